@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,7 +49,7 @@ class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
-# ---------------------------------------------------------------------------------------------- shared parts
+# ---- shared parts
 
 
 class BaseModelInfo(_Record):
@@ -130,7 +130,7 @@ class AnswerForm(_Record):
     parsed: Literal["negative", "positive", "unparsed"]
 
 
-# ------------------------------------------------------------------------------------------------------- runs
+# ---- runs
 
 
 class LoraInfo(_Record):
@@ -222,7 +222,7 @@ class Run:
         return self.path / "history.jsonl"
 
 
-# ------------------------------------------------------------------------------------------------ evaluations
+# ---- evaluations
 
 
 class DatasetInfo(_Record):
@@ -275,7 +275,7 @@ class Evaluation:
         return read_predictions(self.path)
 
 
-# ----------------------------------------------------------------------------------- small hand-checkable files
+# ---- small hand-checkable files
 
 
 class Reference(_Record):
@@ -325,7 +325,7 @@ class BenchmarkRecord(_Record):
     rows: tuple[BenchmarkRow, ...]
 
 
-# ---------------------------------------------------------------------------------------------------- writing
+# ---- writing
 
 
 def utc_now() -> datetime:
@@ -411,7 +411,7 @@ def write_eval(folder: Path, record: EvalRecord, predictions: pd.DataFrame) -> N
     write_record(folder / "eval.json", record)
 
 
-# ---------------------------------------------------------------------------------------------------- reading
+# ---- reading
 
 _R = TypeVar("_R", bound=BaseModel)
 
