@@ -1,0 +1,118 @@
+"""Labels, the one prompt, and how a long review is cut."""
+
+import dataclasses
+import itertools
+
+import pytest
+
+from sentiment_core.labels import LABEL_WORDS, Label, parse_label
+from sentiment_core.prompts import CUT_MARK, PROMPT, REVIEW_SLOT, RenderedPrompt, cut_middle, split_rendered
+
+# labels
+
+
+@pytest.mark.parametrize(
+    "value", [0, "0", 0.0, "0.0", "neg", "NEG", "negative", " Negative\n", Label.NEGATIVE]
+)
+def test_negative_spellings(value):
+    assert parse_label(value) is Label.NEGATIVE
+
+
+@pytest.mark.parametrize(
+    "value", [1, "1", 1.0, "1.0", "pos", "Pos", "POSITIVE", "\tpositive ", Label.POSITIVE]
+)
+def test_positive_spellings(value):
+    assert parse_label(value) is Label.POSITIVE
+
+
+@pytest.mark.parametrize("value", [-1, 2, "", None, "good", 0.5, float("nan"), "neutral", True, False])
+def test_other_labels_are_refused_with_the_value(value):
+    with pytest.raises(ValueError, match="unknown label") as caught:
+        parse_label(value)
+    assert repr(value) in str(caught.value)
+    assert "use 0/1, neg/pos or negative/positive" in str(caught.value)
+
+
+def test_label_is_the_index_of_its_word():
+    assert LABEL_WORDS == ("Negative", "Positive")
+    for label in Label:
+        assert LABEL_WORDS[label] == label.word
+        assert parse_label(label.word) is label
+
+
+# prompt
+
+
+def test_prompt_shows_the_review_once_and_names_both_answers():
+    messages = PROMPT.messages()
+    assert [message["role"] for message in messages] == ["system", "user"]
+    assert "".join(message["content"] for message in messages).count(REVIEW_SLOT) == 1
+    assert all(word in PROMPT.system for word in LABEL_WORDS)
+
+
+def test_split_rendered_keeps_all_but_the_slot():
+    rendered = split_rendered(PROMPT, f"<s>{PROMPT.system}\n{PROMPT.user}</s>")
+    assert rendered.name == PROMPT.name
+    assert rendered.label_words == LABEL_WORDS
+    assert rendered.prefix == f"<s>{PROMPT.system}\n"
+    assert rendered.suffix == "\n\nIs this review positive or negative?</s>"
+
+
+@pytest.mark.parametrize(("rendered", "times"), [("no review", 0), ("", 0), (REVIEW_SLOT * 2, 2)])
+def test_split_rendered_refuses_a_dropped_or_repeated_review(rendered, times):
+    with pytest.raises(ValueError, match=f"shows the review {times} times; it must be once"):
+        split_rendered(PROMPT, rendered)
+
+
+def test_hash_is_stable_and_changes_with_all_that_the_model_reads(monkeypatch):
+    rendered = RenderedPrompt("sentiment-v1", "before", "after", LABEL_WORDS)
+    changes = [
+        {"prefix": "before "},
+        {"suffix": "after\n"},
+        {"prefix": "beforea", "suffix": "fter"},
+        {"label_words": ("negative", "positive")},
+        {"label_words": ("Positive", "Negative")},
+    ]
+    hashes = [rendered.hash, *(dataclasses.replace(rendered, **change).hash for change in changes)]
+    monkeypatch.setattr("sentiment_core.prompts.CUT_MARK", "…")
+    hashes.append(rendered.hash)
+    assert len(set(hashes)) == len(hashes)
+    assert all(len(value) == 16 and int(value, 16) >= 0 for value in hashes)
+
+
+def test_hash_does_not_depend_on_the_prompts_name():
+    rendered = RenderedPrompt("sentiment-v1", "before", "after", LABEL_WORDS)
+    assert rendered.hash == dataclasses.replace(rendered, name="another").hash
+    assert rendered.hash == "928d7ef66bf39e00"
+
+
+# cutting
+
+
+@pytest.mark.parametrize("mark_length", range(5))
+def test_cut_middle_fills_the_limit_with_head_mark_and_tail(mark_length):
+    mark = [-1 - i for i in range(mark_length)]
+    for n, limit in itertools.product(range(14), range(12)):
+        ids = list(range(n))
+        kept, cut = cut_middle(ids, limit, mark)
+        if n <= limit:
+            assert (kept, cut) == (ids, False)
+            continue
+        review = max(limit - mark_length, 0)
+        head, tail = (review + 1) // 2, review // 2
+        assert cut
+        assert kept == ids[:head] + mark[: limit - review] + ids[n - tail :], (n, limit)
+        assert len(kept) == limit
+
+
+def test_cut_middle_takes_any_sequence_and_leaves_it_as_it_was():
+    ids = (1, 2, 3, 4, 5)
+    kept, _ = cut_middle(ids, 3, (9,))
+    assert kept == [1, 9, 5]
+    assert ids == (1, 2, 3, 4, 5)
+    assert cut_middle(range(3), 3, [9]) == ([0, 1, 2], False)
+
+
+def test_cut_mark_stands_on_a_line_of_its_own():
+    assert CUT_MARK.startswith("\n")
+    assert CUT_MARK.endswith("\n")
