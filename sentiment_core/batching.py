@@ -1,0 +1,89 @@
+"""Which reviews make up each optimizer step, and how a step is laid out on devices. numpy only.
+
+A step's reviews depend on the seed alone, never on devices, engine or micro-batch size, so that every way
+of running the same settings computes the same gradient up to rounding.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def plan_steps(lengths: np.ndarray, batch_size: int, *, epochs: int, seed: int) -> list[np.ndarray]:
+    """Assign every review to one step per epoch, each step a sample stratified by length.
+
+    Reviews are sorted by length and cut into strata of as many reviews as there are steps; each step draws
+    one review from every stratum. So all steps hold nearly the same number of tokens, which lets them share
+    one static shape without padding, and their order stays random.
+
+    Args:
+        lengths: (n,) tokens of each review's prompt.
+        batch_size: most reviews in a step; steps differ by at most one review.
+    Returns:
+        epochs × ceil(n / batch_size) index arrays; within one epoch every index occurs once.
+    """
+    n = len(lengths)
+    if n == 0:
+        raise ValueError("there are no reviews to train on")
+    count = -(-n // batch_size)
+    plan: list[np.ndarray] = []
+    for epoch in range(epochs):
+        rng = np.random.default_rng([seed, epoch])
+        shuffled = rng.permutation(n)
+        order = shuffled[np.argsort(lengths[shuffled], kind="stable")]
+        steps: list[list[int]] = [[] for _ in range(count)]
+        first = n % count  # the stratum of the shortest reviews may be a partial one
+        starts = [0, *range(first, n, count)] if first else list(range(0, n, count))
+        for start in starts:
+            stratum = order[start : first if first and start == 0 else start + count]
+            for step, review in zip(rng.permutation(count), stratum, strict=False):
+                steps[step].append(int(review))
+        plan += [np.array(step, dtype=np.int64) for step in steps]
+    return plan
+
+
+def split_alike(indices: np.ndarray, lengths: np.ndarray, parts: int) -> list[np.ndarray]:
+    """Split a step into parts of equal size whose reviews are of like length (least padding)."""
+    order = indices[np.argsort(lengths[indices], kind="stable")]
+    return np.array_split(order, parts)
+
+
+def split_balanced(indices: np.ndarray, lengths: np.ndarray, parts: int) -> list[np.ndarray]:
+    """Split a step into parts with nearly equal token counts and sizes that differ by at most one.
+
+    Deals the reviews out from longest to shortest, each round in the opposite direction of the last.
+    """
+    order = indices[np.argsort(-lengths[indices], kind="stable")]
+    dealt: list[list[int]] = [[] for _ in range(parts)]
+    for start in range(0, len(order), parts):
+        row = order[start : start + parts]
+        places = range(parts) if (start // parts) % 2 == 0 else range(parts - 1, -1, -1)
+        for place, review in zip(places, row, strict=False):
+            dealt[place].append(int(review))
+    return [np.array(part, dtype=np.int64) for part in dealt]
+
+
+def batches_by_tokens(lengths: np.ndarray, budget: int, *, padded: bool) -> list[np.ndarray]:
+    """Group reviews for scoring, longest first, so that no batch exceeds `budget` tokens.
+
+    Args:
+        padded: count a batch as its size times its longest review; otherwise as the sum of its reviews.
+    Returns:
+        Index arrays that cover 0 … n-1 once. A review longer than the budget gets a batch of its own.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    batches: list[list[int]] = []
+    used = longest = 0
+    for review in order:
+        length = int(lengths[review])
+        cost = longest * (len(batches[-1]) + 1) if padded and batches else used + length
+        if not batches or cost > budget:
+            batches.append([])
+            used, longest = 0, length
+        batches[-1].append(int(review))
+        used += length
+    return [np.array(batch, dtype=np.int64) for batch in batches]
+
+
+def round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
