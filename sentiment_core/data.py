@@ -1,0 +1,304 @@
+"""Labelled reviews from any source in one shape, with ids, stratified subsets and honest exclusions.
+
+    load_reviews("stanfordnlp/imdb", "test", limit=1000)
+    split_train("reviews/", validation=1000, exclude=["counterfactual.parquet"])
+
+A source is a Hub id, a parquet/CSV/JSONL file, a folder of such files named by split, or IMDB's raw
+`aclImdb` folder or `.tar.gz`. Every refusal is a DataError of one sentence: what was wrong, with which
+value, what to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import re
+import string
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from sentiment_core.labels import Label, parse_label
+from sentiment_core.sources import DataError, Source, open_source
+
+DEFAULT_DATASET = "stanfordnlp/imdb"
+
+_CORE = ("text", "label", "review_id", "split")
+
+
+# ---- what a caller gets
+
+
+@dataclass(frozen=True, eq=False)
+class Reviews:
+    """Labelled reviews in dataset order."""
+
+    frame: pd.DataFrame
+    """text (line breaks as newlines), label (int8), review_id, split, then the group columns."""
+    source: str
+    """The flag's value; for a local path its last name only."""
+    name: str
+    """Short: "imdb", or a file's stem."""
+    split: str
+
+    @property
+    def texts(self) -> list[str]:
+        """(n,) as the model and a reader see them."""
+        return self.frame["text"].tolist()
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(n,) int8, 0 = negative and 1 = positive."""
+        return self.frame["label"].to_numpy()
+
+    @property
+    def ids(self) -> list[str]:
+        """(n,) review ids; a text that stands twice has its id twice."""
+        return self.frame["review_id"].tolist()
+
+    @property
+    def group_columns(self) -> list[str]:
+        """Names of the source's other columns, such as pair_id and version."""
+        return [column for column in self.frame.columns if column not in _CORE]
+
+    @property
+    def fingerprint(self) -> str:
+        """First 16 hex digits of SHA-256 over the ids in order, joined by newlines."""
+        return hashlib.sha256("\n".join(self.ids).encode()).hexdigest()[:16]
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> Reviews:
+        """The reviews at these positions, in the order given."""
+        frame = self.frame.iloc[np.asarray(indices, dtype=np.int64)].reset_index(drop=True)
+        return Reviews(frame, self.source, self.name, self.split)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainSplit:
+    """A source's train split after exclusions, cut in two."""
+
+    train: Reviews
+    validation: Reviews
+    excluded: dict[str, int]
+    """Rows dropped, by reason: "in_test_split", "in_<name>" for each excluded source, "duplicate".
+    A row counts once, for the first reason that holds; a reason that never held is there with 0."""
+
+
+def review_id(text: str) -> str:
+    """First 16 hex digits of SHA-256 of the text in UTF-8, exactly as the dataset gives it."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def load_reviews(source: str, split: str, *, limit: int | None = None, seed: int = 0) -> Reviews:
+    """Read one split of a source.
+
+    Args:
+        split: "train", "test" or what the source calls it. A single file is taken whole, unless it has a
+            `split` column.
+        limit: reviews to keep, drawn with the classes in the split's proportion and left in dataset order;
+            for one seed, a smaller limit's reviews are among a larger one's.
+    Raises:
+        DataError: no such file or split, missing columns, an unknown label, an empty text, bytes that are
+            no UTF-8, a single class, fewer rows than `limit`, or the Hub cannot be had.
+    """
+    reviews = _reviews(open_source(source), split)
+    return reviews if limit is None else _sample(reviews, limit, seed, "--limit")
+
+
+def split_train(
+    source: str,
+    *,
+    validation: int = 1000,
+    exclude: Sequence[str] = (),
+    limit: int | None = None,
+    seed: int = 0,
+) -> TrainSplit:
+    """Cut a source's train split into train and validation, after dropping what must stay unseen.
+
+    Dropped are rows whose text also stands in the test split, in a source of `exclude` (all its splits and
+    versions), or earlier in train; compared by `match_key`. The test split is read for that alone.
+
+    Args:
+        validation: reviews held out, stratified; they do not depend on `limit`. 0 holds out none.
+        limit: train reviews to keep of the rest, stratified.
+    Raises:
+        DataError: as load_reviews.
+    """
+    opened = open_source(source)
+    train = _reviews(opened, "train")
+    unseen = {"in_test_split": _keys(opened, ("test",)) if "test" in opened.splits else set()}
+    for path in exclude:
+        other = open_source(path)
+        unseen.setdefault(f"in_{other.name}", set()).update(_keys(other, other.splits or ("all",)))
+    rows, excluded = _unseen_rows(train, unseen)
+    kept = train.take(rows)
+    held = _stratified(kept, validation, seed, "validation") if validation else np.empty(0, np.int64)
+    rest = kept.take(np.setdiff1d(np.arange(len(kept)), held))
+    if len(set(rest.labels.tolist())) < 2:
+        raise DataError(
+            f"{source}: train lacks a class after dropping {excluded} and {validation} for validation; "
+            "exclude or hold out fewer reviews"
+        )
+    return TrainSplit(
+        train=rest if limit is None else _sample(rest, limit, seed, "--limit"),
+        validation=kept.take(held),
+        excluded=excluded,
+    )
+
+
+def overlapping_ids(source: str) -> set[str]:
+    """Ids of test reviews whose exact raw text also stands in train; none without both splits.
+
+    Raises:
+        DataError: as load_reviews.
+    """
+    opened = open_source(source)
+    if not {"train", "test"} <= set(opened.splits):
+        return set()
+    return set(_reviews(opened, "train").ids) & set(_reviews(opened, "test").ids)
+
+
+# ---- comparing texts
+
+_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
+_ASCII_NOISE = (string.punctuation + string.whitespace).encode()
+_NOISE = re.compile(r"[\W_]+")
+
+
+def match_key(text: str) -> bytes:
+    """What stays of a text without case, blanks, punctuation, `<br />` and HTML entities.
+
+    >>> match_key("Tom &amp; Ann:<br />GREAT!") == match_key("tom & ann great")
+    True
+    """
+    bare = _BREAK.sub(" ", html.unescape(text)).lower()
+    key = bare if bare.isascii() else _NOISE.sub("", bare)
+    return key.encode().translate(None, _ASCII_NOISE) or text.encode()
+
+
+def _keys(source: Source, splits: Iterable[str]) -> set[bytes]:
+    """Keys of every text in these splits; labels are not looked at."""
+    keys: set[bytes] = set()
+    for split in splits:
+        raw = source.read(split)
+        _require(raw, ("text",), source.given)
+        keys.update(match_key(text) for text in _decoded(raw, source.given))
+    return keys
+
+
+def _unseen_rows(reviews: Reviews, unseen: dict[str, set[bytes]]) -> tuple[list[int], dict[str, int]]:
+    """Positions of the rows to keep, and how many were dropped for each reason."""
+    excluded = {**dict.fromkeys(unseen, 0), "duplicate": 0}
+    rows: list[int] = []
+    before: set[bytes] = set()
+    for row, text in enumerate(reviews.texts):
+        key = match_key(text)
+        reason = next((reason for reason, keys in unseen.items() if key in keys), None)
+        if reason is None and key in before:
+            reason = "duplicate"
+        before.add(key)
+        if reason is None:
+            rows.append(row)
+        else:
+            excluded[reason] += 1
+    return rows, excluded
+
+
+# ---- drawing
+
+
+def _sample(reviews: Reviews, n: int, seed: int, flag: str) -> Reviews:
+    return reviews.take(_stratified(reviews, n, seed, flag))
+
+
+def _stratified(reviews: Reviews, n: int, seed: int, flag: str) -> np.ndarray:
+    """Sorted positions of `n` reviews, classes in their own proportion and each at least once."""
+    if n < 2:
+        raise DataError(f"{flag} {n} cannot hold both classes; ask for 2 or more")
+    if n > len(reviews):
+        raise DataError(
+            f"{reviews.source} has {len(reviews)} {reviews.split} reviews to draw from, fewer than "
+            f"{flag} {n}; ask for at most {len(reviews)}"
+        )
+    positive = np.flatnonzero(reviews.labels == Label.POSITIVE)
+    negative = np.flatnonzero(reviews.labels == Label.NEGATIVE)
+    n_positive = min(max(int(n * len(positive) / len(reviews) + 0.5), 1), n - 1)
+    rng = np.random.default_rng(seed)
+    parts = (rng.permutation(negative)[: n - n_positive], rng.permutation(positive)[:n_positive])
+    return np.sort(np.concatenate(parts))
+
+
+# ---- checking
+
+
+def _reviews(source: Source, split: str) -> Reviews:
+    """One split in the common shape, every row checked."""
+    raw = source.read(split)
+    _require(raw, ("text", "label"), source.given)
+    texts = _decoded(raw, source.given)
+    frame = pd.DataFrame(
+        {
+            "text": [_BREAK.sub("\n", text) for text in texts],
+            "label": np.array(_labels(raw, source.given), dtype=np.int8),
+            "review_id": [review_id(text) for text in texts],
+            "split": split,
+        }
+    )
+    for column in raw.columns:
+        if column not in _CORE:
+            frame[str(column)] = raw[column].to_numpy()
+    if frame["label"].nunique() < 2:
+        found = f"only {Label(int(frame['label'][0])).word.lower()} reviews" if len(frame) else "no reviews"
+        raise DataError(f"{source.given} has {found} in {split}; both classes are needed, so add the other")
+    return Reviews(frame, source.shown, source.name, split)
+
+
+def _require(raw: pd.DataFrame, columns: tuple[str, ...], given: str) -> None:
+    missing = [column for column in columns if column not in raw]
+    if missing:
+        found = ", ".join(map(str, raw.columns)) or "none"
+        raise DataError(
+            f"{given} lacks the columns {', '.join(missing)} (found: {found}); rename or add them"
+        )
+
+
+def _place(row: object) -> str:
+    """Where a bad value stands: a file's name in an aclImdb folder, otherwise its row, counted from 1."""
+    return row if isinstance(row, str) else f"row {int(row) + 1}"  # type: ignore[call-overload]
+
+
+def _decoded(raw: pd.DataFrame, given: str) -> list[str]:
+    """The texts exactly as the source gives them; not one of them is empty."""
+    texts = []
+    for row, value in zip(raw.index, raw["text"].tolist(), strict=True):
+        try:
+            text = value.decode() if isinstance(value, bytes) else value
+            if isinstance(text, str):
+                text.encode()
+        except UnicodeError:
+            raise DataError(
+                f"{given} holds bytes that are no UTF-8 in {_place(row)}; save it as UTF-8"
+            ) from None
+        missing = pd.api.types.is_scalar(text) and pd.isna(text)
+        if not isinstance(text, str) and not missing:
+            raise DataError(f"{given} has {text!r} in place of a text in {_place(row)}; put the review there")
+        if missing or not _BREAK.sub("", text).strip():
+            raise DataError(f"{given} has an empty text in {_place(row)}; remove the row or fill it in")
+        if "\0" in text:
+            raise DataError(f"{given} has a NUL character in {_place(row)}; remove it from the text")
+        texts.append(text)
+    return texts
+
+
+def _labels(raw: pd.DataFrame, given: str) -> list[int]:
+    labels = []
+    for row, value in zip(raw.index, raw["label"].tolist(), strict=True):
+        try:
+            labels.append(int(parse_label(value)))
+        except ValueError as error:
+            raise DataError(f"{given}, {_place(row)}: {error}") from None
+    return labels

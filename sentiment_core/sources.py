@@ -1,0 +1,268 @@
+"""Where reviews come from: raw, unchecked tables out of the Hub, files, folders and aclImdb's archive."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+_TABLES = (".parquet", ".csv", ".jsonl")
+_ARCHIVES = (".tar.gz", ".tgz")
+_FORMS = "a Hub id, a .parquet, .csv or .jsonl file, a folder of them, or aclImdb as a folder or .tar.gz"
+_REVIEW_BYTES = 1 << 20
+_ARCHIVE_BYTES = 1 << 30
+"""What an archive may hold in memory; IMDB's labelled reviews are 66 MB, its longest one is 14 kB."""
+
+
+class DataError(ValueError):
+    """A source of reviews cannot be used; the message is one sentence with the value and the remedy."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Somewhere reviews can be read from, split by split."""
+
+    given: str
+    """As the user wrote it, for messages."""
+    shown: str
+    """As a record may keep it: never a path of this machine."""
+    name: str
+    """Short: a Hub id's last part, a folder's name or a file's stem."""
+    splits: tuple[str, ...]
+    """Empty: undivided, and every split asked for is the whole."""
+    table: Callable[[str], pd.DataFrame]
+
+    def read(self, split: str) -> pd.DataFrame:
+        """One split as the source has it; the index is each row's number from 0, or its file's name.
+
+        Raises:
+            DataError: no such split, or its files cannot be read.
+        """
+        if self.splits and split not in self.splits:
+            raise DataError(f"{self.given} has no split {split!r}; use one of: {', '.join(self.splits)}")
+        with _refusing(self.given):
+            return self.table(split)
+
+
+@contextmanager
+def _refusing(given: str) -> Iterator[None]:
+    """Turn the file system's errors into a DataError."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(f"{given} cannot be read ({reason}); check the file and its rights") from None
+
+
+def open_source(source: str) -> Source:
+    """Find out what a source is, and which splits it has.
+
+    Raises:
+        DataError: not there, of an unknown kind, unreadable, or the Hub cannot be had.
+    """
+    if not source or "\0" in source:
+        raise DataError(f"{source!r} names no reviews; use {_FORMS}")
+    path = Path(source).expanduser()
+    with _refusing(source):
+        if not path.exists():
+            if _is_hub_id(source):
+                return _open_hub(source)
+            raise DataError(f"{source} is not there; check the path, or use {_FORMS}")
+        if path.is_dir():
+            return _open_folder(source, path)
+        if path.name.lower().endswith(_ARCHIVES):
+            return _open_archive(source, path)
+        return _open_file(source, path)
+
+
+def _is_hub_id(source: str) -> bool:
+    named_as_file = source.lower().endswith(_TABLES + _ARCHIVES)
+    return not named_as_file and re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", source, re.ASCII) is not None
+
+
+def _open_hub(source: str) -> Source:
+    """A dataset of the Hub, or of its cache when there is no network."""
+    import datasets
+
+    try:
+        splits = datasets.load_dataset(source)
+    except Exception as error:  # its network, cache and parsing layers share no base class
+        reason = " ".join(str(error).split())[:200].rstrip(". ") or type(error).__name__
+        raise DataError(
+            f"{source} is no local path and could not be had from the Hub ({reason}); check the name and the "
+            "network, or give a local file or folder instead"
+        ) from None
+
+    def read(split: str) -> pd.DataFrame:
+        part = splits[split]
+        frame = part.to_pandas()
+        names = getattr(part.features.get("label"), "names", None)
+        if names and set(names) & {"neg", "pos", "negative", "positive"}:
+            frame["label"] = [names[i] if 0 <= i < len(names) else i for i in frame["label"].tolist()]
+        return frame
+
+    return Source(source, source, source.rsplit("/", 1)[-1], tuple(splits), read)
+
+
+def _open_file(source: str, path: Path) -> Source:
+    frame = _read_table(source, path)
+    if "split" not in frame:
+        return Source(source, path.name, path.stem, (), lambda split: frame)
+    parts = {str(split): part for split, part in frame.groupby("split", sort=False, dropna=False)}
+    return Source(source, path.name, path.stem, tuple(parts), parts.__getitem__)
+
+
+def _open_folder(source: str, path: Path) -> Source:
+    """Files named by split, or the raw aclImdb folder."""
+    name = path.resolve().name
+    raw = sorted(p.name for p in path.iterdir() if (p / "pos").is_dir() or (p / "neg").is_dir())
+    if raw:
+        return Source(source, name, name, tuple(raw), lambda split: _read_raw(path, split))
+    files: dict[str, list[Path]] = {}
+    for file in sorted(p for p in path.iterdir() if p.suffix.lower() in _TABLES):
+        split = re.sub(r"-\d+-of-\d+$", "", file.stem)  # the Hub's own names: train-00000-of-00001
+        files.setdefault(split, []).append(file)
+    if not files:
+        raise DataError(
+            f"{source} has no reviews in it; put train and test there as .parquet, .csv or .jsonl, or as "
+            "aclImdb's train/pos/*.txt and so on"
+        )
+    for split, found in files.items():
+        if len(found) > 1 and not all("-of-" in file.stem for file in found):
+            names = ", ".join(file.name for file in found)
+            raise DataError(f"{source} has the split {split!r} more than once ({names}); keep one of them")
+
+    def read(split: str) -> pd.DataFrame:
+        tables = [_read_table(str(file), file) for file in files[split]]
+        return tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
+
+    return Source(source, name, name, tuple(files), read)
+
+
+def _read_table(given: str, path: Path) -> pd.DataFrame:
+    """A parquet, CSV or JSONL file."""
+    suffix = path.suffix.lower()
+    if suffix not in _TABLES:
+        raise DataError(f"{given} is of a kind that cannot be read ({suffix or 'no ending'}); use {_FORMS}")
+    try:
+        if suffix == ".parquet":
+            table = pq.read_table(path)
+            table.validate(full=True)
+            columns = [name for name in table.column_names if not name.startswith("__index_level_")]
+            return table.select(columns).to_pandas(ignore_metadata=True)
+        text = _utf8(given, path.read_bytes())
+        if suffix == ".jsonl":
+            return _parse_jsonl(given, text)
+        return _parse_csv(given, text)
+    except pa.ArrowException as error:
+        reason = str(error).split("\n")[0].rstrip(". ")
+        what = "holds bytes that are no UTF-8" if "UTF8" in reason else "cannot be read as parquet"
+        raise DataError(f"{given} {what} ({reason}); write the file again") from None
+
+
+def _utf8(given: str, content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{given} holds bytes that are no UTF-8 in line {line} (0x{content[error.start]:02x}); "
+            "save it as UTF-8"
+        ) from None
+
+
+def _parse_csv(given: str, text: str) -> pd.DataFrame:
+    """Comma-separated cells under a header; a blank cell stays blank, and "NA" stays a word."""
+    kinds = {"text": str, "label": str, "split": str}
+    try:
+        frame = pd.read_csv(io.StringIO(text), dtype=kinds, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        reason = str(error).strip().rstrip(".")
+        raise DataError(f"{given} cannot be read as CSV ({reason}); correct that line or quote it") from None
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes the surplus cells for an index
+        raise DataError(f"{given} has more cells in a row than in its header; quote texts that hold a comma")
+    return frame
+
+
+def _parse_jsonl(given: str, text: str) -> pd.DataFrame:
+    """One object a line; only a newline ends a line, as U+2028 and the like may stand in a text."""
+    rows = {}
+    for number, line in enumerate(text.split("\n")):
+        if not line.strip():
+            continue
+        try:
+            rows[number] = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{given}, line {number + 1}: {error.msg}; correct the JSON there") from None
+        if not isinstance(rows[number], dict):
+            raise DataError(f"{given}, line {number + 1}: no object; write it as {{'text': …, 'label': …}}")
+        if "\\ud" in line.lower():  # half of a surrogate pair is valid JSON
+            try:
+                json.dumps(rows[number], ensure_ascii=False).encode()
+            except UnicodeEncodeError:
+                raise DataError(
+                    f"{given} holds half a character that is no UTF-8 in line {number + 1}; correct it there"
+                ) from None
+    return pd.DataFrame(list(rows.values()), index=list(rows), dtype=object).infer_objects()
+
+
+# ---- IMDB as its authors give it
+
+_MEMBER = re.compile(r"(?:^|/)(?P<split>[^/]+)/(?P<label>neg|pos)/(?P<file>[^/]+\.txt)$")
+
+
+def _raw_frame(found: dict[str, bytes]) -> pd.DataFrame:
+    """Place in the source → bytes, as a table: negative first, then by number, whatever the order found."""
+
+    def order(place: str) -> tuple[str, int, str]:
+        label, file = place.split("/")[-2:]
+        number = re.match(r"\d+", file)
+        return label, int(number[0]) if number else -1, file
+
+    places = sorted(found, key=order)
+    labels = [place.split("/")[-2] for place in places]
+    return pd.DataFrame(
+        {"text": [found[place] for place in places], "label": labels}, index=places, dtype=object
+    )
+
+
+def _read_raw(folder: Path, split: str) -> pd.DataFrame:
+    files = [p for label in ("neg", "pos") for p in (folder / split / label).glob("*.txt")]
+    return _raw_frame({f"{split}/{p.parent.name}/{p.name}": p.read_bytes() for p in files})
+
+
+def _open_archive(given: str, path: Path) -> Source:
+    """Every labelled split of an aclImdb archive, in one pass; nothing is written to disk."""
+    found: dict[str, dict[str, bytes]] = {}
+    total = 0
+    try:
+        with tarfile.open(path, "r|gz") as archive:
+            for member in archive:
+                match = _MEMBER.search(member.name)
+                if not match or not member.isreg():
+                    continue
+                total += member.size
+                if member.size > _REVIEW_BYTES or total > _ARCHIVE_BYTES:
+                    raise DataError(
+                        f"{given} is too large at {member.name} ({member.size} bytes, {total} so far); "
+                        "use IMDB's own archive"
+                    )
+                place = f"{match['split']}/{match['label']}/{match['file']}"
+                found.setdefault(match["split"], {})[place] = archive.extractfile(member).read()
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise DataError(f"{given} cannot be read as a .tar.gz ({error}); download it again") from None
+    if not found:
+        raise DataError(f"{given} has no train/pos/*.txt and the like in it; use IMDB's own archive")
+    parts = {split: _raw_frame(texts) for split, texts in found.items()}
+    name = re.sub(r"\.(tar\.gz|tgz)$", "", path.name, flags=re.IGNORECASE)
+    return Source(given, path.name, name, tuple(sorted(parts)), parts.__getitem__)

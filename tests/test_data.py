@@ -1,0 +1,594 @@
+"""Reviews from every kind of source, every refusal's sentence, subsets and exclusions; no network."""
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import textwrap
+import types
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sentiment_core import sources
+from sentiment_core.data import DataError, load_reviews, match_key, overlapping_ids, review_id, split_train
+
+PROJECT = Path(__file__).resolve().parent.parent
+TEXTS = [
+    "A dull hour.<br /><br />I left.",
+    "Grey soup, and cold.",
+    "Nobody laughed. Not once.",
+    "A joy from start to finish!",
+    "Warm & witty — “lovely”.",
+    "I'd see it again, café and all.",
+]
+LABELS = [0, 0, 0, 1, 1, 1]
+
+
+def table(n: int = 6, **columns) -> pd.DataFrame:
+    """`n` reviews of our own, negative first; a third of the longer tables is positive."""
+    if n == 6:
+        texts, labels = TEXTS, LABELS
+    else:
+        labels = [0] * (n - n // 3) + [1] * (n // 3)
+        texts = [f"Review {i}: {'fun' if label else 'a bore'}." for i, label in enumerate(labels)]
+    return pd.DataFrame({"text": texts, "label": labels, **columns})
+
+
+def write(path: Path, frame: pd.DataFrame) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        frame.to_parquet(path)
+    elif path.suffix == ".csv":
+        frame.to_csv(path, index=False)
+    else:
+        lines = (json.dumps(row, ensure_ascii=False) for row in frame.to_dict("records"))
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(path)
+
+
+def write_raw(root: Path, splits=("train", "test")) -> Path:
+    """An aclImdb folder with the reviews of `table()` in each split, and unlabelled ones beside them."""
+    for split in splits:
+        for i, (text, label) in enumerate(zip(TEXTS, LABELS, strict=True)):
+            file = root / split / ("pos" if label else "neg") / f"{i + 8}_{9 if label else 2}.txt"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(text.encode())
+    (root / "train" / "unsup").mkdir()
+    (root / "train" / "unsup" / "0_0.txt").write_text("Who knows?")
+    (root / "README").write_text("not a review")
+    return root
+
+
+def refusal(function, *args, **kwargs) -> str:
+    with pytest.raises(DataError) as caught:
+        function(*args, **kwargs)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+# ---- shape and ids
+
+
+def test_shape_ids_and_line_breaks(tmp_path):
+    path = write(tmp_path / "mine.parquet", table(version=list("aabbcc"), pair_id=range(6)))
+    reviews = load_reviews(path, "test")
+    assert list(reviews.frame.columns) == ["text", "label", "review_id", "split", "version", "pair_id"]
+    assert reviews.group_columns == ["version", "pair_id"]
+    assert (reviews.source, reviews.name, reviews.split, len(reviews)) == ("mine.parquet", "mine", "test", 6)
+    assert reviews.texts == ["A dull hour.\n\nI left.", *TEXTS[1:]]
+    assert reviews.labels.dtype == np.int8
+    assert reviews.labels.tolist() == LABELS
+    assert set(reviews.frame["split"]) == {"test"}
+    assert reviews.ids == [hashlib.sha256(text.encode()).hexdigest()[:16] for text in TEXTS]
+
+
+def test_id_is_of_the_raw_text_and_stays():
+    assert review_id("A joy.<br />") == "347b5400fa389341"
+    assert review_id("A joy.\n") != review_id("A joy.<br />")
+
+
+def test_fingerprint_follows_ids_and_order(tmp_path):
+    reviews = load_reviews(write(tmp_path / "a.csv", table()), "train")
+    again = load_reviews(write(tmp_path / "b.jsonl", table()), "test")
+    expected = hashlib.sha256("\n".join(reviews.ids).encode()).hexdigest()[:16]
+    assert reviews.fingerprint == again.fingerprint == expected
+    assert reviews.take([1, 0, 2, 3, 4, 5]).fingerprint != expected
+
+
+def test_take_keeps_the_order_asked_for(tmp_path):
+    reviews = load_reviews(write(tmp_path / "a.csv", table(note=list("abcdef"))), "train")
+    taken = reviews.take(np.array([4, 0]))
+    assert taken.texts == [reviews.texts[4], reviews.texts[0]]
+    assert taken.frame["note"].tolist() == ["e", "a"]
+    assert taken.frame.index.tolist() == [0, 1]
+    assert (taken.name, taken.source, taken.split) == (reviews.name, reviews.source, reviews.split)
+    assert len(reviews.take([])) == 0
+
+
+# ---- every kind of source
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
+@pytest.mark.parametrize("names", [("neg", "pos"), ("Negative", "Positive"), ("0", "1"), (0, 1), (0.0, 1.0)])
+def test_files_and_label_spellings(tmp_path, suffix, names):
+    frame = table()
+    frame["label"] = [names[label] for label in LABELS]
+    reviews = load_reviews(write(tmp_path / f"r.{suffix}", frame), "test")
+    assert reviews.labels.tolist() == LABELS
+    assert reviews.ids == [review_id(text) for text in TEXTS]
+
+
+def test_a_file_with_a_split_column_is_filtered(tmp_path):
+    path = write(tmp_path / "r.csv", table(split=["train", "test"] * 3))
+    assert load_reviews(path, "test").ids == [review_id(text) for text in TEXTS[1::2]]
+    assert load_reviews(path, "test").group_columns == []
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
+def test_folder_of_files_named_by_split(tmp_path, suffix):
+    write(tmp_path / "films" / f"train.{suffix}", table(9))
+    write(tmp_path / "films" / f"test.{suffix}", table())
+    (tmp_path / "films" / "notes.md").write_text("not reviews")
+    train, test = (load_reviews(str(tmp_path / "films"), split) for split in ("train", "test"))
+    assert (len(train), len(test)) == (9, 6)
+    assert (test.name, test.source, test.split) == ("films", "films", "test")
+
+
+def test_folder_as_downloaded_from_the_hub_in_shards(tmp_path):
+    write(tmp_path / "train-00001-of-00002.parquet", table().iloc[3:])
+    write(tmp_path / "train-00000-of-00002.parquet", table().iloc[:3])
+    reviews = load_reviews(str(tmp_path), "train")
+    assert reviews.ids == [review_id(text) for text in TEXTS]
+    assert reviews.group_columns == []
+
+
+def test_raw_folder_and_its_archive_agree(tmp_path):
+    folder = write_raw(tmp_path / "aclImdb")
+    with tarfile.open(tmp_path / "aclImdb_v1.tar.gz", "w:gz") as archive:
+        archive.add(folder, "aclImdb")
+    unpacked = load_reviews(str(folder), "train")
+    packed = load_reviews(str(tmp_path / "aclImdb_v1.tar.gz"), "train")
+    assert unpacked.ids == packed.ids == [review_id(text) for text in TEXTS]  # 10_9 after 9_2: by number
+    assert packed.labels.tolist() == LABELS
+    assert (unpacked.name, packed.name) == ("aclImdb", "aclImdb_v1")
+    assert packed.source == "aclImdb_v1.tar.gz"
+
+
+def test_archive_is_read_without_writing_and_without_following_links(tmp_path):
+    path = tmp_path / "odd.tgz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name, text in {
+            "../../train/pos/0_9.txt": "Up and away, fun.",
+            "/train/neg/1_1.txt": "Dire.",
+        }.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+        link = tarfile.TarInfo("train/pos/2_9.txt")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
+        archive.addfile(link)
+    assert load_reviews(str(path), "train").texts == ["Dire.", "Up and away, fun."]
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["odd.tgz"]
+
+
+def test_csv_takes_a_byte_order_mark_and_quoted_line_breaks(tmp_path):
+    path = tmp_path / "r.csv"
+    path.write_bytes('\ufefftext,label\n"NA, one said.\nNo more.",neg\nNull points? No: bliss,pos\n'.encode())
+    assert load_reviews(str(path), "test").texts == ["NA, one said.\nNo more.", "Null points? No: bliss"]
+
+
+def test_jsonl_lines_end_only_at_newlines(tmp_path):
+    frame = table()
+    frame.loc[1, "text"] = "Grey\u2028soup\x85again"
+    path = write(tmp_path / "r.jsonl", frame)
+    assert load_reviews(path, "test").texts[1] == "Grey\u2028soup\x85again"
+
+
+def test_no_record_keeps_a_path_of_this_machine(tmp_path, monkeypatch):
+    write(tmp_path / "films" / "test.csv", table())
+    monkeypatch.chdir(tmp_path / "films")
+    for given in (".", str(tmp_path / "films"), "../films", "../films/"):
+        assert (load_reviews(given, "test").source, load_reviews(given, "test").name) == ("films", "films")
+    assert load_reviews("../films/test.csv", "test").source == "test.csv"
+
+
+# ---- the Hub
+
+
+class FakePart:
+    """What load_dataset gives for one split, as far as the loader looks at it."""
+
+    def __init__(self, frame: pd.DataFrame, names: list[str] | None):
+        self.features = {"label": types.SimpleNamespace(names=names)} if names else {}
+        self.to_pandas = frame.copy
+
+
+def fake_hub(monkeypatch, load_dataset):
+    module = types.ModuleType("datasets")
+    module.load_dataset = load_dataset
+    monkeypatch.setitem(sys.modules, "datasets", module)
+
+
+@pytest.mark.parametrize(
+    ("names", "stored"), [(["neg", "pos"], LABELS), (["pos", "neg"], [1, 1, 1, 0, 0, 0]), (None, LABELS)]
+)
+def test_hub_id(monkeypatch, names, stored):
+    frame = table()
+    frame["label"] = stored
+    fake_hub(monkeypatch, lambda source: {"train": FakePart(frame, names), "test": FakePart(frame, names)})
+    reviews = load_reviews("owner/films", "test")
+    assert (reviews.source, reviews.name) == ("owner/films", "films")
+    assert reviews.labels.tolist() == LABELS
+    assert (
+        refusal(load_reviews, "owner/films", "dev")
+        == "owner/films has no split 'dev'; use one of: train, test"
+    )
+
+
+def test_hub_failure_names_the_alternative(monkeypatch):
+    def load_dataset(source):
+        raise ConnectionError(f"Couldn't reach {source}\non the Hub.")
+
+    fake_hub(monkeypatch, load_dataset)
+    assert refusal(load_reviews, "owner/films", "test") == (
+        "owner/films is no local path and could not be had from the Hub (Couldn't reach owner/films on "
+        "the Hub); check the name and the network, or give a local file or folder instead"
+    )
+
+
+def test_the_real_library_loads_from_its_cache_offline(tmp_path):
+    """In a process of its own: fill the cache, cut the network off, and load by Hub id."""
+    write(tmp_path / "tiny" / "train.parquet", table())
+    script = """
+        import sys
+        from pathlib import Path
+        import datasets
+        from sentiment_core.data import DataError, load_reviews
+        root = Path(sys.argv[1])
+        datasets.load_dataset(str(root / "tiny"))
+        (root / "cache" / "tiny").rename(root / "cache" / "owner___tiny")  # as if it had come from the Hub
+        print(len(load_reviews("owner/tiny", "train")))
+        try:
+            load_reviews("owner/absent", "train")
+        except DataError as error:
+            print(error)
+    """
+    environment = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_DATASETS_CACHE": str(tmp_path / "cache"),
+        "PYTHONPATH": str(PROJECT),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)],
+        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    count, message = done.stdout.strip().split("\n")
+    assert count == "6"
+    assert message.startswith("owner/absent is no local path and could not be had from the Hub (")
+    assert message.endswith("or give a local file or folder instead")
+
+
+def test_importing_the_loader_loads_nothing_heavy():
+    script = (
+        "import sys, sentiment_core.data; print({'torch', 'datasets', 'transformers'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == "set()", done.stderr
+
+
+# ---- refusals
+
+
+def test_refuses_what_is_not_there(tmp_path):
+    missing = str(tmp_path / "none.csv")
+    assert refusal(load_reviews, missing, "test").startswith(
+        f"{missing} is not there; check the path, or use a"
+    )
+    assert "films.parquet is not there" in refusal(load_reviews, "films.parquet", "test")
+    assert "./films is not there" in refusal(load_reviews, "./films", "test")
+    assert refusal(load_reviews, "", "test").startswith("'' names no reviews; use a Hub id")
+
+
+def test_refuses_a_kind_it_cannot_read(tmp_path):
+    (tmp_path / "reviews.xlsx").write_bytes(b"PK")
+    message = refusal(load_reviews, str(tmp_path / "reviews.xlsx"), "test")
+    assert "is of a kind that cannot be read (.xlsx); use a Hub id, a .parquet" in message
+
+
+def test_refuses_a_folder_without_reviews_and_a_split_given_twice(tmp_path):
+    assert "has no reviews in it; put train and test there" in refusal(load_reviews, str(tmp_path), "test")
+    write(tmp_path / "test.csv", table())
+    write(tmp_path / "test.jsonl", table())
+    message = refusal(load_reviews, str(tmp_path), "test")
+    assert message == (
+        f"{tmp_path} has the split 'test' more than once (test.csv, test.jsonl); keep one of them"
+    )
+
+
+def test_refuses_an_unknown_split_and_names_those_there(tmp_path):
+    file = write(tmp_path / "r.csv", table(split=["train", "test"] * 3))
+    folder = write_raw(tmp_path / "aclImdb")
+    assert refusal(load_reviews, file, "dev") == f"{file} has no split 'dev'; use one of: train, test"
+    assert refusal(load_reviews, str(folder), "unsup") == (
+        f"{folder} has no split 'unsup'; use one of: test, train"
+    )
+
+
+def test_refuses_missing_columns_and_names_those_found(tmp_path):
+    path = write(tmp_path / "r.csv", table().rename(columns={"text": "review", "label": "sentiment"}))
+    assert refusal(load_reviews, path, "test") == (
+        f"{path} lacks the columns text, label (found: review, sentiment); rename or add them"
+    )
+
+
+@pytest.mark.parametrize("label", [-1, "good", 2])
+def test_refuses_unknown_labels_with_their_row(tmp_path, label):
+    frame = table().astype({"label": object})
+    frame.loc[2, "label"] = label
+    path = write(tmp_path / "r.jsonl", frame)
+    assert refusal(load_reviews, path, "test") == (
+        f"{path}, row 3: unknown label {label!r}; use 0/1, neg/pos or negative/positive"
+    )
+
+
+@pytest.mark.parametrize("text", ["", "  \n", "<br /><br />", None])
+def test_refuses_empty_texts_with_their_row(tmp_path, text):
+    frame = table()
+    frame.loc[4, "text"] = text
+    path = write(tmp_path / "r.parquet", frame)
+    assert refusal(load_reviews, path, "test") == (
+        f"{path} has an empty text in row 5; remove the row or fill it in"
+    )
+
+
+def test_refuses_what_is_no_text(tmp_path):
+    frame = table().astype({"text": object})
+    frame.loc[0, "text"] = 7
+    path = write(tmp_path / "r.jsonl", frame)
+    assert refusal(load_reviews, path, "test") == (
+        f"{path} has 7 in place of a text in row 1; put the review there"
+    )
+    path = write(tmp_path / "lists.parquet", pd.DataFrame({"text": [["a", "b"], ["c"]], "label": [0, 1]}))
+    assert "in place of a text in row 1" in refusal(load_reviews, path, "test")
+    path = write(tmp_path / "nul.parquet", table().replace({"text": {TEXTS[1]: "Grey\0soup"}}))
+    assert refusal(load_reviews, path, "test") == (
+        f"{path} has a NUL character in row 2; remove it from the text"
+    )
+
+
+def test_refuses_bytes_that_are_no_utf8(tmp_path):
+    csv = tmp_path / "r.csv"
+    csv.write_bytes("text,label\nA bore,0\nA café,1\n".encode("latin-1"))
+    assert refusal(load_reviews, str(csv), "test") == (
+        f"{csv} holds bytes that are no UTF-8 in line 3 (0xe9); save it as UTF-8"
+    )
+    folder = write_raw(tmp_path / "aclImdb")
+    (folder / "test" / "pos" / "99_7.txt").write_bytes(b"caf\xe9")
+    assert refusal(load_reviews, str(folder), "test") == (
+        f"{folder} holds bytes that are no UTF-8 in test/pos/99_7.txt; save it as UTF-8"
+    )
+    jsonl = tmp_path / "r.jsonl"
+    jsonl.write_text(
+        '{"text": "a whole \\ud83d\\ude00 smile", "label": 1}\n{"text": "half \\ud83d", "label": 0}\n'
+    )
+    assert refusal(load_reviews, str(jsonl), "test") == (
+        f"{jsonl} holds half a character that is no UTF-8 in line 2; correct it there"
+    )
+    path = tmp_path / "r.parquet"
+    write(path, table())
+    path.write_bytes(path.read_bytes().replace("café".encode(), b"caf\xe9\xe9"))
+    assert f"{path} holds bytes that are no UTF-8" in refusal(load_reviews, str(path), "test")
+
+
+def test_refuses_a_single_class_and_no_reviews(tmp_path):
+    path = write(tmp_path / "r.csv", table().iloc[:3])
+    assert refusal(load_reviews, path, "test") == (
+        f"{path} has only negative reviews in test; both classes are needed, so add the other"
+    )
+    path = write(tmp_path / "none.csv", table().iloc[:0])
+    assert f"{path} has no reviews in test" in refusal(load_reviews, path, "test")
+
+
+def test_refuses_more_reviews_than_there_are_and_fewer_than_two(tmp_path):
+    path = write(tmp_path / "r.csv", table())
+    assert refusal(load_reviews, path, "test", limit=7) == (
+        "r.csv has 6 test reviews to draw from, fewer than --limit 7; ask for at most 6"
+    )
+    assert refusal(load_reviews, path, "test", limit=1) == (
+        "--limit 1 cannot hold both classes; ask for 2 or more"
+    )
+    assert "fewer than validation 1000; ask for at most 6" in refusal(split_train, path)
+
+
+def test_refuses_broken_files(tmp_path):
+    broken = {
+        "a.parquet": (b"PAR1 no", "cannot be read"),
+        "a.csv": (b"text,label\nDull, grey,0\nFun,1\n", "has more cells in a row than in its header"),
+        "b.csv": (b"text,label\nFun,1\nDull, grey,0\n", "cannot be read as CSV (Error tokenizing data"),
+        "c.csv": (b"", "cannot be read as CSV (No columns to parse"),
+        "a.jsonl": (b'{"text": "Fun", "label": 1}\n{"text": \n', "line 2: Expecting value; correct the JSON"),
+        "b.jsonl": (b"[1]\n", "line 1: no object; write it as"),
+        "a.tar.gz": (b"nothing", "cannot be read as a .tar.gz"),
+        "b.tar.gz": (gzip.compress(b"x" * 9), "cannot be read as a .tar.gz"),
+    }
+    for name, (content, expected) in broken.items():
+        (tmp_path / name).write_bytes(content)
+        assert expected in refusal(load_reviews, str(tmp_path / name), "train"), name
+
+
+def test_refuses_archives_without_reviews_cut_short_or_too_large(tmp_path, monkeypatch):
+    path = tmp_path / "a.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(write_raw(tmp_path / "aclImdb") / "README", "README")
+    assert "has no train/pos/*.txt and the like in it" in refusal(load_reviews, str(path), "train")
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(tmp_path / "aclImdb", "aclImdb")
+    monkeypatch.setattr(sources, "_ARCHIVE_BYTES", 60)
+    assert "is too large at aclImdb/" in refusal(load_reviews, str(path), "train")
+    monkeypatch.undo()
+    path.write_bytes(path.read_bytes()[:-200])
+    assert "cannot be read as a .tar.gz" in refusal(load_reviews, str(path), "train")
+
+
+# ---- subsets
+
+
+def test_limit_is_stratified_seeded_nested_and_in_order(tmp_path):
+    path = write(tmp_path / "r.parquet", table(300))  # 200 negative, 100 positive
+    whole = load_reviews(path, "test").ids
+    small, large = (load_reviews(path, "test", limit=n, seed=3) for n in (30, 90))
+    assert (small.labels.sum(), large.labels.sum()) == (10, 30)
+    assert small.ids == load_reviews(path, "test", limit=30, seed=3).ids
+    assert small.ids != load_reviews(path, "test", limit=30, seed=4).ids
+    assert set(small.ids) < set(large.ids)
+    assert [i for i in whole if i in set(large.ids)] == large.ids
+    assert load_reviews(path, "test", limit=300).ids == whole
+
+
+def test_every_limit_is_met_with_both_classes(tmp_path):
+    frame = table(40)
+    frame["label"] = [1] + [0] * 39
+    path = write(tmp_path / "r.parquet", frame)
+    for limit in range(2, 41):
+        labels = load_reviews(path, "test", limit=limit).labels
+        assert (len(labels), labels.sum()) == (limit, 1)
+
+
+# ---- train, validation, exclusions
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("It's GREAT.", "its great"),
+        ("one<br />two", "one two"),
+        ("one<BR/>two", "one\n\ntwo"),
+        ("Tom &amp; Ann", "Tom & Ann"),
+        ("“Lovely” — café…", '"lovely" - café...'),
+    ],
+)
+def test_match_key_overlooks_form(left, right):
+    assert match_key(left) == match_key(right)
+
+
+def test_match_key_tells_words_apart_in_any_script():
+    texts = ["good", "goods", "café", "cafe", "很好", "不好", "хорошо", "!!!", "???"]
+    assert len({match_key(text) for text in texts}) == len(texts)
+
+
+def films(tmp_path: Path) -> str:
+    """60 train reviews: one more stands in test, one is there twice (in capitals), two in `unseen`."""
+    test = pd.DataFrame(
+        {"text": ["In both.<br />Yes.", "Test only: fun.", "Twice in test."], "label": [0, 1, 1]}
+    )
+    odd = pd.DataFrame(
+        {"text": ["In both.<br />Yes.", "REVIEW 5:  a bore", "Unseen &amp; fun", "unseen: dull."]}
+    )
+    odd["label"] = [0, 0, 1, 0]
+    write(tmp_path / "films" / "train.parquet", pd.concat([table(60), odd]))
+    write(tmp_path / "films" / "test.parquet", pd.concat([test, test.iloc[2:]]))
+    return str(tmp_path / "films")
+
+
+def test_split_train_drops_counts_and_records(tmp_path):
+    unseen = pd.DataFrame({"text": ["unseen & FUN!", "Unseen, dull", "elsewhere"], "version": list("oee")})
+    path = write(tmp_path / "pairs.csv", unseen)  # without labels: they are not needed here
+    cut = split_train(films(tmp_path), validation=12, exclude=[path])
+    assert cut.excluded == {"in_test_split": 1, "in_pairs": 2, "duplicate": 1}
+    assert (len(cut.train), len(cut.validation)) == (48, 12)
+    kept = {match_key(text) for text in cut.train.texts + cut.validation.texts}
+    assert len(kept) == 60
+    assert not kept & {match_key(text) for text in ["In both. Yes.", "unseen fun", "unseen dull"]}
+    assert cut.train.name == cut.validation.name == "films"
+    assert cut.train.split == cut.validation.split == "train"
+
+
+def test_exclude_takes_every_split_of_a_folder(tmp_path):
+    write(tmp_path / "other" / "a.csv", table(60).iloc[:6])
+    write(tmp_path / "other" / "b.jsonl", table(60).iloc[58:])
+    cut = split_train(films(tmp_path), validation=0, exclude=[str(tmp_path / "other")])
+    assert cut.excluded["in_other"] == 8 + 1  # review 5's double goes for the same reason
+    assert len(cut.validation) == 0
+    assert len(cut.train) == 64 - 1 - 9
+
+
+def test_validation_is_stratified_seeded_apart_and_independent_of_limit(tmp_path):
+    source = films(tmp_path)
+    cut, again, other = (split_train(source, validation=9, seed=seed) for seed in (1, 1, 2))
+    assert cut.validation.ids == again.validation.ids != other.validation.ids
+    assert cut.train.ids == again.train.ids
+    assert not set(cut.train.ids) & set(cut.validation.ids)
+    assert cut.validation.labels.sum() == 3
+    limited = split_train(source, validation=9, seed=1, limit=10)
+    assert limited.validation.ids == cut.validation.ids
+    assert len(limited.train) == 10
+    assert set(limited.train.ids) < set(cut.train.ids)
+    assert "fewer than --limit 999" in refusal(split_train, source, validation=9, limit=999)
+
+
+def test_split_train_of_an_undivided_file_has_no_test_to_overlap_with(tmp_path):
+    path = write(tmp_path / "r.csv", table(60))
+    assert split_train(path, validation=6).excluded == {"in_test_split": 0, "duplicate": 0}
+    assert overlapping_ids(path) == set()
+
+
+def test_split_train_refuses_when_a_class_is_gone(tmp_path):
+    path = write(tmp_path / "unseen.csv", table().iloc[3:])
+    source = write(tmp_path / "r.csv", table())
+    assert refusal(split_train, source, validation=0, exclude=[path]) == (
+        f"{source}: train lacks a class after dropping {{'in_test_split': 0, 'in_unseen': 3, 'duplicate': 0}}"
+        " and 0 for validation; exclude or hold out fewer reviews"
+    )
+    assert "and 6 for validation" in refusal(split_train, source, validation=6)
+
+
+def test_overlapping_ids_compare_the_raw_text(tmp_path):
+    assert overlapping_ids(films(tmp_path)) == {review_id("In both.<br />Yes.")}
+
+
+# ---- the real dataset, where it is at hand
+
+
+def imdb() -> Path | None:
+    """SENTIMENT_IMDB, or ../shared/imdb beside the checkout."""
+    for folder in (os.environ.get("SENTIMENT_IMDB"), PROJECT.parent / "shared" / "imdb"):
+        if folder and (Path(folder) / "train.parquet").exists():
+            return Path(folder)
+    return None
+
+
+@pytest.mark.skipif(
+    imdb() is None, reason="IMDB is not at hand: set SENTIMENT_IMDB to a folder with its parquet"
+)
+def test_imdb_overlaps_and_exclusions(tmp_path):
+    folder = imdb()
+    assert len(overlapping_ids(str(folder))) == 123
+    cut = split_train(str(folder))
+    assert cut.excluded == {"in_test_split": 123, "duplicate": 99}
+    assert (len(cut.train), len(cut.validation), int(cut.validation.labels.sum())) == (23778, 1000, 502)
+    pairs = folder.parent / "robustness" / "counterfactual_imdb_test.parquet"
+    if pairs.exists():
+        frame = pd.read_parquet(pairs)
+        originals = frame[frame["version"] == "original"]
+        keys = {match_key(text) for text in load_reviews(str(folder), "train").texts}
+        assert sum(match_key(text) in keys for text in originals["text"]) == len(originals) == 488
+        cut = split_train(str(folder), exclude=[str(pairs)])
+        assert cut.excluded == {"in_test_split": 123, "in_counterfactual_imdb_test": 490, "duplicate": 96}
+        kept = {match_key(text) for text in cut.train.texts + cut.validation.texts}
+        assert not kept & {match_key(text) for text in frame["text"]}
+    if (folder / "unsupervised.parquet").exists():
+        message = refusal(load_reviews, str(folder), "unsupervised")
+        assert message == f"{folder}, row 1: unknown label -1; use 0/1, neg/pos or negative/positive"
