@@ -1,0 +1,61 @@
+"""The example reviews that visitors click: our own words, balanced, and short enough to read."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from sentiment_core import artifacts
+from sentiment_core.data import load_reviews
+
+ROOT = Path(__file__).resolve().parent.parent / "assets"
+
+
+@pytest.fixture(scope="module")
+def samples() -> tuple[artifacts.SampleReview, ...]:
+    return artifacts.read_sample_reviews(ROOT)
+
+
+def test_enough_and_balanced(samples):
+    labels = Counter(sample.label for sample in samples)
+    assert len(samples) >= 44
+    assert abs(labels[0] - labels[1]) <= 2
+
+
+def test_between_30_and_300_words(samples):
+    lengths = {sample.id: len(sample.text.split()) for sample in samples}
+    assert {name: n for name, n in lengths.items() if not 30 <= n <= 300} == {}
+
+
+def test_ids_count_up_and_texts_and_openings_differ(samples):
+    assert [sample.id for sample in samples] == [f"sample-{n:02d}" for n in range(1, len(samples) + 1)]
+    assert len({sample.text for sample in samples}) == len(samples)
+    assert len({" ".join(sample.text.split()[:4]) for sample in samples}) == len(samples)
+
+
+def test_plain_kinds_have_their_own_label_and_the_others_have_both(samples):
+    found = Counter((sample.kind, sample.label) for sample in samples)
+    assert found[("positive", 0)] == found[("negative", 1)] == 0
+    assert found[("positive", 1)] >= 8
+    assert found[("negative", 0)] >= 8
+    for kind in ("mixed", "sarcastic", "negated"):
+        assert min(found[(kind, 0)], found[(kind, 1)]) >= 4, kind
+
+
+def test_text_is_clean(samples):
+    for sample in samples:
+        assert sample.text == sample.text.strip(), sample.id
+        assert "<" not in sample.text, sample.id
+        assert "  " not in sample.text, sample.id
+
+
+def test_the_file_holds_nothing_but_the_schemas_fields():
+    lines = (ROOT / "sample_reviews.jsonl").read_text(encoding="utf-8").splitlines()
+    assert {tuple(json.loads(line)) for line in lines} == {("id", "text", "label", "kind")}
+
+
+def test_it_loads_as_a_dataset_too(samples):
+    reviews = load_reviews(str(ROOT / "sample_reviews.jsonl"), "test")
+    assert reviews.texts == [sample.text for sample in samples]
+    assert reviews.group_columns == ["id", "kind"]
