@@ -1,0 +1,413 @@
+"""Labels, answers and probabilities of n reviews in; numbers with 95 % intervals out.
+
+An answer that is no label ("unparsed") is wrong everywhere except in `accuracy_lenient`, which leaves it
+out. A metric that is not defined for the data at hand is left out of the result; input that cannot be
+meant raises ValueError. Counts get Wilson intervals (statsmodels), ROC AUC an analytic one (DeLong), all
+others a percentile bootstrap over reviews, seeded, so that the same data gives the same interval.
+
+The count metrics and the losses are computed here and not by scikit-learn so that one formula serves the
+value and its thousand resamples; the tests hold each against scikit-learn. scikit-learn, scipy.stats and
+statsmodels load slowly, so they wait inside functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sentiment_core.intervals import (
+    Estimate,
+    floats,
+    frozen_random,
+    percentile_interval,
+    read_answers,
+    read_labels,
+    read_probabilities,
+    resampled_means,
+    wilson,
+)
+from sentiment_core.slices import SliceEstimate, slices
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "ANSWERS",
+    "CALIBRATION_BINS",
+    "CLASSES",
+    "NLL_FLOOR",
+    "ROC_POINTS",
+    "Comparison",
+    "Estimate",
+    "SliceEstimate",
+    "at_threshold",
+    "calibration",
+    "compare",
+    "confusion",
+    "consistency",
+    "evaluate",
+    "evaluate_frame",
+    "reliability_table",
+    "roc_auc",
+    "roc_curve",
+    "slices",
+    "wilson",
+]
+
+CLASSES = ("negative", "positive")
+ANSWERS = ("negative", "positive", "unparsed")
+CALIBRATION_BINS = 15
+NLL_FLOOR = 1e-7
+"""Probabilities are kept this far from 0 and 1 in the NLL, about float32's resolution near 1."""
+ROC_POINTS = 300
+_Z = 1.959963984540054  # 97.5 % point of the standard normal
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """System b against system a on the same n reviews. Fixed: a wrong, b right; broken: the reverse."""
+
+    difference: Estimate
+    """Accuracy of b minus accuracy of a, in [-1, 1], with a paired bootstrap interval."""
+    mcnemar_p: float
+    """Exact two-sided p of "a review is as likely fixed as broken"; 0.0 where it is below 1e-308."""
+    fixed: int
+    broken: int
+    both_right: int
+    both_wrong: int
+    n: int
+
+
+# ---- answers against labels
+
+
+def confusion(label: ArrayLike, prediction: ArrayLike) -> dict[str, int]:
+    """Counts by label (first word) and answer (second word).
+
+    >>> confusion([0, 0, 1, 1], [0, 1, 1, None])["positive_unparsed"]
+    1
+    """
+    y = read_labels(label)
+    return _named(_cells(y, read_answers(prediction, len(y))))
+
+
+def _cells(y: np.ndarray, answer: np.ndarray) -> np.ndarray:
+    """(2, 3) counts: rows the label, columns the answer."""
+    return np.bincount(3 * y + answer, minlength=6).reshape(2, 3)
+
+
+def _named(cells: np.ndarray) -> dict[str, int]:
+    return {f"{t}_{a}": int(cells[i, j]) for i, t in enumerate(CLASSES) for j, a in enumerate(ANSWERS)}
+
+
+def _balanced_accuracy(cells: np.ndarray) -> np.ndarray:
+    """Mean recall of the two classes, of (..., 2, 3) counts; NaN where a class is absent."""
+    right = cells[..., (0, 1), (0, 1)]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (right / cells.sum(-1)).mean(-1)
+
+
+def _macro_f1(cells: np.ndarray) -> np.ndarray:
+    """Mean F1 of the two classes, of (..., 2, 3) counts; an unparsed answer is a miss, no false alarm."""
+    right = cells[..., (0, 1), (0, 1)]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (2 * right / (cells.sum(-1) + cells[..., :2].sum(-2))).mean(-1)
+
+
+def _count_metrics(cells: np.ndarray, seed: int, resamples: int) -> Iterator[tuple[str, Estimate]]:
+    n, right = int(cells.sum()), cells[(0, 1), (0, 1)]
+    parsed = int(cells[:, :2].sum())
+    yield "accuracy", wilson(int(right.sum()), n)
+    if 0 < parsed < n:
+        yield "accuracy_lenient", wilson(int(right.sum()), parsed)
+    truths, answers = cells.sum(1), cells.sum(0)
+    if truths.all():  # with one class both would only repeat its recall
+        draws = frozen_random(seed).multinomial(n, (cells / n).ravel(), size=resamples).reshape(-1, 2, 3)
+        yield (
+            "balanced_accuracy",
+            percentile_interval(float(_balanced_accuracy(cells)), _balanced_accuracy(draws), n),
+        )
+        yield "macro_f1", percentile_interval(float(_macro_f1(cells)), _macro_f1(draws), n)
+    for i, name in enumerate(CLASSES):
+        if answers[i]:
+            yield f"precision_{name}", wilson(int(right[i]), int(answers[i]))
+        if truths[i]:
+            yield f"recall_{name}", wilson(int(right[i]), int(truths[i]))
+
+
+def consistency(label: ArrayLike, prediction: ArrayLike, pair_id: Sequence[Any]) -> Estimate | None:
+    """Share of pairs with every member right; n counts pairs. None where no pair is complete.
+
+    A review without a pair_id, or whose partner is missing, is left out.
+
+    >>> consistency([0, 1, 0, 1], [0, 1, 0, 0], ["a", "a", "b", "b"]).value
+    0.5
+    """
+    import pandas as pd
+
+    y = read_labels(label)
+    if len(pair_id) != len(y):
+        raise ValueError(f"{len(pair_id)} pair ids for {len(y)} labels; there must be one for each")
+    right = pd.Series(read_answers(prediction, len(y)) == y)
+    groups = right.groupby(np.asarray(pair_id, dtype=object)).agg(["size", "all"])
+    whole = groups.loc[groups["size"] >= 2, "all"]
+    return wilson(int(whole.sum()), len(whole)) if len(whole) else None
+
+
+# ---- probabilities against labels
+
+
+def _scored(label: ArrayLike, p_positive: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and probabilities of the reviews that have one."""
+    y = read_labels(label)
+    p = read_probabilities(p_positive, len(y))
+    keep = ~np.isnan(p)
+    return y[keep], p[keep]
+
+
+def roc_auc(label: ArrayLike, p_positive: ArrayLike) -> Estimate | None:
+    """Chance that a random positive review scores above a random negative one; ties count half.
+
+    Interval: DeLong et al. 1988 (Biometrics 44:837), by midranks as in Sun & Xu 2014 (IEEE SPL 21:1389),
+    on the logit scale so that it stays in [0, 1]; none where the two classes separate perfectly or one of
+    them has a single review. None where a class is absent.
+
+    >>> roc_auc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]).value
+    0.75
+    """
+    from scipy.stats import rankdata
+
+    y, p = _scored(label, p_positive)
+    positive, negative = p[y == 1], p[y == 0]
+    m, k = len(positive), len(negative)
+    if not m or not k:
+        return None
+    ranks = rankdata(p)
+    beaten = (ranks[y == 1] - rankdata(positive)) / k  # share of negatives below each positive
+    above = 1 - (ranks[y == 0] - rankdata(negative)) / m  # share of positives above each negative
+    value = float(beaten.mean())
+    if m == 1 or k == 1 or not 0 < value < 1:
+        return Estimate(value, None, None, len(y))
+    deviation = np.sqrt(beaten.var(ddof=1) / m + above.var(ddof=1) / k)
+    center, half = np.log(value / (1 - value)), _Z * deviation / (value * (1 - value))
+    low, high = 1 / (1 + np.exp(-(center + np.array([-half, half]))))
+    return Estimate(value, float(low), float(high), len(y))
+
+
+def _calibration_columns(y: np.ndarray, p: np.ndarray, bins: int) -> np.ndarray:
+    """(n, 2 + bins): squared error, negative log-likelihood, and right minus confidence in its bin."""
+    floored = np.clip(p, NLL_FLOOR, 1 - NLL_FLOOR)
+    confidence = np.maximum(p, 1 - p)
+    slot = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # bins (low, high], as Guo et al.
+    columns = np.zeros((len(y), 2 + bins))
+    columns[:, 0] = (p - y) ** 2
+    columns[:, 1] = -np.log(np.where(y == 1, floored, 1 - floored))
+    columns[np.arange(len(y)), 2 + slot] = ((p >= 0.5) == y) - confidence
+    return columns
+
+
+def calibration(
+    label: ArrayLike,
+    p_positive: ArrayLike,
+    *,
+    bins: int = CALIBRATION_BINS,
+    seed: int = 0,
+    resamples: int = 1000,
+) -> dict[str, Estimate]:
+    """Brier score, negative log-likelihood and expected calibration error; lower is better in all.
+
+    - brier: mean squared distance of p_positive from the outcome, in [0, 1] (Brier 1950).
+    - nll: mean -log of the probability given to the true label, in nats, in [0, 16.1] (see NLL_FLOOR).
+    - ece: mean |accuracy - confidence| over equal-width bins of the top label's confidence max(p, 1 - p),
+      weighted by their reviews, in [0, 1] (Guo et al. 2017, arXiv 1706.04599). The top label is the one
+      with p >= 0.5. Resampling adds noise to every bin and so inflates ECE; its interval is shifted back
+      by the mean of that excess.
+
+    Args:
+        label: (n,) 0 or 1.
+        p_positive: (n,) in [0, 1]; reviews without one are left out.
+    Returns:
+        The three estimates; empty where no review has a probability.
+
+    >>> {k: round(v.value, 3) for k, v in calibration([0, 1], [0.2, 0.8]).items()}
+    {'brier': 0.04, 'nll': 0.223, 'ece': 0.2}
+    """
+    y, p = _scored(label, p_positive)
+    if not len(y):
+        return {}
+    columns = _calibration_columns(y, p, bins)
+    values, draws = columns.mean(0), resampled_means(columns, seed, resamples)
+    ece, ece_draws = float(np.abs(values[2:]).sum()), np.abs(draws[:, 2:]).sum(1)
+    unbiased = np.clip(ece_draws - (ece_draws.mean() - ece), 0, 1)
+    return {
+        "brier": percentile_interval(float(values[0]), draws[:, 0], len(y), higher_is_better=False),
+        "nll": percentile_interval(float(values[1]), draws[:, 1], len(y), higher_is_better=False),
+        "ece": percentile_interval(ece, unbiased, len(y), higher_is_better=False),
+    }
+
+
+def reliability_table(
+    label: ArrayLike, p_positive: ArrayLike, *, bins: int = CALIBRATION_BINS
+) -> list[dict[str, Any]]:
+    """Equal-width bins of p_positive over [0, 1], each [low, high), the last one closed.
+
+    Returns:
+        Per bin: low, high, n, mean_p_positive, share_positive (None where the bin is empty); an empty list
+        where no review has a probability. The bins are of p_positive, those of `ece` of the top label's
+        confidence.
+    """
+    y, p = _scored(label, p_positive)
+    if not len(y):
+        return []
+    slot = np.minimum((p * bins).astype(int), bins - 1)
+    n, total, positive = (np.bincount(slot, weights, minlength=bins) for weights in (None, p, y))
+    return [
+        {
+            "low": i / bins,
+            "high": (i + 1) / bins,
+            "n": int(n[i]),
+            "mean_p_positive": float(total[i] / n[i]) if n[i] else None,
+            "share_positive": float(positive[i] / n[i]) if n[i] else None,
+        }
+        for i in range(bins)
+    ]
+
+
+def roc_curve(label: ArrayLike, p_positive: ArrayLike, *, points: int = ROC_POINTS) -> dict[str, np.ndarray]:
+    """The ROC curve, thinned to at most `points` corners spread evenly along it.
+
+    Returns:
+        false_positive_rate, true_positive_rate and threshold (positive where p >= threshold), from (0, 0)
+        to (1, 1); the first threshold lies just above 1. Empty arrays where a class is absent.
+    """
+    from sklearn import metrics as sk
+
+    y, p = _scored(label, p_positive)
+    names = ("false_positive_rate", "true_positive_rate", "threshold")
+    if len(np.unique(y)) < 2:
+        return {name: np.empty(0) for name in names}
+    fpr, tpr, threshold = sk.roc_curve(y, p)
+    threshold[0] = np.nextafter(1, 2)
+    if len(fpr) > points:
+        along = fpr + tpr  # rises with every corner, from 0 to 2
+        keep = np.unique(np.searchsorted(along, np.linspace(0, 2, points)).clip(max=len(fpr) - 1))
+        fpr, tpr, threshold = fpr[keep], tpr[keep], threshold[keep]
+    return dict(zip(names, (fpr, tpr, threshold), strict=True))
+
+
+def at_threshold(label: ArrayLike, p_positive: ArrayLike, threshold: float) -> dict[str, float | int | None]:
+    """Confusion counts and rates when p >= threshold is called positive; about a millisecond for 25,000.
+
+    A review without a probability counts as unparsed.
+
+    Returns:
+        The six counts of `confusion`; accuracy, precision and recall of both classes and
+        false_positive_rate, None where undefined.
+    """
+    y = read_labels(label)
+    p = read_probabilities(p_positive, len(y))
+    cells = _cells(y, np.where(np.isnan(p), 2, p >= threshold).astype(np.intp))
+
+    def share(part: int, whole: int) -> float | None:
+        return float(part / whole) if whole else None
+
+    rates = {"accuracy": share(cells[0, 0] + cells[1, 1], cells.sum())}
+    for i, name in enumerate(CLASSES):
+        rates[f"precision_{name}"] = share(cells[i, i], cells[:, i].sum())
+        rates[f"recall_{name}"] = share(cells[i, i], cells[i].sum())
+    return {**_named(cells), **rates, "false_positive_rate": share(cells[0, 1], cells[0].sum())}
+
+
+# ---- all together
+
+
+def evaluate(
+    label: ArrayLike,
+    prediction: ArrayLike,
+    p_positive: ArrayLike | None = None,
+    *,
+    pair_id: Sequence[Any] | None = None,
+    seed: int = 0,
+    resamples: int = 1000,
+) -> dict[str, Estimate]:
+    """Every metric that the data defines.
+
+    Args:
+        label: (n,) 0 or 1.
+        prediction: (n,) 0, 1 or empty (None, NaN, NA) for an answer that is no label.
+        p_positive: (n,) in [0, 1], empty where not scored; None without scores.
+        pair_id: (n,) what ties the members of a pair together.
+    Returns:
+        accuracy; accuracy_lenient (only where some but not all answers are unparsed); balanced_accuracy
+        and macro_f1 (both classes present); precision_* (n answers of that class), recall_* (n reviews of
+        that class); roc_auc, brier, nll, ece (n scored reviews); consistency (n pairs).
+    Raises:
+        ValueError: no reviews, lengths differ, or a value is outside its range.
+
+    >>> evaluate([0, 1, 1], [0, 1, None])["accuracy_lenient"].value
+    1.0
+    """
+    y = read_labels(label)
+    answer = read_answers(prediction, len(y))
+    if not len(y):
+        raise ValueError("there are no reviews to evaluate")
+    metrics = dict(_count_metrics(_cells(y, answer), seed, resamples))
+    if p_positive is not None:
+        if (auc := roc_auc(y, p_positive)) is not None:
+            metrics["roc_auc"] = auc
+        metrics |= calibration(y, p_positive, seed=seed, resamples=resamples)
+    if pair_id is not None and (share := consistency(y, prediction, pair_id)) is not None:
+        metrics["consistency"] = share
+    return metrics
+
+
+def evaluate_frame(predictions: pd.DataFrame, *, seed: int = 0, resamples: int = 1000) -> dict[str, Estimate]:
+    """`evaluate` on a table with label, prediction, p_positive and, where there are pairs, pair_id.
+
+    p_positive is rounded to float32 first, as it is stored: a metric is the same before and after.
+    """
+    return evaluate(
+        predictions["label"],
+        predictions["prediction"],
+        floats(predictions["p_positive"], "p_positive").astype(np.float32),
+        pair_id=predictions.get("pair_id"),
+        seed=seed,
+        resamples=resamples,
+    )
+
+
+def compare(
+    label: ArrayLike,
+    prediction_a: ArrayLike,
+    prediction_b: ArrayLike,
+    *,
+    seed: int = 0,
+    resamples: int = 10_000,
+) -> Comparison:
+    """Whether b answers more of the same reviews right than a.
+
+    Resampling reviews in pairs is resampling the four counts fixed, broken, both right, both wrong from a
+    multinomial, so the bootstrap is exact in that sense and takes milliseconds. The test is McNemar's
+    (1947), exact: fixed ~ Binomial(fixed + broken, 1/2).
+
+    >>> c = compare([1, 1, 1, 0], [0, 0, 1, 0], [1, 1, 1, 1])
+    >>> c.fixed, c.broken, c.difference.value, c.mcnemar_p
+    (2, 1, 0.25, 1.0)
+    """
+    from statsmodels.stats.contingency_tables import mcnemar
+
+    y = read_labels(label)
+    n = len(y)
+    if not n:
+        raise ValueError("there are no reviews to compare the systems on")
+    right_a, right_b = read_answers(prediction_a, n) == y, read_answers(prediction_b, n) == y
+    both_wrong, fixed, broken, both_right = (int(c) for c in np.bincount(2 * right_a + right_b, minlength=4))
+    shares = np.array([fixed, broken, both_right, both_wrong]) / n
+    draws = frozen_random(seed).multinomial(n, shares, size=resamples)
+    difference = percentile_interval((fixed - broken) / n, (draws[:, 0] - draws[:, 1]) / n, n)
+    p = float(mcnemar([[both_right, broken], [fixed, both_wrong]], exact=True).pvalue)
+    return Comparison(difference, p, fixed, broken, both_right, both_wrong, n)

@@ -1,0 +1,87 @@
+"""Accuracy of parts of the reviews: by length, truncation, confidence and group."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sentiment_core.intervals import Estimate, read_answers, read_labels, read_probabilities, wilson
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CONFIDENCE_EDGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+MAX_GROUPS = 20
+"""A column with more distinct values is an identifier, not a group."""
+
+
+@dataclass(frozen=True)
+class SliceEstimate:
+    """Accuracy of the reviews whose property `by` has this value."""
+
+    by: str
+    value: str
+    accuracy: Estimate
+
+
+def slices(frame: pd.DataFrame, group_columns: Iterable[str] = ()) -> list[SliceEstimate]:
+    """Strict accuracy by length, truncation, confidence and group.
+
+    Args:
+        frame: label, prediction, tokens, truncated, p_positive, and the group columns.
+        group_columns: columns to slice by; one with more than 20 values, or pair_id, is passed over.
+    Returns:
+        by "tokens" (quarters of the reviews by length, "1–178 tokens", shortest first), "truncated" ("no",
+        "yes"), "confidence" of the top label ("50–60 %", … of the scored reviews), then each group column.
+    """
+    right = read_answers(frame["prediction"], len(frame)) == read_labels(frame["label"])
+    parts = [*_by_length(frame), *_by_truncation(frame), *_by_confidence(frame)]
+    for column in group_columns:
+        parts += _by_group(frame, column)
+    return [
+        SliceEstimate(by, value, wilson(int(right[mask].sum()), int(mask.sum())))
+        for by, value, mask in parts
+        if mask.any()
+    ]
+
+
+_Part = tuple[str, str, np.ndarray]
+
+
+def _by_length(frame: pd.DataFrame) -> Iterator[_Part]:
+    tokens = np.asarray(frame["tokens"], dtype=np.int64)
+    if not len(tokens):
+        return
+    edges = np.unique(np.quantile(tokens, (0.25, 0.5, 0.75, 1), method="inverted_cdf"))
+    low = int(tokens.min())
+    for high in (int(edge) for edge in edges):
+        name = f"{low}–{high} tokens" if low < high else f"{high} tokens"
+        yield "tokens", name, (tokens >= low) & (tokens <= high)
+        low = high + 1
+
+
+def _by_truncation(frame: pd.DataFrame) -> Iterator[_Part]:
+    truncated = np.asarray(frame["truncated"], dtype=bool)
+    yield "truncated", "no", ~truncated
+    yield "truncated", "yes", truncated
+
+
+def _by_confidence(frame: pd.DataFrame) -> Iterator[_Part]:
+    p = read_probabilities(frame["p_positive"], len(frame)).astype(np.float32).astype(float)
+    confidence = np.maximum(p, 1 - p)
+    for low, high in itertools.pairwise(CONFIDENCE_EDGES):
+        inside = (confidence >= low) & ((confidence < high) | (high == CONFIDENCE_EDGES[-1]))
+        yield "confidence", f"{100 * low:.0f}–{100 * high:.0f} %", inside
+
+
+def _by_group(frame: pd.DataFrame, column: str) -> Iterator[_Part]:
+    values = frame[column]
+    distinct = sorted(values.dropna().unique(), key=lambda value: (isinstance(value, str), value))
+    if column == "pair_id" or len(distinct) > MAX_GROUPS:
+        return
+    for value in distinct:
+        yield column, str(value), np.asarray((values == value).fillna(False), dtype=bool)
