@@ -1,0 +1,168 @@
+"""What is committed under assets/ is what its predictions say, small, and holds nobody's text or paths."""
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+from fake_artifacts import RUN, write_eval, write_run
+
+from sentiment_core import artifacts, summary
+from sentiment_core.artifacts import PREDICTION_COLUMNS, Evaluation
+
+LISTING = artifacts.list_artifacts(artifacts.ASSETS)
+LARGEST_FILE = 10_000_000  # the Hub and GitHub want larger files in LFS
+LONGEST_VALUE = 60
+"""Characters of a group's name or of an answer's form; a review is longer."""
+MACHINE_PATH = re.compile(r"(?<![\w.:/-])/(work|root|home|tmp|mnt|Users|var|opt)/")
+
+
+def by_name(items: tuple) -> dict:
+    return {"argvalues": items, "ids": [item.path.name for item in items]}
+
+
+def check_recomputed(evaluation: Evaluation) -> None:
+    """Every measured field of the record follows from the predictions."""
+    record, found = evaluation.record, summary.recompute(evaluation)
+    assert set(record.metrics) == set(found["metrics"])
+    for name, metric in record.metrics.items():
+        again = found["metrics"][name]
+        assert (metric.n, metric.higher_is_better) == (again.n, again.higher_is_better), name
+        for bound in ("value", "low", "high"):
+            assert same(getattr(metric, bound), getattr(again, bound)), f"{name}.{bound}"
+    assert record.confusion == found["confusion"]
+    assert record.unparsed == found["unparsed"]
+    for stored, again in ((record.reliability, found["reliability"]), (record.slices, found["slices"])):
+        assert len(stored) == len(again)
+        for one, other in zip(stored, again, strict=True):
+            assert same(one.model_dump(), other.model_dump()), (one, other)
+
+
+def same(one: object, other: object) -> bool:
+    """Equal, numbers up to rounding."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)
+    return one == other
+
+
+def check_predictions(evaluation: Evaluation) -> None:
+    """Ids identify the reviews, and no column can hold their text."""
+    frame, record = evaluation.predictions(), evaluation.record
+    assert len(frame) == record.dataset.n
+    assert frame["review_id"].str.fullmatch("[0-9a-f]{16}").all()
+    assert summary.fingerprint(frame["review_id"]) == record.dataset.fingerprint
+    assert frame["p_positive"].dropna().between(0, 1).all()
+    for column in set(frame) - set(PREDICTION_COLUMNS):
+        longest = frame[column].astype(str).str.len().max()
+        assert longest <= LONGEST_VALUE, f"column {column!r} holds {longest} characters; is it text?"
+    for form in record.answer_forms:
+        assert len(form.form) <= LONGEST_VALUE, form.form
+
+
+def check_files(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if not path.is_file():
+            continue
+        assert path.stat().st_size < LARGEST_FILE, path
+        if path.suffix in (".json", ".jsonl", ".md"):
+            found = MACHINE_PATH.search(path.read_text(encoding="utf-8"))
+            assert not found, f"{path.name} names a folder of the machine it was made on: {found}"
+
+
+# ---- the committed ones
+
+
+def test_every_folder_can_be_read() -> None:
+    assert [problem.message for problem in LISTING.problems] == []
+
+
+@pytest.mark.parametrize("evaluation", **by_name(LISTING.evals))
+def test_every_stored_number_follows_from_the_predictions(evaluation: Evaluation) -> None:
+    check_recomputed(evaluation)
+
+
+@pytest.mark.parametrize("evaluation", **by_name(LISTING.evals))
+def test_predictions_hold_ids_and_no_text(evaluation: Evaluation) -> None:
+    check_predictions(evaluation)
+
+
+@pytest.mark.parametrize("run", **by_name(LISTING.runs))
+def test_every_run_is_finished_and_has_its_adapter_and_history(run: artifacts.Run) -> None:
+    assert run.record is not None
+    assert list(run.adapter_path.glob("*.safetensors"))
+    assert not artifacts.read_history(run.path).empty
+
+
+def test_every_evaluated_run_is_committed() -> None:
+    runs = {run.run_id for run in LISTING.runs}
+    assert {e.record.run_id for e in LISTING.evals if e.record.run_id} <= runs
+
+
+def test_files_are_small_and_name_no_machine() -> None:
+    check_files(artifacts.ASSETS)
+
+
+# ---- that the checks would notice
+
+
+@pytest.fixture
+def evaluation(tmp_path: Path) -> Evaluation:
+    write_eval(tmp_path, "fine-tuned", "imdb", 120, run_id=RUN, paired=True)
+    (made,) = artifacts.list_artifacts(tmp_path).evals
+    frame = made.predictions()
+    overlap = frame["review_id"][:7].to_list()
+    dataset = made.record.dataset.model_copy(update={"fingerprint": summary.fingerprint(frame["review_id"])})
+    record = made.record.model_copy(
+        update={
+            "dataset": dataset,
+            "settings": {summary.OVERLAP_SETTING: overlap},
+            **summary.summarize(frame, overlap_ids=overlap),
+        }
+    )
+    artifacts.write_eval(made.path, record, frame)
+    return artifacts.read_eval(made.path)
+
+
+def test_a_sound_evaluation_passes(evaluation: Evaluation) -> None:
+    check_recomputed(evaluation)
+    check_predictions(evaluation)
+    check_files(evaluation.path)
+
+
+@pytest.mark.parametrize("field", ["value", "low", "high"])
+def test_a_changed_metric_is_noticed(evaluation: Evaluation, field: str) -> None:
+    metrics = dict(evaluation.record.metrics)
+    metrics["ece"] = metrics["ece"].model_copy(update={field: getattr(metrics["ece"], field) + 1e-6})
+    changed = evaluation.record.model_copy(update={"metrics": metrics})
+    with pytest.raises(AssertionError, match=f"ece.{field}"):
+        check_recomputed(Evaluation(evaluation.path, changed))
+
+
+def test_a_changed_slice_is_noticed(evaluation: Evaluation) -> None:
+    changed = evaluation.record.model_copy(update={"slices": evaluation.record.slices[::-1]})
+    with pytest.raises(AssertionError):
+        check_recomputed(Evaluation(evaluation.path, changed))
+
+
+def test_text_among_the_predictions_is_noticed(evaluation: Evaluation) -> None:
+    frame = evaluation.predictions().assign(
+        note="A film that goes on and on, and on, and then some more. " * 2
+    )
+    artifacts.write_eval(evaluation.path, evaluation.record, frame)
+    with pytest.raises(AssertionError, match="'note' holds"):
+        check_predictions(evaluation)
+
+
+def test_a_machines_path_and_a_large_file_are_noticed(tmp_path: Path) -> None:
+    write_run(tmp_path, RUN)
+    check_files(tmp_path)
+    (tmp_path / "note.json").write_text('"https://example.org/home/ is fine"')
+    check_files(tmp_path)
+    (tmp_path / "note.json").write_text('"/home/somebody/reviews"')
+    with pytest.raises(AssertionError, match="names a folder"):
+        check_files(tmp_path)
+    (tmp_path / "note.json").write_bytes(b" " * LARGEST_FILE)
+    with pytest.raises(AssertionError):
+        check_files(tmp_path)
