@@ -1,0 +1,231 @@
+"""The README's results, written from the committed artifacts so that no figure is typed in.
+
+python -m sentiment_core.report                      # print them
+python -m sentiment_core.report --write README.md    # put them between README's markers
+python -m sentiment_core.report --check README.md    # exit 1 if they are stale
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from sentiment_core import artifacts, tables
+from sentiment_core.artifacts import ArtifactError, EvalRecord, Evaluation, Metric
+
+HEADER = (
+    "System", "Dataset", "n", "Accuracy, % (95 % interval)", "Of parsed answers, %", "ROC AUC", "ECE",
+    "Both of a pair right, %", "Unparsed", "Hardware",
+)  # fmt: skip
+NUMERIC = frozenset(HEADER[2:-1])
+FORMS_SHOWN = 4
+
+
+# ---- the text
+
+
+def results_table(root: Path = artifacts.ASSETS) -> str:
+    """A Markdown table of every evaluation under `root`; a sentence where there is none.
+
+    Raises:
+        ArtifactError: an evaluation cannot be read. Unlike the dashboard, a report must not pass over one.
+    """
+    evals = _evals(root)
+    if not evals:
+        return "No evaluation yet; `python eval.py --system all` makes them."
+    table = tables.systems_table(evals)
+    records = {e.record.eval_id: e.record for e in evals}
+    lines = [_row(HEADER), _row(["---:" if name in NUMERIC else "---" for name in HEADER])]
+    lines += [_row(_cells(records[eval_id])) for eval_id in table[tables.EVAL_ID]]
+    notes = [note for eval_id in table[tables.EVAL_ID] if (note := _overlap_note(records[eval_id]))]
+    return "\n".join(lines + (["", *notes] if notes else []))
+
+
+def below_chance(root: Path = artifacts.ASSETS) -> str:
+    """Why the study's baseline is below chance, with the figures of our free-answer baseline."""
+    generated = _largest(root, "baseline-generated")
+    if generated is None:
+        return (
+            "No `baseline-generated` evaluation yet; `python eval.py --system baseline-generated` makes it."
+        )
+    lines = [_study_sentence(root), *_generated_sentences(generated)]
+    scored = _largest(root, "baseline-scored", like=generated)
+    if scored:
+        accuracy = percent_interval(scored.metrics["accuracy"])
+        lines.append(
+            f"Comparing the two label words' likelihoods instead, so that every review gets a label, "
+            f"the same model has {accuracy} on the same reviews ({tables.hardware_name(scored.hardware)})."
+        )
+    return "\n".join(lines)
+
+
+def report_text(root: Path = artifacts.ASSETS) -> str:
+    """What `python eval.py --report` prints: the table, then the paragraph."""
+    return f"{results_table(root)}\n\n{below_chance(root)}"
+
+
+SECTIONS = {"results": results_table, "below-chance": below_chance}
+"""Marker name -> what stands between `<!-- name:begin -->` and `<!-- name:end -->`."""
+
+
+def refreshed(text: str, root: Path = artifacts.ASSETS) -> str:
+    """`text` with every section written anew.
+
+    Raises:
+        ValueError: a marker is missing, stands twice, or end comes before begin.
+    """
+    for name, make in SECTIONS.items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+            raise ValueError(f"the text must hold {begin} and then {end}, each once")
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n{make(root)}\n{end}{rest.split(end)[1]}"
+    return text
+
+
+# ---- its parts
+
+
+def _evals(root: Path) -> tuple[Evaluation, ...]:
+    listing = artifacts.list_artifacts(root)
+    broken = [problem for problem in listing.problems if (root / "evals") in problem.path.parents]
+    if broken:
+        raise ArtifactError(broken[0].message)
+    return listing.evals
+
+
+def _largest(root: Path, system: str, *, like: EvalRecord | None = None) -> EvalRecord | None:
+    """The evaluation of `system` on the most reviews; with `like`, of that one's model and dataset."""
+    records = [e.record for e in _evals(root) if e.record.system == system]
+    if like:
+        records = [r for r in records if _subject(r) == _subject(like)]
+    return max(records, key=lambda record: record.dataset.n, default=None)
+
+
+def _subject(record: EvalRecord) -> tuple[str | None, str]:
+    """Which base model, and exactly which reviews."""
+    return record.base_model.name if record.base_model else None, record.dataset.fingerprint
+
+
+def _row(cells: tuple[str, ...] | list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cells(record: EvalRecord) -> list[str]:
+    found = record.metrics.get
+    name = artifacts.SYSTEM_TITLES[record.system] + (f", `{record.run_id}`" if record.run_id else "")
+    return [
+        name,
+        record.dataset.name,
+        f"{record.dataset.n:,}",
+        percent_interval(found("accuracy"), unit=""),
+        percent_interval(found("accuracy_lenient"), unit=""),
+        _decimals(found("roc_auc")),
+        _decimals(found("ece")),
+        percent_interval(found("consistency"), unit=""),
+        f"{record.unparsed:,}",
+        tables.hardware_name(record.hardware),
+    ]
+
+
+def percent_interval(metric: Metric | None, *, unit: str = " %") -> str:
+    """ "95.09 % (94.82–95.35)"; as many digits as n supports; a dash where there is no metric."""
+    if metric is None:
+        return "–"
+    digits = 2 if metric.n >= 10_000 else 1
+    value = f"{100 * metric.value:.{digits}f}{unit}"
+    if metric.low is None or metric.high is None:
+        return value
+    return f"{value} ({100 * metric.low:.{digits}f}–{100 * metric.high:.{digits}f})"
+
+
+def _decimals(metric: Metric | None) -> str:
+    return "–" if metric is None else f"{metric.value:.4f}"
+
+
+def _overlap_note(record: EvalRecord) -> str | None:
+    kept = record.metrics.get("accuracy_without_overlap")
+    if kept is None:
+        return None
+    return (
+        f"{_cells(record)[0]}, {record.dataset.name}: {percent_interval(kept)} without the "
+        f"{record.dataset.n - kept.n:,} reviews whose text also stands in train (n = {kept.n:,})."
+    )
+
+
+def _study_sentence(root: Path) -> str:
+    """What the study's own two figures imply, before ours."""
+    study = {r.kind: r.accuracy for r in artifacts.read_references(root)}
+    before, after = study.get("study-before"), study.get("study-after")
+    if before is None or after is None:
+        return "With two balanced classes, answering at random is right half of the time."
+    return (
+        f"With two balanced classes, answering at random is right half of the time, so the study's "
+        f"{100 * before:.1f} % is no measure of how badly its model judges reviews: it points to free "
+        f"answers that were no label and counted as wrong. If those that were a label were right at chance, "
+        f"{100 * (1 - 2 * before):.0f} % of all were none before fine-tuning and "
+        f"{100 * (1 - 2 * after):.0f} % after it ({100 * after:.1f} %)."
+    )
+
+
+def _generated_sentences(record: EvalRecord) -> list[str]:
+    n, unparsed = record.dataset.n, record.unparsed
+    model = record.base_model.name if record.base_model else record.system
+    where = f"n = {n:,} of {record.dataset.name}, {tables.hardware_name(record.hardware)}"
+    strict = record.metrics["accuracy"]
+    lenient = record.metrics.get("accuracy_lenient", strict if not unparsed else None)
+    lines = [
+        f"Our `baseline-generated` ({model}, {where}) gives no label for {unparsed:,} reviews "
+        f"({100 * unparsed / n:.1f} %): {percent_interval(strict)} of all are right"
+        + (f", but {percent_interval(lenient)} of those with a label." if lenient and unparsed else ".")
+    ]
+    shown = sorted(record.answer_forms, key=lambda form: -form.count)[:FORMS_SHOWN]
+    if shown:
+        forms = ", ".join(f"{_code(f.form)} ({100 * f.count / n:.1f} %, {f.parsed})" for f in shown)
+        lines.append(f"Its most frequent answers begin {forms}.")
+    return lines
+
+
+def _code(form: str) -> str:
+    """A model's words as Markdown code on one line, whatever they hold."""
+    text = " ".join(form.replace("`", "'").replace("|", "¦").replace("<!--", "<!").split())
+    return f"`{text[:40]}`" if text else "with nothing"
+
+
+# ---- command line
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m sentiment_core.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument(
+        "--write", type=Path, metavar="FILE", help="write the sections between FILE's markers"
+    )
+    action.add_argument("--check", type=Path, metavar="FILE", help="exit 1 if FILE's sections are stale")
+    parser.add_argument("--root", type=Path, default=artifacts.ASSETS, help="folder of artifacts")
+    options = parser.parse_args(arguments)
+    path = options.write or options.check
+    try:
+        if path is None:
+            print(report_text(options.root))
+            return 0
+        old = path.read_text(encoding="utf-8")
+        new = refreshed(old, options.root)
+    except (ArtifactError, ValueError, OSError) as error:
+        print(f"{path or options.root}: {error}", file=sys.stderr)
+        return 1
+    if options.write and new != old:
+        artifacts.write_text(path, new)
+    if options.check and new != old:
+        print(f"{path} is stale; run python -m sentiment_core.report --write {path}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

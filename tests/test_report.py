@@ -1,0 +1,156 @@
+"""The report's figures come from the artifacts; README's copy of them is fresh; the references are sound."""
+
+from pathlib import Path
+
+import pytest
+from fake_artifacts import RUN, write_assets
+
+from sentiment_core import artifacts, report
+from sentiment_core.artifacts import AnswerForm, ArtifactError, Metric
+
+README = Path(__file__).parent.parent / "README.md"
+MARKED = (
+    "a\n<!-- results:begin -->\nold\n<!-- results:end -->\nb\n"
+    "<!-- below-chance:begin --><!-- below-chance:end -->\nc\n"
+)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_assets(tmp_path_factory.mktemp("assets"), n=100, pairs=10)
+
+
+def change(root: Path, system: str, **fields: object) -> artifacts.EvalRecord:
+    """Rewrite the record of `system` on imdb."""
+    evaluation = next(
+        e for e in artifacts.list_artifacts(root).evals
+        if e.record.system == system and e.record.dataset.name == "imdb"
+    )  # fmt: skip
+    record = evaluation.record.model_copy(update=fields)
+    artifacts.write_record(evaluation.path / "eval.json", record)
+    return record
+
+
+def test_the_table_has_a_row_per_evaluation_with_n_and_hardware(root: Path) -> None:
+    lines = report.results_table(root).splitlines()
+    assert len(lines) == 2 + 10
+    assert all(line.count("|") == len(report.HEADER) + 1 for line in lines)
+    assert all("Synthetic GPU" in line for line in lines[2:])
+    assert [line.split(" | ")[2] for line in lines[2:]] == ["100"] * 5 + ["20"] * 5
+    assert f"`{RUN}`" in lines[6]
+
+
+def test_percentages_have_the_digits_that_n_supports() -> None:
+    accuracy = Metric(value=0.95092, low=0.94817, high=0.95353, n=25_000)
+    assert report.percent_interval(accuracy) == "95.09 % (94.82–95.35)"
+    assert report.percent_interval(accuracy.model_copy(update={"n": 976}), unit="") == "95.1 (94.8–95.4)"
+    assert report.percent_interval(Metric(value=1.0, n=10)) == "100.0 %"
+    assert report.percent_interval(None) == "–"
+
+
+def test_the_overlap_is_a_note_below_the_table(tmp_path: Path) -> None:
+    root = write_assets(tmp_path, n=100, pairs=10)
+    accuracy = Metric(value=0.5, low=0.4, high=0.6, n=97)
+    change(root, "fine-tuned", metrics={"accuracy": accuracy, "accuracy_without_overlap": accuracy})
+    note = report.results_table(root).splitlines()[-1]
+    assert "50.0 % (40.0–60.0) without the 3 reviews" in note
+    assert "n = 97" in note
+
+
+def test_below_chance_takes_its_figures_from_the_artifact(tmp_path: Path) -> None:
+    root = write_assets(tmp_path, n=100, pairs=10)
+    metrics = {
+        "accuracy": Metric(value=0.24, low=0.2, high=0.3, n=100),
+        "accuracy_lenient": Metric(value=0.6, low=0.5, high=0.7, n=40),
+    }
+    forms = (
+        AnswerForm(form="the review | `is`\n<!-- results:end -->", count=50, parsed="unparsed"),
+        AnswerForm(form="", count=10, parsed="unparsed"),
+    )
+    change(root, "baseline-generated", metrics=metrics, unparsed=60, answer_forms=forms)
+    text = report.below_chance(root)
+    assert len(text.splitlines()) <= 10
+    for part in (
+        "23.5 %", "53 %", "1 % after it (49.5 %)", "60 reviews (60.0 %)", "24.0 % (20.0–30.0) of all",
+        "60.0 % (50.0–70.0) of those with a label",
+        "`the review ¦ 'is' <! results:end -->` (50.0 %, unparsed)",
+        "with nothing (10.0 %, unparsed)", "n = 100", "Synthetic GPU", "likelihoods",
+    ):  # fmt: skip
+        assert part in text
+    assert report.refreshed(report.refreshed(MARKED, root), root) == report.refreshed(MARKED, root)
+
+
+def test_below_chance_where_every_answer_is_a_label(tmp_path: Path) -> None:
+    root = write_assets(tmp_path, n=100, pairs=10)
+    change(root, "baseline-generated", unparsed=0)
+    text = report.below_chance(root)
+    assert "0 reviews (0.0 %)" in text
+    assert "of those with a label" not in text
+
+
+def test_sections_are_replaced_and_the_rest_is_kept(root: Path) -> None:
+    text = report.refreshed(MARKED, root)
+    assert text.startswith("a\n<!-- results:begin -->\n| System")
+    assert "old" not in text
+    assert text.endswith("<!-- below-chance:end -->\nc\n")
+    assert report.refreshed(text, root) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", MARKED + MARKED, MARKED.replace("results:begin", "results:x"), MARKED[::-1]],
+)
+def test_text_without_its_markers_is_refused(text: str, root: Path) -> None:
+    with pytest.raises(ValueError, match="<!-- results:begin -->"):
+        report.refreshed(text, root)
+
+
+def test_no_artifacts_are_a_sentence_and_a_broken_one_is_an_error(tmp_path: Path) -> None:
+    assert "python eval.py" in report.report_text(tmp_path)
+    folder = tmp_path / "evals" / "broken"
+    folder.mkdir(parents=True)
+    (folder / "eval.json").write_text("{")
+    with pytest.raises(ArtifactError, match=r"broken.eval\.json"):
+        report.results_table(tmp_path)
+
+
+def test_command_line_writes_then_finds_nothing_stale(
+    tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(MARKED)
+    flags = ["--root", str(root)]
+    assert report.main(["--check", str(readme), *flags]) == 1
+    assert "is stale" in capsys.readouterr().err
+    assert report.main(["--write", str(readme), *flags]) == 0
+    assert report.main(["--check", str(readme), *flags]) == 0
+    assert report.main(flags) == 0
+    assert capsys.readouterr().out.strip() == report.report_text(root)
+    assert report.main(["--check", str(tmp_path / "nowhere.md"), *flags]) == 1
+
+
+def test_readme_is_fresh() -> None:
+    if not artifacts.list_artifacts(artifacts.ASSETS).evals and not README.exists():
+        pytest.skip("nothing evaluated and no README yet")
+    text = README.read_text(encoding="utf-8") if README.exists() else ""
+    if "<!-- results:begin -->" not in text and not artifacts.list_artifacts(artifacts.ASSETS).evals:
+        pytest.skip("nothing evaluated and no markers in README yet")
+    assert report.refreshed(text) == text, "run python -m sentiment_core.report --write README.md"
+
+
+# ---- published results
+
+
+def test_references_are_weakest_first_with_a_source_each() -> None:
+    references = artifacts.read_references()
+    accuracies = [reference.accuracy for reference in references]
+    assert accuracies == sorted(accuracies)
+    assert all(0 < accuracy < 1 for accuracy in accuracies)
+    assert len({reference.name for reference in references}) == len(references)
+    kinds = [reference.kind for reference in references]
+    assert [kinds.count(kind) for kind in ("study-before", "study-after", "ceiling")] == [1, 1, 1]
+    assert kinds[-1] == "ceiling"
+    for reference in references:
+        assert reference.source
+        assert reference.checked
+        assert reference.url.startswith("https://") or reference.kind.startswith("study-")
