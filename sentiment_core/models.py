@@ -1,0 +1,452 @@
+"""Load a base model rounded to NF4, put an adapter on it, and turn reviews into token ids.
+
+Two forms of the same numbers: `Linear4bit` layers that are unpacked at every use (little memory), and
+"resident" layers, the same NF4 values unpacked once into the compute type (more speed). A LoRA adapter
+sits on either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import logging as transformers_logging
+
+from sentiment_core.artifacts import BaseModelInfo, PromptInfo
+from sentiment_core.base_models import (
+    CACHE,
+    BaseModel,
+    BaseModelError,
+    EmbeddedModel,
+    converted_folder,
+    file_sha256,
+)
+from sentiment_core.prompts import CUT_MARK, PROMPT, Prompt, RenderedPrompt, cut_middle, split_rendered
+
+QUANTIZATION = "nf4, double quantization"
+
+for _noisy in ("httpx", "torchao", "bitsandbytes"):
+    logging.getLogger(_noisy).setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", message=".*_check_is_size.*")
+
+
+# ---- the base model's folder
+
+
+def model_folder(base: BaseModel) -> str:
+    """Where transformers loads `base` from: a folder, or a Hub id. Fetches the embedded model when needed."""
+    if base.embedded is not None:
+        return str(converted_folder(base.embedded, _convert_gguf))
+    assert base.location is not None
+    return base.location
+
+
+def _convert_gguf(gguf: Path, folder: Path) -> None:
+    """Write a GGUF file's weights as safetensors (bfloat16) with its repaired tokenizer."""
+    with quiet_transformers():
+        model = AutoModelForCausalLM.from_pretrained(
+            str(gguf.parent), gguf_file=gguf.name, dtype=torch.bfloat16, attn_implementation="sdpa"
+        )
+        forget_quantization(model)
+        model.save_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+    repair_smollm_tokenizer(tokenizer)
+    tokenizer.save_pretrained(folder)
+
+
+def repair_smollm_tokenizer(tokenizer) -> None:
+    """Give a tokenizer made from SmolLM2's GGUF what the file does not say.
+
+    SmolLM2 splits every digit off before byte-level BPE (llama.cpp's pre-tokenizer type "smollm"); the GGUF
+    reader leaves that step out. Padding uses the end-of-text token.
+    """
+    backend = tokenizer.backend_tokenizer
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    backend.decoder = decoders.ByteLevel()
+    tokenizer.pad_token = "<|endoftext|>"
+
+
+def forget_quantization(model: PreTrainedModel) -> None:
+    """Drop every trace of how a model's weights were once stored, so that it counts as a plain model."""
+    quantizer = getattr(model, "hf_quantizer", None)
+    if quantizer is not None:
+        quantizer.remove_quantization_config(model)
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    for flag in ("is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit"):
+        if hasattr(model, flag):
+            setattr(model, flag, False)
+    for leftover in ("quantization_method", "hf_quantizer"):
+        if hasattr(model, leftover):
+            delattr(model, leftover)
+
+
+class quiet_transformers:
+    """Context in which transformers neither logs below errors nor draws progress bars."""
+
+    def __enter__(self) -> None:
+        self._level = transformers_logging.get_verbosity()
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+
+    def __exit__(self, *exc: object) -> None:
+        transformers_logging.set_verbosity(self._level)
+        transformers_logging.enable_progress_bar()
+
+
+# ---- tokens
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Prompts as token ids: `ids[offsets[i]:offsets[i + 1]]` is prompt i."""
+
+    ids: np.ndarray
+    """(total,) int32."""
+    offsets: np.ndarray
+    """(n + 1,) int64."""
+    truncated: np.ndarray
+    """(n,) bool: the middle of the review was cut out."""
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.ids[self.offsets[index] : self.offsets[index + 1]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(n,) tokens of each prompt."""
+        return np.diff(self.offsets)
+
+    @classmethod
+    def from_lists(cls, rows: Sequence[Sequence[int]], truncated: Sequence[bool]) -> Encoded:
+        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum([len(row) for row in rows], out=offsets[1:])
+        flat = (
+            np.concatenate([np.asarray(row, dtype=np.int32) for row in rows]) if rows else np.zeros(0, "i4")
+        )
+        return cls(flat, offsets, np.asarray(truncated, dtype=bool))
+
+
+class PromptEncoder:
+    """Reviews to prompt token ids; the same for training, evaluation and the live tab.
+
+    The review is encoded by a tokenizer without added tokens, so that chat markers in it stay plain text.
+
+    Raises:
+        BaseModelError: the label words share their first token, or the chat template cannot hold the prompt.
+    """
+
+    def __init__(self, tokenizer, prompt: Prompt = PROMPT) -> None:
+        self.tokenizer = tokenizer
+        self.rendered = render(tokenizer, prompt)
+        self.prefix_ids = self._control_ids(self.rendered.prefix)
+        self.suffix_ids = self._control_ids(self.rendered.suffix)
+        self._plain = _without_added_tokens(tokenizer)
+        self._mark = self._plain.encode(CUT_MARK, add_special_tokens=False).ids
+        firsts = [self._control_ids(word)[0] for word in self.rendered.label_words]
+        if firsts[0] == firsts[1]:
+            raise BaseModelError(
+                f"the label words {self.rendered.label_words} start with the same token in this model's "
+                "vocabulary, so they cannot be compared at one position; choose another --base-model"
+            )
+        self.label_ids: tuple[int, int] = (firsts[0], firsts[1])
+        """First token of each label word, in column order (negative, positive)."""
+
+    @property
+    def info(self) -> PromptInfo:
+        return PromptInfo(name=self.rendered.name, hash=self.rendered.hash)
+
+    def _control_ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def shortest_limit(self) -> int:
+        """Fewest tokens a prompt can be limited to and still show some of a review."""
+        return len(self.prefix_ids) + len(self.suffix_ids) + 2 * len(self._mark)
+
+    def review_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of the bare reviews, in parallel on all cores."""
+        return [e.ids for e in self._plain.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def review_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids of one review and the (start, end) characters that each token covers."""
+        encoding = self._plain.encode(text, add_special_tokens=False)
+        return encoding.ids, encoding.offsets
+
+    def encode(self, texts: Sequence[str], max_length_tokens: int, *, head: Sequence[int] = ()) -> Encoded:
+        """Whole prompts of at most `max_length_tokens`; a longer review loses its middle.
+
+        Args:
+            head: token ids put before every prompt's review instead of the prefix (few-shot examples).
+        """
+        prefix = list(head) or self.prefix_ids
+        room = max_length_tokens - len(prefix) - len(self.suffix_ids)
+        if room < 2 * len(self._mark):
+            raise ValueError(
+                f"{max_length_tokens} tokens leave no room for a review; use at least {self.shortest_limit()}"
+            )
+        cut = [cut_middle(ids, room, self._mark) for ids in self.review_ids(texts)]
+        return Encoded.from_lists(
+            [[*prefix, *ids, *self.suffix_ids] for ids, _ in cut], [truncated for _, truncated in cut]
+        )
+
+    def encode_cached(self, texts: Sequence[str], max_length_tokens: int) -> Encoded:
+        """`encode`, remembered on disk under the content of texts, prompt and tokenizer."""
+        digest = hashlib.sha256(f"{self.rendered.hash} {max_length_tokens}\0".encode())
+        digest.update(self._plain.to_str().encode())
+        for text in texts:
+            digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
+        path = CACHE / "tokens" / f"{digest.hexdigest()[:32]}.npz"
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return Encoded(stored["ids"], stored["offsets"], stored["truncated"])
+        except (OSError, ValueError, KeyError):
+            pass
+        encoded = self.encode(texts, max_length_tokens)
+        _save_tokens(path, encoded)
+        return encoded
+
+
+def _save_tokens(path: Path, encoded: Encoded) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.stem}.{id(encoded)}.npz")
+        np.savez(temporary, ids=encoded.ids, offsets=encoded.offsets, truncated=encoded.truncated)
+        temporary.replace(path)
+    except OSError:  # a read-only or full cache costs time, nothing else
+        return
+
+
+def render(tokenizer, prompt: Prompt = PROMPT) -> RenderedPrompt:
+    """The prompt as this tokenizer's chat template writes it; plain text where there is no template."""
+    if not getattr(tokenizer, "chat_template", None):
+        lead = tokenizer.bos_token or ""
+        spaced = replace(prompt, label_words=(f" {prompt.label_words[0]}", f" {prompt.label_words[1]}"))
+        return split_rendered(spaced, f"{lead}{prompt.system}\n\n{prompt.user}\nAnswer:")
+    messages = prompt.messages()
+    try:
+        rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return split_rendered(prompt, rendered)
+    except Exception as first:  # templates raise their own kinds of error, or drop the system message
+        merged = [{"role": "user", "content": f"{prompt.system}\n\n{prompt.user}"}]
+        try:
+            rendered = tokenizer.apply_chat_template(merged, tokenize=False, add_generation_prompt=True)
+            return split_rendered(prompt, rendered)
+        except Exception:
+            raise BaseModelError(f"this model's chat template cannot hold the prompt: {first}") from None
+
+
+def _without_added_tokens(tokenizer) -> Tokenizer:
+    """The same vocabulary and merges, with no string treated as a control token."""
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    content["added_tokens"] = []
+    content["post_processor"] = None
+    content["truncation"] = content["padding"] = None
+    return Tokenizer.from_str(json.dumps(content))
+
+
+# ---- weights
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A base model rounded to NF4, ready to score or to carry an adapter."""
+
+    model: nn.Module
+    encoder: PromptEncoder
+    info: BaseModelInfo
+    device: torch.device
+    compute_dtype: torch.dtype
+
+
+def load_tokenizer(base: BaseModel):
+    """Raises BaseModelError when there is none to be had."""
+    with _clear_errors(base), quiet_transformers():
+        return AutoTokenizer.from_pretrained(model_folder(base), **_revision(base))
+
+
+def load_base(
+    base: BaseModel,
+    *,
+    device: torch.device | str = "cpu",
+    compute_dtype: torch.dtype = torch.float32,
+    resident: bool = True,
+    quantize: bool = True,
+) -> LoadedModel:
+    """Load a base model with its linear layers rounded to NF4 (double quantization), frozen.
+
+    Args:
+        compute_dtype: what the matrix products run in; bitsandbytes unpacks the 4-bit values to it.
+        resident: unpack once, into plain linear layers, instead of at every use. The values are the same.
+        quantize: False keeps the weights as they come (for a model without 4-bit support, and for tests).
+
+    Raises:
+        BaseModelError: not there and no network, no causal language model, or label words that clash.
+    """
+    device = torch.device(device)
+    tokenizer = load_tokenizer(base)
+    encoder = PromptEncoder(tokenizer)
+    config = None
+    if quantize:
+        from transformers import BitsAndBytesConfig
+
+        config = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=compute_dtype,
+        )
+    with _clear_errors(base), quiet_transformers():
+        model = AutoModelForCausalLM.from_pretrained(
+            model_folder(base),
+            dtype=compute_dtype,
+            quantization_config=config,
+            device_map={"": device},
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            **_revision(base),
+        )
+    if resident and quantize:
+        make_resident(model, compute_dtype)
+    model.requires_grad_(False)
+    model.eval()
+    return LoadedModel(model, encoder, _info(base, model, quantize), device, compute_dtype)
+
+
+def make_resident(model: nn.Module, dtype: torch.dtype) -> None:
+    """Replace every 4-bit linear layer by a plain one that holds the same, unpacked, values."""
+    import bitsandbytes as bnb
+
+    for name, module in list(model.named_modules()):
+        if not isinstance(module, bnb.nn.Linear4bit):
+            continue
+        weight = bnb.functional.dequantize_4bit(module.weight.data, module.weight.quant_state).to(dtype)
+        plain = nn.Linear(module.in_features, module.out_features, bias=False, device="meta")
+        plain.weight = nn.Parameter(weight, requires_grad=False)
+        plain.bias = module.bias
+        parent, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, plain)
+    forget_quantization(model)
+
+
+def add_lora(model: nn.Module, *, rank: int, alpha: float, dropout: float):
+    """A fresh LoRA adapter on every linear layer of the decoder (Hu et al. 2021; Dettmers et al. 2023)."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    return get_peft_model(model, config)
+
+
+def load_adapter(model: nn.Module, folder: Path):
+    """Put a saved adapter (safetensors only) on a base model.
+
+    Raises:
+        BaseModelError: there is no safetensors adapter in the folder, or it belongs to another model.
+    """
+    from peft import PeftModel
+
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise BaseModelError(
+            f"{folder} holds no adapter_model.safetensors; train the run first (python train.py)"
+        )
+    try:
+        return PeftModel.from_pretrained(model, str(folder), is_trainable=False).eval()
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise BaseModelError(f"the adapter in {folder} does not fit this base model: {error}") from None
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Weights of a model, packed 4-bit ones counted one by one and tied ones once."""
+    total = 0
+    for parameter in model.parameters():
+        state = getattr(parameter, "quant_state", None)
+        total += int(np.prod(state.shape)) if state is not None else parameter.numel()
+    return total
+
+
+def _info(base: BaseModel, model: nn.Module, quantized: bool) -> BaseModelInfo:
+    embedded = base.embedded
+    if embedded is not None:
+        source, revision, licence = (
+            f"{embedded.package}=={embedded.version}",
+            embedded.sha256,
+            embedded.licence,
+        )
+    else:
+        source = "folder" if base.is_local else str(base.location)
+        revision, licence = base.revision or _folder_hash(base), None
+    return BaseModelInfo(
+        name=base.name,
+        source=source,
+        revision=revision,
+        parameters=count_parameters(model),
+        quantization=QUANTIZATION if quantized else "none",
+        licence=licence,
+    )
+
+
+def _folder_hash(base: BaseModel) -> str | None:
+    if not base.is_local:
+        return None
+    weights = sorted(Path(str(base.location)).glob("*.safetensors"))
+    return file_sha256(weights[0]) if len(weights) == 1 else None
+
+
+def _revision(base: BaseModel) -> dict[str, str]:
+    return {"revision": base.revision} if base.revision else {}
+
+
+class _clear_errors:
+    """Turns what transformers raises for a missing or unfit model into one sentence."""
+
+    def __init__(self, base: BaseModel) -> None:
+        self.base = base
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind, error, trace) -> bool:
+        name = self.base.name
+        if isinstance(error, EmbeddedModel | BaseModelError) or error is None:
+            return False
+        if isinstance(error, OSError):
+            raise BaseModelError(
+                f"base model {name!r} is neither in the cache nor can it be fetched "
+                f"({str(error).splitlines()[0]}); check the name, go online once, or give a local folder"
+            ) from None
+        if isinstance(error, ValueError | KeyError):
+            raise BaseModelError(
+                f"base model {name!r} cannot be used as a causal language model "
+                f"({str(error).splitlines()[0]}); see train.py --list-models for ones that can"
+            ) from None
+        return False
+
+
+def check_causal(base: BaseModel) -> None:
+    """Refuse a model that is no causal language model, from its configuration alone.
+
+    Raises:
+        BaseModelError: with the architectures that were found.
+    """
+    with _clear_errors(base), quiet_transformers():
+        config = AutoConfig.from_pretrained(model_folder(base), **_revision(base))
+    names = list(config.architectures or ())
+    if names and not any(n.endswith(("ForCausalLM", "LMHeadModel")) for n in names):
+        raise BaseModelError(
+            f"base model {base.name!r} is a {names[0]}, not a causal language model; "
+            "see train.py --list-models for ones that work"
+        )

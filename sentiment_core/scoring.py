@@ -1,0 +1,164 @@
+"""Texts to probabilities: the one scoring function of evaluation, validation and the live tab.
+
+P(positive) is the likelihood of the label words at the prompt's last position, normalised over the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from sentiment_core.batching import batches_by_tokens, round_up
+from sentiment_core.labels import Label
+from sentiment_core.models import Encoded, LoadedModel
+from sentiment_core.packed import PackedLlama, PackShape, lay_out, unsupported
+
+OnProgress = Callable[[int, int], None]
+"""Called with (reviews done, reviews in all)."""
+
+PACKED_TOKENS = 65_536
+PADDED_TOKENS = {"cuda": 32_768, "cpu": 2_048}
+"""Tokens scored at once unless told otherwise: enough to keep the device busy."""
+
+
+def p_positive(log_likelihoods: np.ndarray) -> np.ndarray:
+    """(n, 2) log-likelihoods of the label words -> (n,) P(positive), normalised over the two, float32."""
+    margin = log_likelihoods[:, Label.POSITIVE] - log_likelihoods[:, Label.NEGATIVE]
+    return (1.0 / (1.0 + np.exp(-margin.astype(np.float64)))).astype(np.float32)
+
+
+def label_log_likelihoods(logits: torch.Tensor, label_ids: Sequence[int]) -> torch.Tensor:
+    """(n, vocabulary) logits -> (n, 2) log-probabilities of the label words' first tokens, float32."""
+    logits = logits.float()
+    return logits[:, list(label_ids)] - logits.logsumexp(dim=-1, keepdim=True)
+
+
+class SentimentScorer:
+    """Scores encoded prompts with a base model, with or without an adapter on it.
+
+    Args:
+        loaded: the base model and its prompt encoder.
+        model: the model to run when it is not `loaded.model` itself (a PEFT model around it).
+        engine: "packed" (Llama on a GPU), "padded" (any model), or "auto".
+        batch_tokens: tokens scored at once; 0 picks what suits the device.
+        compiled: compile the packed layers (pays off from a few thousand reviews on).
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        model: nn.Module | None = None,
+        *,
+        engine: str = "auto",
+        batch_tokens: int = 0,
+        compiled: bool = True,
+    ) -> None:
+        self.loaded = loaded
+        self.model = model if model is not None else loaded.model
+        self.device = loaded.device
+        if engine == "auto":
+            resident = not any(type(m).__name__ == "Linear4bit" for m in self.model.modules())
+            fits = self.device.type == "cuda" and resident and not unsupported(self.model, self.device)
+            engine = "packed" if fits else "padded"
+        self.engine = engine
+        self.compiled = compiled and self.device.type == "cuda"
+        self.batch_tokens = batch_tokens or (
+            PACKED_TOKENS if engine == "packed" else PADDED_TOKENS.get(self.device.type, 2_048)
+        )
+        self._packed: PackedLlama | None = None
+
+    def __call__(self, texts: Sequence[str], max_length_tokens: int = 1024) -> np.ndarray:
+        """Texts -> (n,) P(positive)."""
+        return p_positive(self.log_likelihoods(self.loaded.encoder.encode(texts, max_length_tokens)))
+
+    def log_likelihoods(self, encoded: Encoded, on_progress: OnProgress | None = None) -> np.ndarray:
+        """(n, 2) float32 log-probabilities of the label words over the whole vocabulary."""
+        out = np.zeros((len(encoded), 2), dtype=np.float32)
+        score, batches = self._packed_batches(encoded) if self.engine == "packed" else self._padded(encoded)
+        self.model.eval()
+        pending: list[tuple[np.ndarray, torch.Tensor]] = []
+        done = 0
+        with torch.inference_mode():
+            for batch in batches:
+                pending.append((batch, score(batch)))
+                done += len(batch)
+                if len(pending) > 2:  # let the device run ahead of the copies
+                    rows, values = pending.pop(0)
+                    out[rows] = values.cpu().numpy()
+                if on_progress:
+                    on_progress(done, len(encoded))
+            for rows, values in pending:
+                out[rows] = values.cpu().numpy()
+        return out
+
+    def _padded(self, encoded: Encoded):
+        """Any causal language model: left-padded batches of like length."""
+        model, label_ids = self.model, self.loaded.encoder.label_ids
+        pad = self.loaded.encoder.tokenizer.pad_token_id or 0
+
+        def score(batch: np.ndarray) -> torch.Tensor:
+            inputs = left_pad([encoded[i] for i in batch], pad)
+            inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
+            logits = model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1]
+            return label_log_likelihoods(logits, label_ids)
+
+        return score, batches_by_tokens(encoded.lengths, self.batch_tokens, padded=True)
+
+    def _packed_batches(self, encoded: Encoded):
+        """Llama on a GPU: reviews laid end to end in one static shape."""
+        lengths = encoded.lengths
+        batches = spread_tokens(lengths, self.batch_tokens)
+        shape = PackShape(
+            tokens=round_up(max(int(lengths[b].sum()) for b in batches), 1_024),
+            reviews=round_up(max(len(b) for b in batches), 64),
+            longest=round_up(int(lengths.max()), 256),
+        )
+        if self._packed is None or not _holds(self._packed.shape, shape):
+            self._packed = PackedLlama(self.model, shape, compiled=self.compiled)
+        packed, label_ids = self._packed, self.loaded.encoder.label_ids
+        no_labels = np.zeros(len(encoded), dtype=np.int64)
+
+        def score(batch: np.ndarray) -> torch.Tensor:
+            pack = lay_out(encoded, batch, packed.shape, no_labels, np.zeros(len(batch), np.float32))
+            for name, tensor in vars(pack).items():
+                setattr(pack, name, tensor.pin_memory().to(self.device, non_blocking=True)
+                        if self.device.type == "cuda" else tensor)  # fmt: skip
+            return label_log_likelihoods(packed.logits(pack)[: len(batch)], label_ids)
+
+        return score, batches
+
+
+def spread_tokens(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
+    """Deal reviews into as few batches as `budget` allows, all with nearly the same token count."""
+    count = max(1, -(-int(lengths.sum()) // budget))
+    order = np.argsort(-lengths, kind="stable")
+    return [order[start::count] for start in range(min(count, len(lengths)))]
+
+
+def _holds(have: PackShape, need: PackShape) -> bool:
+    """Whether a shape that is compiled already can serve, without wasting more than it saves."""
+    fits = have.tokens >= need.tokens and have.reviews >= need.reviews and have.longest >= need.longest
+    return fits and have.tokens <= 1.3 * need.tokens
+
+
+def left_pad(rows: Sequence[np.ndarray], pad_id: int) -> dict[str, torch.Tensor]:
+    """Prompts of different lengths as input_ids, attention_mask and position_ids, each (n, longest) int64.
+
+    Reviews of one length need no mask, which spares the model building one.
+    """
+    longest = max(len(row) for row in rows)
+    ids = np.full((len(rows), longest), pad_id, dtype=np.int64)
+    for place, row in enumerate(rows):
+        ids[place, longest - len(row) :] = row
+    if all(len(row) == longest for row in rows):
+        return {"input_ids": torch.from_numpy(ids)}
+    starts = np.array([longest - len(row) for row in rows])[:, None]
+    places = np.arange(longest)[None]
+    return {
+        "input_ids": torch.from_numpy(ids),
+        "attention_mask": torch.from_numpy((places >= starts).astype(np.int64)),
+        "position_ids": torch.from_numpy(np.maximum(places - starts, 0)),
+    }

@@ -1,0 +1,86 @@
+"""The packed path computes what PEFT computes: same probabilities, loss and gradients up to rounding."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sentiment_core.base_models import resolve
+from sentiment_core.models import add_lora, load_base
+from sentiment_core.packed import PackedLlama, PackShape, lay_out
+from sentiment_core.scoring import SentimentScorer, left_pad, p_positive
+
+TEXTS = [
+    "A film that moves.",
+    "Dull, long and loud; nobody in it seems to want to be there, and the plot agrees with them." * 3,
+    "Fine acting, weak plot.",
+    "I laughed twice, both times at the wrong moment.",
+    "Superb.",
+]
+
+
+@pytest.fixture
+def adapted(tiny_model):
+    """The tiny model with an adapter whose B matrices are not zero."""
+    loaded = load_base(resolve(str(tiny_model)))
+    torch.manual_seed(1)
+    model = add_lora(loaded.model, rank=4, alpha=8, dropout=0.0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    return loaded, model
+
+
+def test_packed_scores_equal_padded_scores(adapted):
+    loaded, model = adapted
+    encoded = loaded.encoder.encode(TEXTS, 256)
+    padded = SentimentScorer(loaded, model, engine="padded").log_likelihoods(encoded)
+    packed = SentimentScorer(loaded, model, engine="packed", batch_tokens=400).log_likelihoods(encoded)
+    np.testing.assert_allclose(packed, padded, atol=2e-5)
+    assert np.ptp(p_positive(padded)) > 1e-3, "the probabilities must differ for this test to mean anything"
+
+
+def test_packed_loss_and_gradients_equal_peft(adapted):
+    loaded, model = adapted
+    encoded = loaded.encoder.encode(TEXTS, 256)
+    labels = np.array([1, 0, 0, 1, 1])
+    weights = np.full(len(TEXTS), 1 / len(TEXTS), dtype=np.float32)
+    ids = torch.tensor(loaded.encoder.label_ids)
+
+    batch = left_pad([encoded[i] for i in range(len(TEXTS))], 0)
+    logits = model(**batch, logits_to_keep=1, use_cache=False).logits[:, -1]
+    expected = torch.nn.functional.cross_entropy(logits, ids[torch.tensor(labels)])
+    expected.backward()
+    wanted = {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
+    model.zero_grad()
+
+    shape = PackShape(tokens=int(encoded.lengths.sum()) + 37, reviews=7, longest=256)
+    packed = PackedLlama(model, shape, trainable=True, compiled=False)
+    packed.adapter.bind_gradients()
+    loss = packed.loss(lay_out(encoded, np.arange(len(TEXTS)), shape, labels, weights), ids)
+    loss.backward()
+
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            torch.testing.assert_close(parameter.grad, wanted[name], rtol=1e-3, atol=1e-6, msg=name)
+
+
+def test_reviews_in_one_pack_do_not_see_each_other(adapted):
+    loaded, model = adapted
+    alone = SentimentScorer(loaded, model, engine="packed").log_likelihoods(
+        loaded.encoder.encode(TEXTS[2:3], 256)
+    )
+    together = SentimentScorer(loaded, model, engine="packed").log_likelihoods(
+        loaded.encoder.encode(TEXTS, 256)
+    )
+    np.testing.assert_allclose(together[2], alone[0], atol=2e-5)
+
+
+def test_a_pack_that_does_not_fit_is_refused(adapted):
+    loaded, _ = adapted
+    encoded = loaded.encoder.encode(TEXTS, 256)
+    shape = PackShape(tokens=100, reviews=2, longest=256)
+    with pytest.raises(ValueError, match="do not fit"):
+        lay_out(encoded, np.arange(5), shape, np.zeros(5, int), np.zeros(5, np.float32))

@@ -1,0 +1,152 @@
+"""Training on the tiny random model: it learns, resumes exactly, and every engine takes the same steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sentiment_core import training
+from sentiment_core.artifacts import read_history, read_run
+from sentiment_core.base_models import resolve
+from sentiment_core.config import ConfigError, TrainConfig
+from sentiment_core.data import split_train
+from sentiment_core.models import load_adapter, load_base
+from sentiment_core.scoring import SentimentScorer
+from tests.own_reviews import write_dataset
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("reviews"))
+
+
+@pytest.fixture(scope="module")
+def config(tiny_model, dataset):
+    return TrainConfig(
+        dataset=str(dataset), base_model=str(tiny_model), run_id="tiny", validation=80, epochs=5,
+        batch_size=16, learning_rate=4e-3, evaluations_per_epoch=1, max_length_tokens=256, lora_rank=8,
+    )  # fmt: skip
+
+
+def short(config, **changes):
+    return dataclasses.replace(config, **({"epochs": 1, "limit": 96, "validation": 40} | changes))
+
+
+def adapter(folder):
+    return load_file(folder / "adapter" / "adapter_model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def trained(config, tmp_path_factory):
+    root = tmp_path_factory.mktemp("trained")
+    record, folder = training.train(config, assets=root / "assets", work=root / "work")
+    return record, folder
+
+
+def test_the_tiny_model_learns(trained):
+    record, folder = trained
+    assert record.validation_accuracy.value > 0.95
+    assert read_run(folder).record == record
+    history = read_history(folder)
+    assert history["step"].iloc[0] == 0
+    assert history["eval_accuracy"].iloc[0] < 0.8, "the first line is the model before training"
+    assert history["examples"].max() == record.data.train * 5
+    assert history["eval_accuracy"].notna().sum() == 6
+    assert record.config["dataset"] == folder.parents[2].name or "/" not in record.config["dataset"]
+
+
+def test_the_saved_adapter_gives_the_validated_probabilities(trained, config):
+    record, folder = trained
+    loaded = load_base(resolve(config.base_model))
+    scorer = SentimentScorer(loaded, load_adapter(loaded.model, folder / "adapter"))
+    held = split_train(config.dataset, validation=80, seed=config.seed).validation
+    right = (scorer(held.texts, config.max_length_tokens) > 0.5) == held.labels
+    assert right.mean() == pytest.approx(record.validation_accuracy.value)
+    again = load_base(resolve(config.base_model))
+    second = SentimentScorer(again, load_adapter(again.model, folder / "adapter"))
+    np.testing.assert_array_equal(second(held.texts), scorer(held.texts))
+
+
+def test_no_pickle_and_no_path_in_the_run_folder(trained, config):
+    _, folder = trained
+    names = {p.name for p in folder.rglob("*") if p.is_file()}
+    assert names == {"run.json", "history.jsonl", "adapter_model.safetensors", "adapter_config.json"}
+    for name in ("run.json", "adapter/adapter_config.json"):
+        assert str(folder.anchor + "tmp") not in (folder / name).read_text()
+
+
+def test_a_stopped_run_resumes_to_the_same_end(config, tmp_path, monkeypatch):
+    config = short(config, evaluations_per_epoch=3)
+    training.train(config, assets=tmp_path / "a", work=tmp_path / "wa")
+
+    def stop_at_four(self, args, state, control, **kwargs):
+        if state.global_step == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.History, "on_step_end", stop_at_four)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(config, assets=tmp_path / "b", work=tmp_path / "wb")
+    unfinished = read_run(tmp_path / "b" / "runs" / "tiny")
+    assert unfinished.record is None
+    assert read_history(unfinished.path)["step"].max() >= 3
+    training.train(config, assets=tmp_path / "b", work=tmp_path / "wb", resume=True)
+
+    whole, parts = (adapter(tmp_path / side / "runs" / "tiny") for side in "ab")
+    for name, tensor in whole.items():
+        torch.testing.assert_close(parts[name], tensor, rtol=1e-3, atol=1e-5, msg=name)
+    steps = [read_history(tmp_path / side / "runs" / "tiny") for side in "ab"]
+    assert steps[0]["step"].tolist() == steps[1]["step"].tolist()
+    np.testing.assert_allclose(steps[0]["loss"].dropna(), steps[1]["loss"].dropna(), rtol=1e-3)
+
+
+def test_engines_and_micro_batches_take_the_same_steps(config, tmp_path):
+    ends = {}
+    for engine, micro in (("plain", 16), ("resident", 4), ("packed", 16), ("packed", 8)):
+        settings = short(config, engine=engine, micro_batch_size=micro)
+        name = f"{engine}-{micro}"
+        record, folder = training.train(settings, assets=tmp_path / name, work=tmp_path / f"w-{name}")
+        assert record.engine == engine
+        ends[name] = (record.validation_loss, read_history(folder)["loss"].dropna().to_numpy())
+    loss, curve = ends.pop("resident-4")
+    for name, (other, points) in ends.items():
+        assert other == pytest.approx(loss, rel=2e-3), name
+        np.testing.assert_allclose(points, curve, rtol=5e-3, err_msg=name)
+
+
+def test_a_finished_run_is_not_overwritten_unasked(config, trained):
+    _, folder = trained
+    before = (folder / "run.json").read_text()
+    with pytest.raises(ConfigError, match="exists"):
+        training.train(config, assets=folder.parents[1], work=folder.parents[2] / "other")
+    assert (folder / "run.json").read_text() == before
+
+
+def test_resume_refuses_other_settings(config, trained):
+    _, folder = trained
+    with pytest.raises(ConfigError, match=r"--learning-rate is 0\.02, the run began with 0\.004"):
+        training.train(
+            dataclasses.replace(config, learning_rate=0.02), assets=folder.parents[1],
+            work=folder.parents[2] / "work", resume=True,
+        )  # fmt: skip
+    with pytest.raises(ConfigError, match="no checkpoint"):
+        training.train(config, assets=folder.parents[1], work=folder.parents[2] / "none", resume=True)
+
+
+def test_study_preset_is_the_studys_protocol():
+    from sentiment_core.config import PRESETS
+
+    study = TrainConfig(**PRESETS["study"])
+    assert (study.batch_size, study.micro_batch_size, study.learning_rate) == (16, 4, 2e-4)
+    assert (study.epochs, study.precision, study.evaluations_per_epoch) == (1, "fp16", 1)
+
+
+def test_settings_file_holds_every_setting(config, trained):
+    _, folder = trained
+    stored = json.loads((folder.parents[2] / "work" / "tiny" / "settings.json").read_text())
+    assert set(stored) == {f.name for f in dataclasses.fields(TrainConfig)}
