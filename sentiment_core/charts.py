@@ -78,7 +78,7 @@ def _color(name: str) -> str:
 def _layout(figure: go.Figure, height: int, **more: object) -> go.Figure:
     axis = {
         "gridcolor": _color("line"), "linecolor": _color("line"), "zeroline": False, "automargin": True,
-        "tickfont": {"color": _color("muted"), "size": 12}, "title": {"font": {"color": _color("muted")}},
+        "tickfont": {"color": _color("muted"), "size": 12}, "title": {"font": {"color": _color("muted"), "size": 13}},
         "title_standoff": 8,
     }  # fmt: skip
     figure.update_xaxes(**axis)
@@ -129,16 +129,7 @@ def systems_chart(table: pd.DataFrame) -> go.Figure:
     """
     figure = go.Figure()
     figure.add_vline(x=50, line={"dash": "dash", "width": 1, "color": _color("muted")})
-    notes = [
-        _note(
-            50,
-            len(table) - 0.35,
-            "chance",
-            "muted",
-            yanchor="bottom",
-            font={"color": _color("muted"), "size": 12},
-        )
-    ]
+    notes = [_note(50, len(table) - 0.3, "chance", "muted", xanchor="left", xshift=5, yanchor="bottom")]
     for place, row in enumerate(reversed(list(table.itertuples()))):
         color, symbol = ACTORS.get(row.system, ("muted", "square-open"))
         own = row.system in ACTORS
@@ -209,7 +200,7 @@ def reliability_chart(table: pd.DataFrame) -> go.Figure:
     figure.add_shape(
         type="line", x0=0, y0=0, x1=100, y1=100, line={"dash": "dash", "width": 1, "color": _color("muted")}
     )
-    notes = [_note(24, 24, "as often as stated", "muted", textangle=0, xanchor="left", yanchor="top")]
+    notes = [_note(99, 84, "as often as stated", "muted", xanchor="right", yanchor="top")]
     for actor, rows in table.groupby("actor", sort=False):
         name, symbol = ("fine-tuned", "circle") if actor == "fine" else ("base model", "square")
         figure.add_trace(
@@ -227,11 +218,13 @@ def reliability_chart(table: pd.DataFrame) -> go.Figure:
                 "were positive<extra></extra>",
             )
         )  # fmt: skip
-        last = rows.iloc[int(rows["share_positive"].sub(0.62).abs().argmin())]
-        notes.append(
-            _note(100 * last["mean_p_positive"], 100 * last["share_positive"], name, actor)
-            | {"xanchor": "left", "xshift": 12}
-        )
+        if actor == "fine":  # beside the steep part
+            at = rows.iloc[int(rows["share_positive"].sub(0.3).abs().argmin())]
+            where = {"xanchor": "right", "xshift": -12}
+        else:  # above the flat part
+            at = rows.iloc[int(rows["mean_p_positive"].sub(0.15).abs().argmin())]
+            where = {"xanchor": "left", "yshift": 22}
+        notes.append(_note(100 * at["mean_p_positive"], 100 * at["share_positive"], name, actor) | where)
     figure.update_xaxes(range=[-2, 102], tickvals=[0, 25, 50, 75, 100], title_text="stated P(positive), %")
     figure.update_yaxes(range=[-2, 102], tickvals=[0, 25, 50, 75, 100], title_text="really positive, %")
     return _layout(figure, 340, annotations=notes)

@@ -73,18 +73,15 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
             ),
         ]
 
-    def choices(run_id: str | None, name: str | None) -> gr.Dropdown:
+    def render(
+        run_id: str | None, name: str | None, system: str | None, at_left: float, at_right: float
+    ) -> list[object]:
+        """On load, and when run or dataset change: the base model that compares like with like is chosen."""
         _, evals = context.evals(run_id, name)
         options = [(SYSTEM_TITLES[system], system) for system in evals if system != "fine-tuned"]
         before = context.store.before(evals)
         value = before.record.system if before else (options[0][1] if options else None)
-        return gr.Dropdown(choices=options, value=value)
-
-    def render(
-        run_id: str | None, name: str | None, system: str | None, at_left: float, at_right: float
-    ) -> list[object]:
-        dropdown = choices(run_id, name)
-        return [dropdown, *draw(run_id, name, dropdown.value, at_left, at_right)]
+        return [gr.Dropdown(choices=options, value=value), *draw(run_id, name, value, at_left, at_right)]
 
     inputs = [dataset, other, left_at, right_at]
     quiet = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}

@@ -124,5 +124,10 @@ def theme() -> gr.themes.Base:
         button_medium_radius="8px",
         button_small_radius="8px",
         input_radius="8px",
+        input_border_width="1px",
+        checkbox_border_width="1px",
+        checkbox_label_border_width="1px",
+        button_border_width="1px",
+        block_label_border_width="0px",
         checkbox_border_radius="4px",
     )

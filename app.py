@@ -1,0 +1,21 @@
+"""The dashboard: what QLoRA does to a small language model, drawn from the artifacts, with the live model.
+
+    python app.py
+    SENTIMENT_ASSETS=assets SENTIMENT_DATASET=reviews/ python app.py
+
+The page opens before the model is loaded; importing this module loads no torch.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+from sentiment_core.dashboard.page import build, launch_options  # noqa: E402  (Gradio reads the settings above)
+
+demo = build()
+
+if __name__ == "__main__":
+    demo.launch(**launch_options())

@@ -1,0 +1,116 @@
+"""Named endpoints for programs: classify, classify_batch, metrics, runs."""
+
+from __future__ import annotations
+
+import logging
+
+
+import gradio as gr
+
+from sentiment_core.dashboard.answers import word_of
+from sentiment_core.dashboard.context import Context
+from sentiment_core.dashboard.host import ModelUnavailable
+from sentiment_core.dashboard.inputs import MAX_ROWS, InputRefused, clean_text
+from sentiment_core.dashboard.tab_batch import probabilities
+
+log = logging.getLogger(__name__)
+
+
+def register(context: Context) -> None:
+    """Add the endpoints to the Blocks being built."""
+
+    def answers(texts: list[str], run: str) -> list[dict[str, str | float | None]]:
+        chosen = context.store.run(run)
+        if run and (chosen is None or chosen.run_id != run):
+            names = ", ".join(r.run_id for r in context.store.finished_runs()) or "none"
+            raise gr.Error(f"No such run. Finished runs: {names}.", print_exception=False)
+        try:
+            found = probabilities(context, chosen, [clean_text(text) for text in texts])
+        except (InputRefused, ModelUnavailable) as error:
+            raise gr.Error(str(error), print_exception=False) from None
+        except Exception:
+            log.exception("endpoint failed")
+            raise gr.Error("The reviews could not be classified.", print_exception=False) from None
+        none = [None] * len(texts)
+        return [
+            {
+                "base_p_positive": base,
+                "base_label": None if base is None else word_of(base),
+                "fine_tuned_p_positive": fine,
+                "fine_tuned_label": None if fine is None else word_of(fine),
+                "run_id": chosen.run_id if chosen else "",
+            }
+            for base, fine in zip(found.get("base", none), found.get("fine-tuned", none), strict=True)
+        ]
+
+    def classify(text: str, run: str = "") -> dict[str, str | float | None]:
+        """Classify one review with both models.
+
+        Parameters:
+            text: the review, up to 20,000 characters.
+            run: which fine-tuned run; empty for the page's default.
+        Returns:
+            base_p_positive, base_label, fine_tuned_p_positive, fine_tuned_label, run_id.
+        """
+        return answers([text], run)[0]
+
+    def classify_batch(texts: list[str], run: str = "") -> list[dict[str, str | float | None]]:
+        """Classify up to 1,000 reviews with both models.
+
+        Parameters:
+            texts: the reviews, each up to 20,000 characters.
+            run: which fine-tuned run; empty for the page's default.
+        Returns:
+            One object per review, as `classify` gives it, in the same order.
+        """
+        if not isinstance(texts, list) or not texts:
+            raise gr.Error("Send a list of reviews.", print_exception=False)
+        if len(texts) > MAX_ROWS:
+            raise gr.Error(
+                f"{len(texts):,} reviews are too many; up to {MAX_ROWS:,} at a time.", print_exception=False
+            )
+        return answers(texts, run)
+
+    def metrics(run: str = "", dataset: str = "") -> list[dict[str, str | int | float | None]]:
+        """Every stored metric of every evaluation.
+
+        Parameters:
+            run: only this run's and those without a run; empty for all.
+            dataset: only this dataset; empty for all.
+        Returns:
+            Rows of eval_id, system, run_id, dataset, metric, value, low, high (95 % interval), n.
+        """
+        return [
+            {
+                "eval_id": e.record.eval_id, "system": e.record.system, "run_id": e.record.run_id,
+                "dataset": e.record.dataset.name, "metric": name, "value": metric.value, "low": metric.low,
+                "high": metric.high, "n": metric.n,
+            }
+            for e in context.store.listing().evals
+            if (not run or e.record.run_id in (None, run)) and (not dataset or e.record.dataset.name == dataset)
+            for name, metric in e.record.metrics.items()
+        ]  # fmt: skip
+
+    def runs() -> list[dict[str, str | int | float | bool | None]]:
+        """The training runs and what they cost.
+
+        Returns:
+            Rows of run_id, finished, base_model, parameters, trainable_parameters, wall_seconds, device,
+            validation_accuracy.
+        """
+        rows = []
+        for one in context.store.listing().runs:
+            r = one.record
+            rows.append({
+                "run_id": one.run_id, "finished": r is not None, "base_model": r and r.base_model.name,
+                "parameters": r and r.base_model.parameters, "trainable_parameters": r and r.trainable_parameters,
+                "wall_seconds": r and r.wall_seconds, "device": r and r.hardware.device,
+                "validation_accuracy": r and r.validation_accuracy.value,
+            })  # fmt: skip
+        return rows
+
+    model = {"concurrency_id": "model", "concurrency_limit": 1}
+    gr.api(classify, api_name="classify", **model)
+    gr.api(classify_batch, api_name="classify_batch", **model)
+    gr.api(metrics, api_name="metrics")
+    gr.api(runs, api_name="runs")

@@ -1,0 +1,149 @@
+"""Batch: up to 1,000 reviews from a CSV or pasted lines, with progress, a table, a CSV and accuracy."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+
+import gradio as gr
+import pandas as pd
+
+from sentiment_core import metrics
+from sentiment_core.artifacts import Run
+from sentiment_core.charts import percent
+from sentiment_core.dashboard.answers import word_of
+from sentiment_core.dashboard.context import Context
+from sentiment_core.dashboard.host import ModelUnavailable, Which
+from sentiment_core.dashboard.inputs import MAX_ROWS, Batch, InputRefused, read_batch, safe_cell
+from sentiment_core.dashboard.parts import notice
+from sentiment_core.labels import LABEL_WORDS
+
+log = logging.getLogger(__name__)
+
+COLUMNS = ["row", "text", "label", "base", "base P(positive)", "fine-tuned", "fine-tuned P(positive)"]
+SHOWN_CHARACTERS = 160
+BROKE = "Something went wrong while reading these reviews; the server's log has the details."
+
+
+def build(context: Context, run: gr.Dropdown) -> None:
+    with gr.Accordion(f"Many reviews at once (up to {MAX_ROWS:,})", open=False, elem_id="batch"):
+        gr.HTML(
+            '<div class="q"><p class="muted">A CSV with a column <code>text</code>, and <code>label</code> if you '
+            "have it (0/1, neg/pos or negative/positive); or one review per line.</p></div>"
+        )
+        with gr.Row():
+            file = gr.File(
+                label="CSV file", file_types=[".csv"], elem_id="batch-file", height=150, min_width=280
+            )
+            lines = gr.Textbox(
+                label="Or one review per line", lines=5, max_lines=12, elem_id="batch-lines", min_width=280
+            )
+        with gr.Row(elem_classes="chips"):
+            go = gr.Button("Ask both models", variant="primary", elem_id="batch-go", scale=0, min_width=170)
+            stop = gr.Button("Stop", elem_id="batch-stop", scale=0, min_width=90)
+        summary = gr.HTML("", elem_id="batch-summary", min_height=20)
+        table = gr.DataFrame(
+            pd.DataFrame(columns=COLUMNS), datatype=["number", "str", "str", "str", "number", "str", "number"],
+            interactive=False, visible=False, elem_id="batch-table", wrap=True, max_height=420, label="Answers",
+            column_widths=[60, 340, 90, 90, 110, 100, 120],
+        )  # fmt: skip
+        download = gr.DownloadButton("Download as CSV", visible=False, elem_id="batch-download", scale=0)
+
+    def answer(
+        run_id: str | None,
+        path: str | None,
+        pasted: str,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> tuple[object, object, object]:
+        hidden = gr.DataFrame(visible=False), gr.DownloadButton(visible=False)
+        try:
+            batch = read_batch(path, pasted)
+            frame = classify_rows(context, context.store.run(run_id), batch, progress)
+        except (InputRefused, ModelUnavailable) as error:
+            return notice(str(error), warn=True), *hidden
+        except Exception:
+            log.exception("batch failed")
+            return notice(BROKE, warn=True), *hidden
+        shown = frame.assign(
+            text=[t if len(t) <= SHOWN_CHARACTERS else t[:SHOWN_CHARACTERS] + "…" for t in frame["text"]]
+        )
+        return (
+            notice(summary_of(frame)),
+            gr.DataFrame(shown, visible=True),
+            gr.DownloadButton(value=write_csv(frame), visible=True),
+        )
+
+    asked = go.click(
+        answer, [run, file, lines], [summary, table, download], api_visibility="private", show_progress="full",
+        show_progress_on=[summary], concurrency_id="model", concurrency_limit=1,
+    )  # fmt: skip
+    stop.click(
+        lambda: notice("Stopped."),
+        None,
+        summary,
+        cancels=[asked],
+        api_visibility="private",
+        show_progress="hidden",
+    )
+
+
+def probabilities(
+    context: Context, run: Run | None, texts: list[str], progress: gr.Progress | None = None
+) -> dict[Which, list[float]]:
+    """P(positive) by both models (the base model alone where nothing is fine-tuned)."""
+    model = context.host.get(run)
+    systems: list[Which] = (
+        ["fine-tuned", "base"] if run is not None and run.adapter_path.is_dir() else ["base"]
+    )
+    found: dict[Which, list[float]] = {}
+    for place, system in enumerate(systems):
+
+        def on_progress(done: int, of: int, place: int = place, system: str = system) -> None:
+            if progress is not None:
+                progress((place + done / max(of, 1)) / len(systems), desc=f"{system}: {done:,} of {of:,}")
+
+        on_progress(0, len(texts))
+        found[system] = [float(p) for p in model.classify_many(texts, system, on_progress)]
+    return found
+
+
+def classify_rows(context: Context, run: Run | None, batch: Batch, progress: gr.Progress) -> pd.DataFrame:
+    """One row per review, columns COLUMNS (without those of a model that is not there)."""
+    found = probabilities(context, run, batch.texts, progress)
+    frame = pd.DataFrame({"row": range(1, len(batch.texts) + 1), "text": batch.texts})
+    if batch.labels is not None:
+        frame["label"] = [LABEL_WORDS[label] for label in batch.labels]
+    for system in ("base", "fine-tuned"):
+        if system in found:
+            frame[system] = [word_of(p) for p in found[system]]  # type: ignore[index]
+            frame[f"{system} P(positive)"] = [round(p, 4) for p in found[system]]  # type: ignore[index]
+    return frame
+
+
+def summary_of(frame: pd.DataFrame) -> str:
+    """How many, how they split, and the accuracy where labels came along."""
+    sentences = [f"{len(frame):,} reviews."]
+    for system in ("fine-tuned", "base"):
+        if system not in frame:
+            continue
+        if "label" in frame:
+            share = metrics.wilson(int((frame[system] == frame["label"]).sum()), len(frame))
+            sentences.append(
+                f"The {system} model is right on {percent(share.value)} "
+                f"(95\u202f% interval {percent(share.low)} to {percent(share.high)})."
+            )
+        else:
+            positive = int((frame[system] == LABEL_WORDS[1]).sum())
+            sentences.append(
+                f"The {system} model calls {positive:,} positive and {len(frame) - positive:,} negative."
+            )
+    return " ".join(sentences)
+
+
+def write_csv(frame: pd.DataFrame) -> str:
+    """A CSV in the temporary folder, its cells safe to open in a spreadsheet."""
+    folder = Path(tempfile.mkdtemp(prefix="sentiment-"))
+    path = folder / "answers.csv"
+    frame.assign(text=frame["text"].map(safe_cell)).to_csv(path, index=False)
+    return str(path)

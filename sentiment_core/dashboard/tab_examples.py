@@ -1,0 +1,296 @@
+"""Example predictions: test reviews with both answers, filters, search, and a reader pane."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from html import escape
+
+import gradio as gr
+import pandas as pd
+
+from sentiment_core.artifacts import SYSTEM_TITLES
+from sentiment_core.charts import percent
+from sentiment_core.dashboard import answers, pairs
+from sentiment_core.dashboard.context import Context, TabPart, dataset_switch
+from sentiment_core.dashboard.host import ModelUnavailable
+from sentiment_core.dashboard.inputs import InputRefused, clean_text
+from sentiment_core.dashboard.parts import empty, notice, q
+from sentiment_core.dashboard.texts import HOW_TO
+from sentiment_core.labels import LABEL_WORDS
+
+log = logging.getLogger(__name__)
+
+COMMAND = "python eval.py --run <run> --system all"
+PAGE = 25
+EXCERPT = 110
+COLUMNS = ["label", "base model", "fine-tuned", "review"]
+ANY = "any length"
+PICK = "Pick a row to read the review."
+
+
+def build(context: Context, run: gr.Dropdown) -> TabPart:
+    message = gr.HTML(elem_id="examples-message")
+    with gr.Column(visible=False) as body:
+        dataset = dataset_switch(context, "examples")
+        chosen = gr.Radio(
+            [(one.title, name) for name, one in pairs.FILTERS.items()],
+            label="Show",
+            elem_id="filters",
+            interactive=True,
+            value="all",
+        )
+        with gr.Row():
+            search = gr.Textbox(
+                label="Search", placeholder="words, or an id", max_lines=1, elem_id="search", min_width=200
+            )
+            length = gr.Dropdown(
+                [ANY], value=ANY, label="Length", elem_id="length", interactive=True, min_width=180
+            )
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=6, min_width=320):
+                table = gr.DataFrame(
+                    pd.DataFrame(columns=COLUMNS), datatype="str", interactive=False, elem_id="examples-table", wrap=True,
+                    label="Reviews", show_label=False, max_height=620, column_widths=[80, 110, 110, 300], buttons=[],
+                )  # fmt: skip
+                with gr.Row(elem_classes="chips"):
+                    back = gr.Button("Previous", size="sm", scale=0, min_width=100, elem_id="page-back")
+                    place = gr.HTML(elem_id="page-place")
+                    forth = gr.Button("Next", size="sm", scale=0, min_width=100, elem_id="page-forth")
+            with gr.Column(scale=5, min_width=300):
+                reader = gr.HTML(reader_hint(PICK), elem_id="reader")
+                explain = gr.Button(
+                    "Show the words that moved the answer", visible=False, elem_id="explain-review"
+                )
+                words = gr.HTML(elem_id="reader-words")
+    page = gr.State(0)
+    opened = gr.State("")
+    """The review in the reader: its id, or "sample:<id>"."""
+    view = Examples(context)
+    filters = [dataset, chosen, length, search]
+    listed = [table, place, page]
+    reading = [reader, explain, words, opened]
+    quiet = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
+
+    def show(run_id: str, name: str, which: str, size: str, words: str, at: int) -> list[object]:
+        return view.rows(run_id, name, which, size, words, at)
+
+    def first(run_id: str, name: str, which: str, size: str, words: str) -> list[object]:
+        return view.rows(run_id, name, which, size, words, 0)
+
+    def render(
+        run_id: str, name: str, which: str, size: str, words: str, review_id: str = ""
+    ) -> list[object]:
+        return view.whole(run_id, name, which or "all", size, words, review_id)
+
+    def pick(
+        run_id: str, name: str, which: str, size: str, words: str, at: int, event: gr.SelectData
+    ) -> list[object]:
+        row = event.index[0] if isinstance(event.index, (list, tuple)) else event.index
+        return view.open(run_id, view.id_at(run_id, name, which, size, words, at, int(row)), name)
+
+    def moved(run_id: str, review_id: str) -> str:
+        return view.explained(run_id, review_id)
+
+    outputs = [message, body, chosen, length, *listed, *reading]
+    gr.on([chosen.input, length.input, search.input], first, [run, *filters], listed, **quiet)
+    dataset.input(render, [run, *filters], outputs, **quiet)
+    back.click(lambda *v: view.rows(*v[:-1], v[-1] - 1), [run, *filters, page], listed, **quiet)
+    forth.click(lambda *v: view.rows(*v[:-1], v[-1] + 1), [run, *filters, page], listed, **quiet)
+    table.select(pick, [run, *filters, page], reading, **quiet).then(
+        None,
+        opened,
+        None,
+        js="(id) => { window.qUrl({review: id, text: null}); return [] }",
+        api_visibility="private",
+    )
+    explain.click(
+        moved, [run, opened], words, api_visibility="private", concurrency_id="model", concurrency_limit=1,
+        show_progress="minimal",
+    )  # fmt: skip
+    return TabPart(render, filters, outputs, dataset, extra={"reading": reading, "open": view.open})
+
+
+def reader_hint(sentence: str) -> str:
+    return q(f'<div class="reader muted" style="min-height:200px">{escape(sentence)}</div>')
+
+
+class Examples:
+    """What the tab shows for a run, a dataset and a filter; holds no state of a visitor."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    # ---- data
+
+    def frame(self, run_id: str | None, dataset: str | None) -> pd.DataFrame | None:
+        """Both systems' answers (see `pairs.paired`), or None without an evaluation of the fine-tuned one."""
+        store = self.context.store
+        _, evals = self.context.evals(run_id, dataset)
+        after, before = evals.get("fine-tuned"), store.before(evals)
+        if after is None:
+            return None
+        second = store.predictions(after)
+        first = store.predictions(before) if before else None
+        return store.keep(
+            ("paired", after.path, before and before.path),
+            (id(first), id(second)),
+            lambda: pairs.paired(first, second),
+        )
+
+    def texts(self, frame: pd.DataFrame, wait: float = 0.0) -> Mapping[str, str]:
+        """Texts at hand, if they cover this dataset; else none."""
+        texts = self.context.texts.wait(wait)
+        return texts if len(frame) and frame["review_id"].iloc[0] in texts else {}
+
+    def positions(self, frame: pd.DataFrame, which: str, size: str, words: str) -> object:
+        return pairs.select(frame, which, length=size, search=words, texts=self.texts(frame))
+
+    def id_at(self, run_id: str, dataset: str, which: str, size: str, words: str, page: int, row: int) -> str:
+        frame = self.frame(run_id, dataset)
+        if frame is None:
+            return ""
+        positions = self.positions(frame, which, size, words)
+        at = page * PAGE + row
+        return str(frame["review_id"].iloc[positions[at]]) if 0 <= at < len(positions) else ""
+
+    # ---- views
+
+    def whole(
+        self, run_id: str, dataset: str, which: str, size: str, words: str, review_id: str
+    ) -> list[object]:
+        """Everything in the tab."""
+        frame = self.frame(run_id, dataset)
+        if frame is None:
+            nothing = empty("No predictions of the fine-tuned model yet. This command makes them:", COMMAND)
+            return [nothing, gr.Column(visible=False), *[gr.skip()] * 9]
+        texts = self.texts(frame, 20.0 if self.context.texts.loading else 0.0)
+        counts = pairs.counts(frame)
+        chips = [(f"{one.title} · {counts[name]:,}", name) for name, one in pairs.FILTERS.items()]
+        sizes = [ANY, *(title for title, _, _ in pairs.length_edges(frame))]
+        size = size if size in sizes else ANY
+        words_of_texts = (
+            ""
+            if texts
+            else notice(f"The review texts are not at hand; the table shows ids and figures. {HOW_TO}")
+        )
+        return [
+            words_of_texts,
+            gr.Column(visible=True),
+            gr.Radio(choices=chips, value=which if which in pairs.FILTERS else "all"),
+            gr.Dropdown(choices=sizes, value=size),
+            *self.rows(run_id, dataset, which, size, words, 0),
+            *(
+                self.open(run_id, review_id, dataset)
+                if review_id
+                else [reader_hint(PICK), gr.Button(visible=False), "", ""]
+            ),
+        ]
+
+    def rows(self, run_id: str, dataset: str, which: str, size: str, words: str, page: int) -> list[object]:
+        """One page of the table, the words between the buttons, and the page's number."""
+        frame = self.frame(run_id, dataset)
+        if frame is None:
+            return [pd.DataFrame(columns=COLUMNS), "", 0]
+        positions = self.positions(frame, which, size, words)
+        page = min(max(page, 0), max(0, (len(positions) - 1) // PAGE))
+        part = positions[page * PAGE : (page + 1) * PAGE]
+        texts = self.texts(frame)
+        shown = pd.DataFrame(
+            [
+                (
+                    LABEL_WORDS[row.label],
+                    answer_words(row.prediction_base, row.p_positive_base),
+                    answer_words(row.prediction_fine_tuned, row.p_positive_fine_tuned),
+                    _excerpt(texts.get(row.review_id)) or f"{row.review_id}, {row.tokens:,} tokens",
+                )
+                for row in frame.iloc[part].itertuples()
+            ],
+            columns=COLUMNS,
+        )
+        where = (
+            f"{page * PAGE + 1:,}–{page * PAGE + len(part):,} of {len(positions):,}"
+            if len(part)
+            else "no review fits"
+        )
+        return [shown, q(f'<p class="small muted" style="margin:6px 0 0">{where}</p>'), page]
+
+    def open(self, run_id: str, review_id: str, dataset: str) -> list[object]:
+        """The reader pane for a review: html, the explain button, no words yet, the id."""
+        frame = self.frame(run_id, dataset)
+        found = frame[frame["review_id"] == review_id] if frame is not None else pd.DataFrame()
+        if found.empty:
+            return [
+                reader_hint("This review is not among the predictions shown. " + PICK),
+                gr.Button(visible=False),
+                "",
+                "",
+            ]
+        row = next(found.itertuples())
+        text = self.texts(frame).get(review_id)
+        _, evals = self.context.evals(run_id, dataset)
+        before = self.context.store.before(evals)
+        base_name = SYSTEM_TITLES[before.record.system] if before else "Base model"
+        return [reader_html(row, text, base_name), gr.Button(visible=text is not None), "", review_id]
+
+    def explained(self, run_id: str, review_id: str) -> str:
+        """The tinted review, by the live model."""
+        text = self.context.texts.wait(0).get(review_id)
+        if text is None:
+            return ""
+        try:
+            text = clean_text(text)
+            model = self.context.host.get(self.context.store.run(run_id))
+            return answers.tinted(text, model.explain(text), model.explain_method)
+        except (InputRefused, ModelUnavailable) as error:
+            return notice(str(error), warn=True)
+        except Exception:
+            log.exception("explaining failed")
+            return notice("The words could not be found; the server's log has the details.", warn=True)
+
+
+def answer_words(prediction: object, p_positive: float) -> str:
+    """An answer and its stated probability, short enough for a cell."""
+    if pd.isna(prediction):
+        return "no answer"
+    word = LABEL_WORDS[int(prediction)]  # type: ignore[call-overload]
+    return (
+        word if pd.isna(p_positive) else f"{word} {percent(p_positive if prediction else 1 - p_positive, 0)}"
+    )
+
+
+def _excerpt(text: str | None) -> str:
+    if not text:
+        return ""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= EXCERPT else flat[:EXCERPT].rsplit(" ", 1)[0] + "…"
+
+
+def reader_html(row: object, text: str | None, base_name: str) -> str:
+    """A review's text with its label and both answers."""
+    label = LABEL_WORDS[row.label]  # type: ignore[attr-defined]
+    fate = {"fixed": "Fixed by fine-tuning", "broken": "Broken by fine-tuning"}.get(row.outcome)  # type: ignore[attr-defined]
+    fate = fate or row.outcome.capitalize()  # type: ignore[attr-defined]
+    lines = []
+    for actor, name, answer, p, right in (
+        ("base", base_name, row.prediction_base, row.p_positive_base, row.right_base),  # type: ignore[attr-defined]
+        ("fine", "Fine-tuned", row.prediction_fine_tuned, row.p_positive_fine_tuned, row.right_fine_tuned),  # type: ignore[attr-defined]
+    ):
+        said = "–" if pd.isna(p) else percent(float(p))
+        lines.append(
+            f'<tr><th scope="row" class="{actor}">{escape(name)}</th><td>{answer_words(answer, float("nan"))}</td>'
+            f'<td class="n">{said}</td><td>{"right" if right else "wrong"}</td></tr>'
+        )
+    cut = " Its middle was left out for the model." if row.truncated else ""  # type: ignore[attr-defined]
+    body = (
+        f'<div class="text" dir="auto" tabindex="0" role="region" aria-label="The review">{escape(text)}</div>'
+        if text
+        else '<p class="muted" style="margin-top:12px">Its text is not at hand.</p>'
+    )
+    return q(
+        f'<div class="reader"><h3>{fate}: the label is {label}</h3>'
+        f'<p class="small muted" style="margin:4px 0 10px">review {escape(row.review_id)}, '  # type: ignore[attr-defined]
+        f"{row.tokens:,} tokens.{cut}</p>"  # type: ignore[attr-defined]
+        "<table><thead><tr><th scope='col'>system</th><th scope='col'>answer</th><th scope='col' class='n'>P(positive)</th>"
+        f"<th scope='col'></th></tr></thead><tbody>{''.join(lines)}</tbody></table>{body}</div>"
+    )

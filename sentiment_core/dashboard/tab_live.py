@@ -1,0 +1,156 @@
+"""Live: one review, both models, and the words that moved the fine-tuned answer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from functools import partial
+
+import gradio as gr
+
+from sentiment_core.artifacts import Run, SampleReview
+from sentiment_core.dashboard import answers, tab_batch
+from sentiment_core.dashboard.context import Context, TabPart
+from sentiment_core.dashboard.host import ModelUnavailable
+from sentiment_core.dashboard.inputs import MAX_CHARACTERS, InputRefused, clean_text
+from sentiment_core.dashboard.parts import notice
+
+log = logging.getLogger(__name__)
+
+MODEL_QUEUE = {"concurrency_id": "model", "concurrency_limit": 1}
+"""Every event that uses the model shares one place: one inference at a time."""
+CHIPS = 5
+SHORT = 300
+"""Typed texts up to this many characters go into the address."""
+BROKE = (
+    "Something went wrong while reading this review; the server's log has the details. Please try another."
+)
+
+Shown = tuple[str, str, str]
+"""Cards, verdict, tinted words."""
+
+
+def build(context: Context, run: gr.Dropdown) -> TabPart:
+    state = gr.HTML(answers.state_line("loading", "Loading the live model…"), elem_id="model-state")
+    text = gr.Textbox(
+        label="A movie review, in English", lines=4, max_lines=12, elem_id="review", max_length=MAX_CHARACTERS,
+        placeholder="Type or paste a review, or pick one of ours below.",
+    )  # fmt: skip
+    samples = context.store.samples_or_none()
+    with gr.Row(elem_classes="chips", equal_height=True):
+        ask = gr.Button("Ask both models", variant="primary", elem_id="ask", scale=0, min_width=170)
+        chips = _chips(samples)
+    cards = gr.HTML(answers.idle_cards(), elem_id="answers")
+    verdict = gr.HTML("", elem_id="verdict")
+    words = gr.HTML("", elem_id="words")
+    outputs = [cards, verdict, words]
+    busy = {"api_visibility": "private", "show_progress": "hidden", **MODEL_QUEUE}
+
+    def read(run_id: str | None, review: str) -> Iterator[Shown]:
+        yield from stream_answers(context, context.store.run(run_id), review)
+
+    gr.on([ask.click], read, [run, text], outputs, js=_ADDRESS_OF_TEXT, **busy)
+    for sample, button in chips:
+        button.click(
+            partial(_take, sample), None, text, js=f"() => {{ window.qUrl({{review: {sample.id!r}, text: null}}); return [] }}",
+            api_visibility="private", show_progress="hidden",
+        ).then(read, [run, text], outputs, **busy)  # fmt: skip
+    if samples:
+        more = gr.Dropdown(
+            [(f"{s.kind}: {' '.join(s.text.split()[:9])}…", s.id) for s in samples], value=None, elem_id="more-samples",
+            label=f"All {len(samples)} sample reviews (our own words)", interactive=True,
+        )  # fmt: skip
+        by_id = {sample.id: sample for sample in samples}
+        more.input(
+            lambda name: _take(by_id[name]) if name in by_id else gr.skip(), more, text, api_visibility="private",
+            js="(v) => { window.qUrl({review: v, text: null}); return v }", show_progress="hidden",
+        ).then(read, [run, text], outputs, **busy)  # fmt: skip
+
+    timer = gr.Timer(1.0, active=True)
+
+    def poll(run_id: str | None) -> tuple[str, gr.Timer]:
+        kind, sentence = context.host.state(context.store.run(run_id))
+        return answers.state_line(kind, sentence), gr.Timer(active=kind == "loading")
+
+    timer.tick(
+        poll, run, [state, timer], api_visibility="private", show_progress="hidden", concurrency_limit=4
+    )
+
+    def render(run_id: str | None) -> list[object]:
+        chosen = context.store.run(run_id)
+        context.host.start(chosen)
+        return list(poll(run_id))
+
+    tab_batch.build(context, run)
+    return TabPart(
+        render, [], [state, timer], extra={"text": text, "read": read, "answers": outputs, "busy": busy}
+    )
+
+
+_ADDRESS_OF_TEXT = (
+    f"(run, text) => {{ window.qUrl({{text: text && text.length <= {SHORT} ? text : null, review: null}}); "
+    "return [run, text] }"
+)
+
+
+def _take(sample: SampleReview) -> str:
+    return sample.text
+
+
+def _chips(samples: tuple[SampleReview, ...]) -> list[tuple[SampleReview, gr.Button]]:
+    """A few samples of different kinds as buttons under the box."""
+    kinds: dict[str, list[SampleReview]] = {}
+    for sample in samples:
+        kinds.setdefault(sample.kind, []).append(sample)
+    order = ("positive", "negative", "sarcastic", "negated", "mixed")
+    picked = [s for place in range(2) for kind in order for s in kinds.get(kind, [])[place : place + 1]][
+        :CHIPS
+    ]
+    if not picked:
+        return []
+    gr.HTML('<div class="q try">Try one:</div>', min_width=0, scale=0)
+    return [
+        (
+            s,
+            gr.Button(
+                _chip_title(s), size="sm", elem_classes="chip", elem_id=f"sample-{s.id}", scale=0, min_width=0
+            ),
+        )
+        for s in picked
+    ]
+
+
+def _chip_title(sample: SampleReview) -> str:
+    words = sample.text.split()
+    return f"{sample.kind.capitalize()}: “{' '.join(words[:4])}…”"
+
+
+def stream_answers(context: Context, run: Run | None, review: str) -> Iterator[Shown]:
+    """The fine-tuned answer first, then the base model's, then the words; refusals as one sentence."""
+    try:
+        review = clean_text(review)
+    except InputRefused as error:
+        yield answers.idle_cards(), notice(str(error), warn=True), ""
+        return
+    reading = "Reading…"
+    yield answers.idle_cards(reading), "", ""
+    tuned = run is not None and run.adapter_path.is_dir()
+    try:
+        model = context.host.get(run)
+        if not tuned:
+            base = model.classify(review, "base")
+            missing = answers.card("fine", None, "No fine-tuned model yet: python train.py makes one.")
+            yield answers.cards(answers.answer_card("base", base), missing), "", ""
+            return
+        fine = model.classify(review, "fine-tuned")
+        fine_card = answers.answer_card("fine", fine)
+        yield answers.cards(answers.card("base", None, reading), fine_card), "", ""
+        base = model.classify(review, "base")
+        shown = answers.cards(answers.answer_card("base", base), fine_card), answers.verdict(base, fine)
+        yield *shown, notice("Looking for the words that moved the answer…")
+        yield *shown, answers.tinted(review, model.explain(review), model.explain_method)
+    except ModelUnavailable as error:
+        yield answers.idle_cards("No answer."), notice(str(error), warn=True), ""
+    except Exception:
+        log.exception("live answer failed")
+        yield answers.idle_cards("No answer."), notice(BROKE, warn=True), ""

