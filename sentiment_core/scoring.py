@@ -5,7 +5,7 @@ P(positive) is the likelihood of the label words at the prompt's last position, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -77,22 +77,21 @@ class SentimentScorer:
     def log_likelihoods(self, encoded: Encoded, on_progress: OnProgress | None = None) -> np.ndarray:
         """(n, 2) float32 log-probabilities of the label words over the whole vocabulary."""
         out = np.zeros((len(encoded), 2), dtype=np.float32)
+        done = 0
+        for rows, values in self.stream(encoded):
+            out[rows] = values
+            done += len(rows)
+            if on_progress:
+                on_progress(done, len(encoded))
+        return out
+
+    def stream(self, encoded: Encoded) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The same in parts, as they come off the device: (row indices, (len(rows), 2) float32)."""
+        if not len(encoded):
+            return
         score, batches = self._packed_batches(encoded) if self.engine == "packed" else self._padded(encoded)
         self.model.eval()
-        pending: list[tuple[np.ndarray, torch.Tensor]] = []
-        done = 0
-        with torch.inference_mode():
-            for batch in batches:
-                pending.append((batch, score(batch)))
-                done += len(batch)
-                if len(pending) > 2:  # let the device run ahead of the copies
-                    rows, values = pending.pop(0)
-                    out[rows] = values.cpu().numpy()
-                if on_progress:
-                    on_progress(done, len(encoded))
-            for rows, values in pending:
-                out[rows] = values.cpu().numpy()
-        return out
+        yield from run_ahead(score, batches)
 
     def _padded(self, encoded: Encoded):
         """Any causal language model: left-padded batches of like length."""
@@ -129,6 +128,21 @@ class SentimentScorer:
             return label_log_likelihoods(packed.logits(pack)[: len(batch)], label_ids)
 
         return score, batches
+
+
+def run_ahead(
+    score: Callable[[np.ndarray], torch.Tensor], batches: Sequence[np.ndarray], depth: int = 2
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(rows, values) of each batch in order, copied back while the device works on the next ones."""
+    pending: list[tuple[np.ndarray, torch.Tensor]] = []
+    for batch in batches:
+        with torch.inference_mode():
+            pending.append((batch, score(batch)))
+        if len(pending) > depth:
+            rows, values = pending.pop(0)
+            yield rows, values.cpu().numpy()
+    for rows, values in pending:
+        yield rows, values.cpu().numpy()
 
 
 def spread_tokens(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
