@@ -114,11 +114,16 @@ def choose_engine(config: TrainConfig, loaded: LoadedModel, free_bytes: int | No
         free_bytes: free device memory; None where it does not matter (CPU).
 
     Raises:
-        ConfigError: `--engine packed` was asked for and cannot be had.
+        ConfigError: the engine that was asked for cannot be had here.
     """
     reason = unsupported(loaded.model, loaded.device)
     if config.engine == "packed" and reason:
         raise ConfigError(f"--engine packed: {reason}; use --engine resident")
+    if config.engine == "plain" and loaded.device.type == "cpu":
+        raise ConfigError(
+            "--engine plain needs a GPU: bitsandbytes has no backward pass for its packed CPU layers; "
+            "use --engine resident (the same values, unpacked once)"
+        )
     if config.engine != "auto":
         return config.engine
     wants = reason is None and not config.lora_dropout and not config.gradient_checkpointing
@@ -697,10 +702,10 @@ def describe(record: RunRecord, folder: Path) -> str:
     return "\n".join(
         (
             f"Run folder      {folder}",
-            f"Validation      {accuracy.value:.2%} right of {accuracy.n:,} "
-            f"({accuracy.low:.2%} to {accuracy.high:.2%}), loss {record.validation_loss:.3f}",
-            f"Time            {record.wall_seconds:.1f} s training, {record.warmup_seconds:.1f} s warm-up, on "
-            f"{record.hardware.count} × {record.hardware.device}",
+            f"Validation      {accuracy.value:.2%} of {accuracy.n:,} right ({accuracy.low:.2%} to "
+            f"{accuracy.high:.2%}), loss {record.validation_loss:.3f}",
+            f"Time            {record.wall_seconds:.1f} s training, {record.warmup_seconds:.1f} s warm-up, "
+            f"on {record.hardware.count} × {record.hardware.device}",
             f"Speed           {record.reviews_per_second:,.1f} reviews/s, "
             f"{record.tokens_per_second:,.0f} tokens/s",
             f"Peak memory     {record.peak_memory_bytes / 1e9:.2f} GB",
