@@ -13,7 +13,7 @@ import os
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-from sentiment_core.dashboard.page import build, launch_options  # noqa: E402  (Gradio reads the settings above)
+from sentiment_core.dashboard.page import build, launch_options  # after the settings that Gradio reads
 
 demo = build()
 

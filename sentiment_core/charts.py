@@ -77,10 +77,14 @@ def _color(name: str) -> str:
 
 def _layout(figure: go.Figure, height: int, **more: object) -> go.Figure:
     axis = {
-        "gridcolor": _color("line"), "linecolor": _color("line"), "zeroline": False, "automargin": True,
-        "tickfont": {"color": _color("muted"), "size": 12}, "title": {"font": {"color": _color("muted"), "size": 13}},
+        "gridcolor": _color("line"),
+        "linecolor": _color("line"),
+        "zeroline": False,
+        "automargin": True,
+        "tickfont": {"color": _color("muted"), "size": 12},
+        "title": {"font": {"color": _color("muted"), "size": 13}},
         "title_standoff": 8,
-    }  # fmt: skip
+    }
     figure.update_xaxes(**axis)
     figure.update_yaxes(**axis)
     figure.update_layout(
@@ -136,18 +140,28 @@ def systems_chart(table: pd.DataFrame) -> go.Figure:
         known = not (np.isnan(row.low) or np.isnan(row.high))
         figure.add_trace(
             go.Scatter(
-                x=[100 * row.accuracy], y=[place], mode="markers", name=row.title,
+                x=[100 * row.accuracy],
+                y=[place],
+                mode="markers",
+                name=row.title,
                 marker={"color": _color(color), "symbol": symbol, "size": 14 if own else 9},
                 error_x={
-                    "type": "data", "symmetric": False, "thickness": 2, "width": 5, "color": _color(color),
-                    "array": [100 * (row.high - row.accuracy)], "arrayminus": [100 * (row.accuracy - row.low)],
-                } if known else None,
+                    "type": "data",
+                    "symmetric": False,
+                    "thickness": 2,
+                    "width": 5,
+                    "color": _color(color),
+                    "array": [100 * (row.high - row.accuracy)],
+                    "arrayminus": [100 * (row.accuracy - row.low)],
+                }
+                if known
+                else None,
                 hovertemplate=f"{row.title}<br>{percent(row.accuracy, 2)}"
                 + (f" (95{THIN}% interval {percent(row.low, 2)} to {percent(row.high, 2)})" if known else "")
                 + "<extra></extra>",
             )
-        )  # fmt: skip
-        size = 14 if own else 12
+        )
+        size = 13 if own else 12
         weight = 600 if row.system == "fine-tuned" else 400
         font = {"color": _color(color), "size": size, "weight": weight}
         notes.append(_note(0, place, row.title, xanchor="left", yanchor="bottom", yshift=6) | {"font": font})
@@ -168,29 +182,37 @@ def slices_chart(table: pd.DataFrame, *, x_title: str) -> go.Figure:
     figure = go.Figure()
     figure.add_hline(y=50, line={"dash": "dash", "width": 1, "color": _color("muted")})
     parts = list(dict.fromkeys(table["part"]))
-    notes = [_note(0, 50, "chance", "muted", xref="paper", xanchor="left", yanchor="bottom")]
+    notes = [_note(0, 50, "chance", "muted", xref="paper", xanchor="left", yanchor="top")]
     for actor, rows in table.groupby("actor", sort=False):
         name, symbol = ("fine-tuned", "circle") if actor == "fine" else ("base model", "square")
         figure.add_trace(
             go.Scatter(
-                x=rows["part"], y=100 * rows["accuracy"], mode="lines+markers", name=name,
+                x=rows["part"],
+                y=100 * rows["accuracy"],
+                mode="lines+markers",
+                name=name,
                 line={"color": _color(actor), "width": 1.5, "dash": "solid" if actor == "fine" else "dot"},
                 marker={"color": _color(actor), "size": 10, "symbol": symbol},
                 error_y={
-                    "type": "data", "symmetric": False, "thickness": 1.5, "width": 5, "color": _color(actor),
+                    "type": "data",
+                    "symmetric": False,
+                    "thickness": 1.5,
+                    "width": 5,
+                    "color": _color(actor),
                     "array": 100 * (rows["high"] - rows["accuracy"]),
                     "arrayminus": 100 * (rows["accuracy"] - rows["low"]),
                 },
                 customdata=rows[["n"]],
-                hovertemplate=f"{name}, %{{x}}<br>%{{y:.1f}}{THIN}% right of %{{customdata[0]:,}}<extra></extra>",
+                hovertemplate=f"{name}, %{{x}}<br>%{{y:.1f}}{THIN}% right of "
+                f"%{{customdata[0]:,}}<extra></extra>",
             )
-        )  # fmt: skip
+        )
         middle = rows.iloc[len(rows) // 2]
         shift = 24 if actor == "fine" else -24
         notes.append(_note(parts.index(middle["part"]), 100 * middle["accuracy"], name, actor, yshift=-shift))
-    figure.update_xaxes(title_text=x_title, type="category", range=[-0.4, len(parts) - 0.6])
+    figure.update_xaxes(title_text=x_title, type="category", range=[-0.4, len(parts) - 0.6], tickangle=0)
     figure.update_yaxes(range=[0, 102], tickvals=[0, 25, 50, 75, 100], title_text="right, %")
-    return _layout(figure, 320, annotations=notes)
+    return _layout(figure, 320, annotations=notes).update_xaxes(tickfont_size=11)
 
 
 def reliability_chart(table: pd.DataFrame) -> go.Figure:
@@ -200,16 +222,23 @@ def reliability_chart(table: pd.DataFrame) -> go.Figure:
     figure.add_shape(
         type="line", x0=0, y0=0, x1=100, y1=100, line={"dash": "dash", "width": 1, "color": _color("muted")}
     )
-    notes = [_note(99, 84, "as often as stated", "muted", xanchor="right", yanchor="top")]
+    notes = [_note(100, 1, "dashed: as often as stated", "muted", xanchor="right", yanchor="bottom")]
     for actor, rows in table.groupby("actor", sort=False):
         name, symbol = ("fine-tuned", "circle") if actor == "fine" else ("base model", "square")
         figure.add_trace(
             go.Scatter(
-                x=100 * rows["mean_p_positive"], y=100 * rows["share_positive"], mode="lines+markers", name=name,
+                x=100 * rows["mean_p_positive"],
+                y=100 * rows["share_positive"],
+                mode="lines+markers",
+                name=name,
                 line={"color": _color(actor), "width": 1.5, "dash": "solid" if actor == "fine" else "dot"},
                 marker={"color": _color(actor), "size": 9, "symbol": symbol},
                 error_y={
-                    "type": "data", "symmetric": False, "thickness": 1, "width": 3, "color": _color(actor),
+                    "type": "data",
+                    "symmetric": False,
+                    "thickness": 1,
+                    "width": 3,
+                    "color": _color(actor),
                     "array": 100 * (rows["high"] - rows["share_positive"]),
                     "arrayminus": 100 * (rows["share_positive"] - rows["low"]),
                 },
@@ -217,10 +246,10 @@ def reliability_chart(table: pd.DataFrame) -> go.Figure:
                 hovertemplate=f"{name} said %{{x:.1f}}{THIN}%<br>%{{y:.1f}}{THIN}% of %{{customdata[0]:,}} "
                 "were positive<extra></extra>",
             )
-        )  # fmt: skip
-        if actor == "fine":  # beside the steep part
-            at = rows.iloc[int(rows["share_positive"].sub(0.3).abs().argmin())]
-            where = {"xanchor": "right", "xshift": -12}
+        )
+        if actor == "fine":  # left of its upper end
+            at = rows.iloc[int(rows["mean_p_positive"].sub(0.9).abs().argmin())]
+            where = {"xanchor": "right", "xshift": -10, "yshift": 10}
         else:  # above the flat part
             at = rows.iloc[int(rows["mean_p_positive"].sub(0.15).abs().argmin())]
             where = {"xanchor": "left", "yshift": 22}
@@ -262,14 +291,31 @@ def history_chart(histories: Mapping[str, pd.DataFrame], *, x: str = "step") -> 
         line = {"color": _color(color), "dash": dash}
         shown = _thin(train.assign(smooth=_smooth(train["loss"])))
         hover = f"{run_id}<br>{X_TITLES[x]} %{{x:,.0f}}<br>"
-        figure.add_trace(go.Scatter(
-            x=shown[x], y=shown["loss"], mode="lines", line=line | {"width": 1, "dash": "solid"}, opacity=0.3,
-            name=f"{run_id}, raw", hoverinfo="skip",
-        ), row=1, col=1)  # fmt: skip
-        figure.add_trace(go.Scatter(
-            x=shown[x], y=shown["smooth"], mode="lines", line=line | {"width": 2.5}, name=f"{run_id}, smoothed",
-            hovertemplate=hover + "training loss %{y:.3f} (smoothed)<extra></extra>",
-        ), row=1, col=1)  # fmt: skip
+        figure.add_trace(
+            go.Scatter(
+                x=shown[x],
+                y=shown["loss"],
+                mode="lines",
+                line=line | {"width": 1, "dash": "solid"},
+                opacity=0.3,
+                name=f"{run_id}, raw",
+                hoverinfo="skip",
+            ),
+            row=1,
+            col=1,
+        )
+        figure.add_trace(
+            go.Scatter(
+                x=shown[x],
+                y=shown["smooth"],
+                mode="lines",
+                line=line | {"width": 2.5},
+                name=f"{run_id}, smoothed",
+                hovertemplate=hover + "training loss %{y:.3f} (smoothed)<extra></extra>",
+            ),
+            row=1,
+            col=1,
+        )
         checks = rows[rows["eval_loss"].notna()]
         mark = {
             "color": _color(color),
@@ -278,15 +324,25 @@ def history_chart(histories: Mapping[str, pd.DataFrame], *, x: str = "step") -> 
             "line": {"width": 1, "color": "#ffffff"},
         }
         for column, place, text in (
-            ("eval_loss", 1, "validation loss %{y:.3f}"), ("eval_accuracy", 2, f"validation accuracy %{{y:.2f}}{THIN}%")
-        ):  # fmt: skip
+            ("eval_loss", 1, "validation loss %{y:.3f}"),
+            ("eval_accuracy", 2, f"validation accuracy %{{y:.2f}}{THIN}%"),
+        ):
             seen = checks[checks[column].notna()]
             values = seen[column] * (100 if place == 2 else 1)
             mode = "markers" if place == 1 or len(seen) < 2 else "lines+markers"
-            figure.add_trace(go.Scatter(
-                x=seen[x], y=values, mode=mode, marker=mark, line=line | {"width": 1.5},
-                name=f"{run_id}, validation", hovertemplate=hover + text + "<extra></extra>",
-            ), row=place, col=1)  # fmt: skip
+            figure.add_trace(
+                go.Scatter(
+                    x=seen[x],
+                    y=values,
+                    mode=mode,
+                    marker=mark,
+                    line=line | {"width": 1.5},
+                    name=f"{run_id}, validation",
+                    hovertemplate=hover + text + "<extra></extra>",
+                ),
+                row=place,
+                col=1,
+            )
             if place == 2 and len(seen):
                 accuracies += list(values)
                 last = seen.iloc[-1]
@@ -311,12 +367,19 @@ def schedule_chart(histories: Mapping[str, pd.DataFrame], *, x: str = "step") ->
     for (run_id, rows), (color, dash) in zip(histories.items(), RUN_STYLES * len(histories), strict=False):
         shown = _thin(rows[rows["loss"].notna()])
         for place, column in ((1, "learning_rate"), (2, "grad_norm")):
-            figure.add_trace(go.Scatter(
-                x=shown[x], y=shown[column], mode="lines", name=run_id,
-                line={"color": _color(color), "dash": dash, "width": 1.8 if place == 1 else 1},
-                hovertemplate=f"{run_id}<br>{X_TITLES[x]} %{{x:,.0f}}<br>{column.replace('_', ' ')} "
-                "%{y:.3g}<extra></extra>",
-            ), row=place, col=1)  # fmt: skip
+            figure.add_trace(
+                go.Scatter(
+                    x=shown[x],
+                    y=shown[column],
+                    mode="lines",
+                    name=run_id,
+                    line={"color": _color(color), "dash": dash, "width": 1.8 if place == 1 else 1},
+                    hovertemplate=f"{run_id}<br>{X_TITLES[x]} %{{x:,.0f}}<br>{column.replace('_', ' ')} "
+                    "%{y:.3g}<extra></extra>",
+                ),
+                row=place,
+                col=1,
+            )
     figure.update_yaxes(title_text="learning rate", rangemode="tozero", exponentformat="e", row=1, col=1)
     figure.update_yaxes(title_text="gradient norm", rangemode="tozero", row=2, col=1)
     figure.update_xaxes(title_text=X_TITLES[x], rangemode="tozero", row=2, col=1)
@@ -338,14 +401,29 @@ def confusion_chart(counts: pd.DataFrame, actor: str) -> go.Figure:
     for i, truth in enumerate(counts.index):
         for j, answer in enumerate(counts.columns):
             share, right = float(shares.iloc[i, j]), truth == answer
-            shapes.append({
-                "type": "rect", "x0": j - 0.48, "x1": j + 0.48, "y0": i - 0.47, "y1": i + 0.47, "layer": "below",
-                "fillcolor": _color(actor), "opacity": 0.04 + 0.4 * share, "line": {"width": 0},
-            })  # fmt: skip
-            shapes.append({
-                "type": "rect", "x0": j - 0.48, "x1": j + 0.48, "y0": i - 0.47, "y1": i + 0.47,
-                "line": {"width": 1.5 if right else 1, "color": _color(actor if right else "line")},
-            })  # fmt: skip
+            shapes.append(
+                {
+                    "type": "rect",
+                    "x0": j - 0.48,
+                    "x1": j + 0.48,
+                    "y0": i - 0.47,
+                    "y1": i + 0.47,
+                    "layer": "below",
+                    "fillcolor": _color(actor),
+                    "opacity": 0.04 + 0.4 * share,
+                    "line": {"width": 0},
+                }
+            )
+            shapes.append(
+                {
+                    "type": "rect",
+                    "x0": j - 0.48,
+                    "x1": j + 0.48,
+                    "y0": i - 0.47,
+                    "y1": i + 0.47,
+                    "line": {"width": 1.5 if right else 1, "color": _color(actor if right else "line")},
+                }
+            )
             word = "right" if right else "no answer" if answer not in counts.index else "wrong"
             notes.append(
                 _note(
@@ -361,33 +439,43 @@ def confusion_chart(counts: pd.DataFrame, actor: str) -> go.Figure:
         go.Scatter(
             x=[j for _ in counts.index for j in range(counts.shape[1])],
             y=[i for i in range(len(counts)) for _ in counts.columns],
-            mode="markers", marker={"size": 44, "opacity": 0},
+            mode="markers",
+            marker={"size": 44, "opacity": 0},
             customdata=[
                 [truth, answer, int(counts.iloc[i, j]), 100 * float(shares.iloc[i, j])]
-                for i, truth in enumerate(counts.index) for j, answer in enumerate(counts.columns)
+                for i, truth in enumerate(counts.index)
+                for j, answer in enumerate(counts.columns)
             ],
             hovertemplate="%{customdata[0]} reviews answered %{customdata[1]}: %{customdata[2]:,} "
             f"(%{{customdata[3]:.1f}}{THIN}%)<extra></extra>",
         )
-    )  # fmt: skip
+    )
     figure.update_xaxes(
-        tickvals=list(range(counts.shape[1])), ticktext=list(counts.columns), range=[-0.5, counts.shape[1] - 0.5],
-        side="top", showgrid=False, title_text="the model's answer",
-    )  # fmt: skip
+        tickvals=list(range(counts.shape[1])),
+        ticktext=list(counts.columns),
+        range=[-0.5, counts.shape[1] - 0.5],
+        side="top",
+        showgrid=False,
+        title_text="the model's answer",
+    )
     figure.update_yaxes(
-        tickvals=list(range(len(counts))), ticktext=list(counts.index), range=[len(counts) - 0.5, -0.5],
-        showgrid=False, title_text="the label", tickangle=-90,
-    )  # fmt: skip
+        tickvals=list(range(len(counts))),
+        ticktext=list(counts.index),
+        range=[len(counts) - 0.5, -0.5],
+        showgrid=False,
+        title_text="the label",
+        tickangle=-90,
+    )
     return _layout(figure, 300, shapes=shapes, annotations=notes)
 
 
 def roc_chart(
-    curves: Mapping[str, pd.DataFrame], points: Sequence[tuple[str, float, float, str]]
+    curves: Mapping[str, tuple[str, pd.DataFrame]], points: Sequence[tuple[str, float, float, str]]
 ) -> go.Figure:
     """ROC curves with the present thresholds marked.
 
     Args:
-        curves: actor ("base", "fine") -> columns false_positive_rate, true_positive_rate (fractions).
+        curves: name -> (actor, columns false_positive_rate and true_positive_rate, as fractions).
         points: (actor, false positive rate, true positive rate, label) of each threshold.
     """
     figure = go.Figure()
@@ -395,26 +483,44 @@ def roc_chart(
         type="line", x0=0, y0=0, x1=100, y1=100, line={"dash": "dash", "width": 1, "color": _color("muted")}
     )
     notes = [_note(75, 75, "chance", "muted", xanchor="left", yanchor="top", xshift=6)]
-    for actor, curve in curves.items():
-        name = "fine-tuned" if actor == "fine" else "base model"
-        figure.add_trace(go.Scatter(
-            x=100 * curve["false_positive_rate"], y=100 * curve["true_positive_rate"], mode="lines", name=name,
-            line={"color": _color(actor), "width": 2.5, "dash": "solid" if actor == "fine" else "dot"},
-            hovertemplate=f"{name}<br>%{{x:.1f}}{THIN}% false alarms<br>%{{y:.1f}}{THIN}% of positives found<extra></extra>",
-        ))  # fmt: skip
+    for name, (actor, curve) in curves.items():
+        figure.add_trace(
+            go.Scatter(
+                x=100 * curve["false_positive_rate"],
+                y=100 * curve["true_positive_rate"],
+                mode="lines",
+                name=name,
+                line={"color": _color(actor), "width": 2.5, "dash": "solid" if actor == "fine" else "dot"},
+                hovertemplate=f"{name}<br>%{{x:.1f}}{THIN}% false alarms<br>%{{y:.1f}}{THIN}% of positives "
+                f"found<extra></extra>",
+            )
+        )
     for actor, false_rate, true_rate, label in points:
-        figure.add_trace(go.Scatter(
-            x=[100 * false_rate], y=[100 * true_rate], mode="markers", name=label,
-            marker={"color": _color(actor), "size": 13, "symbol": "circle" if actor == "fine" else "square",
-                    "line": {"color": "#ffffff", "width": 2}},
-            hovertemplate=f"{label}<extra></extra>",
-        ))  # fmt: skip
+        figure.add_trace(
+            go.Scatter(
+                x=[100 * false_rate],
+                y=[100 * true_rate],
+                mode="markers",
+                name=label,
+                marker={
+                    "color": _color(actor),
+                    "size": 13,
+                    "symbol": "circle" if actor == "fine" else "square",
+                    "line": {"color": "#ffffff", "width": 2},
+                },
+                hovertemplate=f"{label}<extra></extra>",
+            )
+        )
         high = true_rate > 0.5
         notes.append(
             _note(100 * false_rate, 100 * true_rate, label, actor)
-            | {"xanchor": "right" if false_rate > 0.5 else "left", "xshift": -12 if false_rate > 0.5 else 12,
-               "yanchor": "top" if high else "bottom", "yshift": -4 if high else 4}
-        )  # fmt: skip
+            | {
+                "xanchor": "right" if false_rate > 0.5 else "left",
+                "xshift": -12 if false_rate > 0.5 else 12,
+                "yanchor": "top" if high else "bottom",
+                "yshift": -4 if high else 4,
+            }
+        )
     figure.update_xaxes(
         range=[-2, 102], tickvals=[0, 25, 50, 75, 100], title_text="negative reviews called positive, %"
     )

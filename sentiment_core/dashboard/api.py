@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 
-
 import gradio as gr
 
 from sentiment_core.dashboard.answers import word_of
@@ -82,14 +81,21 @@ def register(context: Context) -> None:
         """
         return [
             {
-                "eval_id": e.record.eval_id, "system": e.record.system, "run_id": e.record.run_id,
-                "dataset": e.record.dataset.name, "metric": name, "value": metric.value, "low": metric.low,
-                "high": metric.high, "n": metric.n,
+                "eval_id": e.record.eval_id,
+                "system": e.record.system,
+                "run_id": e.record.run_id,
+                "dataset": e.record.dataset.name,
+                "metric": name,
+                "value": metric.value,
+                "low": metric.low,
+                "high": metric.high,
+                "n": metric.n,
             }
             for e in context.store.listing().evals
-            if (not run or e.record.run_id in (None, run)) and (not dataset or e.record.dataset.name == dataset)
+            if (not run or e.record.run_id in (None, run))
+            and (not dataset or e.record.dataset.name == dataset)
             for name, metric in e.record.metrics.items()
-        ]  # fmt: skip
+        ]
 
     def runs() -> list[dict[str, str | int | float | bool | None]]:
         """The training runs and what they cost.
@@ -101,12 +107,18 @@ def register(context: Context) -> None:
         rows = []
         for one in context.store.listing().runs:
             r = one.record
-            rows.append({
-                "run_id": one.run_id, "finished": r is not None, "base_model": r and r.base_model.name,
-                "parameters": r and r.base_model.parameters, "trainable_parameters": r and r.trainable_parameters,
-                "wall_seconds": r and r.wall_seconds, "device": r and r.hardware.device,
-                "validation_accuracy": r and r.validation_accuracy.value,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "run_id": one.run_id,
+                    "finished": r is not None,
+                    "base_model": r and r.base_model.name,
+                    "parameters": r and r.base_model.parameters,
+                    "trainable_parameters": r and r.trainable_parameters,
+                    "wall_seconds": r and r.wall_seconds,
+                    "device": r and r.hardware.device,
+                    "validation_accuracy": r and r.validation_accuracy.value,
+                }
+            )
         return rows
 
     model = {"concurrency_id": "model", "concurrency_limit": 1}

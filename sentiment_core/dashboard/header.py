@@ -34,7 +34,8 @@ def stats_html(context: Context, run: Run | None) -> str:
     shown = after or before
     if before and after:
         number = (
-            f'<span class="base">{percent(before.record.metrics["accuracy"].value)}</span><span class="arrow"> → </span>'
+            f'<span class="base">{percent(before.record.metrics["accuracy"].value)}</span><span '
+            f'class="arrow"> → </span>'
             f'<span class="fine">{percent(after.record.metrics["accuracy"].value)}</span>'
         )
     elif shown:

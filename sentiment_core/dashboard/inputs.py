@@ -33,7 +33,8 @@ def clean_text(text: object) -> str:
         raise InputRefused("Please send the review as text.")
     if len(text) > MAX_CHARACTERS:
         raise InputRefused(
-            f"This text has {len(text):,} characters; up to {MAX_CHARACTERS:,} can be read. Please shorten it."
+            f"This text has {len(text):,} characters; up to {MAX_CHARACTERS:,} can be read. Please shorten "
+            f"it."
         )
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     text = "".join(

@@ -27,6 +27,7 @@ from sentiment_core.dashboard.host import Classifier, ModelHost, load_live
 from sentiment_core.dashboard.inputs import MAX_UPLOAD_BYTES
 from sentiment_core.dashboard.store import Store
 from sentiment_core.dashboard.texts import ReviewTexts
+from sentiment_core.dashboard.zerogpu import declared  # noqa: F401  (ZeroGPU looks for it at start)
 
 BUILDERS = {
     "live": tab_live.build,
@@ -82,24 +83,32 @@ def build(
     with gr.Blocks(title=header.TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
         with gr.Row(elem_id="head"):
             title = gr.HTML(header.title_html(context, store.run(None)), elem_id="title")
-            with gr.Column(elem_classes="side", min_width=250), gr.Row(elem_id="side"):
+            with gr.Column(elem_classes="side", min_width=240), gr.Row(elem_id="side"):
                 runs = store.finished_runs()
                 run = gr.Dropdown(
-                    [r.run_id for r in runs], value=_id(store.run(None)), label="Run", elem_id="run",
-                    visible=len(runs) > 1, interactive=True, min_width=170,
-                )  # fmt: skip
+                    [r.run_id for r in runs],
+                    value=_id(store.run(None)),
+                    label="Run",
+                    elem_id="run",
+                    visible=len(runs) > 1,
+                    interactive=True,
+                    min_width=150,
+                )
                 toggle = gr.Button("Light / dark", elem_id="theme-button", size="sm", scale=0)
         stats = gr.HTML(header.stats_html(context, store.run(None)), elem_id="stats")
         problems = gr.HTML(elem_id="problems")
         parts: dict[str, TabPart] = {}
-        with gr.Tabs(selected="live", elem_id="tabs") as tabs:
+        with gr.Tabs(selected="live", elem_id="tabs", overflow_behavior="wrap") as tabs:
             for tab_id, name in TAB_IDS.items():
                 with gr.Tab(name, id=tab_id, elem_id=f"tab-{tab_id}") as tab:
                     parts[tab_id] = BUILDERS[tab_id](context, run)
                 tab.select(
-                    None, None, None, js=f"() => {{ window.qUrl({{tab: {tab_id!r}}}); return [] }}",
+                    None,
+                    None,
+                    None,
+                    js=f"() => {{ window.qUrl({{tab: {tab_id!r}}}); return [] }}",
                     api_visibility="private",
-                )  # fmt: skip
+                )
         toggle.click(None, None, None, js=THEME_JS, api_visibility="private")
         _wire(demo, context, parts, run, tabs, [title, stats, problems])
         api.register(context)
@@ -176,9 +185,12 @@ def _wire(
         run.input(part.render, [run, *part.inputs], part.outputs, **hidden)
     loaded.then(answer_asked, [run, live.extra["text"]], live.extra["answers"], **live.extra["busy"])
     run.input(
-        lambda run_id: header_values(context.store.run(run_id)), run, head, js="(v) => { window.qUrl({run: v}); return v }",
+        lambda run_id: header_values(context.store.run(run_id)),
+        run,
+        head,
+        js="(v) => { window.qUrl({run: v}); return v }",
         **hidden,
-    )  # fmt: skip
+    )
 
 
 def launch_options() -> dict[str, object]:

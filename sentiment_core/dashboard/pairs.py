@@ -74,7 +74,7 @@ def select(
     name: str,
     *,
     length: str = "",
-    search: str = "",
+    search: str | None = "",
     texts: Mapping[str, str] | None = None,
 ) -> np.ndarray:
     """Positions in `frame` that pass, in the filter's order.
@@ -88,7 +88,7 @@ def select(
     for title, low, high in length_edges(frame):
         if title == length:
             keep &= frame[tables.TOKENS].between(low, high).to_numpy()
-    if search := search.strip().lower()[:200]:
+    if search := (search or "").strip().lower()[:200]:
         ids = frame[tables.REVIEW_ID]
         found = ids.str.startswith(search).to_numpy(dtype=bool)
         if texts:

@@ -98,7 +98,8 @@ def data_details(frame: pd.DataFrame, name: str) -> str:
         "<details><summary>Data of this figure</summary>"
         f'<div class="scroll" tabindex="0" role="region" aria-label="Data table of {escape(name)}">'
         f"{html_table(frame, row_header=False)}</div>{more}"
-        f'<a class="download" download="{escape(name)}.csv" href="data:text/csv;base64,{coded}">Download as CSV</a>'
+        f'<a class="download" download="{escape(name)}.csv" href="data:text/csv;base64,{coded}">Download '
+        f"as CSV</a>"
         "</details>"
     )
 
@@ -142,9 +143,12 @@ class FigureSlot:
             waiting = q(f'<div style="min-height:{self.height}px" class="muted">Reading the artifacts…</div>')
             title = gr.HTML(waiting, elem_id=f"{self.elem_id}-title")
             plot = gr.Plot(
-                plot_data(empty_figure(), "empty"), show_label=False, container=False, visible=False,
+                plot_data(empty_figure(), "empty"),
+                show_label=False,
+                container=False,
+                visible=False,
                 elem_id=f"{self.elem_id}-plot",
-            )  # fmt: skip
+            )
             notes = gr.HTML("", elem_id=f"{self.elem_id}-notes")
         self.outputs = [title, plot, notes]
 

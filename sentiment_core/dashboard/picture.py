@@ -25,7 +25,8 @@ def layer_picture(record: RunRecord) -> str:
     for title, rows in groups:
         height = 34 + ROW * len(rows)
         parts.append(
-            f'<rect x="8" y="{y}" width="{WIDTH - 16}" height="{height}" rx="8" fill="var(--q-card)" stroke="var(--q-line)"/>'
+            f'<rect x="8" y="{y}" width="{WIDTH - 16}" height="{height}" rx="8" fill="var(--q-card)" '
+            f'stroke="var(--q-line)"/>'
             f'<text x="22" y="{y + 23}" class="h">{title}</text>'
         )
         for i, (name, word) in enumerate(rows):
@@ -34,17 +35,23 @@ def layer_picture(record: RunRecord) -> str:
         parts.append(_arrow(y - 18, y))
     share = percent(record.trainable_parameters / record.base_model.parameters)
     description = (
-        f"Each weight matrix is a wide slate block, frozen in 4 bits. Beside {'each' if every else len(targets)} of them "
-        f"stand two thin green matrices A and B of rank {record.lora.rank}; only these are trained, {share} of the weights."
+        f"Each weight matrix is a wide slate block, frozen in 4 bits. "
+        f"Beside {'each' if every else len(targets)} of them "
+        f"stand two thin green matrices A and B of rank {record.lora.rank}; only these are "
+        f"trained, {share} of the weights."
     )
     height = y + 44
     return (
         f'<svg class="picture" viewBox="0 0 {WIDTH} {height}" role="img" aria-labelledby="pic-t pic-d">'
-        f'<title id="pic-t">One transformer layer under QLoRA</title><desc id="pic-d">{escape(description)}</desc>'
+        f'<title id="pic-t">One transformer layer under QLoRA</title><desc '
+        f'id="pic-d">{escape(description)}</desc>'
         "<style>.picture text{font:14px system-ui,sans-serif;fill:var(--q-ink)} .picture .h{font-weight:650}"
-        " .picture .m{fill:var(--q-muted);font-size:13px} .picture .on{fill:var(--q-page);font-weight:600}</style>"
-        f'<text x="{WIDTH / 2}" y="22" text-anchor="middle" class="m">the review, token by token</text>{_arrow(30, 52)}'
-        f'{"".join(parts)}<text x="{WIDTH / 2}" y="{y + 18}" text-anchor="middle" class="m">to the next layer; after the '
+        " .picture .m{fill:var(--q-muted);font-size:13px} .picture "
+        ".on{fill:var(--q-page);font-weight:600}</style>"
+        f'<text x="{WIDTH / 2}" y="22" text-anchor="middle" class="m">the review, token by '
+        f"token</text>{_arrow(30, 52)}"
+        f'{"".join(parts)}<text x="{WIDTH / 2}" y="{y + 18}" text-anchor="middle" class="m">to the next '
+        f"layer; after the "
         "last one: “Positive” or “Negative”</text></svg>"
     )
 

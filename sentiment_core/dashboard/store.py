@@ -124,8 +124,11 @@ class Store:
 
     def predictions(self, evaluation: Evaluation) -> pd.DataFrame:
         """Columns as the artifact; do not write into it."""
-        stamp = _stamp(evaluation.path / "predictions.parquet")
-        return self.keep(("predictions", evaluation.path), stamp, evaluation.predictions)
+        return self.keep(("predictions", evaluation.path), self.stamp(evaluation), evaluation.predictions)
+
+    def stamp(self, *evaluations: Evaluation | None) -> Hashable:
+        """Changes when the predictions of any of them change."""
+        return tuple(_stamp(e.path / "predictions.parquet") for e in evaluations if e)
 
     def datasets(self) -> list[str]:
         """Names of the evaluated datasets, largest first."""

@@ -6,9 +6,9 @@ from html import escape
 
 import gradio as gr
 
+from sentiment_core import metrics
 from sentiment_core.artifacts import SYSTEM_TITLES, Evaluation
 from sentiment_core.charts import percent
-from sentiment_core import metrics
 from sentiment_core.dashboard import views
 from sentiment_core.dashboard.context import Context, TabPart, dataset_switch
 from sentiment_core.dashboard.parts import FigureSlot, empty, points, q
@@ -34,7 +34,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     footnote = gr.HTML(elem_id="accuracy-notes")
 
     def render(run_id: str | None, name: str | None, with_references: bool) -> list[object]:
-        chosen, evals = context.evals(run_id, name)
+        _chosen, evals = context.evals(run_id, name)
         if not evals:
             nothing = empty("No evaluation yet. This command scores the test reviews:", COMMAND)
             return [*systems.hide(nothing), "", *length.hide(""), *reliability.hide(""), ""]
@@ -89,12 +89,15 @@ def changes_html(context: Context, before: Evaluation, after: Evaluation) -> str
     """The plain sentence, and fixed / broken / both as four numbers that sum to n."""
     c = views.comparison(context.store, before, after)
     d = c.difference
-    sure = "far more than chance explains" if c.mcnemar_p < 0.001 else (
-        "more than chance explains" if c.mcnemar_p < 0.05 else "which chance alone could explain"
-    )  # fmt: skip
+    sure = (
+        "far more than chance explains"
+        if c.mcnemar_p < 0.001
+        else ("more than chance explains" if c.mcnemar_p < 0.05 else "which chance alone could explain")
+    )
     sentence = (
         f"On the same {c.n:,} reviews, fine-tuning changed accuracy by {points(d.value)} "
-        f"(95\u202f% interval {points(d.low)} to {points(d.high)}), {sure} (exact McNemar, {p_words(c.mcnemar_p)})."
+        f"(95\u202f% interval {points(d.low)} to {points(d.high)}), {sure} (exact "
+        f"McNemar, {p_words(c.mcnemar_p)})."
     )
     cells = (
         ("fixed", "fixed", c.fixed, "wrong before, right after"),
@@ -107,9 +110,11 @@ def changes_html(context: Context, before: Evaluation, after: Evaluation) -> str
         f"({percent(count / c.n)})</p></div>"
         for kind, word, count, text in cells
     )
-    ratio = f"For every review it broke, fine-tuning fixed {c.fixed / c.broken:.0f}" if c.broken and c.fixed > c.broken else (
-        f"Fine-tuning fixed {c.fixed:,} reviews and broke {c.broken:,}"
-    )  # fmt: skip
+    ratio = (
+        (f"For every review it broke, fine-tuning fixed {c.fixed / c.broken:.0f}")
+        if c.broken and c.fixed > c.broken
+        else (f"Fine-tuning fixed {c.fixed:,} reviews and broke {c.broken:,}")
+    )
     note = (
         f"Before: {SYSTEM_TITLES[before.record.system].lower()}. The four numbers sum to n = {c.n:,}; "
         "the interval is over pairs of answers to the same review."
@@ -141,9 +146,12 @@ def consistency_html(context: Context, evals: dict[str, Evaluation]) -> str:
     tuned = next((m for title, m in rows if title == SYSTEM_TITLES["fine-tuned"]), rows[0][1])
     title = f"Both reviews of a pair are right in {percent(tuned.value)} of the pairs"
     return q(
-        f'<div class="panel"><h2>{escape(title)}</h2><p class="muted" style="margin:6px 0 10px">Each pair holds a review '
-        "and the same review rewritten by people, as little as possible, to say the opposite. Guessing gets both in "
-        f"25\u202f% of the pairs.</p><table><thead><tr><th scope='col'>system</th><th scope='col' class='n'>both right</th>"
+        f'<div class="panel"><h2>{escape(title)}</h2><p class="muted" style="margin:6px 0 10px">Each pair '
+        f"holds a review "
+        "and the same review rewritten by people, as little as possible, to say the opposite. Guessing "
+        "gets both in "
+        f"25\u202f% of the pairs.</p><table><thead><tr><th scope='col'>system</th><th scope='col' "
+        f"class='n'>both right</th>"
         f"<th scope='col' class='n'>95\u202f% interval</th></tr></thead><tbody>{body}</tbody></table>"
         f'<p class="small" style="margin:8px 0 0">n = {tuned.n:,} pairs; Wilson intervals.</p></div>'
     )

@@ -29,7 +29,8 @@ BROKE = "Something went wrong while reading these reviews; the server's log has 
 def build(context: Context, run: gr.Dropdown) -> None:
     with gr.Accordion(f"Many reviews at once (up to {MAX_ROWS:,})", open=False, elem_id="batch"):
         gr.HTML(
-            '<div class="q"><p class="muted">A CSV with a column <code>text</code>, and <code>label</code> if you '
+            '<div class="q"><p class="muted">A CSV with a column <code>text</code>, and <code>label</code> '
+            "if you "
             "have it (0/1, neg/pos or negative/positive); or one review per line.</p></div>"
         )
         with gr.Row():
@@ -44,10 +45,16 @@ def build(context: Context, run: gr.Dropdown) -> None:
             stop = gr.Button("Stop", elem_id="batch-stop", scale=0, min_width=90)
         summary = gr.HTML("", elem_id="batch-summary", min_height=20)
         table = gr.DataFrame(
-            pd.DataFrame(columns=COLUMNS), datatype=["number", "str", "str", "str", "number", "str", "number"],
-            interactive=False, visible=False, elem_id="batch-table", wrap=True, max_height=420, label="Answers",
+            pd.DataFrame(columns=COLUMNS),
+            datatype=["number", "str", "str", "str", "number", "str", "number"],
+            interactive=False,
+            visible=False,
+            elem_id="batch-table",
+            wrap=True,
+            max_height=420,
+            label="Answers",
             column_widths=[60, 340, 90, 90, 110, 100, 120],
-        )  # fmt: skip
+        )
         download = gr.DownloadButton("Download as CSV", visible=False, elem_id="batch-download", scale=0)
 
     def answer(
@@ -75,9 +82,15 @@ def build(context: Context, run: gr.Dropdown) -> None:
         )
 
     asked = go.click(
-        answer, [run, file, lines], [summary, table, download], api_visibility="private", show_progress="full",
-        show_progress_on=[summary], concurrency_id="model", concurrency_limit=1,
-    )  # fmt: skip
+        answer,
+        [run, file, lines],
+        [summary, table, download],
+        api_visibility="private",
+        show_progress="full",
+        show_progress_on=[summary],
+        concurrency_id="model",
+        concurrency_limit=1,
+    )
     stop.click(
         lambda: notice("Stopped."),
         None,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
 import gradio as gr
-import numpy as np
 import pandas as pd
 
 from sentiment_core import charts, metrics
@@ -11,7 +14,7 @@ from sentiment_core.artifacts import SYSTEM_TITLES, Evaluation
 from sentiment_core.charts import percent
 from sentiment_core.dashboard import views
 from sentiment_core.dashboard.context import Context, TabPart, dataset_switch
-from sentiment_core.dashboard.parts import FigureSlot, Panel, empty
+from sentiment_core.dashboard.parts import FigureSlot, Panel, empty, q
 from sentiment_core.labels import LABEL_WORDS
 
 COMMAND = "python eval.py --run <run> --system all"
@@ -31,47 +34,40 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     with gr.Row(equal_height=False):
         with gr.Column(min_width=300):
             left = FigureSlot("matrix-before", height=380)
-            left_at = _slider("threshold-before", "base model")
+            left_at = _slider("threshold-before", "Left system")
         with gr.Column(min_width=300):
             right = FigureSlot("matrix-after", height=380)
-            right_at = _slider("threshold-after", "fine-tuned model")
-    roc = FigureSlot("roc", height=440)
-    drawn = [*left.outputs, left_at, *right.outputs, right_at, *roc.outputs]
+            right_at = _slider("threshold-after", "Fine-tuned")
+    with gr.Row(equal_height=True):
+        with gr.Column(min_width=300):
+            roc = FigureSlot("roc", height=440, level=3)
+        with gr.Column(min_width=300):
+            rates = gr.HTML(elem_id="rates")
+    drawn = [*left.outputs, left_at, *right.outputs, right_at, *roc.outputs, rates]
 
     def draw(
         run_id: str | None, name: str | None, system: str | None, at_left: float, at_right: float
     ) -> list[object]:
         _, evals = context.evals(run_id, name)
-        before, after = evals.get(system or ""), evals.get("fine-tuned")
         if not evals:
             nothing = empty("No evaluation yet. This command scores the test reviews:", COMMAND)
             hidden = gr.Slider(visible=False)
-            return [*left.hide(nothing), hidden, *right.hide(""), hidden, *roc.hide("")]
+            return [*left.hide(nothing), hidden, *right.hide(""), hidden, *roc.hide(""), ""]
         values: list[object] = []
-        for slot, evaluation, at, actor in (
-            (left, before, at_left, "base"),
-            (right, after, at_right, "fine"),
-        ):
-            if evaluation is None:
-                values += [
-                    *slot.hide(empty("This system has not been evaluated on these reviews.", COMMAND)),
-                    gr.Slider(visible=False),
-                ]
-                continue
-            frame = context.store.predictions(evaluation)
-            values += [
-                *slot.show(matrix_panel(evaluation, frame, at, actor)),
-                gr.Slider(visible=views.is_scored(frame)),
-            ]
-        panel = roc_panel(context, {"base": (before, at_left), "fine": (after, at_right)})
-        return [
-            *values,
-            *(
-                roc.show(panel)
-                if panel
-                else roc.hide(empty("A ROC curve needs a system that states probabilities."))
-            ),
+        sides = [
+            Side.of(context, evals.get(system or ""), at_left),
+            Side.of(context, evals.get("fine-tuned"), at_right),
         ]
+        for slot, side in zip((left, right), sides, strict=True):
+            if side is None:
+                missing = empty("This system has not been evaluated on these reviews.", COMMAND)
+                values += [*slot.hide(missing), gr.Slider(visible=False)]
+            else:
+                values += [*slot.show(matrix_panel(side)), gr.Slider(visible=side.scored)]
+        present = [side for side in sides if side]
+        panel = roc_panel(context, present)
+        unscored = empty("A ROC curve needs a system that states probabilities.")
+        return [*values, *(roc.show(panel) if panel else roc.hide(unscored)), rates_html(present)]
 
     def render(
         run_id: str | None, name: str | None, system: str | None, at_left: float, at_right: float
@@ -92,103 +88,162 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
 
 def _slider(elem_id: str, whose: str) -> gr.Slider:
     return gr.Slider(
-        1, 99, 50, step=1, label=f"Threshold of the {whose}: positive from P(positive) = … %", elem_id=elem_id,
-        interactive=True, visible=False, buttons=["reset"],
-    )  # fmt: skip
+        1,
+        99,
+        50,
+        step=1,
+        label=f"{whose}: positive from this P(positive) on, in %",
+        elem_id=elem_id,
+        interactive=True,
+        visible=False,
+        buttons=["reset"],
+    )
 
 
-def counts_table(cells: dict[str, object]) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Side:
+    """One system at one threshold."""
+
+    evaluation: Evaluation
+    frame: pd.DataFrame
+    threshold: float
+    """In percent; without effect where the system states no probabilities."""
+    cells: dict[str, Any]
+    """As `metrics.at_threshold` gives them."""
+
+    @staticmethod
+    def of(context: Context, evaluation: Evaluation | None, threshold: float) -> Side | None:
+        if evaluation is None:
+            return None
+        frame = context.store.predictions(evaluation)
+        if views.is_scored(frame):
+            p, at = frame["p_positive"], threshold / 100
+        else:  # answers as given: 0 and 1 lie on both sides of one half, a gap stays a gap
+            p, at = frame["prediction"], 0.5
+        return Side(evaluation, frame, threshold, metrics.at_threshold(frame["label"], p, at))
+
+    @property
+    def scored(self) -> bool:
+        return views.is_scored(self.frame)
+
+    @property
+    def system(self) -> str:
+        return self.evaluation.record.system
+
+    @property
+    def title(self) -> str:
+        return SYSTEM_TITLES[self.system]
+
+    @property
+    def actor(self) -> str:
+        return charts.ACTORS[self.system][0]
+
+
+def counts_table(cells: dict[str, Any]) -> pd.DataFrame:
     """2 × 2 counts, or 2 × 3 where some answers are no label; rows are the truth."""
-    rows = [[int(cells[f"{truth}_{answer}"]) for answer in metrics.ANSWERS] for truth in metrics.CLASSES]  # type: ignore[call-overload]
+    rows = [[cells[f"{truth}_{answer}"] for answer in metrics.ANSWERS] for truth in metrics.CLASSES]
     table = pd.DataFrame(rows, index=list(LABEL_WORDS), columns=[*LABEL_WORDS, NO_ANSWER])
     return table if table[NO_ANSWER].any() else table.drop(columns=NO_ANSWER)
 
 
-def matrix_panel(evaluation: Evaluation, frame: pd.DataFrame, threshold: float, actor: str) -> Panel:
-    """One system's matrix; of a scored system at `threshold` (percent)."""
-    p = frame["p_positive"].to_numpy(float)
-    if views.is_scored(frame):
-        cells = metrics.at_threshold(frame["label"], p, threshold / 100)
-    else:  # answers as they were given: 0 and 1 lie on both sides of one half, a gap stays a gap
-        given = frame["prediction"].to_numpy(dtype=float, na_value=np.nan)
-        cells = metrics.at_threshold(frame["label"], given, 0.5)
-    table = counts_table(cells)
-    name = SYSTEM_TITLES[evaluation.record.system]
-    title = f"{name}: {_finding(cells)}"
-    rates = "; ".join(
-        f"{word} precision {_share(cells[f'precision_{word.lower()}'])}, recall {_share(cells[f'recall_{word.lower()}'])}"
-        for word in LABEL_WORDS
+def matrix_panel(side: Side) -> Panel:
+    table = counts_table(side.cells)
+    caption = (
+        f"{views.dataset_phrase(side.evaluation)}. The percentages are shares of each row; these are "
+        f"counts, so no "
+        "interval is drawn."
     )
-    caption = f"{rates}. {views.dataset_phrase(evaluation)}. Percentages are of each row; counts, so no interval is drawn."
-    if views.is_scored(frame) and threshold != 50:
-        caption = f"At a threshold of {threshold:.0f}\u202f%. {caption}"
-    data = table.rename_axis("label").reset_index()
-    return Panel(
-        title, charts.confusion_chart(table, actor), caption, data, f"confusion-{evaluation.record.system}"
-    )
+    if side.scored:
+        caption = f"Threshold {side.threshold:.0f}\u202f%. {caption}"
+    title = f"{side.title}: {finding(side.cells)}"
+    chart = charts.confusion_chart(table, side.actor)
+    return Panel(title, chart, caption, table.rename_axis("label").reset_index(), f"confusion-{side.system}")
 
 
-def _share(value: object) -> str:
-    return "undefined" if value is None else percent(float(value))  # type: ignore[arg-type]
+def _share(value: float | None) -> str:
+    return "–" if value is None else percent(value)
 
 
-def _finding(cells: dict[str, object]) -> str:
-    """What the matrix says: how often right, and which way it leans when wrong."""
+def finding(cells: dict[str, Any]) -> str:
+    """What a matrix says: how often right, and which way it leans."""
     accuracy = f"{_share(cells['accuracy'])} right"
-    unparsed = int(cells["negative_unparsed"]) + int(cells["positive_unparsed"])  # type: ignore[call-overload]
-    total = sum(int(cells[f"{t}_{a}"]) for t in metrics.CLASSES for a in metrics.ANSWERS)  # type: ignore[call-overload]
-    positive = int(cells["negative_positive"]) + int(cells["positive_positive"])  # type: ignore[call-overload]
-    answered = total - unparsed
-    if unparsed > 0.02 * total:
-        return f"{accuracy}, and no answer for {percent(unparsed / total)}"
-    if answered and positive / answered > 0.75:
+    unparsed = cells["negative_unparsed"] + cells["positive_unparsed"]
+    positive = cells["negative_positive"] + cells["positive_positive"]
+    answered = positive + cells["negative_negative"] + cells["positive_negative"]
+    if unparsed > 0.02 * (answered + unparsed):
+        return f"{accuracy}, and no answer to {percent(unparsed / (answered + unparsed))}"
+    if positive > 0.75 * answered:
         return f"{accuracy}; it calls {percent(positive / answered)} of all reviews positive"
-    if answered and positive / answered < 0.25:
+    if positive < 0.25 * answered:
         return f"{accuracy}; it calls {percent(1 - positive / answered)} of all reviews negative"
-    return f"{accuracy}, and errs both ways"
+    return f"{accuracy}, wrong in both directions"
 
 
-def roc_panel(context: Context, sides: dict[str, tuple[Evaluation | None, float]]) -> Panel | None:
-    curves, points, words, rows = {}, [], [], []
-    shown: Evaluation | None = None
-    for actor, (evaluation, at) in sides.items():
-        if evaluation is None or not views.is_scored(frame := context.store.predictions(evaluation)):
-            continue
-        shown = evaluation
-
-        def make(frame: pd.DataFrame = frame) -> tuple[pd.DataFrame, metrics.Estimate | None]:
-            curve = pd.DataFrame(metrics.roc_curve(frame["label"], frame["p_positive"]))
-            return curve, metrics.roc_auc(frame["label"], frame["p_positive"])
-
-        curve, auc = context.store.keep(("roc", evaluation.path), id(frame), make)
+def roc_panel(context: Context, sides: list[Side]) -> Panel | None:
+    """The curves of the scored systems, with the thresholds marked; None without any."""
+    curves, points, found, rows = {}, [], [], []
+    for side in (side for side in sides if side.scored):
+        frame = side.frame
+        curve, auc = context.store.keep(
+            ("roc", side.evaluation.path),
+            context.store.stamp(side.evaluation),
+            lambda frame=frame: (
+                pd.DataFrame(metrics.roc_curve(frame["label"], frame["p_positive"])),
+                metrics.roc_auc(frame["label"], frame["p_positive"]),
+            ),
+        )
         if auc is None:
             continue
-        cells = metrics.at_threshold(frame["label"], frame["p_positive"], at / 100)
-        curves[actor] = curve
-        name = (
-            "fine-tuned" if actor == "fine" else SYSTEM_TITLES[evaluation.record.system].split(",")[0].lower()
-        )
-        points.append(
-            (actor, cells["false_positive_rate"], cells["recall_positive"], f"{name} at {at:.0f}\u202f%")
-        )
-        interval = f" (95\u202f% interval {auc.low:.3f} to {auc.high:.3f})" if auc.low is not None else ""
-        words.append((name, auc.value, interval))
-        rows.append(curve.assign(system=evaluation.record.system))
-    if not curves or shown is None:
+        name = short_title(side.system)
+        curves[name] = (side.actor, curve)
+        label = f"{name} at {side.threshold:.0f}\u202f%"
+        points.append((side.actor, side.cells["false_positive_rate"], side.cells["recall_positive"], label))
+        found.append((name, auc))
+        rows.append(curve.assign(system=side.system))
+    if not curves:
         return None
-    title = "; ".join(
-        f"{name}: {100 * value:.1f} in 100 times a positive review scores above a negative one"
-        if i == 0
-        else f"{name}: {100 * value:.1f}"
-        for i, (name, value, _) in enumerate(reversed(words))
-    )
-    title = title[0].upper() + title[1:]
+    best = "; ".join(f"{name} {percent(auc.value)}" for name, auc in reversed(found))
+    title = f"How often a positive review outranks a negative one: {best}"
     areas = "; ".join(
-        f"area under the curve, {name}: {value:.3f}{interval}" for name, value, interval in words
+        f"{name} {auc.value:.3f}" + (f" ({auc.low:.3f} to {auc.high:.3f})" if auc.low is not None else "")
+        for name, auc in reversed(found)
     )
     caption = (
-        f"{views.dataset_phrase(shown)}. {areas[0].upper()}{areas[1:]}. Marks: the thresholds set above."
+        f"{views.dataset_phrase(sides[-1].evaluation)}. Area under the curve with 95\u202f% interval "
+        f"(DeLong): {areas}. "
+        "Marks: the thresholds set above."
     )
-    return Panel(
-        title, charts.roc_chart(curves, points), caption, pd.concat(rows, ignore_index=True).round(6), "roc"
+    data = pd.concat(rows, ignore_index=True).round(6)
+    return Panel(title, charts.roc_chart(curves, points), caption, data, "roc")
+
+
+def rates_html(sides: list[Side]) -> str:
+    """Precision and recall of both classes at the thresholds set."""
+    lines = [("right", "accuracy")]
+    for word in LABEL_WORDS:
+        lines.append((f"{word}, precision", f"precision_{word.lower()}"))
+        lines.append((f"{word}, recall", f"recall_{word.lower()}"))
+    heads = "".join(
+        f'<th scope="col" class="n">{escape(short_title(side.system))}'
+        + (f"<br>at {side.threshold:.0f}\u202f%" if side.scored else "")
+        + "</th>"
+        for side in sides
     )
+    body = "".join(
+        f'<tr><th scope="row">{name}</th>'
+        + "".join(f'<td class="n">{_share(side.cells[key])}</td>' for side in sides)
+        + "</tr>"
+        for name, key in lines
+    )
+    return q(
+        '<div class="panel"><h3>At these thresholds</h3>'
+        f'<table><thead><tr><th scope="col">share</th>{heads}</tr></thead><tbody>{body}</tbody></table>'
+        '<p class="small muted" style="margin:10px 0 0">Precision: of the reviews called so, how many are. '
+        "Recall: of "
+        "those that are, how many were called so. A higher threshold makes “positive” rarer and "
+        "surer.</p></div>"
+    )
+
+
+def short_title(system: str) -> str:
+    return SYSTEM_TITLES[system].split(",")[0].split(" (")[0]

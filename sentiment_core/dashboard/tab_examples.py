@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from html import escape
 
 import gradio as gr
 import pandas as pd
 
 from sentiment_core.artifacts import SYSTEM_TITLES
-from sentiment_core.charts import percent
 from sentiment_core.dashboard import answers, pairs
 from sentiment_core.dashboard.context import Context, TabPart, dataset_switch
 from sentiment_core.dashboard.host import ModelUnavailable
 from sentiment_core.dashboard.inputs import InputRefused, clean_text
 from sentiment_core.dashboard.parts import empty, notice, q
+from sentiment_core.dashboard.reader import answer_words, reader_hint, reader_html, sample_html
 from sentiment_core.dashboard.texts import HOW_TO
 from sentiment_core.labels import LABEL_WORDS
 
@@ -50,30 +49,45 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         with gr.Row(equal_height=False):
             with gr.Column(scale=6, min_width=320):
                 table = gr.DataFrame(
-                    pd.DataFrame(columns=COLUMNS), datatype="str", interactive=False, elem_id="examples-table", wrap=True,
-                    label="Reviews", show_label=False, max_height=620, column_widths=[80, 110, 110, 300], buttons=[],
-                )  # fmt: skip
+                    pd.DataFrame(columns=COLUMNS),
+                    datatype="str",
+                    interactive=False,
+                    elem_id="examples-table",
+                    wrap=True,
+                    label="Reviews",
+                    show_label=False,
+                    max_height=620,
+                    column_widths=[84, 124, 124, 300],
+                    buttons=[],
+                )
                 with gr.Row(elem_classes="chips"):
                     back = gr.Button("Previous", size="sm", scale=0, min_width=100, elem_id="page-back")
                     place = gr.HTML(elem_id="page-place")
                     forth = gr.Button("Next", size="sm", scale=0, min_width=100, elem_id="page-forth")
             with gr.Column(scale=5, min_width=300):
+                sample = gr.Dropdown(
+                    [
+                        (f"{s.kind}: {' '.join(s.text.split()[:8])}…", s.id)
+                        for s in context.store.samples_or_none()
+                    ],
+                    value=None,
+                    label="Or read one of our own sample reviews",
+                    elem_id="own-sample",
+                    interactive=True,
+                    visible=False,
+                )
                 reader = gr.HTML(reader_hint(PICK), elem_id="reader")
                 explain = gr.Button(
                     "Show the words that moved the answer", visible=False, elem_id="explain-review"
                 )
                 words = gr.HTML(elem_id="reader-words")
     page = gr.State(0)
-    opened = gr.State("")
-    """The review in the reader: its id, or "sample:<id>"."""
+    opened = gr.Textbox("", visible="hidden", elem_id="opened", label="Review in the reader")
     view = Examples(context)
     filters = [dataset, chosen, length, search]
     listed = [table, place, page]
     reading = [reader, explain, words, opened]
     quiet = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
-
-    def show(run_id: str, name: str, which: str, size: str, words: str, at: int) -> list[object]:
-        return view.rows(run_id, name, which, size, words, at)
 
     def first(run_id: str, name: str, which: str, size: str, words: str) -> list[object]:
         return view.rows(run_id, name, which, size, words, 0)
@@ -92,7 +106,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     def moved(run_id: str, review_id: str) -> str:
         return view.explained(run_id, review_id)
 
-    outputs = [message, body, chosen, length, *listed, *reading]
+    outputs = [message, body, chosen, length, sample, *listed, *reading]
     gr.on([chosen.input, length.input, search.input], first, [run, *filters], listed, **quiet)
     dataset.input(render, [run, *filters], outputs, **quiet)
     back.click(lambda *v: view.rows(*v[:-1], v[-1] - 1), [run, *filters, page], listed, **quiet)
@@ -104,15 +118,19 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         js="(id) => { window.qUrl({review: id, text: null}); return [] }",
         api_visibility="private",
     )
+    sample.input(
+        view.open_sample, [run, sample], reading, concurrency_id="model", concurrency_limit=1, **quiet
+    )
     explain.click(
-        moved, [run, opened], words, api_visibility="private", concurrency_id="model", concurrency_limit=1,
+        moved,
+        [run, opened],
+        words,
+        api_visibility="private",
+        concurrency_id="model",
+        concurrency_limit=1,
         show_progress="minimal",
-    )  # fmt: skip
-    return TabPart(render, filters, outputs, dataset, extra={"reading": reading, "open": view.open})
-
-
-def reader_hint(sentence: str) -> str:
-    return q(f'<div class="reader muted" style="min-height:200px">{escape(sentence)}</div>')
+    )
+    return TabPart(render, filters, outputs, dataset)
 
 
 class Examples:
@@ -134,7 +152,7 @@ class Examples:
         first = store.predictions(before) if before else None
         return store.keep(
             ("paired", after.path, before and before.path),
-            (id(first), id(second)),
+            store.stamp(after, before),
             lambda: pairs.paired(first, second),
         )
 
@@ -163,7 +181,7 @@ class Examples:
         frame = self.frame(run_id, dataset)
         if frame is None:
             nothing = empty("No predictions of the fine-tuned model yet. This command makes them:", COMMAND)
-            return [nothing, gr.Column(visible=False), *[gr.skip()] * 9]
+            return [nothing, gr.Column(visible=False), *[gr.skip()] * 10]
         texts = self.texts(frame, 20.0 if self.context.texts.loading else 0.0)
         counts = pairs.counts(frame)
         chips = [(f"{one.title} · {counts[name]:,}", name) for name, one in pairs.FILTERS.items()]
@@ -179,6 +197,7 @@ class Examples:
             gr.Column(visible=True),
             gr.Radio(choices=chips, value=which if which in pairs.FILTERS else "all"),
             gr.Dropdown(choices=sizes, value=size),
+            gr.Dropdown(visible=not texts and bool(self.context.store.samples_or_none())),
             *self.rows(run_id, dataset, which, size, words, 0),
             *(
                 self.open(run_id, review_id, dataset)
@@ -233,9 +252,36 @@ class Examples:
         base_name = SYSTEM_TITLES[before.record.system] if before else "Base model"
         return [reader_html(row, text, base_name), gr.Button(visible=text is not None), "", review_id]
 
+    def open_sample(self, run_id: str, sample_id: str) -> list[object]:
+        """One of our own reviews in the reader, with the live model's answers."""
+        sample = next((s for s in self.context.store.samples_or_none() if s.id == sample_id), None)
+        if sample is None:
+            return [reader_hint(PICK), gr.Button(visible=False), "", ""]
+        run = self.context.store.run(run_id)
+        try:
+            model = self.context.host.get(run)
+            base = model.classify(sample.text, "base").p_positive
+            tuned = run is not None and run.adapter_path.is_dir()
+            fine = model.classify(sample.text, "fine-tuned").p_positive if tuned else None
+        except ModelUnavailable as error:
+            return [
+                sample_html(sample, None, None) + notice(str(error)),
+                gr.Button(visible=False),
+                "",
+                sample.id,
+            ]
+        except Exception:
+            log.exception("classifying a sample failed")
+            return [sample_html(sample, None, None), gr.Button(visible=False), "", sample.id]
+        return [sample_html(sample, base, fine), gr.Button(visible=fine is not None), "", sample.id]
+
+    def text_of(self, review_id: str) -> str | None:
+        own = {s.id: s.text for s in self.context.store.samples_or_none()}
+        return own.get(review_id) or self.context.texts.wait(0).get(review_id)
+
     def explained(self, run_id: str, review_id: str) -> str:
         """The tinted review, by the live model."""
-        text = self.context.texts.wait(0).get(review_id)
+        text = self.text_of(review_id)
         if text is None:
             return ""
         try:
@@ -249,48 +295,8 @@ class Examples:
             return notice("The words could not be found; the server's log has the details.", warn=True)
 
 
-def answer_words(prediction: object, p_positive: float) -> str:
-    """An answer and its stated probability, short enough for a cell."""
-    if pd.isna(prediction):
-        return "no answer"
-    word = LABEL_WORDS[int(prediction)]  # type: ignore[call-overload]
-    return (
-        word if pd.isna(p_positive) else f"{word} {percent(p_positive if prediction else 1 - p_positive, 0)}"
-    )
-
-
 def _excerpt(text: str | None) -> str:
     if not text:
         return ""
     flat = " ".join(text.split())
     return flat if len(flat) <= EXCERPT else flat[:EXCERPT].rsplit(" ", 1)[0] + "…"
-
-
-def reader_html(row: object, text: str | None, base_name: str) -> str:
-    """A review's text with its label and both answers."""
-    label = LABEL_WORDS[row.label]  # type: ignore[attr-defined]
-    fate = {"fixed": "Fixed by fine-tuning", "broken": "Broken by fine-tuning"}.get(row.outcome)  # type: ignore[attr-defined]
-    fate = fate or row.outcome.capitalize()  # type: ignore[attr-defined]
-    lines = []
-    for actor, name, answer, p, right in (
-        ("base", base_name, row.prediction_base, row.p_positive_base, row.right_base),  # type: ignore[attr-defined]
-        ("fine", "Fine-tuned", row.prediction_fine_tuned, row.p_positive_fine_tuned, row.right_fine_tuned),  # type: ignore[attr-defined]
-    ):
-        said = "–" if pd.isna(p) else percent(float(p))
-        lines.append(
-            f'<tr><th scope="row" class="{actor}">{escape(name)}</th><td>{answer_words(answer, float("nan"))}</td>'
-            f'<td class="n">{said}</td><td>{"right" if right else "wrong"}</td></tr>'
-        )
-    cut = " Its middle was left out for the model." if row.truncated else ""  # type: ignore[attr-defined]
-    body = (
-        f'<div class="text" dir="auto" tabindex="0" role="region" aria-label="The review">{escape(text)}</div>'
-        if text
-        else '<p class="muted" style="margin-top:12px">Its text is not at hand.</p>'
-    )
-    return q(
-        f'<div class="reader"><h3>{fate}: the label is {label}</h3>'
-        f'<p class="small muted" style="margin:4px 0 10px">review {escape(row.review_id)}, '  # type: ignore[attr-defined]
-        f"{row.tokens:,} tokens.{cut}</p>"  # type: ignore[attr-defined]
-        "<table><thead><tr><th scope='col'>system</th><th scope='col'>answer</th><th scope='col' class='n'>P(positive)</th>"
-        f"<th scope='col'></th></tr></thead><tbody>{''.join(lines)}</tbody></table>{body}</div>"
-    )

@@ -33,13 +33,29 @@ Shown = tuple[str, str, str]
 def build(context: Context, run: gr.Dropdown) -> TabPart:
     state = gr.HTML(answers.state_line("loading", "Loading the live model…"), elem_id="model-state")
     text = gr.Textbox(
-        label="A movie review, in English", lines=4, max_lines=12, elem_id="review", max_length=MAX_CHARACTERS,
+        label="A movie review, in English",
+        lines=4,
+        max_lines=12,
+        elem_id="review",
+        max_length=MAX_CHARACTERS,
         placeholder="Type or paste a review, or pick one of ours below.",
-    )  # fmt: skip
+    )
     samples = context.store.samples_or_none()
-    with gr.Row(elem_classes="chips", equal_height=True):
-        ask = gr.Button("Ask both models", variant="primary", elem_id="ask", scale=0, min_width=170)
+    with gr.Row(elem_classes="chips"):
         chips = _chips(samples)
+    with gr.Row(elem_classes="chips"):
+        ask = gr.Button("Ask both models", variant="primary", elem_id="ask", scale=0, min_width=170)
+        more = gr.Dropdown(
+            [(f"All {len(samples)} sample reviews, in our own words…", "")]
+            + [(f"{s.kind}: {_beginning(s.text, 9)}", s.id) for s in samples],
+            value="",
+            elem_id="more-samples",
+            label="All sample reviews",
+            container=False,
+            interactive=True,
+            visible=bool(samples),
+            min_width=260,
+        )
     cards = gr.HTML(answers.idle_cards(), elem_id="answers")
     verdict = gr.HTML("", elem_id="verdict")
     words = gr.HTML("", elem_id="words")
@@ -52,19 +68,22 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     gr.on([ask.click], read, [run, text], outputs, js=_ADDRESS_OF_TEXT, **busy)
     for sample, button in chips:
         button.click(
-            partial(_take, sample), None, text, js=f"() => {{ window.qUrl({{review: {sample.id!r}, text: null}}); return [] }}",
-            api_visibility="private", show_progress="hidden",
-        ).then(read, [run, text], outputs, **busy)  # fmt: skip
-    if samples:
-        more = gr.Dropdown(
-            [(f"{s.kind}: {' '.join(s.text.split()[:9])}…", s.id) for s in samples], value=None, elem_id="more-samples",
-            label=f"All {len(samples)} sample reviews (our own words)", interactive=True,
-        )  # fmt: skip
-        by_id = {sample.id: sample for sample in samples}
-        more.input(
-            lambda name: _take(by_id[name]) if name in by_id else gr.skip(), more, text, api_visibility="private",
-            js="(v) => { window.qUrl({review: v, text: null}); return v }", show_progress="hidden",
-        ).then(read, [run, text], outputs, **busy)  # fmt: skip
+            partial(_take, sample),
+            None,
+            text,
+            js=f"() => {{ window.qUrl({{review: {sample.id!r}, text: null}}); return [] }}",
+            api_visibility="private",
+            show_progress="hidden",
+        ).then(read, [run, text], outputs, **busy)
+    by_id = {sample.id: sample for sample in samples}
+    more.input(
+        lambda name: _take(by_id[name]) if name in by_id else gr.skip(),
+        more,
+        text,
+        api_visibility="private",
+        js="(v) => { window.qUrl({review: v, text: null}); return v }",
+        show_progress="hidden",
+    ).then(read, [run, text], outputs, **busy)
 
     timer = gr.Timer(1.0, active=True)
 
@@ -108,21 +127,25 @@ def _chips(samples: tuple[SampleReview, ...]) -> list[tuple[SampleReview, gr.But
     ]
     if not picked:
         return []
-    gr.HTML('<div class="q try">Try one:</div>', min_width=0, scale=0)
+    gr.HTML('<div class="q"><span class="small muted">Try one:</span></div>', elem_id="try")
     return [
         (
             s,
             gr.Button(
-                _chip_title(s), size="sm", elem_classes="chip", elem_id=f"sample-{s.id}", scale=0, min_width=0
+                f"{s.kind.capitalize()}: {_beginning(s.text, 4)}",
+                size="sm",
+                elem_classes="chip",
+                elem_id=f"sample-{s.id}",
+                scale=0,
+                min_width=0,
             ),
         )
         for s in picked
     ]
 
 
-def _chip_title(sample: SampleReview) -> str:
-    words = sample.text.split()
-    return f"{sample.kind.capitalize()}: “{' '.join(words[:4])}…”"
+def _beginning(text: str, words: int) -> str:
+    return f"“{' '.join(text.split()[:words]).rstrip('.,;:!?')}…”"
 
 
 def stream_answers(context: Context, run: Run | None, review: str) -> Iterator[Shown]:

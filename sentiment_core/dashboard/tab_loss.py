@@ -152,7 +152,8 @@ def loss_panel(histories: Mapping[str, pd.DataFrame], x: str) -> Panel:
     if len(checks):
         title += f"; validation accuracy reaches {percent(checks['eval_accuracy'].max())}"
     caption = (
-        "Thin: the loss of each logged step; thick: its exponential mean (half-life a fiftieth of the run); diamonds: "
+        "Thin: the loss of each logged step; thick: its exponential mean (half-life a fiftieth of the "
+        "run); diamonds: "
         f"validation. n = {len(train):,} logged steps, {len(checks):,} validations; no interval is drawn. "
         "The loss is that of the answer's one word: 0.69 is a coin toss between the two."
     )

@@ -32,17 +32,22 @@ def method_html(context: Context, run: Run | None) -> str:
         f"<h2>{escape(_title(record))}</h2>"
         f'<div class="columns" style="margin-top:14px"><div class="panel">{layer_picture(record)}</div>'
         f'<div class="panel">{_words(record)}</div></div>'
-        f'<div class="columns" style="margin-top:12px"><div class="panel"><h3>Settings{" beside the study’s" if study else ""}</h3>'
+        f'<div class="columns" style="margin-top:12px"><div '
+        f'class="panel"><h3>Settings{" beside the study’s" if study else ""}</h3>'
         f"{_settings(record, study)}</div>"
         f'<div class="panel"><h3>Cost and surroundings</h3>{_cost(record)}{_live(context)}</div></div>'
-        f'<div class="columns" style="margin-top:12px"><div class="panel"><h3>Limits and known biases</h3>{_limits(context, run)}</div>'
+        f'<div class="columns" style="margin-top:12px"><div class="panel"><h3>Limits and known '
+        f"biases</h3>{_limits(context, run)}</div>"
         f'<div class="panel"><h3>The commands</h3>{_commands(context, run)}</div></div>'
     )
 
 
 def _title(record: RunRecord) -> str:
     share = percent(record.trainable_parameters / record.base_model.parameters)
-    return f"{record.trainable_parameters:,} new weights, {share} of the model, were trained in {seconds(record.wall_seconds)}"
+    return (
+        f"{record.trainable_parameters:,} new weights, {share} of the model, were trained "
+        f"in {seconds(record.wall_seconds)}"
+    )
 
 
 def _words(record: RunRecord) -> str:
@@ -55,23 +60,29 @@ def _words(record: RunRecord) -> str:
         ),
         (
             "NF4 makes it small.",
-            f"The matrices of its layers are stored as {base.quantization}: each weight becomes one of 16 values, "
-            "placed where normally distributed weights are dense; every 64 weights share one scale. A matrix then takes "
+            f"The matrices of its layers are stored as {base.quantization}: each weight becomes one of 16 "
+            f"values, "
+            "placed where normally distributed weights are dense; every 64 weights share one scale. A "
+            "matrix then takes "
             "about a quarter of its 16-bit size. For the arithmetic the values are unpacked again.",
         ),
         (
             "LoRA adds two thin matrices.",
-            f"Beside a frozen matrix W stand A and B of rank {lora.rank}; the layer computes W·x + {scale:g}·B·A·x. "
-            f"Only A and B are trained: {record.trainable_parameters:,} weights in {', '.join(lora.targets)}.",
+            f"Beside a frozen matrix W stand A and B of rank {lora.rank}; the layer computes W·x "
+            f"+ {scale:g}·B·A·x. "
+            f"Only A and B are trained: {record.trainable_parameters:,} weights "
+            f"in {', '.join(lora.targets)}.",
         ),
         (
             "One word is learned.",
-            f"The model reads “{record.prompt.name}” with the review inside and is asked for one word. The loss, and "
+            f"The model reads “{record.prompt.name}” with the review inside and is asked for one word. The "
+            f"loss, and "
             "later the probability, look at that word’s place alone: Positive against Negative.",
         ),
         (
             "The data.",
-            f"{record.data.train:,} training reviews from {record.data.source}, {record.data.validation:,} more held back "
+            f"{record.data.train:,} training reviews from {record.data.source}, {record.data.validation:,} "
+            f"more held back "
             f"for validation{_excluded(record)}. The test reviews were not looked at in training.",
         ),
     )
@@ -176,16 +187,19 @@ def _live(context: Context) -> str:
         table = pd.DataFrame(rows, columns=["system", "median", "note"])
         parts.append(
             f"<details><summary>{title} on {escape(benchmark.hardware.device)}</summary>"
-            f'<div class="scroll" tabindex="0" role="region" aria-label="{title}">{html_table(table)}</div></details>'
+            f'<div class="scroll" tabindex="0" role="region" '
+            f'aria-label="{title}">{html_table(table)}</div></details>'
         )
     return "".join(parts)
 
 
 def _limits(context: Context, run: Run) -> str:
     items = [
-        "It learned from English film reviews of one website, most of them before 2011, rated clearly good or clearly "
+        "It learned from English film reviews of one website, most of them before 2011, rated clearly good "
+        "or clearly "
         "bad. Mixed reviews, other topics and other languages are outside of what it was measured on.",
-        "A probability near 0 or 100 is no proof: see the reliability diagram, and the most confident mistakes.",
+        "A probability near 0 or 100 is no proof: see the reliability diagram, and the most confident "
+        "mistakes.",
         "The reviews’ own labels are not perfect: a part of them is disputed among human readers.",
         "What the base model took from its web text, stereotypes included, is still inside it.",
     ]
@@ -194,11 +208,15 @@ def _limits(context: Context, run: Run) -> str:
     known = {name: e.record.metrics["accuracy"].value for name, e in tuned.items() if e}
     if "imdb" in known and "counterfactual_imdb_test" in known:
         gap = known["imdb"] - known["counterfactual_imdb_test"]
-        items.insert(1, (
-            f"On reviews that people rewrote to say the opposite it is right on {percent(known['counterfactual_imdb_test'])}, "
-            f"against {percent(known['imdb'])} on the ordinary ones"
-            + (": part of what it learned is style, and not judgement." if gap > 0.005 else ".")
-        ))  # fmt: skip
+        items.insert(
+            1,
+            (
+                f"On reviews that people rewrote to say the opposite it is right "
+                f"on {percent(known['counterfactual_imdb_test'])}, "
+                f"against {percent(known['imdb'])} on the ordinary ones"
+                + (": part of what it learned is style, and not judgement." if gap > 0.005 else ".")
+            ),
+        )
     return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"
 
 

@@ -12,7 +12,8 @@ log = logging.getLogger(__name__)
 VARIABLE = "SENTIMENT_DATASET"
 DEFAULT_SOURCE = "stanfordnlp/imdb"
 HOW_TO = (
-    f"Set the environment variable {VARIABLE} to a copy of the dataset (a parquet or CSV file, a folder, or the "
+    f"Set the environment variable {VARIABLE} to a copy of the dataset (a parquet or CSV file, a folder, "
+    f"or the "
     "raw aclImdb folder; several are separated by your system's path separator) and start the page again. "
     "With the Hugging Face copy in the local cache nothing needs to be set."
 )

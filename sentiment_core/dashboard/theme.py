@@ -90,7 +90,7 @@ def theme() -> gr.themes.Base:
             button_secondary_border_color=line,
             button_secondary_text_color=ink,
             checkbox_background_color=raised,
-            checkbox_background_color_selected=strong,
+            checkbox_background_color_selected=(strong[0], PALETTE["base"].light),
             checkbox_border_color=field,
             checkbox_border_color_selected=strong,
             checkbox_label_background_fill=raised,

@@ -56,7 +56,8 @@ def accuracy_panel(
         best = table[table["system"] != ""].iloc[0]
         title = f"{best['title']} answers {percent(best['accuracy'])} right"
     caption = (
-        f"{dataset_phrase(first)}. {INTERVAL} (Wilson): on new reviews of the same kind, the accuracy would lie "
+        f"{dataset_phrase(first)}. {INTERVAL} (Wilson): on new reviews of the same kind, the accuracy "
+        f"would lie "
         "inside in about 95 of 100 repetitions. An answer that is no label counts as wrong."
     )
     if references:
@@ -125,7 +126,8 @@ def reliability_panel(
         else "What the models state, and what is so"
     )
     caption = (
-        f"{where}, {metrics.CALIBRATION_BINS} equal bins of stated P(positive), empty ones left out. {INTERVAL} "
+        f"{where}, {metrics.CALIBRATION_BINS} equal bins of stated P(positive), empty ones left "
+        f"out. {INTERVAL} "
         "(Wilson) of the share that was positive; on the dashed line a probability means what it says. "
         "The title's figure is the expected calibration error."
     )
@@ -140,7 +142,7 @@ def comparison(store: Store, before: Evaluation, after: Evaluation) -> metrics.C
     first, second = store.predictions(before), store.predictions(after)
     return store.keep(
         ("comparison", before.path, after.path),
-        (id(first), id(second)),
+        store.stamp(before, after),
         lambda: metrics.compare(first["label"], first["prediction"], second["prediction"]),
     )
 
