@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 from sentiment_core import artifacts, tables
-from sentiment_core.artifacts import ArtifactError, EvalRecord, Evaluation, Metric
+from sentiment_core.artifacts import ArtifactError, BenchmarkRecord, EvalRecord, Evaluation, Metric
+from sentiment_core.base_models import suggestions_table
 
 HEADER = (
     "System", "Dataset", "n", "Accuracy, % (95 % interval)", "Of parsed answers, %", "ROC AUC", "ECE",
@@ -65,7 +66,53 @@ def report_text(root: Path = artifacts.ASSETS) -> str:
     return f"{results_table(root)}\n\n{below_chance(root)}"
 
 
-SECTIONS = {"results": results_table, "below-chance": below_chance}
+def models_table(root: Path = artifacts.ASSETS) -> str:
+    """Base models known to work."""
+    return suggestions_table()
+
+
+def speed_table(root: Path = artifacts.ASSETS) -> str:
+    """What was taken against what, per benchmark; a sentence for each that is not there."""
+    parts = []
+    for kind, title in BENCHMARKS.items():
+        if not (root / "benchmarks" / f"{kind}.json").exists():
+            parts.append(f"{title}: not measured yet; `python -m sentiment_core.benchmark {kind}` does.")
+            continue
+        parts.append(_benchmark_table(artifacts.read_benchmark(kind, root), title))
+    return "\n\n".join(parts)
+
+
+def _benchmark_table(record: BenchmarkRecord, title: str) -> str:
+    unit = "ms a review" if record.kind == "live" else "reviews/s"
+    lines = [
+        f"{title}, {tables.hardware_name(record.hardware)} (median, slowest and fastest repeat):",
+        "",
+        _row(("System", unit, "First answer or step, s", "Note")),
+        _row(("---", "---:", "---:", "---")),
+    ]
+    for row in record.rows:
+        metric, scale, digits = row.reviews_per_second, 1.0, 1
+        if metric is None:
+            metric, scale, digits = row.seconds_per_review, 1000.0, 0
+        if metric is None:
+            continue
+        spread = ""
+        if metric.low is not None and metric.high is not None:
+            ends = sorted((metric.low * scale, metric.high * scale))
+            spread = f" ({ends[0]:,.{digits}f}–{ends[1]:,.{digits}f})"
+        first = "" if row.first_step_seconds is None else f"{row.first_step_seconds:.1f}"
+        lines.append(_row((row.system, f"{metric.value * scale:,.{digits}f}{spread}", first, row.note)))
+    return "\n".join(lines)
+
+
+BENCHMARKS = {"train": "Training", "score": "Scoring", "live": "Live answers"}
+
+SECTIONS = {
+    "results": results_table,
+    "below-chance": below_chance,
+    "models": models_table,
+    "speed": speed_table,
+}
 """Marker name -> what stands between `<!-- name:begin -->` and `<!-- name:end -->`."""
 
 

@@ -1,0 +1,41 @@
+# make app    opens the dashboard on the committed artifacts
+# make test   lint and all tests
+# make artifacts DATASET=… COUNTERFACTUAL=…   trains and evaluates everything under assets/ (needs a GPU)
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+DATASET ?= stanfordnlp/imdb
+COUNTERFACTUAL ?= counterfactual_imdb_test.parquet
+
+.PHONY: app test lint artifacts benchmarks screenshots
+
+$(VENV)/.app: requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/.test: $(VENV)/.app pyproject.toml
+	$(BIN)/pip install --disable-pip-version-check -e '.[test]'
+	command -v chromium >/dev/null || command -v google-chrome >/dev/null || $(BIN)/playwright install chromium
+	touch $@
+
+app: $(VENV)/.app
+	$(BIN)/python app.py
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+test: lint
+	$(BIN)/python -m pytest
+
+# Everything that assets/ holds of runs and evaluations, in order. An interrupted call goes on where it stopped.
+artifacts: $(VENV)/.app
+	BIN=$(BIN) DATASET=$(DATASET) COUNTERFACTUAL=$(COUNTERFACTUAL) sh assets/make_artifacts.sh
+
+benchmarks: $(VENV)/.app
+	$(BIN)/python -m sentiment_core.benchmark train
+	$(BIN)/python -m sentiment_core.benchmark score
+	$(BIN)/python -m sentiment_core.benchmark live

@@ -1,0 +1,31 @@
+#!/bin/sh
+# Makes every run and evaluation under assets/ on one GPU. Called by `make artifacts`; a call that was stopped
+# goes on where it was.
+#   DATASET         IMDB: a Hub id or a folder with train and test
+#   COUNTERFACTUAL  the 488 reviews with their minimal edits, one parquet file
+set -eu
+python=${BIN:+$BIN/}${PYTHON:-python}
+assets=${SENTIMENT_ASSETS:-assets}
+
+train() {
+    name=$1
+    shift
+    if [ -f "$assets/runs/$name/run.json" ]; then
+        echo "run $name is finished"
+        return
+    fi
+    resume=
+    if ls outputs/"$name"/checkpoints/checkpoint-* >/dev/null 2>&1; then resume=--resume; fi
+    "$python" train.py --run-id "$name" --dataset "$DATASET" --exclude "$COUNTERFACTUAL" $resume "$@"
+}
+
+train smollm2-135m
+train smollm2-135m-study --preset study
+for dataset in "$DATASET" "$COUNTERFACTUAL"; do
+    "$python" eval.py --run smollm2-135m --system all --dataset "$dataset" \
+        --train-dataset "$DATASET" --exclude "$COUNTERFACTUAL"
+    "$python" eval.py --run smollm2-135m-study --system fine-tuned --dataset "$dataset" ||
+        ls "$assets"/evals/*--fine-tuned--smollm2-135m-study/eval.json
+done
+"$python" -m sentiment_core.report --write README.md
+"$python" eval.py --report
