@@ -12,6 +12,7 @@ README = Path(__file__).parent.parent / "README.md"
 MARKED = (
     "a\n<!-- results:begin -->\nold\n<!-- results:end -->\nb\n"
     "<!-- below-chance:begin --><!-- below-chance:end -->\nc\n"
+    "<!-- models:begin --><!-- models:end --><!-- speed:begin --><!-- speed:end -->\nd\n"
 )
 
 
@@ -92,7 +93,9 @@ def test_sections_are_replaced_and_the_rest_is_kept(root: Path) -> None:
     text = report.refreshed(MARKED, root)
     assert text.startswith("a\n<!-- results:begin -->\n| System")
     assert "old" not in text
-    assert text.endswith("<!-- below-chance:end -->\nc\n")
+    assert "<!-- below-chance:end -->\nc\n" in text
+    assert text.endswith("<!-- speed:end -->\nd\n")
+    assert "smollm2-135m" in text.split("<!-- models:begin -->")[1]
     assert report.refreshed(text, root) == text
 
 
@@ -154,3 +157,23 @@ def test_references_are_weakest_first_with_a_source_each() -> None:
         assert reference.source
         assert reference.checked
         assert reference.url.startswith("https://") or reference.kind.startswith("study-")
+
+
+def test_speed_table_shows_each_benchmark_or_how_to_make_it(tmp_path: Path) -> None:
+    from sentiment_core.artifacts import (
+        BenchmarkRecord, BenchmarkRow, Hardware, utc_now, write_record,
+    )  # fmt: skip
+
+    row = BenchmarkRow(
+        system="ours", first_step_seconds=2.25,
+        seconds_per_review=Metric(value=0.2, low=0.19, high=0.3, n=5, higher_is_better=False),
+    )  # fmt: skip
+    record = BenchmarkRecord(
+        kind="live", created_at=utc_now(), command="python -m x", base_model="tiny",
+        hardware=Hardware(device="Slow CPU"), versions={}, rows=(row,),
+    )  # fmt: skip
+    write_record(tmp_path / "benchmarks" / "live.json", record)
+    text = report.speed_table(tmp_path)
+    assert "| ours | 200 (190–300) | 2.2 |" in text
+    assert "Slow CPU" in text
+    assert "python -m sentiment_core.benchmark train" in text
