@@ -13,9 +13,9 @@ import os
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-from sentiment_core.dashboard.page import build, launch_options  # after the settings that Gradio reads
+from sentiment_core.dashboard.page import build, launch  # after the settings that Gradio reads
 
 demo = build()
 
 if __name__ == "__main__":
-    demo.launch(**launch_options())
+    launch(demo)

@@ -166,14 +166,15 @@ def systems_chart(table: pd.DataFrame) -> go.Figure:
         font = {"color": _color(color), "size": size, "weight": weight}
         notes.append(_note(0, place, row.title, xanchor="left", yanchor="bottom", yshift=6) | {"font": font})
         value = percent(row.accuracy, 2 if own else 1)
-        notes.append(_note(100, place, value, xanchor="right", yanchor="bottom", yshift=6) | {"font": font})
+        notes.append(_note(1, place, value, xref="paper", xanchor="left", xshift=8) | {"font": font})
     figure.update_xaxes(
         range=[-1, 101], tickvals=[0, 25, 50, 75, 100], title_text="reviews answered right, %"
     )
     figure.update_yaxes(
         range=[-0.6, len(table) + 0.15], tickvals=list(range(len(table))), showticklabels=False, title_text=""
     )
-    return _layout(figure, 78 + 44 * len(table), annotations=notes)
+    _layout(figure, 78 + 44 * len(table), annotations=notes)
+    return figure.update_layout(margin_r=70)
 
 
 def slices_chart(table: pd.DataFrame, *, x_title: str) -> go.Figure:

@@ -10,7 +10,6 @@ from sentiment_core.dashboard.answers import word_of
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.host import ModelUnavailable
 from sentiment_core.dashboard.inputs import MAX_ROWS, InputRefused, clean_text
-from sentiment_core.dashboard.tab_batch import probabilities
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +23,7 @@ def register(context: Context) -> None:
             names = ", ".join(r.run_id for r in context.store.finished_runs()) or "none"
             raise gr.Error(f"No such run. Finished runs: {names}.", print_exception=False)
         try:
-            found = probabilities(context, chosen, [clean_text(text) for text in texts])
+            found = context.calls.probabilities(chosen, [clean_text(text) for text in texts])
         except (InputRefused, ModelUnavailable) as error:
             raise gr.Error(str(error), print_exception=False) from None
         except Exception:

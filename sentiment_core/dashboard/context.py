@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from sentiment_core.artifacts import Evaluation, Run
+from sentiment_core.dashboard.calls import LiveCalls
 from sentiment_core.dashboard.host import ModelHost
 from sentiment_core.dashboard.store import Store, dataset_title
 from sentiment_core.dashboard.texts import ReviewTexts
@@ -27,6 +28,7 @@ TAB_IDS = {
 class Context:
     store: Store
     host: ModelHost
+    calls: LiveCalls
     texts: ReviewTexts
 
     def evals(self, run_id: str | None, dataset: str | None) -> tuple[Run | None, dict[str, Evaluation]]:

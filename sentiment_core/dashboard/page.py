@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -22,12 +23,12 @@ from sentiment_core.dashboard import (
     tab_method,
     theme,
 )
+from sentiment_core.dashboard.calls import LiveCalls
 from sentiment_core.dashboard.context import TAB_IDS, Context, TabPart
 from sentiment_core.dashboard.host import Classifier, ModelHost, load_live
 from sentiment_core.dashboard.inputs import MAX_UPLOAD_BYTES
 from sentiment_core.dashboard.store import Store
 from sentiment_core.dashboard.texts import ReviewTexts
-from sentiment_core.dashboard.zerogpu import declared  # noqa: F401  (ZeroGPU looks for it at start)
 
 BUILDERS = {
     "live": tab_live.build,
@@ -79,7 +80,8 @@ def build(
         texts: review id -> text; by default looked up in the dataset at hand.
     """
     store = Store(Path(assets or artifacts.ASSETS))
-    context = Context(store, ModelHost(load_classifier), ReviewTexts(texts))
+    host = ModelHost(load_classifier)
+    context = Context(store, host, LiveCalls(store, host), ReviewTexts(texts))
     with gr.Blocks(title=header.TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
         with gr.Row(elem_id="head"):
             title = gr.HTML(header.title_html(context, store.run(None)), elem_id="title")
@@ -113,10 +115,21 @@ def build(
         _wire(demo, context, parts, run, tabs, [title, stats, problems])
         api.register(context)
     demo.queue(api_open=False, max_size=MAX_WAITING, default_concurrency_limit=4)
-    threading.Thread(target=_warm, args=(context,), name="warm", daemon=True).start()
-    context.host.start(store.run(None))
-    context.texts.start()
+    demo.warm_up = lambda: _start(context)
     return demo
+
+
+def launch(demo: gr.Blocks, **more: Any) -> tuple[Any, str, str]:
+    """Serve the page; the model and the texts load meanwhile. `more` goes to `Blocks.launch`."""
+    demo.warm_up()
+    return demo.launch(**(launch_options() | more))
+
+
+def _start(context: Context) -> None:
+    """Begin, in threads, what the first visitor should not wait for."""
+    threading.Thread(target=_warm, args=(context,), name="warm", daemon=True).start()
+    context.host.start(context.store.run(None))
+    context.texts.start()
 
 
 def _id(run: Run | None) -> str | None:

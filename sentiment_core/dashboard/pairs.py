@@ -84,13 +84,13 @@ def select(
         search: words looked for in the text where there are texts, or a review id's beginning.
     """
     one = FILTERS.get(name, FILTERS["all"])
-    keep = np.asarray(one.keep(frame), dtype=bool)
+    keep = np.array(one.keep(frame), dtype=bool)
     for title, low, high in length_edges(frame):
         if title == length:
             keep &= frame[tables.TOKENS].between(low, high).to_numpy()
     if search := (search or "").strip().lower()[:200]:
         ids = frame[tables.REVIEW_ID]
-        found = ids.str.startswith(search).to_numpy(dtype=bool)
+        found = ids.str.startswith(search).to_numpy(dtype=bool, copy=True)
         if texts:
             found |= np.fromiter((search in texts.get(i, "").lower() for i in ids), bool, len(ids))
         keep &= found

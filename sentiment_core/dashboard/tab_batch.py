@@ -14,7 +14,7 @@ from sentiment_core.artifacts import Run
 from sentiment_core.charts import percent
 from sentiment_core.dashboard.answers import word_of
 from sentiment_core.dashboard.context import Context
-from sentiment_core.dashboard.host import ModelUnavailable, Which
+from sentiment_core.dashboard.host import ModelUnavailable
 from sentiment_core.dashboard.inputs import MAX_ROWS, Batch, InputRefused, read_batch, safe_cell
 from sentiment_core.dashboard.parts import notice
 from sentiment_core.labels import LABEL_WORDS
@@ -101,29 +101,9 @@ def build(context: Context, run: gr.Dropdown) -> None:
     )
 
 
-def probabilities(
-    context: Context, run: Run | None, texts: list[str], progress: gr.Progress | None = None
-) -> dict[Which, list[float]]:
-    """P(positive) by both models (the base model alone where nothing is fine-tuned)."""
-    model = context.host.get(run)
-    systems: list[Which] = (
-        ["fine-tuned", "base"] if run is not None and run.adapter_path.is_dir() else ["base"]
-    )
-    found: dict[Which, list[float]] = {}
-    for place, system in enumerate(systems):
-
-        def on_progress(done: int, of: int, place: int = place, system: str = system) -> None:
-            if progress is not None:
-                progress((place + done / max(of, 1)) / len(systems), desc=f"{system}: {done:,} of {of:,}")
-
-        on_progress(0, len(texts))
-        found[system] = [float(p) for p in model.classify_many(texts, system, on_progress)]
-    return found
-
-
 def classify_rows(context: Context, run: Run | None, batch: Batch, progress: gr.Progress) -> pd.DataFrame:
     """One row per review, columns COLUMNS (without those of a model that is not there)."""
-    found = probabilities(context, run, batch.texts, progress)
+    found = context.calls.probabilities(run, batch.texts, lambda done, words: progress(done, desc=words))
     frame = pd.DataFrame({"row": range(1, len(batch.texts) + 1), "text": batch.texts})
     if batch.labels is not None:
         frame["label"] = [LABEL_WORDS[label] for label in batch.labels]

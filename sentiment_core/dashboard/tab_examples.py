@@ -57,7 +57,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
                     label="Reviews",
                     show_label=False,
                     max_height=620,
-                    column_widths=[84, 124, 124, 300],
+                    column_widths=[84, 128, 128, 230],
                     buttons=[],
                 )
                 with gr.Row(elem_classes="chips"):
@@ -259,10 +259,7 @@ class Examples:
             return [reader_hint(PICK), gr.Button(visible=False), "", ""]
         run = self.context.store.run(run_id)
         try:
-            model = self.context.host.get(run)
-            base = model.classify(sample.text, "base").p_positive
-            tuned = run is not None and run.adapter_path.is_dir()
-            fine = model.classify(sample.text, "fine-tuned").p_positive if tuned else None
+            found = self.context.calls.probabilities(run, [sample.text])
         except ModelUnavailable as error:
             return [
                 sample_html(sample, None, None) + notice(str(error)),
@@ -273,6 +270,7 @@ class Examples:
         except Exception:
             log.exception("classifying a sample failed")
             return [sample_html(sample, None, None), gr.Button(visible=False), "", sample.id]
+        base, fine = (found.get(system, [None])[0] for system in ("base", "fine-tuned"))
         return [sample_html(sample, base, fine), gr.Button(visible=fine is not None), "", sample.id]
 
     def text_of(self, review_id: str) -> str | None:
@@ -286,8 +284,9 @@ class Examples:
             return ""
         try:
             text = clean_text(text)
-            model = self.context.host.get(self.context.store.run(run_id))
-            return answers.tinted(text, model.explain(text), model.explain_method)
+            run = self.context.store.run(run_id)
+            weights = self.context.calls.explain(run, text)
+            return answers.tinted(text, weights, self.context.calls.method(run))
         except (InputRefused, ModelUnavailable) as error:
             return notice(str(error), warn=True)
         except Exception:

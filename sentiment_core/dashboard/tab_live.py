@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import gradio as gr
 
@@ -22,6 +23,8 @@ MODEL_QUEUE = {"concurrency_id": "model", "concurrency_limit": 1}
 CHIPS = 5
 SHORT = 300
 """Typed texts up to this many characters go into the address."""
+READING = "Reading…"
+NOT_TUNED = "No fine-tuned model yet: python train.py makes one."
 BROKE = (
     "Something went wrong while reading this review; the server's log has the details. Please try another."
 )
@@ -155,25 +158,34 @@ def stream_answers(context: Context, run: Run | None, review: str) -> Iterator[S
     except InputRefused as error:
         yield answers.idle_cards(), notice(str(error), warn=True), ""
         return
-    reading = "Reading…"
-    yield answers.idle_cards(reading), "", ""
-    tuned = run is not None and run.adapter_path.is_dir()
+    yield answers.idle_cards(READING), "", ""
+    base = fine = None
     try:
-        model = context.host.get(run)
-        if not tuned:
-            base = model.classify(review, "base")
-            missing = answers.card("fine", None, "No fine-tuned model yet: python train.py makes one.")
-            yield answers.cards(answers.answer_card("base", base), missing), "", ""
-            return
-        fine = model.classify(review, "fine-tuned")
-        fine_card = answers.answer_card("fine", fine)
-        yield answers.cards(answers.card("base", None, reading), fine_card), "", ""
-        base = model.classify(review, "base")
-        shown = answers.cards(answers.answer_card("base", base), fine_card), answers.verdict(base, fine)
-        yield *shown, notice("Looking for the words that moved the answer…")
-        yield *shown, answers.tinted(review, model.explain(review), model.explain_method)
+        for what, value in context.calls.answers(run, review):
+            if what == "fine":
+                fine = value
+                yield (
+                    answers.cards(answers.card("base", None, READING), answers.answer_card("fine", fine)),
+                    "",
+                    "",
+                )
+            elif what == "base":
+                base = value
+                yield _both(base, fine)
+            else:
+                cards, verdict, _ = _both(base, fine)
+                yield cards, verdict, answers.tinted(review, value, context.calls.method(run))
     except ModelUnavailable as error:
         yield answers.idle_cards("No answer."), notice(str(error), warn=True), ""
     except Exception:
         log.exception("live answer failed")
         yield answers.idle_cards("No answer."), notice(BROKE, warn=True), ""
+
+
+def _both(base: Any, fine: Any) -> Shown:
+    """Both cards and the verdict while the words are looked for; without a fine-tuned model one card."""
+    left = answers.answer_card("base", base)
+    if fine is None:
+        return answers.cards(left, answers.card("fine", None, NOT_TUNED)), "", ""
+    shown = answers.cards(left, answers.answer_card("fine", fine))
+    return shown, answers.verdict(base, fine), notice("Looking for the words that moved the answer…")

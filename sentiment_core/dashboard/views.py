@@ -56,9 +56,8 @@ def accuracy_panel(
         best = table[table["system"] != ""].iloc[0]
         title = f"{best['title']} answers {percent(best['accuracy'])} right"
     caption = (
-        f"{dataset_phrase(first)}. {INTERVAL} (Wilson): on new reviews of the same kind, the accuracy "
-        f"would lie "
-        "inside in about 95 of 100 repetitions. An answer that is no label counts as wrong."
+        f"{dataset_phrase(first)}. {INTERVAL} (Wilson): drawn for many test sets of this kind, "
+        "such bars hold the true accuracy in 95 of 100. An answer that is no label counts as wrong."
     )
     if references:
         caption += " Open squares are published results on IMDB, as reported; their protocols differ."

@@ -1,0 +1,103 @@
+"""Every use of the live model goes through here, so that one place knows about waiting and about ZeroGPU.
+
+On a ZeroGPU Space a GPU exists only inside a function marked with `spaces.GPU`, which runs in another
+process: arguments and results must be plain, and the model is waited for outside. Elsewhere the mark does
+nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from sentiment_core.artifacts import Run
+from sentiment_core.dashboard.host import ModelHost, Which
+from sentiment_core.dashboard.store import Store
+
+try:
+    import spaces
+except ImportError:
+    spaces = None
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+CHUNK = 48
+"""Reviews between two steps of the progress bar."""
+
+
+def gpu(function: F) -> F:
+    """Mark a function that needs the GPU of a ZeroGPU Space; changes nothing elsewhere."""
+    return spaces.GPU(function) if spaces is not None else function
+
+
+def is_tuned(run: Run | None) -> bool:
+    return run is not None and run.record is not None and run.adapter_path.is_dir()
+
+
+class LiveCalls:
+    """What the page asks of the live model. All methods raise `ModelUnavailable` when it cannot answer."""
+
+    def __init__(self, store: Store, host: ModelHost) -> None:
+        self.store, self.host = store, host
+
+        def model(run_id: str | None) -> Any:
+            return host.get(store.run(run_id))
+
+        @gpu
+        def stream(run_id: str | None, text: str, tuned: bool) -> Iterator[tuple[str, Any]]:
+            classifier = model(run_id)
+            if tuned:
+                yield "fine", classifier.classify(text, "fine-tuned")
+            yield "base", classifier.classify(text, "base")
+            if tuned:
+                yield "words", classifier.explain(text)
+
+        @gpu
+        def many(
+            run_id: str | None, texts: list[str], systems: list[Which]
+        ) -> Iterator[tuple[Which, list[float]]]:
+            classifier = model(run_id)
+            for system in systems:
+                for start in range(0, len(texts), CHUNK):
+                    part = classifier.classify_many(texts[start : start + CHUNK], system)
+                    yield system, [float(p) for p in part]
+
+        @gpu
+        def words(run_id: str | None, text: str) -> list[Any]:
+            return model(run_id).explain(text)
+
+        self._stream, self._many, self._words = stream, many, words
+
+    def method(self, run: Run | None) -> str:
+        """How the words are weighed, in words."""
+        return self.host.get(run).explain_method
+
+    def answers(self, run: Run | None, text: str) -> Iterator[tuple[str, Any]]:
+        """("fine", LiveAnswer) first, then ("base", LiveAnswer), then ("words", [WordWeight]).
+
+        Without a fine-tuned model only ("base", …).
+        """
+        self.host.get(run)
+        yield from self._stream(run.run_id if run else None, text, is_tuned(run))
+
+    def explain(self, run: Run | None, text: str) -> list[Any]:
+        self.host.get(run)
+        return self._words(run.run_id if run else None, text)
+
+    def probabilities(
+        self, run: Run | None, texts: list[str], on_progress: Callable[[float, str], None] | None = None
+    ) -> dict[Which, list[float]]:
+        """P(positive) by both models (the base model alone where nothing is fine-tuned).
+
+        Args:
+            on_progress: called with the share done in [0, 1] and what is being done.
+        """
+        self.host.get(run)
+        systems: list[Which] = ["fine-tuned", "base"] if is_tuned(run) else ["base"]
+        found: dict[Which, list[float]] = {system: [] for system in systems}
+        for system, part in self._many(run.run_id if run else None, texts, systems):
+            found[system] += part
+            if on_progress is not None:
+                done = sum(map(len, found.values())) / (len(texts) * len(systems))
+                on_progress(done, f"{system}: {len(found[system]):,} of {len(texts):,}")
+        return found

@@ -1,0 +1,142 @@
+"""Figures hold the numbers they were given, follow the theme, and are drawn in time."""
+
+import re
+import time
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from sentiment_core import charts
+
+SYSTEMS = pd.DataFrame(
+    {
+        "title": ["Fine-tuned", "Base", "Published"],
+        "system": ["fine-tuned", "baseline-scored", ""],
+        "accuracy": [0.95, 0.5, 0.965],
+        "low": [0.947, 0.49, np.nan],
+        "high": [0.953, 0.51, np.nan],
+    }
+)
+
+
+def luminance(color: str) -> float:
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(first: str, second: str) -> float:
+    a, b = sorted((luminance(first), luminance(second)), reverse=True)
+    return (a + 0.05) / (b + 0.05)
+
+
+@pytest.mark.parametrize("name", [name for name in charts.PALETTE if name != "line"])
+def test_every_colour_can_be_read_as_text_in_both_themes(name: str) -> None:
+    from sentiment_core.dashboard.theme import GROUND
+
+    tint = charts.PALETTE[name]
+    for ground in ("page", "card"):
+        light, dark = GROUND[ground]
+        assert contrast(tint.light, light) >= 4.2, (name, ground)
+        assert contrast(tint.dark, dark) >= 4.5, (name, ground)
+
+
+def colors(figure: go.Figure) -> set[str]:
+    return set(re.findall(r"#[0-9A-Fa-f]{6}", figure.to_json()))
+
+
+def figures() -> dict[str, go.Figure]:
+    steps = np.arange(1, 301)
+    history = pd.DataFrame(
+        {
+            "step": steps, "examples": 16 * steps, "seconds": steps / 4, "loss": np.exp(-steps / 50),
+            "learning_rate": 1e-3, "grad_norm": 1.0,
+            "eval_loss": np.where(steps % 100 == 0, 0.2, np.nan),
+            "eval_accuracy": np.where(steps % 100 == 0, 0.9, np.nan),
+        }
+    )  # fmt: skip
+    parts = pd.DataFrame(
+        {
+            "actor": ["base", "base", "fine", "fine"], "part": ["1–9", "10–99"] * 2, "accuracy": [0.5, 0.5, 0.9, 0.95],
+            "low": 0.4, "high": 0.99, "n": 10,
+        }
+    )  # fmt: skip
+    bins = pd.DataFrame(
+        {
+            "actor": "fine",
+            "mean_p_positive": [0.1, 0.9],
+            "share_positive": [0.1, 0.9],
+            "low": 0.05,
+            "high": 0.95,
+            "n": 9,
+        }
+    )
+    curve = pd.DataFrame({"false_positive_rate": [0, 0.1, 1], "true_positive_rate": [0, 0.9, 1]})
+    counts = pd.DataFrame([[8, 2], [1, 9]], index=["Negative", "Positive"], columns=["Negative", "Positive"])
+    return {
+        "systems": charts.systems_chart(SYSTEMS),
+        "slices": charts.slices_chart(parts, x_title="tokens"),
+        "reliability": charts.reliability_chart(bins),
+        "history": charts.history_chart({"run": history, "other": history}),
+        "schedule": charts.schedule_chart({"run": history}, x="seconds"),
+        "confusion": charts.confusion_chart(counts, "fine"),
+        "roc": charts.roc_chart({"Fine-tuned": ("fine", curve)}, [("fine", 0.1, 0.9, "at 50")]),
+        "empty": charts.empty_figure(),
+    }
+
+
+@pytest.mark.parametrize("name", list(figures()))
+def test_figures_use_only_colours_that_follow_the_theme(name: str) -> None:
+    known = {tint.light for tint in charts.PALETTE.values()} | {"#101828", "#ffffff", "#808997"}
+    figure = figures()[name]
+    figure.layout.template = None
+    assert colors(figure) <= known
+    assert figure.layout.paper_bgcolor == charts.TRANSPARENT
+
+
+@pytest.mark.parametrize("name", [name for name in figures() if name not in ("empty", "schedule")])
+def test_axes_are_named(name: str) -> None:
+    figure = figures()[name]
+    titles = [axis.title.text for axis in figure.select_xaxes()] + [
+        axis.title.text for axis in figure.select_yaxes()
+    ]
+    assert any(titles)
+
+
+def test_accuracy_axis_runs_from_0_to_100_with_chance_marked() -> None:
+    figure = charts.systems_chart(SYSTEMS)
+    assert figure.layout.xaxis.range[0] <= 0
+    assert figure.layout.xaxis.range[1] >= 100
+    assert any(shape.x0 == 50 == shape.x1 for shape in figure.layout.shapes)
+    drawn = {trace.name: trace.x[0] for trace in figure.data}
+    assert drawn == pytest.approx({"Fine-tuned": 95, "Base": 50, "Published": 96.5})
+
+
+def test_confusion_prints_counts_and_row_shares() -> None:
+    texts = [note.text for note in figures()["confusion"].layout.annotations]
+    assert texts[:2] == ["8", f"80.0{charts.THIN}% · right"]
+    assert f"10.0{charts.THIN}% · wrong" in texts
+
+
+def test_an_empty_row_is_no_division_by_zero() -> None:
+    counts = pd.DataFrame([[0, 0], [1, 9]], index=["Negative", "Positive"], columns=["Negative", "Positive"])
+    assert "nan" not in charts.confusion_chart(counts, "base").to_json()
+
+
+def test_long_histories_are_thinned() -> None:
+    steps = np.arange(1, 20_001)
+    rows = pd.DataFrame({"step": steps, "loss": 1.0, "eval_loss": np.nan, "eval_accuracy": np.nan})
+    began = time.perf_counter()
+    figure = charts.history_chart({"run": rows})
+    assert time.perf_counter() - began < 1
+    assert all(len(trace.x) <= 1200 for trace in figure.data if trace.x is not None)
+    assert figure.data[1].x[-1] == 20_000
+
+
+def test_theme_css_names_every_colour() -> None:
+    css = charts.theme_css()
+    assert css.count("!important") == 2 * len(charts.PALETTE)
+    assert "rgb(0, 122, 90)" in css
+    assert "#2BC79A" in css

@@ -1,0 +1,393 @@
+"""The dashboard's parts without a browser: store, model host, views, and the Blocks' promises."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sentiment_core.dashboard import (
+    answers,
+    header,
+    page,
+    pairs,
+    tab_confusion,
+    tab_live,
+    tab_loss,
+    tab_method,
+    theme,
+    views,
+)
+from sentiment_core.dashboard.calls import LiveCalls
+from sentiment_core.dashboard.context import Context
+from sentiment_core.dashboard.host import ModelHost, ModelUnavailable
+from sentiment_core.dashboard.page import build, launch_options
+from sentiment_core.dashboard.store import Store
+from sentiment_core.dashboard.texts import ReviewTexts
+from tests.fake_artifacts import (
+    RUN,
+    STUDY,
+    TRAINING,
+    predictions,
+    write_assets,
+    write_corrupt,
+    write_eval,
+    write_run,
+)
+from tests.fake_live import FakeClassifier
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def assets(tmp_path_factory) -> Path:
+    return write_assets(tmp_path_factory.mktemp("assets"), n=400, pairs=40)
+
+
+def context_of(root: Path, load=FakeClassifier.load, texts=None) -> Context:
+    store, host = Store(root), ModelHost(load)
+    return Context(store, host, LiveCalls(store, host), ReviewTexts(texts or {}))
+
+
+@pytest.fixture(scope="module")
+def context(assets: Path) -> Context:
+    return context_of(assets)
+
+
+# ---- start
+
+
+def test_importing_the_app_loads_no_torch() -> None:
+    code = (
+        "import sys, app\n"
+        "heavy = {'torch', 'transformers', 'peft', 'datasets', 'bitsandbytes'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    environment = os.environ | {"SENTIMENT_ASSETS": str(ROOT / "nowhere")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_launch_options_keep_to_themselves() -> None:
+    options = launch_options()
+    for name in ("show_error", "share", "ssr_mode", "run_history", "pwa", "enable_monitoring"):
+        assert options[name] is False
+    assert not theme.theme()._stylesheets
+    assert "http" not in theme.css()
+
+
+def test_the_queue_is_bounded_and_the_direct_route_closed(assets: Path) -> None:
+    demo = build(assets, FakeClassifier.load, texts={})
+    assert demo._queue.max_size == page.MAX_WAITING
+    assert demo.api_open is False
+    shared = [f for f in demo.fns.values() if f.concurrency_id == "model"]
+    assert len(shared) >= 5
+    assert all(f.concurrency_limit == 1 for f in shared)
+    public = {f.api_name for f in demo.fns.values() if f.api_visibility == "public"}
+    assert public == {"classify", "classify_batch", "metrics", "runs"}
+
+
+# ---- artifacts
+
+
+def test_runs_and_evaluations_are_matched(context: Context) -> None:
+    store = context.store
+    assert store.run(None).run_id == RUN
+    assert store.run(STUDY).run_id == STUDY
+    assert store.run("../../etc").run_id == RUN
+    assert store.datasets() == ["imdb", "counterfactual_imdb_test"]
+    assert set(store.evals(store.run(RUN), "imdb")) == {
+        "baseline-scored", "baseline-generated", "baseline-few-shot", "tfidf-logreg", "fine-tuned",
+    }  # fmt: skip
+    assert "fine-tuned" not in store.evals(store.run(STUDY), "imdb")
+
+
+def test_corrupt_folders_are_named_and_the_rest_is_shown(tmp_path) -> None:
+    write_assets(tmp_path, n=60, pairs=10)
+    write_corrupt(tmp_path)
+    context = context_of(tmp_path)
+    html = header.problems_html(context)
+    for name in ("newer-run", "broken-run", "fine-tuned-half", "baseline-scored-rotten"):
+        assert name in html
+    assert "train.py" in html
+    assert "eval.py" in html
+    assert str(tmp_path) not in html
+    assert context.store.run(None).run_id == RUN
+
+
+def test_nothing_at_all_still_builds(tmp_path) -> None:
+    context = context_of(tmp_path)
+    assert "python train.py" in header.stats_html(context, None)
+    assert "python eval.py" in header.stats_html(context, None)
+    assert "python train.py" in tab_method.method_html(context, None)
+    build(tmp_path, FakeClassifier.load, texts={})
+
+
+def test_a_new_evaluation_is_seen_without_a_restart(tmp_path) -> None:
+    write_run(tmp_path, RUN)
+    store = Store(tmp_path)
+    assert store.datasets() == []
+    write_eval(tmp_path, "fine-tuned", "imdb", 40, run_id=RUN)
+    assert store.datasets() == ["imdb"]
+
+
+def test_header_figures_come_from_the_artifacts(context: Context) -> None:
+    run = context.store.run(RUN)
+    evals = context.store.evals(run, "imdb")
+    html = header.stats_html(context, run)
+    for system in ("baseline-scored", "fine-tuned"):
+        assert f"{100 * evals[system].record.metrics['accuracy'].value:.1f}" in html
+    assert "41" in html
+    assert "3.6" in html
+    assert "135-million" in header.title_html(context, run)
+
+
+# ---- views
+
+
+def test_every_panel_has_finding_caption_n_and_data(context: Context) -> None:
+    run = context.store.run(RUN)
+    evals = context.store.evals(run, "imdb")
+    before = context.store.before(evals)
+    frames = {
+        "base": context.store.predictions(before),
+        "fine": context.store.predictions(evals["fine-tuned"]),
+    }
+    side = tab_confusion.Side.of(context, evals["fine-tuned"], 50)
+    histories = {run.run_id: context.store.history(run)}
+    panels = [
+        views.accuracy_panel(evals, context.store.references(), before),
+        views.length_panel(frames, "here, n = 400"),
+        views.reliability_panel(frames, {"fine": 0.02, "base": 0.3}, "here, n = 400"),
+        tab_confusion.matrix_panel(side),
+        tab_confusion.roc_panel(context, [side]),
+        tab_loss.loss_panel(histories, "step"),
+        tab_loss.schedule_panel(histories, "seconds"),
+    ]
+    for panel in panels:
+        assert any(c.isdigit() for c in panel.title), panel.title
+        assert "n = " in panel.caption
+        assert "interval" in panel.caption
+        assert len(panel.data) > 0
+
+
+def test_the_four_fates_sum_to_n(context: Context) -> None:
+    evals = context.store.evals(context.store.run(RUN), "imdb")
+    c = views.comparison(context.store, context.store.before(evals), evals["fine-tuned"])
+    assert c.fixed + c.broken + c.both_right + c.both_wrong == c.n == 400
+
+
+def test_unparsed_answers_get_a_column(context: Context) -> None:
+    evals = context.store.evals(context.store.run(RUN), "imdb")
+    table = tab_confusion.counts_table(tab_confusion.Side.of(context, evals["baseline-generated"], 50).cells)
+    assert list(table.columns) == ["Negative", "Positive", "no answer"]
+    assert table.to_numpy().sum() == 400
+    scored = tab_confusion.counts_table(tab_confusion.Side.of(context, evals["fine-tuned"], 50).cells)
+    assert list(scored.columns) == ["Negative", "Positive"]
+
+
+def test_threshold_moves_the_counts(context: Context) -> None:
+    evaluation = context.store.evals(context.store.run(RUN), "imdb")["fine-tuned"]
+    low, high = (tab_confusion.Side.of(context, evaluation, at).cells for at in (5, 95))
+    assert low["recall_positive"] > high["recall_positive"]
+    assert low["precision_positive"] < high["precision_positive"]
+
+
+def test_figures_of_25_000_reviews_are_quick(tmp_path) -> None:
+    for system in ("baseline-scored", "fine-tuned"):
+        write_eval(tmp_path, system, "imdb", 25_000, run_id=RUN if system == "fine-tuned" else None)
+    write_run(tmp_path, RUN)
+    context = context_of(tmp_path)
+    run, evals = context.evals(RUN, "imdb")
+    before, after = context.store.before(evals), evals["fine-tuned"]
+    frames = {"base": context.store.predictions(before), "fine": context.store.predictions(after)}
+
+    def draw() -> None:
+        for make in (
+            lambda: views.accuracy_panel(evals, (), before),
+            lambda: views.length_panel(frames, "n"),
+            lambda: views.reliability_panel(frames, {}, "n"),
+            lambda: tab_confusion.matrix_panel(tab_confusion.Side.of(context, after, 30)),
+            lambda: tab_confusion.roc_panel(context, [tab_confusion.Side.of(context, after, 30)]),
+        ):
+            began = time.perf_counter()
+            make()
+            took.append(time.perf_counter() - began)
+
+    took: list[float] = []
+    draw()  # imports and first reads
+    took.clear()
+    draw()
+    assert run.run_id == RUN
+    assert max(took) < 0.3, took
+
+
+# ---- pairs
+
+
+def test_filters_partition_and_sort() -> None:
+    before, after = predictions("baseline-scored", 500), predictions("fine-tuned", 500)
+    frame = pairs.paired(before, after)
+    counts = pairs.counts(frame)
+    right = (before["prediction"] == before["label"]), (after["prediction"] == after["label"])
+    assert counts["fixed"] == int((~right[0] & right[1]).sum())
+    assert counts["broken"] == int((right[0] & ~right[1]).sum())
+    mistakes = frame.iloc[pairs.select(frame, "mistakes")]
+    distance = (mistakes["p_positive_fine_tuned"] - 0.5).abs().to_numpy()
+    assert (np.diff(distance) <= 1e-6).all()
+    assert not mistakes["right_fine_tuned"].any()
+
+
+def test_search_and_length() -> None:
+    frame = pairs.paired(None, predictions("fine-tuned", 100))
+    texts = {i: ("a dull film" if n % 2 else "a bright film") for n, i in enumerate(frame["review_id"])}
+    assert len(pairs.select(frame, "all", search="BRIGHT", texts=texts)) == 50
+    assert list(pairs.select(frame, "all", search=frame["review_id"][7])) == [7]
+    quarters = [len(pairs.select(frame, "all", length=title)) for title, _, _ in pairs.length_edges(frame)]
+    assert sum(quarters) == 100
+
+
+def test_other_reviews_count_as_no_answer() -> None:
+    frame = pairs.paired(predictions("baseline-scored", 10), predictions("fine-tuned", 20))
+    assert len(frame) == 20
+    assert frame["prediction_base"].isna().all()
+
+
+# ---- training that runs now
+
+
+def test_polling_does_nothing_until_the_history_grows(assets: Path, context: Context) -> None:
+    first = tab_loss.signature(context, [TRAINING])
+    assert tab_loss.signature(context, [TRAINING]) == first
+    with (assets / "runs" / TRAINING / "history.jsonl").open("a") as stream:
+        stream.write(
+            '{"step": 31, "epoch": 0.3, "examples": 496, "tokens": 1, "seconds": 8.0, "loss": 0.2}\n'
+        )
+    assert tab_loss.signature(context, [TRAINING]) != first
+    training = next(run for run in context.store.listing().runs if run.run_id == TRAINING)
+    assert tab_loss.is_training(training)
+    words = tab_loss.unfinished_words(training, {TRAINING: context.store.history(training)})
+    assert "training now, at step 31" in words
+
+
+# ---- the live model's host
+
+
+def wait_for(host: ModelHost, run=None) -> str:
+    for _ in range(200):
+        kind, sentence = host.state(run)
+        if kind != "loading":
+            return sentence
+        time.sleep(0.01)
+    raise AssertionError("still loading")
+
+
+def test_host_loads_in_the_background_and_says_so() -> None:
+    def slow(run):
+        time.sleep(0.2)
+        return FakeClassifier(run)
+
+    host = ModelHost(slow)
+    began = time.perf_counter()
+    host.start(None)
+    assert time.perf_counter() - began < 0.1
+    assert host.state(None)[0] == "loading"
+    assert wait_for(host).startswith("Live model ready (fake, loaded in")
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("no weights here"), ValueError("bad adapter"), KeyError("surprise")]
+)
+def test_a_model_that_cannot_be_loaded_is_a_sentence(error: Exception) -> None:
+    def fail(run):
+        raise error
+
+    host = ModelHost(fail)
+    host.start(None)
+    sentence = wait_for(host)
+    assert "could not be loaded" in sentence
+    assert "surprise" not in sentence
+    with pytest.raises(ModelUnavailable):
+        host.get(None)
+
+
+def test_host_keeps_few_models(context: Context) -> None:
+    host = ModelHost(FakeClassifier.load, keep=2)
+    for run in (None, context.store.run(RUN), context.store.run(STUDY)):
+        host.get(run)
+    assert len(host._slots) == 2
+
+
+# ---- live answers
+
+
+def texts_of(stream) -> list[tuple[str, str, str]]:
+    return list(stream)
+
+
+def test_answers_stream_fine_tuned_first(context: Context) -> None:
+    steps = texts_of(tab_live.stream_answers(context, context.store.run(RUN), "A dreadful, boring film."))
+    assert len(steps) == 4
+    assert "Negative" in steps[1][0]
+    assert "Reading" in steps[1][0]
+    assert "disagree" in steps[2][1]
+    assert 'class="down"' in steps[3][2]
+    assert "counting words" in steps[3][2]
+
+
+@pytest.mark.parametrize("given", ["", " \n ", "x" * 1_000_000, "\x00"])
+def test_bad_input_is_one_sentence(context: Context, given: str) -> None:
+    steps = texts_of(tab_live.stream_answers(context, context.store.run(RUN), given))
+    assert len(steps) == 1
+    assert "notice" in steps[0][1]
+
+
+def test_markup_is_never_executed(context: Context) -> None:
+    review = "<img src=x onerror=alert(1)> bad <script>alert(2)</script> great"
+    last = texts_of(tab_live.stream_answers(context, context.store.run(RUN), review))[-1]
+    assert "<script" not in "".join(last)
+    assert "<img" not in "".join(last)
+    assert "&lt;script&gt;" in last[2]
+
+
+def test_a_crash_is_a_sentence_without_a_traceback(assets: Path) -> None:
+    class Broken(FakeClassifier):
+        def classify(self, text, system):
+            raise RuntimeError("secret /path/inside")
+
+    context = context_of(assets, Broken)
+    last = texts_of(tab_live.stream_answers(context, context.store.run(RUN), "A film."))[-1]
+    assert "Something went wrong" in last[1]
+    assert "secret" not in "".join(last)
+
+
+def test_truncation_is_said(context: Context) -> None:
+    last = texts_of(tab_live.stream_answers(context, context.store.run(RUN), "word " * 950))[-1]
+    assert "middle was left out" in last[1]
+
+
+def test_overlapping_words_are_tinted_once() -> None:
+    from tests.fake_live import WordWeight
+
+    html = answers.tinted("not good", [WordWeight(0, 8, -0.4), WordWeight(4, 8, 0.3)], "m.")
+    assert html.count('<mark class="down" style="--w:1.00"') == 1
+    assert "“not good” pulled it down most" in html
+
+
+def test_batch_table_has_labels_and_accuracy(context: Context) -> None:
+    from sentiment_core.dashboard import tab_batch
+    from sentiment_core.dashboard.inputs import Batch
+
+    batch = Batch(["great film", "dreadful film", "=cmd()"], [1, 0, 0])
+    frame = tab_batch.classify_rows(context, context.store.run(RUN), batch, lambda *a, **k: None)
+    assert list(frame.columns) == tab_batch.COLUMNS
+    assert list(frame["fine-tuned"]) == ["Positive", "Negative", "Positive"]
+    assert "The fine-tuned model is right on 66.7" in tab_batch.summary_of(frame)
+    back = pd.read_csv(tab_batch.write_csv(frame))
+    assert back["text"][2] == "'=cmd()"
