@@ -1,0 +1,277 @@
+"""Classify reviews live, with the base model and with the fine-tuned one: on two CPU cores, or on a GPU.
+
+    classifier = LiveClassifier.load(read_run(ASSETS / "runs" / "smollm2-135m"))
+    classifier.classify("A film that moves.", "fine-tuned").p_positive
+
+Prompt, label words and probability are those of `sentiment_core.scoring`; only the way they are computed is
+made for single answers.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+
+from sentiment_core.artifacts import Run, RunRecord
+from sentiment_core.base_models import BaseModel, BaseModelError, resolve
+from sentiment_core.batching import batches_by_tokens
+from sentiment_core.explain import METHOD, WordWeight, explain_words
+from sentiment_core.live_llama import LiveLlama
+from sentiment_core.live_transformers import TransformersPair
+from sentiment_core.live_weights import FORMS, base_config, dtype_of, is_lean, load_weights
+from sentiment_core.models import Encoded, PromptEncoder, load_tokenizer
+
+Which = Literal["base", "fine-tuned"]
+
+DEFAULT_MAX_LENGTH_TOKENS = 1024
+BATCH_TOKENS = {"cpu": 1_024, "cuda": 32_768}
+"""Most padded tokens of one batch: on a CPU, what keeps the cores busy without filling their caches."""
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class LiveAnswer:
+    p_positive: float
+    seconds: float
+    """From text to probability."""
+    tokens: int
+    """Of the whole prompt, after any cut."""
+    truncated: bool
+
+
+class System(Protocol):
+    """Prompts (token ids after the prefix) to log-odds of Positive; `live_llama` and `live_transformers`."""
+
+    def log_odds(self, rows: Sequence[np.ndarray]) -> np.ndarray: ...
+
+    def log_odds_of_variants(self, row: np.ndarray, variants: Sequence[np.ndarray]) -> np.ndarray: ...
+
+    def token_pulls(self, row: np.ndarray) -> np.ndarray: ...
+
+
+class LiveClassifier:
+    """Base and fine-tuned model behind one lock; made by `load`."""
+
+    explain_method = METHOD
+
+    def __init__(
+        self,
+        run_id: str,
+        form: str,
+        encoder: PromptEncoder,
+        build: Callable[[], dict[Which, System]],
+        *,
+        has_adapter: bool,
+        max_length_tokens: int = DEFAULT_MAX_LENGTH_TOKENS,
+    ) -> None:
+        self.run_id = run_id
+        self.form = form
+        self.encoder = encoder
+        self.has_adapter = has_adapter
+        self.max_length_tokens = max_length_tokens
+        self._build = build
+        self._systems: dict[Which, System] | None = None
+        self._lock = threading.Lock()
+
+    @staticmethod
+    def load(run: Run | None, *, base_model: str | None = None, form: str | None = None) -> LiveClassifier:
+        """The base model, and the fine-tuned one when `run` is finished.
+
+        Args:
+            base_model: where the base is, when it is neither embedded nor on the Hub; else taken from the
+                environment variable SENTIMENT_BASE_MODEL, the run, or the default.
+            form: "bf16", "int8" or "fp32"; else SENTIMENT_LIVE_FORM, or what the processor is fast in.
+
+        Raises:
+            BaseModelError: base or adapter cannot be had, or do not fit each other or this program's prompt.
+            ValueError: no such form.
+        """
+        record = run.record if run else None
+        flag = base_model or os.environ.get("SENTIMENT_BASE_MODEL") or None
+        base = resolve(flag, record.base_model.name if record else None)
+        cuda = torch.cuda.is_available()
+        form = _choose_form(form or os.environ.get("SENTIMENT_LIVE_FORM"), cuda=cuda)
+        if not cuda:
+            torch.set_num_threads(usable_cores())
+        encoder = PromptEncoder(load_tokenizer(base))
+        if record is not None:
+            _check_fits(record, base, encoder)
+        adapter = run.adapter_path if run and record else None
+        device = torch.device("cuda" if cuda else "cpu")
+        build, form = _builder(base, adapter, form, encoder, device)
+        limit = record.config.get("max_length_tokens") if record else None
+        classifier = LiveClassifier(
+            run.run_id if run else "",
+            f"{form} on GPU" if cuda else form,
+            encoder,
+            build,
+            has_adapter=adapter is not None,
+            max_length_tokens=int(limit or DEFAULT_MAX_LENGTH_TOKENS),
+        )
+        if not os.environ.get("SPACES_ZERO_GPU"):  # there, a GPU exists only inside a call
+            classifier.warm_up()
+        return classifier
+
+    def warm_up(self) -> None:
+        """Run once what a first answer would pay for."""
+        for system in ("base", "fine-tuned") if self.has_adapter else ("base",):
+            self.classify("A warm-up, of a few words.", system)
+
+    def classify(self, text: str, system: Which) -> LiveAnswer:
+        """Raises ValueError for "fine-tuned" when there is no finished run."""
+        began = time.perf_counter()
+        encoded = self._encode([text])
+        with self._lock:
+            log_odds = float(self._system(system).log_odds([self._after_prefix(encoded[0])])[0])
+        return LiveAnswer(
+            p_positive=_sigmoid(log_odds),
+            seconds=time.perf_counter() - began,
+            tokens=int(encoded.lengths[0]),
+            truncated=bool(encoded.truncated[0]),
+        )
+
+    def classify_many(
+        self, texts: Sequence[str], system: Which, on_progress: Callable[[int, int], None] | None = None
+    ) -> np.ndarray:
+        """(n,) float32 P(positive). Other calls get their turn between two batches."""
+        out = np.zeros(len(texts))
+        if not len(texts):
+            return out.astype(np.float32)
+        encoded = self._encode(texts)
+        done = 0
+        budget = BATCH_TOKENS["cuda" if self.form.endswith("GPU") else "cpu"]
+        for batch in batches_by_tokens(encoded.lengths - len(self.encoder.prefix_ids), budget, padded=True):
+            with self._lock:
+                out[batch] = self._system(system).log_odds([self._after_prefix(encoded[i]) for i in batch])
+            done += len(batch)
+            if on_progress:
+                on_progress(done, len(texts))
+        return np.array([_sigmoid(value) for value in out], dtype=np.float32)
+
+    def explain(self, text: str) -> list[WordWeight]:
+        """The words that moved the fine-tuned answer, strongest first; empty without a finished run."""
+        if not self.has_adapter or not text.strip():
+            return []
+        with self._lock:
+            return explain_words(
+                _plain(text), self.encoder, self._system("fine-tuned"), self.max_length_tokens
+            )
+
+    def _encode(self, texts: Sequence[str]) -> Encoded:
+        return self.encoder.encode([_plain(text) for text in texts], self.max_length_tokens)
+
+    def _after_prefix(self, ids: np.ndarray) -> np.ndarray:
+        return ids[len(self.encoder.prefix_ids) :]
+
+    def _system(self, name: Which) -> System:
+        if name not in ("base", "fine-tuned"):
+            raise ValueError(f"system is {name!r}; use 'base' or 'fine-tuned'")
+        if name == "fine-tuned" and not self.has_adapter:
+            raise ValueError("there is no finished run to answer with; train one first (python train.py)")
+        if self._systems is None:
+            self._systems = self._build()
+        return self._systems[name]
+
+
+def _builder(
+    base: BaseModel, adapter: Path | None, form: str, encoder: PromptEncoder, device: torch.device
+) -> tuple[Callable[[], dict[Which, System]], str]:
+    """Load the weights; return what puts them on the device at first use, and the form they are in."""
+    if is_lean(base_config(base)):
+        pair = load_weights(
+            base, adapter, form=form, prefix_ids=encoder.prefix_ids, label_ids=encoder.label_ids
+        )
+        names: tuple[Which, ...] = ("base", "fine-tuned")
+
+        def build() -> dict[Which, System]:
+            moved: dict[int, torch.Tensor] = {}
+            return {
+                name: LiveLlama(weights.to(device, moved), form, fast_int8=_processor_has("vnni"))
+                for name, weights in zip(names, pair, strict=True)
+                if weights is not None
+            }
+
+        return build, form
+    form = "fp32" if form == "int8" else form
+    both = TransformersPair(base, adapter, dtype_of(form))
+
+    def build_transformers() -> dict[Which, System]:
+        both.to(device)
+        return {"base": both.system(False), "fine-tuned": both.system(True)}
+
+    return build_transformers, form
+
+
+def _check_fits(record: RunRecord, base: BaseModel, encoder: PromptEncoder) -> None:
+    """Refuse a run that was trained on another prompt or on other weights."""
+    if encoder.info.hash != record.prompt.hash:
+        raise BaseModelError(
+            f"run {record.run_id!r} was trained with prompt {record.prompt.hash}, this program asks with "
+            f"{encoder.info.hash}; train it again, or use the version of the program that made it"
+        )
+    pinned = base.embedded.sha256 if base.embedded else None
+    trained_on = record.base_model.revision
+    if pinned and trained_on and pinned != trained_on:
+        raise BaseModelError(
+            f"run {record.run_id!r} was trained on other weights of {base.name!r} ({trained_on[:12]}…, here "
+            f"{pinned[:12]}…); train it again, or use the version of the program that made it"
+        )
+
+
+def _plain(text: str) -> str:
+    """The text with what UTF-8 cannot hold replaced, character for character."""
+    return _SURROGATES.sub("\ufffd", text)
+
+
+def _sigmoid(log_odds: float) -> float:
+    return 1.0 / (1.0 + math.exp(-log_odds)) if log_odds > -700 else 0.0
+
+
+# ---- the processor
+
+
+def _choose_form(wanted: str | None, *, cuda: bool) -> str:
+    if wanted and wanted not in FORMS:
+        raise ValueError(f"SENTIMENT_LIVE_FORM is {wanted!r}; use one of {', '.join(FORMS)}, or leave it out")
+    if cuda:
+        return "bf16"
+    if wanted:
+        return wanted
+    if _processor_has("avx512_bf16") or _processor_has("amx_bf16"):
+        return "bf16"
+    return "int8" if _processor_has("vnni") else "fp32"
+
+
+def _processor_has(feature: str) -> bool:
+    """Whether a feature's name is (part of) one of the processor's flags; False where they are not known."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    return any(feature in flag for flag in flags.split())
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: its affinity, and its container's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
+        cores = min(cores, max(1, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):
+        pass
+    return min(cores, torch.get_num_threads()) if "OMP_NUM_THREADS" in os.environ else cores
+
+
+__all__ = ["LiveAnswer", "LiveClassifier", "WordWeight"]

@@ -1,0 +1,179 @@
+"""A Llama that answers one question fast on a few cores: which of the two label words comes next.
+
+It computes what transformers computes, without what a single answer does not need: the prompt's prefix is
+in the weights' file as keys and values, products that share an input are one product, only the two label
+words' rows of the head exist, and reviews of one batch are padded on the right, where causal attention
+makes padding invisible, so that no mask is needed beyond the causal one.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from sentiment_core.labels import Label
+from sentiment_core.live_weights import GROUPS, LlamaWeights, dtype_of
+from sentiment_core.packed import _norm, _rotate
+
+Linear = Callable[[torch.Tensor], torch.Tensor]
+Cache = list[tuple[torch.Tensor, torch.Tensor]]
+"""Per layer: keys and values, each (batch or 1, kv_heads, tokens, head_dim). Never written to."""
+
+
+class LiveLlama:
+    """One system's forward pass.
+
+    Args:
+        weights: in `form`.
+        fast_int8: whether the processor multiplies 8-bit numbers without overflow (VNNI).
+    """
+
+    def __init__(self, weights: LlamaWeights, form: str, *, fast_int8: bool = True) -> None:
+        self.shape = weights.shape
+        self.dtype = dtype_of(form)
+        tensors = weights.tensors
+        self._embedding, self._norm, self._head = (tensors[n] for n in ("embedding", "norm", "head"))
+        self._inv_freq = tensors["inv_freq"]
+        self.device = self._embedding.device
+        self._layers: list[tuple[torch.Tensor, torch.Tensor, list[Linear]]] = []
+        for n in range(self.shape.layers):
+            products = [_linear(tensors, f"{n}.{group}", fast_int8) for group in GROUPS]
+            self._layers.append((tensors[f"{n}.norm1"], tensors[f"{n}.norm2"], products))
+        self.prefix: Cache = [
+            (tensors[f"{n}.k"][None], tensors[f"{n}.v"][None]) for n in range(self.shape.layers)
+        ]
+        self.prefix_length = self.prefix[0][0].shape[2]
+
+    # ---- answers
+
+    @torch.inference_mode()
+    def log_odds(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+        """(n,) float64 log-odds of Positive against Negative.
+
+        Args:
+            rows: token ids of each prompt after the prefix; all are run as one batch.
+        """
+        longest = max(len(row) for row in rows)
+        ids = np.zeros((len(rows), longest), dtype=np.int64)
+        for place, row in enumerate(rows):
+            ids[place, : len(row)] = row
+        last = torch.tensor([len(row) - 1 for row in rows], device=self.device)
+        return self._margin(self._run(self.embed(ids), self.prefix), last).double().cpu().numpy()
+
+    @torch.inference_mode()
+    def log_odds_of_variants(self, row: np.ndarray, variants: Sequence[np.ndarray]) -> np.ndarray:
+        """(n,) log-odds of prompts that begin as `row` does; what they share with it is computed once."""
+        kept: Cache = []
+        self._run(self.embed(row[None]), self.prefix, kept)
+        out = np.empty(len(variants))
+        for place, variant in enumerate(variants):
+            most = min(len(row), len(variant)) - 1
+            differs = np.flatnonzero(row[:most] != variant[:most])
+            same = int(differs[0]) if len(differs) else most
+            cut = self.prefix_length + same
+            past = [(k[:, :, :cut], v[:, :, :cut]) for k, v in kept]
+            x = self._run(self.embed(variant[None, same:]), past)
+            out[place] = self._margin(x, torch.tensor([x.shape[1] - 1])).item()
+        return out
+
+    def token_pulls(self, row: np.ndarray) -> np.ndarray:
+        """(len(row),) gradient of the log-odds times embedding: each token's first-order share of them."""
+        with torch.no_grad():
+            x = self.embed(row[None])
+        x.requires_grad_(True)
+        margin = self._margin(self._run(x, self.prefix), torch.tensor([len(row) - 1]))
+        (gradient,) = torch.autograd.grad(margin.sum(), x)
+        return (gradient.float() * x.detach().float()).sum(-1)[0].double().cpu().numpy()
+
+    # ---- the pass
+
+    def embed(self, ids: np.ndarray) -> torch.Tensor:
+        """(batch, tokens) ids -> (batch, tokens, hidden)."""
+        return F.embedding(torch.from_numpy(ids.astype(np.int64)).to(self.device), self._embedding)
+
+    def _run(self, x: torch.Tensor, past: Cache, keep: Cache | None = None) -> torch.Tensor:
+        """x (B, L, hidden) behind `past` (P tokens) -> (B, L, hidden); `keep` receives keys and values."""
+        batch, length, hidden = x.shape
+        before = past[0][0].shape[2]
+        shape = self.shape
+        cos, sin = self._angles(before, length)
+        mask = torch.full((length, before + length), float("-inf"), dtype=self.dtype, device=self.device)
+        mask = mask.triu(before + 1)
+        widths = [shape.heads * shape.head_dim] + [shape.kv_heads * shape.head_dim] * 2
+        x = x.reshape(batch * length, hidden)
+        for (norm1, norm2, (qkv, o, gate_up, down)), (past_k, past_v) in zip(self._layers, past, strict=True):
+            parts = qkv(_norm(x, norm1, shape.eps)).view(batch, length, -1).split(widths, dim=-1)
+            q, k, v = (part.unflatten(-1, (-1, shape.head_dim)) for part in parts)
+            q, k, v = (t.transpose(1, 2) for t in (_rotate(q, cos, sin), _rotate(k, cos, sin), v))
+            k = torch.cat((past_k.expand(batch, -1, -1, -1), k), dim=2)
+            v = torch.cat((past_v.expand(batch, -1, -1, -1), v), dim=2)
+            if keep is not None:
+                keep.append((k, v))
+            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+            x = x + o(attended.transpose(1, 2).reshape(batch * length, -1))
+            gate, up = gate_up(_norm(x, norm2, shape.eps)).chunk(2, dim=-1)
+            x = x + down(F.silu(gate) * up)
+        return x.view(batch, length, hidden)
+
+    def _margin(self, x: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+        """(B, L, hidden) and each review's last place -> (B,) float32."""
+        final = _norm(x[torch.arange(len(x), device=self.device), last], self._norm, self.shape.eps).float()
+        logits = F.linear(final, self._head)
+        return logits[:, Label.POSITIVE] - logits[:, Label.NEGATIVE]
+
+    def _angles(self, start: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """cos and sin of the rotary embedding, (length, 1, head_dim) each."""
+        places = torch.arange(start, start + length, device=self.device, dtype=torch.float32)
+        angles = places[:, None] * self._inv_freq[None]
+        both = torch.cat((angles, angles), dim=-1)[:, None]
+        scale = self.shape.rope_scale
+        return (both.cos() * scale).to(self.dtype), (both.sin() * scale).to(self.dtype)
+
+
+# ---- products
+
+
+def _linear(tensors: dict[str, torch.Tensor], name: str, fast_int8: bool) -> Linear:
+    weight = tensors[name]
+    if weight.dtype == torch.int8:
+        return _Int8(weight, tensors[f"{name}.scale"], fast_int8)
+    return lambda x: F.linear(x, weight)
+
+
+class _Int8:
+    """x (n, in) float32 · weightᵀ in 8 bits: x is rounded on the fly, with one scale for all of it."""
+
+    def __init__(self, weight: torch.Tensor, scale: torch.Tensor, fast: bool) -> None:
+        self.weight, self.scale = weight, scale
+        self.reduce_range = not fast  # without VNNI two products of 8 bits overflow the 16 they are added in
+        zeros = torch.zeros(len(scale), dtype=torch.long)
+        with warnings.catch_warnings():  # PyTorch means to drop quantized tensors some day; `live` checks
+            warnings.simplefilter("ignore")
+            quantized = torch._make_per_channel_quantized_tensor(weight, scale.double(), zeros, 0)
+        self.packed = torch.ops.quantized.linear_prepack(quantized, None)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if x.requires_grad:
+            return _Int8Gradient.apply(x, self)
+        return self.product(x)
+
+    def product(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.ops.quantized.linear_dynamic(x, self.packed, self.reduce_range)
+
+
+class _Int8Gradient(torch.autograd.Function):
+    """The product's gradient towards x, as if x had not been rounded."""
+
+    @staticmethod
+    def forward(ctx, x: torch.Tensor, linear: _Int8) -> torch.Tensor:
+        ctx.linear = linear
+        return linear.product(x)
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor):
+        linear = ctx.linear
+        return (gradient * linear.scale) @ linear.weight.float(), None

@@ -1,0 +1,265 @@
+"""What a live Llama runs on: weights rounded to NF4, the adapter merged in, cast to one form, cached.
+
+The base's linear layers are rounded to NF4 and unpacked to float32; the adapter is added in float32; only
+the sum is cast to the form that the processor is fast in. The result is written once to the user's cache,
+keyed by the content of base and adapter, so that a later start reads one file and needs no bitsandbytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+from transformers import AutoConfig
+
+from sentiment_core import base_models
+from sentiment_core.base_models import BaseModel, BaseModelError, check_disk, exclusive, file_sha256
+from sentiment_core.models import QUANTIZATION, load_adapter, load_base, model_folder
+from sentiment_core.packed import _GROUPS, _target, unsupported
+
+FORMS = ("bf16", "int8", "fp32")
+GROUPS = ("qkv", "o", "gate_up", "down")
+"""A layer's four matrix products, in `packed`'s order."""
+
+KEPT_FILES = 8
+"""Files of the cache, the least recently used go first: one per base and one per run, for each form."""
+
+_CODE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class LlamaShape:
+    """What the forward pass needs to know beside tensors."""
+
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    eps: float
+    rope_scale: float
+
+
+@dataclass(frozen=True)
+class LlamaWeights:
+    """One system's tensors by name; `int8` matrices come with a `….scale` per output row.
+
+    Of every layer N: "N.norm1", "N.norm2", the four of GROUPS as "N.qkv" …, and the prompt prefix's rotated
+    keys and values "N.k", "N.v" (kv_heads, prefix, head_dim), computed in float32. And "embedding", "norm",
+    "head" (2, hidden) float32 with one row per label word, "inv_freq" float32.
+    """
+
+    shape: LlamaShape
+    tensors: dict[str, torch.Tensor]
+
+    def to(self, device: torch.device, moved: dict[int, torch.Tensor]) -> LlamaWeights:
+        """On a device; `moved` remembers what is there, so that shared tensors stay shared."""
+        tensors = {name: moved.setdefault(id(t), t.to(device)) for name, t in self.tensors.items()}
+        return LlamaWeights(self.shape, tensors)
+
+
+def dtype_of(form: str) -> torch.dtype:
+    """What activations are computed in."""
+    return torch.bfloat16 if form == "bf16" else torch.float32
+
+
+def load_weights(
+    base: BaseModel, adapter: Path | None, *, form: str, prefix_ids: Sequence[int], label_ids: Sequence[int]
+) -> tuple[LlamaWeights, LlamaWeights | None]:
+    """The base's weights and, with an adapter, the merged ones; what is the same in both is shared.
+
+    Raises:
+        BaseModelError: the base cannot be had, or the adapter does not fit it.
+    """
+    identity = base_identity(base)
+    key = {
+        "code": _CODE, "quantization": QUANTIZATION, "form": form, "base": identity,
+        "prefix": list(prefix_ids), "labels": list(label_ids),
+    }  # fmt: skip
+    folder = base_models.CACHE / "live"
+    paths = [folder / f"base-{_digest(key)}.safetensors"]
+    if adapter is not None:
+        paths.append(folder / f"merged-{_digest(key | {'adapter': _adapter_identity(adapter)})}.safetensors")
+    found = _read_all(paths) if identity else None
+    if found is None:
+        with _one_builder(folder):
+            found = _read_all(paths) if identity else None
+            if found is None:
+                found = _build(base, adapter, form, prefix_ids, label_ids)
+                if identity:
+                    _write_all(paths, found)
+                    found = _read_all(paths) or found  # mapped from disk: what is built would stay in memory
+    plain = found[0]
+    if adapter is None:
+        return plain, None
+    return plain, LlamaWeights(plain.shape, {**plain.tensors, **found[1].tensors})
+
+
+# ---- identity
+
+
+def base_identity(base: BaseModel) -> str | None:
+    """The content of a base model as a string, None where it is not known without loading it."""
+    if base.embedded is not None:
+        return f"{base.embedded.sha256} v{base_models.CONVERSION_VERSION}"
+    if base.is_local:
+        files = sorted(Path(str(base.location)).glob("*.safetensors"))
+        hashes = [file_sha256(path) for path in [*files, Path(str(base.location)) / "config.json"]]
+        return " ".join(hashes) if files else None
+    commit = getattr(base_config(base), "_commit_hash", None)
+    return f"{base.location}@{commit}" if commit else None
+
+
+def _adapter_identity(folder: Path) -> str:
+    names = ("adapter_model.safetensors", "adapter_config.json")
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise BaseModelError(f"{folder} holds no {missing[0]}; train the run again (python train.py)")
+    return " ".join(file_sha256(folder / name) for name in names)
+
+
+def _digest(key: dict) -> str:
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
+
+
+# ---- building
+
+
+def _build(
+    base: BaseModel, adapter: Path | None, form: str, prefix_ids: Sequence[int], label_ids: Sequence[int]
+) -> list[LlamaWeights]:
+    model = load_base(base, compute_dtype=torch.float32).model
+    out = [_take(model, form, prefix_ids, label_ids)]
+    if adapter is not None:
+        merged = load_adapter(model, adapter).merge_and_unload()
+        tensors = _take(merged, form, prefix_ids, label_ids).tensors
+        shared = out[0].tensors
+        changed = {
+            name: t for name, t in tensors.items() if name not in shared or not torch.equal(t, shared[name])
+        }
+        out.append(LlamaWeights(out[0].shape, changed))
+    return out
+
+
+@torch.no_grad()
+def _take(model: nn.Module, form: str, prefix_ids: Sequence[int], label_ids: Sequence[int]) -> LlamaWeights:
+    """Copy a float32 Llama's tensors into the form."""
+    dtype = dtype_of(form)
+    rotary = model.model.rotary_emb
+    tensors = {
+        "embedding": model.get_input_embeddings().weight.to(dtype, copy=True),
+        "norm": model.model.norm.weight.to(dtype, copy=True),
+        "head": model.get_output_embeddings().weight[list(label_ids)].float(),
+        "inv_freq": rotary.inv_freq.float().clone(),
+    }
+    prefix = model.model(input_ids=torch.tensor([list(prefix_ids)]), use_cache=True).past_key_values
+    for number, layer in enumerate(model.model.layers):
+        tensors[f"{number}.norm1"] = layer.input_layernorm.weight.to(dtype, copy=True)
+        tensors[f"{number}.norm2"] = layer.post_attention_layernorm.weight.to(dtype, copy=True)
+        tensors[f"{number}.k"] = prefix.layers[number].keys[0].to(dtype, copy=True).contiguous()
+        tensors[f"{number}.v"] = prefix.layers[number].values[0].to(dtype, copy=True).contiguous()
+        for name, group in zip(GROUPS, _GROUPS, strict=True):
+            weight = torch.cat([_target(layer, part).weight for part in group])
+            if form == "int8":
+                tensors |= _rounded(f"{number}.{name}", weight)
+            else:
+                tensors[f"{number}.{name}"] = weight.to(dtype)
+    config = model.config
+    shape = LlamaShape(
+        layers=config.num_hidden_layers,
+        heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+        eps=float(config.rms_norm_eps),
+        rope_scale=float(rotary.attention_scaling),
+    )
+    return LlamaWeights(shape, tensors)
+
+
+def _rounded(name: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Eight bits, symmetric, one scale per output row."""
+    scale = (weight.abs().amax(dim=1) / 127).clamp_min(1e-12)
+    rounded = (weight / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
+    return {name: rounded, f"{name}.scale": scale}
+
+
+# ---- the cache
+
+
+def _one_builder(folder: Path):
+    """A lock where the cache can be written; elsewhere nothing, as nothing will be written."""
+    from contextlib import nullcontext
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".lock").touch()
+    except OSError:
+        return nullcontext()
+    return exclusive(folder / ".lock")
+
+
+def _read_all(paths: Sequence[Path]) -> list[LlamaWeights] | None:
+    """None when a file is missing or damaged."""
+    try:
+        return [_read(path) for path in paths]
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError):
+        return None
+
+
+def _read(path: Path) -> LlamaWeights:
+    with safe_open(path, framework="pt") as stored:
+        shape = LlamaShape(**json.loads(stored.metadata()["shape"]))
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    os.utime(path)
+    return LlamaWeights(shape, tensors)
+
+
+def _write_all(paths: Sequence[Path], weights: Sequence[LlamaWeights]) -> None:
+    """Each file appears by one rename. A full or read-only disk costs the next start time, nothing else."""
+    folder = paths[0].parent
+    try:
+        for path, content in zip(paths, weights, strict=True):
+            size = sum(t.numel() * t.element_size() for t in content.tensors.values())
+            check_disk(folder, size + 50_000_000, "The live model's cache")
+            with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
+                temporary = Path(scratch) / path.name
+                save_file(content.tensors, temporary, {"shape": json.dumps(asdict(content.shape))})
+                os.replace(temporary, path)
+        _prune(folder, keep=set(paths))
+    except (OSError, BaseModelError):
+        return
+
+
+def _prune(folder: Path, *, keep: set[Path]) -> None:
+    files = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for old in files[KEPT_FILES:]:
+        if old not in keep:
+            old.unlink(missing_ok=True)
+
+
+# ---- which models
+
+
+def base_config(base: BaseModel):
+    """The base model's configuration. Raises BaseModelError when it cannot be had."""
+    try:
+        return AutoConfig.from_pretrained(model_folder(base), revision=base.revision or "main")
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise BaseModelError(f"base model {base.name!r} has no readable configuration ({reason})") from None
+
+
+def is_lean(config) -> bool:
+    """Whether `load_weights` and `live_llama` know this model's layers."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    static = rope.get("rope_type", "default") in ("default", "linear", "llama3", "yarn")
+    return static and unsupported(SimpleNamespace(config=config), torch.device("cpu")) is None
