@@ -1,54 +1,33 @@
-"""One call of eval.py: systems on reviews, scored in parts that survive a stop, written as artifacts.
-
-A part is a `.npz` of row numbers and raw values (log-probabilities or answer tokens) under the work folder,
-in a folder named by a hash of everything that decides the values. The same call after a stop scores the
-rest; another model, adapter, prompt, dataset or setting has another hash and starts anew.
-"""
+"""One call of eval.py: which systems on which reviews, each scored, summarized and written as artifacts."""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
-import os
-import shutil
 import sys
 import time
-import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from sentiment_core import baselines, environment
-from sentiment_core.artifacts import (
-    PREDICTION_COLUMNS,
-    SYSTEM_TITLES,
-    DatasetInfo,
-    EvalRecord,
-    RunRecord,
-    read_eval,
-    read_run,
-    utc_now,
-    write_eval,
-)
-from sentiment_core.base_models import BaseModel, BaseModelError, file_sha256, resolve
+from sentiment_core.artifacts import SYSTEM_TITLES, EvalRecord, read_eval, utc_now, write_eval
+from sentiment_core.base_models import BaseModelError
 from sentiment_core.config import SYSTEMS, ConfigError, EvalConfig, TrainConfig
-from sentiment_core.data import (
-    DEFAULT_DATASET,
-    DataError,
-    Reviews,
-    TrainSplit,
-    load_reviews,
-    match_key,
-    overlapping_ids,
-    split_train,
+from sentiment_core.data import TrainSplit, load_reviews, match_key
+from sentiment_core.eval_inputs import (
+    Subject,
+    adapter_hash,
+    base_key,
+    base_of,
+    find_run,
+    folder_of,
+    group_columns,
+    safe_name,
+    train_rows,
 )
 from sentiment_core.models import (
     Encoded,
@@ -59,19 +38,13 @@ from sentiment_core.models import (
     load_tokenizer,
     make_resident,
 )
+from sentiment_core.packed import unsupported
+from sentiment_core.scored_parts import PartStore, Scored, Scoring, Task, process_group
 from sentiment_core.scoring import SentimentScorer, p_positive
-from sentiment_core.sources import open_source
 from sentiment_core.summary import OVERLAP_SETTING, summarize
-from sentiment_core.training import Place, find_place
-
-SECONDS_BETWEEN_PARTS = 5.0
-"""What a kill without warning can cost at most."""
+from sentiment_core.training import DTYPES, Place, find_place
 
 DEFAULT_MAX_LENGTH = TrainConfig.max_length_tokens
-GROUP_CHARACTERS, GROUP_VALUES = 60, 50
-"""A column of the dataset is carried along when its values are this short and this few (pairs aside)."""
-
-Parts = baselines.Parts
 
 
 @dataclass(frozen=True)
@@ -94,13 +67,13 @@ def evaluate(config: EvalConfig, *, assets: Path, work: Path, overwrite: bool = 
     plans = [session.plan(system) for system in (SYSTEMS if config.system == "all" else (config.system,))]
     todo = [plan for plan in plans if not _finished(plan, keep=config.system == "all", overwrite=overwrite)]
     outcomes: dict[str, Outcome] = {}
-    with _process_group(place):
+    with process_group(place):
         for plan in plans:
             if plan not in todo:
                 session.say(f"{plan.eval_id}: finished before with the same settings, kept")
                 outcomes[plan.system] = Outcome(read_eval(plan.folder).record, plan.folder, kept=True)
                 continue
-            record = session.carry_out(plan, work / "evals" / plan.eval_id, fresh=overwrite)
+            record = session.carry_out(plan, work / "evals" / plan.eval_id)
             if record is not None:
                 outcomes[plan.system] = Outcome(record, plan.folder)
     return list(outcomes.values()) if place.is_main else []
@@ -152,148 +125,7 @@ def _finished(plan: Plan, *, keep: bool, overwrite: bool) -> bool:
     return True
 
 
-def find_run(name: str, assets: Path) -> RunRecord:
-    """A finished run by its name under assets/runs, or by its folder; `folder_of` has the same rule.
-
-    Raises:
-        ConfigError: no such run, or an unfinished one.
-        ArtifactError: its record cannot be read.
-    """
-    folder = folder_of(name, assets)
-    if not folder.is_dir():
-        runs = assets / "runs"
-        known = sorted(p.name for p in runs.iterdir() if p.is_dir()) if runs.is_dir() else []
-        raise ConfigError(
-            f"--run {name!r} is not under {runs} (there: {', '.join(known) or 'nothing'}); "
-            "train it with train.py, or give its folder"
-        )
-    record = read_run(folder).record
-    if record is None:
-        raise ConfigError(f"--run {name!r} is unfinished (no run.json); finish it with train.py --resume")
-    return record
-
-
-def folder_of(name: str, assets: Path) -> Path:
-    named = assets / "runs" / name
-    return named if named.is_dir() or not Path(name).is_dir() else Path(name)
-
-
-def base_of(flag: str, run: RunRecord | None) -> BaseModel:
-    """The base model: the flag's, else the run's, else the default.
-
-    Raises:
-        ConfigError: the run's base is a folder that is not here.
-    """
-    if run is None:
-        return resolve(flag or None)
-    name = flag or run.config.get("base_model") or run.base_model.name
-    base = resolve(name)
-    if base.name != run.base_model.name:
-        raise ConfigError(
-            f"--base-model {name!r} is not the base of run {run.run_id!r} ({run.base_model.name!r}); "
-            "leave the flag out, or give that model's folder"
-        )
-    if run.base_model.source == "folder" and not base.is_local:
-        raise ConfigError(
-            f"run {run.run_id!r} was trained on the folder {run.base_model.name!r}, which is not here; "
-            "give its path with --base-model"
-        )
-    return base
-
-
-def base_key(base: BaseModel) -> str:
-    """What tells two base models of one name apart."""
-    if base.embedded is not None:
-        return base.embedded.sha256
-    if not base.is_local:
-        return f"{base.location}@{base.revision or 'main'}"
-    files = sorted(Path(str(base.location)).glob("*.safetensors"))
-    digest = hashlib.sha256()
-    for path in files:
-        large = path.stat().st_size > 2 << 30
-        digest.update(f"{path.name} {path.stat().st_size if large else file_sha256(path)}\n".encode())
-    return digest.hexdigest()
-
-
-def safe_name(name: str) -> str:
-    """A name with nothing but letters, digits, ".", "_" and "-".
-
-    >>> safe_name("Qwen/Qwen2.5 0.5B")
-    'Qwen2.5-0.5B'
-    """
-    last = name.rstrip("/").rsplit("/", 1)[-1]
-    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in last) or "unnamed"
-
-
-# ---- the reviews
-
-
-@dataclass(frozen=True)
-class Subject:
-    """The reviews under test."""
-
-    reviews: Reviews
-    split: str
-    """"all" for an undivided source."""
-    overlap_ids: tuple[str, ...]
-    short_name: str
-    """With split and limit, as evaluation names begin."""
-
-    @classmethod
-    def load(cls, config: EvalConfig) -> Subject:
-        source = open_source(config.dataset)
-        split = config.split if source.splits else "all"
-        reviews = load_reviews(config.dataset, config.split, limit=config.limit, seed=config.seed)
-        overlap = overlapping_ids(config.dataset) if split == "test" else set()
-        name = safe_name(reviews.name)
-        name += f"-{safe_name(split)}" if split not in ("test", "all") else ""
-        name += f"-n{config.limit}" if config.limit else ""
-        return cls(reviews, split, tuple(sorted(overlap & set(reviews.ids))), name)
-
-    @property
-    def info(self) -> DatasetInfo:
-        reviews = self.reviews
-        return DatasetInfo(
-            name=reviews.name,
-            split=self.split,
-            n=len(reviews),
-            fingerprint=reviews.fingerprint,
-            source=reviews.source,
-        )
-
-
-def group_columns(reviews: Reviews) -> pd.DataFrame:
-    """The dataset's further columns that hold short values, few of them unless they tie pairs together."""
-    texts = set(reviews.texts)
-    kept: dict[str, pd.Series] = {}
-    for column in reviews.group_columns:
-        values = reviews.frame[column]
-        present = values.dropna()
-        scalars = present.map(lambda value: isinstance(value, str | bool | int | float | np.generic)).all()
-        if column in PREDICTION_COLUMNS or not len(present) or not scalars:
-            continue
-        shown = present.astype(str)
-        few = column == "pair_id" or shown.nunique() <= GROUP_VALUES
-        if few and shown.str.len().max() <= GROUP_CHARACTERS and not shown.isin(texts).any():
-            mixed = values.dtype == object and present.map(type).nunique() > 1
-            kept[column] = values.where(values.isna(), values.astype(str)) if mixed else values
-    return pd.DataFrame(kept, index=reviews.frame.index)
-
-
 # ---- a call
-
-
-@dataclass(frozen=True)
-class Task:
-    """How one system scores the reviews at given rows."""
-
-    stream: Callable[[np.ndarray], Parts]
-    """Rows (m,) -> parts whose indices count within those rows."""
-    width: int
-    answer: Callable[[np.ndarray], dict[str, Any]]
-    """(n, width) values -> {"prediction", "p_positive"} and, where there are any, "answer_forms"."""
-    settings: dict[str, Any] = field(default_factory=dict)
-    on_gpu: bool = True
 
 
 class Session:
@@ -368,7 +200,7 @@ class Session:
         if system == "fine-tuned":
             assert self.run is not None
             who = self.run.run_id
-            decisive["adapter_sha256"] = _adapter_hash(folder_of(self.config.run, self.assets))
+            decisive["adapter_sha256"] = adapter_hash(folder_of(self.config.run, self.assets))
         if system == "baseline-generated":
             decisive["max_new_tokens"] = config.max_new_tokens
         if system == "baseline-few-shot":
@@ -395,48 +227,8 @@ class Session:
             ConfigError: they are not the rows that the run was trained on, or its source is not here.
         """
         if self._split is None:
-            self._split = self._load_train()
+            self._split = train_rows(self.config, self.run)
         return self._split
-
-    def _load_train(self) -> TrainSplit:
-        config, run = self.config, self.run
-        source = self._train_source()
-        if run is None:
-            most = len(load_reviews(source, "train")) // 10
-            held = min(TrainConfig.validation, most) if most > 1 else 0
-            return split_train(source, validation=held, exclude=config.exclude, seed=TrainConfig.seed)
-        exclude = config.exclude or tuple(p for p in run.config.get("exclude", ()) if os.path.exists(p))
-        try:
-            split = split_train(
-                source,
-                validation=run.config["validation"],
-                exclude=exclude,
-                limit=run.config.get("limit"),
-                seed=run.config["seed"],
-            )
-        except DataError as error:
-            raise ConfigError(
-                f"the baselines need the train rows of run {run.run_id!r}: {error}; "
-                "--train-dataset names where they are"
-            ) from None
-        if split.train.fingerprint != run.data.fingerprint:
-            unseen = ", ".join(run.config.get("exclude", ())) or "nothing"
-            raise ConfigError(
-                f"{source} gives train rows with fingerprint {split.train.fingerprint}, run {run.run_id!r} "
-                f"was trained on {run.data.fingerprint} ({run.data.source} without {unseen}); "
-                "name the same with --train-dataset and --exclude"
-            )
-        return split
-
-    def _train_source(self) -> str:
-        """--train-dataset, else the run's source, found again under --dataset when that is a local copy."""
-        config = self.config
-        if config.train_dataset:
-            return config.train_dataset
-        tested = open_source(config.dataset)
-        if self.run is None:
-            return config.dataset if "train" in tested.splits else DEFAULT_DATASET
-        return config.dataset if tested.shown == self.run.data.source else self.run.data.source
 
     @property
     def examples(self) -> list[baselines.Example]:
@@ -458,25 +250,25 @@ class Session:
 
     def loaded(self, precision: str) -> LoadedModel:
         """The base model without an adapter; loaded once as long as the precision stays."""
-        from sentiment_core.training import DTYPES
-
         if self._loaded is not None and self._loaded.compute_dtype == DTYPES[precision] and not self._adapted:
             return self._loaded
         self._loaded, self._adapted = None, False
         loaded = load_base(
             self.base, device=self.place.device, compute_dtype=DTYPES[precision], resident=False
         )
-        if self.run and None not in (self.run.base_model.revision, loaded.info.revision) \
-                and loaded.info.revision != self.run.base_model.revision:  # fmt: skip
-            raise BaseModelError(
-                f"base model {self.base.name!r} is not the one that run {self.run.run_id!r} was trained on "
-                f"(revision {loaded.info.revision}, then {self.run.base_model.revision}); "
-                "give the same with --base-model"
-            )
+        self._check_revision(loaded.info.revision)
         if self.config.engine != "plain" and (self.config.engine != "auto" or _room_for_resident(loaded)):
             make_resident(loaded.model, loaded.compute_dtype)
         self._loaded = loaded
         return loaded
+
+    def _check_revision(self, now: str | None) -> None:
+        then = self.run.base_model.revision if self.run else None
+        if now and then and now != then:
+            raise BaseModelError(
+                f"base model {self.base.name!r} is not the one that run {self.run.run_id!r} was trained on "
+                f"(revision {now}, then {then}); give the same with --base-model"
+            )
 
     def _scorer(self, precision: str, *, adapter: bool) -> SentimentScorer:
         loaded = self.loaded(precision)
@@ -486,8 +278,6 @@ class Session:
             model = load_adapter(loaded.model, folder_of(self.config.run, self.assets) / "adapter")
         engine = {"plain": "padded", "resident": "padded"}.get(self.config.engine, self.config.engine)
         if engine == "packed":
-            from sentiment_core.packed import unsupported
-
             reason = unsupported(loaded.model, loaded.device)
             if reason:
                 raise ConfigError(f"--engine packed: {reason}; use --engine resident")
@@ -513,13 +303,30 @@ class Session:
                 {"batch_tokens": free.batch_tokens},
             )
         if plan.system == "baseline-few-shot":
-            head = baselines.few_shot_head(self.encoder, self.examples)
-            few = baselines.FewShotScorer(self.loaded(plan.precision), head, batch_tokens=config.batch_tokens)
+            loaded = self.loaded(plan.precision)
+            head = self._head()
+            few = baselines.FewShotScorer(loaded, head, batch_tokens=config.batch_tokens)
             settings = {"batch_tokens": few.batch_tokens, "shared_tokens": len(head)}
             return Task(lambda rows: few.stream(take(encoded, rows)), 2, _from_scores, settings)
         scorer = self._scorer(plan.precision, adapter=plan.system == "fine-tuned")
         settings = {"batch_tokens": scorer.batch_tokens, "engine": scorer.engine}
         return Task(lambda rows: scorer.stream(take(encoded, rows)), 2, _from_scores, settings)
+
+    def _head(self) -> list[int]:
+        """Raises ConfigError: examples and the longest review are more than the model can read."""
+        try:
+            head = baselines.few_shot_head(self.encoder, self.examples)
+        except ValueError as error:
+            raise ConfigError(f"baseline-few-shot: {error}") from None
+        assert self._loaded is not None
+        most = getattr(self._loaded.model.config.get_text_config(), "max_position_embeddings", None)
+        needed = len(head) - len(self.encoder.prefix_ids) + int(self.encoded.lengths.max())
+        if most and needed > most:
+            raise ConfigError(
+                f"--shots {self.config.shots} makes prompts of {needed} tokens, the model reads {most}; "
+                "use fewer --shots or a lower --max-length-tokens"
+            )
+        return head
 
     def _tfidf(self) -> Task:
         if not self.place.is_main:
@@ -539,15 +346,17 @@ class Session:
 
     # -- carrying out
 
-    def carry_out(self, plan: Plan, work: Path, *, fresh: bool) -> EvalRecord | None:
+    def carry_out(self, plan: Plan, work: Path) -> EvalRecord | None:
         """Score, summarize and write one evaluation; the record on the main process."""
-        self.say(f"{plan.eval_id}")
+        self.say(plan.eval_id)
+        _give_back_memory(self.place)
         parts = PartStore(work, plan.identity)
         if self.place.is_main:
-            parts.open(fresh=fresh)
+            parts.open()
         task = self.task(plan)
         on_gpu = task.on_gpu and self.place.device.type == "cuda"
-        scored = Scoring(self, task, parts, label=plan.system).run(warm_up=on_gpu)
+        scoring = Scoring(task, parts, self.encoded.lengths, self.place, label=plan.system, say=self.say)
+        scored = scoring.run(warm_up=on_gpu)
         if scored is None:
             return None
         return self._write(plan, task, scored, parts)
@@ -605,8 +414,11 @@ def take(encoded: Encoded, rows: np.ndarray) -> Encoded:
 
 def _from_scores(values: np.ndarray) -> dict[str, Any]:
     """(n, 2) log-probabilities or (n, 1) P(positive) -> columns."""
-    p = p_positive(values) if values.shape[1] == 2 else values[:, 0].astype(np.float32)
-    return {"prediction": pd.array((p >= 0.5).astype(np.int8), dtype="Int8"), "p_positive": p}
+    values = values.astype(np.float32)
+    p = p_positive(values) if values.shape[1] == 2 else values[:, 0]
+    prediction = pd.array((p >= 0.5).astype(np.int8), dtype="Int8")
+    prediction[np.isnan(p)] = pd.NA  # numbers that overflowed are no answer
+    return {"prediction": prediction, "p_positive": p}
 
 
 def _from_texts(answers: list[str]) -> dict[str, Any]:
@@ -623,13 +435,6 @@ def _plain(settings: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(settings))
 
 
-def _adapter_hash(run: Path) -> str:
-    path = run / "adapter" / "adapter_model.safetensors"
-    if not path.is_file():
-        raise BaseModelError(f"{run} holds no adapter/{path.name}; train the run again (python train.py)")
-    return file_sha256(path)
-
-
 def _room_for_resident(loaded: LoadedModel) -> bool:
     if loaded.device.type != "cuda":
         return True
@@ -638,180 +443,12 @@ def _room_for_resident(loaded: LoadedModel) -> bool:
     return 2 * loaded.info.parameters < 0.5 * torch.cuda.mem_get_info(loaded.device)[0]
 
 
-# ---- scoring in parts
+def _give_back_memory(place: Place) -> None:
+    """What the last system left cached counts as free when the next one sizes its batches."""
+    if place.device.type == "cuda":
+        import torch
 
-
-class PartStore:
-    """Scored rows on disk: `<work>/<identity>/<process>-<number>.npz` with rows, values and seconds."""
-
-    def __init__(self, work: Path, identity: str) -> None:
-        self.work, self.folder = work, work / identity
-        self._numbers = itertools.count()
-
-    def open(self, *, fresh: bool) -> None:
-        """Make the folder; what belongs to other settings goes, and everything if `fresh`."""
-        if fresh:
-            shutil.rmtree(self.work, ignore_errors=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for other in self.work.iterdir():
-            if other != self.folder:
-                shutil.rmtree(other, ignore_errors=True)
-
-    def save(self, rows: np.ndarray, values: np.ndarray, seconds: float) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        while True:
-            path = self.folder / f"{os.getpid()}-{next(self._numbers)}.npz"
-            if not path.exists():
-                break
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as stream:
-            np.savez(stream, rows=rows, values=values, seconds=np.float64(seconds))
-        temporary.replace(path)
-
-    def load(self, n: int, width: int) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
-        """Every readable part; one that a kill damaged is passed over."""
-        for path in sorted(self.folder.glob("*.npz")):
-            try:
-                with np.load(path, allow_pickle=False) as stored:
-                    rows, values, seconds = stored["rows"], stored["values"], float(stored["seconds"])
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-                continue
-            if values.shape == (len(rows), width) and len(rows) and 0 <= rows.min() <= rows.max() < n:
-                yield rows, values, seconds
-
-    def remove(self) -> None:
-        shutil.rmtree(self.work, ignore_errors=True)
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Raw values of all reviews, and what they cost."""
-
-    values: np.ndarray
-    seconds: float
-    """Scoring only, stopped parts included; of several processes, the slowest one's."""
-    warmup_seconds: float
-
-
-class Scoring:
-    """One task over all reviews: what earlier calls left, then this process's share of the rest."""
-
-    def __init__(self, session: Session, task: Task, parts: PartStore, *, label: str) -> None:
-        self.place, self.task, self.parts, self.label = session.place, task, parts, label
-        self.say = session.say
-        self.lengths = session.encoded.lengths
-        self.values = np.full((len(self.lengths), task.width), np.nan)
-        self.done = np.zeros(len(self.lengths), dtype=bool)
-
-    def run(self, *, warm_up: bool) -> Scored | None:
-        before = self._take_up() if self.place.is_main else 0.0
-        todo = _from_main(np.flatnonzero(~self.done), self.place)
-        if 0 < len(todo) < len(self.lengths):
-            self.say(f"Going on: {len(self.lengths) - len(todo):,} of {len(self.lengths):,} are scored")
-        todo = todo[np.argsort(-self.lengths[todo], kind="stable")]
-        if self.task.on_gpu:
-            mine = todo[self.place.rank :: self.place.world_size]
-        else:
-            mine = todo if self.place.is_main else todo[:0]
-        warmup = self._warm_up(mine) if warm_up and len(mine) else 0.0
-        started = time.perf_counter()
-        self._score(mine, total=len(todo))
-        results = _to_main((mine, self.values[mine], time.perf_counter() - started), self.place)
-        if results is None:
-            return None
-        for rows, values, _ in results:
-            self.values[rows] = values
-        return Scored(self.values, before + max(seconds for *_, seconds in results), warmup)
-
-    def _take_up(self) -> float:
-        """Read the parts of earlier calls; returns the seconds they took."""
-        spent = 0.0
-        for rows, values, seconds in self.parts.load(len(self.lengths), self.task.width):
-            self.values[rows], self.done[rows] = values, True
-            spent += seconds
-        return spent
-
-    def _warm_up(self, rows: np.ndarray) -> float:
-        """Compile and allocate on the first batch, whose values are thrown away."""
-        started = time.perf_counter()
-        with closing(self.task.stream(rows)) as stream:
-            next(stream, None)
-        return time.perf_counter() - started
-
-    def _score(self, mine: np.ndarray, *, total: int) -> None:
-        share = total / max(len(mine), 1)  # the bar shows all processes by what this one does
-        buffer: list[tuple[np.ndarray, np.ndarray]] = []
-        saved = time.perf_counter()
-
-        def save() -> None:
-            nonlocal saved
-            now = time.perf_counter()
-            if buffer:
-                rows, values = (np.concatenate(part) for part in zip(*buffer, strict=True))
-                self.parts.save(rows, values, (now - saved) / self.place.world_size)
-                buffer.clear()
-            saved = now
-
-        bar = tqdm(
-            total=total, initial=0, unit=" reviews", smoothing=0.1, file=sys.stderr, dynamic_ncols=True,
-            mininterval=0.5, desc=self.label, disable=not self.place.is_main,
-        )  # fmt: skip
-        finished = 0
-        try:
-            for local, values in self.task.stream(mine):
-                rows = mine[local]
-                self.values[rows] = values
-                buffer.append((rows, values))
-                finished += len(rows)
-                bar.update(round(finished * share) - bar.n)
-                if time.perf_counter() - saved > SECONDS_BETWEEN_PARTS:
-                    save()
-        finally:
-            save()
-            bar.close()
-
-
-# ---- several processes
-
-
-@contextmanager
-def _process_group(place: Place) -> Iterator[None]:
-    """Processes of one launch find each other; small arrays travel over CPU memory (gloo)."""
-    if place.world_size == 1:
-        yield
-        return
-    import torch.distributed as dist
-
-    mine = not dist.is_initialized()
-    if mine:
-        dist.init_process_group("gloo", timeout=timedelta(hours=12))
-    try:
-        yield
-    finally:
-        if mine:
-            dist.destroy_process_group()
-
-
-def _from_main(value: Any, place: Place) -> Any:
-    """The main process's value, on every process."""
-    if place.world_size == 1:
-        return value
-    import torch.distributed as dist
-
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
-
-
-def _to_main(value: Any, place: Place) -> list[Any] | None:
-    """Every process's value in order, on the main process; None elsewhere."""
-    if place.world_size == 1:
-        return [value]
-    import torch.distributed as dist
-
-    box = [None] * place.world_size if place.is_main else None
-    dist.gather_object(value, box, dst=0)
-    return box
+        torch.cuda.empty_cache()
 
 
 # ---- what a person sees
