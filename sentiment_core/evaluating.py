@@ -6,7 +6,8 @@ import hashlib
 import json
 import sys
 import time
-from dataclasses import dataclass, field
+import warnings
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ from sentiment_core.packed import unsupported
 from sentiment_core.scored_parts import PartStore, Scored, Scoring, Task, process_group
 from sentiment_core.scoring import SentimentScorer, p_positive
 from sentiment_core.summary import OVERLAP_SETTING, summarize
-from sentiment_core.training import DTYPES, Place, find_place
+from sentiment_core.training import Place, find_place
 
 DEFAULT_MAX_LENGTH = TrainConfig.max_length_tokens
 
@@ -250,12 +251,11 @@ class Session:
 
     def loaded(self, precision: str) -> LoadedModel:
         """The base model without an adapter; loaded once as long as the precision stays."""
-        if self._loaded is not None and self._loaded.compute_dtype == DTYPES[precision] and not self._adapted:
+        dtype = replace(self.place, precision=precision).dtype
+        if self._loaded is not None and self._loaded.compute_dtype == dtype and not self._adapted:
             return self._loaded
         self._loaded, self._adapted = None, False
-        loaded = load_base(
-            self.base, device=self.place.device, compute_dtype=DTYPES[precision], resident=False
-        )
+        loaded = load_base(self.base, device=self.place.device, compute_dtype=dtype, resident=False)
         self._check_revision(loaded.info.revision)
         if self.config.engine != "plain" and (self.config.engine != "auto" or _room_for_resident(loaded)):
             make_resident(loaded.model, loaded.compute_dtype)
@@ -275,7 +275,9 @@ class Session:
         model = None
         if adapter:
             self._adapted = True
-            model = load_adapter(loaded.model, folder_of(self.config.run, self.assets) / "adapter")
+            with warnings.catch_warnings():  # peft asks transformers for an attribute by its old name
+                warnings.simplefilter("ignore", FutureWarning)
+                model = load_adapter(loaded.model, folder_of(self.config.run, self.assets) / "adapter")
         engine = {"plain": "padded", "resident": "padded"}.get(self.config.engine, self.config.engine)
         if engine == "packed":
             reason = unsupported(loaded.model, loaded.device)
