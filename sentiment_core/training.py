@@ -10,29 +10,23 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import math
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from sentiment_core import environment
 from sentiment_core.artifacts import (
     DataInfo,
-    HistoryRow,
     HistoryWriter,
     LoraInfo,
     RunRecord,
@@ -42,339 +36,25 @@ from sentiment_core.artifacts import (
     write_text,
 )
 from sentiment_core.base_models import check_disk, resolve
-from sentiment_core.batching import plan_steps, round_up, split_alike, split_balanced
+from sentiment_core.batching import plan_steps
 from sentiment_core.config import ConfigError, TrainConfig, flag
 from sentiment_core.data import TrainSplit, split_train
 from sentiment_core.intervals import wilson
 from sentiment_core.models import (
-    Encoded,
-    LoadedModel,
     add_lora,
     check_causal,
     load_base,
     make_resident,
     quiet_transformers,
 )
-from sentiment_core.packed import GraphedPass, Pack, PackedLlama, PackShape, lay_out, unsupported
-from sentiment_core.scoring import SentimentScorer, left_pad
+from sentiment_core.packed import PackedLlama
+from sentiment_core.place import Place, choose_engine, choose_micro_batch, find_place
+from sentiment_core.scoring import SentimentScorer
 from sentiment_core.summary import to_metric
+from sentiment_core.trainer import History, MicroBatches, Milestones, QLoraTrainer, pack_shape
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 ADAPTER_DTYPE = torch.float16
 """Type the adapter is saved in: half the file, and finer than bfloat16 at the size of these weights."""
-
-
-# ---- device, precision, engine
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where and in what number format a run computes."""
-
-    device: torch.device
-    precision: str
-    rank: int
-    world_size: int
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return DTYPES[self.precision]
-
-    @property
-    def is_main(self) -> bool:
-        return self.rank == 0
-
-
-def find_place(precision: str = "auto") -> Place:
-    """This process's device (one GPU per process under accelerate or torchrun) and the precision to use.
-
-    Raises:
-        ConfigError: the precision is not for this device.
-    """
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if not torch.cuda.is_available():
-        if precision == "fp16":
-            raise ConfigError("--precision fp16 needs a GPU; use --precision fp32 or bf16 on a CPU")
-        return Place(torch.device("cpu"), "fp32" if precision == "auto" else precision, rank, world)
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    torch.cuda.set_device(device)
-    has_bf16 = torch.cuda.get_device_capability(device) >= (8, 0)
-    if precision == "bf16" and not has_bf16:
-        name = torch.cuda.get_device_name(device)
-        raise ConfigError(f"--precision bf16: {name} has no bfloat16 arithmetic; use --precision fp16")
-    if precision == "auto":
-        precision = "bf16" if has_bf16 else "fp16"
-    return Place(device, precision, rank, world)
-
-
-def choose_engine(config: TrainConfig, loaded: LoadedModel, free_bytes: int | None) -> str:
-    """The fastest engine that this model, device and memory allow.
-
-    Args:
-        free_bytes: free device memory; None where it does not matter (CPU).
-
-    Raises:
-        ConfigError: the engine that was asked for cannot be had here.
-    """
-    reason = unsupported(loaded.model, loaded.device)
-    if config.engine == "packed" and reason:
-        raise ConfigError(f"--engine packed: {reason}; use --engine resident")
-    if config.engine == "plain" and loaded.device.type == "cpu":
-        raise ConfigError(
-            "--engine plain needs a GPU: bitsandbytes has no backward pass for its packed CPU layers; "
-            "use --engine resident (the same values, unpacked once)"
-        )
-    if config.engine != "auto":
-        return config.engine
-    wants = reason is None and not config.lora_dropout and not config.gradient_checkpointing
-    if loaded.device.type == "cuda" and wants and loaded.compute_dtype != torch.float32:
-        one = activation_bytes(loaded.model.config, "packed") * config.max_length_tokens * 4
-        if free_bytes is None or one < 0.6 * free_bytes:
-            return "packed"
-    needed = 2 * loaded.info.parameters + activation_bytes(loaded.model.config, "resident") * 1024
-    return "resident" if free_bytes is None or needed < 0.6 * free_bytes else "plain"
-
-
-def activation_bytes(model_config: Any, engine: str) -> int:
-    """Rough bytes kept per token for the backward pass, without recomputation."""
-    hidden = model_config.hidden_size
-    inner = getattr(model_config, "intermediate_size", None) or 4 * hidden
-    per_layer = 6 * hidden + 5 * inner if engine == "packed" else 20 * hidden + 12 * inner
-    return 2 * per_layer * model_config.num_hidden_layers
-
-
-def choose_micro_batch(
-    config: TrainConfig, model_config: Any, engine: str, place: Place, free: int | None
-) -> int:
-    """Reviews per forward pass on one device: as asked, else the most that memory allows.
-
-    Raises:
-        ConfigError: the batch does not divide over the devices.
-    """
-    if config.batch_size % place.world_size:
-        raise ConfigError(
-            f"--batch-size {config.batch_size} does not divide over {place.world_size} devices; "
-            f"use a multiple of {place.world_size}"
-        )
-    share = config.batch_size // place.world_size
-    if config.micro_batch_size:
-        return math.gcd(config.micro_batch_size, share)
-    if free is None:
-        most = 4
-    else:
-        tokens = 350 if engine == "packed" else config.max_length_tokens  # mean or longest prompt
-        keep = activation_bytes(model_config, engine) * tokens / (20 if config.gradient_checkpointing else 1)
-        most = max(1, int(0.6 * free / keep))
-    return next(size for size in range(min(share, most), 0, -1) if share % size == 0)
-
-
-# ---- micro-batches
-
-
-class MicroBatches(Dataset):
-    """One rank's forward passes in order: item i belongs to step i // accumulation."""
-
-    def __init__(
-        self,
-        encoded: Encoded,
-        labels: np.ndarray,
-        plan: list[np.ndarray],
-        *,
-        accumulation: int,
-        rank: int,
-        world_size: int,
-        shape: PackShape | None,
-        pad_id: int,
-    ) -> None:
-        self.encoded, self.labels, self.plan = encoded, labels, plan
-        self.accumulation, self.rank, self.world_size = accumulation, rank, world_size
-        self.shape, self.pad_id = shape, pad_id
-
-    def __len__(self) -> int:
-        return len(self.plan) * self.accumulation
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        step, micro = divmod(index, self.accumulation)
-        split = split_balanced if self.shape else split_alike
-        parts = split(self.plan[step], self.encoded.lengths, self.accumulation * self.world_size)
-        rows = parts[micro * self.world_size + self.rank]
-        share = self.world_size / len(self.plan[step])  # gradients are averaged over devices
-        weights = np.full(len(rows), share, dtype=np.float32)
-        if self.shape:
-            return vars(lay_out(self.encoded, rows, self.shape, self.labels, weights))
-        return left_pad([self.encoded[i] for i in rows], self.pad_id) | {
-            "labels": torch.from_numpy(self.labels[rows].astype(np.int64)),
-            "weights": torch.from_numpy(weights),
-        }
-
-
-def pack_shape(encoded: Encoded, plan: list[np.ndarray], parts: int) -> PackShape:
-    """The one static shape that holds every part of every step."""
-    lengths = encoded.lengths
-    pieces = [piece for step in plan for piece in split_balanced(step, lengths, parts)]
-    return PackShape(
-        tokens=round_up(max(int(lengths[piece].sum()) for piece in pieces), 128),
-        reviews=max(len(piece) for piece in pieces),
-        longest=round_up(int(lengths.max()), 128),
-    )
-
-
-# ---- trainer
-
-
-class QLoraTrainer(Trainer):
-    """The Hugging Face Trainer with our batches, our loss at the label position, and our validation.
-
-    Args:
-        batches: this rank's micro-batches, in order.
-        validate: scores the validation reviews; returns {"eval_loss", "eval_accuracy"}.
-        label_ids: token ids of the two label words.
-        packed: the packed model, for the packed engine.
-    """
-
-    def __init__(
-        self,
-        *args: Any,
-        batches: MicroBatches,
-        validate: Callable[[], dict[str, float]],
-        label_ids: tuple[int, int],
-        packed: PackedLlama | None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        self.batches, self.validate = batches, validate
-        self.label_ids = torch.tensor(label_ids, device=self.args.device)
-        self.packed = packed
-        self.loss_scale = torch.ones((), device=self.args.device)
-        self.packed_pass = GraphedPass(self._packed_loss, self.args.device) if packed else None
-
-    def get_train_dataloader(self) -> DataLoader:
-        return DataLoader(
-            self.batches,
-            batch_size=1,
-            shuffle=False,
-            collate_fn=_only,
-            pin_memory=self.args.device.type == "cuda",
-        )
-
-    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        return 0  # the Trainer's estimate walks all modules at every step
-
-    def warm_up(self) -> None:
-        """Compile and capture before the clock starts."""
-        if self.packed_pass is not None:
-            self.packed.adapter.bind_gradients()
-            self.packed_pass.warm_up(Pack(**self.batches[0]))
-
-    def _packed_loss(self, pack: Pack) -> torch.Tensor:
-        loss = self.packed.loss(pack, self.label_ids)
-        (loss * self.loss_scale).backward()
-        return loss.detach()
-
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None):
-        """One forward and backward pass. The loss of a step's passes adds up to the mean over its reviews."""
-        if self.packed_pass is None:
-            model.train()
-            inputs = self._prepare_inputs(inputs)
-            with self.compute_loss_context_manager():
-                loss = self.compute_loss(model, inputs)
-            self.accelerator.backward(loss)
-            return loss.detach()
-        adapter = self.packed.adapter
-        if next(p for p in model.parameters() if p.requires_grad).grad is None:  # the Trainer zeroed them
-            adapter.bind_gradients()
-        if self.accelerator.scaler is not None:
-            self.loss_scale.copy_(self.accelerator.scaler.scale(torch.ones_like(self.loss_scale)))
-        loss = self.packed_pass(Pack(**inputs)).clone()
-        if self.args.world_size > 1 and self.accelerator.sync_gradients:
-            torch.distributed.all_reduce(adapter.flat_gradient, op=torch.distributed.ReduceOp.AVG)
-        return loss
-
-    def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch: Any = None):
-        labels, weights = inputs.pop("labels"), inputs.pop("weights")
-        logits = model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1].float()
-        nll = F.cross_entropy(logits, self.label_ids[labels], reduction="none")
-        return (nll * weights).sum()
-
-    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval"):
-        metrics = self.validate()
-        self.log(dict(metrics))
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
-
-
-def _only(items: list[Any]) -> Any:
-    return items[0]
-
-
-class Milestones(TrainerCallback):
-    """Evaluate and save at the planned steps, the last one among them."""
-
-    def __init__(self, steps: set[int]) -> None:
-        self.steps = steps
-
-    def on_step_end(self, args, state, control, **kwargs):
-        control.should_evaluate = control.should_save = state.global_step in self.steps
-        return control
-
-
-class History(TrainerCallback):
-    """Appends to history.jsonl and draws the progress bar (main process only)."""
-
-    def __init__(
-        self, writer: HistoryWriter | None, seen: np.ndarray, tokens: np.ndarray, steps_per_epoch: int
-    ):
-        self.writer, self.seen, self.tokens, self.steps_per_epoch = writer, seen, tokens, steps_per_epoch
-        self.spent = 0.0
-        self.started = time.perf_counter()
-        self.bar: tqdm | None = None
-
-    @property
-    def seconds(self) -> float:
-        return self.spent + time.perf_counter() - self.started
-
-    def start(self, first_step: int, total: int, spent: float, out: Any) -> None:
-        self.spent, self.started = spent, time.perf_counter()
-        if self.writer:
-            self.bar = tqdm(
-                total=total, initial=int(self.seen[first_step]), unit=" reviews", smoothing=0.1, file=out,
-                dynamic_ncols=True, mininterval=0.5,
-            )  # fmt: skip
-
-    def row(self, step: int, values: dict[str, float]) -> None:
-        if self.writer is None:
-            return
-        known = {k: v for k, v in values.items() if k in HistoryRow.model_fields and k != "epoch"}
-        finite = {k: float(v) for k, v in known.items() if math.isfinite(v)}
-        self.writer.append(
-            HistoryRow(
-                step=step,
-                epoch=round(step / self.steps_per_epoch, 4),
-                examples=int(self.seen[step]),
-                tokens=int(self.tokens[step]),
-                seconds=round(self.seconds, 3),
-                **finite,
-            )
-        )
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if self.bar is not None:
-            self.bar.update(int(self.seen[state.global_step]) - self.bar.n)
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        logs = logs or {}
-        if "loss" in logs or "eval_loss" in logs:
-            self.row(state.global_step, logs)
-        if self.bar is not None:
-            shown = {
-                k: f"{logs[n]:.3f}" for k, n in (("loss", "loss"), ("val", "eval_accuracy")) if n in logs
-            }
-            if shown:
-                self.bar.set_postfix(shown, refresh=False)
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
 
 
 # ---- a run
@@ -591,6 +271,8 @@ class Session:
         return {"eval_loss": loss, "eval_accuracy": self.right / len(labels)}
 
     def run(self) -> None:
+        if self.place.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()  # the warm-up's passes are as large as any
         started = time.perf_counter()
         self.trainer.warm_up()
         before = self.validate()
@@ -600,8 +282,6 @@ class Session:
             rows = read_history(self.folders.run)
             spent = float(rows["seconds"].max()) if len(rows) else 0.0
         total = int(self.history.seen[-1])
-        if self.place.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
         self.history.start(self.first_step, total, spent, sys.stderr)
         if not self.checkpoint:
             self.history.row(0, before)

@@ -1,0 +1,117 @@
+"""Where a run computes: device, number format, engine, and how many reviews fit in a forward pass."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from sentiment_core.config import ConfigError, TrainConfig
+from sentiment_core.models import LoadedModel
+from sentiment_core.packed import unsupported
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and in what number format a run computes."""
+
+    device: torch.device
+    precision: str
+    rank: int
+    world_size: int
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return DTYPES[self.precision]
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+
+def find_place(precision: str = "auto") -> Place:
+    """This process's device (one GPU per process under accelerate or torchrun) and the precision to use.
+
+    Raises:
+        ConfigError: the precision is not for this device.
+    """
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if not torch.cuda.is_available():
+        if precision == "fp16":
+            raise ConfigError("--precision fp16 needs a GPU; use --precision fp32 or bf16 on a CPU")
+        return Place(torch.device("cpu"), "fp32" if precision == "auto" else precision, rank, world)
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    torch.cuda.set_device(device)
+    has_bf16 = torch.cuda.get_device_capability(device) >= (8, 0)
+    if precision == "bf16" and not has_bf16:
+        name = torch.cuda.get_device_name(device)
+        raise ConfigError(f"--precision bf16: {name} has no bfloat16 arithmetic; use --precision fp16")
+    if precision == "auto":
+        precision = "bf16" if has_bf16 else "fp16"
+    return Place(device, precision, rank, world)
+
+
+def choose_engine(config: TrainConfig, loaded: LoadedModel, free_bytes: int | None) -> str:
+    """The fastest engine that this model, device and memory allow.
+
+    Args:
+        free_bytes: free device memory; None where it does not matter (CPU).
+
+    Raises:
+        ConfigError: the engine that was asked for cannot be had here.
+    """
+    reason = unsupported(loaded.model, loaded.device)
+    if config.engine == "packed" and reason:
+        raise ConfigError(f"--engine packed: {reason}; use --engine resident")
+    if config.engine == "plain" and loaded.device.type == "cpu":
+        raise ConfigError(
+            "--engine plain needs a GPU: bitsandbytes has no backward pass for its packed CPU layers; "
+            "use --engine resident (the same values, unpacked once)"
+        )
+    if config.engine != "auto":
+        return config.engine
+    wants = reason is None and not config.lora_dropout and not config.gradient_checkpointing
+    if loaded.device.type == "cuda" and wants and loaded.compute_dtype != torch.float32:
+        one = activation_bytes(loaded.model.config, "packed") * config.max_length_tokens * 4
+        if free_bytes is None or one < 0.6 * free_bytes:
+            return "packed"
+    needed = 2 * loaded.info.parameters + activation_bytes(loaded.model.config, "resident") * 1024
+    return "resident" if free_bytes is None or needed < 0.6 * free_bytes else "plain"
+
+
+def activation_bytes(model_config: Any, engine: str) -> int:
+    """Rough bytes kept per token for the backward pass, without recomputation."""
+    hidden = model_config.hidden_size
+    inner = getattr(model_config, "intermediate_size", None) or 4 * hidden
+    per_layer = 6 * hidden + 5 * inner if engine == "packed" else 20 * hidden + 12 * inner
+    return 2 * per_layer * model_config.num_hidden_layers
+
+
+def choose_micro_batch(
+    config: TrainConfig, model_config: Any, engine: str, place: Place, free: int | None
+) -> int:
+    """Reviews per forward pass on one device: as asked, else the most that memory allows.
+
+    Raises:
+        ConfigError: the batch does not divide over the devices.
+    """
+    if config.batch_size % place.world_size:
+        raise ConfigError(
+            f"--batch-size {config.batch_size} does not divide over {place.world_size} devices; "
+            f"use a multiple of {place.world_size}"
+        )
+    share = config.batch_size // place.world_size
+    if config.micro_batch_size:
+        return math.gcd(config.micro_batch_size, share)
+    if free is None:
+        most = 4
+    else:
+        tokens = 350 if engine == "packed" else config.max_length_tokens  # mean or longest prompt
+        keep = activation_bytes(model_config, engine) * tokens / (20 if config.gradient_checkpointing else 1)
+        most = max(1, int(0.6 * free / keep))
+    return next(size for size in range(min(share, most), 0, -1) if share % size == 0)
