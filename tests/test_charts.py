@@ -59,7 +59,9 @@ def figures() -> dict[str, go.Figure]:
     )  # fmt: skip
     parts = pd.DataFrame(
         {
-            "actor": ["base", "base", "fine", "fine"], "part": ["1–9", "10–99"] * 2, "accuracy": [0.5, 0.5, 0.9, 0.95],
+            "actor": ["base", "base", "fine", "fine"],
+            "part": ["1–9", "10–99"] * 2,
+            "accuracy": [0.5, 0.5, 0.9, 0.95],
             "low": 0.4, "high": 0.99, "n": 10,
         }
     )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from html import escape
 from pathlib import Path
 
 import gradio as gr
@@ -16,7 +17,7 @@ from sentiment_core.dashboard.answers import word_of
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.host import ModelUnavailable
 from sentiment_core.dashboard.inputs import MAX_ROWS, Batch, InputRefused, read_batch, safe_cell
-from sentiment_core.dashboard.parts import notice
+from sentiment_core.dashboard.parts import notice, q
 from sentiment_core.labels import LABEL_WORDS
 
 log = logging.getLogger(__name__)
@@ -34,9 +35,10 @@ def build(context: Context, run: gr.Dropdown) -> None:
             "have it (0/1, neg/pos or negative/positive); or one review per line.</p></div>"
         )
         with gr.Row():
-            file = gr.File(
-                label="CSV file", file_types=[".csv"], elem_id="batch-file", height=150, min_width=280
-            )
+            with gr.Column(scale=0, min_width=220):
+                file = gr.UploadButton("Choose a CSV file", file_types=[".csv"], elem_id="batch-file")
+                chosen = gr.HTML(no_file(), elem_id="batch-chosen")
+                clear = gr.Button("Without a file", size="sm", visible=False, elem_id="batch-clear")
             lines = gr.Textbox(
                 label="Or one review per line", lines=5, max_lines=12, elem_id="batch-lines", min_width=280
             )
@@ -81,6 +83,14 @@ def build(context: Context, run: gr.Dropdown) -> None:
             gr.DownloadButton(value=write_csv(frame), visible=True),
         )
 
+    file.upload(
+        lambda path: (q(f'<p class="small">{escape(Path(path).name[:60])}</p>'), gr.Button(visible=True)),
+        file, [chosen, clear], api_visibility="private", show_progress="hidden",
+    )  # fmt: skip
+    clear.click(
+        lambda: (None, no_file(), gr.Button(visible=False)), None, [file, chosen, clear],
+        api_visibility="private", show_progress="hidden",
+    )  # fmt: skip
     asked = go.click(
         answer,
         [run, file, lines],
@@ -99,6 +109,10 @@ def build(context: Context, run: gr.Dropdown) -> None:
         api_visibility="private",
         show_progress="hidden",
     )
+
+
+def no_file() -> str:
+    return q('<p class="small muted">No file chosen.</p>')
 
 
 def classify_rows(context: Context, run: Run | None, batch: Batch, progress: gr.Progress) -> pd.DataFrame:
