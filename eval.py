@@ -5,6 +5,7 @@ python eval.py --run smollm2-135m                     # the fine-tuned model alo
 python eval.py --system baseline-generated --limit 1000
 python eval.py --run smollm2-135m --system all --dataset my_reviews.csv
 accelerate launch eval.py --run smollm2-135m          # all GPUs of this host
+torchrun --nproc-per-node 4 -- eval.py --run smollm2-135m
 python eval.py --report                               # the results table, for the README
 
 The same command after a stop goes on where it stopped.

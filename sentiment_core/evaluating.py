@@ -40,10 +40,10 @@ from sentiment_core.models import (
     make_resident,
 )
 from sentiment_core.packed import unsupported
+from sentiment_core.place import Place, find_place
 from sentiment_core.scored_parts import PartStore, Scored, Scoring, Task, process_group
 from sentiment_core.scoring import SentimentScorer, p_positive
 from sentiment_core.summary import OVERLAP_SETTING, summarize
-from sentiment_core.training import Place, find_place
 
 DEFAULT_MAX_LENGTH = TrainConfig.max_length_tokens
 

@@ -1,0 +1,432 @@
+"""eval.py end to end on the tiny random model: five systems, names, resuming, refusals, several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import eval as cli
+from sentiment_core import baselines, eval_inputs, evaluating, scored_parts, training
+from sentiment_core.artifacts import list_artifacts, read_eval, read_sample_reviews
+from sentiment_core.base_models import resolve
+from sentiment_core.config import SYSTEMS, EvalConfig, TrainConfig
+from sentiment_core.data import load_reviews
+from sentiment_core.models import load_adapter, load_base
+from sentiment_core.scoring import SentimentScorer
+from sentiment_core.summary import recompute
+from tests.own_reviews import frame, write_dataset
+
+ROOT = Path(cli.__file__).resolve().parent
+SAMPLES = ROOT / "assets" / "sample_reviews.jsonl"
+LENGTH = 256
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("data") / "own", train=200, test=40)
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_model, dataset, tmp_path_factory):
+    """Assets with one short run."""
+    root = tmp_path_factory.mktemp("eval")
+    config = TrainConfig(
+        dataset=str(dataset), base_model=str(tiny_model), run_id="tiny", validation=40, epochs=1,
+        batch_size=16, learning_rate=4e-3, evaluations_per_epoch=1, max_length_tokens=LENGTH, lora_rank=4,
+    )  # fmt: skip
+    training.train(config, assets=root / "assets", work=root / "work")
+    return root / "assets"
+
+
+@pytest.fixture
+def assets(trained, tmp_path):
+    """A copy of its own for each test."""
+    return Path(shutil.copytree(trained, tmp_path / "assets"))
+
+
+@pytest.fixture
+def call(assets, tiny_model, dataset, tmp_path, capsys):
+    """eval.py with these flags; returns (exit status, stdout, stderr)."""
+
+    def run(*flags: str, root: Path = assets, work: Path = tmp_path / "work"):
+        given = ["--assets", str(root), "--work", str(work), *flags]
+        if "--base-model" not in flags:
+            given += ["--base-model", str(tiny_model)]
+        if "--train-dataset" not in flags:
+            given += ["--train-dataset", str(dataset)]
+        status = cli.main(given)
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def only(assets: Path):
+    (found,) = list_artifacts(assets).evals
+    return found
+
+
+@pytest.fixture(scope="module")
+def five(trained, tiny_model, dataset, tmp_path_factory):
+    """All five systems on our sample reviews."""
+    root = tmp_path_factory.mktemp("five")
+    assets = Path(shutil.copytree(trained, root / "assets"))
+    flags = ["--run", "tiny", "--base-model", str(tiny_model), "--train-dataset", str(dataset)]
+    flags += ["--assets", str(assets), "--work", str(root / "work"), "--dataset", str(SAMPLES)]
+    assert cli.main([*flags, "--system", "all", "--shots", "2"]) == 0
+    return assets
+
+
+# ---- five systems
+
+
+def test_five_systems_have_their_names_and_nulls(five):
+    listing = list_artifacts(five)
+    assert not listing.problems
+    records = {e.record.system: e.record for e in listing.evals}
+    assert set(records) == set(SYSTEMS)
+    assert {r.eval_id for r in records.values()} == {
+        "sample_reviews--baseline-scored--tiny-llama",
+        "sample_reviews--baseline-generated--tiny-llama",
+        "sample_reviews--baseline-few-shot--tiny-llama",
+        "sample_reviews--tfidf-logreg--own",
+        "sample_reviews--fine-tuned--tiny",
+    }
+    for system, record in records.items():
+        assert record.run_id == ("tiny" if system == "fine-tuned" else None)
+        assert (record.base_model is None) == (record.prompt is None) == (system == "tfidf-logreg")
+        assert (record.dataset.name, record.dataset.split, record.dataset.n) == ("sample_reviews", "all", 48)
+        assert record.wall_seconds > 0
+        assert record.metrics["accuracy"].n == 48
+    assert not (five.parent / "work" / "evals").exists() or not list((five.parent / "work/evals").iterdir())
+
+
+def test_every_metric_can_be_recomputed(five):
+    for evaluation in list_artifacts(five).evals:
+        for name, value in recompute(evaluation).items():
+            assert getattr(evaluation.record, name) == value, (evaluation.record.eval_id, name)
+
+
+def test_systems_share_ids_labels_and_lengths(five):
+    tables = [e.predictions() for e in list_artifacts(five).evals]
+    shared = ["review_id", "label", "tokens", "truncated"]
+    for table in tables[1:]:
+        pd.testing.assert_frame_equal(table[shared], tables[0][shared])
+    assert tables[0]["tokens"].max() == LENGTH, "the run's own limit"
+    assert tables[0]["truncated"].any()
+
+
+def test_free_answers_have_no_probability_and_count_their_forms(five):
+    evaluation = read_eval(five / "evals" / "sample_reviews--baseline-generated--tiny-llama")
+    table = evaluation.predictions()
+    assert table["p_positive"].isna().all()
+    assert evaluation.record.unparsed == table["prediction"].isna().sum()
+    assert sum(form.count for form in evaluation.record.answer_forms) == 48
+    assert "roc_auc" not in evaluation.record.metrics
+
+
+def test_no_review_text_and_no_path_in_the_artifacts(five):
+    texts = [sample.text for sample in read_sample_reviews(ROOT / "assets")]
+    quotes = {text[start : start + 25] for text in texts for start in range(0, len(text) - 25, 25)}
+    for evaluation in list_artifacts(five).evals:
+        content = (evaluation.path / "eval.json").read_text()
+        content += evaluation.predictions().to_csv()
+        assert not [quote for quote in quotes if quote in content]
+        assert str(five.parent) not in content
+
+
+def test_fine_tuned_is_the_scorer_with_the_adapter(five, tiny_model):
+    loaded = load_base(resolve(str(tiny_model)))
+    scorer = SentimentScorer(loaded, load_adapter(loaded.model, five / "runs" / "tiny" / "adapter"))
+    table = read_eval(five / "evals" / "sample_reviews--fine-tuned--tiny").predictions()
+    p = scorer(load_reviews(str(SAMPLES), "test").texts, LENGTH)
+    np.testing.assert_allclose(table["p_positive"], p, atol=1e-5)
+    np.testing.assert_array_equal(table["prediction"], (table["p_positive"] >= 0.5).astype(int))
+
+
+def test_finished_evaluations_are_kept_by_all_and_refused_alone(five, call, monkeypatch):
+    def never(*args, **kwargs):
+        raise AssertionError("nothing is to be loaded")
+
+    monkeypatch.setattr(evaluating, "load_base", never)
+    flags = ("--run", "tiny", "--dataset", str(SAMPLES), "--shots", "2")
+    status, out, err = call(*flags, "--system", "all", root=five)
+    assert status == 0
+    assert err.count("kept") == out.count("kept") == 5
+    status, _, err = call(*flags, "--system", "baseline-scored", root=five)
+    assert status == 2
+    assert "--overwrite" in err
+    status, _, err = call(*flags[:4], "--shots", "4", "--system", "baseline-few-shot", root=five)
+    assert status == 2
+    assert "another shots (2, now 4)" in err
+
+
+def test_the_table_says_what_to_do_next(five, call):
+    _, out, _ = call("--run", "tiny", "--dataset", str(SAMPLES), "--system", "all", "--shots", "2", root=five)
+    assert "python app.py" in out
+    assert str(five / "evals") in out
+
+
+def test_report_prints_the_table(five, tmp_path, capsys):
+    assets = Path(shutil.copytree(five, tmp_path / "copy"))
+    shutil.copy(ROOT / "assets" / "references.json", assets)
+    assert cli.main(["--report", "--assets", str(assets)]) == 0
+    assert capsys.readouterr().out.count("| sample_reviews |") == 5
+
+
+def test_overwrite_repeats(five, call, tmp_path):
+    assets = Path(shutil.copytree(five, tmp_path / "copy"))
+    folder = assets / "evals" / "sample_reviews--fine-tuned--tiny"
+    before = read_eval(folder)
+    (folder / "predictions.parquet").unlink()
+    assert call("--run", "tiny", "--dataset", str(SAMPLES), "--overwrite", root=assets)[0] == 0
+    after = read_eval(folder)
+    assert after.record.metrics == before.record.metrics
+
+
+# ---- names, groups, footnote
+
+
+def test_split_and_limit_stand_in_the_name(call, assets, dataset):
+    flags = ("--system", "baseline-scored", "--dataset", str(dataset), "--max-length-tokens", "128")
+    assert call(*flags, "--split", "train", "--limit", "8")[0] == 0
+    record = only(assets).record
+    assert record.eval_id == "own-train-n8--baseline-scored--tiny-llama"
+    assert (record.dataset.split, record.dataset.n, record.settings["limit"]) == ("train", 8, 8)
+
+
+def test_groups_are_carried_when_short_and_text_never(call, assets, tmp_path):
+    table = frame(12, seed=9)
+    table["pair_id"] = [n // 2 for n in range(12)]
+    table["version"] = ["original", "revised"] * 6
+    table["headline"] = table["text"].str[:100]
+    table["again"] = table["text"].str[:59]
+    table["tokens"] = 3
+    table.loc[0, "again"] = table["text"][0]
+    table.to_csv(tmp_path / "pairs.csv", index=False)
+    flags = ("--system", "baseline-scored", "--dataset", str(tmp_path / "pairs.csv"))
+    assert call(*flags, "--max-length-tokens", "128")[0] == 0
+    evaluation = only(assets)
+    found = evaluation.predictions()
+    assert list(found.columns[6:]) == ["pair_id", "version"]
+    assert found["version"].tolist() == table["version"].tolist()
+    assert "consistency" in evaluation.record.metrics
+    assert {s.by for s in evaluation.record.slices} >= {"version"}
+
+
+def test_texts_of_train_are_left_out_of_one_figure(call, assets, dataset, tmp_path):
+    folder = tmp_path / "overlapping"
+    folder.mkdir()
+    train, test = (pd.read_parquet(dataset / f"{split}.parquet") for split in ("train", "test"))
+    train.to_parquet(folder / "train.parquet")
+    pd.concat([test[:10], train[:3]]).to_parquet(folder / "test.parquet")
+    flags = ("--system", "baseline-scored", "--dataset", str(folder), "--max-length-tokens", "128")
+    assert call(*flags)[0] == 0
+    evaluation = only(assets)
+    assert len(evaluation.record.settings["overlap_ids"]) == 3
+    assert evaluation.record.metrics["accuracy_without_overlap"].n == 10
+    assert recompute(evaluation)["metrics"] == evaluation.record.metrics
+
+
+# ---- stopping and going on
+
+
+def interrupt(monkeypatch, after: int):
+    """Ctrl-C in front of batch number `after`; returns how many rows were answered so far."""
+    original, rows, batches = baselines.FreeAnswers._answer, [], []
+
+    def answer(self, batch):
+        batches.append(1)
+        if len(batches) > after:
+            raise KeyboardInterrupt
+        rows.append(len(batch))
+        return original(self, batch)
+
+    monkeypatch.setattr(baselines.FreeAnswers, "_answer", answer)
+    return rows
+
+
+def test_a_stopped_evaluation_goes_on_to_the_same_end(call, assets, tmp_path, monkeypatch):
+    flags = ("--system", "baseline-generated", "--dataset", str(SAMPLES), "--max-new-tokens", "4")
+    flags += ("--max-length-tokens", "128", "--batch-tokens", "1320")
+    whole = tmp_path / "whole"
+    assert call(*flags, root=whole)[0] == 0
+    monkeypatch.setattr(scored_parts, "SECONDS_BETWEEN_PARTS", 0.0)
+    with monkeypatch.context() as patch:
+        rows = interrupt(patch, after=2)
+        status, _, err = call(*flags)
+    assert status == 130
+    assert "goes on" in err
+    assert not (assets / "evals").exists()
+    (damaged,) = sorted((tmp_path / "work").rglob("*-1.npz"))
+    damaged.write_bytes(b"half a file")
+    with monkeypatch.context() as patch:
+        rest = interrupt(patch, after=99)
+        status, _, err = call(*flags)
+    assert status == 0
+    assert f"Going on: {rows[0]} of 48" in err
+    assert sum(rest) == 48 - rows[0]
+    pd.testing.assert_frame_equal(only(assets).predictions(), only(whole).predictions())
+    assert only(assets).record.answer_forms == only(whole).record.answer_forms
+    assert not list((tmp_path / "work" / "evals").iterdir())
+
+
+def test_other_settings_start_anew(call, tmp_path, monkeypatch):
+    flags = ("--system", "baseline-generated", "--dataset", str(SAMPLES), "--max-length-tokens", "128")
+    with monkeypatch.context() as patch:
+        interrupt(patch, after=1)
+        assert call(*flags, "--max-new-tokens", "4", "--batch-tokens", "1320")[0] == 130
+    with monkeypatch.context() as patch:
+        rows = interrupt(patch, after=99)
+        status, _, err = call(*flags, "--max-new-tokens", "3")
+    assert status == 0
+    assert "Going on" not in err
+    assert sum(rows) == 48
+
+
+def test_a_part_of_another_shape_is_passed_over(tmp_path):
+    store = scored_parts.PartStore(tmp_path / "e", "abc")
+    store.open()
+    store.save(np.array([0, 1]), np.zeros((2, 2)), 1.5)
+    store.save(np.array([2]), np.zeros((1, 3)), 1.0)
+    store.save(np.array([99]), np.zeros((1, 2)), 1.0)
+    assert [(list(rows), seconds) for rows, _, seconds in store.load(10, 2)] == [([0, 1], 1.5)]
+
+
+# ---- refusals
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--run", "nothing"), "there: tiny"),
+        (("--run", "tiny", "--dataset", "no/such/file.csv"), "no/such/file.csv"),
+        (("--run", "tiny", "--base-model", "smollm2-135m"), "is not the base of run 'tiny'"),
+        (("--run", "tiny", "--base-model", ""), "give its path with --base-model"),
+        (("--system", "all"), "--run"),
+        (("--system", "fine-tuned"), "--run"),
+        (("--run", "tiny", "--shots", "3"), "--shots"),
+        (("--run", "tiny", "--limit", "400", "--dataset", str(SAMPLES)), "--limit"),
+        (("--run", "tiny", "--dataset", str(SAMPLES), "--max-length-tokens", "20"), "--max-length-tokens"),
+        (
+            ("--run", "tiny", "--dataset", str(SAMPLES), "--system", "baseline-few-shot", "--shots", "20"),
+            "use fewer --shots",
+        ),
+    ],
+)
+def test_refusals_are_one_sentence(call, flags, words):
+    status, out, err = call(*flags)
+    assert status == 2
+    assert words in err
+    assert "Traceback" not in err
+    assert not out
+
+
+def test_an_unfinished_run_is_refused(call, assets):
+    (assets / "runs" / "tiny" / "run.json").unlink()
+    status, _, err = call("--run", "tiny", "--dataset", str(SAMPLES))
+    assert status == 2
+    assert "unfinished" in err
+
+
+def test_a_run_without_its_adapter_is_refused(call, assets):
+    (assets / "runs" / "tiny" / "adapter" / "adapter_model.safetensors").unlink()
+    status, _, err = call("--run", "tiny", "--dataset", str(SAMPLES))
+    assert status == 2
+    assert "adapter_model.safetensors" in err
+
+
+def test_other_train_rows_than_the_runs_are_refused(call, tmp_path):
+    other = write_dataset(tmp_path / "other", train=180, test=20)
+    flags = ("--run", "tiny", "--dataset", str(SAMPLES), "--system", "tfidf-logreg")
+    status, _, err = call(*flags, "--train-dataset", str(other))
+    assert status == 2
+    assert "fingerprint" in err
+    assert "--train-dataset" in err
+    status, _, err = call(*flags, "--train-dataset", "")
+    assert status == 2
+    assert "train rows of run 'tiny': own" in err
+    assert "--train-dataset says where" in err
+
+
+def test_a_run_with_another_prompt_is_refused(call, assets):
+    path = assets / "runs" / "tiny" / "run.json"
+    record = json.loads(path.read_text())
+    record["prompt"]["hash"] = "0" * 16
+    path.write_text(json.dumps(record))
+    status, _, err = call("--run", "tiny", "--dataset", str(SAMPLES))
+    assert status == 2
+    assert "prompt" in err
+
+
+def test_out_of_memory_names_the_settings_that_help(call, monkeypatch):
+    import torch
+
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(evaluating, "evaluate", full)
+    status, _, err = call("--run", "tiny", "--batch-tokens", "4096")
+    assert status == 2
+    assert "--batch-tokens (it was 4096)" in err
+
+
+# ---- small parts
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"), [("Qwen/Qwen2.5 0.5B", "Qwen2.5-0.5B"), ("größe", "gr--e"), ("", "unnamed")]
+)
+def test_names_are_safe_for_folders(name, safe):
+    assert eval_inputs.safe_name(name) == safe
+
+
+def test_numbers_that_overflowed_are_no_answer():
+    found = evaluating._from_scores(np.array([[np.nan, 0.0], [0.0, 1.0]]))
+    assert found["prediction"].isna().tolist() == [True, False]
+    assert np.isnan(found["p_positive"][0])
+
+
+def test_every_decisive_setting_changes_the_identity():
+    plan = evaluating.Plan("baseline-scored", "x", Path("x"), {"precision": "bf16", "base": "a"}, "bf16")
+    other = evaluating.Plan("baseline-scored", "x", Path("x"), {"precision": "fp16", "base": "a"}, "fp16")
+    assert plan.identity != other.identity
+    assert plan.identity != evaluating.Plan("fine-tuned", "x", Path("x"), plan.decisive, "bf16").identity
+
+
+def test_help_answers_before_torch():
+    code = "import sys, eval\ntry: eval.main(['--help'])\nfinally: assert 'torch' not in sys.modules"
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "--run" in done.stdout
+    assert time.perf_counter() - started < 5, "well under a second on a machine that is not busy"
+
+
+def test_flags_of_the_config_have_help():
+    assert EvalConfig(system="baseline-scored").limit is None
+    assert "--batch-tokens" in cli.parser().format_help()
+
+
+def test_two_processes_give_what_one_gives(five, assets, tiny_model, dataset, tmp_path):
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    command += ["eval.py", "--run", "tiny", "--system", "all", "--shots", "2", "--dataset", str(SAMPLES)]
+    command += ["--base-model", str(tiny_model), "--train-dataset", str(dataset)]
+    command += ["--assets", str(assets), "--work", str(tmp_path / "work")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("Next    python app.py") == 1
+    for expected in list_artifacts(five).evals:
+        found = read_eval(assets / "evals" / expected.record.eval_id).predictions()
+        pd.testing.assert_frame_equal(found, expected.predictions(), atol=1e-5)
