@@ -116,7 +116,7 @@ def write_run(root: Path, run_id: str, *, seconds: float = 41.0, rank: int = 16,
         validation_accuracy=metric(0.947, 1000),
         validation_loss=0.15,
     )
-    (folder / "adapter").mkdir()
+    (folder / "adapter").mkdir(exist_ok=True)
     artifacts.write_run(folder, record)
     return record
 

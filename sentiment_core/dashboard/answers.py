@@ -44,7 +44,10 @@ def card(actor: str, p: float | None, small: str = "") -> str:
             f'<p class="small" style="margin:8px 0 0">P(positive) = {percent(p)}</p>'
         )
         side = f"<span>{escape(small)}</span>"
-    return f'<section class="answer" style="--actor:var(--q-{actor})"><h3><b>{name}</b>{side}</h3>{body}</section>'
+    return (
+        f'<section class="answer" '
+        f'style="--actor:var(--q-{actor})"><h3><b>{name}</b>{side}</h3>{body}</section>'
+    )
 
 
 def answer_card(actor: str, answer: Any) -> str:

@@ -1,8 +1,9 @@
 """Named endpoints for programs: classify, classify_batch, metrics, runs."""
 
-from __future__ import annotations
+# No postponed annotations here: Gradio reads the return types of the endpoints as they stand.
 
 import logging
+from typing import TypedDict
 
 import gradio as gr
 
@@ -14,10 +15,47 @@ from sentiment_core.dashboard.inputs import MAX_ROWS, InputRefused, clean_text
 log = logging.getLogger(__name__)
 
 
+class Answer(TypedDict):
+    """One review's answers; null where that model is not there."""
+
+    base_p_positive: float | None
+    base_label: str | None
+    fine_tuned_p_positive: float | None
+    fine_tuned_label: str | None
+    run_id: str
+
+
+class MetricRow(TypedDict):
+    """One stored metric; low and high are its 95 % interval, null where none is defined."""
+
+    eval_id: str
+    system: str
+    run_id: str | None
+    dataset: str
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+class RunRow(TypedDict):
+    """One training run; the figures of an unfinished one are null."""
+
+    run_id: str
+    finished: bool
+    base_model: str | None
+    parameters: int | None
+    trainable_parameters: int | None
+    wall_seconds: float | None
+    device: str | None
+    validation_accuracy: float | None
+
+
 def register(context: Context) -> None:
     """Add the endpoints to the Blocks being built."""
 
-    def answers(texts: list[str], run: str) -> list[dict[str, str | float | None]]:
+    def answers(texts: list[str], run: str) -> list[Answer]:
         chosen = context.store.run(run)
         if run and (chosen is None or chosen.run_id != run):
             names = ", ".join(r.run_id for r in context.store.finished_runs()) or "none"
@@ -41,7 +79,7 @@ def register(context: Context) -> None:
             for base, fine in zip(found.get("base", none), found.get("fine-tuned", none), strict=True)
         ]
 
-    def classify(text: str, run: str = "") -> dict[str, str | float | None]:
+    def classify(text: str, run: str = "") -> Answer:
         """Classify one review with both models.
 
         Parameters:
@@ -52,7 +90,7 @@ def register(context: Context) -> None:
         """
         return answers([text], run)[0]
 
-    def classify_batch(texts: list[str], run: str = "") -> list[dict[str, str | float | None]]:
+    def classify_batch(texts: list[str], run: str = "") -> list[Answer]:
         """Classify up to 1,000 reviews with both models.
 
         Parameters:
@@ -69,7 +107,7 @@ def register(context: Context) -> None:
             )
         return answers(texts, run)
 
-    def metrics(run: str = "", dataset: str = "") -> list[dict[str, str | int | float | None]]:
+    def metrics(run: str = "", dataset: str = "") -> list[MetricRow]:
         """Every stored metric of every evaluation.
 
         Parameters:
@@ -96,7 +134,7 @@ def register(context: Context) -> None:
             for name, metric in e.record.metrics.items()
         ]
 
-    def runs() -> list[dict[str, str | int | float | bool | None]]:
+    def runs() -> list[RunRow]:
         """The training runs and what they cost.
 
         Returns:
