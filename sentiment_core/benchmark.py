@@ -1,0 +1,84 @@
+"""Measure speed and keep the result under assets/benchmarks/.
+
+    python -m sentiment_core.benchmark live
+    python -m sentiment_core.benchmark train --dataset stanfordnlp/imdb
+    python -m sentiment_core.benchmark score --run smollm2-135m
+
+Each compares several systems in one run on the same reviews: median with the slowest and fastest repeat,
+warm-up apart, the time to the first result told separately.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sentiment_core import artifacts
+from sentiment_core.artifacts import BenchmarkRecord, BenchmarkRow, Metric
+from sentiment_core.config import ASSETS
+
+KINDS = {
+    "train": "training: the study's settings, plain PEFT + bitsandbytes, and ours",
+    "score": "scoring many reviews: a transformers loop, the text-generation pipeline, and ours",
+    "live": "one review at a time: our forms, and a text-classification pipeline of DistilBERT's shape",
+}
+"""Each has a module sentiment_core.benchmark_KIND with `add_flags(parser)` and `run(arguments)`."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    kind = next(iter(sys.argv[1:] if argv is None else argv), "")
+    parser = argparse.ArgumentParser(
+        prog="python -m sentiment_core.benchmark",
+        description=(__doc__ or "").split("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="train|score|live")
+    for name, help in KINDS.items():
+        sub = kinds.add_parser(
+            name, help=help, description=help, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        sub.add_argument("--output", default=str(ASSETS / "benchmarks" / f"{name}.json"), help="where to")
+        if name == kind:
+            importlib.import_module(f"sentiment_core.benchmark_{name}").add_flags(sub)
+    arguments = parser.parse_args(argv)
+    try:
+        record = importlib.import_module(f"sentiment_core.benchmark_{arguments.kind}").run(arguments)
+    except (ValueError, OSError) as error:  # the core's own errors are ValueErrors of one sentence
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    artifacts.write_record(Path(arguments.output), record)
+    print(table(record))
+    print(f"\n{record.hardware.device}; written to {arguments.output}")
+    return 0
+
+
+def table(record: BenchmarkRecord) -> str:
+    """The rows as a Markdown table."""
+    live = record.kind == "live"
+    lines = [
+        f"| system | {'seconds a review' if live else 'reviews/s'} (median) | low – high "
+        f"| first {'answer' if live else 'step'}, s | peak memory, MB | note |",
+        "| --- | ---: | ---: | ---: | ---: | --- |",
+    ]
+    return "\n".join(lines + [_line(row, live) for row in record.rows])
+
+
+def _line(row: BenchmarkRow, live: bool) -> str:
+    speed: Metric | None = row.seconds_per_review if live else row.reviews_per_second
+    shown = (lambda value: f"{value:.3f}") if live else (lambda value: f"{value:,.1f}")
+    cells = [
+        row.system,
+        shown(speed.value) if speed else "–",
+        f"{shown(speed.low)} – {shown(speed.high)}" if speed and speed.low is not None else "–",
+        "–" if row.first_step_seconds is None else f"{row.first_step_seconds:.1f}",
+        "–" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 1e6:,.0f}",
+        row.note,
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
