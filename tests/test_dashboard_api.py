@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -129,6 +130,23 @@ def test_files_of_the_server_stay_there(url: str) -> None:
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(f"{url}gradio_api/{path}", timeout=10)
         assert refused.value.code in (403, 404)
+
+
+def test_every_answer_binds_the_browser_to_this_origin(url: str) -> None:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'self'")
+    assert "http" not in policy
+
+
+def test_a_huge_body_is_refused_before_it_is_read(url: str) -> None:
+    connection = http.client.HTTPConnection(url.split("/")[2], timeout=10)
+    connection.putrequest("POST", "/gradio_api/call/classify")
+    connection.putheader("Content-Length", "25000000")
+    connection.endheaders()
+    answer = connection.getresponse()
+    assert answer.status == 413
+    assert b"24,000,000 bytes" in answer.read()
 
 
 def test_readme_examples_run(url: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from sentiment_core import artifacts
 from sentiment_core.artifacts import Run
 from sentiment_core.dashboard import (
     api,
+    guard,
     header,
     tab_accuracy,
     tab_confusion,
@@ -119,17 +121,19 @@ def build(
     return demo
 
 
-def launch(demo: gr.Blocks, **more: Any) -> tuple[Any, str, str]:
-    """Serve the page; the model and the texts load meanwhile. `more` goes to `Blocks.launch`."""
+def launch(demo: gr.Blocks, *, prevent_thread_lock: bool = False, **more: Any) -> tuple[Any, str, str]:
+    """Serve the page, then begin to load the model and the texts. `more` goes to `Blocks.launch`."""
+    served = demo.launch(**(launch_options() | more), prevent_thread_lock=True)
     demo.warm_up()
-    return demo.launch(**(launch_options() | more))
+    if not prevent_thread_lock:
+        demo.block_thread()
+    return served
 
 
 def _start(context: Context) -> None:
-    """Begin, in threads, what the first visitor should not wait for."""
-    threading.Thread(target=_warm, args=(context,), name="warm", daemon=True).start()
+    """Begin, in the background, what the first visitor should not wait for: the most wanted first."""
     context.host.start(context.store.run(None))
-    context.texts.start()
+    threading.Thread(target=_warm, args=(context,), name="warm", daemon=True).start()
 
 
 def _id(run: Run | None) -> str | None:
@@ -137,12 +141,15 @@ def _id(run: Run | None) -> str | None:
 
 
 def _warm(context: Context) -> None:
-    """Read the predictions and do the slow imports before the first visitor asks."""
+    """Slow imports and predictions; then, once the model needs the cores no more, the review texts."""
     import scipy.stats  # noqa: F401
     import sklearn.metrics  # noqa: F401
     import statsmodels.stats.proportion  # noqa: F401
 
     context.store.problems()
+    while context.host.state(context.store.run(None))[0] == "loading":
+        time.sleep(0.5)
+    context.texts.start()
 
 
 def _wire(
@@ -225,4 +232,5 @@ def launch_options() -> dict[str, object]:
         "strict_cors": True,
         "state_session_capacity": 1000,
         "share": False,
+        "app_kwargs": guard.app_kwargs(),
     }
