@@ -132,9 +132,11 @@ def systems_chart(table: pd.DataFrame) -> go.Figure:
             accuracy, low, high (fractions; low and high may be NaN).
     """
     figure = go.Figure()
+    rows = list(reversed(list(table.itertuples())))
+    places = np.cumsum([1.0 if row.system in ACTORS else 0.75 for row in rows])
     figure.add_vline(x=50, line={"dash": "dash", "width": 1, "color": _color("muted")})
-    notes = [_note(50, len(table) - 0.3, "chance", "muted", xanchor="left", xshift=5, yanchor="bottom")]
-    for place, row in enumerate(reversed(list(table.itertuples()))):
+    notes = [_note(50, places[-1] + 0.7, "chance", "muted", xanchor="left", xshift=5, yanchor="bottom")]
+    for place, row in zip(places, rows, strict=True):
         color, symbol = ACTORS.get(row.system, ("muted", "square-open"))
         own = row.system in ACTORS
         known = not (np.isnan(row.low) or np.isnan(row.high))
@@ -171,9 +173,9 @@ def systems_chart(table: pd.DataFrame) -> go.Figure:
         range=[-1, 101], tickvals=[0, 25, 50, 75, 100], title_text="reviews answered right, %"
     )
     figure.update_yaxes(
-        range=[-0.6, len(table) + 0.15], tickvals=list(range(len(table))), showticklabels=False, title_text=""
+        range=[places[0] - 0.6, places[-1] + 1.15], tickvals=places, showticklabels=False, title_text=""
     )
-    _layout(figure, 78 + 44 * len(table), annotations=notes)
+    _layout(figure, 78 + int(44 * (places[-1] - places[0] + 1)), annotations=notes)
     return figure.update_layout(margin_r=70)
 
 

@@ -180,7 +180,7 @@ def _wire(
         choices, dataset = context.dataset_choices(), context.dataset(query.get("data"))
         review = query.get("review", "")
         sample = next((s.text for s in context.store.samples_or_none() if s.id == review), "")
-        text = sample or query.get("text", "")[: 2 * tab_live.SHORT]
+        text = sample or query.get("text", "")[: 2 * tab_live.SHORT] or tab_live.welcome_text(context)
         tab = query.get("tab", "live")
         return [
             gr.Tabs(selected=tab if tab in TAB_IDS else "live"),

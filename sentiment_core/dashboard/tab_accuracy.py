@@ -60,7 +60,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
             changes_html(context, before, after) if paired else "",
             *(length.show(by_length) if by_length else length.hide(nothing_long)),
             *(reliability.show(reliable) if reliable else reliability.hide(nothing_scored)),
-            consistency_html(context, evals),
+            consistency_html(context, evals) + footnotes_html(evals),
         ]
 
     outputs = [*systems.outputs, fates, *length.outputs, *reliability.outputs, footnote]
@@ -110,11 +110,9 @@ def changes_html(context: Context, before: Evaluation, after: Evaluation) -> str
         f"({percent(count / c.n)})</p></div>"
         for kind, word, count, text in cells
     )
-    ratio = (
-        (f"For every review it broke, fine-tuning fixed {c.fixed / c.broken:.0f}")
-        if c.broken and c.fixed > c.broken
-        else (f"Fine-tuning fixed {c.fixed:,} reviews and broke {c.broken:,}")
-    )
+    ratio = f"Fine-tuning fixed {c.fixed:,} reviews and broke {c.broken:,}"
+    if c.broken and c.fixed >= 2 * c.broken:
+        ratio = f"For every review it broke, fine-tuning fixed {c.fixed / c.broken:.0f}"
     note = (
         f"Before: {SYSTEM_TITLES[before.record.system].lower()}. The four numbers sum to n = {c.n:,}; "
         "the interval is over pairs of answers to the same review."
@@ -155,3 +153,24 @@ def consistency_html(context: Context, evals: dict[str, Evaluation]) -> str:
         f"<th scope='col' class='n'>95\u202f% interval</th></tr></thead><tbody>{body}</tbody></table>"
         f'<p class="small" style="margin:8px 0 0">n = {tuned.n:,} pairs; Wilson intervals.</p></div>'
     )
+
+
+def footnotes_html(evals: dict[str, Evaluation]) -> str:
+    """What the figures above leave out: answers that are no label, and texts that also stand in training."""
+    notes = []
+    for system, evaluation in evals.items():
+        found = evaluation.record.metrics
+        if lenient := found.get("accuracy_lenient"):
+            notes.append(
+                f"{SYSTEM_TITLES[system]}: {evaluation.record.unparsed:,} answers are no label; of the other "
+                f"{lenient.n:,}, {percent(lenient.value)} are right "
+                f"(95\u202f% interval {percent(lenient.low)} to {percent(lenient.high)})."
+            )
+        if system == "fine-tuned" and (clean := found.get("accuracy_without_overlap")):
+            notes.append(
+                f"{SYSTEM_TITLES[system]}: without the {found['accuracy'].n - clean.n:,} test texts that "
+                f"also stand "
+                f"in the dataset's training part, {percent(clean.value, 2)} of {clean.n:,} are right."
+            )
+    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    return q(f'<ul class="small muted">{items}</ul>') if notes else ""

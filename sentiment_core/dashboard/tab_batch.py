@@ -55,7 +55,7 @@ def build(context: Context, run: gr.Dropdown) -> None:
             wrap=True,
             max_height=420,
             label="Answers",
-            column_widths=[60, 340, 90, 90, 110, 100, 120],
+            column_widths=[60, 330, 90, 90, 140, 100, 150],
         )
         download = gr.DownloadButton("Download as CSV", visible=False, elem_id="batch-download", scale=0)
 

@@ -14,7 +14,7 @@ from sentiment_core.artifacts import SYSTEM_TITLES, Evaluation
 from sentiment_core.charts import percent
 from sentiment_core.dashboard import views
 from sentiment_core.dashboard.context import Context, TabPart, dataset_switch
-from sentiment_core.dashboard.parts import FigureSlot, Panel, empty, q
+from sentiment_core.dashboard.parts import FigureSlot, Panel, empty, html_table, q
 from sentiment_core.labels import LABEL_WORDS
 
 COMMAND = "python eval.py --run <run> --system all"
@@ -241,8 +241,21 @@ def rates_html(sides: list[Side]) -> str:
         '<p class="small muted" style="margin:10px 0 0">Precision: of the reviews called so, how many are. '
         "Recall: of "
         "those that are, how many were called so. A higher threshold makes “positive” rarer and "
-        "surer.</p></div>"
+        "surer.</p>"
+        f"{''.join(forms_html(side) for side in sides)}</div>"
     )
+
+
+def forms_html(side: Side) -> str:
+    """How a free answer most often began, and what it was read as; empty for a scored system."""
+    forms = side.evaluation.record.answer_forms
+    if not forms:
+        return ""
+    table = pd.DataFrame(
+        [(form.form or "(nothing)", form.count, form.parsed) for form in forms[:12]],
+        columns=["it answered", "times", "read as"],
+    )
+    return f'<h3 style="margin:16px 0 8px">What it answered: {escape(side.title)}</h3>{html_table(table)}'
 
 
 def short_title(system: str) -> str:

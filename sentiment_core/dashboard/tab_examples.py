@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 COMMAND = "python eval.py --run <run> --system all"
 PAGE = 25
-EXCERPT = 110
+EXCERPT = 70
 COLUMNS = ["label", "base model", "fine-tuned", "review"]
 ANY = "any length"
 PICK = "Pick a row to read the review."

@@ -66,7 +66,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     busy = {"api_visibility": "private", "show_progress": "hidden", **MODEL_QUEUE}
 
     def read(run_id: str | None, review: str) -> Iterator[Shown]:
-        yield from stream_answers(context, context.store.run(run_id), review)
+        yield from stream_kept(context, context.store.run(run_id), review)
 
     gr.on([ask.click], read, [run, text], outputs, js=_ADDRESS_OF_TEXT, **busy)
     for sample, button in chips:
@@ -135,7 +135,7 @@ def _chips(samples: tuple[SampleReview, ...]) -> list[tuple[SampleReview, gr.But
         (
             s,
             gr.Button(
-                f"{s.kind.capitalize()}: {_beginning(s.text, 4)}",
+                f"{s.kind.capitalize()}: {_beginning(s.text, 3)}",
                 size="sm",
                 elem_classes="chip",
                 elem_id=f"sample-{s.id}",
@@ -149,6 +149,28 @@ def _chips(samples: tuple[SampleReview, ...]) -> list[tuple[SampleReview, gr.But
 
 def _beginning(text: str, words: int) -> str:
     return f"“{' '.join(text.split()[:words]).rstrip('.,;:!?')}…”"
+
+
+def welcome_text(context: Context) -> str:
+    """What stands in the box when a visitor comes with nothing: a plain negative review of ours."""
+    samples = context.store.samples_or_none()
+    return next((s.text for s in samples if s.kind == "negative"), "")
+
+
+def stream_kept(context: Context, run: Run | None, review: str) -> Iterator[Shown]:
+    """`stream_answers`; what it says of our own sample reviews is kept, what visitors type is not."""
+    key = (run.run_id if run else "", review)
+    kept = context.answered.get(key)
+    if kept is not None:
+        yield kept
+        return
+    last = None
+    for shown in stream_answers(context, run, review):
+        last = shown
+        yield shown
+    complete = last is not None and "<mark" in last[2]
+    if complete and any(review == sample.text for sample in context.store.samples_or_none()):
+        context.answered[key] = last
 
 
 def stream_answers(context: Context, run: Run | None, review: str) -> Iterator[Shown]:

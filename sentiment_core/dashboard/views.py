@@ -48,10 +48,9 @@ def accuracy_panel(
     first = next(iter(evals.values()))
     after = evals.get("fine-tuned")
     if after and before:
-        title = (
-            f"Fine-tuning moves the model from {percent(before.record.metrics['accuracy'].value)} "
-            f"to {percent(after.record.metrics['accuracy'].value)} right"
-        )
+        old, new = before.record.metrics["accuracy"].value, after.record.metrics["accuracy"].value
+        verb = "lifts" if new > old else "moves"
+        title = f"Fine-tuning {verb} accuracy from {percent(old)} to {percent(new)}"
     else:
         best = table[table["system"] != ""].iloc[0]
         title = f"{best['title']} answers {percent(best['accuracy'])} right"
@@ -91,8 +90,9 @@ def length_panel(pairs: Mapping[str, pd.DataFrame], where: str) -> Panel | None:
             f"on {percent(worst['accuracy'])} of those with {worst['part']}"
         )
     else:
-        spread = 100 * (best["accuracy"] - worst["accuracy"])
-        title = f"Length hardly matters: {who[0].lower()}{who[1:]} stays within {spread:.1f} points"
+        low, high = worst["accuracy"], best["accuracy"]
+        start = "Length hardly matters" if high - low < 0.02 else "Length makes no clear difference"
+        title = f"{start}: {who[0].lower()}{who[1:]} is right on {percent(low)} to {percent(high)}"
     caption = f"{where}, cut into quarters by length in tokens. {INTERVAL} (Wilson) for each quarter alone."
     chart = charts.slices_chart(table, x_title="tokens in the review")
     return Panel(title, chart, caption, table, "accuracy-by-length")
