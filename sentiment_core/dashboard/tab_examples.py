@@ -25,11 +25,14 @@ PAGE = 25
 EXCERPT = 70
 COLUMNS = ["label", "base model", "fine-tuned", "review"]
 ANY = "any length"
+WAIT_SECONDS = 30.0
+"""For the texts, when the page is opened; only this tab waits."""
 PICK = "Pick a row to read the review."
 
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
-    message = gr.HTML(elem_id="examples-message")
+    waiting = '<p class="muted" style="min-height:500px">Reading predictions, and looking for the texts…</p>'
+    message = gr.HTML(q(waiting), elem_id="examples-message")
     with gr.Column(visible=False) as body:
         dataset = dataset_switch(context, "examples")
         chosen = gr.Radio(
@@ -182,7 +185,7 @@ class Examples:
         if frame is None:
             nothing = empty("No predictions of the fine-tuned model yet. This command makes them:", COMMAND)
             return [nothing, gr.Column(visible=False), *[gr.skip()] * 10]
-        texts = self.texts(frame, 20.0 if self.context.texts.loading else 0.0)
+        texts = self.texts(frame, WAIT_SECONDS)
         counts = pairs.counts(frame)
         chips = [(f"{one.title} · {counts[name]:,}", name) for name, one in pairs.FILTERS.items()]
         sizes = [ANY, *(title for title, _, _ in pairs.length_edges(frame))]

@@ -71,10 +71,6 @@ class ReviewTexts:
         self._done.wait(timeout)
         return self._texts
 
-    @property
-    def loading(self) -> bool:
-        return self._started and not self._done.is_set()
-
 
 def _in_hub_cache(repo: str) -> bool:
     """Whether the Hub's local cache holds the dataset; asks nobody."""
