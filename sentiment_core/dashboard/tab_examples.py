@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 COMMAND = "python eval.py --run <run> --system all"
 PAGE = 25
 EXCERPT = 70
-COLUMNS = ["label", "base model", "fine-tuned", "review"]
+COLUMNS = ["review", "label", "base model", "fine-tuned"]
 ANY = "any length"
 WAIT_SECONDS = 30.0
 """For the texts, when the page is opened; only this tab waits."""
@@ -60,7 +60,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
                     label="Reviews",
                     show_label=False,
                     max_height=620,
-                    column_widths=[84, 128, 128, 230],
+                    column_widths=[230, 84, 128, 128],
                     buttons=[],
                 )
                 with gr.Row(elem_classes="chips"):
@@ -221,10 +221,10 @@ class Examples:
         shown = pd.DataFrame(
             [
                 (
+                    _excerpt(texts.get(row.review_id)) or f"{row.review_id}, {row.tokens:,} tokens",
                     LABEL_WORDS[row.label],
                     answer_words(row.prediction_base, row.p_positive_base),
                     answer_words(row.prediction_fine_tuned, row.p_positive_fine_tuned),
-                    _excerpt(texts.get(row.review_id)) or f"{row.review_id}, {row.tokens:,} tokens",
                 )
                 for row in frame.iloc[part].itertuples()
             ],

@@ -200,7 +200,7 @@ def _limits(context: Context, run: Run) -> str:
         "bad. Mixed reviews, other topics and other languages are outside of what it was measured on.",
         "A probability near 0 or 100 is no proof: see the reliability diagram, and the most confident "
         "mistakes.",
-        "The reviews’ own labels are not perfect: a part of them is disputed among human readers.",
+        _label_errors(context),
         "What the base model took from its web text, stereotypes included, is still inside it.",
     ]
     names = context.store.datasets()
@@ -218,6 +218,18 @@ def _limits(context: Context, run: Run) -> str:
             ),
         )
     return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"
+
+
+def _label_errors(context: Context) -> str:
+    """How far the labels themselves can be trusted, as the references report it."""
+    ceiling = next((r for r in context.store.references_or_none() if r.kind == "ceiling"), None)
+    if ceiling is None:
+        return "The reviews’ own labels are not perfect: a part of them is disputed among human readers."
+    return (
+        f"The reviews’ own labels are not perfect: about {percent(1 - ceiling.accuracy)} of the test "
+        f"labels are not what "
+        f"a majority of human readers says (as reported: {ceiling.source})."
+    )
 
 
 def _commands(context: Context, run: Run) -> str:
