@@ -1,10 +1,19 @@
-"""Which words moved an answer: a gradient picks the candidates, taking each out of the review decides."""
+"""Which words moved an answer: a gradient picks the candidates, taking each out of the review decides.
+
+Gradient × embedding (one pass forth and back) tells roughly how much each token has to do with the answer;
+it is cheap and noisy. Occlusion, asking again without a word, is what a reader means by "moved the answer",
+and costs a pass per word, though only from the word on: what stands before it is in the cache.
+"""
 
 from __future__ import annotations
 
 import re
+import time
+import unicodedata
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -12,14 +21,21 @@ from sentiment_core.models import PromptEncoder
 from sentiment_core.prompts import CUT_MARK, cut_middle
 
 CANDIDATES = 16
-"""Words taken out one by one."""
+"""Words taken out, at most."""
+
+SECONDS = 3.0
+"""When this is used up, the words that were not tried yet stay without a weight; FEWEST are tried always."""
+
+FEWEST = 6
 
 METHOD = (
-    f"occlusion: the {CANDIDATES} words with the largest gradient × embedding are taken out of the review, "
-    "one at a time; a word's weight is by how much the log-odds of Positive fall without it"
+    f"occlusion: up to {CANDIDATES} words, chosen by gradient × embedding, are taken out of the review one "
+    "at a time; a word's weight is how far the log-odds of Positive fall without it"
 )
 
-_WORD = re.compile(r"\w+(?:['’\-]\w+)*|[^\w\s]+")
+Span = tuple[int, int]
+
+_WORD = re.compile(r"\w+(?:['’\-]\w+)*|[!?]+|[^\w\s.,;:'’‘\"“”()\[\]{}<>/\\…–—\-]+")
 
 
 @dataclass(frozen=True)
@@ -31,57 +47,102 @@ class WordWeight:
     weight: float
 
 
-class Explainable(Protocol):
-    def log_odds_of_variants(self, row: np.ndarray, variants: list[np.ndarray]) -> np.ndarray: ...
+class Look(NamedTuple):
+    """What one pass forth and back over a prompt tells."""
 
-    def token_pulls(self, row: np.ndarray) -> np.ndarray: ...
+    log_odds: float
+    pulls: np.ndarray
+    """(tokens,) gradient × embedding: to first order, each token's share of the log-odds."""
+    cache: Any
+    """Speeds up variants of the same prompt."""
+
+
+class Explainable(Protocol):
+    """Prompts as token ids after the prefix; `live_llama` and `live_transformers`."""
+
+    def look(self, row: np.ndarray) -> Look: ...
+
+    def log_odds_of_variant(self, variant: np.ndarray, row: np.ndarray, cache: Any) -> float: ...
 
 
 def explain_words(
-    text: str, encoder: PromptEncoder, system: Explainable, max_length_tokens: int
+    text: str,
+    encoder: PromptEncoder,
+    system: Explainable,
+    max_length_tokens: int,
+    *,
+    turn: AbstractContextManager | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> list[WordWeight]:
     """The words of `text` that pull most, strongest first.
 
     Args:
         system: the model to explain.
+        turn: held for each single use of the model, so that others get theirs in between.
+        on_progress: called with (words tried, words to try).
     """
-    prefix = len(encoder.prefix_ids)
+    turn = turn or nullcontext()
+    began = time.perf_counter()
 
     def row_of(review: str) -> np.ndarray:
-        return encoder.encode([review], max_length_tokens)[0][prefix:]
+        return encoder.encode([review], max_length_tokens)[0][len(encoder.prefix_ids) :]
 
     row = row_of(text)
-    spans = [match.span() for match in _WORD.finditer(text)]
-    pulls = word_pulls(text, spans, encoder, system.token_pulls(row), max_length_tokens)
-    chosen = sorted(spans, key=lambda span: -abs(pulls.get(span, 0.0)))[:CANDIDATES]
-    chosen = [span for span in chosen if span in pulls]
-    variants = [row_of(text[:start] + text[end:]) for start, end in chosen]
-    without = system.log_odds_of_variants(row, [row, *variants])
-    weights = [WordWeight(*span, float(without[0] - x)) for span, x in zip(chosen, without[1:], strict=True)]
+    with turn:
+        whole = system.look(row)
+    pulls = word_pulls(text, whole.pulls, encoder)
+    chosen = sorted(pulls, key=lambda span: -abs(pulls[span]))[:CANDIDATES]
+    weights = []
+    for span in chosen:
+        if len(weights) >= FEWEST and time.perf_counter() - began > SECONDS:
+            break
+        with turn:
+            without = system.log_odds_of_variant(row_of(without_word(text, span)), row, whole.cache)
+        weights.append(WordWeight(*span, whole.log_odds - without))
+        if on_progress:
+            on_progress(len(weights), len(chosen))
     return sorted(weights, key=lambda word: -abs(word.weight))
 
 
-def word_pulls(
-    text: str,
-    spans: list[tuple[int, int]],
-    encoder: PromptEncoder,
-    token_pulls: np.ndarray,
-    max_length_tokens: int,
-) -> dict[tuple[int, int], float]:
-    """Sum each word's token pulls. Words that the model did not see (a long review's middle) are absent."""
+def words(text: str) -> list[Span]:
+    """Where the words stand, emoji and exclamations among them, other punctuation not.
+
+    >>> [("Não é bom, isn't it?!")[a:b] for a, b in words("Não é bom, isn't it?!")]
+    ['Não', 'é', 'bom', "isn't", 'it', '?!']
+    """
+    joined = "".join(
+        "a" if _is_mark(c) else c for c in text
+    )  # accents and vowel signs belong to their letter
+    return [match.span() for match in _WORD.finditer(joined)]
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character)[0] == "M" and not "\ufe00" <= character <= "\ufe0f"
+
+
+def without_word(text: str, span: Span) -> str:
+    """The text without a word and without the blank in front of it (or after it, at the beginning).
+
+    >>> without_word("a good, long film", (2, 6))
+    'a, long film'
+    """
+    before, after = text[: span[0]], text[span[1] :]
+    if before.endswith(" "):
+        return before[:-1] + after
+    return before + (after[1:] if after.startswith(" ") else after)
+
+
+def word_pulls(text: str, token_pulls: np.ndarray, encoder: PromptEncoder) -> dict[Span, float]:
+    """Each word's share of the token pulls; words in the part that was cut out of the review are absent."""
     _, offsets = encoder.review_offsets(text)
     shown = len(token_pulls) - len(encoder.suffix_ids)
-    places = list(range(len(offsets)))
-    if len(offsets) > shown:
-        marker = encoder.review_ids([CUT_MARK])[0]
-        places, _ = cut_middle(places, shown, [-1] * len(marker))
-    pull_of = np.zeros(len(text) + 1)
-    seen = np.zeros(len(text) + 1, dtype=bool)
-    for pull, place in zip(token_pulls, places, strict=False):
-        if place < 0:
-            continue
-        start, end = offsets[place]
-        if end > start:
-            pull_of[start:end] += pull / (end - start)
-            seen[start:end] = True
-    return {(a, b): float(pull_of[a:b].sum()) for a, b in spans if seen[a:b].all()}
+    mark = [-1] * len(encoder.review_ids([CUT_MARK])[0])
+    places, _ = cut_middle(range(len(offsets)), shown, mark)
+    of_character = np.full(len(text), np.nan)
+    for pull, place in zip(token_pulls[:shown], places, strict=True):
+        if place >= 0:
+            start, end = offsets[place]
+            start += len(text[start:end]) - len(text[start:end].lstrip())  # a token may begin with the blank
+            of_character[start:end] = np.nan_to_num(of_character[start:end]) + pull / max(end - start, 1)
+    found = ((span, of_character[slice(*span)].sum()) for span in words(text))
+    return {span: float(pull) for span, pull in found if not np.isnan(pull)}

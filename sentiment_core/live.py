@@ -25,7 +25,7 @@ import torch
 from sentiment_core.artifacts import Run, RunRecord
 from sentiment_core.base_models import BaseModel, BaseModelError, resolve
 from sentiment_core.batching import batches_by_tokens
-from sentiment_core.explain import METHOD, WordWeight, explain_words
+from sentiment_core.explain import METHOD, Explainable, WordWeight, explain_words
 from sentiment_core.live_llama import LiveLlama
 from sentiment_core.live_transformers import TransformersPair
 from sentiment_core.live_weights import FORMS, base_config, dtype_of, is_lean, load_weights
@@ -50,14 +50,10 @@ class LiveAnswer:
     truncated: bool
 
 
-class System(Protocol):
+class System(Explainable, Protocol):
     """Prompts (token ids after the prefix) to log-odds of Positive; `live_llama` and `live_transformers`."""
 
     def log_odds(self, rows: Sequence[np.ndarray]) -> np.ndarray: ...
-
-    def log_odds_of_variants(self, row: np.ndarray, variants: Sequence[np.ndarray]) -> np.ndarray: ...
-
-    def token_pulls(self, row: np.ndarray) -> np.ndarray: ...
 
 
 class LiveClassifier:
@@ -159,14 +155,20 @@ class LiveClassifier:
                 on_progress(done, len(texts))
         return np.array([_sigmoid(value) for value in out], dtype=np.float32)
 
-    def explain(self, text: str) -> list[WordWeight]:
+    def explain(self, text: str, on_progress: Callable[[int, int], None] | None = None) -> list[WordWeight]:
         """The words that moved the fine-tuned answer, strongest first; empty without a finished run."""
         if not self.has_adapter or not text.strip():
             return []
         with self._lock:
-            return explain_words(
-                _plain(text), self.encoder, self._system("fine-tuned"), self.max_length_tokens
-            )
+            system = self._system("fine-tuned")
+        return explain_words(
+            _plain(text),
+            self.encoder,
+            system,
+            self.max_length_tokens,
+            turn=self._lock,
+            on_progress=on_progress,
+        )
 
     def _encode(self, texts: Sequence[str]) -> Encoded:
         return self.encoder.encode([_plain(text) for text in texts], self.max_length_tokens)

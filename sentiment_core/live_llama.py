@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from sentiment_core.explain import Look
 from sentiment_core.labels import Label
 from sentiment_core.live_weights import GROUPS, LlamaWeights, dtype_of
 from sentiment_core.packed import _norm, _rotate
@@ -62,32 +63,28 @@ class LiveLlama:
         for place, row in enumerate(rows):
             ids[place, : len(row)] = row
         last = torch.tensor([len(row) - 1 for row in rows], device=self.device)
-        return self._margin(self._run(self.embed(ids), self.prefix), last).double().cpu().numpy()
+        return self._margin(self._run(self.embed(ids), last, self.prefix)).double().cpu().numpy()
+
+    def look(self, row: np.ndarray) -> Look:
+        """Log-odds, every token's gradient × embedding, and keys and values for variants of the prompt."""
+        x = self.embed(row[None]).requires_grad_(True)
+        kept: Cache = []
+        margin = self._margin(self._run(x, self._end(row), self.prefix, kept))
+        (gradient,) = torch.autograd.grad(margin.sum(), x)
+        pulls = (gradient.float() * x.detach().float()).sum(-1)[0]
+        cache = [(k.detach(), v.detach()) for k, v in kept]
+        return Look(float(margin.detach()), pulls.double().cpu().numpy(), cache)
 
     @torch.inference_mode()
-    def log_odds_of_variants(self, row: np.ndarray, variants: Sequence[np.ndarray]) -> np.ndarray:
-        """(n,) log-odds of prompts that begin as `row` does; what they share with it is computed once."""
-        kept: Cache = []
-        self._run(self.embed(row[None]), self.prefix, kept)
-        out = np.empty(len(variants))
-        for place, variant in enumerate(variants):
-            most = min(len(row), len(variant)) - 1
-            differs = np.flatnonzero(row[:most] != variant[:most])
-            same = int(differs[0]) if len(differs) else most
-            cut = self.prefix_length + same
-            past = [(k[:, :, :cut], v[:, :, :cut]) for k, v in kept]
-            x = self._run(self.embed(variant[None, same:]), past)
-            out[place] = self._margin(x, torch.tensor([x.shape[1] - 1])).item()
-        return out
-
-    def token_pulls(self, row: np.ndarray) -> np.ndarray:
-        """(len(row),) gradient of the log-odds times embedding: each token's first-order share of them."""
-        with torch.no_grad():
-            x = self.embed(row[None])
-        x.requires_grad_(True)
-        margin = self._margin(self._run(x, self.prefix), torch.tensor([len(row) - 1]))
-        (gradient,) = torch.autograd.grad(margin.sum(), x)
-        return (gradient.float() * x.detach().float()).sum(-1)[0].double().cpu().numpy()
+    def log_odds_of_variant(self, variant: np.ndarray, row: np.ndarray, cache: Cache) -> float:
+        """Log-odds of a prompt that begins as `row` does; the beginning is taken from `look`'s cache."""
+        most = min(len(row), len(variant)) - 1
+        differs = np.flatnonzero(row[:most] != variant[:most])
+        same = int(differs[0]) if len(differs) else most
+        cut = self.prefix_length + same
+        past = [(k[:, :, :cut], v[:, :, :cut]) for k, v in cache]
+        rest = variant[same:]
+        return float(self._margin(self._run(self.embed(rest[None]), self._end(rest), past)))
 
     # ---- the pass
 
@@ -95,34 +92,45 @@ class LiveLlama:
         """(batch, tokens) ids -> (batch, tokens, hidden)."""
         return F.embedding(torch.from_numpy(ids.astype(np.int64)).to(self.device), self._embedding)
 
-    def _run(self, x: torch.Tensor, past: Cache, keep: Cache | None = None) -> torch.Tensor:
-        """x (B, L, hidden) behind `past` (P tokens) -> (B, L, hidden); `keep` receives keys and values."""
+    def _end(self, row: np.ndarray) -> torch.Tensor:
+        return torch.tensor([len(row) - 1], device=self.device)
+
+    def _run(
+        self, x: torch.Tensor, last: torch.Tensor, past: Cache, keep: Cache | None = None
+    ) -> torch.Tensor:
+        """x (B, L, hidden) behind `past` -> hidden state at each row's `last` (B,), (B, hidden).
+
+        Of the last layer only those positions are computed. `keep` receives all keys and values.
+        """
         batch, length, hidden = x.shape
         before = past[0][0].shape[2]
         shape = self.shape
         cos, sin = self._angles(before, length)
         mask = torch.full((length, before + length), float("-inf"), dtype=self.dtype, device=self.device)
         mask = mask.triu(before + 1)
-        widths = [shape.heads * shape.head_dim] + [shape.kv_heads * shape.head_dim] * 2
         x = x.reshape(batch * length, hidden)
-        for (norm1, norm2, (qkv, o, gate_up, down)), (past_k, past_v) in zip(self._layers, past, strict=True):
-            parts = qkv(_norm(x, norm1, shape.eps)).view(batch, length, -1).split(widths, dim=-1)
-            q, k, v = (part.unflatten(-1, (-1, shape.head_dim)) for part in parts)
-            q, k, v = (t.transpose(1, 2) for t in (_rotate(q, cos, sin), _rotate(k, cos, sin), v))
+        every = torch.arange(batch, device=self.device)
+        for number, (norm1, norm2, (qkv, o, gate_up, down)) in enumerate(self._layers):
+            projected = qkv(_norm(x, norm1, shape.eps)).view(batch, length, -1, shape.head_dim)
+            qk, v = projected.split([shape.heads + shape.kv_heads, shape.kv_heads], dim=2)
+            q, k = _rotate(qk, cos, sin).split([shape.heads, shape.kv_heads], dim=2)
+            q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+            past_k, past_v = past[number]
             k = torch.cat((past_k.expand(batch, -1, -1, -1), k), dim=2)
             v = torch.cat((past_v.expand(batch, -1, -1, -1), v), dim=2)
             if keep is not None:
                 keep.append((k, v))
+            if number == shape.layers - 1:
+                x, q, mask = x[every * length + last], q[every, :, last, None], mask[last, None, None]
             attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
-            x = x + o(attended.transpose(1, 2).reshape(batch * length, -1))
+            x = x + o(attended.transpose(1, 2).reshape(len(x), -1))
             gate, up = gate_up(_norm(x, norm2, shape.eps)).chunk(2, dim=-1)
             x = x + down(F.silu(gate) * up)
-        return x.view(batch, length, hidden)
+        return x
 
-    def _margin(self, x: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
-        """(B, L, hidden) and each review's last place -> (B,) float32."""
-        final = _norm(x[torch.arange(len(x), device=self.device), last], self._norm, self.shape.eps).float()
-        logits = F.linear(final, self._head)
+    def _margin(self, x: torch.Tensor) -> torch.Tensor:
+        """Last hidden states (B, hidden) -> (B,) float32 log-odds of Positive."""
+        logits = F.linear(_norm(x, self._norm, self.shape.eps).float(), self._head)
         return logits[:, Label.POSITIVE] - logits[:, Label.NEGATIVE]
 
     def _angles(self, start: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -145,7 +153,11 @@ def _linear(tensors: dict[str, torch.Tensor], name: str, fast_int8: bool) -> Lin
 
 
 class _Int8:
-    """x (n, in) float32 · weightᵀ in 8 bits: x is rounded on the fly, with one scale for all of it."""
+    """x (n, in) float32 · weightᵀ in 8 bits.
+
+    PyTorch's kernel rounds x with one scale for all of it, which a few large tokens spoil; so every token is
+    brought to the same largest value first, which gives each a scale of its own.
+    """
 
     def __init__(self, weight: torch.Tensor, scale: torch.Tensor, fast: bool) -> None:
         self.weight, self.scale = weight, scale
@@ -162,7 +174,8 @@ class _Int8:
         return self.product(x)
 
     def product(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.ops.quantized.linear_dynamic(x, self.packed, self.reduce_range)
+        largest = x.abs().amax(dim=-1, keepdim=True).clamp_min(1e-9)
+        return torch.ops.quantized.linear_dynamic(x / largest, self.packed, self.reduce_range).mul_(largest)
 
 
 class _Int8Gradient(torch.autograd.Function):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from sentiment_core.base_models import BaseModel
+from sentiment_core.explain import Look
 from sentiment_core.labels import Label
 from sentiment_core.models import load_adapter, load_base
 from sentiment_core.scoring import left_pad
@@ -57,12 +58,11 @@ class LiveTransformers:
                 logits = model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1]
         return self._margin(logits).double().cpu().numpy()
 
-    def log_odds_of_variants(self, row: np.ndarray, variants: Sequence[np.ndarray]) -> np.ndarray:
-        """(n,) log-odds, one after the other."""
-        return np.array([self.log_odds([variant])[0] for variant in variants])
+    def log_odds_of_variant(self, variant: np.ndarray, row: np.ndarray, cache: None) -> float:
+        return float(self.log_odds([variant])[0])
 
-    def token_pulls(self, row: np.ndarray) -> np.ndarray:
-        """(len(row),) gradient of the log-odds times embedding."""
+    def look(self, row: np.ndarray) -> Look:
+        """Log-odds and every token's gradient × embedding."""
         model, prefix_ids = self._pair.model, self._pair.encoder.prefix_ids
         ids = torch.tensor([[*prefix_ids, *row.tolist()]], device=model.device)
         with self._switched():
@@ -70,7 +70,7 @@ class LiveTransformers:
             margin = self._margin(model(inputs_embeds=x, logits_to_keep=1, use_cache=False).logits[:, -1])
             (gradient,) = torch.autograd.grad(margin.sum(), x)
         pulls = (gradient.float() * x.detach().float()).sum(-1)[0]
-        return pulls[len(prefix_ids) :].double().cpu().numpy()
+        return Look(float(margin.detach()), pulls[len(prefix_ids) :].double().cpu().numpy(), None)
 
     def _margin(self, logits: torch.Tensor) -> torch.Tensor:
         pair = logits.float()[:, list(self._pair.encoder.label_ids)]

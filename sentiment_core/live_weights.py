@@ -97,7 +97,6 @@ def load_weights(
                 found = _build(base, adapter, form, prefix_ids, label_ids)
                 if identity:
                     _write_all(paths, found)
-                    found = _read_all(paths) or found  # mapped from disk: what is built would stay in memory
     plain = found[0]
     if adapter is None:
         return plain, None
@@ -216,9 +215,10 @@ def _read_all(paths: Sequence[Path]) -> list[LlamaWeights] | None:
 
 
 def _read(path: Path) -> LlamaWeights:
+    """Copied into memory: a mapped file that somebody cuts short would end the process."""
     with safe_open(path, framework="pt") as stored:
         shape = LlamaShape(**json.loads(stored.metadata()["shape"]))
-        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        tensors = {name: stored.get_tensor(name).clone() for name in stored.keys()}  # noqa: SIM118
     os.utime(path)
     return LlamaWeights(shape, tensors)
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from sentiment_core import artifacts, base_models, live_weights
+from sentiment_core import artifacts, base_models, explain, live, live_weights
 from sentiment_core.artifacts import Run, read_run
 from sentiment_core.base_models import BaseModelError, resolve
+from sentiment_core.explain import without_word, word_pulls, words
 from sentiment_core.live import LiveClassifier
 from sentiment_core.models import add_lora, load_adapter, load_base
 from sentiment_core.scoring import SentimentScorer
@@ -185,6 +186,85 @@ def test_a_cache_that_cannot_be_written_costs_time_only(run, tiny_model, tmp_pat
     monkeypatch.setattr(base_models, "CACHE", blocked)
     served = LiveClassifier.load(run, base_model=str(tiny_model), form="fp32")
     assert 0 <= served.classify("Fine.", "fine-tuned").p_positive <= 1
+
+
+# ---- words
+
+
+def test_words_are_spans_of_the_text():
+    text = "Não é bom 😀, isn't it?! — ❤️ हिन्दी 10/10 <br />"
+    found = [text[a:b] for a, b in words(text)]
+    assert found == ["Não", "é", "bom", "😀", "isn't", "it", "?!", "❤️", "हिन्दी", "10", "10", "br"]
+
+
+def test_weights_are_what_taking_the_word_out_does(classifier):
+    text = "A cold, dull film 😀; but the acting was superb — and I liked “The End”. " * 2
+    progress: list[tuple[int, int]] = []
+    weights = classifier.explain(text, lambda done, n: progress.append((done, n)))
+    assert explain.FEWEST <= len(weights) <= explain.CANDIDATES
+    assert progress[-1][0] == len(weights)
+    assert [abs(w.weight) for w in weights] == sorted((abs(w.weight) for w in weights), reverse=True)
+    assert {(w.start, w.end) for w in weights} <= set(words(text))
+
+    def log_odds(review: str) -> float:
+        p = classifier.classify(review, "fine-tuned").p_positive
+        return float(np.log(p / (1 - p)))
+
+    for word in weights[:5]:
+        drop = log_odds(text) - log_odds(without_word(text, (word.start, word.end)))
+        assert word.weight == pytest.approx(drop, abs=1e-3)
+
+
+def test_token_pulls_add_up_to_word_pulls(classifier):
+    """Every token counts for the word that it stands in, however the two are cut."""
+    text = "Superb😀acting!"
+    ids, _ = classifier.encoder.review_offsets(text)
+    pulls = np.arange(len(ids) + len(classifier.encoder.suffix_ids), dtype=float)
+    found = word_pulls(text, pulls, classifier.encoder)
+    assert sum(found.values()) == pytest.approx(pulls[: len(ids)].sum())
+
+
+def test_words_that_were_cut_out_get_no_weight(classifier):
+    text = " ".join(f"word{n}" for n in range(400))
+    weights = classifier.explain(text)
+    row = classifier.encoder.encode([text], LIMIT)
+    assert row.truncated[0]
+    shown = classifier.encoder.tokenizer.decode(row[0])
+    assert weights
+    assert all(text[w.start : w.end] in shown for w in weights)
+
+
+def test_every_form_explains(run, tiny_model, cache, classifier):
+    text = "A cold, dull film; but the acting was superb and I liked it."
+    expected = {(w.start, w.end): w.weight for w in classifier.explain(text)}
+    for form in ("bf16", "int8"):
+        found = LiveClassifier.load(run, base_model=str(tiny_model), form=form).explain(text)
+        assert len(found) >= explain.FEWEST
+        near = [abs(w.weight - expected[w.start, w.end]) for w in found if (w.start, w.end) in expected]
+        assert np.median(near) < 0.1
+
+
+def test_nothing_to_explain(classifier):
+    assert classifier.explain("") == []
+    assert classifier.explain(" \n ") == []
+    assert classifier.explain("...") == []
+
+
+# ---- the transformers path
+
+
+def test_other_models_answer_through_transformers(run, tiny_model, cache, exact, classifier, monkeypatch):
+    monkeypatch.setattr(live, "is_lean", lambda config: False)
+    other = LiveClassifier.load(run, base_model=str(tiny_model), form="int8")
+    assert other.form == "fp32"
+    for system, expected in exact.items():
+        alone = [other.classify(text, system).p_positive for text in TEXTS]
+        np.testing.assert_allclose(alone, expected, atol=2e-5)
+        np.testing.assert_allclose(other.classify_many(TEXTS, system), expected, atol=2e-5)
+        assert other.classify(TEXTS[0], system).p_positive == alone[0]
+    weights = {(w.start, w.end): w.weight for w in classifier.explain(TEXTS[1])}
+    for word in other.explain(TEXTS[1])[:3]:
+        assert word.weight == pytest.approx(weights[word.start, word.end], abs=1e-3)
 
 
 # ---- refusals
