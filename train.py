@@ -57,6 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         from sentiment_core.artifacts import ArtifactError
         from sentiment_core.data import DataError
+        from sentiment_core.trainer import DivergedError
         from sentiment_core.training import describe, train
     except ImportError as error:
         return fail(f"{error}; install what is missing with: pip install -r requirements.txt")
@@ -68,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
             resume=given["resume"],
             overwrite=given["overwrite"],
         )
-    except (settings.ConfigError, DataError, BaseModelError, ArtifactError) as error:
+    except (settings.ConfigError, DataError, BaseModelError, ArtifactError, DivergedError) as error:
         return fail(error)
     except torch.OutOfMemoryError:
         smaller = max(1, (config.micro_batch_size or config.batch_size) // 2)

@@ -37,7 +37,8 @@ QUANTIZATION = "nf4, double quantization"
 
 for _noisy in ("httpx", "torchao", "bitsandbytes"):
     logging.getLogger(_noisy).setLevel(logging.ERROR)
-warnings.filterwarnings("ignore", message=".*_check_is_size.*")
+for _message in (".*_check_is_size.*", ".*is_gradient_checkpointing.*"):
+    warnings.filterwarnings("ignore", message=_message)
 
 
 # ---- the base model's folder

@@ -296,7 +296,7 @@ class _StackedAdapter:
     ) -> None:
         self.leaves = leaves
         self.scale = scale
-        self._views = views  # (PEFT parameter, leaf, layer)
+        self._views = views  # (PEFT's module, leaf, layer)
         self.flat_gradient: torch.Tensor | None = None
 
     @classmethod
@@ -306,16 +306,24 @@ class _StackedAdapter:
         if not hasattr(_target(layers[0], "q_proj"), "lora_A"):
             return None
         stacked = getattr(base, "_stacked_adapter", None)
-        if stacked is None or not stacked.is_current():
+        if stacked is None:
             stacked = base._stacked_adapter = cls._stack(layers)
+        stacked.reattach()
         for pair in stacked.leaves.values():
             for leaf in pair:
                 leaf.requires_grad_(trainable or leaf.requires_grad)
         return stacked
 
-    def is_current(self) -> bool:
-        """Whether PEFT's parameters still are views of the stacked tensors."""
-        return all(p.data_ptr() == leaf[number].data_ptr() for p, leaf, number in self._views)
+    def reattach(self) -> None:
+        """Make PEFT's parameters views of the stacked tensors again, with the values that they have now.
+
+        Moving a model, wrapping it, or loading a checkpoint can give a parameter storage of its own.
+        """
+        for module, leaf, number in self._views:
+            parameter, view = module.weight, leaf.data[number]
+            if parameter.data_ptr() != view.data_ptr():
+                view.copy_(parameter.data)
+                parameter.data = view
 
     @classmethod
     def _stack(cls, layers: nn.ModuleList) -> _StackedAdapter:
@@ -323,11 +331,13 @@ class _StackedAdapter:
         for name in TARGETS:
             pair = []
             for kind in ("lora_A", "lora_B"):
-                own = [getattr(_target(layer, name), kind)["default"].weight for layer in layers]
-                leaf = nn.Parameter(torch.stack([p.detach().float() for p in own]), requires_grad=False)
-                for number, parameter in enumerate(own):
-                    parameter.data = leaf.data[number]
-                    views.append((parameter, leaf, number))
+                own = [getattr(_target(layer, name), kind)["default"] for layer in layers]
+                leaf = nn.Parameter(
+                    torch.stack([m.weight.detach().float() for m in own]), requires_grad=False
+                )
+                for number, module in enumerate(own):
+                    module.weight.data = leaf.data[number]
+                    views.append((module, leaf, number))
                 pair.append(leaf)
             scales |= {_target(layer, name).scaling["default"] for layer in layers}
             leaves[name] = tuple(pair)
@@ -358,10 +368,11 @@ class _StackedAdapter:
             for leaf in everything:
                 leaf.grad = self.flat_gradient[start : start + leaf.numel()].view_as(leaf)
                 start += leaf.numel()
-            self._gradient_views = [leaf.grad[number] for _, leaf, number in self._views]
         self.flat_gradient.zero_()
-        for (parameter, _, _), gradient in zip(self._views, self._gradient_views, strict=True):
-            parameter.grad = gradient
+        # Taken anew each time: moving a model replaces the storage of the gradients that it holds.
+        gradients = {id(leaf): leaf.grad.unbind(0) for leaf in everything}
+        for module, leaf, number in self._views:
+            module.weight.grad = gradients[id(leaf)][number]
 
 
 class GraphedPass:

@@ -117,6 +117,8 @@ class SentimentScorer:
         )
         if self._packed is None or not _holds(self._packed.shape, shape):
             self._packed = PackedLlama(self.model, shape, compiled=self.compiled)
+        elif self._packed.adapter:
+            self._packed.adapter.reattach()
         packed, label_ids = self._packed, self.loaded.encoder.label_ids
         no_labels = np.zeros(len(encoded), dtype=np.int64)
 

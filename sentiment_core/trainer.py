@@ -75,6 +75,10 @@ def pack_shape(encoded: Encoded, plan: list[np.ndarray], parts: int) -> PackShap
 # ---- trainer
 
 
+class DivergedError(ArithmeticError):
+    """The loss is no longer a finite number."""
+
+
 class QLoraTrainer(Trainer):
     """The Hugging Face Trainer with our batches, our loss at the label position, and our validation.
 
@@ -98,6 +102,7 @@ class QLoraTrainer(Trainer):
         self.batches, self.validate = batches, validate
         self.label_ids = torch.tensor(label_ids, device=self.args.device)
         self.packed = packed
+        self._attached = False
         self.loss_scale = torch.ones((), device=self.args.device)
         self.packed_pass = GraphedPass(self._packed_loss, self.args.device) if packed else None
 
@@ -134,13 +139,17 @@ class QLoraTrainer(Trainer):
             self.accelerator.backward(loss)
             return loss.detach()
         adapter = self.packed.adapter
+        if not self._attached:  # the Trainer moved, wrapped or loaded the model since
+            adapter.reattach()
+            self._attached = True
         if next(p for p in model.parameters() if p.requires_grad).grad is None:  # the Trainer zeroed them
             adapter.bind_gradients()
         if self.accelerator.scaler is not None:
             self.loss_scale.copy_(self.accelerator.scaler.scale(torch.ones_like(self.loss_scale)))
         loss = self.packed_pass(Pack(**inputs)).clone()
         if self.args.world_size > 1 and self.accelerator.sync_gradients:
-            torch.distributed.all_reduce(adapter.flat_gradient, op=torch.distributed.ReduceOp.AVG)
+            torch.distributed.all_reduce(adapter.flat_gradient)
+            adapter.flat_gradient.div_(self.args.world_size)
         return loss
 
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch: Any = None):
@@ -216,6 +225,11 @@ class History(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         logs = logs or {}
+        if not math.isfinite(logs.get("loss", 0.0)):
+            raise DivergedError(
+                f"the loss is {logs['loss']} at step {state.global_step}; "
+                "use --precision bf16 or fp32, or a lower --learning-rate"
+            )
         if "loss" in logs or "eval_loss" in logs:
             self.row(state.global_step, logs)
         if self.bar is not None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +17,11 @@ from safetensors.torch import load_file
 from sentiment_core import training
 from sentiment_core.artifacts import read_history, read_run
 from sentiment_core.base_models import resolve
-from sentiment_core.config import ConfigError, TrainConfig
+from sentiment_core.config import ConfigError, TrainConfig, flag
 from sentiment_core.data import split_train
 from sentiment_core.models import load_adapter, load_base
 from sentiment_core.scoring import SentimentScorer
+from sentiment_core.trainer import DivergedError
 from tests.own_reviews import write_dataset
 
 
@@ -80,8 +85,9 @@ def test_no_pickle_and_no_path_in_the_run_folder(trained, config):
         assert str(folder.anchor + "tmp") not in (folder / name).read_text()
 
 
-def test_a_stopped_run_resumes_to_the_same_end(config, tmp_path, monkeypatch):
-    config = short(config, evaluations_per_epoch=3)
+@pytest.mark.parametrize("engine", ["resident", "packed"])
+def test_a_stopped_run_resumes_to_the_same_end(config, tmp_path, monkeypatch, engine):
+    config = short(config, evaluations_per_epoch=3, engine=engine)
     training.train(config, assets=tmp_path / "a", work=tmp_path / "wa")
 
     def stop_at_four(self, args, state, control, **kwargs):
@@ -117,6 +123,36 @@ def test_engines_and_micro_batches_take_the_same_steps(config, tmp_path):
     for name, (other, points) in ends.items():
         assert other == pytest.approx(loss, rel=2e-3), name
         np.testing.assert_allclose(points, curve, rtol=5e-3, err_msg=name)
+
+
+@pytest.mark.parametrize("engine", ["resident", "packed"])
+def test_two_processes_take_the_same_steps_as_one(config, tmp_path, engine):
+    settings = short(config, engine=engine, micro_batch_size=4)
+    _, alone = training.train(settings, assets=tmp_path / "one", work=tmp_path / "w-one")
+    given = (
+        "dataset base_model run_id validation limit batch_size micro_batch_size learning_rate "
+        "max_length_tokens lora_rank evaluations_per_epoch engine"
+    )
+    flags = [part for name in given.split() for part in (flag(name), str(getattr(settings, name)))]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*command, "train.py", *flags, "--assets", str(tmp_path / "two"), "--work", str(tmp_path / "w-two")],
+        cwd=Path(__file__).parent.parent, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    together = read_history(tmp_path / "two" / "runs" / "tiny")
+    expected = read_history(alone)
+    for column in ("loss", "grad_norm", "eval_loss"):
+        np.testing.assert_allclose(together[column].dropna(), expected[column].dropna(), rtol=2e-3)
+
+
+def test_a_diverging_run_ends_with_a_sentence(config, tmp_path):
+    with pytest.raises(DivergedError, match=r"the loss is nan at step \d+; use --precision"):
+        training.train(
+            short(config, learning_rate=1e30, max_grad_norm=0), assets=tmp_path, work=tmp_path / "work"
+        )
+    assert not (tmp_path / "runs" / "tiny" / "run.json").exists()
 
 
 def test_plain_engine_is_refused_on_a_cpu(config, tmp_path):
