@@ -37,6 +37,9 @@ DEFAULT_MAX_LENGTH_TOKENS = 1024
 BATCH_TOKENS = {"cpu": 1_024, "cuda": 32_768}
 """Most padded tokens of one batch: on a CPU, what keeps the cores busy without filling their caches."""
 
+MOST_THREADS = 8
+"""One review is too small to keep more busy."""
+
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -44,7 +47,7 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 class LiveAnswer:
     p_positive: float
     seconds: float
-    """From text to probability."""
+    """From text to probability, without waiting for others' answers."""
     tokens: int
     """Of the whole prompt, after any cut."""
     truncated: bool
@@ -128,11 +131,14 @@ class LiveClassifier:
         """Raises ValueError for "fine-tuned" when there is no finished run."""
         began = time.perf_counter()
         encoded = self._encode([text])
+        encoding = time.perf_counter() - began
         with self._lock:
+            began = time.perf_counter()
             log_odds = float(self._system(system).log_odds([self._after_prefix(encoded[0])])[0])
+            computing = time.perf_counter() - began
         return LiveAnswer(
             p_positive=_sigmoid(log_odds),
-            seconds=time.perf_counter() - began,
+            seconds=encoding + computing,
             tokens=int(encoded.lengths[0]),
             truncated=bool(encoded.truncated[0]),
         )
@@ -191,9 +197,7 @@ def _builder(
 ) -> tuple[Callable[[], dict[Which, System]], str]:
     """Load the weights; return what puts them on the device at first use, and the form they are in."""
     if is_lean(base_config(base)):
-        pair = load_weights(
-            base, adapter, form=form, prefix_ids=encoder.prefix_ids, label_ids=encoder.label_ids
-        )
+        pair = load_weights(base, adapter, form, encoder)
         names: tuple[Which, ...] = ("base", "fine-tuned")
 
         def build() -> dict[Which, System]:
@@ -247,7 +251,8 @@ def _choose_form(wanted: str | None, *, cuda: bool) -> str:
     if wanted and wanted not in FORMS:
         raise ValueError(f"SENTIMENT_LIVE_FORM is {wanted!r}; use one of {', '.join(FORMS)}, or leave it out")
     if cuda:
-        return "bf16"
+        old = not os.environ.get("SPACES_ZERO_GPU") and not torch.cuda.is_bf16_supported()
+        return "fp32" if wanted == "fp32" or old else "bf16"
     if wanted:
         return wanted
     if _processor_has("avx512_bf16") or _processor_has("amx_bf16"):
@@ -273,7 +278,9 @@ def usable_cores() -> int:
         cores = min(cores, max(1, math.ceil(int(quota) / int(period))))
     except (OSError, ValueError):
         pass
-    return min(cores, torch.get_num_threads()) if "OMP_NUM_THREADS" in os.environ else cores
+    if "OMP_NUM_THREADS" in os.environ:
+        cores = min(cores, torch.get_num_threads())
+    return min(cores, MOST_THREADS)
 
 
 __all__ = ["LiveAnswer", "LiveClassifier", "WordWeight"]

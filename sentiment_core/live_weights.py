@@ -7,6 +7,7 @@ keyed by the content of base and adapter, so that a later start reads one file a
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -24,7 +25,7 @@ from transformers import AutoConfig
 
 from sentiment_core import base_models
 from sentiment_core.base_models import BaseModel, BaseModelError, check_disk, exclusive, file_sha256
-from sentiment_core.models import QUANTIZATION, load_adapter, load_base, model_folder
+from sentiment_core.models import QUANTIZATION, PromptEncoder, load_adapter, load_base, model_folder
 from sentiment_core.packed import _GROUPS, _target, unsupported
 
 FORMS = ("bf16", "int8", "fp32")
@@ -63,8 +64,10 @@ class LlamaWeights:
 
     def to(self, device: torch.device, moved: dict[int, torch.Tensor]) -> LlamaWeights:
         """On a device; `moved` remembers what is there, so that shared tensors stay shared."""
-        tensors = {name: moved.setdefault(id(t), t.to(device)) for name, t in self.tensors.items()}
-        return LlamaWeights(self.shape, tensors)
+        for tensor in self.tensors.values():
+            if id(tensor) not in moved:
+                moved[id(tensor)] = tensor.to(device)
+        return LlamaWeights(self.shape, {name: moved[id(t)] for name, t in self.tensors.items()})
 
 
 def dtype_of(form: str) -> torch.dtype:
@@ -73,7 +76,7 @@ def dtype_of(form: str) -> torch.dtype:
 
 
 def load_weights(
-    base: BaseModel, adapter: Path | None, *, form: str, prefix_ids: Sequence[int], label_ids: Sequence[int]
+    base: BaseModel, adapter: Path | None, form: str, encoder: PromptEncoder
 ) -> tuple[LlamaWeights, LlamaWeights | None]:
     """The base's weights and, with an adapter, the merged ones; what is the same in both is shared.
 
@@ -83,7 +86,7 @@ def load_weights(
     identity = base_identity(base)
     key = {
         "code": _CODE, "quantization": QUANTIZATION, "form": form, "base": identity,
-        "prefix": list(prefix_ids), "labels": list(label_ids),
+        "prefix": encoder.prefix_ids, "labels": encoder.label_ids,
     }  # fmt: skip
     folder = base_models.CACHE / "live"
     paths = [folder / f"base-{_digest(key)}.safetensors"]
@@ -94,7 +97,8 @@ def load_weights(
         with _one_builder(folder):
             found = _read_all(paths) if identity else None
             if found is None:
-                found = _build(base, adapter, form, prefix_ids, label_ids)
+                found = _build(base, adapter, form, encoder)
+                gc.collect()  # the models refer to themselves and would stay
                 if identity:
                     _write_all(paths, found)
     plain = found[0]
@@ -133,14 +137,12 @@ def _digest(key: dict) -> str:
 # ---- building
 
 
-def _build(
-    base: BaseModel, adapter: Path | None, form: str, prefix_ids: Sequence[int], label_ids: Sequence[int]
-) -> list[LlamaWeights]:
+def _build(base: BaseModel, adapter: Path | None, form: str, encoder: PromptEncoder) -> list[LlamaWeights]:
     model = load_base(base, compute_dtype=torch.float32).model
-    out = [_take(model, form, prefix_ids, label_ids)]
+    out = [_take(model, form, encoder)]
     if adapter is not None:
         merged = load_adapter(model, adapter).merge_and_unload()
-        tensors = _take(merged, form, prefix_ids, label_ids).tensors
+        tensors = _take(merged, form, encoder).tensors
         shared = out[0].tensors
         changed = {
             name: t for name, t in tensors.items() if name not in shared or not torch.equal(t, shared[name])
@@ -150,28 +152,31 @@ def _build(
 
 
 @torch.no_grad()
-def _take(model: nn.Module, form: str, prefix_ids: Sequence[int], label_ids: Sequence[int]) -> LlamaWeights:
+def _take(model: nn.Module, form: str, encoder: PromptEncoder) -> LlamaWeights:
     """Copy a float32 Llama's tensors into the form."""
-    dtype = dtype_of(form)
     rotary = model.model.rotary_emb
     tensors = {
-        "embedding": model.get_input_embeddings().weight.to(dtype, copy=True),
-        "norm": model.model.norm.weight.to(dtype, copy=True),
-        "head": model.get_output_embeddings().weight[list(label_ids)].float(),
-        "inv_freq": rotary.inv_freq.float().clone(),
+        "embedding": model.get_input_embeddings().weight,
+        "norm": model.model.norm.weight,
+        "head": model.get_output_embeddings().weight[list(encoder.label_ids)],
+        "inv_freq": rotary.inv_freq,
     }
-    prefix = model.model(input_ids=torch.tensor([list(prefix_ids)]), use_cache=True).past_key_values
+    prefix = model.model(input_ids=torch.tensor([encoder.prefix_ids]), use_cache=True).past_key_values
     for number, layer in enumerate(model.model.layers):
-        tensors[f"{number}.norm1"] = layer.input_layernorm.weight.to(dtype, copy=True)
-        tensors[f"{number}.norm2"] = layer.post_attention_layernorm.weight.to(dtype, copy=True)
-        tensors[f"{number}.k"] = prefix.layers[number].keys[0].to(dtype, copy=True).contiguous()
-        tensors[f"{number}.v"] = prefix.layers[number].values[0].to(dtype, copy=True).contiguous()
+        tensors[f"{number}.norm1"] = layer.input_layernorm.weight
+        tensors[f"{number}.norm2"] = layer.post_attention_layernorm.weight
+        tensors[f"{number}.k"] = prefix.layers[number].keys[0]
+        tensors[f"{number}.v"] = prefix.layers[number].values[0]
         for name, group in zip(GROUPS, _GROUPS, strict=True):
-            weight = torch.cat([_target(layer, part).weight for part in group])
-            if form == "int8":
-                tensors |= _rounded(f"{number}.{name}", weight)
-            else:
-                tensors[f"{number}.{name}"] = weight.to(dtype)
+            tensors[f"{number}.{name}"] = torch.cat([_target(layer, part).weight for part in group])
+    if form == "int8":
+        tensors = _in_int8(_smoothed(tensors, _largest_inputs(model, encoder)))
+    exact = ("head", "inv_freq", "scale")
+    tensors = {
+        name: t.contiguous() if t.dtype == torch.int8 or name.endswith(exact)
+        else t.to(dtype_of(form)).contiguous()
+        for name, t in tensors.items()
+    }  # fmt: skip
     config = model.config
     shape = LlamaShape(
         layers=config.num_hidden_layers,
@@ -184,11 +189,78 @@ def _take(model: nn.Module, form: str, prefix_ids: Sequence[int], label_ids: Seq
     return LlamaWeights(shape, tensors)
 
 
-def _rounded(name: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Eight bits, symmetric, one scale per output row."""
-    scale = (weight.abs().amax(dim=1) / 127).clamp_min(1e-12)
-    rounded = (weight / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
-    return {name: rounded, f"{name}.scale": scale}
+# ---- eight bits
+
+CALIBRATION = (
+    "I went in expecting nothing and came out humming. The plot is thin, I admit, but the two leads carry it "
+    "with such ease that I hardly noticed. Funny, warm, beautifully shot; 9/10 from me!",
+    "What a waste of two hours. The script is a heap of clichés, the acting is wooden, and the director "
+    "seems to think that loud music makes up for a missing story. Avoid it.\n\nThe worst film of 2004.",
+    "Not as bad as people say, not as good as the first one. It drags in the middle (who needs a third car "
+    "chase?), yet the ending is honest and the old man's speech made me cry.",
+)
+"""Texts of our own that show which inputs of each product are large."""
+
+SMOOTHING = 0.7
+"""How much of the inputs' unevenness moves into the weights; of 0.35 to 0.8 the nearest to float32."""
+
+
+@torch.no_grad()
+def _largest_inputs(model: nn.Module, encoder: PromptEncoder) -> dict[str, torch.Tensor]:
+    """Largest absolute value of each input channel of "N.qkv", "N.gate_up" and "N.down" behind the prefix."""
+    largest: dict[str, torch.Tensor] = {}
+    skipped = len(encoder.prefix_ids)
+
+    def watch(name: str):
+        def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            found = inputs[0][0, skipped:].abs().amax(dim=0)
+            largest[name] = torch.maximum(largest[name], found) if name in largest else found
+
+        return hook
+
+    hooks = []
+    for number, layer in enumerate(model.model.layers):
+        parts = {"qkv": layer.self_attn.q_proj, "gate_up": layer.mlp.gate_proj, "down": layer.mlp.down_proj}
+        hooks += [part.register_forward_pre_hook(watch(f"{number}.{name}")) for name, part in parts.items()]
+    encoded = encoder.encode(CALIBRATION, 1024)
+    for place in range(len(encoded)):
+        model.model(input_ids=torch.from_numpy(encoded[place].astype("int64"))[None], use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    return largest
+
+
+def _smoothed(tensors: dict[str, torch.Tensor], largest: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same function, large input channels made smaller and their weights larger (Xiao et al. 2022).
+
+    Few channels are ten times as large as the others and would leave those few of the 255 steps.
+    """
+    out = dict(tensors)
+    for name, inputs in largest.items():
+        number, product = name.split(".")
+        weight = tensors[name]
+        ratio = inputs.clamp_min(1e-5) ** SMOOTHING / weight.abs().amax(dim=0).clamp_min(1e-5) ** (
+            1 - SMOOTHING
+        )
+        out[name] = out[name] * ratio
+        if product == "down":
+            gate, up = out[f"{number}.gate_up"].chunk(2)
+            out[f"{number}.gate_up"] = torch.cat((gate, up / ratio[:, None]))
+        else:
+            norm = f"{number}.norm{1 if product == 'qkv' else 2}"
+            out[norm] = tensors[norm] / ratio
+    return out
+
+
+def _in_int8(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The matrix products' weights in eight bits, symmetric, with one scale per output row."""
+    out = dict(tensors)
+    for name, weight in tensors.items():
+        if name.partition(".")[2] in GROUPS:
+            scale = (weight.abs().amax(dim=1) / 127).clamp_min(1e-12)
+            out[name] = (weight / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
+            out[f"{name}.scale"] = scale
+    return out
 
 
 # ---- the cache

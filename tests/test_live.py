@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from sentiment_core import artifacts, base_models, explain, live, live_weights
 from sentiment_core.artifacts import Run, read_run
 from sentiment_core.base_models import BaseModelError, resolve
+from sentiment_core.data import load_reviews
 from sentiment_core.explain import without_word, word_pulls, words
 from sentiment_core.live import LiveClassifier
 from sentiment_core.models import add_lora, load_adapter, load_base
@@ -285,3 +287,33 @@ def test_refusals_are_one_clear_sentence(run, tiny_model, cache, tmp_path, monke
     monkeypatch.setenv("SENTIMENT_LIVE_FORM", "int3")
     with pytest.raises(ValueError, match="SENTIMENT_LIVE_FORM is 'int3'"):
         LiveClassifier.load(None, base_model=str(tiny_model))
+
+
+# ---- the committed run on real reviews
+
+RUN = "smollm2-135m"
+STORED = artifacts.ASSETS / "evals" / f"imdb--fine-tuned--{RUN}"
+
+
+def imdb() -> Path | None:
+    """SENTIMENT_IMDB, or ../shared/imdb beside the checkout."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "imdb"
+    given = Path(os.environ.get("SENTIMENT_IMDB") or beside)
+    return given if given.is_dir() else None
+
+
+@pytest.mark.model
+@pytest.mark.skipif(
+    imdb() is None, reason="IMDB is not at hand: set SENTIMENT_IMDB to a folder with its parquet"
+)
+@pytest.mark.skipif(not (STORED / "eval.json").is_file(), reason=f"{STORED.name} is not under assets/evals")
+@pytest.mark.parametrize("form", ["bf16", "int8"])
+def test_served_forms_agree_with_the_stored_predictions(form):
+    reviews = load_reviews(str(imdb()), "test")
+    reviews = reviews.take(np.arange(0, len(reviews), len(reviews) // 200))
+    stored = artifacts.read_predictions(STORED).drop_duplicates("review_id").set_index("review_id")
+    expected = stored.loc[reviews.ids, "p_positive"].to_numpy()
+    served = LiveClassifier.load(read_run(artifacts.ASSETS / "runs" / RUN), form=form)
+    found = served.classify_many(reviews.texts, "fine-tuned")
+    assert ((found > 0.5) == (expected > 0.5)).mean() >= 0.995
+    assert np.abs(found - expected).mean() <= 0.01
