@@ -18,8 +18,8 @@ from sentiment_core.base_models import resolve
 from sentiment_core.config import DEFAULT_BASE_MODEL, ConfigError, TrainConfig
 from sentiment_core.data import Reviews, load_reviews
 from sentiment_core.models import LoadedModel, add_lora, load_adapter, load_base, quiet_transformers
+from sentiment_core.place import find_place
 from sentiment_core.scoring import SentimentScorer, p_positive
-from sentiment_core.training import find_place
 
 LOOP = "transformers loop, batch 32"
 PIPELINE = "text-generation pipeline, batch 32"

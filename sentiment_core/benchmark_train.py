@@ -25,7 +25,8 @@ from sentiment_core.base_models import resolve
 from sentiment_core.config import DEFAULT_BASE_MODEL, TrainConfig
 from sentiment_core.data import TrainSplit, split_train
 from sentiment_core.models import PromptEncoder, add_lora, load_base, quiet_transformers
-from sentiment_core.training import Folders, Place, Session, find_place, prepare_folders
+from sentiment_core.place import Place, find_place
+from sentiment_core.training import Folders, Session, prepare_folders
 
 STUDY = "study's settings (4 × 4, FP16, checkpointing)"
 PLAIN = "PEFT + bitsandbytes, batch 16"

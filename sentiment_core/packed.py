@@ -15,6 +15,7 @@ to NF4 and A, B kept in float32 and cast for the product. What differs is only t
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -126,18 +127,16 @@ def lay_out(
 # ---- attention
 
 
-def _segment_ids(boundaries: torch.Tensor, tokens: int) -> torch.Tensor:
-    places = torch.arange(tokens, device=boundaries.device)
-    return torch.searchsorted(boundaries[1:].contiguous(), places, right=True)
-
-
-def _attend_dense(q, k, v, boundaries, longest):
-    """Reference for a CPU: one dense mask. q (T, H, D), k and v (T, Hkv, D) -> (T, H, D)."""
-    segment = _segment_ids(boundaries, len(q))
-    causal = torch.ones(len(q), len(q), dtype=torch.bool, device=q.device).tril()
-    mask = causal & (segment[:, None] == segment[None, :])
-    q, k, v = (t.transpose(0, 1)[None] for t in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)[0].transpose(0, 1)
+def _attend_each(q, k, v, boundaries, longest):
+    """Reference for a CPU: one segment after the other. q (T, H, D), k and v (T, Hkv, D) -> (T, H, D)."""
+    bounds = boundaries.tolist()
+    out = []
+    for start, end in itertools.pairwise(bounds):
+        if end > start:
+            part = (t[start:end].transpose(0, 1)[None] for t in (q, k, v))
+            attended = F.scaled_dot_product_attention(*part, is_causal=True, enable_gqa=True)
+            out.append(attended[0].transpose(0, 1))
+    return torch.cat(out)
 
 
 def _varlen_attention() -> Callable:
@@ -235,7 +234,7 @@ class PackedLlama(nn.Module):
             base._packed_frozen = [_frozen_parts(layer) for layer in base.model.layers]
         self._frozen = base._packed_frozen
         self._adapter = _StackedAdapter.of(base, trainable=trainable)
-        self._attend = _varlen_attention() if device.type == "cuda" else _attend_dense
+        self._attend = _varlen_attention() if device.type == "cuda" else _attend_each
         self._layer = torch.compile(_layer, fullgraph=True, dynamic=False) if compiled else _layer
         places = torch.arange(shape.longest, device=device)[None]
         with torch.no_grad():

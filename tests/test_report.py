@@ -161,7 +161,11 @@ def test_references_are_weakest_first_with_a_source_each() -> None:
 
 def test_speed_table_shows_each_benchmark_or_how_to_make_it(tmp_path: Path) -> None:
     from sentiment_core.artifacts import (
-        BenchmarkRecord, BenchmarkRow, Hardware, utc_now, write_record,
+        BenchmarkRecord,
+        BenchmarkRow,
+        Hardware,
+        utc_now,
+        write_record,
     )  # fmt: skip
 
     row = BenchmarkRow(
