@@ -35,6 +35,10 @@ test: lint
 artifacts: $(VENV)/.app
 	BIN=$(BIN) DATASET=$(DATASET) COUNTERFACTUAL=$(COUNTERFACTUAL) sh assets/make_artifacts.sh
 
+# The two pictures in README, from the committed artifacts.
+screenshots: $(VENV)/.test
+	$(BIN)/python tests/browser/screenshots.py
+
 benchmarks: $(VENV)/.app
 	$(BIN)/python -m sentiment_core.benchmark train
 	$(BIN)/python -m sentiment_core.benchmark score

@@ -123,6 +123,10 @@ class Slice(_Record):
     accuracy: Metric
 
 
+OTHER_FORM = "other"
+"""The form under which rare answers are summed, one row per outcome."""
+
+
 class AnswerForm(_Record):
     """How often a free answer took this form (its first words, lower-cased; never review text)."""
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from transformers import GenerationConfig
 
-from sentiment_core.artifacts import AnswerForm
+from sentiment_core.artifacts import OTHER_FORM, AnswerForm
 from sentiment_core.batching import batches_by_tokens
 from sentiment_core.data import Reviews, match_key
 from sentiment_core.labels import UNPARSED, Label
@@ -56,7 +56,6 @@ _NEGATION = re.compile(
     re.IGNORECASE,
 )
 FORM_WORDS, FORM_CHARACTERS, FORMS_KEPT, FORM_COUNT = 4, 60, 20, 5
-OTHER = "other"
 
 
 def parse_answer(answer: str) -> Label | None:
@@ -101,7 +100,7 @@ def count_forms(answers: Sequence[str]) -> tuple[AnswerForm, ...]:
     for (_, outcome), count in rest.items():
         others[outcome] += count
     rows = [AnswerForm(form=form, count=count, parsed=outcome) for (form, outcome), count in shown]
-    return (*rows, *(AnswerForm(form=OTHER, count=c, parsed=name) for name, c in others.most_common()))
+    return (*rows, *(AnswerForm(form=OTHER_FORM, count=c, parsed=name) for name, c in others.most_common()))
 
 
 def _outcome(answer: str) -> str:

@@ -35,7 +35,7 @@ from sentiment_core.prompts import CUT_MARK, PROMPT, Prompt, RenderedPrompt, cut
 
 QUANTIZATION = "nf4, double quantization"
 
-for _noisy in ("httpx", "torchao", "bitsandbytes"):
+for _noisy in ("httpx", "torchao", "bitsandbytes", "bitsandbytes.backends.cpu.ops"):
     logging.getLogger(_noisy).setLevel(logging.ERROR)
 for _message in (".*_check_is_size.*", ".*is_gradient_checkpointing.*"):
     warnings.filterwarnings("ignore", message=_message)

@@ -12,7 +12,14 @@ import sys
 from pathlib import Path
 
 from sentiment_core import artifacts, tables
-from sentiment_core.artifacts import ArtifactError, BenchmarkRecord, EvalRecord, Evaluation, Metric
+from sentiment_core.artifacts import (
+    OTHER_FORM,
+    ArtifactError,
+    BenchmarkRecord,
+    EvalRecord,
+    Evaluation,
+    Metric,
+)
 from sentiment_core.base_models import suggestions_table
 
 HEADER = (
@@ -227,7 +234,8 @@ def _generated_sentences(record: EvalRecord) -> list[str]:
         f"({100 * unparsed / n:.1f} %): {percent_interval(strict)} of all are right"
         + (f", but {percent_interval(lenient)} of those with a label." if lenient and unparsed else ".")
     ]
-    shown = sorted(record.answer_forms, key=lambda form: -form.count)[:FORMS_SHOWN]
+    named = (form for form in record.answer_forms if form.form != OTHER_FORM)
+    shown = sorted(named, key=lambda form: -form.count)[:FORMS_SHOWN]
     if shown:
         forms = ", ".join(f"{_code(f.form)} ({100 * f.count / n:.1f} %, {f.parsed})" for f in shown)
         lines.append(f"Its most frequent answers begin {forms}.")

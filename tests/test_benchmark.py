@@ -1,0 +1,45 @@
+"""The training and scoring benchmarks run on the tiny model (that they work, not how fast)."""
+
+from __future__ import annotations
+
+import pytest
+
+from sentiment_core import benchmark
+from sentiment_core.artifacts import BenchmarkRecord, read_record
+from tests.own_reviews import write_dataset
+
+
+@pytest.fixture(scope="module")
+def common(tiny_model, tmp_path_factory):
+    dataset = write_dataset(tmp_path_factory.mktemp("reviews"), train=160, test=40)
+    return ["--dataset", str(dataset), "--base-model", str(tiny_model)]
+
+
+def rows(path):
+    record = read_record(path, BenchmarkRecord, "")
+    assert record.hardware.device
+    assert record.versions["torch"]
+    for row in record.rows:
+        rate = row.reviews_per_second
+        assert 0 < rate.low <= rate.value <= rate.high
+        assert row.first_step_seconds > 0
+    return [row.system for row in record.rows]
+
+
+def test_train_compares_three_systems(common, tmp_path, capsys):
+    output = tmp_path / "train.json"
+    flags = ["--blocks", "1", "--steps", "1", "--validation", "40", "--output", str(output)]
+    assert benchmark.main(["train", *common, *flags]) == 0
+    assert len(rows(output)) == 3
+    assert "reviews/s" in capsys.readouterr().out
+
+
+def test_score_compares_three_systems(common, tmp_path):
+    output = tmp_path / "score.json"
+    assert benchmark.main(["score", *common, "--few", "8", "--repeats", "1", "--output", str(output)]) == 0
+    assert len(rows(output)) == 3
+
+
+def test_a_missing_dataset_is_one_sentence(tmp_path, capsys):
+    assert benchmark.main(["score", "--dataset", str(tmp_path / "none.csv")]) == 2
+    assert "Traceback" not in capsys.readouterr().err
