@@ -215,7 +215,7 @@ def _quiet(trainer: Trainer) -> None:
 
 
 def _ours(arguments: argparse.Namespace, place: Place, split: TrainSplit) -> tuple[BlockClock, float, str]:
-    changes: dict[str, Any] = {"limit": arguments.limit, "evaluations_per_epoch": 1}
+    changes: dict[str, Any] = {"limit": arguments.limit, "epochs": 1, "evaluations_per_epoch": 1}
     config = TrainConfig(
         dataset=arguments.dataset, base_model=arguments.base_model, validation=arguments.validation,
         run_id="benchmark", **changes,
