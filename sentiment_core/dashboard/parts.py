@@ -158,5 +158,5 @@ class FigureSlot:
         return [title, gr.Plot(plot_data(panel.figure, panel.name), visible=True), notes]
 
     def hide(self, html: str) -> list[object]:
-        """An empty state in the figure's place."""
-        return [html, gr.Plot(visible=False), ""]
+        """An empty state in the figure's place; with no text, the place itself disappears."""
+        return [html or '<div class="nothing"></div>', gr.Plot(visible=False), ""]
