@@ -1,0 +1,275 @@
+"""The records under `assets/`, typed. `sentiment_core.artifacts` reads and writes them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+
+System = Literal["baseline-scored", "baseline-generated", "baseline-few-shot", "tfidf-logreg", "fine-tuned"]
+SYSTEM_TITLES: dict[str, str] = {
+    "baseline-scored": "Base model, label words compared",
+    "baseline-generated": "Base model, free answer",
+    "baseline-few-shot": "Base model, few-shot",
+    "tfidf-logreg": "TF-IDF + logistic regression",
+    "fine-tuned": "Fine-tuned (QLoRA)",
+}
+
+PREDICTION_COLUMNS = ("review_id", "label", "prediction", "p_positive", "tokens", "truncated")
+
+
+class _Record(BaseModel):
+    """Immutable, and refusing fields that this version does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+# ---- shared parts
+
+
+class BaseModelInfo(_Record):
+    """Which pretrained model, and the number format its weights had in the run."""
+
+    name: str
+    source: str
+    """Hub id, folder, or the package that ships the file."""
+    revision: str | None = None
+    """Hub commit or SHA-256 of the weights file."""
+    parameters: int
+    """Weights of the base, without the adapter; tied weights counted once."""
+    quantization: str
+    """For example "nf4, double quantization"."""
+    licence: str | None = None
+
+
+class PromptInfo(_Record):
+    name: str
+    hash: str
+    """First 16 hex digits of SHA-256 over the rendered prompt, the label words and the truncation rule."""
+
+
+class Hardware(_Record):
+    device: str
+    """For example "NVIDIA H200" or a processor's name."""
+    count: int = 1
+    """Devices used."""
+    memory_bytes: int | None = None
+    cpu: str | None = None
+
+
+class Metric(_Record):
+    """One number with its 95 % interval; low and high are None where no interval is defined."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n: int
+    higher_is_better: bool = True
+
+
+class Confusion(_Record):
+    """Counts by true label (first word) and answer (second word)."""
+
+    negative_negative: int
+    negative_positive: int
+    negative_unparsed: int = 0
+    positive_negative: int
+    positive_positive: int
+    positive_unparsed: int = 0
+
+
+class ReliabilityBin(_Record):
+    """One bin of predicted probability: where it lies, and how often the reviews in it are positive."""
+
+    low: float
+    high: float
+    n: int
+    mean_p_positive: float | None = None
+    share_positive: float | None = None
+
+
+class Slice(_Record):
+    """Accuracy of a part of the reviews, for example all with 1–178 tokens."""
+
+    by: str
+    """"tokens", "truncated", "confidence", or the name of a group column."""
+    value: str
+    accuracy: Metric
+
+
+OTHER_FORM = "other"
+"""The form under which rare answers are summed, one row per outcome."""
+
+
+class AnswerForm(_Record):
+    """How often a free answer took this form (its first words, lower-cased; never review text)."""
+
+    form: str
+    count: int
+    parsed: Literal["negative", "positive", "unparsed"]
+
+
+# ---- runs
+
+
+class LoraInfo(_Record):
+    rank: int
+    alpha: float
+    dropout: float
+    targets: tuple[str, ...]
+
+
+class DataInfo(_Record):
+    source: str
+    fingerprint: str
+    """First 16 hex digits of SHA-256 over the train ids in order."""
+    train: int
+    validation: int
+    excluded: dict[str, int]
+    """Rows dropped before training, by reason."""
+
+
+class RunRecord(_Record):
+    """`run.json`: what was trained, on what, how, and at what cost."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    run_id: str
+    created_at: datetime
+    commit: str | None = None
+    base_model: BaseModelInfo
+    lora: LoraInfo
+    prompt: PromptInfo
+    data: DataInfo
+    config: dict[str, Any]
+    """Every setting of the run, by flag name."""
+    command: str
+    engine: str
+    """Which training path ran: "plain", "resident" or "packed"."""
+    hardware: Hardware
+    versions: dict[str, str]
+    wall_seconds: float
+    """Training loop, evaluation included; loading and warm-up not."""
+    warmup_seconds: float = 0.0
+    """Compiling and capturing before the first step."""
+    reviews_per_second: float
+    tokens_per_second: float
+    peak_memory_bytes: int
+    trainable_parameters: int
+    steps: int
+    validation_accuracy: Metric
+    validation_loss: float
+
+
+class HistoryRow(_Record):
+    """One line of `history.jsonl`; training lines have `loss`, evaluation lines `eval_loss`."""
+
+    step: int
+    epoch: float
+    examples: int
+    """Reviews seen so far."""
+    tokens: int
+    """Prompt tokens seen so far, padding not counted."""
+    seconds: float
+    """Since training began, pauses between resumed parts not counted."""
+    loss: float | None = None
+    learning_rate: float | None = None
+    grad_norm: float | None = None
+    eval_loss: float | None = None
+    eval_accuracy: float | None = None
+
+
+HISTORY_COLUMNS = tuple(HistoryRow.model_fields)
+
+
+# ---- evaluations
+
+
+class DatasetInfo(_Record):
+    name: str
+    """Short name, for example "imdb" or the file's stem."""
+    split: str
+    n: int
+    fingerprint: str
+    """First 16 hex digits of SHA-256 over the review ids in order."""
+    source: str
+
+
+class EvalRecord(_Record):
+    """`eval.json`: one system on one dataset. Every metric can be recomputed from the predictions."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    eval_id: str
+    system: System
+    created_at: datetime
+    commit: str | None = None
+    base_model: BaseModelInfo | None
+    """None for a system without a language model."""
+    run_id: str | None
+    prompt: PromptInfo | None
+    dataset: DatasetInfo
+    metrics: dict[str, Metric]
+    confusion: Confusion
+    unparsed: int
+    reliability: tuple[ReliabilityBin, ...] = ()
+    slices: tuple[Slice, ...] = ()
+    answer_forms: tuple[AnswerForm, ...] = ()
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """What else the result depends on: shots, seeds, token limits."""
+    command: str
+    wall_seconds: float
+    reviews_per_second: float
+    hardware: Hardware
+    versions: dict[str, str]
+
+
+# ---- small hand-checkable files
+
+
+class Reference(_Record):
+    """A published IMDB result, as its source reports it."""
+
+    name: str
+    parameters: int | None
+    accuracy: float
+    """Fraction in [0, 1]."""
+    protocol: str
+    source: str
+    url: str
+    kind: Literal["study-before", "study-after", "published", "ceiling"]
+    checked: str
+    """How far the figure was checked against its source."""
+
+
+class SampleReview(_Record):
+    """A review in our own words."""
+
+    id: str
+    text: str
+    label: Literal[0, 1]
+    kind: Literal["positive", "negative", "mixed", "sarcastic", "negated"]
+
+
+class BenchmarkRow(_Record):
+    system: str
+    reviews_per_second: Metric | None = None
+    """Median; low and high are the slowest and fastest repeat."""
+    seconds_per_review: Metric | None = None
+    first_step_seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    note: str = ""
+
+
+class BenchmarkRecord(_Record):
+    schema_version: Literal[1] = SCHEMA_VERSION
+    kind: Literal["train", "score", "live"]
+    created_at: datetime
+    commit: str | None = None
+    command: str
+    base_model: str
+    hardware: Hardware
+    versions: dict[str, str]
+    settings: dict[str, Any] = Field(default_factory=dict)
+    rows: tuple[BenchmarkRow, ...]
