@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 from typing import Any
 
 from sentiment_core.charts import percent
-from sentiment_core.dashboard.parts import MINUS, q, seconds
+from sentiment_core.dashboard.parts import q, seconds
 from sentiment_core.labels import LABEL_WORDS
 
 ACTOR_NAMES = {"base": "Base model", "fine": "Fine-tuned"}
-STRONG = 0.02
-"""Words that move the probability by less than two points are left plain."""
+STRONG = 0.1
+"""Words that move the log-odds by less, the odds by less than a tenth, are left plain."""
 MAX_WORDS = 40
 """Only the words that moved most are tinted, so that the eye finds them."""
 
@@ -86,7 +87,7 @@ def tinted(text: str, weights: Sequence[Any], method: str) -> str:
         out.append(escape(text[place : w.start]))
         side = "up" if w.weight > 0 else "down"
         out.append(
-            f'<mark class="{side}" style="--w:{abs(w.weight) / top:.2f}" title="{_points(w.weight)}">'
+            f'<mark class="{side}" style="--w:{abs(w.weight) / top:.2f}" title="{_odds(w.weight)}">'
             f"{escape(text[w.start : w.end])}</mark>"
         )
         place = w.end
@@ -104,8 +105,13 @@ def tinted(text: str, weights: Sequence[Any], method: str) -> str:
     )
 
 
-def _points(weight: float) -> str:
-    return f"{'+' if weight > 0 else MINUS}{100 * abs(weight):.0f} points"
+def _odds(weight: float) -> str:
+    """A weight in log-odds as what it does to the odds of Positive: 1.34 -> "odds × 3.8".
+
+    >>> _odds(-0.7)
+    'odds ÷ 2.0'
+    """
+    return f"odds {'×' if weight > 0 else '÷'} {math.exp(min(abs(weight), 20)):,.1f}"
 
 
 def _quoted(text: str, w: Any) -> str:
@@ -115,13 +121,13 @@ def _quoted(text: str, w: Any) -> str:
 
 def _sentence(text: str, moved: Sequence[Any]) -> str:
     if not moved:
-        return "No single word moved the fine-tuned answer by more than two points"
+        return "No single word moved the odds of the fine-tuned answer by a tenth"
     parts = []
     for side, verb in ((1, "up"), (-1, "down")):
         best = next((w for w in moved if w.weight * side > 0), None)
         if best:
             parts.append(
-                (abs(best.weight), f"{_quoted(text, best)} pulled it {verb} most ({_points(best.weight)})")
+                (abs(best.weight), f"{_quoted(text, best)} pulled it {verb} most ({_odds(best.weight)})")
             )
     return "; ".join(part for _, part in sorted(parts, key=lambda p: -p[0]))
 
@@ -130,14 +136,14 @@ def _table(text: str, moved: Sequence[Any]) -> str:
     if not moved:
         return ""
     rows = "".join(
-        f'<tr><th scope="row">{escape(text[w.start : w.end])}</th><td class="n">{_points(w.weight)}</td></tr>'
+        f'<tr><th scope="row">{escape(text[w.start : w.end])}</th><td class="n">{_odds(w.weight)}</td></tr>'
         for w in moved[:15]
     )
     return (
         "<details><summary>The words as a table</summary><div class='scroll' tabindex='0' role='region' "
         "aria-label='Words and weights'><table><thead><tr><th scope='col'>words</th><th scope='col' "
         "class='n'>"
-        f"change of P(positive)</th></tr></thead><tbody>{rows}</tbody></table></div></details>"
+        f"what it does to the odds of Positive</th></tr></thead><tbody>{rows}</tbody></table></div></details>"
     )
 
 

@@ -138,7 +138,7 @@ def loss_panel(histories: Mapping[str, pd.DataFrame], x: str) -> Panel:
     checks = history[history["eval_accuracy"].notna()]
     title = f"{run_id}: "
     if len(train) > 20:
-        start, end = train["loss"].head(10).mean(), train["loss"].tail(max(10, len(train) // 20)).mean()
+        start, end = train["loss"].iloc[0], train["loss"].tail(max(10, len(train) // 20)).mean()
         title += (
             f"training loss falls from {start:.2f} to {end:.2f}"
             if end < start
@@ -155,7 +155,8 @@ def loss_panel(histories: Mapping[str, pd.DataFrame], x: str) -> Panel:
         "Thin: the loss of each logged step; thick: its exponential mean (half-life a fiftieth of the "
         "run); diamonds: "
         f"validation. n = {len(train):,} logged steps, {len(checks):,} validations; no interval is drawn. "
-        "The loss is that of the answer's one word: 0.69 is a coin toss between the two."
+        "The loss is that of the answer's first token among the whole vocabulary: 0.69 is a coin toss "
+        "between the two label words, more means that other words were likelier."
     )
     return Panel(title, charts.history_chart(histories, x=x), caption, table_of(histories), "loss-curves")
 
