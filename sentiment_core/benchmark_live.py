@@ -35,7 +35,7 @@ from sentiment_core.artifacts import (
 from sentiment_core.base_models import resolve
 from sentiment_core.config import ASSETS, ConfigError
 from sentiment_core.data import load_reviews
-from sentiment_core.live import LiveClassifier
+from sentiment_core.live import LiveClassifier, usable_cores
 from sentiment_core.live_weights import FORMS
 from sentiment_core.models import load_tokenizer, quiet_transformers
 
@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
         versions=environment.versions(),
         settings={
             "run": arguments.run, "words": arguments.words, "reviews": len(texts), "repeats": repeats,
-            "dataset": Path(arguments.dataset).name, "threads": torch.get_num_threads(),
+            "dataset": Path(arguments.dataset).name, "cores": usable_cores(),
             "first_answer": "from the start of the process, imports included; weights in the cache",
         },
         rows=tuple(rows),
@@ -134,6 +134,16 @@ def _metric(seconds: np.ndarray) -> Metric:
     )  # fmt: skip
 
 
+def with_threads(count: int, answer: Answer) -> Answer:
+    """PyTorch's own threads set anew for each answer, as the systems take turns."""
+
+    def timed(text: str) -> Any:
+        torch.set_num_threads(count)
+        return answer(text)
+
+    return timed
+
+
 def _finished(run_id: str) -> Run | None:
     """Raises ConfigError when there is no such finished run; no name is no run."""
     if not run_id:
@@ -147,7 +157,8 @@ def _finished(run_id: str) -> Run | None:
 def _ours(given: Run | None, form: str, base_model: str) -> tuple[Answer, LiveClassifier]:
     classifier = LiveClassifier.load(given, base_model=base_model or None, form=form)
     system = "fine-tuned" if classifier.has_adapter else "base"
-    return lambda text: classifier.classify(text, system), classifier
+    threads = torch.get_num_threads()  # as `load` left it: one where the answer brings its own threads
+    return with_threads(threads, lambda text: classifier.classify(text, system)), classifier
 
 
 # ---- the peer
@@ -175,7 +186,7 @@ def load_peer(folder: Path, dtype: str) -> Answer:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with quiet_transformers():
         classify = pipeline("text-classification", model=str(folder), dtype=PEER_DTYPES[dtype], device=device)
-    return lambda text: classify(text, truncation=True)
+    return with_threads(usable_cores(), lambda text: classify(text, truncation=True))
 
 
 # ---- start-up, in a process of its own

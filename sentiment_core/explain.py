@@ -60,9 +60,12 @@ class Look(NamedTuple):
 class Explainable(Protocol):
     """Prompts as token ids after the prefix; `live_llama` and `live_transformers`."""
 
+    workers: int
+    """How many variants are computed at once."""
+
     def look(self, row: np.ndarray) -> Look: ...
 
-    def log_odds_of_variant(self, variant: np.ndarray, row: np.ndarray, cache: Any) -> float: ...
+    def log_odds_of_variants(self, variants: list[np.ndarray], row: np.ndarray, cache: Any) -> np.ndarray: ...
 
 
 def explain_words(
@@ -92,13 +95,15 @@ def explain_words(
         whole = system.look(row)
     pulls = word_pulls(text, whole.pulls, encoder)
     chosen = sorted(pulls, key=lambda span: -abs(pulls[span]))[:CANDIDATES]
-    weights = []
-    for span in chosen:
+    weights: list[WordWeight] = []
+    while len(weights) < len(chosen):
         if len(weights) >= FEWEST and time.perf_counter() - began > SECONDS:
             break
+        spans = chosen[len(weights) :][: system.workers]
+        variants = [row_of(without_word(text, span)) for span in spans]
         with turn:
-            without = system.log_odds_of_variant(row_of(without_word(text, span)), row, whole.cache)
-        weights.append(WordWeight(*span, whole.log_odds - without))
+            without = system.log_odds_of_variants(variants, row, whole.cache)
+        weights += [WordWeight(*s, whole.log_odds - float(x)) for s, x in zip(spans, without, strict=True)]
         if on_progress:
             on_progress(len(weights), len(chosen))
     return sorted(weights, key=lambda word: -abs(word.weight))

@@ -101,8 +101,6 @@ class LiveClassifier:
         base = resolve(flag, record.base_model.name if record else None)
         cuda = torch.cuda.is_available()
         form = _choose_form(form or os.environ.get("SENTIMENT_LIVE_FORM"), cuda=cuda)
-        if not cuda:
-            torch.set_num_threads(usable_cores())
         encoder = PromptEncoder(load_tokenizer(base))
         if record is not None:
             _check_fits(record, base, encoder)
@@ -196,20 +194,27 @@ def _builder(
     base: BaseModel, adapter: Path | None, form: str, encoder: PromptEncoder, device: torch.device
 ) -> tuple[Callable[[], dict[Which, System]], str]:
     """Load the weights; return what puts them on the device at first use, and the form they are in."""
+    cores = 1 if device.type == "cuda" else usable_cores()
     if is_lean(base_config(base)):
+        if device.type == "cpu":
+            torch.set_num_threads(1)  # see live_threads
         pair = load_weights(base, adapter, form, encoder)
         names: tuple[Which, ...] = ("base", "fine-tuned")
 
         def build() -> dict[Which, System]:
             moved: dict[int, torch.Tensor] = {}
             return {
-                name: LiveLlama(weights.to(device, moved), form, fast_int8=_processor_has("vnni"))
+                name: LiveLlama(
+                    weights.to(device, moved), form, workers=cores, fast_int8=_processor_has("vnni")
+                )
                 for name, weights in zip(names, pair, strict=True)
                 if weights is not None
             }
 
         return build, form
     form = "fp32" if form == "int8" else form
+    if device.type == "cpu":
+        torch.set_num_threads(cores)
     both = TransformersPair(base, adapter, dtype_of(form))
 
     def build_transformers() -> dict[Which, System]:

@@ -3,13 +3,15 @@
 It computes what transformers computes, without what a single answer does not need: the prompt's prefix is
 in the weights' file as keys and values, products that share an input are one product, only the two label
 words' rows of the head exist, and reviews of one batch are padded on the right, where causal attention
-makes padding invisible, so that no mask is needed beyond the causal one.
+makes padding invisible, so that no mask is needed beyond the causal one. Each core computes a part of its
+own: some of a batch's reviews, or one stretch of a review, which needs the keys and values of the stretches
+before it, layer by layer, and nothing else of them.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -17,12 +19,17 @@ import torch.nn.functional as F
 
 from sentiment_core.explain import Look
 from sentiment_core.labels import Label
+from sentiment_core.live_threads import Handover, together
 from sentiment_core.live_weights import GROUPS, LlamaWeights, dtype_of
 from sentiment_core.packed import _norm, _rotate
 
 Linear = Callable[[torch.Tensor], torch.Tensor]
-Cache = list[tuple[torch.Tensor, torch.Tensor]]
-"""Per layer: keys and values, each (batch or 1, kv_heads, tokens, head_dim). Never written to."""
+Pair = tuple[torch.Tensor, torch.Tensor]
+"""One layer's keys and values, each (batch or 1, kv_heads, tokens, head_dim). Never written to."""
+Cache = list[Pair]
+
+SHORTEST_PART = 48
+"""Tokens; a shorter prompt is not worth being shared between cores."""
 
 
 class LiveLlama:
@@ -30,10 +37,12 @@ class LiveLlama:
 
     Args:
         weights: in `form`.
+        workers: cores to share the work between; PyTorch's own threads are to be off when there are several.
         fast_int8: whether the processor multiplies 8-bit numbers without overflow (VNNI).
     """
 
-    def __init__(self, weights: LlamaWeights, form: str, *, fast_int8: bool = True) -> None:
+    def __init__(self, weights: LlamaWeights, form: str, *, workers: int = 1, fast_int8: bool = True) -> None:
+        self.workers = workers
         self.shape = weights.shape
         self.dtype = dtype_of(form)
         tensors = weights.tensors
@@ -51,40 +60,81 @@ class LiveLlama:
 
     # ---- answers
 
-    @torch.inference_mode()
     def log_odds(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         """(n,) float64 log-odds of Positive against Negative.
 
         Args:
-            rows: token ids of each prompt after the prefix; all are run as one batch.
+            rows: token ids of each prompt after the prefix; best of like length.
         """
+        if len(rows) == 1:
+            return np.array([self._stretches(rows[0])])
+        parts = [p for p in np.array_split(np.arange(len(rows)), min(self.workers, len(rows))) if len(p)]
+        tasks = [lambda part=part: self._batch([rows[i] for i in part]) for part in parts]
+        return np.concatenate(together(tasks))
+
+    def log_odds_of_variants(
+        self, variants: Sequence[np.ndarray], row: np.ndarray, cache: Cache
+    ) -> np.ndarray:
+        """(n,) log-odds of prompts that begin as `row` does; the beginning is taken from `look`'s cache."""
+        return np.array(together([lambda v=variant: self._variant(v, row, cache) for variant in variants]))
+
+    @torch.inference_mode()
+    def _batch(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         longest = max(len(row) for row in rows)
         ids = np.zeros((len(rows), longest), dtype=np.int64)
         for place, row in enumerate(rows):
             ids[place, : len(row)] = row
         last = torch.tensor([len(row) - 1 for row in rows], device=self.device)
-        return self._margin(self._run(self.embed(ids), last, self.prefix)).double().cpu().numpy()
+        return (
+            self._margin(self._run(self.embed(ids), last, self.prefix, self.prefix_length))
+            .double()
+            .cpu()
+            .numpy()
+        )
 
     def look(self, row: np.ndarray) -> Look:
         """Log-odds, every token's gradient × embedding, and keys and values for variants of the prompt."""
         x = self.embed(row[None]).requires_grad_(True)
         kept: Cache = []
-        margin = self._margin(self._run(x, self._end(row), self.prefix, kept))
+        margin = self._margin(self._run(x, self._end(row), self.prefix, self.prefix_length, kept))
         (gradient,) = torch.autograd.grad(margin.sum(), x)
         pulls = (gradient.float() * x.detach().float()).sum(-1)[0]
         cache = [(k.detach(), v.detach()) for k, v in kept]
         return Look(float(margin.detach()), pulls.double().cpu().numpy(), cache)
 
+    def _stretches(self, row: np.ndarray) -> float:
+        """One prompt's log-odds, its stretches computed at once."""
+        count = max(1, min(self.workers, len(row) // SHORTEST_PART))
+        # Later tokens attend to more; the power makes later stretches shorter, so that all take as long.
+        cuts = [round(len(row) * (part / count) ** 0.9) for part in range(count + 1)]
+        handovers: list[Handover[Pair]] = [Handover() for _ in range(count - 1)]
+
+        @torch.inference_mode()
+        def stretch(number: int) -> float:
+            part = row[cuts[number] : cuts[number + 1]]
+            past = handovers[number - 1] if number else self.prefix
+            keep = handovers[number] if number < count - 1 else None
+            try:
+                before = self.prefix_length + cuts[number]
+                return float(
+                    self._margin(self._run(self.embed(part[None]), self._end(part), past, before, keep))
+                )
+            except BaseException as error:
+                if keep is not None:
+                    keep.fail(error)
+                raise
+
+        return together([lambda number=number: stretch(number) for number in range(count)])[-1]
+
     @torch.inference_mode()
-    def log_odds_of_variant(self, variant: np.ndarray, row: np.ndarray, cache: Cache) -> float:
-        """Log-odds of a prompt that begins as `row` does; the beginning is taken from `look`'s cache."""
+    def _variant(self, variant: np.ndarray, row: np.ndarray, cache: Cache) -> float:
         most = min(len(row), len(variant)) - 1
         differs = np.flatnonzero(row[:most] != variant[:most])
         same = int(differs[0]) if len(differs) else most
         cut = self.prefix_length + same
         past = [(k[:, :, :cut], v[:, :, :cut]) for k, v in cache]
         rest = variant[same:]
-        return float(self._margin(self._run(self.embed(rest[None]), self._end(rest), past)))
+        return float(self._margin(self._run(self.embed(rest[None]), self._end(rest), past, cut)))
 
     # ---- the pass
 
@@ -96,28 +146,34 @@ class LiveLlama:
         return torch.tensor([len(row) - 1], device=self.device)
 
     def _run(
-        self, x: torch.Tensor, last: torch.Tensor, past: Cache, keep: Cache | None = None
+        self,
+        x: torch.Tensor,
+        last: torch.Tensor,
+        past: Iterable[Pair],
+        before: int,
+        keep: Cache | Handover[Pair] | None = None,
     ) -> torch.Tensor:
-        """x (B, L, hidden) behind `past` -> hidden state at each row's `last` (B,), (B, hidden).
+        """x (B, L, hidden) behind `past`'s `before` tokens -> hidden state (B, hidden) at each row's `last`.
 
-        Of the last layer only those positions are computed. `keep` receives all keys and values.
+        Of the last layer only those positions are computed. `keep` receives each layer's keys and values,
+        those of `past` among them, as soon as they are there.
         """
         batch, length, hidden = x.shape
-        before = past[0][0].shape[2]
         shape = self.shape
         cos, sin = self._angles(before, length)
         mask = torch.full((length, before + length), float("-inf"), dtype=self.dtype, device=self.device)
         mask = mask.triu(before + 1)
         x = x.reshape(batch * length, hidden)
         every = torch.arange(batch, device=self.device)
-        for number, (norm1, norm2, (qkv, o, gate_up, down)) in enumerate(self._layers):
+        for number, ((norm1, norm2, (qkv, o, gate_up, down)), past_of_layer) in enumerate(
+            zip(self._layers, past, strict=False)  # a Handover does not end
+        ):
             projected = qkv(_norm(x, norm1, shape.eps)).view(batch, length, -1, shape.head_dim)
             qk, v = projected.split([shape.heads + shape.kv_heads, shape.kv_heads], dim=2)
             q, k = _rotate(qk, cos, sin).split([shape.heads, shape.kv_heads], dim=2)
             q, k, v = (t.transpose(1, 2) for t in (q, k, v))
-            past_k, past_v = past[number]
-            k = torch.cat((past_k.expand(batch, -1, -1, -1), k), dim=2)
-            v = torch.cat((past_v.expand(batch, -1, -1, -1), v), dim=2)
+            k = torch.cat((past_of_layer[0].expand(batch, -1, -1, -1), k), dim=2)
+            v = torch.cat((past_of_layer[1].expand(batch, -1, -1, -1), v), dim=2)
             if keep is not None:
                 keep.append((k, v))
             if number == shape.layers - 1:

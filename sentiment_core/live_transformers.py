@@ -38,6 +38,7 @@ class LiveTransformers:
     """One system of a pair, with the prompt prefix's cache computed at first use."""
 
     def __init__(self, pair: TransformersPair, adapted: bool) -> None:
+        self.workers = 1
         self._pair = pair
         self._off = pair.has_adapter and not adapted
         self._prefix = None
@@ -58,8 +59,11 @@ class LiveTransformers:
                 logits = model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1]
         return self._margin(logits).double().cpu().numpy()
 
-    def log_odds_of_variant(self, variant: np.ndarray, row: np.ndarray, cache: None) -> float:
-        return float(self.log_odds([variant])[0])
+    def log_odds_of_variants(
+        self, variants: Sequence[np.ndarray], row: np.ndarray, cache: None
+    ) -> np.ndarray:
+        """(n,) log-odds, one after the other."""
+        return np.concatenate([self.log_odds([variant]) for variant in variants])
 
     def look(self, row: np.ndarray) -> Look:
         """Log-odds and every token's gradient × embedding."""

@@ -7,6 +7,8 @@ keyed by the content of base and adapter, so that a later start reads one file a
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import hashlib
 import json
@@ -98,7 +100,7 @@ def load_weights(
             found = _read_all(paths) if identity else None
             if found is None:
                 found = _build(base, adapter, form, encoder)
-                gc.collect()  # the models refer to themselves and would stay
+                _give_memory_back()
                 if identity:
                     _write_all(paths, found)
     plain = found[0]
@@ -135,6 +137,13 @@ def _digest(key: dict) -> str:
 
 
 # ---- building
+
+
+def _give_memory_back() -> None:
+    """Free what building left: the models refer to themselves, and glibc keeps freed blocks for later."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _build(base: BaseModel, adapter: Path | None, form: str, encoder: PromptEncoder) -> list[LlamaWeights]:
@@ -268,13 +277,11 @@ def _in_int8(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _one_builder(folder: Path):
     """A lock where the cache can be written; elsewhere nothing, as nothing will be written."""
-    from contextlib import nullcontext
-
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".lock").touch()
     except OSError:
-        return nullcontext()
+        return contextlib.nullcontext()
     return exclusive(folder / ".lock")
 
 
