@@ -67,6 +67,6 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def command_line() -> str:
-    """How the program was called, with absolute paths shortened to their last part."""
+    """How the program was called, with folders that are this machine's own shortened to their last part."""
     words = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    return "python " + shlex.join(Path(w).name if w.startswith("/") else w for w in words)
+    return "python " + shlex.join(Path(w).name if w.startswith(("/", ".")) else w for w in words)

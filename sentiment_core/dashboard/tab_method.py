@@ -153,7 +153,7 @@ def _cost(record: RunRecord) -> str:
         ("hardware", device),
         ("reviews a second", f"{record.reviews_per_second:,.0f}"),
         ("tokens a second", f"{record.tokens_per_second:,.0f}"),
-        ("peak GPU memory", f"{record.peak_memory_bytes / 2**30:.1f}{THIN}GiB"),
+        ("peak memory", f"{record.peak_memory_bytes / 2**30:.1f}{THIN}GiB"),
         ("steps", f"{record.steps:,}"),
         (
             "validation accuracy",
