@@ -68,5 +68,9 @@ def _git(root: Path, *arguments: str) -> str:
 
 def command_line() -> str:
     """How the program was called, with folders that are this machine's own shortened to their last part."""
-    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    script = Path(sys.argv[0])
+    if script.parent.name == "sentiment_core":
+        words = ["-m", f"sentiment_core.{script.stem}", *sys.argv[1:]]
+    else:
+        words = [script.name, *sys.argv[1:]]
     return "python " + shlex.join(Path(w).name if w.startswith(("/", ".")) else w for w in words)

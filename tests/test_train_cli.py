@@ -1,0 +1,86 @@
+"""train.py at the command line: quick help, one clear sentence for what cannot be."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import train
+from sentiment_core import training
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize("script", ["train.py", "eval.py"])
+def test_help_comes_without_torch(script):
+    code = (
+        f"import sys, runpy; sys.argv = ['{script}', '--help']\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'transformers', 'pandas'} & set(sys.modules), 'heavy imports'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--dataset" in done.stdout
+
+
+def test_list_models_names_the_default_and_what_it_needs(capsys):
+    assert train.main(["--list-models"]) == 0
+    out = capsys.readouterr().out
+    assert "smollm2-135m" in out
+    assert "Apache-2.0" in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--batch-size", "10", "--micro-batch-size", "4"], "--micro-batch-size 4 does not divide"),
+        (["--learning-rate", "-1"], "--learning-rate is -1.0; it must be above 0"),
+        (["--engine", "packed", "--lora-dropout", "0.1"], "--engine packed has no dropout"),
+        (["--run-id", "../elsewhere"], "--run-id '../elsewhere' must be"),
+        (["--max-length-tokens", "10"], "--max-length-tokens is 10"),
+        (["--limit", "1"], "--limit is 1"),
+        (["--dataset", "nowhere.csv"], "nowhere.csv"),
+        (
+            ["--base-model", "nowhere/at-all", "--dataset", "{data}"],
+            "'nowhere/at-all' is neither in",
+        ),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(flags, sentence, tmp_path, capsys, monkeypatch):
+    from tests.own_reviews import write_dataset
+
+    data = write_dataset(tmp_path / "data", train=60, test=10)
+    flags = [flag.replace("{data}", str(data)) for flag in flags]
+    status = train.main(
+        [*flags, "--validation", "10", "--assets", str(tmp_path / "a"), "--work", str(tmp_path)]
+    )
+    error = capsys.readouterr().err
+    assert status == 2
+    assert sentence in error
+    assert "Traceback" not in error
+    assert not list(tmp_path.rglob("run.json"))
+
+
+def test_out_of_memory_names_three_settings(capsys, monkeypatch):
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(training, "train", full)
+    assert train.main([]) == 2
+    error = capsys.readouterr().err
+    for setting in ("--micro-batch-size 24", "--max-length-tokens", "--gradient-checkpointing"):
+        assert setting in error
+
+
+def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch):
+    def stopped(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "train", stopped)
+    assert train.main([]) == 130
+    assert "--resume" in capsys.readouterr().err
