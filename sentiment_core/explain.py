@@ -1,7 +1,7 @@
 """Which words moved an answer: a gradient picks the candidates, taking each out of the review decides.
 
-Gradient × embedding (one pass forth and back) tells roughly how much each token has to do with the answer;
-it is cheap and noisy. Occlusion, asking again without a word, is what a reader means by "moved the answer",
+The gradient (one pass forth and back) tells roughly how much the answer hangs on each token; it is cheap
+and noisy. Occlusion, asking again without a word, is what a reader means by "moved the answer",
 and costs a pass per word, though only from the word on: what stands before it is in the cache.
 """
 
@@ -29,7 +29,7 @@ SECONDS = 3.0
 FEWEST = 6
 
 METHOD = (
-    f"occlusion: up to {CANDIDATES} words, chosen by gradient × embedding, are taken out of the review one "
+    f"occlusion: up to {CANDIDATES} words, chosen by the gradient, are taken out of the review one "
     "at a time; a word's weight is how far the log-odds of Positive fall without it"
 )
 
@@ -51,8 +51,8 @@ class Look(NamedTuple):
     """What one pass forth and back over a prompt tells."""
 
     log_odds: float
-    pulls: np.ndarray
-    """(tokens,) gradient × embedding: to first order, each token's share of the log-odds."""
+    salience: np.ndarray
+    """(tokens,) how much the log-odds hang on each token, by the gradient; at least 0, no sign."""
     cache: Any
     """Speeds up variants of the same prompt."""
 
@@ -93,8 +93,8 @@ def explain_words(
     row = row_of(text)
     with turn:
         whole = system.look(row)
-    pulls = word_pulls(text, whole.pulls, encoder)
-    chosen = sorted(pulls, key=lambda span: -abs(pulls[span]))[:CANDIDATES]
+    salience = word_salience(text, whole.salience, encoder)
+    chosen = sorted(salience, key=lambda span: -salience[span])[:CANDIDATES]
     weights: list[WordWeight] = []
     while len(weights) < len(chosen):
         if len(weights) >= FEWEST and time.perf_counter() - began > SECONDS:
@@ -137,17 +137,17 @@ def without_word(text: str, span: Span) -> str:
     return before + (after[1:] if after.startswith(" ") else after)
 
 
-def word_pulls(text: str, token_pulls: np.ndarray, encoder: PromptEncoder) -> dict[Span, float]:
-    """Each word's share of the token pulls; words in the part that was cut out of the review are absent."""
+def word_salience(text: str, of_tokens: np.ndarray, encoder: PromptEncoder) -> dict[Span, float]:
+    """The sum over each word's tokens; words in the part that was cut out of the review are absent."""
     _, offsets = encoder.review_offsets(text)
-    shown = len(token_pulls) - len(encoder.suffix_ids)
+    shown = len(of_tokens) - len(encoder.suffix_ids)
     mark = [-1] * len(encoder.review_ids([CUT_MARK])[0])
     places, _ = cut_middle(range(len(offsets)), shown, mark)
     of_character = np.full(len(text), np.nan)
-    for pull, place in zip(token_pulls[:shown], places, strict=True):
+    for value, place in zip(of_tokens[:shown], places, strict=True):
         if place >= 0:
             start, end = offsets[place]
             start += len(text[start:end]) - len(text[start:end].lstrip())  # a token may begin with the blank
-            of_character[start:end] = np.nan_to_num(of_character[start:end]) + pull / max(end - start, 1)
+            of_character[start:end] = np.nan_to_num(of_character[start:end]) + value / max(end - start, 1)
     found = ((span, of_character[slice(*span)].sum()) for span in words(text))
-    return {span: float(pull) for span, pull in found if not np.isnan(pull)}
+    return {span: float(value) for span, value in found if not np.isnan(value)}

@@ -93,14 +93,25 @@ class LiveLlama:
         )
 
     def look(self, row: np.ndarray) -> Look:
-        """Log-odds, every token's gradient × embedding, and keys and values for variants of the prompt."""
-        x = self.embed(row[None]).requires_grad_(True)
+        """Log-odds, how much they hang on each token, and keys and values for variants of the prompt.
+
+        The gradient is taken a quarter of the way up, where it picks more of the words that matter than at
+        the embeddings, and its length times the hidden state's picks more than their product does.
+        """
         kept: Cache = []
-        margin = self._margin(self._run(x, self._end(row), self.prefix, self.prefix_length, kept))
-        (gradient,) = torch.autograd.grad(margin.sum(), x)
-        pulls = (gradient.float() * x.detach().float()).sum(-1)[0]
+        states: list[torch.Tensor] = []
+
+        def tap(layer: int, x: torch.Tensor) -> None:
+            if layer == self.shape.layers // 4:
+                states.append(x.requires_grad_(True))
+
+        end = self._end(row)
+        final = self._run(self.embed(row[None]), end, self.prefix, self.prefix_length, kept, tap)
+        margin = self._margin(final)
+        (gradient,) = torch.autograd.grad(margin.sum(), states)
+        salience = gradient.float().norm(dim=-1) * states[0].detach().float().norm(dim=-1)
         cache = [(k.detach(), v.detach()) for k, v in kept]
-        return Look(float(margin.detach()), pulls.double().cpu().numpy(), cache)
+        return Look(float(margin.detach()), salience.double().cpu().numpy(), cache)
 
     def _stretches(self, row: np.ndarray) -> float:
         """One prompt's log-odds, its stretches computed at once."""
@@ -152,11 +163,12 @@ class LiveLlama:
         past: Iterable[Pair],
         before: int,
         keep: Cache | Handover[Pair] | None = None,
+        tap: Callable[[int, torch.Tensor], None] | None = None,
     ) -> torch.Tensor:
         """x (B, L, hidden) behind `past`'s `before` tokens -> hidden state (B, hidden) at each row's `last`.
 
         Of the last layer only those positions are computed. `keep` receives each layer's keys and values,
-        those of `past` among them, as soon as they are there.
+        those of `past` among them, as soon as they are there; `tap` sees what goes into each layer.
         """
         batch, length, hidden = x.shape
         shape = self.shape
@@ -168,6 +180,8 @@ class LiveLlama:
         for number, ((norm1, norm2, (qkv, o, gate_up, down)), past_of_layer) in enumerate(
             zip(self._layers, past, strict=False)  # a Handover does not end
         ):
+            if tap is not None:
+                tap(number, x)
             projected = qkv(_norm(x, norm1, shape.eps)).view(batch, length, -1, shape.head_dim)
             qk, v = projected.split([shape.heads + shape.kv_heads, shape.kv_heads], dim=2)
             q, k = _rotate(qk, cos, sin).split([shape.heads, shape.kv_heads], dim=2)

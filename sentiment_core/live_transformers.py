@@ -66,15 +66,15 @@ class LiveTransformers:
         return np.concatenate([self.log_odds([variant]) for variant in variants])
 
     def look(self, row: np.ndarray) -> Look:
-        """Log-odds and every token's gradient × embedding."""
+        """Log-odds and how much they hang on each token's embedding."""
         model, prefix_ids = self._pair.model, self._pair.encoder.prefix_ids
         ids = torch.tensor([[*prefix_ids, *row.tolist()]], device=model.device)
         with self._switched():
             x = model.get_input_embeddings()(ids).detach().requires_grad_(True)
             margin = self._margin(model(inputs_embeds=x, logits_to_keep=1, use_cache=False).logits[:, -1])
             (gradient,) = torch.autograd.grad(margin.sum(), x)
-        pulls = (gradient.float() * x.detach().float()).sum(-1)[0]
-        return Look(float(margin.detach()), pulls[len(prefix_ids) :].double().cpu().numpy(), None)
+        salience = (gradient.float().norm(dim=-1) * x.detach().float().norm(dim=-1))[0]
+        return Look(float(margin.detach()), salience[len(prefix_ids) :].double().cpu().numpy(), None)
 
     def _margin(self, logits: torch.Tensor) -> torch.Tensor:
         pair = logits.float()[:, list(self._pair.encoder.label_ids)]

@@ -14,7 +14,7 @@ from sentiment_core import artifacts, base_models, explain, live, live_weights
 from sentiment_core.artifacts import Run, read_run
 from sentiment_core.base_models import BaseModelError, resolve
 from sentiment_core.data import load_reviews
-from sentiment_core.explain import without_word, word_pulls, words
+from sentiment_core.explain import without_word, word_salience, words
 from sentiment_core.live import LiveClassifier
 from sentiment_core.models import add_lora, load_adapter, load_base
 from sentiment_core.scoring import SentimentScorer
@@ -217,13 +217,13 @@ def test_weights_are_what_taking_the_word_out_does(classifier):
         assert word.weight == pytest.approx(drop, abs=1e-3)
 
 
-def test_token_pulls_add_up_to_word_pulls(classifier):
+def test_tokens_add_up_to_words(classifier):
     """Every token counts for the word that it stands in, however the two are cut."""
     text = "Superb😀acting!"
     ids, _ = classifier.encoder.review_offsets(text)
-    pulls = np.arange(len(ids) + len(classifier.encoder.suffix_ids), dtype=float)
-    found = word_pulls(text, pulls, classifier.encoder)
-    assert sum(found.values()) == pytest.approx(pulls[: len(ids)].sum())
+    values = np.arange(len(ids) + len(classifier.encoder.suffix_ids), dtype=float)
+    found = word_salience(text, values, classifier.encoder)
+    assert sum(found.values()) == pytest.approx(values[: len(ids)].sum())
 
 
 def test_words_that_were_cut_out_get_no_weight(classifier):
