@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import re
@@ -246,7 +247,8 @@ def _open_archive(given: str, path: Path) -> Source:
     found: dict[str, dict[str, bytes]] = {}
     total = 0
     try:
-        with tarfile.open(path, "r|gz") as archive:
+        # gzip, unlike tarfile's own reading of it, notices a file that was cut off between two members.
+        with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
             for member in archive:
                 match = _MEMBER.search(member.name)
                 if not match or not member.isreg():
@@ -259,7 +261,9 @@ def _open_archive(given: str, path: Path) -> Source:
                     )
                 place = f"{match['split']}/{match['label']}/{match['file']}"
                 found.setdefault(match["split"], {})[place] = archive.extractfile(member).read()
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+            while stream.read(1 << 20):
+                pass
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{given} cannot be read as a .tar.gz ({error}); download it again") from None
     if not found:
         raise DataError(f"{given} has no train/pos/*.txt and the like in it; use IMDB's own archive")

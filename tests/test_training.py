@@ -130,7 +130,7 @@ def test_two_processes_take_the_same_steps_as_one(config, tmp_path, engine):
     settings = short(config, engine=engine, micro_batch_size=4)
     _, alone = training.train(settings, assets=tmp_path / "one", work=tmp_path / "w-one")
     given = (
-        "dataset base_model run_id validation limit batch_size micro_batch_size learning_rate "
+        "dataset base_model run_id epochs validation limit batch_size micro_batch_size learning_rate "
         "max_length_tokens lora_rank evaluations_per_epoch engine"
     )
     flags = [part for name in given.split() for part in (flag(name), str(getattr(settings, name)))]
