@@ -212,7 +212,7 @@ CALIBRATION = (
 
 SMOOTHING = 0.65
 """How much of the inputs' unevenness moves into the weights. Of 0.3 to 0.8, about here the answers are
-nearest to float32's, as near as with inputs that are not rounded at all: the rest is the weights' rounding."""
+nearest to float32's, as near as with inputs that are not rounded at all: the rest is the weights'."""
 
 
 @torch.no_grad()
