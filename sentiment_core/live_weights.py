@@ -28,7 +28,9 @@ from transformers import AutoConfig
 from sentiment_core import base_models
 from sentiment_core.base_models import BaseModel, BaseModelError, check_disk, exclusive, file_sha256
 from sentiment_core.models import QUANTIZATION, PromptEncoder, load_adapter, load_base, model_folder
-from sentiment_core.packed import _GROUPS, _target, unsupported
+from sentiment_core.packed import unsupported
+from sentiment_core.stacked_adapter import GROUPS as LINEAR_GROUPS
+from sentiment_core.stacked_adapter import target
 
 FORMS = ("bf16", "int8", "fp32")
 GROUPS = ("qkv", "o", "gate_up", "down")
@@ -176,8 +178,8 @@ def _take(model: nn.Module, form: str, encoder: PromptEncoder) -> LlamaWeights:
         tensors[f"{number}.norm2"] = layer.post_attention_layernorm.weight
         tensors[f"{number}.k"] = prefix.layers[number].keys[0]
         tensors[f"{number}.v"] = prefix.layers[number].values[0]
-        for name, group in zip(GROUPS, _GROUPS, strict=True):
-            tensors[f"{number}.{name}"] = torch.cat([_target(layer, part).weight for part in group])
+        for name, group in zip(GROUPS, LINEAR_GROUPS, strict=True):
+            tensors[f"{number}.{name}"] = torch.cat([target(layer, part).weight for part in group])
     if form == "int8":
         tensors = _in_int8(_smoothed(tensors, _largest_inputs(model, encoder)))
     exact = ("head", "inv_freq", "scale")
