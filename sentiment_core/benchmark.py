@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:  # the core's own errors are ValueErrors of one sentence
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if os.environ.get("RANK", "0") != "0":
+        return 0
     artifacts.write_record(Path(arguments.output), record)
     print(table(record))
     print(f"\n{record.hardware.device}; written to {arguments.output}")

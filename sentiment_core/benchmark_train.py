@@ -2,13 +2,17 @@
 
 All three run the Hugging Face Trainer for some blocks of steps; a callback waits for the device at the end
 of each block and takes the time. The first block (compiling, memory allocation) is left out; the time to
-the end of the first step is told apart.
+the end of the first step is told apart. Where the host has several GPUs, ours runs once more on `--gpus` of
+them, one process each, with as many reviews a step and with as many a GPU as on one.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,17 +24,20 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from sentiment_core import environment
-from sentiment_core.artifacts import BenchmarkRecord, BenchmarkRow, Metric, utc_now
+from sentiment_core.artifacts import BenchmarkRecord, BenchmarkRow, Metric, read_record, utc_now
 from sentiment_core.base_models import resolve
-from sentiment_core.config import DEFAULT_BASE_MODEL, TrainConfig
+from sentiment_core.config import DEFAULT_BASE_MODEL, ConfigError, TrainConfig
 from sentiment_core.data import TrainSplit, split_train
 from sentiment_core.models import PromptEncoder, add_lora, load_base, quiet_transformers
-from sentiment_core.place import Place, find_place
+from sentiment_core.place import Place, find_place, one_device
 from sentiment_core.training import Folders, Session, prepare_folders
 
 STUDY = "study's settings (4 × 4, FP16, checkpointing)"
 PLAIN = "PEFT + bitsandbytes, batch 16"
 OURS = "ours"
+
+Measured = tuple["BlockClock", float, str]
+"""Rates, seconds of preparation before the first step, and a note."""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +49,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--limit", type=int, default=None, help="train on this many reviews")
     parser.add_argument("--validation", type=int, default=1000, help="reviews left out of training")
+    parser.add_argument(
+        "--batch-size", type=int, default=TrainConfig().batch_size, help="of ours, as in train.py"
+    )
+    parser.add_argument("--systems", default="study,plain,ours", help="which of them to measure")
+    parser.add_argument(
+        "--gpus", type=int, default=2, help="measure ours on this many GPUs too, where the host has them"
+    )
 
 
 def run(arguments: argparse.Namespace) -> BenchmarkRecord:
@@ -49,11 +63,20 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     place = find_place()
     split = split_train(arguments.dataset, validation=arguments.validation, limit=arguments.limit)
     rows = []
-    for system, measure in ((STUDY, _study), (PLAIN, _plain), (OURS, _ours)):
+    systems = {"study": (STUDY, _study), "plain": (PLAIN, _plain), "ours": (OURS, _ours)}
+    asked = arguments.systems.split(",")
+    if unknown := sorted(set(asked) - set(systems)):
+        raise ConfigError(f"--systems names {unknown[0]!r}; use some of {', '.join(systems)}")
+    for name in asked:
+        system, measure = systems[name]
+        system += f", {place.world_size} GPUs" if place.world_size > 1 else ""
         rows.append(_row(system, *measure(arguments, place, split)))
         gc.collect()
         if place.device.type == "cuda":
             torch.cuda.empty_cache()
+    if "ours" in asked and place.world_size == 1 and 1 < arguments.gpus <= torch.cuda.device_count():
+        for batch_size in (arguments.batch_size, arguments.batch_size * arguments.gpus):
+            rows += _on_several(arguments, batch_size)
     return BenchmarkRecord(
         kind="train",
         created_at=utc_now(),
@@ -149,10 +172,30 @@ def _pad_right(rows: list[list[int]]) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}
 
 
+def _on_several(arguments: argparse.Namespace, batch_size: int) -> tuple[BenchmarkRow, ...]:
+    """The same command's row of ours, from processes of their own."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "train.json"
+        flags = {
+            "--dataset": arguments.dataset, "--base-model": arguments.base_model, "--systems": "ours",
+            "--blocks": arguments.blocks, "--steps": arguments.steps, "--validation": arguments.validation,
+            "--batch-size": batch_size, "--output": output,
+        }  # fmt: skip
+        if arguments.limit is not None:
+            flags["--limit"] = arguments.limit
+        launch = ["torch.distributed.run", "--standalone", f"--nproc_per_node={arguments.gpus}"]
+        words = [str(word) for pair in flags.items() for word in pair]
+        command = [sys.executable, "-m", *launch, "-m", "sentiment_core.benchmark", "train", *words]
+        done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "4"}, check=False)
+        if done.returncode:
+            raise ConfigError(f"ours on {arguments.gpus} GPUs ended with {done.returncode}; see above")
+        return read_record(output, BenchmarkRecord, "").rows
+
+
 def _usual(
     arguments: argparse.Namespace, place: Place, split: TrainSplit, *, micro: int, precision: str,
     checkpointing: bool, steps: int,
-) -> tuple[BlockClock, float, str]:  # fmt: skip
+) -> Measured:  # fmt: skip
     gpu = place.device.type == "cuda"
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision] if gpu else torch.float32
     steps = arguments.steps or steps
@@ -173,20 +216,22 @@ def _usual(
     with tempfile.TemporaryDirectory() as folder, quiet_transformers():
         trainer = Trainer(
             model=model,
-            args=TrainingArguments(
-                output_dir=folder,
-                max_steps=total,
-                per_device_train_batch_size=micro,
-                gradient_accumulation_steps=16 // micro,
-                learning_rate=2e-4,
-                fp16=gpu and precision == "fp16",
-                bf16=gpu and precision == "bf16",
-                use_cpu=not gpu,
-                save_strategy="no",
-                logging_steps=10,
-                disable_tqdm=True,
-                report_to=[],
-                remove_unused_columns=False,
+            args=one_device(
+                TrainingArguments(
+                    output_dir=folder,
+                    max_steps=total,
+                    per_device_train_batch_size=micro,
+                    gradient_accumulation_steps=16 // micro,
+                    learning_rate=2e-4,
+                    fp16=gpu and precision == "fp16",
+                    bf16=gpu and precision == "bf16",
+                    use_cpu=not gpu,
+                    save_strategy="no",
+                    logging_steps=10,
+                    disable_tqdm=True,
+                    report_to=[],
+                    remove_unused_columns=False,
+                )
             ),
             train_dataset=rows,
             data_collator=_pad_right,
@@ -197,11 +242,11 @@ def _usual(
     return clock, 0.0, f"language-model loss, 512 tokens, blocks of {steps} steps of 16 reviews"
 
 
-def _study(arguments: argparse.Namespace, place: Place, split: TrainSplit) -> tuple[BlockClock, float, str]:
+def _study(arguments: argparse.Namespace, place: Place, split: TrainSplit) -> Measured:
     return _usual(arguments, place, split, micro=4, precision="fp16", checkpointing=True, steps=2)
 
 
-def _plain(arguments: argparse.Namespace, place: Place, split: TrainSplit) -> tuple[BlockClock, float, str]:
+def _plain(arguments: argparse.Namespace, place: Place, split: TrainSplit) -> Measured:
     return _usual(arguments, place, split, micro=16, precision="bf16", checkpointing=False, steps=8)
 
 
@@ -214,11 +259,11 @@ def _quiet(trainer: Trainer) -> None:
 # ---- ours
 
 
-def _ours(arguments: argparse.Namespace, place: Place, split: TrainSplit) -> tuple[BlockClock, float, str]:
+def _ours(arguments: argparse.Namespace, place: Place, split: TrainSplit) -> Measured:
     changes: dict[str, Any] = {"limit": arguments.limit, "epochs": 1, "evaluations_per_epoch": 1}
     config = TrainConfig(
         dataset=arguments.dataset, base_model=arguments.base_model, validation=arguments.validation,
-        run_id="benchmark", **changes,
+        batch_size=arguments.batch_size, run_id="benchmark", **changes,
     )  # fmt: skip
     steps = arguments.steps or 50
     with tempfile.TemporaryDirectory() as folder, quiet_transformers():

@@ -228,7 +228,9 @@ class GraphedPass:
                 self._function(self._static)
         torch.cuda.current_stream().wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        # NCCL's watchdog asks the device from a thread of its own, which a capture would else forbid
+        mode = "thread_local" if torch.distributed.is_initialized() else "global"
+        with torch.cuda.graph(self._graph, capture_error_mode=mode):
             self._result = self._function(self._static)
 
     def __call__(self, pack: Pack) -> torch.Tensor:

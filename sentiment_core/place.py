@@ -56,6 +56,16 @@ def find_place(precision: str = "auto") -> Place:
     return Place(device, precision, rank, world)
 
 
+def one_device(arguments: Any) -> Any:
+    """Keep a Trainer that sees several GPUs in one process from spreading its model over them (DataParallel).
+
+    Several GPUs take one process each, under accelerate or torchrun.
+    """
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
+    return arguments
+
+
 def choose_engine(config: TrainConfig, loaded: LoadedModel, free_bytes: int | None) -> str:
     """The fastest engine that this model, device and memory allow.
 

@@ -48,7 +48,7 @@ from sentiment_core.models import (
     quiet_transformers,
 )
 from sentiment_core.packed import PackedLlama
-from sentiment_core.place import Place, choose_engine, choose_micro_batch, find_place
+from sentiment_core.place import Place, choose_engine, choose_micro_batch, find_place, one_device
 from sentiment_core.scoring import SentimentScorer
 from sentiment_core.summary import to_metric
 from sentiment_core.trainer import History, MicroBatches, Milestones, QLoraTrainer, pack_shape
@@ -230,7 +230,7 @@ class Session:
     def _arguments(self) -> TrainingArguments:
         config, place = self.config, self.place
         steps = len(self.plan)
-        return TrainingArguments(
+        arguments = TrainingArguments(
             output_dir=str(self.folders.checkpoints),
             max_steps=steps,
             per_device_train_batch_size=1,
@@ -261,6 +261,7 @@ class Session:
             ddp_find_unused_parameters=False,
             seed=config.seed,
         )
+        return one_device(arguments)
 
     def validate(self) -> dict[str, float]:
         """Mean negative log-likelihood of the label word, and accuracy, over the validation reviews."""

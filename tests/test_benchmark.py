@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+
 import pytest
 
-from sentiment_core import benchmark
+from sentiment_core import benchmark, benchmark_train
 from sentiment_core.artifacts import BenchmarkRecord, read_record
 from tests.own_reviews import write_dataset
 
@@ -32,6 +34,22 @@ def test_train_compares_three_systems(common, tmp_path, capsys):
     assert benchmark.main(["train", *common, *flags]) == 0
     assert len(rows(output)) == 3
     assert "reviews/s" in capsys.readouterr().out
+
+
+def test_ours_on_two_devices_is_a_row_of_its_own(common, tmp_path):
+    dataset, model = common[1], common[3]
+    arguments = argparse.Namespace(
+        dataset=dataset, base_model=model, blocks=1, steps=1, validation=40, limit=None, gpus=2
+    )
+    [row] = benchmark_train._on_several(arguments, 16)
+    assert row.system == "ours, 2 GPUs"
+    assert row.reviews_per_second.value > 0
+    assert "16 reviews" in row.note
+
+
+def test_an_unknown_system_is_one_sentence(common, capsys):
+    assert benchmark.main(["train", *common, "--validation", "40", "--systems", "ours,theirs"]) == 2
+    assert "--systems names 'theirs'" in capsys.readouterr().err
 
 
 def test_score_compares_three_systems(common, tmp_path):

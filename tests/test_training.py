@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import TrainingArguments
 
 from sentiment_core import training
 from sentiment_core.artifacts import read_history, read_run
@@ -20,6 +21,7 @@ from sentiment_core.base_models import resolve
 from sentiment_core.config import ConfigError, TrainConfig, flag
 from sentiment_core.data import split_train
 from sentiment_core.models import load_adapter, load_base
+from sentiment_core.place import one_device
 from sentiment_core.scoring import SentimentScorer
 from sentiment_core.trainer import DivergedError
 from tests.own_reviews import write_dataset
@@ -153,6 +155,13 @@ def test_a_diverging_run_ends_with_a_sentence(config, tmp_path):
             short(config, learning_rate=1e30, max_grad_norm=0), assets=tmp_path, work=tmp_path / "work"
         )
     assert not (tmp_path / "runs" / "tiny" / "run.json").exists()
+
+
+def test_one_process_never_spreads_its_model_over_the_gpus_it_sees(tmp_path):
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    _ = arguments.device
+    arguments._n_gpu = 2
+    assert one_device(arguments).n_gpu == 1
 
 
 def test_plain_engine_is_refused_on_a_cpu(config, tmp_path):
