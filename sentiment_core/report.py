@@ -27,7 +27,7 @@ HEADER = (
     "Both of a pair right, %", "Unparsed", "Hardware",
 )  # fmt: skip
 NUMERIC = frozenset(HEADER[2:-1])
-FORMS_SHOWN = 4
+FORMS_SHOWN = 3
 
 
 # ---- the text
@@ -46,7 +46,7 @@ def results_table(root: Path = artifacts.ASSETS) -> str:
     records = {e.record.eval_id: e.record for e in evals}
     lines = [_row(HEADER), _row(["---:" if name in NUMERIC else "---" for name in HEADER])]
     lines += [_row(_cells(records[eval_id])) for eval_id in table[tables.EVAL_ID]]
-    notes = [note for eval_id in table[tables.EVAL_ID] if (note := _overlap_note(records[eval_id]))]
+    notes = _overlap_notes([records[eval_id] for eval_id in table[tables.EVAL_ID]])
     return "\n".join(lines + (["", *notes] if notes else []))
 
 
@@ -198,14 +198,19 @@ def _decimals(metric: Metric | None) -> str:
     return "–" if metric is None else f"{metric.value:.4f}"
 
 
-def _overlap_note(record: EvalRecord) -> str | None:
-    kept = record.metrics.get("accuracy_without_overlap")
-    if kept is None:
-        return None
-    return (
-        f"{_cells(record)[0]}, {record.dataset.name}: {percent_interval(kept)} without the "
-        f"{record.dataset.n - kept.n:,} reviews whose text also stands in train (n = {kept.n:,})."
-    )
+def _overlap_notes(records: list[EvalRecord]) -> list[str]:
+    """One line per dataset: the accuracies, in the table's order, without texts that also stand in train."""
+    groups: dict[tuple[str, int, int], list[Metric]] = {}
+    for record in records:
+        if kept := record.metrics.get("accuracy_without_overlap"):
+            key = (record.dataset.name, record.dataset.n - kept.n, kept.n)
+            groups.setdefault(key, []).append(kept)
+    return [
+        f"Without the {left_out:,} reviews of {name} whose text also stands in its train split "
+        f"(n = {n:,}; our training leaves them out), in the table's order: "
+        f"{', '.join(percent_interval(m.model_copy(update={'low': None}), unit='') for m in kept)} %."
+        for (name, left_out, n), kept in groups.items()
+    ]
 
 
 def _study_sentence(root: Path) -> str:
@@ -234,12 +239,28 @@ def _generated_sentences(record: EvalRecord) -> list[str]:
         f"({100 * unparsed / n:.1f} %): {percent_interval(strict)} of all are right"
         + (f", but {percent_interval(lenient)} of those with a label." if lenient and unparsed else ".")
     ]
-    named = (form for form in record.answer_forms if form.form != OTHER_FORM)
-    shown = sorted(named, key=lambda form: -form.count)[:FORMS_SHOWN]
-    if shown:
-        forms = ", ".join(f"{_code(f.form)} ({100 * f.count / n:.1f} %, {f.parsed})" for f in shown)
-        lines.append(f"Its most frequent answers begin {forms}.")
+    if begins := _frequent_answers(record):
+        lines.append(f"Its most frequent answers begin {begins}.")
     return lines
+
+
+def _frequent_answers(record: EvalRecord) -> str:
+    """The most frequent first words, each once, with what the answers that begin so were read as."""
+    by_form: dict[str, list[artifacts.AnswerForm]] = {}
+    for form in record.answer_forms:
+        if form.form != OTHER_FORM:
+            by_form.setdefault(form.form, []).append(form)
+    shown = sorted(by_form.items(), key=lambda item: -sum(f.count for f in item[1]))[:FORMS_SHOWN]
+    return "; ".join(
+        f"{_code(name)}, "
+        + " and ".join(f"{100 * f.count / record.dataset.n:.1f} % ({_read_as(f)})" for f in forms)
+        for name, forms in shown
+    )
+
+
+def _read_as(form: artifacts.AnswerForm) -> str:
+    words = tables.read_as(form)
+    return words if words.startswith("no label") else f"read as {words}"
 
 
 def _code(form: str) -> str:

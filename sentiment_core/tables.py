@@ -5,6 +5,7 @@ Pure functions on what `artifacts` read; gaps are NaN, never 0.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,10 +18,12 @@ from sentiment_core.artifacts import (
     PREDICTION_COLUMNS,
     SYSTEM_TITLES,
     SYSTEMS,
+    AnswerForm,
     Evaluation,
     Reference,
     Run,
 )
+from sentiment_core.labels import UNPARSED as UNPARSED_ANSWER
 
 EVAL_ID, SYSTEM, TITLE, RUN_ID, BASE_MODEL = "eval_id", "system", "title", "run_id", "base_model"
 DATASET, N, HARDWARE, UNPARSED, SPEED = "dataset", "n", "hardware", "unparsed", "reviews_per_second"
@@ -106,6 +109,18 @@ def metrics_table(evaluation: Evaluation) -> pd.DataFrame:
     rows = [{METRIC: name, **metric.model_dump()} for name, metric in evaluation.record.metrics.items()]
     table = pd.DataFrame(rows, columns=[METRIC, VALUE, LOW, HIGH, N, HIGHER_IS_BETTER])
     return table.astype({VALUE: float, LOW: float, HIGH: float})
+
+
+def read_as(form: AnswerForm) -> str:
+    """What a free answer of this form was read as, in words.
+
+    A form is an answer's first words: where exactly one label word stands in them and the answer is still
+    no label, the other word follows further on (see `baselines.parse_answer`).
+    """
+    if form.parsed != UNPARSED_ANSWER:
+        return form.parsed
+    words = set(re.findall(r"\b(?:negative|positive)\b", form.form.lower()))
+    return "no label: names both further on" if len(words) == 1 else "no label"
 
 
 def slices_table(evals: Iterable[Evaluation]) -> pd.DataFrame:

@@ -53,9 +53,13 @@ def test_the_overlap_is_a_note_below_the_table(tmp_path: Path) -> None:
     root = write_assets(tmp_path, n=100, pairs=10)
     accuracy = Metric(value=0.5, low=0.4, high=0.6, n=97)
     change(root, "fine-tuned", metrics={"accuracy": accuracy, "accuracy_without_overlap": accuracy})
-    note = report.results_table(root).splitlines()[-1]
-    assert "50.0 % (40.0–60.0) without the 3 reviews" in note
+    clean = accuracy.model_copy(update={"value": 0.25})
+    change(root, "tfidf-logreg", metrics={"accuracy": accuracy, "accuracy_without_overlap": clean})
+    *_, blank, note = report.results_table(root).splitlines()
+    assert blank == ""  # one line for all systems, in the table's order
+    assert note.startswith("Without the 3 reviews of imdb")
     assert "n = 97" in note
+    assert note.endswith(": 25.0, 50.0 %.")
 
 
 def test_below_chance_takes_its_figures_from_the_artifact(tmp_path: Path) -> None:
@@ -66,6 +70,8 @@ def test_below_chance_takes_its_figures_from_the_artifact(tmp_path: Path) -> Non
     }
     forms = (
         AnswerForm(form="the review | `is`\n<!-- results:end -->", count=50, parsed="unparsed"),
+        AnswerForm(form="the film is positive, …", count=20, parsed="positive"),
+        AnswerForm(form="the film is positive, …", count=12, parsed="unparsed"),
         AnswerForm(form="", count=10, parsed="unparsed"),
     )
     change(root, "baseline-generated", metrics=metrics, unparsed=60, answer_forms=forms)
@@ -74,8 +80,9 @@ def test_below_chance_takes_its_figures_from_the_artifact(tmp_path: Path) -> Non
     for part in (
         "23.5 %", "53 %", "1 % after it (49.5 %)", "60 reviews (60.0 %)", "24.0 % (20.0–30.0) of all",
         "60.0 % (50.0–70.0) of those with a label",
-        "`the review ¦ 'is' <! results:end -->` (50.0 %, unparsed)",
-        "with nothing (10.0 %, unparsed)", "n = 100", "Synthetic GPU", "likelihoods",
+        "`the review ¦ 'is' <! results:end -->`, 50.0 % (no label)",
+        "`the film is positive, …`, 20.0 % (read as positive) and 12.0 % (no label: names both further on)",
+        "with nothing, 10.0 % (no label)", "n = 100", "Synthetic GPU", "likelihoods",
     ):  # fmt: skip
         assert part in text
     assert report.refreshed(report.refreshed(MARKED, root), root) == report.refreshed(MARKED, root)
