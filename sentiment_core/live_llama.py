@@ -21,7 +21,7 @@ from sentiment_core.explain import Look
 from sentiment_core.labels import Label
 from sentiment_core.live_threads import Handover, together
 from sentiment_core.live_weights import GROUPS, LlamaWeights, dtype_of
-from sentiment_core.packed import _norm, _rotate
+from sentiment_core.packed_layer import rms_norm, rotate
 
 Linear = Callable[[torch.Tensor], torch.Tensor]
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -182,9 +182,9 @@ class LiveLlama:
         ):
             if tap is not None:
                 tap(number, x)
-            projected = qkv(_norm(x, norm1, shape.eps)).view(batch, length, -1, shape.head_dim)
+            projected = qkv(rms_norm(x, norm1, shape.eps)).view(batch, length, -1, shape.head_dim)
             qk, v = projected.split([shape.heads + shape.kv_heads, shape.kv_heads], dim=2)
-            q, k = _rotate(qk, cos, sin).split([shape.heads, shape.kv_heads], dim=2)
+            q, k = rotate(qk, cos, sin).split([shape.heads, shape.kv_heads], dim=2)
             q, k, v = (t.transpose(1, 2) for t in (q, k, v))
             k = torch.cat((past_of_layer[0].expand(batch, -1, -1, -1), k), dim=2)
             v = torch.cat((past_of_layer[1].expand(batch, -1, -1, -1), v), dim=2)
@@ -194,13 +194,13 @@ class LiveLlama:
                 x, q, mask = x[every * length + last], q[every, :, last, None], mask[last, None, None]
             attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
             x = x + o(attended.transpose(1, 2).reshape(len(x), -1))
-            gate, up = gate_up(_norm(x, norm2, shape.eps)).chunk(2, dim=-1)
+            gate, up = gate_up(rms_norm(x, norm2, shape.eps)).chunk(2, dim=-1)
             x = x + down(F.silu(gate) * up)
         return x
 
     def _margin(self, x: torch.Tensor) -> torch.Tensor:
         """Last hidden states (B, hidden) -> (B,) float32 log-odds of Positive."""
-        logits = F.linear(_norm(x, self._norm, self.shape.eps).float(), self._head)
+        logits = F.linear(rms_norm(x, self._norm, self.shape.eps).float(), self._head)
         return logits[:, Label.POSITIVE] - logits[:, Label.NEGATIVE]
 
     def _angles(self, start: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sentiment_core.models import Encoded
-from sentiment_core.packed_layer import LayerShape, attend_each, layer, norm_rms, varlen_attention
+from sentiment_core.packed_layer import LayerShape, attend_each, layer, rms_norm, varlen_attention
 from sentiment_core.stacked_adapter import StackedAdapter, frozen_parts
 
 
@@ -171,7 +171,7 @@ class PackedLlama(nn.Module):
         cos, sin = self._cos[pack.positions], self._sin[pack.positions]
         for frozen, lora in self._parts():
             x = self._layer(x, frozen, lora, cos, sin, pack.boundaries, self._layer_shape, self._attend)
-        return norm_rms(x[pack.last], base.model.norm.weight, self._layer_shape.eps)
+        return rms_norm(x[pack.last], base.model.norm.weight, self._layer_shape.eps)
 
     def _parts(self):
         """Per layer: its frozen tensors and its adapter's in the compute type."""

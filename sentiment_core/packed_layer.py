@@ -43,7 +43,7 @@ def varlen_attention() -> Callable:
 # ---- parts of a layer
 
 
-def norm_rms(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     wide = x.float()
     wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
     return weight * wide.to(x.dtype)
@@ -114,11 +114,11 @@ def _linear(x: torch.Tensor, weight: torch.Tensor, lora: tuple):
 def _normed_linear(x: torch.Tensor, norm: torch.Tensor, weight: torch.Tensor, lora: tuple, eps: float):
     if lora[0] is None or x.dtype == torch.float16:
         # x reaches 24,000 in some channels, which leaves float16 no room for x (A · diag(norm))ᵀ
-        return _linear(norm_rms(x, norm, eps), weight, lora)
+        return _linear(rms_norm(x, norm, eps), weight, lora)
     return _NormedLinear.apply(x, norm, weight, *lora, eps)
 
 
-def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Rotary position embedding (Su et al. 2021) on x (T, H, D) with cos, sin (T, 1, D)."""
     left, right = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-right, left), dim=-1) * sin
@@ -143,8 +143,8 @@ def layer(x, frozen, lora, cos, sin, boundaries, shape: LayerShape, attend: Call
     norm1, norm2, w_qkv, w_o, w_gate_up, w_down = frozen
     widths = [shape.heads * shape.head_dim] + [shape.kv_heads * shape.head_dim] * 2
     q, k, v = _normed_linear(x, norm1, w_qkv, lora[0], shape.eps).split(widths, dim=-1)
-    q = _rotate(q.unflatten(-1, (shape.heads, shape.head_dim)), cos, sin)
-    k = _rotate(k.unflatten(-1, (shape.kv_heads, shape.head_dim)), cos, sin)
+    q = rotate(q.unflatten(-1, (shape.heads, shape.head_dim)), cos, sin)
+    k = rotate(k.unflatten(-1, (shape.kv_heads, shape.head_dim)), cos, sin)
     v = v.unflatten(-1, (shape.kv_heads, shape.head_dim)).contiguous()
     attended = attend(q, k, v, boundaries, shape.longest).flatten(1)
     x = x + _linear(attended, w_o, lora[1])
