@@ -89,7 +89,7 @@ def _layout(figure: go.Figure, height: int, **more: object) -> go.Figure:
     figure.update_yaxes(**axis)
     figure.update_layout(
         height=height,
-        margin={"l": 8, "r": 12, "t": 12, "b": 8},
+        margin={"l": 8, "r": 12, "t": 30, "b": 8},  # above: room for the camera button
         paper_bgcolor=TRANSPARENT,
         plot_bgcolor=TRANSPARENT,
         font={"family": FONT, "size": 13, "color": _color("ink")},
@@ -104,7 +104,7 @@ def _layout(figure: go.Figure, height: int, **more: object) -> go.Figure:
 
 def empty_figure() -> go.Figure:
     """A figure without axes, for a place that has nothing to draw yet."""
-    figure = _layout(go.Figure(), 40)
+    figure = _layout(go.Figure(), 40).update_layout(margin_t=8)
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
     return figure
@@ -127,13 +127,16 @@ def _note(x: float, y: float, text: str, color: str = "ink", **more: object) -> 
 def systems_chart(table: pd.DataFrame) -> go.Figure:
     """Accuracy of every system from worst to best, with intervals, from 0 to 100 and chance marked.
 
+    Systems measured here have a name above their line; published results are small, named beside their mark.
+
     Args:
         table: one row per mark, best first. Columns title, system ("" for a published result),
             accuracy, low, high (fractions; low and high may be NaN).
     """
     figure = go.Figure()
     rows = list(reversed(list(table.itertuples())))
-    places = np.cumsum([1.0 if row.system in ACTORS else 0.75 for row in rows])
+    own_rows = [row.system in ACTORS for row in rows]
+    places = np.cumsum([1.0, *(1.0 if own else 0.55 for own in own_rows[:-1])])
     figure.add_vline(x=50, line={"dash": "dash", "width": 1, "color": _color("muted")})
     notes = [_note(50, places[-1] + 0.7, "chance", "muted", xanchor="left", xshift=5, yanchor="bottom")]
     for place, row in zip(places, rows, strict=True):
@@ -163,11 +166,17 @@ def systems_chart(table: pd.DataFrame) -> go.Figure:
                 + "<extra></extra>",
             )
         )
-        size = 13 if own else 12
+        size = 13 if own else 11
         weight = 600 if row.system == "fine-tuned" else 400
         font = {"color": _color(color), "size": size, "weight": weight}
-        notes.append(_note(0, place, row.title, xanchor="left", yanchor="bottom", yshift=6) | {"font": font})
-        value = percent(row.accuracy, 2 if own else 1)
+        if own:
+            where = {"x": 0, "xanchor": "left", "yanchor": "bottom", "yshift": 6}
+        elif row.accuracy > 0.6:  # on the side where there is room
+            where = {"xanchor": "right", "xshift": -9}
+        else:
+            where = {"xanchor": "left", "xshift": 9}
+        notes.append(_note(100 * row.accuracy, place, row.title) | where | {"font": font})
+        value = percent(row.accuracy, 2 if known and row.high - row.low < 0.02 else 1)
         notes.append(_note(1, place, value, xref="paper", xanchor="left", xshift=8) | {"font": font})
     figure.update_xaxes(
         range=[-1, 101], tickvals=[0, 25, 50, 75, 100], title_text="reviews answered right, %"
@@ -185,7 +194,7 @@ def slices_chart(table: pd.DataFrame, *, x_title: str) -> go.Figure:
     figure = go.Figure()
     figure.add_hline(y=50, line={"dash": "dash", "width": 1, "color": _color("muted")})
     parts = list(dict.fromkeys(table["part"]))
-    notes = [_note(0, 50, "chance", "muted", xref="paper", xanchor="left", yanchor="top")]
+    notes = [_note(0, 50, "chance", "muted", xref="paper", xanchor="left", yanchor="top", yshift=-8)]
     for actor, rows in table.groupby("actor", sort=False):
         name, symbol = ("fine-tuned", "circle") if actor == "fine" else ("base model", "square")
         figure.add_trace(
@@ -226,7 +235,7 @@ def reliability_chart(table: pd.DataFrame) -> go.Figure:
         type="line", x0=0, y0=0, x1=100, y1=100, line={"dash": "dash", "width": 1, "color": _color("muted")}
     )
     notes = [_note(100, 1, "dashed: as often as stated", "muted", xanchor="right", yanchor="bottom")]
-    for actor, rows in table.groupby("actor", sort=False):
+    for line, (actor, rows) in enumerate(table.groupby("actor", sort=False)):
         name, symbol = ("fine-tuned", "circle") if actor == "fine" else ("base model", "square")
         figure.add_trace(
             go.Scatter(
@@ -250,13 +259,9 @@ def reliability_chart(table: pd.DataFrame) -> go.Figure:
                 "were positive<extra></extra>",
             )
         )
-        if actor == "fine":  # left of its upper end
-            at = rows.iloc[int(rows["mean_p_positive"].sub(0.9).abs().argmin())]
-            where = {"xanchor": "right", "xshift": -10, "yshift": 10}
-        else:  # above the flat part
-            at = rows.iloc[int(rows["mean_p_positive"].sub(0.15).abs().argmin())]
-            where = {"xanchor": "left", "yshift": 22}
-        notes.append(_note(100 * at["mean_p_positive"], 100 * at["share_positive"], name, actor) | where)
+        sign = "●" if actor == "fine" else "■"  # listed in the corner that a usual model leaves free
+        where = {"xanchor": "left", "yanchor": "top", "yshift": -20 * line}
+        notes.append(_note(0, 100, f"{sign} {name}", actor) | where)
     figure.update_xaxes(range=[-2, 102], tickvals=[0, 25, 50, 75, 100], title_text="stated P(positive), %")
     figure.update_yaxes(range=[-2, 102], tickvals=[0, 25, 50, 75, 100], title_text="really positive, %")
     return _layout(figure, 340, annotations=notes)
@@ -279,15 +284,28 @@ def _thin(rows: pd.DataFrame, limit: int = 1200) -> pd.DataFrame:
     return rows.iloc[np.unique(np.linspace(0, len(rows) - 1, limit).astype(int))]
 
 
+def _log_range(values: Sequence[float]) -> dict[str, object]:
+    """Range and plain ticks of a logarithmic axis around the positive ones of `values`."""
+    positive = [value for value in values if 0 < value < np.inf]
+    low, high = (min(positive), max(positive)) if positive else (0.1, 1.0)
+    ticks = [m * 10.0**e for e in range(-6, 7) for m in (1, 2, 5)]
+    return {
+        "range": [float(np.log10(low / 1.25)), float(np.log10(high * 1.25))],
+        "tickvals": ticks,
+        "ticktext": [f"{tick:g}" for tick in ticks],
+    }
+
+
 def history_chart(histories: Mapping[str, pd.DataFrame], *, x: str = "step") -> go.Figure:
-    """Loss (raw thin, smoothed thick, validation as marks) above validation accuracy, one x axis.
+    """Loss (raw thin, smoothed thick, validation as marks; log scale) above validation accuracy, one x axis.
 
     Args:
         histories: run id -> rows as `artifacts.read_history` gives them.
         x: "step", "examples" or "seconds".
     """
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.64, 0.36], vertical_spacing=0.07)
-    notes, top = [], 0.0
+    notes: list[dict] = []
+    losses: list[float] = []
     accuracies: list[float] = []
     for (run_id, rows), (color, dash) in zip(histories.items(), RUN_STYLES * len(histories), strict=False):
         train = rows[rows["loss"].notna()]
@@ -339,6 +357,7 @@ def history_chart(histories: Mapping[str, pd.DataFrame], *, x: str = "step") -> 
                     y=values,
                     mode=mode,
                     marker=mark,
+                    cliponaxis=False,
                     line=line | {"width": 1.5},
                     name=f"{run_id}, validation",
                     hovertemplate=hover + text + "<extra></extra>",
@@ -353,13 +372,12 @@ def history_chart(histories: Mapping[str, pd.DataFrame], *, x: str = "step") -> 
                     _note(float(last[x]), 100 * last[column], f"{run_id} {percent(last[column])}", color)
                     | {"xref": "x2", "yref": "y2", "xanchor": "right", "yanchor": "bottom", "yshift": 6}
                 )
-        if len(train):
-            top = max(top, float(train["loss"].head(20).max()), float(shown["smooth"].max()))
-    figure.update_yaxes(
-        title_text="loss", rangemode="tozero", range=[0, 1.05 * top] if top else None, row=1, col=1
-    )
+        losses += [*train["loss"], *checks["eval_loss"]]
+    figure.update_yaxes(title_text="loss, log scale", type="log", **_log_range(losses), row=1, col=1)
     low = min([80.0, *accuracies]) if accuracies else 50.0
-    figure.update_yaxes(title_text="validation, %", range=[max(0, 5 * (low // 5)), 102], row=2, col=1)
+    figure.update_yaxes(
+        title_text="validation accuracy, %", range=[max(0, 5 * (low // 5)), 102], row=2, col=1
+    )
     figure.update_xaxes(title_text=X_TITLES[x], rangemode="tozero", row=2, col=1)
     return _layout(figure, 480, annotations=notes)
 
@@ -469,7 +487,7 @@ def confusion_chart(counts: pd.DataFrame, actor: str) -> go.Figure:
         title_text="the label",
         tickangle=-90,
     )
-    return _layout(figure, 300, shapes=shapes, annotations=notes)
+    return _layout(figure, 300, shapes=shapes, annotations=notes).update_layout(margin_t=12)
 
 
 def roc_chart(
@@ -479,14 +497,17 @@ def roc_chart(
 
     Args:
         curves: name -> (actor, columns false_positive_rate and true_positive_rate, as fractions).
-        points: (actor, false positive rate, true positive rate, label) of each threshold.
+        points: (actor, false positive rate, true positive rate, label) of each threshold, one per curve.
     """
     figure = go.Figure()
     figure.add_shape(
         type="line", x0=0, y0=0, x1=100, y1=100, line={"dash": "dash", "width": 1, "color": _color("muted")}
     )
     notes = [_note(75, 75, "chance", "muted", xanchor="left", yanchor="top", xshift=6)]
-    for name, (actor, curve) in curves.items():
+    for line, ((name, (actor, curve)), point) in enumerate(zip(curves.items(), points, strict=True)):
+        sign = "●" if actor == "fine" else "■"  # listed in the corner that a usual model leaves free
+        where = {"xanchor": "right", "yanchor": "bottom", "yshift": 20 * line}
+        notes.append(_note(100, 2, f"{sign} {point[3]}", actor) | where)
         figure.add_trace(
             go.Scatter(
                 x=100 * curve["false_positive_rate"],
@@ -513,16 +534,6 @@ def roc_chart(
                 },
                 hovertemplate=f"{label}<extra></extra>",
             )
-        )
-        high = true_rate > 0.5
-        notes.append(
-            _note(100 * false_rate, 100 * true_rate, label, actor)
-            | {
-                "xanchor": "right" if false_rate > 0.5 else "left",
-                "xshift": -12 if false_rate > 0.5 else 12,
-                "yanchor": "top" if high else "bottom",
-                "yshift": -4 if high else 4,
-            }
         )
     figure.update_xaxes(
         range=[-2, 102], tickvals=[0, 25, 50, 75, 100], title_text="negative reviews called positive, %"

@@ -129,7 +129,8 @@ def _sentence(text: str, moved: Sequence[Any]) -> str:
             parts.append(
                 (abs(best.weight), f"{_quoted(text, best)} pulled it {verb} most ({_odds(best.weight)})")
             )
-    return "; ".join(part for _, part in sorted(parts, key=lambda p: -p[0]))
+    said = "; ".join(part for _, part in sorted(parts, key=lambda p: -p[0]))
+    return f"What moved the fine-tuned answer: {said}"
 
 
 def _table(text: str, moved: Sequence[Any]) -> str:

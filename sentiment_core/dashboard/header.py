@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 
 from sentiment_core.artifacts import Run
@@ -15,9 +16,13 @@ TITLE = "QLoRA, before and after"
 def title_html(context: Context, run: Run | None) -> str:
     if run and run.record:
         size = _size(run.record.base_model.parameters)
-        lead = f"A {size}-parameter language model reads movie reviews, before and after fine-tuning."
+        who = f"A {size}-parameter language model"
     else:
-        lead = "A small language model reads movie reviews, before and after fine-tuning."
+        who = "A small language model"
+    lead = (
+        f"{who} says whether a movie review is praise or blame, before and after QLoRA: fine-tuning that "
+        "freezes the model in 4 bits and trains a small add-on."
+    )
     return q(f'<h1>{TITLE}</h1><p class="lead">{escape(lead)}</p>')
 
 
@@ -43,15 +48,14 @@ def stats_html(context: Context, run: Run | None) -> str:
     else:
         number = "–"
     if shown:
-        right = f"right on {shown.record.dataset.n:,} reviews it had never seen; guessing gets 50\u202f%"
-        if before and after:
-            right = f"before → after: {right}"
+        right = f"of {shown.record.dataset.n:,} reviews kept out of training judged right"
+        right += ", before → after; guessing gets 50\u202f%" if before and after else ""
     else:
         right = "no evaluation yet: python eval.py makes one"
     cards = [("stat wide", number, right)]
     if run and run.record:
         record = run.record
-        device = record.hardware.device
+        device = short_device(record.hardware.device)
         count = "one" if record.hardware.count == 1 else str(record.hardware.count)
         cards.append(("stat", seconds(record.wall_seconds), f"of training on {count} {device}"))
         share = percent(record.trainable_parameters / record.base_model.parameters)
@@ -65,6 +69,15 @@ def stats_html(context: Context, run: Run | None) -> str:
         for kind, number, text in cards
     )
     return q(f'<div class="stats">{body}</div>')
+
+
+def short_device(device: str) -> str:
+    """The name without memory size and type, which stand under “How it was made”.
+
+    >>> short_device("NVIDIA H100 80GB HBM3"), short_device("Tesla T4")
+    ('NVIDIA H100', 'Tesla T4')
+    """
+    return re.split(r"[ -]\d+ ?Gi?B\b", device)[0]
 
 
 def problems_html(context: Context) -> str:

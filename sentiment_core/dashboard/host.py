@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -43,6 +44,12 @@ def load_live(run: Run | None) -> Classifier:
     from sentiment_core.live import LiveClassifier
 
     return LiveClassifier.load(run)
+
+
+def _for_visitors(error: Exception) -> str:
+    """The error as one sentence, without the source file that an ImportError names."""
+    words = " ".join(re.sub(r"\s*\([^()]*\.py\)", "", str(error)).split())[:300]
+    return f"{words.rstrip('.')}." if words else f"{type(error).__name__}."
 
 
 @dataclass
@@ -89,10 +96,10 @@ class ModelHost:
                 slot.model = self._load(run)
         except (OSError, ValueError, ImportError, RuntimeError, MemoryError) as error:
             log.exception("the live model could not be loaded")
-            slot.error = " ".join(str(error).split())[:300] or type(error).__name__
+            slot.error = _for_visitors(error)
         except Exception:
             log.exception("the live model could not be loaded")
-            slot.error = "an unexpected error; the server's log has the details"
+            slot.error = "an unexpected error; the server's log has the details."
         finally:
             slot.seconds = time.perf_counter() - began
             slot.ready.set()

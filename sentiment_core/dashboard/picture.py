@@ -46,8 +46,8 @@ def layer_picture(record: RunRecord) -> str:
         f'<title id="pic-t">One transformer layer under QLoRA</title><desc '
         f'id="pic-d">{escape(description)}</desc>'
         "<style>.picture text{font:14px system-ui,sans-serif;fill:var(--q-ink)} .picture .h{font-weight:650}"
-        " .picture .m{fill:var(--q-muted);font-size:13px} .picture "
-        ".on{fill:var(--q-page);font-weight:600}</style>"
+        " .picture .m{fill:var(--q-muted);font-size:13px} .picture .on{fill:var(--q-page);font-weight:600}"
+        " @media (max-width:640px){.picture text{font-size:16px} .picture .m{font-size:15px}}</style>"
         f'<text x="{WIDTH / 2}" y="22" text-anchor="middle" class="m">the review, token by '
         f"token</text>{_arrow(30, 52)}"
         f'{"".join(parts)}<text x="{WIDTH / 2}" y="{y + 18}" text-anchor="middle" class="m">to the next '

@@ -37,11 +37,11 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         _chosen, evals = context.evals(run_id, name)
         if not evals:
             nothing = empty("No evaluation yet. This command scores the test reviews:", COMMAND)
-            return [*systems.hide(nothing), "", *length.hide(""), *reliability.hide(""), ""]
+            hidden = gr.Checkbox(visible=False)
+            return [*systems.hide(nothing), "", *length.hide(""), *reliability.hide(""), "", hidden]
         before, after = context.store.before(evals), evals.get("fine-tuned")
-        shown = (
-            context.store.references_or_none() if with_references and context.dataset(name) == "imdb" else ()
-        )
+        fitting = context.store.references_or_none() if context.dataset(name) == "imdb" else ()
+        shown = fitting if with_references else ()
         panel = views.accuracy_panel(evals, shown, before)
         pairs = {}
         if before:
@@ -61,9 +61,10 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
             *(length.show(by_length) if by_length else length.hide(nothing_long)),
             *(reliability.show(reliable) if reliable else reliability.hide(nothing_scored)),
             consistency_html(context, evals) + footnotes_html(evals),
+            gr.Checkbox(visible=bool(fitting)),
         ]
 
-    outputs = [*systems.outputs, fates, *length.outputs, *reliability.outputs, footnote]
+    outputs = [*systems.outputs, fates, *length.outputs, *reliability.outputs, footnote, references]
     part = TabPart(render, [dataset, references], outputs, dataset)
     gr.on(
         [dataset.input, references.input],
@@ -94,8 +95,9 @@ def changes_html(context: Context, before: Evaluation, after: Evaluation) -> str
         if c.mcnemar_p < 0.001
         else ("more than chance explains" if c.mcnemar_p < 0.05 else "which chance alone could explain")
     )
+    verb = "raised" if d.value > 0 else "changed"
     sentence = (
-        f"On the same {c.n:,} reviews, fine-tuning changed accuracy by {points(d.value)} "
+        f"On the same {c.n:,} reviews, fine-tuning {verb} accuracy by {points(d.value)} "
         f"(95\u202f% interval {points(d.low)} to {points(d.high)}), {sure} (exact "
         f"McNemar, {p_words(c.mcnemar_p)})."
     )
@@ -112,7 +114,7 @@ def changes_html(context: Context, before: Evaluation, after: Evaluation) -> str
     )
     ratio = f"Fine-tuning fixed {c.fixed:,} reviews and broke {c.broken:,}"
     if c.broken and c.fixed >= 2 * c.broken:
-        ratio = f"For every review it broke, fine-tuning fixed {c.fixed / c.broken:.0f}"
+        ratio = f"For every review it broke, fine-tuning fixed about {c.fixed / c.broken:.0f}"
     note = (
         f"Before: {SYSTEM_TITLES[before.record.system].lower()}. The four numbers sum to n = {c.n:,}; "
         "the interval is over pairs of answers to the same review."
@@ -144,8 +146,8 @@ def consistency_html(context: Context, evals: dict[str, Evaluation]) -> str:
     tuned = next((m for title, m in rows if title == SYSTEM_TITLES["fine-tuned"]), rows[0][1])
     title = f"Both reviews of a pair are right in {percent(tuned.value)} of the pairs"
     return q(
-        f'<div class="panel"><h2>{escape(title)}</h2><p class="muted" style="margin:6px 0 10px">Each pair '
-        f"holds a review "
+        f'<div class="panel pairs"><h2>{escape(title)}</h2>'
+        '<p class="muted" style="margin:6px 0 10px">Each pair holds a review '
         "and the same review rewritten by people, as little as possible, to say the opposite. Guessing "
         "gets both in "
         f"25\u202f% of the pairs.</p><table><thead><tr><th scope='col'>system</th><th scope='col' "
@@ -168,9 +170,9 @@ def footnotes_html(evals: dict[str, Evaluation]) -> str:
             )
         if system == "fine-tuned" and (clean := found.get("accuracy_without_overlap")):
             notes.append(
-                f"{SYSTEM_TITLES[system]}: without the {found['accuracy'].n - clean.n:,} test texts that "
-                f"also stand "
-                f"in the dataset's training part, {percent(clean.value, 2)} of {clean.n:,} are right."
+                f"{SYSTEM_TITLES[system]}: {found['accuracy'].n - clean.n:,} of the test texts also stand in "
+                "the dataset's own training part; our training left them out. Without them "
+                f"{percent(clean.value, 2)} of {clean.n:,} are right."
             )
     items = "".join(f"<li>{escape(note)}</li>" for note in notes)
-    return q(f'<ul class="small muted">{items}</ul>') if notes else ""
+    return q(f'<ul class="small muted notes">{items}</ul>') if notes else ""

@@ -16,6 +16,7 @@ from sentiment_core.dashboard import views
 from sentiment_core.dashboard.context import Context, TabPart, dataset_switch
 from sentiment_core.dashboard.parts import FigureSlot, Panel, empty, html_table, q
 from sentiment_core.labels import LABEL_WORDS
+from sentiment_core.tables import read_as
 
 COMMAND = "python eval.py --run <run> --system all"
 NO_ANSWER = "no answer"
@@ -34,10 +35,10 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     with gr.Row(equal_height=False):
         with gr.Column(min_width=300):
             left = FigureSlot("matrix-before", height=380)
-            left_at = _slider("threshold-before", "Left system")
+            left_at = _slider("threshold-before", "Left matrix")
         with gr.Column(min_width=300):
             right = FigureSlot("matrix-after", height=380)
-            right_at = _slider("threshold-after", "Fine-tuned")
+            right_at = _slider("threshold-after", "Right matrix")
     with gr.Row(equal_height=True):
         with gr.Column(min_width=300):
             roc = FigureSlot("roc", height=440, level=3)
@@ -63,7 +64,8 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
                 missing = empty("This system has not been evaluated on these reviews.", COMMAND)
                 values += [*slot.hide(missing), gr.Slider(visible=False)]
             else:
-                values += [*slot.show(matrix_panel(side)), gr.Slider(visible=side.scored)]
+                label = _slider_label(short_title(side.system))
+                values += [*slot.show(matrix_panel(side)), gr.Slider(visible=side.scored, label=label)]
         present = [side for side in sides if side]
         panel = roc_panel(context, present)
         unscored = empty("A ROC curve needs a system that states probabilities.")
@@ -86,13 +88,17 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     return TabPart(render, inputs, [other, *drawn], dataset)
 
 
+def _slider_label(whose: str) -> str:
+    return f"{whose}: call it positive from this P(positive) on, %"
+
+
 def _slider(elem_id: str, whose: str) -> gr.Slider:
     return gr.Slider(
         1,
         99,
         50,
         step=1,
-        label=f"{whose}: positive from this P(positive) on, in %",
+        label=_slider_label(whose),
         elem_id=elem_id,
         interactive=True,
         visible=False,
@@ -176,7 +182,7 @@ def finding(cells: dict[str, Any]) -> str:
         return f"{accuracy}; it calls {percent(positive / answered)} of all reviews positive"
     if positive < 0.25 * answered:
         return f"{accuracy}; it calls {percent(1 - positive / answered)} of all reviews negative"
-    return f"{accuracy}, wrong in both directions"
+    return f"{accuracy}, {cells['negative_positive'] + cells['positive_negative']:,} mistakes"
 
 
 def roc_panel(context: Context, sides: list[Side]) -> Panel | None:
@@ -252,7 +258,7 @@ def forms_html(side: Side) -> str:
     if not forms:
         return ""
     table = pd.DataFrame(
-        [(form.form or "(nothing)", form.count, form.parsed) for form in forms[:12]],
+        [(form.form or "(nothing)", form.count, read_as(form)) for form in forms[:12]],
         columns=["it answered", "times", "read as"],
     )
     return f'<h3 style="margin:16px 0 8px">What it answered: {escape(side.title)}</h3>{html_table(table)}'

@@ -33,8 +33,8 @@ PICK = "Pick a row to read the review."
 def build(context: Context, run: gr.Dropdown) -> TabPart:
     waiting = '<p class="muted" style="min-height:500px">Reading predictions, and looking for the texts…</p>'
     message = gr.HTML(q(waiting), elem_id="examples-message")
+    dataset = dataset_switch(context, "examples")
     with gr.Column(visible=False) as body:
-        dataset = dataset_switch(context, "examples")
         chosen = gr.Radio(
             [(one.title, name) for name, one in pairs.FILTERS.items()],
             label="Show",
@@ -50,7 +50,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
                 [ANY], value=ANY, label="Length", elem_id="length", interactive=True, min_width=180
             )
         with gr.Row(equal_height=False):
-            with gr.Column(scale=6, min_width=320):
+            with gr.Column(scale=7, min_width=320):
                 table = gr.DataFrame(
                     pd.DataFrame(columns=COLUMNS),
                     datatype="str",
@@ -60,7 +60,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
                     label="Reviews",
                     show_label=False,
                     max_height=620,
-                    column_widths=[230, 84, 128, 128],
+                    column_widths=["31%", "19%", "25%", "25%"],
                     buttons=[],
                 )
                 with gr.Row(elem_classes="chips"):
@@ -180,10 +180,13 @@ class Examples:
     def whole(
         self, run_id: str, dataset: str, which: str, size: str, words: str, review_id: str
     ) -> list[object]:
-        """Everything in the tab."""
+        """Everything in the tab; where no review is asked for, the first one is open."""
         frame = self.frame(run_id, dataset)
         if frame is None:
-            nothing = empty("No predictions of the fine-tuned model yet. This command makes them:", COMMAND)
+            nothing = empty(
+                "This run’s fine-tuned model has not answered these reviews yet. This command does that:",
+                COMMAND,
+            )
             return [nothing, gr.Column(visible=False), *[gr.skip()] * 10]
         texts = self.texts(frame, WAIT_SECONDS)
         counts = pairs.counts(frame)
@@ -195,6 +198,8 @@ class Examples:
             if texts
             else notice(f"The review texts are not at hand; the table shows ids and figures. {HOW_TO}")
         )
+        if not review_id:
+            review_id = self.id_at(run_id, dataset, which, size, words, 0, 0)
         return [
             words_of_texts,
             gr.Column(visible=True),
@@ -223,8 +228,11 @@ class Examples:
                 (
                     _excerpt(texts.get(row.review_id)) or f"{row.review_id}, {row.tokens:,} tokens",
                     LABEL_WORDS[row.label],
-                    answer_words(row.prediction_base, row.p_positive_base),
-                    answer_words(row.prediction_fine_tuned, row.p_positive_fine_tuned),
+                    _marked(row.right_base, answer_words(row.prediction_base, row.p_positive_base)),
+                    _marked(
+                        row.right_fine_tuned,
+                        answer_words(row.prediction_fine_tuned, row.p_positive_fine_tuned),
+                    ),
                 )
                 for row in frame.iloc[part].itertuples()
             ],
@@ -295,6 +303,11 @@ class Examples:
         except Exception:
             log.exception("explaining failed")
             return notice("The words could not be found; the server's log has the details.", warn=True)
+
+
+def _marked(right: bool, answer: str) -> str:
+    """An answer with the sign of whether it is right."""
+    return f"{'✓' if right else '✗'} {answer}"
 
 
 def _excerpt(text: str | None) -> str:

@@ -152,13 +152,19 @@ def loss_panel(histories: Mapping[str, pd.DataFrame], x: str) -> Panel:
     if len(checks):
         title += f"; validation accuracy reaches {percent(checks['eval_accuracy'].max())}"
     caption = (
-        "Thin: the loss of each logged step; thick: its exponential mean (half-life a fiftieth of the "
-        "run); diamonds: "
-        f"validation. n = {len(train):,} logged steps, {len(checks):,} validations; no interval is drawn. "
+        f"{_thin_words(train)}; thick: its exponential mean (half-life a fiftieth of the run, two points at "
+        f"least); diamonds: validation. n = {len(train):,} logged points, {len(checks):,} "
+        "validations; no interval is drawn. "
         "The loss is that of the answer's first token among the whole vocabulary: 0.69 is a coin toss "
         "between the two label words, more means that other words were likelier."
     )
     return Panel(title, charts.history_chart(histories, x=x), caption, table_of(histories), "loss-curves")
+
+
+def _thin_words(train: pd.DataFrame) -> str:
+    """What a point of the thin line is: the Trainer logs the mean since it last logged."""
+    every = int(train["step"].diff().median()) if len(train) > 1 else 1
+    return f"Thin: the mean loss of every {every} steps" if every > 1 else "Thin: the loss of every step"
 
 
 def schedule_panel(histories: Mapping[str, pd.DataFrame], x: str) -> Panel:

@@ -13,6 +13,9 @@ from sentiment_core.charts import THIN, percent
 from sentiment_core.dashboard.context import Context, TabPart
 from sentiment_core.dashboard.parts import empty, html_table, q, seconds
 from sentiment_core.dashboard.picture import layer_picture
+from sentiment_core.dashboard.store import dataset_title
+from sentiment_core.dashboard.texts import DEFAULT_SOURCE
+from sentiment_core.prompts import PROMPT, REVIEW_SLOT
 
 COMMAND = "python train.py"
 
@@ -27,14 +30,14 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
 def method_html(context: Context, run: Run | None) -> str:
     if run is None or run.record is None:
         return empty("No finished training run yet. This command makes one:", COMMAND)
-    record, study = run.record, study_record(context, run)
+    record, study = run.record, study_run(context, run)
     return q(
         f"<h2>{escape(_title(record))}</h2>"
-        f'<div class="columns" style="margin-top:14px"><div class="panel">{layer_picture(record)}</div>'
+        f'<div class="columns" style="margin-top:14px"><div class="panel">{_picture(record)}</div>'
         f'<div class="panel">{_words(record)}</div></div>'
         f'<div class="columns" style="margin-top:12px"><div '
         f'class="panel"><h3>Settings{" beside the study’s" if study else ""}</h3>'
-        f"{_settings(record, study)}</div>"
+        f"{_settings(context, run, study)}</div>"
         f'<div class="panel"><h3>Cost and surroundings</h3>{_cost(record)}{_live(context)}</div></div>'
         f'<div class="columns" style="margin-top:12px"><div class="panel"><h3>Limits and known '
         f"biases</h3>{_limits(context, run)}</div>"
@@ -50,17 +53,29 @@ def _title(record: RunRecord) -> str:
     )
 
 
+def _picture(record: RunRecord) -> str:
+    share = percent(record.trainable_parameters / record.base_model.parameters)
+    words = (
+        f"Slate: the base’s frozen weights. Green: the adapters, "
+        f"{record.trainable_parameters:,} weights in all layers together, {share} of the model."
+    )
+    return (
+        f"<h3>One of the model’s layers</h3>{layer_picture(record)}"
+        f'<p class="small muted" style="margin:8px 0 0">{escape(words)}</p>'
+    )
+
+
 def _words(record: RunRecord) -> str:
     base, lora = record.base_model, record.lora
     scale = lora.alpha / lora.rank
     items = (
         (
             "The base stays as it is.",
-            f"{base.name} has {base.parameters:,} weights. None of them is changed.",
+            f"{base.name} has {base.parameters:,} weights. None of them is trained.",
         ),
         (
             "NF4 makes it small.",
-            f"The matrices of its layers are stored as {base.quantization}: each weight becomes one of 16 "
+            f"The matrices of its layers are rounded ({base.quantization}): each weight becomes one of 16 "
             f"values, "
             "placed where normally distributed weights are dense; every 64 weights share one scale. A "
             "matrix then takes "
@@ -75,14 +90,13 @@ def _words(record: RunRecord) -> str:
         ),
         (
             "One word is learned.",
-            f"The model reads “{record.prompt.name}” with the review inside and is asked for one word. The "
-            f"loss, and "
+            f"{_prompt_words(record)} The loss, and "
             "later the probability, look at that word’s place alone: Positive against Negative.",
         ),
         (
             "The data.",
-            f"{record.data.train:,} training reviews from {record.data.source}, {record.data.validation:,} "
-            f"more held back "
+            f"{record.data.train:,} training reviews from {dataset_title_of(record)}, "
+            f"{record.data.validation:,} more held back "
             f"for validation{_excluded(record)}. The test reviews were not looked at in training.",
         ),
     )
@@ -93,43 +107,100 @@ def _words(record: RunRecord) -> str:
     )
 
 
+def dataset_title_of(record: RunRecord) -> str:
+    return "IMDB’s training part" if "imdb" in record.data.source.lower() else record.data.source
+
+
+def _prompt_words(record: RunRecord) -> str:
+    """What the model is asked, word for word where the run was made with today's prompt."""
+    if record.prompt.name != PROMPT.name:
+        return f"The model reads the prompt “{record.prompt.name}” with the review inside."
+    question = PROMPT.user.replace(REVIEW_SLOT, "").strip()
+    return f"The model is told “{PROMPT.system}” It reads the review, then “{question}”"
+
+
+EXCLUDED = {
+    "in_test_split": "whose text also stands in the test part",
+    "in_counterfactual_imdb_test": "that stand in the counterfactual pairs",
+    "duplicate": "duplicates",
+}
+"""Reasons in `run.json` as words."""
+
+
 def _excluded(record: RunRecord) -> str:
     parts = [
-        f"{count:,} {reason.replace('_', ' ')}" for reason, count in record.data.excluded.items() if count
+        f"{count:,} {EXCLUDED.get(reason, reason.replace('_', ' '))}"
+        for reason, count in record.data.excluded.items()
+        if count
     ]
     return f"; left out: {', '.join(parts)}" if parts else ""
 
 
-def study_record(context: Context, run: Run) -> RunRecord | None:
+def study_run(context: Context, run: Run) -> Run | None:
     """The run made with the study's preset, unless it is the one being shown."""
     for other in context.store.finished_runs():
         if other.record and other.record.config.get("preset") == "study" and other.run_id != run.run_id:
-            return other.record
+            return other
     return None
 
 
-def _settings(record: RunRecord, study: RunRecord | None) -> str:
-    """Every setting that differs or matters, ours and the study's preset as we ran it."""
-    records = {"this run": record} | ({"study’s preset": study} if study else {})
-    rows: dict[str, list[str]] = {}
-    for one in records.values():
-        values = {
-            "adapter rank, alpha, dropout": f"{one.lora.rank}, {one.lora.alpha:g}, {one.lora.dropout:g}",
-            "adapted matrices": ", ".join(one.lora.targets),
-            "quantization": one.base_model.quantization,
-        } | {
-            key.replace("_", " "): _value(value)
-            for key, value in one.config.items()
-            if not key.startswith("lora_")
-        }
-        for key in values:
-            rows.setdefault(key, [])
-        for key, cells in rows.items():
-            cells.append(values.get(key, "–"))
-    for cells in rows.values():
-        cells[:0] = ["–"] * (len(records) - len(cells))
-    table = pd.DataFrame([[key, *cells] for key, cells in rows.items()], columns=["setting", *records])
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="Settings">{html_table(table)}</div>'
+def _settings(context: Context, run: Run, study: Run | None) -> str:
+    """What differs from the study's settings, and what came out; every other setting folded below."""
+    runs = {"this run": run} | ({"with the study’s settings": study} if study else {})
+    values = [_setting_values(one.record) for one in runs.values() if one.record]
+    keys = list(dict.fromkeys(key for one in values for key in one))
+    rows = [[key, *(one.get(key, "–") for one in values)] for key in keys]
+    differ = [row for row in rows if study and len(set(row[1:])) > 1]
+    same = [row for row in rows if row not in differ]
+    results = [
+        [name, *(_result(context, one, dataset) for one in runs.values())]
+        for dataset in context.store.datasets()
+        if (name := f"right on {dataset_title(dataset)}")
+    ]
+    times = [["training took", *(seconds(one.record.wall_seconds) for one in runs.values() if one.record)]]
+    columns = ["setting", *runs]
+
+    def table(lines: list[list[str]]) -> str:
+        return html_table(pd.DataFrame(lines, columns=columns))
+
+    head = differ if study else same
+    fold = (
+        f"<details><summary>The {len(same)} settings that both share</summary>{table(same)}</details>"
+        if study
+        else ""
+    )
+    return f"{table([*head, *times, *results])}{_study_words(context, bool(study))}{fold}"
+
+
+def _setting_values(record: RunRecord) -> dict[str, str]:
+    return {
+        "adapter rank, alpha, dropout": f"{record.lora.rank}, {record.lora.alpha:g}, {record.lora.dropout:g}",
+        "adapted matrices": ", ".join(record.lora.targets),
+        "quantization": record.base_model.quantization,
+    } | {
+        key.replace("_", " "): "as fits" if key == "micro_batch_size" and not value else _value(value)
+        for key, value in record.config.items()
+        if not key.startswith("lora_") and key not in ("run_id", "preset")
+    }
+
+
+def _result(context: Context, run: Run, dataset: str) -> str:
+    evaluation = context.store.evals(run, dataset).get("fine-tuned")
+    return percent(evaluation.record.metrics["accuracy"].value) if evaluation else "–"
+
+
+def _study_words(context: Context, shown: bool) -> str:
+    """What the study itself reports, beside what its settings reach here."""
+    found = {r.kind: r.accuracy for r in context.store.references_or_none()}
+    if not shown or not {"study-before", "study-after"} <= set(found):
+        return ""
+    words = (
+        f"The study itself reports {percent(found['study-before'])} before and "
+        f"{percent(found['study-after'])} after, of free answers on a test subset, "
+        "model and number of reviews unknown. "
+        "The right column is our model, on our data, with its settings and the two label words compared."
+    )
+    return f'<p class="small muted" style="margin:8px 0 0">{escape(words)}</p>'
 
 
 def _value(value: object) -> str:
@@ -163,10 +234,10 @@ def _cost(record: RunRecord) -> str:
         ("made", f"{record.created_at:%Y-%m-%d %H:%M} UTC"),
         ("commit", (record.commit or "–")[:12]),
         ("base model’s licence", record.base_model.licence or "–"),
-        *record.versions.items(),
     ]
-    table = pd.DataFrame(rows, columns=["what", "value"])
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="Cost">{html_table(table)}</div>'
+    table = html_table(pd.DataFrame(rows, columns=["what", "value"]))
+    versions = html_table(pd.DataFrame(list(record.versions.items()), columns=["package", "version"]))
+    return f"{table}<details><summary>Versions</summary>{versions}</details>"
 
 
 def _live(context: Context) -> str:
@@ -203,21 +274,28 @@ def _limits(context: Context, run: Run) -> str:
         _label_errors(context),
         "What the base model took from its web text, stereotypes included, is still inside it.",
     ]
-    names = context.store.datasets()
-    tuned = {name: context.store.evals(run, name).get("fine-tuned") for name in names}
-    known = {name: e.record.metrics["accuracy"].value for name, e in tuned.items() if e}
-    if "imdb" in known and "counterfactual_imdb_test" in known:
-        gap = known["imdb"] - known["counterfactual_imdb_test"]
-        items.insert(
-            1,
-            (
-                f"On reviews that people rewrote to say the opposite it is right "
-                f"on {percent(known['counterfactual_imdb_test'])}, "
-                f"against {percent(known['imdb'])} on the ordinary ones"
-                + (": part of what it learned is style, and not judgement." if gap > 0.005 else ".")
-            ),
-        )
+    if rewritten := _rewritten(context, run):
+        items.insert(1, rewritten)
     return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"
+
+
+def _rewritten(context: Context, run: Run) -> str:
+    """How the model does on reviews that people rewrote to say the opposite, beside their originals."""
+    evaluation = context.store.evals(run, "counterfactual_imdb_test").get("fine-tuned")
+    parts = evaluation.record.slices if evaluation else ()
+    versions = {part.value: part.accuracy for part in parts if part.by == "version"}
+    edited, original = versions.get("edited"), versions.get("original")
+    if edited is None or original is None:
+        return ""
+    words = (
+        f"On {edited.n:,} reviews that people rewrote to say the opposite it is right on "
+        f"{percent(edited.value)}, against {percent(original.value)} on their originals"
+    )
+    if None in (edited.high, original.low):
+        return f"{words}."
+    if edited.high < original.low:
+        return f"{words}: a part of what it learned is style, and not judgement."
+    return f"{words}: with so few reviews, chance may explain the gap."
 
 
 def _label_errors(context: Context) -> str:
@@ -233,11 +311,19 @@ def _label_errors(context: Context) -> str:
 
 
 def _commands(context: Context, run: Run) -> str:
-    commands = [run.record.command] if run.record else []
+    record = run.record
+    commands = [record.command] if record else []
     for name in context.store.datasets():
         for evaluation in context.store.evals(run, name).values():
             if evaluation.record.command not in commands:
                 commands.append(evaluation.record.command)
     commands.append("python app.py")
     lines = "".join(f'<pre class="cmd">{escape(command)}</pre>' for command in commands)
-    return f"{lines}<p class='small muted'>A click marks a whole command for copying.</p>"
+    words = "As they were run; a click marks a whole command for copying."
+    source = str(record.config.get("dataset", "")) if record else ""
+    if source and source != DEFAULT_SOURCE:
+        words += (
+            f" “{source}” was a local copy of the dataset; without --dataset and --train-dataset the "
+            f"scripts take {DEFAULT_SOURCE} from the Hugging Face Hub."
+        )
+    return f"{lines}<p class='small muted'>{escape(words)}</p>"

@@ -14,6 +14,8 @@ from sentiment_core.dashboard.parts import Panel
 from sentiment_core.dashboard.store import Store, dataset_title
 
 INTERVAL = "Bars are 95\u202f% intervals"
+MIN_BIN = 20
+"""Reviews that a bin of the reliability diagram needs to be drawn: of fewer, a share says nothing."""
 
 
 def is_scored(frame: pd.DataFrame) -> bool:
@@ -22,7 +24,9 @@ def is_scored(frame: pd.DataFrame) -> bool:
 
 def dataset_phrase(evaluation: Evaluation) -> str:
     dataset = evaluation.record.dataset
-    return f"{dataset_title(dataset.name)} ({dataset.split} split, n = {dataset.n:,})"
+    title = dataset_title(dataset.name)
+    where = title if title != dataset.name or dataset.split == "all" else f"{title}, {dataset.split} split"
+    return f"{where}, n = {dataset.n:,}"
 
 
 # ---- accuracy of all systems
@@ -41,7 +45,10 @@ def accuracy_panel(
     for reference in references:
         size = f", {_size(reference.parameters)}" if reference.parameters else ""
         note = f"as reported: {reference.protocol}; {reference.source}"
-        rows.append((f"{reference.name}{size}", "", reference.accuracy, np.nan, np.nan, pd.NA, note))
+        name = reference.name
+        if reference.kind in ("study-before", "study-after"):  # short: it stands beside its mark
+            name = name.removesuffix(" fine-tuning")
+        rows.append((f"{name}{size}", "", reference.accuracy, np.nan, np.nan, pd.NA, note))
     columns = ["title", "system", "accuracy", "low", "high", "n", "note"]
     table = pd.DataFrame(rows, columns=columns).sort_values("accuracy", ascending=False, ignore_index=True)
     table[["accuracy", "low", "high"]] = table[["accuracy", "low", "high"]].astype(float)
@@ -53,14 +60,29 @@ def accuracy_panel(
         title = f"Fine-tuning {verb} accuracy from {percent(old)} to {percent(new)}"
     else:
         best = table[table["system"] != ""].iloc[0]
-        title = f"{best['title']} answers {percent(best['accuracy'])} right"
+        title = f"{best['title']}: {percent(best['accuracy'])} right"
+        if not after:
+            title += "; this run’s fine-tuned model has not been evaluated on these reviews"
     caption = (
         f"{dataset_phrase(first)}. {INTERVAL} (Wilson): drawn for many test sets of this kind, "
         "such bars hold the true accuracy in 95 of 100. An answer that is no label counts as wrong."
     )
     if references:
-        caption += " Open squares are published results on IMDB, as reported; their protocols differ."
+        caption += f" {_references_words(references)}"
     return Panel(title, charts.systems_chart(table), caption, table, f"accuracy-{first.record.dataset.name}")
+
+
+def _references_words(references: Sequence[Reference]) -> str:
+    """What the open squares are: context, never measured here."""
+    kinds = {reference.kind for reference in references}
+    words = "Open squares are context, as reported and not measured here; their protocols differ."
+    if kinds & {"study-before", "study-after"}:
+        words += (
+            " “The study” is the small project that this one does again: model and number of reviews unknown."
+        )
+    if "ceiling" in kinds:
+        words += " Label errors bound what any system could reach, roughly."
+    return words
 
 
 def _size(parameters: int) -> str:
@@ -125,12 +147,13 @@ def reliability_panel(
         else "What the models state, and what is so"
     )
     caption = (
-        f"{where}, {metrics.CALIBRATION_BINS} equal bins of stated P(positive), empty ones left "
-        f"out. {INTERVAL} "
-        "(Wilson) of the share that was positive; on the dashed line a probability means what it says. "
-        "The title's figure is the expected calibration error."
+        f"{where}, {metrics.CALIBRATION_BINS} equal bins of stated P(positive); those with fewer than "
+        f"{MIN_BIN} reviews stand in the data only. {INTERVAL} (Wilson) of the share that was positive; on "
+        "the dashed line a probability means what it says. The title's figure is the expected calibration "
+        "error."
     )
-    return Panel(title, charts.reliability_chart(table), caption, table, "reliability")
+    drawn = table[table["n"] >= MIN_BIN]
+    return Panel(title, charts.reliability_chart(drawn), caption, table, "reliability")
 
 
 # ---- before and after, review by review
