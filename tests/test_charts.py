@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from sentiment_core import charts
+from sentiment_core import chart_style, charts, history_charts
 
 SYSTEMS = pd.DataFrame(
     {
@@ -32,11 +32,11 @@ def contrast(first: str, second: str) -> float:
     return (a + 0.05) / (b + 0.05)
 
 
-@pytest.mark.parametrize("name", [name for name in charts.PALETTE if name != "line"])
+@pytest.mark.parametrize("name", [name for name in chart_style.PALETTE if name != "line"])
 def test_every_colour_can_be_read_as_text_in_both_themes(name: str) -> None:
     from sentiment_core.dashboard.theme import GROUND
 
-    tint = charts.PALETTE[name]
+    tint = chart_style.PALETTE[name]
     for ground in ("page", "card"):
         light, dark = GROUND[ground]
         assert contrast(tint.light, light) >= 4.2, (name, ground)
@@ -81,21 +81,21 @@ def figures() -> dict[str, go.Figure]:
         "systems": charts.systems_chart(SYSTEMS),
         "slices": charts.slices_chart(parts, x_title="tokens"),
         "reliability": charts.reliability_chart(bins),
-        "history": charts.history_chart({"run": history, "other": history}),
-        "schedule": charts.schedule_chart({"run": history}, x="seconds"),
+        "history": history_charts.history_chart({"run": history, "other": history}),
+        "schedule": history_charts.schedule_chart({"run": history}, x="seconds"),
         "confusion": charts.confusion_chart(counts, "fine"),
         "roc": charts.roc_chart({"Fine-tuned": ("fine", curve)}, [("fine", 0.1, 0.9, "at 50")]),
-        "empty": charts.empty_figure(),
+        "empty": chart_style.empty_figure(),
     }
 
 
 @pytest.mark.parametrize("name", list(figures()))
 def test_figures_use_only_colours_that_follow_the_theme(name: str) -> None:
-    known = {tint.light for tint in charts.PALETTE.values()} | {"#101828", "#ffffff", "#808997"}
+    known = {tint.light for tint in chart_style.PALETTE.values()} | {"#101828", "#ffffff", "#808997"}
     figure = figures()[name]
     figure.layout.template = None
     assert colors(figure) <= known
-    assert figure.layout.paper_bgcolor == charts.TRANSPARENT
+    assert figure.layout.paper_bgcolor == chart_style.TRANSPARENT
 
 
 @pytest.mark.parametrize("name", [name for name in figures() if name not in ("empty", "schedule")])
@@ -118,8 +118,8 @@ def test_accuracy_axis_runs_from_0_to_100_with_chance_marked() -> None:
 
 def test_confusion_prints_counts_and_row_shares() -> None:
     texts = [note.text for note in figures()["confusion"].layout.annotations]
-    assert texts[:2] == ["8", f"80.0{charts.THIN}% · right"]
-    assert f"10.0{charts.THIN}% · wrong" in texts
+    assert texts[:2] == ["8", f"80.0{chart_style.THIN}% · right"]
+    assert f"10.0{chart_style.THIN}% · wrong" in texts
 
 
 def test_an_empty_row_is_no_division_by_zero() -> None:
@@ -131,14 +131,14 @@ def test_long_histories_are_thinned() -> None:
     steps = np.arange(1, 20_001)
     rows = pd.DataFrame({"step": steps, "loss": 1.0, "eval_loss": np.nan, "eval_accuracy": np.nan})
     began = time.perf_counter()
-    figure = charts.history_chart({"run": rows})
+    figure = history_charts.history_chart({"run": rows})
     assert time.perf_counter() - began < 1
     assert all(len(trace.x) <= 1200 for trace in figure.data if trace.x is not None)
     assert figure.data[1].x[-1] == 20_000
 
 
 def test_theme_css_names_every_colour() -> None:
-    css = charts.theme_css()
-    assert css.count("!important") == 2 * len(charts.PALETTE)
+    css = chart_style.theme_css()
+    assert css.count("!important") == 2 * len(chart_style.PALETTE)
     assert "rgb(0, 122, 90)" in css
     assert "#2BC79A" in css

@@ -6,7 +6,7 @@ import re
 from html import escape
 
 from sentiment_core.artifacts import Run
-from sentiment_core.charts import percent
+from sentiment_core.chart_style import percent
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.parts import q, seconds
 

@@ -12,7 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from gradio.components.plot import PlotData
 
-from sentiment_core.charts import THIN, empty_figure
+from sentiment_core.chart_style import THIN, empty_figure
 
 MINUS = "\u2212"
 MAX_TABLE_ROWS = 200

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from sentiment_core.artifacts import SampleReview
-from sentiment_core.charts import percent
+from sentiment_core.chart_style import percent
 from sentiment_core.dashboard.answers import word_of
 from sentiment_core.dashboard.parts import q
 from sentiment_core.labels import LABEL_WORDS

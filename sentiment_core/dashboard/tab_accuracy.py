@@ -8,7 +8,7 @@ import gradio as gr
 
 from sentiment_core import metrics
 from sentiment_core.artifacts import SYSTEM_TITLES, Evaluation
-from sentiment_core.charts import percent
+from sentiment_core.chart_style import percent
 from sentiment_core.dashboard import views
 from sentiment_core.dashboard.context import Context, TabPart, dataset_switch
 from sentiment_core.dashboard.parts import FigureSlot, empty, points, q

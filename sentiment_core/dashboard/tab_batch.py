@@ -12,7 +12,7 @@ import pandas as pd
 
 from sentiment_core import metrics
 from sentiment_core.artifacts import Run
-from sentiment_core.charts import percent
+from sentiment_core.chart_style import percent
 from sentiment_core.dashboard.answers import word_of
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.host import ModelUnavailable

@@ -11,7 +11,7 @@ import pandas as pd
 
 from sentiment_core import charts, metrics
 from sentiment_core.artifacts import SYSTEM_TITLES, Evaluation
-from sentiment_core.charts import percent
+from sentiment_core.chart_style import ACTORS, percent
 from sentiment_core.dashboard import views
 from sentiment_core.dashboard.context import Context, TabPart, dataset_switch
 from sentiment_core.dashboard.parts import FigureSlot, Panel, empty, html_table, q
@@ -142,7 +142,7 @@ class Side:
 
     @property
     def actor(self) -> str:
-        return charts.ACTORS[self.system][0]
+        return ACTORS[self.system][0]
 
 
 def counts_table(cells: dict[str, Any]) -> pd.DataFrame:

@@ -8,9 +8,9 @@ from collections.abc import Hashable, Mapping
 import gradio as gr
 import pandas as pd
 
-from sentiment_core import charts
+from sentiment_core import history_charts
 from sentiment_core.artifacts import ArtifactError, Run
-from sentiment_core.charts import percent
+from sentiment_core.chart_style import percent
 from sentiment_core.dashboard.context import Context, TabPart
 from sentiment_core.dashboard.parts import FigureSlot, Panel, empty, notice
 
@@ -158,7 +158,9 @@ def loss_panel(histories: Mapping[str, pd.DataFrame], x: str) -> Panel:
         "The loss is that of the answer's first token among the whole vocabulary: 0.69 is a coin toss "
         "between the two label words, more means that other words were likelier."
     )
-    return Panel(title, charts.history_chart(histories, x=x), caption, table_of(histories), "loss-curves")
+    return Panel(
+        title, history_charts.history_chart(histories, x=x), caption, table_of(histories), "loss-curves"
+    )
 
 
 def _thin_words(train: pd.DataFrame) -> str:
@@ -179,7 +181,9 @@ def schedule_panel(histories: Mapping[str, pd.DataFrame], x: str) -> Panel:
     if len(norms):
         title += f"; the gradient norm's median is {norms.median():.2g}, its largest {norms.max():.2g}"
     caption = f"n = {len(rates):,} logged steps; no interval is drawn. The norm is taken before clipping."
-    return Panel(title, charts.schedule_chart(histories, x=x), caption, table_of(histories), "learning-rate")
+    return Panel(
+        title, history_charts.schedule_chart(histories, x=x), caption, table_of(histories), "learning-rate"
+    )
 
 
 def table_of(histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

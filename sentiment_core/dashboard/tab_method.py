@@ -9,7 +9,7 @@ import pandas as pd
 
 from sentiment_core import artifacts
 from sentiment_core.artifacts import ArtifactError, Run, RunRecord
-from sentiment_core.charts import THIN, percent
+from sentiment_core.chart_style import THIN, percent
 from sentiment_core.dashboard.context import Context, TabPart
 from sentiment_core.dashboard.parts import empty, html_table, q, seconds
 from sentiment_core.dashboard.picture import layer_picture

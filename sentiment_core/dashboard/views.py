@@ -9,7 +9,7 @@ import pandas as pd
 
 from sentiment_core import charts, metrics
 from sentiment_core.artifacts import SYSTEM_TITLES, Evaluation, Reference
-from sentiment_core.charts import percent
+from sentiment_core.chart_style import percent
 from sentiment_core.dashboard.parts import Panel
 from sentiment_core.dashboard.store import Store, dataset_title
 

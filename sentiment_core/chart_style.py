@@ -1,0 +1,122 @@
+"""What all figures share: the palette and both its themes, number forms, layout. Pure: no files, no Gradio.
+
+One figure serves both themes: it is drawn in the palette's light colours on a transparent ground, and
+`theme_css` gives the rules that turn each of them into its dark partner when the page is dark.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import plotly.graph_objects as go
+
+
+class Tint(NamedTuple):
+    """One meaning's colour on a white and on a near-black page."""
+
+    light: str
+    dark: str
+
+
+PALETTE: dict[str, Tint] = {
+    "base": Tint("#6B7688", "#9AA7BA"),
+    "fine": Tint("#007A5A", "#2BC79A"),
+    "positive": Tint("#0072B2", "#56B4E9"),
+    "negative": Tint("#C75000", "#F08A3C"),
+    "ink": Tint("#1B2430", "#E6EAF0"),
+    "muted": Tint("#596273", "#A3ADBD"),
+    "line": Tint("#D9DEE6", "#333C49"),
+    "run2": Tint("#7A4FA3", "#C6A4EB"),
+    "run3": Tint("#8A6100", "#E0B84C"),
+    "run4": Tint("#A13B6F", "#EE9CC4"),
+}
+"""Actors first, then text and lines, then the colours of further runs in one chart."""
+
+THIN = "\u202f"
+"""Narrow no-break space, between a number and its unit."""
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+TRANSPARENT = "rgba(0,0,0,0)"
+
+ACTORS: dict[str, tuple[str, str]] = {
+    "baseline-scored": ("base", "circle"),
+    "baseline-generated": ("base", "square"),
+    "baseline-few-shot": ("base", "triangle-up"),
+    "tfidf-logreg": ("ink", "diamond"),
+    "fine-tuned": ("fine", "circle"),
+}
+"""System -> palette entry and mark."""
+
+
+def theme_css() -> str:
+    """CSS rules that redraw every palette colour of a figure in its dark partner under `.dark`."""
+    rules = []
+    for tint in PALETTE.values():
+        red, green, blue = (int(tint.light[i : i + 2], 16) for i in (1, 3, 5))
+        for part in ("fill", "stroke"):
+            selector = f'.dark .js-plotly-plot [style*="{part}: rgb({red}, {green}, {blue})"]'
+            rules.append(f"{selector}{{{part}:{tint.dark} !important}}")
+    return "\n".join(rules)
+
+
+def percent(fraction: float, digits: int = 1) -> str:
+    """>>> percent(0.9509) == "95.1\u202f%"
+    True
+    """
+    return f"{100 * fraction:.{digits}f}{THIN}%"
+
+
+def color_of(name: str) -> str:
+    """The light form of a palette entry; `theme_css` turns it into the dark one."""
+    return PALETTE[name].light
+
+
+def finished(figure: go.Figure, height: int, **more: object) -> go.Figure:
+    """`figure` with the look that all share: axes, margins, fonts, hover labels.
+
+    `more` goes to its layout.
+    ."""
+    axis = {
+        "gridcolor": color_of("line"),
+        "linecolor": color_of("line"),
+        "zeroline": False,
+        "automargin": True,
+        "tickfont": {"color": color_of("muted"), "size": 12},
+        "title": {"font": {"color": color_of("muted"), "size": 13}},
+        "title_standoff": 8,
+    }
+    figure.update_xaxes(**axis)
+    figure.update_yaxes(**axis)
+    figure.update_layout(
+        height=height,
+        margin={"l": 8, "r": 12, "t": 30, "b": 8},  # above: room for the camera button
+        paper_bgcolor=TRANSPARENT,
+        plot_bgcolor=TRANSPARENT,
+        font={"family": FONT, "size": 13, "color": color_of("ink")},
+        hoverlabel={"bgcolor": "#101828", "bordercolor": "#101828", "font": {"color": "#ffffff", "size": 13}},
+        showlegend=False,
+        dragmode=False,
+        modebar={"bgcolor": TRANSPARENT, "color": "#808997", "activecolor": color_of("fine")},
+        **more,
+    )
+    return figure
+
+
+def empty_figure() -> go.Figure:
+    """A figure without axes, for a place that has nothing to draw yet."""
+    figure = finished(go.Figure(), 40).update_layout(margin_t=8)
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
+    return figure
+
+
+def note(x: float, y: float, text: str, color: str = "ink", **more: object) -> dict:
+    """An annotation without an arrow; `color` is a palette entry."""
+    return {
+        "x": x,
+        "y": y,
+        "text": text,
+        "showarrow": False,
+        "font": {"color": color_of(color), "size": 13},
+        **more,
+    }
