@@ -75,7 +75,7 @@ def finished(figure: go.Figure, height: int, **more: object) -> go.Figure:
     """`figure` with the look that all share: axes, margins, fonts, hover labels.
 
     `more` goes to its layout.
-    ."""
+    """
     axis = {
         "gridcolor": color_of("line"),
         "linecolor": color_of("line"),
