@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sentiment_core import artifacts
 from sentiment_core.dashboard import (
     answers,
     header,
@@ -228,6 +229,40 @@ def test_figures_of_25_000_reviews_are_quick(tmp_path) -> None:
     assert max(took) < 0.3, took
 
 
+def test_context_figures_are_named_as_such(context: Context) -> None:
+    evals = context.store.evals(context.store.run(RUN), "imdb")
+    panel = views.accuracy_panel(evals, artifacts.read_references(ROOT / "assets"), None)
+    assert "context, as reported and not measured here" in panel.caption
+    assert "The study" in panel.caption
+    assert {"The study, before", "The study, after"} <= set(panel.data["title"])
+
+
+def test_a_run_without_predictions_on_these_reviews_says_so(context: Context) -> None:
+    evals = context.store.evals(context.store.run(STUDY), "imdb")
+    assert "has not been evaluated" in views.accuracy_panel(evals, (), context.store.before(evals)).title
+
+
+def test_bins_of_few_reviews_are_in_the_data_only() -> None:
+    label = np.array([0] * 60 + [1] * 60 + [1])
+    p = np.array([0.05] * 60 + [0.95] * 60 + [0.5])
+    frame = pd.DataFrame({"label": label, "p_positive": p})
+    panel = views.reliability_panel({"fine": frame}, {"fine": 0.1}, "n = 121")
+    assert sorted(panel.data["n"]) == [1, 60, 60]
+    assert len(panel.figure.data[0].x) == 2
+
+
+def test_rewritten_reviews_are_told_apart_from_their_originals() -> None:
+    context = context_of(ROOT / "assets")
+    run = context.store.run("smollm2-135m")
+    if run is None or run.run_id != "smollm2-135m":
+        pytest.skip("the committed run is not there")
+    html = tab_method.method_html(context, run)
+    assert "reviews that people rewrote to say the opposite it is right on 92.6\u202f%" in html
+    assert "94.5\u202f% on their originals" in html
+    assert "The study itself reports 23.5\u202f% before and 49.5\u202f% after" in html
+    assert "Decide if a movie review is positive or negative." in html
+
+
 # ---- pairs
 
 
@@ -302,7 +337,13 @@ def test_host_loads_in_the_background_and_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [OSError("no weights here"), ValueError("bad adapter"), KeyError("surprise")]
+    "error",
+    [
+        OSError("no weights here"),
+        ValueError("bad adapter"),
+        KeyError("surprise"),
+        ImportError("no such name (/srv/secret/live.py)"),
+    ],
 )
 def test_a_model_that_cannot_be_loaded_is_a_sentence(error: Exception) -> None:
     def fail(run):
@@ -313,6 +354,7 @@ def test_a_model_that_cannot_be_loaded_is_a_sentence(error: Exception) -> None:
     sentence = wait_for(host)
     assert "could not be loaded" in sentence
     assert "surprise" not in sentence
+    assert "secret" not in sentence
     with pytest.raises(ModelUnavailable):
         host.get(None)
 

@@ -101,17 +101,17 @@ def tinted(text: str, weights: Sequence[Any], method: str) -> str:
         "pulls towards "
         'positive, <mark class="down" style="--w:.7">dashed line</mark> towards negative; the stronger the '
         "tint, the "
-        f"more. Method: {escape(method)}</p>{_table(text, moved)}"
+        f"more. Method: {escape(method.rstrip('.'))}.</p>{_table(text, moved)}"
     )
 
 
 def _odds(weight: float) -> str:
     """A weight in log-odds as what it does to the odds of Positive: 1.34 -> "odds × 3.8".
 
-    >>> _odds(-0.7)
-    'odds ÷ 2.0'
+    >>> _odds(-0.7) == "odds ÷\u00a02.0"
+    True
     """
-    return f"odds {'×' if weight > 0 else '÷'} {math.exp(min(abs(weight), 20)):,.1f}"
+    return f"odds {'×' if weight > 0 else '÷'}\u00a0{math.exp(min(abs(weight), 20)):,.1f}"
 
 
 def _quoted(text: str, w: Any) -> str:

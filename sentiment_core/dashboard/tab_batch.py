@@ -38,7 +38,7 @@ def build(context: Context, run: gr.Dropdown) -> None:
             with gr.Column(scale=0, min_width=220):
                 file = gr.UploadButton("Choose a CSV file", file_types=[".csv"], elem_id="batch-file")
                 chosen = gr.HTML(no_file(), elem_id="batch-chosen")
-                clear = gr.Button("Without a file", size="sm", visible=False, elem_id="batch-clear")
+                clear = gr.Button("Remove the file", size="sm", visible=False, elem_id="batch-clear")
             lines = gr.Textbox(
                 label="Or one review per line", lines=5, max_lines=12, elem_id="batch-lines", min_width=280
             )
@@ -91,7 +91,18 @@ def build(context: Context, run: gr.Dropdown) -> None:
         lambda: (None, no_file(), gr.Button(visible=False)), None, [file, chosen, clear],
         api_visibility="private", show_progress="hidden",
     )  # fmt: skip
-    asked = go.click(
+    begun = go.click(
+        lambda: (
+            notice("Asking both models…"),
+            gr.DataFrame(visible=False),
+            gr.DownloadButton(visible=False),
+        ),
+        None,
+        [summary, table, download],
+        api_visibility="private",
+        show_progress="hidden",
+    )
+    asked = begun.then(
         answer,
         [run, file, lines],
         [summary, table, download],
@@ -105,7 +116,7 @@ def build(context: Context, run: gr.Dropdown) -> None:
         lambda: notice("Stopped."),
         None,
         summary,
-        cancels=[asked],
+        cancels=[begun, asked],
         api_visibility="private",
         show_progress="hidden",
     )

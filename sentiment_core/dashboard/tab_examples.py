@@ -110,7 +110,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         return view.explained(run_id, review_id)
 
     outputs = [message, body, chosen, length, sample, *listed, *reading]
-    gr.on([chosen.input, length.input, search.input], first, [run, *filters], listed, **quiet)
+    gr.on([chosen.input, length.input, search.change], first, [run, *filters], listed, **quiet)
     dataset.input(render, [run, *filters], outputs, **quiet)
     back.click(lambda *v: view.rows(*v[:-1], v[-1] - 1), [run, *filters, page], listed, **quiet)
     forth.click(lambda *v: view.rows(*v[:-1], v[-1] + 1), [run, *filters, page], listed, **quiet)

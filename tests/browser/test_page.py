@@ -177,8 +177,15 @@ def test_batch_with_labels(page, site, tmp_path) -> None:
     page.locator("#batch button").first.click()
     page.locator("#batch input[type=file]").set_input_files(path)
     page.locator("#batch-chosen", has_text="mine.csv").wait_for()
+    page.evaluate(
+        """() => new MutationObserver(() => {
+            const shown = document.querySelector('#batch-summary');
+            if (shown && shown.offsetHeight && shown.innerText.includes('Asking')) window.asking = true;
+        }).observe(document.querySelector('#batch'), {subtree: true, childList: true, attributes: true})"""
+    )
     page.locator("#batch-go").click()
     page.locator("#batch-summary", has_text="right on 100.0").wait_for()
+    assert page.evaluate("window.asking")
     with page.expect_download() as download:
         page.locator("#batch-download").click()
     content = download.value.path().read_text(encoding="utf-8")
@@ -238,6 +245,10 @@ def test_examples_filter_search_and_read(page, site) -> None:
     page.locator("#search input, #search textarea").first.fill("number 17.")
     page.locator("#filters").get_by_label("all · 600").check()
     page.locator("#page-place", has_text="1–1 of 1").wait_for()
+    page.locator("#search input, #search textarea").first.fill("")  # emptied at one go, as a paste is
+    page.locator("#page-place", has_text="of 600").wait_for()
+    page.locator("#search input, #search textarea").first.fill("number 17.")
+    page.locator("#page-place", has_text="1–1 of 1").wait_for()
     page.locator("#examples-table [role=gridcell]", has_text="Review number 17").first.click()
     page.locator("#reader", has_text="<b>bold</b>").wait_for()
     page.wait_for_function("location.search.includes('review=')")
@@ -245,6 +256,12 @@ def test_examples_filter_search_and_read(page, site) -> None:
     page.locator("#reader-words mark").first.wait_for()
     page.goto(page.url)
     page.locator("#reader", has_text="Review number 17").wait_for()
+
+
+def test_reviews_that_a_run_has_not_answered_leave_the_way_back(page, site) -> None:
+    page.goto(site.address(tab="examples", run="smollm2-135m-study"))
+    page.locator("#examples-message", has_text="has not answered these reviews yet").wait_for()
+    page.locator("#examples-dataset").get_by_label("Counterfactual").wait_for()
 
 
 def test_without_texts_ids_are_shown_and_our_samples_can_be_read(page, corrupt_site) -> None:
