@@ -42,7 +42,7 @@ MOST_THREADS = 8
 
 INT8_AGREES = True
 """Whether 8 bits were seen to keep 99.5 % of the labels and to move probabilities by 0.01 at most on average
-(200 test reviews): test_served_forms_agree_with_the_stored_predictions. Else they are for who asks for them."""
+(200 test reviews): test_served_forms_agree_with_the_stored_predictions."""
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
