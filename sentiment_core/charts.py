@@ -71,7 +71,10 @@ def systems_chart(table: pd.DataFrame) -> go.Figure:
         range=[-1, 101], tickvals=[0, 25, 50, 75, 100], title_text="reviews answered right, %"
     )
     figure.update_yaxes(
-        range=[places[0] - 0.6, places[-1] + 1.15], tickvals=places, showticklabels=False, title_text=""
+        range=[places[0] - 0.6, places[-1] + 1.15],
+        tickvals=places[own_rows],
+        showticklabels=False,
+        title_text="",
     )
     finished(figure, 78 + int(44 * (places[-1] - places[0] + 1)), annotations=notes)
     return figure.update_layout(margin_r=70)

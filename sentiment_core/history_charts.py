@@ -112,10 +112,11 @@ def history_chart(histories: Mapping[str, pd.DataFrame], *, x: str = "step") -> 
             )
             if place == 2 and len(seen):
                 accuracies += list(values)
-                last = seen.iloc[-1]
+                last, above = seen.iloc[-1], len(notes) % 2 == 0
                 notes.append(
                     note(float(last[x]), 100 * last[column], f"{run_id} {percent(last[column])}", color)
-                    | {"xref": "x2", "yref": "y2", "xanchor": "right", "yanchor": "bottom", "yshift": 6}
+                    | {"xref": "x2", "yref": "y2", "xanchor": "right"}
+                    | {"yanchor": "bottom" if above else "top", "yshift": 6 if above else -6}
                 )
         losses += [*train["loss"], *checks["eval_loss"]]
     figure.update_yaxes(title_text="loss, log scale", type="log", **_log_range(losses), row=1, col=1)

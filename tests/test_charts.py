@@ -137,6 +137,13 @@ def test_long_histories_are_thinned() -> None:
     assert figure.data[1].x[-1] == 20_000
 
 
+def test_names_stay_readable() -> None:
+    systems = charts.systems_chart(SYSTEMS)
+    assert len(systems.layout.yaxis.tickvals) == 2  # no line through the name beside a published result
+    two_runs = figures()["history"].layout.annotations
+    assert [note.yanchor for note in two_runs] == ["bottom", "top"]
+
+
 def test_theme_css_names_every_colour() -> None:
     css = chart_style.theme_css()
     assert css.count("!important") == 2 * len(chart_style.PALETTE)

@@ -183,10 +183,10 @@ class Examples:
         """Everything in the tab; where no review is asked for, the first one is open."""
         frame = self.frame(run_id, dataset)
         if frame is None:
-            nothing = empty(
-                "This run’s fine-tuned model has not answered these reviews yet. This command does that:",
-                COMMAND,
-            )
+            why = "This run’s fine-tuned model has not answered these reviews yet. This command does that:"
+            if not self.context.store.datasets():
+                why = "No predictions yet. This command makes them:"
+            nothing = empty(why, COMMAND)
             return [nothing, gr.Column(visible=False), *[gr.skip()] * 10]
         texts = self.texts(frame, WAIT_SECONDS)
         counts = pairs.counts(frame)
