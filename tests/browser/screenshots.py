@@ -60,7 +60,7 @@ def main() -> None:
                         path = arguments.all / f"{tab}-{theme}-{width}.png"
                         photograph(page, url, tab, theme, path, whole=True)
         else:
-            page = browser.new_page(viewport={"width": 1280, "height": 1020})
+            page = browser.new_page(viewport={"width": 1280, "height": 1100})
             for tab, theme in README:
                 path = ROOT / "assets" / f"dashboard-{tab}.png"
                 photograph(page, url, tab, theme, path, whole=False)
