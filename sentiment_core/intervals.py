@@ -91,7 +91,10 @@ def wilson_bounds(successes: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def frozen_random(seed: int) -> np.random.RandomState:
-    """The legacy generator: its stream is frozen, so stored intervals can be recomputed under any numpy."""
+    """The legacy generator: its stream is frozen, so stored intervals can be recomputed under any numpy.
+
+    Integers are the same on every machine; multinomial draws are so up to its mathematical library.
+    """
     return np.random.RandomState(seed)
 
 

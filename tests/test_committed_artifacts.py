@@ -21,6 +21,11 @@ def by_name(items: tuple) -> dict:
     return {"argvalues": items, "ids": [item.path.name for item in items]}
 
 
+DRAWN_BY_MULTINOMIAL = ("balanced_accuracy", "macro_f1")
+"""Their resamples take logarithms, which differ in the last digit between machines and turn single draws.
+Seen between two machines: 5 % of the interval's width."""
+
+
 def check_recomputed(evaluation: Evaluation) -> None:
     """Every measured field of the record follows from the predictions."""
     record, found = evaluation.record, summary.recompute(evaluation)
@@ -28,8 +33,13 @@ def check_recomputed(evaluation: Evaluation) -> None:
     for name, metric in record.metrics.items():
         again = found["metrics"][name]
         assert (metric.n, metric.higher_is_better) == (again.n, again.higher_is_better), name
-        for bound in ("value", "low", "high"):
-            assert same(getattr(metric, bound), getattr(again, bound)), f"{name}.{bound}"
+        assert same(metric.value, again.value), f"{name}.value"
+        for bound in ("low", "high"):
+            one, other = getattr(metric, bound), getattr(again, bound)
+            if name in DRAWN_BY_MULTINOMIAL:
+                assert abs(one - other) <= 0.1 * (metric.high - metric.low), f"{name}.{bound}"
+            else:
+                assert same(one, other), f"{name}.{bound}"
     assert record.confusion == found["confusion"]
     assert record.unparsed == found["unparsed"]
     for stored, again in ((record.reliability, found["reliability"]), (record.slices, found["slices"])):
