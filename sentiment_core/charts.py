@@ -67,9 +67,7 @@ def systems_chart(table: pd.DataFrame) -> go.Figure:
         notes.append(note(100 * row.accuracy, place, row.title) | where | {"font": font})
         value = percent(row.accuracy, 2 if known and row.high - row.low < 0.02 else 1)
         notes.append(note(1, place, value, xref="paper", xanchor="left", xshift=8) | {"font": font})
-    figure.update_xaxes(
-        range=[0, 101], tickvals=[0, 25, 50, 75, 100], title_text="reviews answered right, %"
-    )
+    figure.update_xaxes(range=[0, 101], tickvals=[0, 25, 50, 75, 100], title_text="reviews answered right, %")
     figure.update_yaxes(
         range=[places[0] - 0.6, places[-1] + 1.15],
         tickvals=places[own_rows],
