@@ -411,7 +411,7 @@ class Session:
 
 def take(encoded: Encoded, rows: np.ndarray) -> Encoded:
     """The prompts at these rows."""
-    return Encoded.from_lists([encoded[row] for row in rows], encoded.truncated[rows])
+    return Encoded.from_lists([encoded[row] for row in rows], encoded.truncated[rows], encoded.shared)
 
 
 def _from_scores(values: np.ndarray) -> dict[str, Any]:

@@ -120,6 +120,8 @@ class Encoded:
     """(n + 1,) int64."""
     truncated: np.ndarray
     """(n,) bool: the middle of the review was cut out."""
+    shared: int = 0
+    """How many leading tokens all prompts have in common by their making; every prompt is longer."""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -133,13 +135,14 @@ class Encoded:
         return np.diff(self.offsets)
 
     @classmethod
-    def from_lists(cls, rows: Sequence[Sequence[int]], truncated: Sequence[bool]) -> Encoded:
+    def from_lists(cls, rows: Sequence[Sequence[int]], truncated: Sequence[bool], shared: int = 0) -> Encoded:
         offsets = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum([len(row) for row in rows], out=offsets[1:])
         flat = (
             np.concatenate([np.asarray(row, dtype=np.int32) for row in rows]) if rows else np.zeros(0, "i4")
         )
-        return cls(flat, offsets, np.asarray(truncated, dtype=bool))
+        shared = min([shared, *(len(row) - 1 for row in rows)])
+        return cls(flat, offsets, np.asarray(truncated, dtype=bool), shared)
 
 
 class PromptEncoder:
@@ -201,7 +204,9 @@ class PromptEncoder:
             )
         cut = [cut_middle(ids, room, self._mark) for ids in self.review_ids(texts)]
         return Encoded.from_lists(
-            [[*prefix, *ids, *self.suffix_ids] for ids, _ in cut], [truncated for _, truncated in cut]
+            [[*prefix, *ids, *self.suffix_ids] for ids, _ in cut],
+            [truncated for _, truncated in cut],
+            shared=len(prefix),
         )
 
     def encode_cached(self, texts: Sequence[str], max_length_tokens: int) -> Encoded:
@@ -213,7 +218,7 @@ class PromptEncoder:
         path = CACHE / "tokens" / f"{digest.hexdigest()[:32]}.npz"
         try:
             with np.load(path, allow_pickle=False) as stored:
-                return Encoded(stored["ids"], stored["offsets"], stored["truncated"])
+                return Encoded(stored["ids"], stored["offsets"], stored["truncated"], int(stored["shared"]))
         except (OSError, ValueError, KeyError):
             pass
         encoded = self.encode(texts, max_length_tokens)
@@ -225,7 +230,7 @@ def _save_tokens(path: Path, encoded: Encoded) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.stem}.{id(encoded)}.npz")
-        np.savez(temporary, ids=encoded.ids, offsets=encoded.offsets, truncated=encoded.truncated)
+        np.savez(temporary, **vars(encoded))
         temporary.replace(path)
     except OSError:  # a read-only or full cache costs time, nothing else
         return

@@ -4,20 +4,22 @@ What it computes is what PEFT computes on `resident` layers: y = x Wᵀ + (alpha
 to NF4 and A, B kept in float32 and cast for the product. What differs is only the layout:
 
 - Reviews stand end to end in one row of `max_tokens` tokens and attend within themselves
-  (variable-length attention, Dao 2023); their positions start at 0 each.
+  (`sentiment_core.packed_attention`). What all prompts begin with can stand there once, before the first.
 - q, k, v and gate, up share one product each, and so do their A matrices; the B matrices form one
   block-diagonal matrix.
 - The adapter is 14 tensors stacked over the layers, cast once per pass; PEFT sees views of them.
 - B stands beside W in one matrix: where a norm comes before, x Wᵀ + (x Aᵀ) Bᵀ is one product.
-- The vocabulary head sees only the position of the label.
+- Behind the last layer's attention only the label positions go on; the vocabulary head is in float32.
 - Each layer is compiled once for the one shape, and the whole pass is a CUDA graph.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +27,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from sentiment_core.models import Encoded
-from sentiment_core.packed_layer import LayerShape, attend_each, layer, rms_norm, varlen_attention
+from sentiment_core.packed_attention import TILE, attend_each, attention_kind, gpu_attention
+from sentiment_core.packed_layer import LayerShape, last_layer, layer, rms_norm
 from sentiment_core.stacked_adapter import StackedAdapter, frozen_parts
 
 
@@ -38,9 +41,18 @@ def unsupported(model: nn.Module, device: torch.device) -> str | None:
         return "packed layout knows Llama layers without biases and with SiLU"
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
         return "variable-length attention needs a GPU of compute capability 8.0 or more"
+    if attention_kind() == "tiles":
+        if device.type == "cuda" and not importlib.util.find_spec("triton"):
+            return "SENTIMENT_ATTENTION=tiles needs the package triton"
+        if _head_dim(config) not in (16, 32, 64, 128):
+            return f"SENTIMENT_ATTENTION=tiles knows heads of 16 to 128 numbers, not {_head_dim(config)}"
     if device.type not in ("cuda", "cpu"):
         return f"packed layout runs on CUDA (and, for tests, on a CPU), not on {device.type}"
     return None
+
+
+def _head_dim(config: Any) -> int:
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
 def _causal_lm(model: nn.Module) -> nn.Module:
@@ -57,9 +69,11 @@ class Pack:
     input_ids: torch.Tensor
     """(T,) int64."""
     positions: torch.Tensor
-    """(T,) int64, from 0 in each review."""
+    """(T,) int64, from 0 in the prefix, and going on behind it in each review."""
     boundaries: torch.Tensor
-    """(S + 1,) int32, where each segment starts; ends with T, repeated."""
+    """(S + 1,) int32, where each segment starts; ends with T, repeated. For packs without a prefix."""
+    tiles: torch.Tensor
+    """(tiles, 4) int32, as `sentiment_core.attention_kernels` wants them."""
     last: torch.Tensor
     """(N,) int64, the last token of each review; 0 in unused slots."""
     labels: torch.Tensor
@@ -68,7 +82,7 @@ class Pack:
     """(N,) float32, each review's share of the loss; 0 in unused slots."""
 
     def tensors(self) -> tuple[torch.Tensor, ...]:
-        return (self.input_ids, self.positions, self.boundaries, self.last, self.labels, self.weights)
+        return tuple(vars(self).values())
 
 
 @dataclass(frozen=True)
@@ -78,18 +92,34 @@ class PackShape:
     tokens: int
     reviews: int
     longest: int
-    """Tokens of the longest segment; a bound that sizes the attention kernel's grid."""
+    """Most tokens of one review's prompt, the prefix included."""
+    prefix: int = 0
+    """Tokens that all prompts begin with."""
+
+    @property
+    def tiles(self) -> int:
+        """Most tiles: full ones, and one that is not full for each review, the prefix, and the rest."""
+        return self.tokens // TILE + self.reviews + 2
 
     @property
     def segments(self) -> int:
-        """Reviews, and as many as it takes to fill the rest with padding."""
+        """Reviews, and as many as it takes to fill the rest."""
         return self.reviews + math.ceil(self.tokens / self.longest)
+
+    def taken(self, lengths: np.ndarray) -> int:
+        """Tokens of a pack of reviews whose prompts have these lengths."""
+        return packed_tokens(lengths, self.prefix)
+
+
+def packed_tokens(lengths: np.ndarray, prefix: int) -> int:
+    """Tokens of prompts laid end to end with their common prefix once."""
+    return int(lengths.sum()) - prefix * (len(lengths) - 1)
 
 
 def lay_out(
     encoded: Encoded, indices: np.ndarray, shape: PackShape, labels: np.ndarray, weights: np.ndarray
 ) -> Pack:
-    """Lay the reviews `indices` end to end.
+    """Lay the reviews `indices` end to end, behind the prefix that they share.
 
     Args:
         labels: (n,) 0 or 1, of all reviews.
@@ -98,28 +128,51 @@ def lay_out(
     Raises:
         ValueError: they do not fit the shape.
     """
-    lengths = encoded.lengths[indices]
-    total = int(lengths.sum())
+    lengths, prefix = encoded.lengths[indices], shape.prefix
+    total = shape.taken(lengths)
     if total > shape.tokens or len(indices) > shape.reviews or lengths.max(initial=0) > shape.longest:
         raise ValueError(f"{len(indices)} reviews with {total} tokens do not fit {shape}")
+    if prefix > encoded.shared:
+        raise ValueError(f"the prompts share {encoded.shared} tokens, fewer than {shape} needs")
     ids = np.zeros(shape.tokens, dtype=np.int64)
     positions = np.zeros(shape.tokens, dtype=np.int64)
-    bounds = np.full(shape.segments + 1, shape.tokens, dtype=np.int32)
-    ends = np.cumsum(lengths)
-    bounds[0] = 0
-    bounds[1 : len(indices) + 1] = ends
-    filler = np.arange(total, shape.tokens, shape.longest)[1:]
-    bounds[len(indices) + 1 : len(indices) + 1 + len(filler)] = filler
+    ids[:prefix] = encoded[indices[0]][:prefix]
+    positions[:prefix] = np.arange(prefix)
+    ends = prefix + np.cumsum(lengths - prefix)
+    segments = [(0, prefix, 0)] if prefix else []
     for index, end, length in zip(indices, ends, lengths, strict=True):
-        ids[end - length : end] = encoded[index]
-        positions[end - length : end] = np.arange(length)
+        start = end - (length - prefix)
+        ids[start:end] = encoded[index][prefix:]
+        positions[start:end] = np.arange(prefix, length)
+        segments.append((start, end, prefix))
+    segments.append((total, shape.tokens, -1))
+    boundaries = np.full(shape.segments + 1, shape.tokens, dtype=np.int32)
+    boundaries[0] = 0
+    boundaries[1 : len(indices) + 1] = ends
+    filler = np.arange(total, shape.tokens, shape.longest)[1:]
+    boundaries[len(indices) + 1 : len(indices) + 1 + len(filler)] = filler
     last = np.zeros(shape.reviews, dtype=np.int64)
     last[: len(indices)] = ends - 1
     label = np.zeros(shape.reviews, dtype=np.int64)
     label[: len(indices)] = labels[indices]
     weight = np.zeros(shape.reviews, dtype=np.float32)
     weight[: len(indices)] = weights
-    return Pack(*(torch.from_numpy(a) for a in (ids, positions, bounds, last, label, weight)))
+    tiles = _tiles(np.array(segments), shape.tiles)
+    return Pack(*(torch.from_numpy(a) for a in (ids, positions, boundaries, tiles, last, label, weight)))
+
+
+def _tiles(segments: np.ndarray, count: int) -> np.ndarray:
+    """(s, 3) start, end, offset -> (count, 4) tiles; the longest reviews' first, unused ones at the end."""
+    size = segments[:, 1] - segments[:, 0]
+    segments = segments[np.argsort(-size, kind="stable")]
+    each = -(-(segments[:, 1] - segments[:, 0]) // TILE)
+    which = np.repeat(np.arange(len(segments)), each)
+    place = np.arange(len(which)) - np.repeat(np.cumsum(each) - each, each)
+    start, end, offset = segments[which].T
+    tiles = np.zeros((count, 4), dtype=np.int32)
+    tiles[:, 3] = -1
+    tiles[: len(which)] = np.stack((start, start + TILE * place, end, offset), axis=1)
+    return tiles
 
 
 # ---- the model
@@ -152,26 +205,36 @@ class PackedLlama(nn.Module):
         self._layer_shape = LayerShape(
             heads=config.num_attention_heads,
             kv_heads=config.num_key_value_heads,
-            head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+            head_dim=_head_dim(config),
             eps=config.rms_norm_eps,
             longest=shape.longest,
+            prefix=shape.prefix,
         )
-        self._attend = varlen_attention() if device.type == "cuda" else attend_each
-        self._layer = torch.compile(layer, fullgraph=True, dynamic=False) if compiled else layer
+        self._attend = gpu_attention() if device.type == "cuda" else attend_each
+        self._layer, self._last_layer = (
+            torch.compile(function, fullgraph=True, dynamic=False) if compiled else function
+            for function in (layer, last_layer)
+        )
         places = torch.arange(shape.longest, device=device)[None]
         with torch.no_grad():
             probe = torch.zeros(1, 1, 1, dtype=self.dtype, device=device)
             cos, sin = base.model.rotary_emb(probe, places)
-        self._cos, self._sin = cos[0][:, None], sin[0][:, None]
+        self._cos, self._sin = cos[0], sin[0]
+        if not hasattr(base, "_packed_head"):
+            base._packed_head = base.get_output_embeddings().weight.detach().float()
+        self._head = base._packed_head
 
     def hidden(self, pack: Pack) -> torch.Tensor:
-        """Final hidden state at each review's last token, (N, hidden)."""
+        """Final hidden state at each review's last token, (N, hidden) float32."""
         base = self._base[0]
         x = F.embedding(pack.input_ids, base.get_input_embeddings().weight)
         cos, sin = self._cos[pack.positions], self._sin[pack.positions]
-        for frozen, lora in self._parts():
-            x = self._layer(x, frozen, lora, cos, sin, pack.boundaries, self._layer_shape, self._attend)
-        return rms_norm(x[pack.last], base.model.norm.weight, self._layer_shape.eps)
+        given = (cos, sin, (pack.boundaries, pack.tiles), self._layer_shape, self._attend)
+        *parts, (frozen, lora) = self._parts()
+        for each_frozen, each_lora in parts:
+            x = self._layer(x, each_frozen, each_lora, *given)
+        x = self._last_layer(x, frozen, lora, *given, pack.last)
+        return rms_norm(x.float(), base.model.norm.weight.float(), self._layer_shape.eps)
 
     def _parts(self):
         """Per layer: its frozen tensors and its adapter's in the compute type."""
@@ -190,7 +253,7 @@ class PackedLlama(nn.Module):
 
     def logits(self, pack: Pack) -> torch.Tensor:
         """Vocabulary logits at each review's label position, (N, vocabulary) float32."""
-        return F.linear(self.hidden(pack), self._base[0].get_output_embeddings().weight).float()
+        return F.linear(self.hidden(pack), self._head)
 
     def loss(self, pack: Pack, label_ids: torch.Tensor) -> torch.Tensor:
         """Weighted sum of the label tokens' negative log-likelihoods. label_ids: (2,) token ids."""

@@ -2,43 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
-
-def attend_each(q, k, v, boundaries, longest):
-    """Reference for a CPU: one segment after the other. q (T, H, D), k and v (T, Hkv, D) -> (T, H, D)."""
-    bounds = boundaries.tolist()
-    out = []
-    for start, end in itertools.pairwise(bounds):
-        if end > start:
-            part = (t[start:end].transpose(0, 1)[None] for t in (q, k, v))
-            attended = F.scaled_dot_product_attention(*part, is_causal=True, enable_gqa=True)
-            out.append(attended[0].transpose(0, 1))
-    return torch.cat(out)
-
-
-def varlen_attention() -> Callable:
-    """PyTorch's variable-length attention behind one signature; its keywords changed between releases."""
-    from torch.nn.attention.varlen import varlen_attn
-
-    accepted = inspect.signature(varlen_attn).parameters
-    causal = {"window_size": (-1, 0)} if "window_size" in accepted else {"is_causal": True}
-    grouped = {"enable_gqa": True} if "enable_gqa" in accepted else {}
-
-    def attend(q, k, v, boundaries, longest):
-        if not grouped and q.shape[1] != k.shape[1]:
-            k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
-            v = v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)
-        return varlen_attn(q, k, v, boundaries, boundaries, longest, longest, **causal, **grouped)
-
-    return attend
-
+from sentiment_core.packed_attention import Attend
 
 # ---- parts of a layer
 
@@ -118,12 +87,6 @@ def _normed_linear(x: torch.Tensor, norm: torch.Tensor, weight: torch.Tensor, lo
     return _NormedLinear.apply(x, norm, weight, *lora, eps)
 
 
-def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding (Su et al. 2021) on x (T, H, D) with cos, sin (T, 1, D)."""
-    left, right = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-right, left), dim=-1) * sin
-
-
 @dataclass(frozen=True)
 class LayerShape:
     """What the layer function needs to know beside tensors."""
@@ -133,20 +96,32 @@ class LayerShape:
     head_dim: int
     eps: float
     longest: int
+    """Tokens of the longest prompt; a bound that sizes a kernel's grid."""
+    prefix: int
+    """Tokens that all prompts of a pack share and that stand in it once."""
 
 
-def layer(x, frozen, lora, cos, sin, boundaries, shape: LayerShape, attend: Callable):
+def layer(x, frozen, lora, cos, sin, places, shape: LayerShape, attend: Attend):
     """One Llama layer on x (T, hidden). frozen: two norms, four weights; lora: four (A, B) pairs or Nones.
 
-    With an adapter the four weights are [W, B] each.
+    With an adapter the four weights are [W, B] each. `places` are the pack's boundaries and tiles.
     """
-    norm1, norm2, w_qkv, w_o, w_gate_up, w_down = frozen
-    widths = [shape.heads * shape.head_dim] + [shape.kv_heads * shape.head_dim] * 2
-    q, k, v = _normed_linear(x, norm1, w_qkv, lora[0], shape.eps).split(widths, dim=-1)
-    q = rotate(q.unflatten(-1, (shape.heads, shape.head_dim)), cos, sin)
-    k = rotate(k.unflatten(-1, (shape.kv_heads, shape.head_dim)), cos, sin)
-    v = v.unflatten(-1, (shape.kv_heads, shape.head_dim)).contiguous()
-    attended = attend(q, k, v, boundaries, shape.longest).flatten(1)
+    return _mlp(x, _attended(x, frozen, lora, cos, sin, places, shape, attend), frozen, lora, shape)
+
+
+def last_layer(x, frozen, lora, cos, sin, places, shape: LayerShape, attend: Attend, rows: torch.Tensor):
+    """The same for the last layer: behind attention only the rows (N,) that are asked for go on."""
+    attended = _attended(x, frozen, lora, cos, sin, places, shape, attend)
+    return _mlp(x[rows], attended[rows], frozen, lora, shape)
+
+
+def _attended(x, frozen, lora, cos, sin, places, shape: LayerShape, attend: Attend):
+    norm, _, w_qkv, *_ = frozen
+    return attend(_normed_linear(x, norm, w_qkv, lora[0], shape.eps), cos, sin, *places, shape)
+
+
+def _mlp(x, attended, frozen, lora, shape: LayerShape):
+    _, norm, _, w_o, w_gate_up, w_down = frozen
     x = x + _linear(attended, w_o, lora[1])
-    gate, up = _normed_linear(x, norm2, w_gate_up, lora[2], shape.eps).chunk(2, dim=-1)
+    gate, up = _normed_linear(x, norm, w_gate_up, lora[2], shape.eps).chunk(2, dim=-1)
     return x + _linear(F.silu(gate) * up, w_down, lora[3])

@@ -6,15 +6,18 @@ P(positive) is the likelihood of the label words at the prompt's last position, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from sentiment_core.batching import batches_by_tokens, round_up
 from sentiment_core.labels import Label
 from sentiment_core.models import Encoded, LoadedModel
-from sentiment_core.packed import PackedLlama, PackShape, lay_out, unsupported
+from sentiment_core.packed import PackedLlama, PackShape, lay_out, packed_tokens, unsupported
+from sentiment_core.packed_attention import shares_prefix
 
 OnProgress = Callable[[int, int], None]
 """Called with (reviews done, reviews in all)."""
@@ -101,19 +104,21 @@ class SentimentScorer:
         def score(batch: np.ndarray) -> torch.Tensor:
             inputs = left_pad([encoded[i] for i in batch], pad)
             inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
-            logits = model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1]
+            with float32_head(model):
+                logits = model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1]
             return label_log_likelihoods(logits, label_ids)
 
         return score, batches_by_tokens(encoded.lengths, self.batch_tokens, padded=True)
 
     def _packed_batches(self, encoded: Encoded):
         """Llama on a GPU: reviews laid end to end in one static shape."""
-        lengths = encoded.lengths
-        batches = spread_tokens(lengths, self.batch_tokens)
+        lengths, prefix = encoded.lengths, encoded.shared if shares_prefix() else 0
+        batches = spread_tokens(lengths - prefix, self.batch_tokens)
         shape = PackShape(
-            tokens=round_up(max(int(lengths[b].sum()) for b in batches), 1_024),
+            tokens=round_up(max(packed_tokens(lengths[b], prefix) for b in batches), 1_024),
             reviews=round_up(max(len(b) for b in batches), 64),
             longest=round_up(int(lengths.max()), 256),
+            prefix=prefix,
         )
         if self._packed is None or not _holds(self._packed.shape, shape):
             self._packed = PackedLlama(self.model, shape, compiled=self.compiled)
@@ -130,6 +135,26 @@ class SentimentScorer:
             return label_log_likelihoods(packed.logits(pack)[: len(batch)], label_ids)
 
         return score, batches
+
+
+@contextmanager
+def float32_head(model: nn.Module) -> Iterator[None]:
+    """Let the vocabulary head work in float32: logits of 20 in bfloat16 come in steps of 0.125."""
+    head = model.get_output_embeddings()
+    if not isinstance(head, nn.Linear):
+        yield
+        return
+
+    def widely(module, inputs, output):
+        bias = None if module.bias is None else module.bias.float()
+        with torch.autocast(inputs[0].device.type, enabled=False):
+            return F.linear(inputs[0].float(), module.weight.float(), bias)
+
+    handle = head.register_forward_hook(widely)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def run_ahead(
@@ -157,7 +182,7 @@ def spread_tokens(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
 def _holds(have: PackShape, need: PackShape) -> bool:
     """Whether a shape that is compiled already can serve, without wasting more than it saves."""
     fits = have.tokens >= need.tokens and have.reviews >= need.reviews and have.longest >= need.longest
-    return fits and have.tokens <= 1.3 * need.tokens
+    return fits and have.prefix == need.prefix and have.tokens <= 1.3 * need.tokens
 
 
 def left_pad(rows: Sequence[np.ndarray], pad_id: int) -> dict[str, torch.Tensor]:

@@ -18,8 +18,9 @@ from transformers import Trainer, TrainerCallback
 from sentiment_core.artifacts import HistoryRow, HistoryWriter
 from sentiment_core.batching import round_up, split_alike, split_balanced
 from sentiment_core.models import Encoded
-from sentiment_core.packed import GraphedPass, Pack, PackedLlama, PackShape, lay_out
-from sentiment_core.scoring import left_pad
+from sentiment_core.packed import GraphedPass, Pack, PackedLlama, PackShape, lay_out, packed_tokens
+from sentiment_core.packed_attention import shares_prefix
+from sentiment_core.scoring import float32_head, left_pad
 
 # ---- micro-batches
 
@@ -63,12 +64,13 @@ class MicroBatches(Dataset):
 
 def pack_shape(encoded: Encoded, plan: list[np.ndarray], parts: int) -> PackShape:
     """The one static shape that holds every part of every step."""
-    lengths = encoded.lengths
+    lengths, prefix = encoded.lengths, encoded.shared if shares_prefix() else 0
     pieces = [piece for step in plan for piece in split_balanced(step, lengths, parts)]
     return PackShape(
-        tokens=round_up(max(int(lengths[piece].sum()) for piece in pieces), 128),
+        tokens=round_up(max(packed_tokens(lengths[piece], prefix) for piece in pieces), 128),
         reviews=max(len(piece) for piece in pieces),
         longest=round_up(int(lengths.max()), 128),
+        prefix=prefix,
     )
 
 
@@ -179,7 +181,8 @@ class QLoraTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch: Any = None):
         labels, weights = inputs.pop("labels"), inputs.pop("weights")
-        logits = model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1].float()
+        with float32_head(self.model):
+            logits = model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1].float()
         nll = F.cross_entropy(logits, self.label_ids[labels], reduction="none")
         return (nll * weights).sum()
 

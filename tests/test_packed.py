@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from sentiment_core.base_models import resolve
+from sentiment_core.config import ConfigError
 from sentiment_core.models import add_lora, load_base
-from sentiment_core.packed import PackedLlama, PackShape, lay_out
+from sentiment_core.packed import PackedLlama, PackShape, lay_out, packed_tokens
 from sentiment_core.scoring import SentimentScorer, left_pad, p_positive
 
 TEXTS = [
@@ -32,7 +33,9 @@ def adapted(tiny_model):
     return loaded, model
 
 
-def test_packed_scores_equal_padded_scores(adapted):
+@pytest.mark.parametrize("kind", ["varlen", "tiles"])
+def test_packed_scores_equal_padded_scores(adapted, kind, monkeypatch):
+    monkeypatch.setenv("SENTIMENT_ATTENTION", kind)
     loaded, model = adapted
     encoded = loaded.encoder.encode(TEXTS, 256)
     padded = SentimentScorer(loaded, model, engine="padded").log_likelihoods(encoded)
@@ -41,7 +44,9 @@ def test_packed_scores_equal_padded_scores(adapted):
     assert np.ptp(p_positive(padded)) > 1e-3, "the probabilities must differ for this test to mean anything"
 
 
-def test_packed_loss_and_gradients_equal_peft(adapted):
+@pytest.mark.parametrize("sharing", [False, True])
+def test_packed_loss_and_gradients_equal_peft(adapted, sharing):
+    """With the prompt's beginning in every review's place, and with it once for all of them."""
     loaded, model = adapted
     encoded = loaded.encoder.encode(TEXTS, 256)
     labels = np.array([1, 0, 0, 1, 1])
@@ -55,7 +60,9 @@ def test_packed_loss_and_gradients_equal_peft(adapted):
     wanted = {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
     model.zero_grad()
 
-    shape = PackShape(tokens=int(encoded.lengths.sum()) + 37, reviews=7, longest=256)
+    prefix = encoded.shared if sharing else 0
+    assert encoded.shared > 10
+    shape = PackShape(packed_tokens(encoded.lengths, prefix) + 37, reviews=7, longest=256, prefix=prefix)
     packed = PackedLlama(model, shape, trainable=True, compiled=False)
     packed.adapter.zero_gradients()
     loss = packed.loss(lay_out(encoded, np.arange(len(TEXTS)), shape, labels, weights), ids)
@@ -86,3 +93,11 @@ def test_a_pack_that_does_not_fit_is_refused(adapted):
     shape = PackShape(tokens=100, reviews=2, longest=256)
     with pytest.raises(ValueError, match="do not fit"):
         lay_out(encoded, np.arange(5), shape, np.zeros(5, int), np.zeros(5, np.float32))
+
+
+def test_an_unknown_attention_is_refused(adapted, monkeypatch):
+    loaded, model = adapted
+    monkeypatch.setenv("SENTIMENT_ATTENTION", "fast")
+    scorer = SentimentScorer(loaded, model, engine="packed")
+    with pytest.raises(ConfigError, match="SENTIMENT_ATTENTION is 'fast'; use varlen or tiles"):
+        scorer.log_likelihoods(loaded.encoder.encode(TEXTS, 256))

@@ -1,0 +1,404 @@
+"""Causal attention within reviews laid end to end behind one shared prefix: Triton kernels, and their op.
+
+FlashAttention-2 (Dao 2023) over tiles of 64 rows, made for what a pack looks like: many reviews of a few
+hundred tokens. Compared with a general kernel for variable lengths,
+
+- only tiles that hold tokens are started (`tiles` lists them), in one launch for all reviews;
+- the shared prefix stands in memory once; every review's tokens attend to it and to their own past;
+- query heads that share a key head (Ainslie et al. 2023) add up its gradient in registers, without copies;
+- backward turns the gradients of queries and keys back through the rotary embedding before they are
+  written, and needs no atomic additions: the same pack gives the same gradient, bit by bit.
+
+Rows of `qkv` hold the heads of q, k (both rotated) and v side by side. Rows of `tiles` are
+(start, first, end, offset): the review's first row, the tile's first row, the row after the review, and the
+position of the review's first token (0 marks the prefix itself, -1 rows that hold nothing and give zeros).
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from sentiment_core.packed_attention import TILE, rotate_queries_and_keys
+from sentiment_core.packed_layer import LayerShape
+
+CHUNK = 256
+"""Rows whose share in the prefix's gradient one program adds up."""
+
+LOG2E = 1.4426950408889634
+
+FULL, ENDING, CAUSAL = (tl.constexpr(kind) for kind in range(3))
+"""What of a block of keys is seen: all of it, what is before an end, or by each row what is not behind it.
+
+The causal block needs no end: a row before the end sees nothing from there on.
+"""
+
+
+# ---- forward
+
+
+@triton.jit
+def _attend_block(
+    q,
+    k_at,
+    v_at,
+    columns,
+    end,
+    rows,
+    m,
+    norm,
+    acc,
+    scale,
+    W: tl.constexpr,
+    D: tl.constexpr,
+    MASK: tl.constexpr,
+):
+    """One more block of keys in the running softmax."""
+    d = tl.arange(0, D)
+    inside = columns < end
+    if MASK == FULL:
+        k = tl.load(k_at + columns[:, None] * W + d[None, :])
+        v = tl.load(v_at + columns[:, None] * W + d[None, :])
+    else:
+        k = tl.load(k_at + columns[:, None] * W + d[None, :], mask=inside[:, None], other=0.0)
+        v = tl.load(v_at + columns[:, None] * W + d[None, :], mask=inside[:, None], other=0.0)
+    s = tl.dot(q, tl.trans(k)) * scale
+    if MASK == CAUSAL:
+        s = tl.where(columns[None, :] <= rows[:, None], s, float("-inf"))
+    if MASK == ENDING:
+        s = tl.where(inside[None, :], s, float("-inf"))
+    new = tl.maximum(m, tl.max(s, 1))
+    p = tl.exp2(s - new[:, None])
+    shrink = tl.exp2(m - new)
+    acc = tl.dot(p.to(v.dtype), v, acc * shrink[:, None])
+    return new, norm * shrink + tl.sum(p, 1), acc
+
+
+@triton.jit
+def _forward(
+    qkv, tiles, out, lse, total, scale,
+    H: tl.constexpr, KV: tl.constexpr, D: tl.constexpr, PREFIX: tl.constexpr, PB: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    tile, head = tl.program_id(0), tl.program_id(1)
+    start, first = tl.load(tiles + tile * 4), tl.load(tiles + tile * 4 + 1)
+    end, offset = tl.load(tiles + tile * 4 + 2), tl.load(tiles + tile * 4 + 3)
+    W: tl.constexpr = (H + 2 * KV) * D
+    rows, d = first + tl.arange(0, BLOCK), tl.arange(0, D)
+    inside = rows < end
+    to = out + rows[:, None] * (H * D) + head * D + d[None, :]
+    if offset < 0:
+        tl.store(to, tl.zeros((BLOCK, D), out.dtype.element_ty), mask=inside[:, None])
+        tl.store(lse + head * total + rows, tl.full((BLOCK,), float("inf"), tl.float32), mask=inside)
+    else:
+        k_at = qkv + (H + head // (H // KV)) * D
+        v_at = k_at + KV * D
+        q = tl.load(qkv + rows[:, None] * W + head * D + d[None, :], mask=inside[:, None], other=0.0)
+        m = tl.full((BLOCK,), float("-inf"), tl.float32)
+        norm = tl.zeros((BLOCK,), tl.float32)
+        acc = tl.zeros((BLOCK, D), tl.float32)
+        if offset > 0:
+            for n in range(0, PREFIX, PB):
+                columns = n + tl.arange(0, PB)
+                m, norm, acc = _attend_block(
+                    q, k_at, v_at, columns, PREFIX, rows, m, norm, acc, scale, W, D, ENDING
+                )
+        for n in range(start, first, BLOCK):
+            columns = n + tl.arange(0, BLOCK)
+            m, norm, acc = _attend_block(q, k_at, v_at, columns, first, rows, m, norm, acc, scale, W, D, FULL)
+        columns = first + tl.arange(0, BLOCK)
+        m, norm, acc = _attend_block(q, k_at, v_at, columns, end, rows, m, norm, acc, scale, W, D, CAUSAL)
+        tl.store(to, (acc / norm[:, None]).to(out.dtype.element_ty), mask=inside[:, None])
+        tl.store(lse + head * total + rows, m + tl.log2(norm), mask=inside)
+
+
+# ---- backward
+
+
+@triton.jit
+def _store_rotated_back(
+    to, gradient, cos, sin, rows, inside, W: tl.constexpr, D: tl.constexpr, N: tl.constexpr
+):
+    """Write the gradient of what stood before the rotary embedding."""
+    HALF: tl.constexpr = D // 2
+    halves = tl.permute(tl.reshape(gradient, (N, 2, HALF)), (0, 2, 1))
+    left, right = tl.split(halves)
+    d = tl.arange(0, HALF)
+    c = tl.load(cos + rows[:, None] * D + d[None, :], mask=inside[:, None], other=0.0).to(tl.float32)
+    s = tl.load(sin + rows[:, None] * D + d[None, :], mask=inside[:, None], other=0.0).to(tl.float32)
+    to = to + rows[:, None] * W + d[None, :]
+    tl.store(to, (left * c + right * s).to(to.dtype.element_ty), mask=inside[:, None])
+    tl.store(to + HALF, (right * c - left * s).to(to.dtype.element_ty), mask=inside[:, None])
+
+
+@triton.jit
+def _query_block(
+    q, do, lse_r, delta_r, k_at, v_at, columns, end, rows, dq, scale, W: tl.constexpr, D: tl.constexpr,
+    MASK: tl.constexpr,
+):  # fmt: skip
+    """One block of keys' share in the gradient of a tile of queries."""
+    d = tl.arange(0, D)
+    inside = columns < end
+    if MASK == FULL:
+        k = tl.load(k_at + columns[:, None] * W + d[None, :])
+        v = tl.load(v_at + columns[:, None] * W + d[None, :])
+    else:
+        k = tl.load(k_at + columns[:, None] * W + d[None, :], mask=inside[:, None], other=0.0)
+        v = tl.load(v_at + columns[:, None] * W + d[None, :], mask=inside[:, None], other=0.0)
+    p = tl.exp2(tl.dot(q, tl.trans(k)) * scale - lse_r[:, None])
+    if MASK == CAUSAL:
+        p = tl.where(columns[None, :] <= rows[:, None], p, 0.0)
+    if MASK == ENDING:
+        p = tl.where(inside[None, :], p, 0.0)
+    ds = p * (tl.dot(do, tl.trans(v)) - delta_r[:, None])
+    return tl.dot(ds.to(k.dtype), k, dq)
+
+
+@triton.jit
+def _backward_queries(
+    qkv, d_out, lse, delta, tiles, cos, sin, d_qkv, total, scale, root,
+    H: tl.constexpr, KV: tl.constexpr, D: tl.constexpr, PREFIX: tl.constexpr, PB: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    tile, head = tl.program_id(0), tl.program_id(1)
+    start, first = tl.load(tiles + tile * 4), tl.load(tiles + tile * 4 + 1)
+    end, offset = tl.load(tiles + tile * 4 + 2), tl.load(tiles + tile * 4 + 3)
+    W: tl.constexpr = (H + 2 * KV) * D
+    rows, d = first + tl.arange(0, BLOCK), tl.arange(0, D)
+    inside = rows < end
+    if offset < 0:
+        zeros = tl.zeros((BLOCK, D), d_qkv.dtype.element_ty)
+        tl.store(d_qkv + rows[:, None] * W + head * D + d[None, :], zeros, mask=inside[:, None])
+    else:
+        k_at = qkv + (H + head // (H // KV)) * D
+        v_at = k_at + KV * D
+        q = tl.load(qkv + rows[:, None] * W + head * D + d[None, :], mask=inside[:, None], other=0.0)
+        do_at = d_out + rows[:, None] * (H * D) + head * D + d[None, :]
+        do = tl.load(do_at, mask=inside[:, None], other=0.0)
+        lse_r = tl.load(lse + head * total + rows, mask=inside, other=float("inf"))
+        delta_r = tl.load(delta + head * total + rows, mask=inside, other=0.0)
+        dq = tl.zeros((BLOCK, D), tl.float32)
+        if offset > 0:
+            for n in range(0, PREFIX, PB):
+                columns = n + tl.arange(0, PB)
+                dq = _query_block(
+                    q, do, lse_r, delta_r, k_at, v_at, columns, PREFIX, rows, dq, scale, W, D, ENDING
+                )
+        for n in range(start, first, BLOCK):
+            columns = n + tl.arange(0, BLOCK)
+            dq = _query_block(q, do, lse_r, delta_r, k_at, v_at, columns, first, rows, dq, scale, W, D, FULL)
+        columns = first + tl.arange(0, BLOCK)
+        dq = _query_block(q, do, lse_r, delta_r, k_at, v_at, columns, end, rows, dq, scale, W, D, CAUSAL)
+        _store_rotated_back(d_qkv + head * D, dq * root, cos, sin, rows, inside, W, D, BLOCK)
+
+
+@triton.jit
+def _key_block(
+    k, v, columns, qkv, d_out, lse, delta, rows, end, head, total, dk, dv, scale,
+    H: tl.constexpr, W: tl.constexpr, D: tl.constexpr, FROM: tl.constexpr, DIAGONAL: tl.constexpr,
+):  # fmt: skip
+    """One block of queries' share in the gradients of a tile of keys and values (transposed products).
+
+    With DIAGONAL, rows below FROM attend to no later key, and rows from FROM on to all of them.
+    """
+    d = tl.arange(0, D)
+    inside = rows < end
+    q = tl.load(qkv + rows[:, None] * W + head * D + d[None, :], mask=inside[:, None], other=0.0)
+    do = tl.load(d_out + rows[:, None] * (H * D) + head * D + d[None, :], mask=inside[:, None], other=0.0)
+    lse_r = tl.load(lse + head * total + rows, mask=inside, other=float("inf"))
+    delta_r = tl.load(delta + head * total + rows, mask=inside, other=0.0)
+    p = tl.exp2(tl.dot(k, tl.trans(q)) * scale - lse_r[None, :])
+    if DIAGONAL:
+        seen = columns[:, None] <= rows[None, :]
+        if FROM > 0:
+            seen = seen | (rows[None, :] >= FROM)
+        p = tl.where(seen, p, 0.0)
+    dv = tl.dot(p.to(do.dtype), do, dv)
+    ds = p * (tl.dot(v, tl.trans(do)) - delta_r[None, :])
+    return tl.dot(ds.to(q.dtype), q, dk), dv
+
+
+@triton.jit
+def _backward_keys(
+    qkv, d_out, lse, delta, tiles, cos, sin, d_qkv, total, scale, root,
+    H: tl.constexpr, KV: tl.constexpr, D: tl.constexpr, PREFIX: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    tile, group = tl.program_id(0), tl.program_id(1)
+    first, end = tl.load(tiles + tile * 4 + 1), tl.load(tiles + tile * 4 + 2)
+    offset = tl.load(tiles + tile * 4 + 3)
+    W: tl.constexpr = (H + 2 * KV) * D
+    G: tl.constexpr = H // KV
+    columns, d = first + tl.arange(0, BLOCK), tl.arange(0, D)
+    inside = columns < end
+    k_at = (H + group) * D
+    v_at = k_at + KV * D
+    if offset < 0:
+        zeros = tl.zeros((BLOCK, D), d_qkv.dtype.element_ty)
+        tl.store(d_qkv + columns[:, None] * W + k_at + d[None, :], zeros, mask=inside[:, None])
+        tl.store(d_qkv + columns[:, None] * W + v_at + d[None, :], zeros, mask=inside[:, None])
+    elif offset >= PREFIX:  # the prefix's own keys come from _backward_prefix
+        k = tl.load(qkv + columns[:, None] * W + k_at + d[None, :], mask=inside[:, None], other=0.0)
+        v = tl.load(qkv + columns[:, None] * W + v_at + d[None, :], mask=inside[:, None], other=0.0)
+        dk = tl.zeros((BLOCK, D), tl.float32)
+        dv = tl.zeros((BLOCK, D), tl.float32)
+        for member in range(0, G):
+            head = group * G + member
+            dk, dv = _key_block(
+                k, v, columns, qkv, d_out, lse, delta, columns, end, head, total, dk, dv, scale,
+                H, W, D, 0, True,
+            )  # fmt: skip
+            for n in range(first + BLOCK, end, BLOCK):
+                rows = n + tl.arange(0, BLOCK)
+                dk, dv = _key_block(
+                    k, v, columns, qkv, d_out, lse, delta, rows, end, head, total, dk, dv, scale,
+                    H, W, D, 0, False,
+                )  # fmt: skip
+        v_to = d_qkv + columns[:, None] * W + v_at + d[None, :]
+        tl.store(v_to, dv.to(d_qkv.dtype.element_ty), mask=inside[:, None])
+        _store_rotated_back(d_qkv + k_at, dk * root, cos, sin, columns, inside, W, D, BLOCK)
+
+
+@triton.jit
+def _backward_prefix(
+    qkv, d_out, lse, delta, partial, total, scale,
+    H: tl.constexpr, KV: tl.constexpr, D: tl.constexpr, PREFIX: tl.constexpr, PB: tl.constexpr,
+    BLOCK: tl.constexpr, CHUNK: tl.constexpr,
+):  # fmt: skip
+    """A chunk of rows' share in the gradient of the prefix's keys and values, from all rows of the pack."""
+    chunk, group, block = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    W: tl.constexpr = (H + 2 * KV) * D
+    G: tl.constexpr = H // KV
+    columns, d = block * PB + tl.arange(0, PB), tl.arange(0, D)
+    inside = columns < PREFIX
+    k_at = (H + group) * D
+    k = tl.load(qkv + columns[:, None] * W + k_at + d[None, :], mask=inside[:, None], other=0.0)
+    v = tl.load(qkv + columns[:, None] * W + k_at + KV * D + d[None, :], mask=inside[:, None], other=0.0)
+    dk = tl.zeros((PB, D), tl.float32)
+    dv = tl.zeros((PB, D), tl.float32)
+    for member in range(0, G):
+        head = group * G + member
+        for n in range(0, CHUNK, BLOCK):
+            rows = chunk * CHUNK + n + tl.arange(0, BLOCK)
+            dk, dv = _key_block(
+                k, v, columns, qkv, d_out, lse, delta, rows, total, head, total, dk, dv, scale,
+                H, W, D, PREFIX, True,
+            )  # fmt: skip
+    P: tl.constexpr = (PREFIX + PB - 1) // PB * PB
+    to = partial + (chunk * KV + group) * (2 * P * D) + columns[:, None] * D + d[None, :]
+    tl.store(to, dk)
+    tl.store(to + P * D, dv)
+
+
+@triton.jit
+def _write_prefix(
+    summed, cos, sin, d_qkv, root,
+    H: tl.constexpr, KV: tl.constexpr, D: tl.constexpr, PREFIX: tl.constexpr, PB: tl.constexpr,
+):  # fmt: skip
+    group, block = tl.program_id(0), tl.program_id(1)
+    W: tl.constexpr = (H + 2 * KV) * D
+    P: tl.constexpr = (PREFIX + PB - 1) // PB * PB
+    rows, d = block * PB + tl.arange(0, PB), tl.arange(0, D)
+    inside = rows < PREFIX
+    at = summed + group * (2 * P * D) + rows[:, None] * D + d[None, :]
+    dk, dv = tl.load(at), tl.load(at + P * D)
+    k_at = (H + group) * D
+    v_to = d_qkv + rows[:, None] * W + k_at + KV * D + d[None, :]
+    tl.store(v_to, dv.to(d_qkv.dtype.element_ty), mask=inside[:, None])
+    _store_rotated_back(d_qkv + k_at, dk * root, cos, sin, rows, inside, W, D, PB)
+
+
+# ---- as an op
+
+
+def _prefix_block(prefix: int) -> int:
+    return min(TILE, max(16, triton.next_power_of_2(prefix)))
+
+
+@torch.library.custom_op("sentiment::attend_forward", mutates_args=())
+def attend_forward(
+    qkv: torch.Tensor, tiles: torch.Tensor, prefix: int, heads: int, kv_heads: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """qkv (T, (heads + 2 kv_heads) D) rotated, tiles (N, 4) int32 -> out (T, heads D), lse (heads, T)."""
+    total = qkv.shape[0]
+    dim = qkv.shape[1] // (heads + 2 * kv_heads)
+    out = qkv.new_empty(total, heads * dim)
+    lse = qkv.new_empty(heads, total, dtype=torch.float32)
+    _forward[(tiles.shape[0], heads)](
+        qkv, tiles, out, lse, total, dim**-0.5 * LOG2E,
+        heads, kv_heads, dim, prefix, _prefix_block(prefix), TILE, num_warps=4, num_stages=2,
+    )  # fmt: skip
+    return out, lse
+
+
+@attend_forward.register_fake
+def _(qkv, tiles, prefix, heads, kv_heads):
+    dim = qkv.shape[1] // (heads + 2 * kv_heads)
+    out = qkv.new_empty(qkv.shape[0], heads * dim)
+    return out, qkv.new_empty(heads, qkv.shape[0], dtype=torch.float32)
+
+
+@torch.library.custom_op("sentiment::attend_backward", mutates_args=())
+def attend_backward(
+    d_out: torch.Tensor, qkv: torch.Tensor, lse: torch.Tensor, delta: torch.Tensor, tiles: torch.Tensor,
+    cos: torch.Tensor, sin: torch.Tensor, prefix: int, heads: int, kv_heads: int,
+) -> torch.Tensor:  # fmt: skip
+    """Gradient of qkv before the rotary embedding.
+
+    Args:
+        delta: (heads, T) float32, sum over each head of d_out · out.
+        cos, sin: (T, D) of each row's position.
+    """
+    total = qkv.shape[0]
+    dim = qkv.shape[1] // (heads + 2 * kv_heads)
+    block = _prefix_block(prefix)
+    root = dim**-0.5
+    d_qkv = torch.empty_like(qkv)
+    shape = (heads, kv_heads, dim, prefix)
+    given = (qkv, d_out, lse, delta, tiles, cos, sin, d_qkv, total, root * LOG2E, root)
+    _backward_queries[(tiles.shape[0], heads)](*given, *shape, block, TILE, num_warps=4, num_stages=2)
+    _backward_keys[(tiles.shape[0], kv_heads)](*given, *shape, TILE, num_warps=4, num_stages=2)
+    if prefix:
+        blocks = triton.cdiv(prefix, block)
+        chunks = triton.cdiv(total, CHUNK)
+        partial = qkv.new_empty(chunks, kv_heads, 2, blocks * block, dim, dtype=torch.float32)
+        _backward_prefix[(chunks, kv_heads, blocks)](
+            qkv, d_out, lse, delta, partial, total, root * LOG2E, *shape, block, TILE, CHUNK,
+            num_warps=4, num_stages=2,
+        )  # fmt: skip
+        _write_prefix[(kv_heads, blocks)](partial.sum(0), cos, sin, d_qkv, root, *shape, block)
+    return d_qkv
+
+
+@attend_backward.register_fake
+def _(d_out, qkv, lse, delta, tiles, cos, sin, prefix, heads, kv_heads):
+    return torch.empty_like(qkv)
+
+
+class _Attention(torch.autograd.Function):
+    """Rotary embedding and attention; the kernels' backward covers both."""
+
+    @staticmethod
+    def forward(ctx, qkv, cos, sin, tiles, shape: LayerShape):
+        rotated = rotate_queries_and_keys(qkv, cos, sin, shape)
+        out, lse = attend_forward(rotated, tiles, shape.prefix, shape.heads, shape.kv_heads)
+        ctx.save_for_backward(rotated, out, lse, tiles, cos, sin)
+        ctx.shape = shape
+        return out
+
+    @staticmethod
+    def backward(ctx, d_out):
+        rotated, out, lse, tiles, cos, sin = ctx.saved_tensors
+        shape = ctx.shape
+        products = (d_out.float() * out.float()).unflatten(-1, (-1, shape.head_dim))
+        delta = products.sum(-1).t().contiguous()
+        d_qkv = attend_backward(
+            d_out.contiguous(), rotated, lse, delta, tiles, cos, sin,
+            shape.prefix, shape.heads, shape.kv_heads,
+        )  # fmt: skip
+        return d_qkv, None, None, None, None
+
+
+def attend_tiles(qkv, cos, sin, boundaries, tiles, shape: LayerShape) -> torch.Tensor:
+    """qkv (T, (heads + 2 kv_heads) D) not rotated; cos, sin (T, D); tiles (N, 4) -> (T, heads D)."""
+    return _Attention.apply(qkv, cos, sin, tiles, shape)

@@ -1,0 +1,53 @@
+"""The tile kernels of attention: values, gradients, and that they compile for the GPUs they are for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+triton = pytest.importorskip("triton")
+
+HERE = Path(__file__).parent
+
+
+def test_kernels_equal_the_reference():
+    """On a GPU, or else in Triton's interpreter, which has to be asked for before Triton is imported."""
+    interpreted = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        str(HERE / "attention_cases.py"),
+    ]
+    done = subprocess.run(command, env=os.environ | interpreted, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_kernels_compile_without_a_gpu(capability, dtype):
+    """To machine code, for SmolLM2's shape."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from sentiment_core import attention_kernels as kernels
+
+    sizes = {"H": 9, "KV": 3, "D": 64, "PREFIX": 28, "PB": 32, "BLOCK": 64, "CHUNK": 256}
+    types = dict.fromkeys(("qkv", "out", "d_out", "cos", "sin", "d_qkv"), f"*{dtype}")
+    types |= dict.fromkeys(("lse", "delta", "partial", "summed"), "*fp32")
+    types |= {"tiles": "*i32", "total": "i32", "scale": "fp32", "root": "fp32"}
+    parts = ("forward", "backward_queries", "backward_keys", "backward_prefix", "write_prefix")
+    for kernel in (getattr(kernels, f"_{part}") for part in parts):
+        constants = {name: sizes[name] for name in kernel.arg_names if name in sizes}
+        signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
+        source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+        compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": 4})
+        assert compiled.asm["cubin"]
