@@ -35,6 +35,7 @@ from sentiment_core.training import Folders, Session, prepare_folders
 STUDY = "study's settings (4 × 4, FP16, checkpointing)"
 PLAIN = "PEFT + bitsandbytes, batch 16"
 OURS = "ours"
+TILES = "ours, SENTIMENT_ATTENTION=tiles"
 
 Measured = tuple["BlockClock", float, str]
 """Rates, seconds of preparation before the first step, and a note."""
@@ -52,7 +53,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=int, default=TrainConfig().batch_size, help="of ours, as in train.py"
     )
-    parser.add_argument("--systems", default="study,plain,ours", help="which of them to measure")
+    parser.add_argument("--systems", default="study,plain,ours", help="which to measure; tiles is ours, too")
     parser.add_argument(
         "--gpus", type=int, default=2, help="measure ours on this many GPUs too, where the host has them"
     )
@@ -63,7 +64,9 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     place = find_place()
     split = split_train(arguments.dataset, validation=arguments.validation, limit=arguments.limit)
     rows = []
-    systems = {"study": (STUDY, _study), "plain": (PLAIN, _plain), "ours": (OURS, _ours)}
+    systems = {
+        "study": (STUDY, _study), "plain": (PLAIN, _plain), "ours": (OURS, _ours), "tiles": (TILES, _tiles)
+    }  # fmt: skip
     asked = arguments.systems.split(",")
     if unknown := sorted(set(asked) - set(systems)):
         raise ConfigError(f"--systems names {unknown[0]!r}; use some of {', '.join(systems)}")
@@ -243,11 +246,11 @@ def _usual(
 
 
 def _study(arguments: argparse.Namespace, place: Place, split: TrainSplit) -> Measured:
-    return _usual(arguments, place, split, micro=4, precision="fp16", checkpointing=True, steps=2)
+    return _usual(arguments, place, split, micro=4, precision="fp16", checkpointing=True, steps=4)
 
 
 def _plain(arguments: argparse.Namespace, place: Place, split: TrainSplit) -> Measured:
-    return _usual(arguments, place, split, micro=16, precision="bf16", checkpointing=False, steps=8)
+    return _usual(arguments, place, split, micro=16, precision="bf16", checkpointing=False, steps=20)
 
 
 def _quiet(trainer: Trainer) -> None:
@@ -282,3 +285,13 @@ def _ours(arguments: argparse.Namespace, place: Place, split: TrainSplit) -> Mea
         session.history.close()
     note = f"engine {session.engine}, {config.max_length_tokens} tokens, blocks of {steps} steps of "
     return clock, preparation, note + f"{config.batch_size} reviews; first step after compile and capture"
+
+
+def _tiles(arguments: argparse.Namespace, place: Place, split: TrainSplit) -> Measured:
+    """Ours with the attention kernels of `sentiment_core.attention_kernels`."""
+    before = os.environ.get("SENTIMENT_ATTENTION", "")
+    os.environ["SENTIMENT_ATTENTION"] = "tiles"
+    try:
+        return _ours(arguments, place, split)
+    finally:
+        os.environ["SENTIMENT_ATTENTION"] = before

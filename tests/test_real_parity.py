@@ -1,0 +1,64 @@
+"""On the real base model, some steps of training by the packed engine end where plain PEFT on NF4 ends."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sentiment_core.artifacts import read_sample_reviews
+from sentiment_core.base_models import DEFAULT_BASE_MODEL, resolve
+from sentiment_core.config import ASSETS
+from sentiment_core.labels import Label
+from sentiment_core.models import add_lora, load_base, make_resident
+from sentiment_core.packed import PackedLlama, PackShape, lay_out, packed_tokens
+from sentiment_core.scoring import SentimentScorer, float32_head, left_pad
+
+STEPS, EACH = 2, 3
+
+
+def train(engine: str):
+    """Losses of some steps, and the trained model's scores of all reviews."""
+    loaded = load_base(resolve(DEFAULT_BASE_MODEL), resident=False)
+    if engine == "packed":
+        make_resident(loaded.model, torch.float32)
+    torch.manual_seed(5)
+    model = add_lora(loaded.model, rank=16, alpha=32, dropout=0.0)
+    reviews = read_sample_reviews(ASSETS)[: STEPS * EACH]
+    encoded = loaded.encoder.encode([review.text for review in reviews], 110)
+    labels = np.array([int(review.label) for review in reviews])
+    label_ids = torch.tensor(loaded.encoder.label_ids)
+    packed, parameters = None, [p for p in model.parameters() if p.requires_grad]
+    if engine == "packed":
+        prefix = encoded.shared
+        shape = PackShape(packed_tokens(encoded.lengths, prefix), EACH, longest=128, prefix=prefix)
+        packed = PackedLlama(model, shape, trainable=True, compiled=False)
+        parameters = packed.adapter.parameters()
+    optimizer = torch.optim.AdamW(parameters, lr=5e-4, weight_decay=0.0)
+    losses = []
+    for step in range(STEPS):
+        rows = np.arange(step * EACH, (step + 1) * EACH)
+        if packed:
+            packed.adapter.zero_gradients()
+            loss = packed.loss(lay_out(encoded, rows, shape, labels, np.full(EACH, 1 / EACH)), label_ids)
+        else:
+            optimizer.zero_grad()
+            with float32_head(model):
+                batch = left_pad([encoded[row] for row in rows], 0)
+                logits = model(**batch, logits_to_keep=1, use_cache=False).logits[:, -1]
+            loss = torch.nn.functional.cross_entropy(logits, label_ids[torch.tensor(labels[rows])])
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    kind = "packed" if packed else "padded"
+    return losses, SentimentScorer(loaded, model, engine=kind, compiled=False).log_likelihoods(encoded)
+
+
+@pytest.mark.model
+def test_the_packed_engine_trains_the_real_model_as_plain_peft_does():
+    plain_losses, plain = train("plain")
+    packed_losses, packed = train("packed")
+    assert plain_losses[-1] < plain_losses[0] / 2, "the steps must have changed something"
+    np.testing.assert_allclose(packed_losses, plain_losses, rtol=2e-2, atol=2e-3)
+    margins = (scores[:, Label.POSITIVE] - scores[:, Label.NEGATIVE] for scores in (packed, plain))
+    np.testing.assert_allclose(*margins, atol=0.05)
