@@ -8,6 +8,7 @@ python -m sentiment_core.report --check README.md    # exit 1 if they are stale
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -109,7 +110,26 @@ def _benchmark_table(record: BenchmarkRecord, title: str) -> str:
             spread = f" ({ends[0]:,.{digits}f}–{ends[1]:,.{digits}f})"
         first = "" if row.first_step_seconds is None else f"{row.first_step_seconds:.1f}"
         lines.append(_row((row.system, f"{metric.value * scale:,.{digits}f}{spread}", first, row.note)))
+    if ratios := _ratios(record):
+        lines += ["", ratios]
     return "\n".join(lines)
+
+
+def _ratios(record: BenchmarkRecord) -> str:
+    """Ours against each of the others in a sentence; empty where the record does not hold both."""
+    rows = [row for row in record.rows if row.reviews_per_second]
+    ours = next((row.reviews_per_second.value for row in rows if row.system == "ours"), None)
+    others = [row for row in rows if not row.system.startswith("ours")]
+    if ours is None or not others:
+        return ""
+    beside = [f"{ours / row.reviews_per_second.value:,.0f} × {row.system}" for row in others]
+    text = f"Ours: 25,000 reviews in {25_000 / ours:.1f} s; {'; '.join(beside)}."
+    for row in rows:
+        if row.system.startswith("ours, ") and row.system.endswith("GPUs"):
+            step = re.search(r"\d+ reviews", row.note)
+            on = f"{row.system.removeprefix('ours, ')}{f', {step[0]} a step' if step else ''}"
+            text += f" On {on}: {row.reviews_per_second.value / ours:.2f} × one."
+    return text
 
 
 BENCHMARKS = {"train": "Training", "score": "Scoring", "live": "Live answers"}

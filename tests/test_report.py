@@ -175,6 +175,9 @@ def test_speed_table_shows_each_benchmark_or_how_to_make_it(tmp_path: Path) -> N
         write_record,
     )  # fmt: skip
 
+    def trained(system: str, rate: float, note: str = "") -> BenchmarkRow:
+        return BenchmarkRow(system=system, reviews_per_second=Metric(value=rate), note=note)
+
     row = BenchmarkRow(
         system="ours", first_step_seconds=2.25,
         seconds_per_review=Metric(value=0.2, low=0.19, high=0.3, n=5, higher_is_better=False),
@@ -188,3 +191,11 @@ def test_speed_table_shows_each_benchmark_or_how_to_make_it(tmp_path: Path) -> N
     assert "| ours | 200 (190–300) | 2.2 |" in text
     assert "Slow CPU" in text
     assert "python -m sentiment_core.benchmark train" in text
+
+    two = trained("ours, 2 GPUs", 1700, "blocks of 50 steps of 48 reviews")
+    rows = (trained("usual", 40), trained("ours", 1000), two)
+    write_record(
+        tmp_path / "benchmarks" / "train.json", record.model_copy(update={"kind": "train", "rows": rows})
+    )
+    text = report.speed_table(tmp_path)
+    assert "Ours: 25,000 reviews in 25.0 s; 25 × usual. On 2 GPUs, 48 reviews a step: 1.70 × one." in text
