@@ -176,7 +176,7 @@ def test_speed_table_shows_each_benchmark_or_how_to_make_it(tmp_path: Path) -> N
     )  # fmt: skip
 
     def trained(system: str, rate: float, note: str = "") -> BenchmarkRow:
-        return BenchmarkRow(system=system, reviews_per_second=Metric(value=rate), note=note)
+        return BenchmarkRow(system=system, reviews_per_second=Metric(value=rate, n=1), note=note)
 
     row = BenchmarkRow(
         system="ours", first_step_seconds=2.25,
