@@ -21,7 +21,8 @@ from sentiment_core.explain import Look
 from sentiment_core.labels import Label
 from sentiment_core.live_threads import Handover, together
 from sentiment_core.live_weights import GROUPS, LlamaWeights, dtype_of
-from sentiment_core.packed_layer import rms_norm, rotate
+from sentiment_core.packed_attention import rotate
+from sentiment_core.packed_layer import rms_norm
 
 Linear = Callable[[torch.Tensor], torch.Tensor]
 Pair = tuple[torch.Tensor, torch.Tensor]

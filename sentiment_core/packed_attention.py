@@ -62,16 +62,16 @@ def gpu_attention() -> Attend:
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding (Su et al. 2021) on x (T, heads, D) with cos, sin (T, D)."""
+    """Rotary position embedding (Su et al. 2021) on x (…, T, heads, D) with cos, sin (…, T, 1, D)."""
     left, right = x.chunk(2, dim=-1)
-    return x * cos[:, None] + torch.cat((-right, left), dim=-1) * sin[:, None]
+    return x * cos + torch.cat((-right, left), dim=-1) * sin
 
 
 def rotate_queries_and_keys(qkv, cos, sin, shape: LayerShape) -> torch.Tensor:
     """qkv with its heads of q and k rotated and those of v as they are, same shape."""
     split = (shape.heads + shape.kv_heads) * shape.head_dim
     qk = qkv[:, :split].unflatten(-1, (-1, shape.head_dim))
-    return torch.cat((rotate(qk, cos, sin).flatten(1), qkv[:, split:]), dim=1)
+    return torch.cat((rotate(qk, cos[:, None], sin[:, None]).flatten(1), qkv[:, split:]), dim=1)
 
 
 def split_heads(qkv: torch.Tensor, shape: LayerShape) -> list[torch.Tensor]:
@@ -93,6 +93,7 @@ def varlen_attention() -> Attend:
 
     def attend(qkv, cos, sin, boundaries, tiles, shape: LayerShape) -> torch.Tensor:
         q, k, v = split_heads(qkv, shape)
+        cos, sin = cos[:, None], sin[:, None]
         q, k, v = rotate(q, cos, sin), rotate(k, cos, sin), v.contiguous()
         if not grouped and q.shape[1] != k.shape[1]:
             k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
