@@ -23,6 +23,9 @@ import triton.language as tl
 from sentiment_core.packed_attention import TILE, rotate_queries_and_keys
 from sentiment_core.packed_layer import LayerShape
 
+STEP = 32
+"""Rows of queries that a tile of keys takes at a time; with 64 its two gradients spill out of registers."""
+
 CHUNK = 256
 """Rows whose share in the prefix's gradient one program adds up."""
 
@@ -196,11 +199,11 @@ def _backward_queries(
 @triton.jit
 def _key_block(
     k, v, columns, qkv, d_out, lse, delta, rows, end, head, total, dk, dv, scale,
-    H: tl.constexpr, W: tl.constexpr, D: tl.constexpr, FROM: tl.constexpr, DIAGONAL: tl.constexpr,
+    H: tl.constexpr, W: tl.constexpr, D: tl.constexpr, FROM: tl.constexpr,
 ):  # fmt: skip
     """One block of queries' share in the gradients of a tile of keys and values (transposed products).
 
-    With DIAGONAL, rows below FROM attend to no later key, and rows from FROM on to all of them.
+    A row attends to no later key; with FROM, rows from there on attend to all of them.
     """
     d = tl.arange(0, D)
     inside = rows < end
@@ -209,11 +212,10 @@ def _key_block(
     lse_r = tl.load(lse + head * total + rows, mask=inside, other=float("inf"))
     delta_r = tl.load(delta + head * total + rows, mask=inside, other=0.0)
     p = tl.exp2(tl.dot(k, tl.trans(q)) * scale - lse_r[None, :])
-    if DIAGONAL:
-        seen = columns[:, None] <= rows[None, :]
-        if FROM > 0:
-            seen = seen | (rows[None, :] >= FROM)
-        p = tl.where(seen, p, 0.0)
+    seen = columns[:, None] <= rows[None, :]
+    if FROM > 0:
+        seen = seen | (rows[None, :] >= FROM)
+    p = tl.where(seen, p, 0.0)
     dv = tl.dot(p.to(do.dtype), do, dv)
     ds = p * (tl.dot(v, tl.trans(do)) - delta_r[None, :])
     return tl.dot(ds.to(q.dtype), q, dk), dv
@@ -223,6 +225,7 @@ def _key_block(
 def _backward_keys(
     qkv, d_out, lse, delta, tiles, cos, sin, d_qkv, total, scale, root,
     H: tl.constexpr, KV: tl.constexpr, D: tl.constexpr, PREFIX: tl.constexpr, BLOCK: tl.constexpr,
+    STEP: tl.constexpr,
 ):  # fmt: skip
     tile, group = tl.program_id(0), tl.program_id(1)
     first, end = tl.load(tiles + tile * 4 + 1), tl.load(tiles + tile * 4 + 2)
@@ -244,15 +247,11 @@ def _backward_keys(
         dv = tl.zeros((BLOCK, D), tl.float32)
         for member in range(0, G):
             head = group * G + member
-            dk, dv = _key_block(
-                k, v, columns, qkv, d_out, lse, delta, columns, end, head, total, dk, dv, scale,
-                H, W, D, 0, True,
-            )  # fmt: skip
-            for n in range(first + BLOCK, end, BLOCK):
-                rows = n + tl.arange(0, BLOCK)
+            for n in range(first, end, STEP):
+                rows = n + tl.arange(0, STEP)
                 dk, dv = _key_block(
                     k, v, columns, qkv, d_out, lse, delta, rows, end, head, total, dk, dv, scale,
-                    H, W, D, 0, False,
+                    H, W, D, 0,
                 )  # fmt: skip
         v_to = d_qkv + columns[:, None] * W + v_at + d[None, :]
         tl.store(v_to, dv.to(d_qkv.dtype.element_ty), mask=inside[:, None])
@@ -282,7 +281,7 @@ def _backward_prefix(
             rows = chunk * CHUNK + n + tl.arange(0, BLOCK)
             dk, dv = _key_block(
                 k, v, columns, qkv, d_out, lse, delta, rows, total, head, total, dk, dv, scale,
-                H, W, D, PREFIX, True,
+                H, W, D, PREFIX,
             )  # fmt: skip
     P: tl.constexpr = (PREFIX + PB - 1) // PB * PB
     to = partial + (chunk * KV + group) * (2 * P * D) + columns[:, None] * D + d[None, :]
@@ -357,7 +356,7 @@ def attend_backward(
     shape = (heads, kv_heads, dim, prefix)
     given = (qkv, d_out, lse, delta, tiles, cos, sin, d_qkv, total, root * LOG2E, root)
     _backward_queries[(tiles.shape[0], heads)](*given, *shape, block, TILE, num_warps=4, num_stages=2)
-    _backward_keys[(tiles.shape[0], kv_heads)](*given, *shape, TILE, num_warps=4, num_stages=2)
+    _backward_keys[(tiles.shape[0], kv_heads)](*given, *shape, TILE, STEP, num_warps=4, num_stages=2)
     if prefix:
         blocks = triton.cdiv(prefix, block)
         chunks = triton.cdiv(total, CHUNK)

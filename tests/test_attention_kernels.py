@@ -40,7 +40,7 @@ def test_kernels_compile_without_a_gpu(capability, dtype):
 
     from sentiment_core import attention_kernels as kernels
 
-    sizes = {"H": 9, "KV": 3, "D": 64, "PREFIX": 28, "PB": 32, "BLOCK": 64, "CHUNK": 256}
+    sizes = {"H": 9, "KV": 3, "D": 64, "PREFIX": 28, "PB": 32, "BLOCK": 64, "STEP": 32, "CHUNK": 256}
     types = dict.fromkeys(("qkv", "out", "d_out", "cos", "sin", "d_qkv"), f"*{dtype}")
     types |= dict.fromkeys(("lse", "delta", "partial", "summed"), "*fp32")
     types |= {"tiles": "*i32", "total": "i32", "scale": "fp32", "root": "fp32"}
