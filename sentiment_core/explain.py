@@ -8,10 +8,8 @@ and costs a pass per word, though only from the word on: what stands before it i
 from __future__ import annotations
 
 import re
-import time
 import unicodedata
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -23,15 +21,26 @@ from sentiment_core.prompts import CUT_MARK, cut_middle
 CANDIDATES = 16
 """Words taken out, at most."""
 
-SECONDS = 3.0
-"""When this is used up, the words that were not tried yet stay without a weight; FEWEST are tried always."""
+FEWEST = 8
+"""Words taken out of the longest reviews."""
 
-FEWEST = 6
+TOKENS = 8_192
+"""Fewer words are tried where the prompt is longer, so that the work is bounded: words times the prompt's
+tokens. Time has no say, so a busy machine shows the same words later, not fewer of them."""
 
 METHOD = (
-    f"occlusion: up to {CANDIDATES} words, chosen by the gradient, are taken out of the review one "
-    "at a time; a word's weight is how far the log-odds of Positive fall without it"
+    f"occlusion: the words that the gradient points at ({FEWEST} to {CANDIDATES}, fewer in a longer review) "
+    "are taken out of the review one at a time; a word's weight is how far the log-odds of Positive fall "
+    "without it"
 )
+
+Pause = Callable[[], None]
+"""Called where work may wait for others."""
+
+
+def go_on() -> None:
+    """A `Pause` that does not wait."""
+
 
 Span = tuple[int, int]
 
@@ -63,9 +72,19 @@ class Explainable(Protocol):
     workers: int
     """How many variants are computed at once."""
 
-    def look(self, row: np.ndarray) -> Look: ...
+    def look(self, row: np.ndarray, pause: Pause = go_on) -> Look: ...
 
-    def log_odds_of_variants(self, variants: list[np.ndarray], row: np.ndarray, cache: Any) -> np.ndarray: ...
+    def log_odds_of_variants(
+        self, variants: list[np.ndarray], row: np.ndarray, cache: Any, pause: Pause = go_on
+    ) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The words tried so far, strongest first, and how many will be tried."""
+
+    words: tuple[WordWeight, ...]
+    planned: int
 
 
 def explain_words(
@@ -74,39 +93,30 @@ def explain_words(
     system: Explainable,
     max_length_tokens: int,
     *,
-    turn: AbstractContextManager | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> list[WordWeight]:
-    """The words of `text` that pull most, strongest first.
+    pause: Pause = go_on,
+) -> Iterator[Explanation]:
+    """The words of `text` that pull most, a few more each time; nothing where there is no word.
 
     Args:
         system: the model to explain.
-        turn: held for each single use of the model, so that others get theirs in between.
-        on_progress: called with (words tried, words to try).
+        pause: called often, to wait for others.
     """
-    turn = turn or nullcontext()
-    began = time.perf_counter()
 
     def row_of(review: str) -> np.ndarray:
         return encoder.encode([review], max_length_tokens)[0][len(encoder.prefix_ids) :]
 
     row = row_of(text)
-    with turn:
-        whole = system.look(row)
+    whole = system.look(row, pause)
     salience = word_salience(text, whole.salience, encoder)
-    chosen = sorted(salience, key=lambda span: -salience[span])[:CANDIDATES]
-    weights: list[WordWeight] = []
-    while len(weights) < len(chosen):
-        if len(weights) >= FEWEST and time.perf_counter() - began > SECONDS:
-            break
-        spans = chosen[len(weights) :][: system.workers]
+    count = max(FEWEST, min(CANDIDATES, TOKENS // (len(encoder.prefix_ids) + len(row))))
+    chosen = sorted(salience, key=lambda span: -salience[span])[:count]
+    found: list[WordWeight] = []
+    while len(found) < len(chosen):
+        spans = chosen[len(found) :][: system.workers]
         variants = [row_of(without_word(text, span)) for span in spans]
-        with turn:
-            without = system.log_odds_of_variants(variants, row, whole.cache)
-        weights += [WordWeight(*s, whole.log_odds - float(x)) for s, x in zip(spans, without, strict=True)]
-        if on_progress:
-            on_progress(len(weights), len(chosen))
-    return sorted(weights, key=lambda word: -abs(word.weight))
+        without = system.log_odds_of_variants(variants, row, whole.cache, pause)
+        found += [WordWeight(*s, whole.log_odds - float(x)) for s, x in zip(spans, without, strict=True)]
+        yield Explanation(tuple(sorted(found, key=lambda word: -abs(word.weight))), len(chosen))
 
 
 def words(text: str) -> list[Span]:

@@ -14,7 +14,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -25,9 +25,10 @@ import torch
 from sentiment_core.artifacts import Run, RunRecord
 from sentiment_core.base_models import BaseModel, BaseModelError, resolve
 from sentiment_core.batching import batches_by_tokens
-from sentiment_core.explain import METHOD, Explainable, WordWeight, explain_words
+from sentiment_core.explain import METHOD, Explainable, Explanation, Pause, WordWeight, explain_words, go_on
 from sentiment_core.live_llama import LiveLlama
 from sentiment_core.live_transformers import TransformersPair
+from sentiment_core.live_turns import Turns
 from sentiment_core.live_weights import FORMS, base_config, dtype_of, is_lean, load_weights
 from sentiment_core.models import Encoded, PromptEncoder, load_tokenizer
 
@@ -60,11 +61,11 @@ class LiveAnswer:
 class System(Explainable, Protocol):
     """Prompts (token ids after the prefix) to log-odds of Positive; `live_llama` and `live_transformers`."""
 
-    def log_odds(self, rows: Sequence[np.ndarray]) -> np.ndarray: ...
+    def log_odds(self, rows: Sequence[np.ndarray], pause: Pause = go_on) -> np.ndarray: ...
 
 
 class LiveClassifier:
-    """Base and fine-tuned model behind one lock; made by `load`."""
+    """Base and fine-tuned model, single answers before everything else; made by `load`."""
 
     explain_method = METHOD
 
@@ -85,7 +86,8 @@ class LiveClassifier:
         self.max_length_tokens = max_length_tokens
         self._build = build
         self._systems: dict[Which, System] | None = None
-        self._lock = threading.Lock()
+        self._building = threading.Lock()
+        self._turns = Turns()
 
     @staticmethod
     def load(run: Run | None, *, base_model: str | None = None, form: str | None = None) -> LiveClassifier:
@@ -134,7 +136,7 @@ class LiveClassifier:
         began = time.perf_counter()
         encoded = self._encode([text])
         encoding = time.perf_counter() - began
-        with self._lock:
+        with self._turns.answer():
             began = time.perf_counter()
             log_odds = float(self._system(system).log_odds([self._after_prefix(encoded[0])])[0])
             computing = time.perf_counter() - began
@@ -148,7 +150,7 @@ class LiveClassifier:
     def classify_many(
         self, texts: Sequence[str], system: Which, on_progress: Callable[[int, int], None] | None = None
     ) -> np.ndarray:
-        """(n,) float32 P(positive). Other calls get their turn between two batches."""
+        """(n,) float32 P(positive). Gives way to single answers."""
         out = np.zeros(len(texts))
         if not len(texts):
             return out.astype(np.float32)
@@ -156,26 +158,26 @@ class LiveClassifier:
         done = 0
         budget = BATCH_TOKENS["cuda" if self.form.endswith("GPU") else "cpu"]
         for batch in batches_by_tokens(encoded.lengths - len(self.encoder.prefix_ids), budget, padded=True):
-            with self._lock:
-                out[batch] = self._system(system).log_odds([self._after_prefix(encoded[i]) for i in batch])
+            rows = [self._after_prefix(encoded[i]) for i in batch]
+            out[batch] = self._system(system).log_odds(rows, self._turns.give_way)
             done += len(batch)
             if on_progress:
                 on_progress(done, len(texts))
         return np.array([_sigmoid(value) for value in out], dtype=np.float32)
 
-    def explain(self, text: str, on_progress: Callable[[int, int], None] | None = None) -> list[WordWeight]:
-        """The words that moved the fine-tuned answer, strongest first; empty without a finished run."""
+    def explain(self, text: str) -> Iterator[Explanation]:
+        """The words that moved the fine-tuned answer, a few more each time; nothing without a finished run.
+
+        Gives way to single answers.
+        """
         if not self.has_adapter or not text.strip():
-            return []
-        with self._lock:
-            system = self._system("fine-tuned")
+            return iter(())
         return explain_words(
             _plain(text),
             self.encoder,
-            system,
+            self._system("fine-tuned"),
             self.max_length_tokens,
-            turn=self._lock,
-            on_progress=on_progress,
+            pause=self._turns.give_way,
         )
 
     def _encode(self, texts: Sequence[str]) -> Encoded:
@@ -189,8 +191,9 @@ class LiveClassifier:
             raise ValueError(f"system is {name!r}; use 'base' or 'fine-tuned'")
         if name == "fine-tuned" and not self.has_adapter:
             raise ValueError("there is no finished run to answer with; train one first (python train.py)")
-        if self._systems is None:
-            self._systems = self._build()
+        with self._building:
+            if self._systems is None:
+                self._systems = self._build()
         return self._systems[name]
 
 
@@ -292,4 +295,4 @@ def usable_cores() -> int:
     return min(cores, MOST_THREADS)
 
 
-__all__ = ["LiveAnswer", "LiveClassifier", "WordWeight"]
+__all__ = ["Explanation", "LiveAnswer", "LiveClassifier", "WordWeight"]

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from sentiment_core.explain import Look
+from sentiment_core.explain import Look, Pause, go_on
 from sentiment_core.labels import Label
+from sentiment_core.live_attention import attend, attend_once
 from sentiment_core.live_threads import Handover, together
 from sentiment_core.live_weights import GROUPS, LlamaWeights, dtype_of
 from sentiment_core.packed_attention import rotate
@@ -31,6 +32,9 @@ Cache = list[Pair]
 
 SHORTEST_PART = 48
 """Tokens; a shorter prompt is not worth being shared between cores."""
+
+PAIRS_PER_TOKEN = 2_700
+"""A token's products take as long as its attention to about half as many others (bf16, 135M parameters)."""
 
 
 class LiveLlama:
@@ -61,39 +65,38 @@ class LiveLlama:
 
     # ---- answers
 
-    def log_odds(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+    def log_odds(self, rows: Sequence[np.ndarray], pause: Pause = go_on) -> np.ndarray:
         """(n,) float64 log-odds of Positive against Negative.
 
         Args:
             rows: token ids of each prompt after the prefix; best of like length.
+            pause: called before every layer.
         """
         if len(rows) == 1:
-            return np.array([self._stretches(rows[0])])
+            return np.array([self._stretches(rows[0], pause)])
         parts = [p for p in np.array_split(np.arange(len(rows)), min(self.workers, len(rows))) if len(p)]
-        tasks = [lambda part=part: self._batch([rows[i] for i in part]) for part in parts]
+        tasks = [lambda part=part: self._batch([rows[i] for i in part], pause) for part in parts]
         return np.concatenate(together(tasks))
 
     def log_odds_of_variants(
-        self, variants: Sequence[np.ndarray], row: np.ndarray, cache: Cache
+        self, variants: Sequence[np.ndarray], row: np.ndarray, cache: Cache, pause: Pause = go_on
     ) -> np.ndarray:
         """(n,) log-odds of prompts that begin as `row` does; the beginning is taken from `look`'s cache."""
-        return np.array(together([lambda v=variant: self._variant(v, row, cache) for variant in variants]))
+        tasks = [lambda variant=variant: self._variant(variant, row, cache, pause) for variant in variants]
+        return np.array(together(tasks))
 
     @torch.inference_mode()
-    def _batch(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+    def _batch(self, rows: Sequence[np.ndarray], pause: Pause) -> np.ndarray:
         longest = max(len(row) for row in rows)
         ids = np.zeros((len(rows), longest), dtype=np.int64)
         for place, row in enumerate(rows):
             ids[place, : len(row)] = row
         last = torch.tensor([len(row) - 1 for row in rows], device=self.device)
-        return (
-            self._margin(self._run(self.embed(ids), last, self.prefix, self.prefix_length))
-            .double()
-            .cpu()
-            .numpy()
-        )
+        tap = _before_layers(pause)
+        x = self._run(self.embed(ids), last, self.prefix, self.prefix_length, tap=tap)
+        return self._margin(x).double().cpu().numpy()
 
-    def look(self, row: np.ndarray) -> Look:
+    def look(self, row: np.ndarray, pause: Pause = go_on) -> Look:
         """Log-odds, how much they hang on each token, and keys and values for variants of the prompt.
 
         The gradient is taken a quarter of the way up, where it picks more of the words that matter than at
@@ -103,8 +106,11 @@ class LiveLlama:
         states: list[torch.Tensor] = []
 
         def tap(layer: int, x: torch.Tensor) -> None:
+            pause()
             if layer == self.shape.layers // 4:
                 states.append(x.requires_grad_(True))
+            elif x.requires_grad:
+                x.register_hook(lambda gradient: pause())  # on the way back
 
         end = self._end(row)
         final = self._run(self.embed(row[None]), end, self.prefix, self.prefix_length, kept, tap)
@@ -114,11 +120,10 @@ class LiveLlama:
         cache = [(k.detach(), v.detach()) for k, v in kept]
         return Look(float(margin.detach()), salience.double().cpu().numpy(), cache)
 
-    def _stretches(self, row: np.ndarray) -> float:
+    def _stretches(self, row: np.ndarray, pause: Pause) -> float:
         """One prompt's log-odds, its stretches computed at once."""
         count = max(1, min(self.workers, len(row) // SHORTEST_PART))
-        # Later tokens attend to more; the power makes later stretches shorter, so that all take as long.
-        cuts = [round(len(row) * (part / count) ** 0.9) for part in range(count + 1)]
+        cuts = _equal_work(len(row), count)
         handovers: list[Handover[Pair]] = [Handover() for _ in range(count - 1)]
 
         @torch.inference_mode()
@@ -127,10 +132,9 @@ class LiveLlama:
             past = handovers[number - 1] if number else self.prefix
             keep = handovers[number] if number < count - 1 else None
             try:
-                before = self.prefix_length + cuts[number]
-                return float(
-                    self._margin(self._run(self.embed(part[None]), self._end(part), past, before, keep))
-                )
+                before, tap = self.prefix_length + cuts[number], _before_layers(pause)
+                x = self._run(self.embed(part[None]), self._end(part), past, before, keep, tap)
+                return float(self._margin(x))
             except BaseException as error:
                 if keep is not None:
                     keep.fail(error)
@@ -139,14 +143,15 @@ class LiveLlama:
         return together([lambda number=number: stretch(number) for number in range(count)])[-1]
 
     @torch.inference_mode()
-    def _variant(self, variant: np.ndarray, row: np.ndarray, cache: Cache) -> float:
+    def _variant(self, variant: np.ndarray, row: np.ndarray, cache: Cache, pause: Pause) -> float:
         most = min(len(row), len(variant)) - 1
         differs = np.flatnonzero(row[:most] != variant[:most])
         same = int(differs[0]) if len(differs) else most
         cut = self.prefix_length + same
         past = [(k[:, :, :cut], v[:, :, :cut]) for k, v in cache]
         rest = variant[same:]
-        return float(self._margin(self._run(self.embed(rest[None]), self._end(rest), past, cut)))
+        tap = _before_layers(pause)
+        return float(self._margin(self._run(self.embed(rest[None]), self._end(rest), past, cut, tap=tap)))
 
     # ---- the pass
 
@@ -174,8 +179,6 @@ class LiveLlama:
         batch, length, hidden = x.shape
         shape = self.shape
         cos, sin = self._angles(before, length)
-        mask = torch.full((length, before + length), float("-inf"), dtype=self.dtype, device=self.device)
-        mask = mask.triu(before + 1)
         x = x.reshape(batch * length, hidden)
         every = torch.arange(batch, device=self.device)
         for number, ((norm1, norm2, (qkv, o, gate_up, down)), past_of_layer) in enumerate(
@@ -192,9 +195,10 @@ class LiveLlama:
             if keep is not None:
                 keep.append((k, v))
             if number == shape.layers - 1:
-                x, q, mask = x[every * length + last], q[every, :, last, None], mask[last, None, None]
-            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
-            x = x + o(attended.transpose(1, 2).reshape(len(x), -1))
+                x, attended = x[every * length + last], attend_once(q[every, :, last], k, v, before + last)
+            else:
+                attended = attend(q, k, v)
+            x = x + o(attended.reshape(len(x), -1))
             gate, up = gate_up(rms_norm(x, norm2, shape.eps)).chunk(2, dim=-1)
             x = x + down(F.silu(gate) * up)
         return x
@@ -211,6 +215,21 @@ class LiveLlama:
         both = torch.cat((angles, angles), dim=-1)[:, None]
         scale = self.shape.rope_scale
         return (both.cos() * scale).to(self.dtype), (both.sin() * scale).to(self.dtype)
+
+
+def _before_layers(pause: Pause) -> Callable[[int, torch.Tensor], None]:
+    return lambda layer, x: pause()
+
+
+def _equal_work(length: int, parts: int) -> list[int]:
+    """Where to cut so that all parts take as long: later tokens attend to more, so later parts are shorter.
+
+    >>> _equal_work(1000, 2), _equal_work(100, 2)
+    ([0, 567, 1000], [0, 51, 100])
+    """
+    tokens = np.arange(length + 1)
+    work = tokens + tokens**2 / PAIRS_PER_TOKEN
+    return np.searchsorted(work, work[-1] * np.arange(parts + 1) / parts).tolist()
 
 
 # ---- products

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 
 from sentiment_core.base_models import BaseModel
-from sentiment_core.explain import Look
+from sentiment_core.explain import Look, Pause, go_on
 from sentiment_core.labels import Label
 from sentiment_core.models import load_adapter, load_base
 from sentiment_core.scoring import left_pad
@@ -24,6 +25,7 @@ class TransformersPair:
         loaded = load_base(base, compute_dtype=dtype)
         self.encoder = loaded.encoder
         self.has_adapter = adapter is not None
+        self.lock = threading.Lock()
         self.model = load_adapter(loaded.model, adapter) if adapter is not None else loaded.model
 
     def system(self, adapted: bool) -> LiveTransformers:
@@ -44,8 +46,9 @@ class LiveTransformers:
         self._prefix = None
 
     @torch.inference_mode()
-    def log_odds(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+    def log_odds(self, rows: Sequence[np.ndarray], pause: Pause = go_on) -> np.ndarray:
         """(n,) float64 log-odds of Positive against Negative, of token ids after the prefix."""
+        pause()
         model, prefix_ids = self._pair.model, self._pair.encoder.prefix_ids
         with self._switched():
             if len(rows) == 1:
@@ -60,13 +63,14 @@ class LiveTransformers:
         return self._margin(logits).double().cpu().numpy()
 
     def log_odds_of_variants(
-        self, variants: Sequence[np.ndarray], row: np.ndarray, cache: None
+        self, variants: Sequence[np.ndarray], row: np.ndarray, cache: None, pause: Pause = go_on
     ) -> np.ndarray:
         """(n,) log-odds, one after the other."""
-        return np.concatenate([self.log_odds([variant]) for variant in variants])
+        return np.concatenate([self.log_odds([variant], pause) for variant in variants])
 
-    def look(self, row: np.ndarray) -> Look:
+    def look(self, row: np.ndarray, pause: Pause = go_on) -> Look:
         """Log-odds and how much they hang on each token's embedding."""
+        pause()
         model, prefix_ids = self._pair.model, self._pair.encoder.prefix_ids
         ids = torch.tensor([[*prefix_ids, *row.tolist()]], device=model.device)
         with self._switched():
@@ -88,5 +92,9 @@ class LiveTransformers:
 
     @contextlib.contextmanager
     def _switched(self) -> Iterator[None]:
-        with self._pair.model.disable_adapter() if self._off else contextlib.nullcontext():
+        """One pass at a time: the switch is the model's."""
+        with (
+            self._pair.lock,
+            self._pair.model.disable_adapter() if self._off else contextlib.nullcontext(),
+        ):
             yield

@@ -14,7 +14,7 @@ from sentiment_core import artifacts, base_models, explain, live, live_weights
 from sentiment_core.artifacts import Run, read_run
 from sentiment_core.base_models import BaseModelError, resolve
 from sentiment_core.data import load_reviews
-from sentiment_core.explain import without_word, word_salience, words
+from sentiment_core.explain import WordWeight, without_word, word_salience, words
 from sentiment_core.live import LiveClassifier
 from sentiment_core.models import add_lora, load_adapter, load_base
 from sentiment_core.scoring import SentimentScorer
@@ -103,7 +103,7 @@ def test_served_forms_stay_near(run, tiny_model, cache, exact, form):
 def test_a_call_leaves_nothing_behind_for_the_next(classifier):
     alone = [classifier.classify(text, "fine-tuned").p_positive for text in TEXTS]
     classifier.classify_many(TEXTS, "base")
-    classifier.explain(TEXTS[1])
+    words_of(classifier, TEXTS[1])
     assert [classifier.classify(text, "fine-tuned").p_positive for text in TEXTS] == alone
     seen: dict[int, float] = {}
 
@@ -147,7 +147,7 @@ def test_base_alone_without_a_finished_run(tiny_model, cache, exact, tmp_path):
         assert answer == pytest.approx(exact["base"][0], abs=2e-5)
         with pytest.raises(ValueError, match=r"train\.py"):
             served.classify("Fine.", "fine-tuned")
-        assert served.explain("Fine.") == []
+        assert words_of(served, "Fine.") == ()
 
 
 # ---- the cache
@@ -193,6 +193,12 @@ def test_a_cache_that_cannot_be_written_costs_time_only(run, tiny_model, tmp_pat
 # ---- words
 
 
+def words_of(classifier: LiveClassifier, text: str) -> tuple[WordWeight, ...]:
+    """All words that were tried, strongest first."""
+    steps = list(classifier.explain(text))
+    return steps[-1].words if steps else ()
+
+
 def test_words_are_spans_of_the_text():
     text = "Não é bom 😀, isn't it?! — ❤️ हिन्दी 10/10 <br />"
     found = [text[a:b] for a, b in words(text)]
@@ -201,10 +207,10 @@ def test_words_are_spans_of_the_text():
 
 def test_weights_are_what_taking_the_word_out_does(classifier):
     text = "A cold, dull film 😀; but the acting was superb — and I liked “The End”. " * 2
-    progress: list[tuple[int, int]] = []
-    weights = classifier.explain(text, lambda done, n: progress.append((done, n)))
-    assert explain.FEWEST <= len(weights) <= explain.CANDIDATES
-    assert progress[-1][0] == len(weights)
+    steps = list(classifier.explain(text))
+    weights = steps[-1].words
+    assert [len(step.words) for step in steps] == sorted({len(step.words) for step in steps})
+    assert len(weights) == explain.CANDIDATES == steps[0].planned
     assert [abs(w.weight) for w in weights] == sorted((abs(w.weight) for w in weights), reverse=True)
     assert {(w.start, w.end) for w in weights} <= set(words(text))
 
@@ -228,7 +234,7 @@ def test_tokens_add_up_to_words(classifier):
 
 def test_words_that_were_cut_out_get_no_weight(classifier):
     text = " ".join(f"word{n}" for n in range(400))
-    weights = classifier.explain(text)
+    weights = words_of(classifier, text)
     row = classifier.encoder.encode([text], LIMIT)
     assert row.truncated[0]
     shown = classifier.encoder.tokenizer.decode(row[0])
@@ -238,18 +244,17 @@ def test_words_that_were_cut_out_get_no_weight(classifier):
 
 def test_every_form_explains(run, tiny_model, cache, classifier):
     text = "A cold, dull film; but the acting was superb and I liked it."
-    expected = {(w.start, w.end): w.weight for w in classifier.explain(text)}
+    expected = {(w.start, w.end): w.weight for w in words_of(classifier, text)}
     for form in ("bf16", "int8"):
-        found = LiveClassifier.load(run, base_model=str(tiny_model), form=form).explain(text)
-        assert len(found) >= explain.FEWEST
+        found = words_of(LiveClassifier.load(run, base_model=str(tiny_model), form=form), text)
+        assert len(found) == len(expected)
         near = [abs(w.weight - expected[w.start, w.end]) for w in found if (w.start, w.end) in expected]
         assert np.median(near) < 0.1
 
 
 def test_nothing_to_explain(classifier):
-    assert classifier.explain("") == []
-    assert classifier.explain(" \n ") == []
-    assert classifier.explain("...") == []
+    for text in ("", " \n ", "..."):
+        assert words_of(classifier, text) == ()
 
 
 # ---- the transformers path
@@ -264,8 +269,8 @@ def test_other_models_answer_through_transformers(run, tiny_model, cache, exact,
         np.testing.assert_allclose(alone, expected, atol=2e-5)
         np.testing.assert_allclose(other.classify_many(TEXTS, system), expected, atol=2e-5)
         assert other.classify(TEXTS[0], system).p_positive == alone[0]
-    weights = {(w.start, w.end): w.weight for w in classifier.explain(TEXTS[1])}
-    for word in other.explain(TEXTS[1])[:3]:
+    weights = {(w.start, w.end): w.weight for w in words_of(classifier, TEXTS[1])}
+    for word in words_of(other, TEXTS[1])[:3]:
         assert word.weight == pytest.approx(weights[word.start, word.end], abs=1e-3)
 
 
