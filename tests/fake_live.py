@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,12 @@ class WordWeight:
     start: int
     end: int
     weight: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    words: tuple[WordWeight, ...]
+    planned: int
 
 
 class FakeClassifier:
@@ -68,10 +75,43 @@ class FakeClassifier:
                 on_progress(i, len(texts))
         return np.array(out)
 
-    def explain(self, text: str) -> list[WordWeight]:
+    def explain(self, text: str) -> Iterator[Explanation]:
+        found = self._weights(text)
+        for count in range(1, len(found) + 1):
+            time.sleep(self.wait)
+            yield Explanation(tuple(found[:count]), len(found))
+
+    def _weights(self, text: str) -> list[WordWeight]:
         weights = []
         for match in re.finditer(r"[A-Za-z]+", text):
             word = match.group().lower()
             if word in GOOD or word in BAD:
                 weights.append(WordWeight(match.start(), match.end(), 0.2 if word in GOOD else -0.25))
         return weights
+
+
+class HeldClassifier(FakeClassifier):
+    """Answers only while `go` is set, so that a test can let visitors pile up."""
+
+    go = threading.Event()
+    explaining = 0
+    """How many explanations are under way."""
+
+    def classify(self, text: str, system: str) -> LiveAnswer:
+        self.go.wait(60)
+        return super().classify(text, system)
+
+    def classify_many(
+        self, texts: Sequence[str], system: str, on_progress: Callable[[int, int], None] | None = None
+    ) -> np.ndarray:
+        self.go.wait(60)
+        return super().classify_many(texts, system, on_progress)
+
+    def explain(self, text: str) -> Iterator[Explanation]:
+        HeldClassifier.explaining += 1
+        try:
+            for found in super().explain(text):
+                yield found
+                time.sleep(0.3)
+        finally:
+            HeldClassifier.explaining -= 1

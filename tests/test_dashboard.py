@@ -14,10 +14,10 @@ from sentiment_core import artifacts
 from sentiment_core.dashboard import (
     answers,
     header,
+    live_stream,
     page,
     pairs,
     tab_confusion,
-    tab_live,
     tab_loss,
     tab_method,
     theme,
@@ -87,9 +87,6 @@ def test_the_queue_is_bounded_and_the_direct_route_closed(assets: Path) -> None:
     demo = build(assets, FakeClassifier.load, texts={})
     assert demo._queue.max_size == page.MAX_WAITING
     assert demo.api_open is False
-    shared = [f for f in demo.fns.values() if f.concurrency_id == "model"]
-    assert len(shared) >= 5
-    assert all(f.concurrency_limit == 1 for f in shared)
     public = {f.api_name for f in demo.fns.values() if f.api_visibility == "public"}
     assert public == {"classify", "classify_batch", "metrics", "runs"}
 
@@ -374,28 +371,54 @@ def texts_of(stream) -> list[tuple[str, str, str]]:
 
 
 def test_answers_stream_fine_tuned_first(context: Context) -> None:
-    steps = texts_of(tab_live.stream_answers(context, context.store.run(RUN), "A dreadful, boring film."))
-    assert len(steps) == 4
+    review = "A dreadful, boring film."
+    steps = texts_of(live_stream.stream_answers(context, context.store.run(RUN), review))
+    assert len(steps) == 3
     assert "Negative" in steps[1][0]
     assert "Reading" in steps[1][0]
     assert "disagree" in steps[2][1]
-    assert 'class="down"' in steps[3][2]
-    assert "counting words" in steps[3][2]
+    assert live_stream.LOOKING in steps[2][2]
+
+
+def test_words_come_a_few_at_a_time_and_say_how_many(context: Context) -> None:
+    review = "A dreadful, boring film."
+    steps = list(live_stream.stream_words(context, context.store.run(RUN), review))
+    assert [step.count('class="down" style') for step in steps] == [0, 2, 3]  # one of them is the legend
+    assert "1 of 2 words tried so far" in steps[1]
+    assert "2 words tried." in steps[2]
+    assert "counting words" in steps[2]
+
+
+def test_words_of_our_samples_are_kept_and_those_of_visitors_are_not(context: Context) -> None:
+    run = context.store.run(RUN)
+    own = next(s.text for s in context.store.samples() if "nothing" in s.text or "warm" in s.text)
+    for review in (own, "A great secret."):
+        list(live_stream.stream_words(context, run, review))
+    assert (RUN, own) in context.explained
+    assert (RUN, "A great secret.") not in context.explained
+    assert len(list(live_stream.stream_words(context, run, own))) == 1
+
+
+def test_a_review_without_a_word_says_so(context: Context) -> None:
+    last = list(live_stream.stream_words(context, context.store.run(RUN), "10/10"))[-1]
+    assert "No single word moved" in last
 
 
 @pytest.mark.parametrize("given", ["", " \n ", "x" * 1_000_000, "\x00"])
 def test_bad_input_is_one_sentence(context: Context, given: str) -> None:
-    steps = texts_of(tab_live.stream_answers(context, context.store.run(RUN), given))
+    steps = texts_of(live_stream.stream_answers(context, context.store.run(RUN), given))
     assert len(steps) == 1
     assert "notice" in steps[0][1]
 
 
 def test_markup_is_never_executed(context: Context) -> None:
     review = "<img src=x onerror=alert(1)> bad <script>alert(2)</script> great"
-    last = texts_of(tab_live.stream_answers(context, context.store.run(RUN), review))[-1]
-    assert "<script" not in "".join(last)
-    assert "<img" not in "".join(last)
-    assert "&lt;script&gt;" in last[2]
+    run = context.store.run(RUN)
+    shown = "".join(texts_of(live_stream.stream_answers(context, run, review))[-1])
+    shown += list(live_stream.stream_words(context, run, review))[-1]
+    assert "<script" not in shown
+    assert "<img" not in shown
+    assert "&lt;script&gt;" in shown
 
 
 def test_a_crash_is_a_sentence_without_a_traceback(assets: Path) -> None:
@@ -404,13 +427,13 @@ def test_a_crash_is_a_sentence_without_a_traceback(assets: Path) -> None:
             raise RuntimeError("secret /path/inside")
 
     context = context_of(assets, Broken)
-    last = texts_of(tab_live.stream_answers(context, context.store.run(RUN), "A film."))[-1]
+    last = texts_of(live_stream.stream_answers(context, context.store.run(RUN), "A film."))[-1]
     assert "Something went wrong" in last[1]
     assert "secret" not in "".join(last)
 
 
 def test_truncation_is_said(context: Context) -> None:
-    last = texts_of(tab_live.stream_answers(context, context.store.run(RUN), "word " * 950))[-1]
+    last = texts_of(live_stream.stream_answers(context, context.store.run(RUN), "word " * 950))[-1]
     assert "middle was left out" in last[1]
 
 

@@ -9,11 +9,9 @@ import re
 import subprocess
 import sys
 import textwrap
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -99,26 +97,6 @@ def post(url: str, path: str, body: object) -> tuple[int, dict]:
             return answer.status, json.loads(answer.read())
     except urllib.error.HTTPError as error:
         return error.code, json.loads(error.read() or b"{}")
-
-
-def test_too_many_visitors_get_a_polite_refusal(url: str, client: Client) -> None:
-    def call(_: int) -> tuple[int, dict]:
-        return post(url, "call/classify", {"data": ["A great film", ""]})
-
-    with ThreadPoolExecutor(24) as pool:
-        answers = list(pool.map(call, range(3 * page.MAX_WAITING)))
-    refused = [body for code, body in answers if code == 503]
-    assert refused
-    assert "Queue is full" in refused[0]["detail"]
-    assert {code for code, _ in answers} == {200, 503}
-    for _ in range(100):  # the line empties, and then everybody is served again
-        try:
-            assert client.predict("A great film", api_name="/classify")["fine_tuned_label"] == "Positive"
-            break
-        except Exception:
-            time.sleep(0.2)
-    else:
-        raise AssertionError("the queue never emptied")
 
 
 def test_the_way_past_the_queue_is_closed(url: str) -> None:

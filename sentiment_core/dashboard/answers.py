@@ -76,8 +76,12 @@ def verdict(base: Any, fine: Any) -> str:
     return q(f'<p class="verdict{kind}">{line}</p>')
 
 
-def tinted(text: str, weights: Sequence[Any], method: str) -> str:
-    """The review once more, with the words that moved the fine-tuned answer, and one sentence about them."""
+def tinted(text: str, weights: Sequence[Any], method: str, planned: int = 0) -> str:
+    """The review once more, with the words that moved the fine-tuned answer, and one sentence about them.
+
+    Args:
+        planned: how many words will be tried; more than there are weights while that goes on.
+    """
     moved = sorted((w for w in weights if abs(w.weight) >= STRONG), key=lambda w: -abs(w.weight))[:MAX_WORDS]
     top = abs(moved[0].weight) if moved else 1.0
     out, place = [], 0
@@ -92,6 +96,9 @@ def tinted(text: str, weights: Sequence[Any], method: str) -> str:
         )
         place = w.end
     out.append(escape(text[place:]))
+    tried = f"{len(weights)} words tried" if len(weights) != 1 else "1 word tried"
+    if len(weights) < planned:
+        tried = f"{len(weights)} of {planned} words tried so far"
     return q(
         f'<h3 style="margin:4px 0 6px">{escape(_sentence(text, moved))}</h3>'
         f'<div class="words" dir="auto" tabindex="0" role="region" aria-label="The review with the words '
@@ -101,7 +108,8 @@ def tinted(text: str, weights: Sequence[Any], method: str) -> str:
         "pulls towards "
         'positive, <mark class="down" style="--w:.7">dashed line</mark> towards negative; the stronger the '
         "tint, the "
-        f"more. Method: {escape(method.rstrip('.'))}.</p>{_table(text, moved)}"
+        f'more. <span id="tried">{tried}.</span> Method: {escape(method.rstrip("."))}.</p>'
+        f"{_table(text, moved)}"
     )
 
 

@@ -8,6 +8,7 @@ from typing import TypedDict
 import gradio as gr
 
 from sentiment_core.dashboard.answers import word_of
+from sentiment_core.dashboard.calls import MODEL_EVENT
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.host import ModelUnavailable
 from sentiment_core.dashboard.inputs import MAX_ROWS, InputRefused, clean_text
@@ -158,8 +159,7 @@ def register(context: Context) -> None:
             )
         return rows
 
-    model = {"concurrency_id": "model", "concurrency_limit": 1}
-    gr.api(classify, api_name="classify", **model)
-    gr.api(classify_batch, api_name="classify_batch", **model)
+    gr.api(classify, api_name="classify", **MODEL_EVENT)
+    gr.api(classify_batch, api_name="classify_batch", **MODEL_EVENT)
     gr.api(metrics, api_name="metrics")
     gr.api(runs, api_name="runs")

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from sentiment_core.artifacts import Run
 from sentiment_core.dashboard.host import ModelHost, Which
+from sentiment_core.dashboard.line import Line
 from sentiment_core.dashboard.store import Store
 
 try:
@@ -24,6 +25,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 CHUNK = 48
 """Reviews between two steps of the progress bar."""
 
+LONGEST_LINES = {"answers": 24, "words": 12, "batches": 6}
+"""Visitors that wait for each kind of work; whoever comes then is told politely to try again."""
+
+MODEL_EVENT: dict[str, Any] = {"concurrency_limit": None}
+"""For Gradio's events that use the model: they wait in our lines, which refuse politely, not in Gradio's."""
+
+LOOK_AGAIN = 1.0
+"""Seconds between two looks at the line, for the visitor who is told how many come first."""
+
 
 def gpu(function: F) -> F:
     """Mark a function that needs the GPU of a ZeroGPU Space; changes nothing elsewhere."""
@@ -35,10 +45,16 @@ def is_tuned(run: Run | None) -> bool:
 
 
 class LiveCalls:
-    """What the page asks of the live model. All methods raise `ModelUnavailable` when it cannot answer."""
+    """What the page asks of the live model.
+
+    All methods raise `ModelUnavailable` when it cannot answer, or when too many wait for it already.
+    Answers, words and batches have a line each; where cores are shared, the model itself lets answers go
+    first.
+    """
 
     def __init__(self, store: Store, host: ModelHost) -> None:
         self.store, self.host = store, host
+        self.lines = {name: Line(longest) for name, longest in LONGEST_LINES.items()}
 
         def model(run_id: str | None) -> Any:
             return host.get(store.run(run_id))
@@ -49,8 +65,6 @@ class LiveCalls:
             if tuned:
                 yield "fine", classifier.classify(text, "fine-tuned")
             yield "base", classifier.classify(text, "base")
-            if tuned:
-                yield "words", classifier.explain(text)
 
         @gpu
         def many(
@@ -63,8 +77,8 @@ class LiveCalls:
                     yield system, [float(p) for p in part]
 
         @gpu
-        def words(run_id: str | None, text: str) -> list[Any]:
-            return model(run_id).explain(text)
+        def words(run_id: str | None, text: str) -> Iterator[Any]:
+            yield from model(run_id).explain(text)
 
         self._stream, self._many, self._words = stream, many, words
 
@@ -73,16 +87,23 @@ class LiveCalls:
         return self.host.get(run).explain_method
 
     def answers(self, run: Run | None, text: str) -> Iterator[tuple[str, Any]]:
-        """("fine", LiveAnswer) first, then ("base", LiveAnswer), then ("words", [WordWeight]).
+        """("waiting", how many come first) while there are any, ("fine", LiveAnswer), ("base", LiveAnswer).
 
-        Without a fine-tuned model only ("base", …).
+        Without a fine-tuned model no "fine".
         """
-        self.host.get(run)
-        yield from self._stream(run.run_id if run else None, text, is_tuned(run))
+        with self.lines["answers"].place() as place:
+            while ahead := place.ahead(LOOK_AGAIN):
+                yield "waiting", ahead
+            self.host.get(run)
+            yield from self._stream(run.run_id if run else None, text, is_tuned(run))
 
-    def explain(self, run: Run | None, text: str) -> list[Any]:
-        self.host.get(run)
-        return self._words(run.run_id if run else None, text)
+    def words(self, run: Run | None, text: str) -> Iterator[Any]:
+        """What `explain` tells, a few words more each time; None while others come first."""
+        with self.lines["words"].place() as place:
+            while place.ahead(LOOK_AGAIN):
+                yield None
+            self.host.get(run)
+            yield from self._words(run.run_id if run else None, text)
 
     def probabilities(
         self, run: Run | None, texts: list[str], on_progress: Callable[[float, str], None] | None = None
@@ -92,12 +113,16 @@ class LiveCalls:
         Args:
             on_progress: called with the share done in [0, 1] and what is being done.
         """
-        self.host.get(run)
         systems: list[Which] = ["fine-tuned", "base"] if is_tuned(run) else ["base"]
         found: dict[Which, list[float]] = {system: [] for system in systems}
-        for system, part in self._many(run.run_id if run else None, texts, systems):
-            found[system] += part
-            if on_progress is not None:
-                done = sum(map(len, found.values())) / (len(texts) * len(systems))
-                on_progress(done, f"{system}: {len(found[system]):,} of {len(texts):,}")
+        with self.lines["batches" if len(texts) > 1 else "answers"].place() as place:
+            while ahead := place.ahead(LOOK_AGAIN):
+                if on_progress is not None:
+                    on_progress(0.0, f"waiting, {ahead} before you")
+            self.host.get(run)
+            for system, part in self._many(run.run_id if run else None, texts, systems):
+                found[system] += part
+                if on_progress is not None:
+                    done = sum(map(len, found.values())) / (len(texts) * len(systems))
+                    on_progress(done, f"{system}: {len(found[system]):,} of {len(texts):,}")
         return found

@@ -30,8 +30,8 @@ class Context:
     host: ModelHost
     calls: LiveCalls
     texts: ReviewTexts
-    answered: dict[tuple[str, str], tuple[str, str, str]] = field(default_factory=dict)
-    """(run, our own sample review) -> what the live tab showed for it."""
+    explained: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(run, our own sample review) -> its tinted words; what visitors type is not kept."""
 
     def evals(self, run_id: str | None, dataset: str | None) -> tuple[Run | None, dict[str, Evaluation]]:
         """The run and its evaluations on the dataset, or on the largest one where that name is unknown."""

@@ -1,10 +1,12 @@
-"""Every response binds the browser to this origin; no request may be larger than a full batch."""
+"""Every response binds the browser to this origin; requests have a largest size; refusals are polite."""
 
 from __future__ import annotations
 
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sentiment_core.dashboard.line import TOO_MANY
 
 MAX_BODY_BYTES = 24_000_000
 """1,000 reviews of the longest kind that is read, as JSON."""
@@ -26,7 +28,8 @@ HEADERS = (
 
 
 class Guard:
-    """ASGI middleware: adds HEADERS, and refuses bodies that say they are larger than MAX_BODY_BYTES."""
+    """ASGI middleware: adds HEADERS, refuses bodies that say they are larger than MAX_BODY_BYTES, and has
+    one sentence for visitors where Gradio's queue is full (its own gives sizes)."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -40,17 +43,28 @@ class Guard:
             refusal = JSONResponse({"detail": f"Requests may hold up to {MAX_BODY_BYTES:,} bytes."}, 413)
             await refusal(scope, receive, send)
             return
+        full = False
 
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                there = {name.lower() for name, _ in message["headers"]}
-                message["headers"] = [
-                    *message["headers"],
-                    *(pair for pair in HEADERS if pair[0] not in there),
-                ]
-            await send(message)
+        async def answer(message: Message) -> None:
+            nonlocal full
+            if message["type"] == "http.response.start" and message["status"] == 503:
+                full = True
+                await JSONResponse({"detail": TOO_MANY}, 503)(scope, receive, _with_headers(send))
+            elif not full:
+                await _with_headers(send)(message)
 
-        await self.app(scope, receive, send_with_headers)
+        await self.app(scope, receive, answer)
+
+
+def _with_headers(send: Send) -> Send:
+    async def with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            there = {name.lower() for name, _ in message["headers"]}
+            more = [pair for pair in HEADERS if pair[0] not in there]
+            message["headers"] = [*message["headers"], *more]
+        await send(message)
+
+    return with_headers
 
 
 def app_kwargs() -> dict[str, object]:

@@ -6,7 +6,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -32,7 +32,7 @@ class Classifier(Protocol):
         self, texts: Sequence[str], system: Which, on_progress: Callable[[int, int], None] | None = None
     ) -> np.ndarray: ...
 
-    def explain(self, text: str) -> list[Any]: ...
+    def explain(self, text: str) -> Iterator[Any]: ...
 
 
 class ModelUnavailable(RuntimeError):

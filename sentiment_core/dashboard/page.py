@@ -40,8 +40,12 @@ BUILDERS = {
     "examples": tab_examples.build,
     "method": tab_method.build,
 }
-MAX_WAITING = 32
-"""Requests in line; whoever comes then is told politely to try again."""
+MAX_WAITING = 500
+"""Events in Gradio's queue, about eight for each page that opens. Requests for the model wait elsewhere
+(`calls.LONGEST_LINES`), so that they never keep the page itself waiting."""
+
+MAX_THREADS = 80
+"""More than all that may wait for the model, so that the page is served beside them."""
 
 PAGE_JS = """() => {
   window.qUrl = (changes) => {
@@ -193,9 +197,9 @@ def _wire(
 
     loaded = demo.load(opened, None, [tabs, run, *datasets, live.extra["text"], asked, *head], **hidden)
 
-    def answer_asked(run_id: str | None, text: str) -> Iterator[object]:
+    def answer_asked(run_id: str | None, text: str, latest: tab_live.Latest) -> Iterator[object]:
         if text:
-            yield from live.extra["read"](run_id, text)
+            yield from live.extra["read"](run_id, text, latest)
         else:
             yield gr.skip()
 
@@ -203,7 +207,7 @@ def _wire(
         more = [asked] if name == "examples" else []
         loaded.then(part.render, [run, *part.inputs, *more], part.outputs, **hidden)
         run.input(part.render, [run, *part.inputs], part.outputs, **hidden)
-    loaded.then(answer_asked, [run, live.extra["text"]], live.extra["answers"], **live.extra["busy"])
+    loaded.then(answer_asked, live.extra["asking"], live.extra["answers"], **live.extra["busy"])
     run.input(
         lambda run_id: header_values(context.store.run(run_id)),
         run,
@@ -231,6 +235,7 @@ def launch_options() -> dict[str, object]:
         "mcp_server": False,
         "strict_cors": True,
         "state_session_capacity": 1000,
+        "max_threads": MAX_THREADS,
         "share": False,
         "app_kwargs": guard.app_kwargs(),
     }

@@ -14,6 +14,7 @@ from sentiment_core import metrics
 from sentiment_core.artifacts import Run
 from sentiment_core.chart_style import percent
 from sentiment_core.dashboard.answers import word_of
+from sentiment_core.dashboard.calls import MODEL_EVENT
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.host import ModelUnavailable
 from sentiment_core.dashboard.inputs import MAX_ROWS, Batch, InputRefused, read_batch, safe_cell
@@ -109,8 +110,7 @@ def build(context: Context, run: gr.Dropdown) -> None:
         api_visibility="private",
         show_progress="full",
         show_progress_on=[summary],
-        concurrency_id="model",
-        concurrency_limit=1,
+        **MODEL_EVENT,
     )
     stop.click(
         lambda: notice("Stopped."),

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import gradio as gr
 import pandas as pd
 
 from sentiment_core.artifacts import SYSTEM_TITLES
-from sentiment_core.dashboard import answers, pairs
+from sentiment_core.dashboard import pairs
+from sentiment_core.dashboard.calls import MODEL_EVENT
 from sentiment_core.dashboard.context import Context, TabPart, dataset_switch
 from sentiment_core.dashboard.host import ModelUnavailable
-from sentiment_core.dashboard.inputs import InputRefused, clean_text
+from sentiment_core.dashboard.live_stream import stream_words
 from sentiment_core.dashboard.parts import empty, notice, q
 from sentiment_core.dashboard.reader import answer_words, reader_hint, reader_html, sample_html
 from sentiment_core.dashboard.texts import HOW_TO
@@ -106,8 +107,10 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         row = event.index[0] if isinstance(event.index, (list, tuple)) else event.index
         return view.open(run_id, view.id_at(run_id, name, which, size, words, at, int(row)), name)
 
-    def moved(run_id: str, review_id: str) -> str:
-        return view.explained(run_id, review_id)
+    def moved(run_id: str, review_id: str) -> Iterator[str]:
+        text = view.text_of(review_id)
+        if text is not None:
+            yield from stream_words(context, context.store.run(run_id), text)
 
     outputs = [message, body, chosen, length, sample, *listed, *reading]
     gr.on([chosen.input, length.input, search.change], first, [run, *filters], listed, **quiet)
@@ -121,17 +124,14 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         js="(id) => { window.qUrl({review: id, text: null}); return [] }",
         api_visibility="private",
     )
-    sample.input(
-        view.open_sample, [run, sample], reading, concurrency_id="model", concurrency_limit=1, **quiet
-    )
+    sample.input(view.open_sample, [run, sample], reading, **(quiet | MODEL_EVENT))
     explain.click(
         moved,
         [run, opened],
         words,
         api_visibility="private",
-        concurrency_id="model",
-        concurrency_limit=1,
         show_progress="minimal",
+        **MODEL_EVENT,
     )
     return TabPart(render, filters, outputs, dataset)
 
@@ -287,22 +287,6 @@ class Examples:
     def text_of(self, review_id: str) -> str | None:
         own = {s.id: s.text for s in self.context.store.samples_or_none()}
         return own.get(review_id) or self.context.texts.wait(0).get(review_id)
-
-    def explained(self, run_id: str, review_id: str) -> str:
-        """The tinted review, by the live model."""
-        text = self.text_of(review_id)
-        if text is None:
-            return ""
-        try:
-            text = clean_text(text)
-            run = self.context.store.run(run_id)
-            weights = self.context.calls.explain(run, text)
-            return answers.tinted(text, weights, self.context.calls.method(run))
-        except (InputRefused, ModelUnavailable) as error:
-            return notice(str(error), warn=True)
-        except Exception:
-            log.exception("explaining failed")
-            return notice("The words could not be found; the server's log has the details.", warn=True)
 
 
 def _marked(right: bool, answer: str) -> str:

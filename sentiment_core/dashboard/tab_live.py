@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-import logging
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import gradio as gr
 
-from sentiment_core.artifacts import Run, SampleReview
+from sentiment_core.artifacts import SampleReview
 from sentiment_core.dashboard import answers, tab_batch
+from sentiment_core.dashboard.calls import MODEL_EVENT
 from sentiment_core.dashboard.context import Context, TabPart
-from sentiment_core.dashboard.host import ModelUnavailable
-from sentiment_core.dashboard.inputs import MAX_CHARACTERS, InputRefused, clean_text
-from sentiment_core.dashboard.parts import notice
+from sentiment_core.dashboard.inputs import MAX_CHARACTERS
+from sentiment_core.dashboard.live_stream import stream_answers, stream_words
 
-log = logging.getLogger(__name__)
-
-MODEL_QUEUE = {"concurrency_id": "model", "concurrency_limit": 1}
-"""Every event that uses the model shares one place: one inference at a time."""
 CHIPS = 5
 SHORT = 300
 """Typed texts up to this many characters go into the address."""
-READING = "Reading…"
-NOT_TUNED = "No fine-tuned model yet: python train.py makes one."
-BROKE = (
-    "Something went wrong while reading this review; the server's log has the details. Please try another."
-)
 
-Shown = tuple[str, str, str]
-"""Cards, verdict, tinted words."""
+
+@dataclass(frozen=True)
+class Question:
+    run_id: str | None
+    review: str
+    when: float
+    """Tells the same review, asked twice, apart."""
+
+
+@dataclass
+class Latest:
+    """A visitor's newest question: what still works on an older one stops, and shows nothing more."""
+
+    question: Question | None = None
 
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
@@ -62,13 +65,30 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     cards = gr.HTML(answers.idle_cards(), elem_id="answers")
     verdict = gr.HTML("", elem_id="verdict")
     words = gr.HTML("", elem_id="words")
-    outputs = [cards, verdict, words]
-    busy = {"api_visibility": "private", "show_progress": "hidden", **MODEL_QUEUE}
+    latest = gr.State(Latest())
+    asked = gr.State(None)
+    asking, outputs = [run, text, latest], [cards, verdict, words, asked]
+    busy = {"api_visibility": "private", "show_progress": "hidden", **MODEL_EVENT}
 
-    def read(run_id: str | None, review: str) -> Iterator[Shown]:
-        yield from stream_kept(context, context.store.run(run_id), review)
+    def read(run_id: str | None, review: str, latest: Latest) -> Iterator[tuple[object, ...]]:
+        """The answers; `asked` changes with the last of them, and that brings the words."""
+        question = Question(run_id, review, time.monotonic())
+        latest.question = question
+        for shown in stream_answers(context, context.store.run(run_id), review):
+            if latest.question != question:
+                break
+            yield *shown, question if shown[2] else gr.skip()
+        yield (gr.skip(),) * len(outputs)
 
-    gr.on([ask.click], read, [run, text], outputs, js=_ADDRESS_OF_TEXT, **busy)
+    def explain(question: Question, latest: Latest) -> Iterator[object]:
+        for shown in stream_words(context, context.store.run(question.run_id), question.review):
+            if latest.question != question:
+                break
+            yield shown
+        yield gr.skip()  # Gradio shows the last value once more, over what may be newer
+
+    asked.change(explain, [asked, latest], words, trigger_mode="multiple", **busy)
+    ask.click(read, asking, outputs, js=_ADDRESS_OF_TEXT, **busy)
     for sample, button in chips:
         button.click(
             partial(_take, sample),
@@ -77,7 +97,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
             js=f"() => {{ window.qUrl({{review: {sample.id!r}, text: null}}); return [] }}",
             api_visibility="private",
             show_progress="hidden",
-        ).then(read, [run, text], outputs, **busy)
+        ).then(read, asking, outputs, **busy)
     by_id = {sample.id: sample for sample in samples}
     more.input(
         lambda name: _take(by_id[name]) if name in by_id else gr.skip(),
@@ -86,7 +106,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         api_visibility="private",
         js="(v) => { window.qUrl({review: v, text: null}); return v }",
         show_progress="hidden",
-    ).then(read, [run, text], outputs, **busy)
+    ).then(read, asking, outputs, **busy)
 
     timer = gr.Timer(1.0, active=True)
 
@@ -105,13 +125,16 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
 
     tab_batch.build(context, run)
     return TabPart(
-        render, [], [state, timer], extra={"text": text, "read": read, "answers": outputs, "busy": busy}
+        render,
+        [],
+        [state, timer],
+        extra={"text": text, "read": read, "asking": asking, "answers": outputs, "busy": busy},
     )
 
 
 _ADDRESS_OF_TEXT = (
-    f"(run, text) => {{ window.qUrl({{text: text && text.length <= {SHORT} ? text : null, review: null}}); "
-    "return [run, text] }"
+    f"(run, text, latest) => {{ window.qUrl({{text: text && text.length <= {SHORT} ? text : null, "
+    "review: null}); return [run, text, latest] }"
 )
 
 
@@ -155,59 +178,3 @@ def welcome_text(context: Context) -> str:
     """What stands in the box when a visitor comes with nothing: a plain negative review of ours."""
     samples = context.store.samples_or_none()
     return next((s.text for s in samples if s.kind == "negative"), "")
-
-
-def stream_kept(context: Context, run: Run | None, review: str) -> Iterator[Shown]:
-    """`stream_answers`; what it says of our own sample reviews is kept, what visitors type is not."""
-    key = (run.run_id if run else "", review)
-    kept = context.answered.get(key)
-    if kept is not None:
-        yield kept
-        return
-    last = None
-    for shown in stream_answers(context, run, review):
-        last = shown
-        yield shown
-    complete = last is not None and "<mark" in last[2]
-    if complete and any(review == sample.text for sample in context.store.samples_or_none()):
-        context.answered[key] = last
-
-
-def stream_answers(context: Context, run: Run | None, review: str) -> Iterator[Shown]:
-    """The fine-tuned answer first, then the base model's, then the words; refusals as one sentence."""
-    try:
-        review = clean_text(review)
-    except InputRefused as error:
-        yield answers.idle_cards(), notice(str(error), warn=True), ""
-        return
-    yield answers.idle_cards(READING), "", ""
-    base = fine = None
-    try:
-        for what, value in context.calls.answers(run, review):
-            if what == "fine":
-                fine = value
-                yield (
-                    answers.cards(answers.card("base", None, READING), answers.answer_card("fine", fine)),
-                    "",
-                    "",
-                )
-            elif what == "base":
-                base = value
-                yield _both(base, fine)
-            else:
-                cards, verdict, _ = _both(base, fine)
-                yield cards, verdict, answers.tinted(review, value, context.calls.method(run))
-    except ModelUnavailable as error:
-        yield answers.idle_cards("No answer."), notice(str(error), warn=True), ""
-    except Exception:
-        log.exception("live answer failed")
-        yield answers.idle_cards("No answer."), notice(BROKE, warn=True), ""
-
-
-def _both(base: Any, fine: Any) -> Shown:
-    """Both cards and the verdict while the words are looked for; without a fine-tuned model one card."""
-    left = answers.answer_card("base", base)
-    if fine is None:
-        return answers.cards(left, answers.card("fine", None, NOT_TUNED)), "", ""
-    shown = answers.cards(left, answers.answer_card("fine", fine))
-    return shown, answers.verdict(base, fine), notice("Looking for the words that moved the answer…")

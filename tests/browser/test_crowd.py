@@ -1,0 +1,88 @@
+"""What a visitor sees when many are there, and when asking again before the last answer is complete."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from conftest import Site, settle
+from fake_artifacts import write_assets
+from fake_live import HeldClassifier
+
+from sentiment_core.dashboard import calls
+from sentiment_core.dashboard.line import TOO_MANY
+from sentiment_core.dashboard.live_stream import LOOKING
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def held(tmp_path_factory, monkeypatch):
+    """A site whose model is held until `HeldClassifier.go` is set; three may wait for it."""
+    monkeypatch.setitem(calls.LONGEST_LINES, "answers", 3)
+    monkeypatch.setattr(calls, "LOOK_AGAIN", 0.1)
+    HeldClassifier.go.set()
+    served = Site(write_assets(tmp_path_factory.mktemp("held"), n=60, pairs=10), HeldClassifier)
+    yield served
+    HeldClassifier.go.set()
+    served.close()
+
+
+def ask(page, text: str) -> None:
+    page.locator("#review textarea").fill(text)
+    page.locator("#ask").click()
+
+
+def test_who_waits_is_told_how_long_the_line_is_and_who_cannot_is_told_to_return(
+    page, chromium, held
+) -> None:
+    HeldClassifier.go.clear()
+    visitors = [chromium.new_page() for _ in range(3)]  # a browser has few connections for one server
+    visitors[0].goto(held.address(text="A%20great%20film"))
+    visitors[0].locator("#answers", has_text="Reading").wait_for()
+    for before, visitor in enumerate(visitors[1:], 1):
+        visitor.goto(held.address(text="A%20great%20film"))
+        words = "one visitor comes before you" if before == 1 else f"{before} visitors come before you"
+        visitor.locator("#answers", has_text=words).wait_for()
+    page.goto(held.address(text="A%20great%20film"))
+    page.locator("#verdict", has_text=TOO_MANY).wait_for()
+    page.get_by_role("tab", name="Accuracy", exact=True).click()
+    page.locator("#systems-plot .js-plotly-plot").wait_for()
+    HeldClassifier.go.set()
+    for visitor in visitors:
+        visitor.locator("#answers .num.positive").first.wait_for()
+        visitor.close()
+    page.get_by_role("tab", name="Live", exact=True).click()
+    page.locator("#ask").click()
+    page.locator("#answers .num.positive").first.wait_for()
+    assert page.errors == []
+
+
+def test_a_full_queue_is_one_polite_sentence(page, held) -> None:
+    page.goto(held.url)
+    settle(page)
+    longest, held.demo._queue.max_size = held.demo._queue.max_size, 0
+    try:
+        ask(page, "A great film")
+        page.get_by_test_id("toast-body").filter(has_text="busy. Please try again").first.wait_for()
+    finally:
+        held.demo._queue.max_size = longest
+    assert "Max size" not in page.locator("body").inner_text()
+    ask(page, "A great film")
+    page.locator("#answers .num.positive").first.wait_for()
+
+
+def test_asking_again_ends_the_search_for_words(page, held) -> None:
+    page.goto(held.url)
+    settle(page)
+    ask(page, "great " * 60)
+    page.locator("#tried", has_text="tried so far").wait_for()
+    ask(page, "A dreadful film")
+    page.locator("#words mark", has_text="dreadful").wait_for()
+    page.locator("#tried", has_text="1 word tried.").wait_for()
+    end = time.monotonic() + 5
+    while HeldClassifier.explaining:
+        assert time.monotonic() < end, "the first search goes on for nobody"
+        time.sleep(0.05)
+    assert "great" not in page.locator("#words").inner_text()
+    assert LOOKING not in page.locator("#words").inner_text()

@@ -1,0 +1,121 @@
+"""More visitors than can be served: who waits is answered, who cannot wait gets one polite sentence."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+
+import pytest
+from fake_artifacts import RUN, write_assets
+from fake_live import HeldClassifier
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+
+from sentiment_core.dashboard import calls, page
+from sentiment_core.dashboard.line import TOO_MANY, Line, TooMany
+
+
+def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.02)
+
+
+# ---- the line
+
+
+def test_a_line_serves_in_order_and_refuses_when_it_is_long() -> None:
+    line, served = Line(3), []
+    first = line.place().__enter__()
+
+    def visit(number: int) -> None:
+        with line.place() as place:
+            place.ahead()
+            served.append(number)
+
+    visitors = []
+    for number in (1, 2):
+        visitors.append(threading.Thread(target=visit, args=(number,)))
+        visitors[-1].start()
+        until(lambda number=number: len(line) == number + 1)
+    with pytest.raises(TooMany, match="Please try again"), line.place():
+        pass
+    assert served == []
+    first.__exit__(None, None, None)
+    for visitor in visitors:
+        visitor.join()
+    assert served == [1, 2]
+    assert len(line) == 0
+
+
+def test_who_leaves_the_line_lets_the_others_move_up() -> None:
+    line = Line(3)
+    with line.place() as first, line.place() as second:
+        assert (first.ahead(0), second.ahead(0)) == (0, 1)
+        with line.place() as third:
+            assert third.ahead(0) == 2
+        assert len(line) == 2
+
+
+# ---- a running app whose model is held
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    assets = write_assets(tmp_path_factory.mktemp("assets"), n=60, pairs=10)
+    built = page.build(assets, HeldClassifier, texts={})
+    _, built.address, _ = page.launch(built, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
+    yield built
+    HeldClassifier.go.set()
+    built.close()
+
+
+@pytest.fixture
+def client(demo) -> Iterator[Client]:
+    HeldClassifier.go.clear()
+    asking = Client(demo.address, verbose=False, analytics_enabled=False)
+    yield asking
+    HeldClassifier.go.set()
+    asking.close()
+
+
+def test_visitors_beyond_the_line_are_told_to_come_back(client: Client) -> None:
+    longest = calls.LONGEST_LINES["answers"]
+    asked = [client.submit("A great film", api_name="/classify") for _ in range(longest + 6)]
+    until(lambda: sum(job.done() for job in asked) == 6)
+    refused = [job for job in asked if job.done()]
+    for job in refused:
+        with pytest.raises(AppError) as error:
+            job.result()
+        assert str(error.value) == TOO_MANY
+    # What needs no model is served meanwhile, batches have a line of their own.
+    assert client.predict(api_name="/runs")
+    batch = client.submit(["A great film", "A dreadful film"], api_name="/classify_batch")
+    HeldClassifier.go.set()
+    answers = [job.result(timeout=30) for job in asked if job not in refused]
+    assert [answer["fine_tuned_label"] for answer in answers] == ["Positive"] * longest
+    assert [answer["fine_tuned_label"] for answer in batch.result(timeout=30)] == ["Positive", "Negative"]
+    assert client.predict("A great film", api_name="/classify")["run_id"] == RUN
+
+
+def test_a_full_queue_of_gradios_speaks_politely_too(demo, client: Client) -> None:
+    """For programs; what the page makes of it is a browser test."""
+    longest, demo._queue.max_size = demo._queue.max_size, 0
+    try:
+        body = json.dumps({"data": []}).encode()
+        request = urllib.request.Request(
+            f"{demo.address}gradio_api/call/runs", body, {"Content-Type": "application/json"}
+        )
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=30)
+    finally:
+        demo._queue.max_size = longest
+    assert refused.value.code == 503
+    assert json.loads(refused.value.read()) == {"detail": TOO_MANY}
+    assert refused.value.headers["content-security-policy"]
+    assert client.predict(api_name="/runs")
