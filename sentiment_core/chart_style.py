@@ -32,6 +32,9 @@ PALETTE: dict[str, Tint] = {
 }
 """Actors first, then text and lines, then the colours of further runs in one chart."""
 
+PAPER = Tint("#FEFEFE", "#10141B")
+"""Behind a name that a line would run through. Not quite white: what is white stays so in the dark."""
+
 THIN = "\u202f"
 """Narrow no-break space, between a number and its unit."""
 
@@ -51,7 +54,7 @@ ACTORS: dict[str, tuple[str, str]] = {
 def theme_css() -> str:
     """CSS rules that redraw every palette colour of a figure in its dark partner under `.dark`."""
     rules = []
-    for tint in PALETTE.values():
+    for tint in (*PALETTE.values(), PAPER):
         red, green, blue = (int(tint.light[i : i + 2], 16) for i in (1, 3, 5))
         for part in ("fill", "stroke"):
             selector = f'.dark .js-plotly-plot [style*="{part}: rgb({red}, {green}, {blue})"]'

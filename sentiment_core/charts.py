@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from sentiment_core.chart_style import ACTORS, THIN, color_of, finished, note, percent
+from sentiment_core.chart_style import ACTORS, PAPER, THIN, color_of, finished, note, percent
 
 # ---- accuracy
+
+LONGEST_LINE = 32
+"""Characters of a published result's name that stand beside its mark on a phone."""
 
 
 def systems_chart(table: pd.DataFrame) -> go.Figure:
@@ -25,10 +30,13 @@ def systems_chart(table: pd.DataFrame) -> go.Figure:
     figure = go.Figure()
     rows = list(reversed(list(table.itertuples())))
     own_rows = [row.system in ACTORS for row in rows]
-    places = np.cumsum([1.0, *(1.0 if own else 0.55 for own in own_rows[:-1])])
+    titles = [row.title if row.system in ACTORS else _in_lines(row.title) for row in rows]
+    places = np.cumsum(
+        [1.0, *(_room(*pair) for pair in zip(own_rows[:-1], titles[:-1], titles[1:], strict=True))]
+    )
     figure.add_vline(x=50, line={"dash": "dash", "width": 1, "color": color_of("muted")})
     notes = [note(50, places[-1] + 0.7, "chance", "muted", xanchor="left", xshift=5, yanchor="bottom")]
-    for place, row in zip(places, rows, strict=True):
+    for place, row, title in zip(places, rows, titles, strict=True):
         color, symbol = ACTORS.get(row.system, ("muted", "square-open"))
         own = row.system in ACTORS
         known = not (np.isnan(row.low) or np.isnan(row.high))
@@ -64,7 +72,8 @@ def systems_chart(table: pd.DataFrame) -> go.Figure:
             where = {"xanchor": "right", "xshift": -9}
         else:
             where = {"xanchor": "left", "xshift": 9}
-        notes.append(note(100 * row.accuracy, place, row.title) | where | {"font": font})
+        paper = {"bgcolor": PAPER.light, "borderpad": 0}  # no line runs through a name
+        notes.append(note(100 * row.accuracy, place, title) | where | paper | {"font": font})
         value = percent(row.accuracy, 2 if known and row.high - row.low < 0.02 else 1)
         notes.append(note(1, place, value, xref="paper", xanchor="left", xshift=8) | {"font": font})
     figure.update_xaxes(range=[0, 101], tickvals=[0, 25, 50, 75, 100], title_text="reviews answered right, %")
@@ -76,6 +85,22 @@ def systems_chart(table: pd.DataFrame) -> go.Figure:
     )
     finished(figure, 78 + int(44 * (places[-1] - places[0] + 1)), annotations=notes)
     return figure.update_layout(margin_r=70)
+
+
+def _in_lines(name: str) -> str:
+    """A published result's name, in two lines where one is too long for a phone.
+
+    >>> _in_lines("BERT-base + in-task pretraining, 110M")
+    'BERT-base + in-task<br>pretraining, 110M'
+    """
+    return (
+        "<br>".join(textwrap.wrap(name, math.ceil(len(name) / 2) + 3)) if len(name) > LONGEST_LINE else name
+    )
+
+
+def _room(own: bool, name: str, above: str) -> float:
+    """Between one row and the next above it, in rows of a system measured here."""
+    return 1.0 if own else 0.8 if "<br>" in name + above else 0.55
 
 
 def slices_chart(table: pd.DataFrame, *, x_title: str) -> go.Figure:

@@ -149,3 +149,19 @@ def test_theme_css_names_every_colour() -> None:
     assert css.count("!important") == 2 * len(chart_style.PALETTE)
     assert "rgb(0, 122, 90)" in css
     assert "#2BC79A" in css
+
+
+def test_long_names_of_published_results_take_two_lines_and_the_room_for_them() -> None:
+    names = ["BERT-base + in-task pretraining, 110M", "ULMFiT", "Fine-tuned (QLoRA)"]
+    table = pd.DataFrame({
+        "title": names,
+        "system": ["", "", "fine-tuned"],
+        "accuracy": [0.96, 0.955, 0.95],
+        "low": [np.nan, np.nan, 0.94],
+        "high": [np.nan, np.nan, 0.96],
+    })  # fmt: skip
+    figure = charts.systems_chart(table)
+    texts = {a.text: a.y for a in figure.layout.annotations if a.xanchor == "right"}
+    assert set(texts) == {"BERT-base + in-task<br>pretraining, 110M", "ULMFiT"}
+    assert max(len(line) for text in texts for line in text.split("<br>")) <= charts.LONGEST_LINE
+    assert abs(np.subtract(*texts.values())) > 0.75

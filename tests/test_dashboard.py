@@ -1,6 +1,7 @@
 """The dashboard's parts without a browser: store, model host, views, and the Blocks' promises."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from sentiment_core.dashboard import (
     page,
     pairs,
     tab_confusion,
+    tab_examples,
     tab_loss,
     tab_method,
     theme,
@@ -361,6 +363,29 @@ def test_host_keeps_few_models(context: Context) -> None:
     for run in (None, context.store.run(RUN), context.store.run(STUDY)):
         host.get(run)
     assert len(host._slots) == 2
+
+
+def test_the_reader_shows_a_pair_and_what_differs(assets: Path) -> None:
+    ids = predictions("fine-tuned", 40, paired=True)["review_id"]
+    texts = {i: f"It is a {'great' if n % 2 else 'dull'} film <b>{n // 2}</b>." for n, i in enumerate(ids)}
+    view = tab_examples.Examples(context_of(assets, texts=texts))
+    pane = view.open(RUN, ids[2], "counterfactual_imdb_test")[0]
+    assert "It is a dull film &lt;b&gt;1&lt;/b&gt;." in pane
+    assert "It is a <ins>great</ins> film &lt;b&gt;1&lt;/b&gt;." in pane
+    assert f"Review {ids[3]}" in pane
+    without = tab_examples.Examples(context_of(assets)).open(RUN, ids[2], "counterfactual_imdb_test")[0]
+    assert f"Review {ids[3]}" in without
+    assert "partner" not in view.open(RUN, predictions("fine-tuned", 300)["review_id"][0], "imdb")[0]
+
+
+def test_settings_name_only_results_that_there_are(tmp_path) -> None:
+    """A dataset on which neither run was evaluated is no row of dashes."""
+    context = context_of(write_assets(tmp_path, n=60, pairs=10))
+    assert "right on" in tab_method.method_html(context, context.store.run(RUN))
+    shutil.rmtree(tmp_path / "evals")
+    write_eval(tmp_path, "baseline-scored", "imdb", 20, run_id=None)
+    assert context.store.datasets()
+    assert "right on" not in tab_method.method_html(context, context.store.run(RUN))
 
 
 # ---- live answers

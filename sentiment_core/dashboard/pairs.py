@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,14 @@ def paired(before: pd.DataFrame | None, after: pd.DataFrame) -> pd.DataFrame:
         prediction=pd.array([pd.NA] * len(after), dtype="Int8"), p_positive=np.float32(np.nan)
     )
     return tables.predictions_table(none, after)
+
+
+def partner(frame: pd.DataFrame, row: Any) -> Any | None:
+    """The other review of a row's pair, as a row; None where there is none."""
+    if "pair_id" not in frame:
+        return None
+    others = frame[(frame["pair_id"] == row.pair_id) & (frame[tables.REVIEW_ID] != row.review_id)]
+    return next(others.itertuples(), None)
 
 
 @dataclass(frozen=True)

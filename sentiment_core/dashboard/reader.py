@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from html import escape
 from typing import Any
 
@@ -43,7 +45,7 @@ def _table(rows: list[tuple[str, str, str, str, str]]) -> str:
     )
 
 
-def _pane(title: str, small: str, table: str, text: str | None) -> str:
+def _pane(title: str, small: str, table: str, text: str | None, more: str = "") -> str:
     body = (
         f'<div class="text" dir="auto" tabindex="0" role="region" aria-label="The '
         f'review">{escape(text)}</div>'
@@ -53,15 +55,60 @@ def _pane(title: str, small: str, table: str, text: str | None) -> str:
     return q(
         f'<div class="reader"><h3>{escape(title)}</h3><p class="small muted" style="margin:4px 0 '
         f'10px">{escape(small)}</p>'
-        f"{table}{body}</div>"
+        f"{table}{body}{more}</div>"
     )
 
 
-def reader_html(row: Any, text: str | None, base_name: str) -> str:
-    """A review of the test set. `row`: one of `tables.predictions_table`."""
+def reader_html(row: Any, text: str | None, base_name: str, more: str = "") -> str:
+    """A review of the test set. `row`: one of `tables.predictions_table`; `more`: HTML below the text."""
     fate = {"fixed": "Fixed by fine-tuning", "broken": "Broken by fine-tuning"}.get(row.outcome)
     cut = " Its middle was left out for the model." if row.truncated else ""
-    rows = [
+    rows = _system_rows(row, base_name)
+    version = {"original": " As it was written.", "edited": " As it was rewritten to say the opposite."}
+    cut += version.get(getattr(row, "version", ""), "")
+    title = f"{fate or row.outcome.capitalize()}: the label is {LABEL_WORDS[row.label]}"
+    return _pane(title, f"Review {row.review_id}, {row.tokens:,} tokens.{cut}", _table(rows), text, more)
+
+
+def partner_html(row: Any, text: str | None, beside: str | None) -> str:
+    """The other review of a pair, below the one that is read, with the words marked that differ from it."""
+    which = {"original": "As it was written", "edited": "Rewritten to say the opposite"}.get(
+        getattr(row, "version", ""), "The other review of this pair"
+    )
+    rows = _system_rows(row, "Base model")
+    body = (
+        f'<div class="text" dir="auto" tabindex="0" role="region" aria-label="The other review of the pair">'
+        f"{marked_changes(beside, text)}</div>"
+        if text and beside
+        else ""
+    )
+    note = '<p class="small muted" style="margin:8px 0 0">Underlined: what differs.</p>' if body else ""
+    return (
+        f'<div class="partner"><h3>{which}: the label is {LABEL_WORDS[row.label]}</h3>'
+        f'<p class="small muted" style="margin:4px 0 10px">Review {escape(row.review_id)}, {row.tokens:,} '
+        f"tokens.</p>{_table(rows)}{body}{note}</div>"
+    )
+
+
+def marked_changes(before: str, after: str) -> str:
+    """`after` as HTML, the words that `before` has not in <ins>.
+
+    >>> marked_changes("A good film.", "A bad <b> film.")
+    'A <ins>bad &lt;b&gt;</ins> film.'
+    """
+    old, new = before.split(), re.findall(r"\S+\s*", after)
+    found = difflib.SequenceMatcher(None, old, [word.strip() for word in new], autojunk=False)
+    out = []
+    for kind, _, _, start, end in found.get_opcodes():
+        part = "".join(new[start:end])
+        words = escape(part.rstrip(), quote=False)
+        blank = part[len(part.rstrip()) :]
+        out.append((words if kind == "equal" or not words else f"<ins>{words}</ins>") + blank)
+    return "".join(out)
+
+
+def _system_rows(row: Any, base_name: str) -> list[tuple[str, str, str, str, str]]:
+    return [
         (
             actor,
             name,
@@ -80,8 +127,6 @@ def reader_html(row: Any, text: str | None, base_name: str) -> str:
             ),
         )
     ]
-    title = f"{fate or row.outcome.capitalize()}: the label is {LABEL_WORDS[row.label]}"
-    return _pane(title, f"Review {row.review_id}, {row.tokens:,} tokens.{cut}", _table(rows), text)
 
 
 def sample_html(sample: SampleReview, base: float | None, fine: float | None) -> str:

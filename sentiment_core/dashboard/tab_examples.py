@@ -15,7 +15,13 @@ from sentiment_core.dashboard.context import Context, TabPart, dataset_switch
 from sentiment_core.dashboard.host import ModelUnavailable
 from sentiment_core.dashboard.live_stream import stream_words
 from sentiment_core.dashboard.parts import empty, notice, q
-from sentiment_core.dashboard.reader import answer_words, reader_hint, reader_html, sample_html
+from sentiment_core.dashboard.reader import (
+    answer_words,
+    partner_html,
+    reader_hint,
+    reader_html,
+    sample_html,
+)
 from sentiment_core.dashboard.texts import HOW_TO
 from sentiment_core.labels import LABEL_WORDS
 
@@ -61,7 +67,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
                     label="Reviews",
                     show_label=False,
                     max_height=620,
-                    column_widths=["29%", "21%", "25%", "25%"],
+                    column_widths=["38%", "18%", "22%", "22%"],
                     buttons=[],
                 )
                 with gr.Row(elem_classes="chips"):
@@ -256,12 +262,14 @@ class Examples:
                 "",
                 "",
             ]
-        row = next(found.itertuples())
-        text = self.texts(frame).get(review_id)
+        row, texts = next(found.itertuples()), self.texts(frame)
+        text = texts.get(review_id)
+        other = pairs.partner(frame, row)
+        more = "" if other is None else partner_html(other, texts.get(other.review_id), text)
         _, evals = self.context.evals(run_id, dataset)
         before = self.context.store.before(evals)
         base_name = SYSTEM_TITLES[before.record.system] if before else "Base model"
-        return [reader_html(row, text, base_name), gr.Button(visible=text is not None), "", review_id]
+        return [reader_html(row, text, base_name, more), gr.Button(visible=text is not None), "", review_id]
 
     def open_sample(self, run_id: str, sample_id: str) -> list[object]:
         """One of our own reviews in the reader, with the live model's answers."""

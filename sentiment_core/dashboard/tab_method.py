@@ -153,9 +153,9 @@ def _settings(context: Context, run: Run, study: Run | None) -> str:
     differ = [row for row in rows if study and len(set(row[1:])) > 1]
     same = [row for row in rows if row not in differ]
     results = [
-        [name, *(_result(context, one, dataset) for one in runs.values())]
+        [f"right on {dataset_title(dataset)}", *(_result(context, one, dataset) for one in runs.values())]
         for dataset in context.store.datasets()
-        if (name := f"right on {dataset_title(dataset)}")
+        if any(context.store.evals(one, dataset).get("fine-tuned") for one in runs.values())
     ]
     times = [["training took", *(seconds(one.record.wall_seconds) for one in runs.values() if one.record)]]
     columns = ["setting", *runs]

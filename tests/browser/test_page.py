@@ -80,6 +80,31 @@ def test_a_phone_needs_no_sideways_scrolling(page, site, tab: str) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
 
 
+def test_on_a_phone_all_tabs_are_seen_in_two_rows_and_wide_enough_for_a_thumb(page, site) -> None:
+    page.set_viewport_size({"width": 375, "height": 800})
+    page.goto(site.address(tab="live"))
+    settle(page)
+    boxes = [tab.bounding_box() for tab in page.get_by_role("tab").all()]
+    assert len(boxes) == len(TAB_IDS)
+    assert len({box["y"] for box in boxes}) == 2
+    assert all(box["height"] >= 44 and box["x"] >= 0 and box["x"] + box["width"] <= 375 for box in boxes)
+    page.get_by_role("tab", name="Loss curves").focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("location.search.includes('tab=confusion')")
+
+
+def test_on_a_phone_no_name_in_the_accuracy_chart_is_cut(page, site) -> None:
+    page.set_viewport_size({"width": 375, "height": 800})
+    page.goto(site.address(tab="accuracy"))
+    page.locator("#systems-plot .annotation-text").first.wait_for()
+    settle(page)
+    chart = page.locator("#systems-plot .main-svg").first.bounding_box()
+    for name in page.locator("#systems-plot .annotation-text").all():
+        box = name.bounding_box()
+        inside = chart["x"] <= box["x"] and box["x"] + box["width"] <= chart["x"] + chart["width"]
+        assert inside, name.text_content()
+
+
 # ---- the address
 
 

@@ -1,0 +1,143 @@
+"""On a ZeroGPU Space a GPU exists only inside functions that `spaces.GPU` marked; here a stand-in marks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from fake_artifacts import RUN, write_assets
+from fake_live import FakeClassifier
+
+from sentiment_core.dashboard import calls, live_stream
+from sentiment_core.dashboard.context import Context
+from sentiment_core.dashboard.host import ModelHost
+from sentiment_core.dashboard.store import Store
+from sentiment_core.dashboard.tab_examples import Examples
+from sentiment_core.dashboard.texts import ReviewTexts
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class StandIn:
+    """`spaces`: counts calls, and knows whether one is under way."""
+
+    def __init__(self) -> None:
+        self.inside, self.called = 0, []
+
+    def GPU(self, function):
+        def marked(*arguments):
+            self.called.append(function.__name__)
+            running = iter(function(*arguments))
+            while True:
+                self.inside += 1
+                try:
+                    value = next(running)
+                except StopIteration:
+                    return
+                finally:
+                    self.inside -= 1
+                yield value
+
+        return marked
+
+
+@pytest.fixture
+def spaces(monkeypatch) -> StandIn:
+    stand_in = StandIn()
+    monkeypatch.setattr(calls, "spaces", stand_in)
+    return stand_in
+
+
+@pytest.fixture
+def context(spaces, tmp_path) -> Context:
+    class OnGpu(FakeClassifier):
+        """Fails where there would be no GPU."""
+
+        def _p(self, text, system):
+            assert spaces.inside, "the model was used outside of spaces.GPU"
+            return super()._p(text, system)
+
+        def _weights(self, text):
+            assert spaces.inside, "the model was used outside of spaces.GPU"
+            return super()._weights(text)
+
+    store = Store(write_assets(tmp_path, n=40, pairs=5))
+    host = ModelHost(OnGpu)
+    return Context(store, host, calls.LiveCalls(store, host), ReviewTexts({}))
+
+
+def test_everything_that_the_page_asks_of_the_model_runs_inside(context: Context, spaces: StandIn) -> None:
+    run = context.store.run(RUN)
+    answers = list(live_stream.stream_answers(context, run, "A great film"))
+    assert "Positive" in answers[-1][0]
+    assert "<mark" in list(live_stream.stream_words(context, run, "A great film"))[-1]
+    assert context.calls.probabilities(run, ["A great film", "A dreadful film"])["fine-tuned"][1] < 0.5
+    sample = context.store.samples()[0]
+    assert "live" in Examples(context).open_sample(RUN, sample.id)[0]
+    assert spaces.called == ["stream", "words", "many", "many"]
+    assert spaces.inside == 0
+
+
+def run_python(code: str, tmp_path: Path, **environment: str) -> str:
+    """The code's output, in a process of its own, with a stand-in package `spaces` to be found."""
+    package = tmp_path / "spaces.py"
+    package.write_text(
+        textwrap.dedent("""
+        import sys
+        assert "torch" not in sys.modules, "spaces must be imported before torch"
+        inside = 0
+        def GPU(function):
+            return function
+    """)
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+        env=os.environ | environment
+        | {"PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT), str(ROOT / "tests")))},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.strip()
+
+
+def test_spaces_comes_before_torch_and_is_used(tmp_path) -> None:
+    code = """
+        import app, sys
+        assert "torch" not in sys.modules
+        from sentiment_core.dashboard import calls
+        print(calls.spaces.__name__)
+    """
+    assert run_python(code, tmp_path) == "spaces"
+
+
+def test_loading_the_model_leaves_cuda_alone(tmp_path, tiny_model) -> None:
+    """Until the first call, that is until a marked function runs, no tensor goes to the GPU."""
+    code = f"""
+        import torch
+        from sentiment_core.live import LiveClassifier
+        LiveClassifier.load(None, base_model={str(tiny_model)!r}, form="bf16")  # fills the cache
+        torch.cuda.is_available = lambda: True
+        moved = []
+        def to(self, *where, _old=torch.Tensor.to, **how):
+            if any(str(place).startswith("cuda") for place in (*where, *how.values())):
+                moved.append(1)
+                return self
+            return _old(self, *where, **how)
+        torch.Tensor.to = to
+        def no(*a, **k): raise AssertionError("CUDA was begun outside of a marked function")
+        torch.cuda._lazy_init = torch.cuda.is_bf16_supported = torch.cuda.current_device = no
+        live = LiveClassifier.load(None, base_model={str(tiny_model)!r})
+        assert live.form == "bf16 on GPU", live.form
+        assert not moved, "loading moved weights"
+        try:
+            live._system("base")  # what a marked function does first
+        except Exception as error:
+            assert "marked" not in str(error), error
+        print(bool(moved))
+    """
+    there = run_python(code, tmp_path, SPACES_ZERO_GPU="true", SENTIMENT_CACHE=str(tmp_path / "cache"))
+    assert there == "True"
