@@ -29,7 +29,14 @@ from sentiment_core.explain import METHOD, Explainable, Explanation, Pause, Word
 from sentiment_core.live_llama import LiveLlama
 from sentiment_core.live_transformers import TransformersPair
 from sentiment_core.live_turns import Turns
-from sentiment_core.live_weights import FORMS, base_config, dtype_of, is_lean, load_weights
+from sentiment_core.live_weights import (
+    FORMS,
+    base_config,
+    dtype_of,
+    give_memory_back,
+    is_lean,
+    load_weights,
+)
 from sentiment_core.models import Encoded, PromptEncoder, load_tokenizer
 
 Which = Literal["base", "fine-tuned"]
@@ -171,14 +178,12 @@ class LiveClassifier:
         Gives way to single answers.
         """
         if not self.has_adapter or not text.strip():
-            return iter(())
-        return explain_words(
-            _plain(text),
-            self.encoder,
-            self._system("fine-tuned"),
-            self.max_length_tokens,
-            pause=self._turns.give_way,
-        )
+            return
+        system, pause = self._system("fine-tuned"), self._turns.give_way
+        try:
+            yield from explain_words(_plain(text), self.encoder, system, self.max_length_tokens, pause=pause)
+        finally:
+            give_memory_back()  # a long review's gradient takes half a gigabyte
 
     def _encode(self, texts: Sequence[str]) -> Encoded:
         return self.encoder.encode([_plain(text) for text in texts], self.max_length_tokens)

@@ -102,7 +102,7 @@ def load_weights(
             found = _read_all(paths) if identity else None
             if found is None:
                 found = _build(base, adapter, form, encoder)
-                _give_memory_back()
+                give_memory_back()
                 if identity:
                     _write_all(paths, found)
     plain = found[0]
@@ -141,8 +141,8 @@ def _digest(key: dict) -> str:
 # ---- building
 
 
-def _give_memory_back() -> None:
-    """Free what building left: the models refer to themselves, and glibc keeps freed blocks for later."""
+def give_memory_back() -> None:
+    """Free what large work left: models refer to themselves, and glibc keeps freed blocks for later."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)

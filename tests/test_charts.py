@@ -91,7 +91,11 @@ def figures() -> dict[str, go.Figure]:
 
 @pytest.mark.parametrize("name", list(figures()))
 def test_figures_use_only_colours_that_follow_the_theme(name: str) -> None:
-    known = {tint.light for tint in chart_style.PALETTE.values()} | {"#101828", "#ffffff", "#808997"}
+    known = {tint.light for tint in (*chart_style.PALETTE.values(), chart_style.PAPER)} | {
+        "#101828",
+        "#ffffff",
+        "#808997",
+    }
     figure = figures()[name]
     figure.layout.template = None
     assert colors(figure) <= known
@@ -146,7 +150,7 @@ def test_names_stay_readable() -> None:
 
 def test_theme_css_names_every_colour() -> None:
     css = chart_style.theme_css()
-    assert css.count("!important") == 2 * len(chart_style.PALETTE)
+    assert css.count("!important") == 2 * len([*chart_style.PALETTE, chart_style.PAPER])
     assert "rgb(0, 122, 90)" in css
     assert "#2BC79A" in css
 

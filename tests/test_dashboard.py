@@ -18,6 +18,7 @@ from sentiment_core.dashboard import (
     live_stream,
     page,
     pairs,
+    tab_batch,
     tab_confusion,
     tab_examples,
     tab_loss,
@@ -28,6 +29,7 @@ from sentiment_core.dashboard import (
 from sentiment_core.dashboard.calls import LiveCalls
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.host import ModelHost, ModelUnavailable
+from sentiment_core.dashboard.inputs import Batch
 from sentiment_core.dashboard.page import build, launch_options
 from sentiment_core.dashboard.store import Store
 from sentiment_core.dashboard.texts import ReviewTexts
@@ -470,10 +472,22 @@ def test_overlapping_words_are_tinted_once() -> None:
     assert "“not good” pulled it down most" in html
 
 
-def test_batch_table_has_labels_and_accuracy(context: Context) -> None:
-    from sentiment_core.dashboard import tab_batch
-    from sentiment_core.dashboard.inputs import Batch
+def test_a_stopped_batch_ends_between_two_parts(context: Context) -> None:
+    """The next visitor's batch must not wait for one that nobody wants any more."""
+    seen = []
 
+    def progress(share: float, desc: str) -> None:
+        seen.append(desc)
+        if len(seen) == 2:
+            raise tab_batch.Stopped
+
+    with pytest.raises(tab_batch.Stopped):
+        tab_batch.classify_rows(context, context.store.run(RUN), Batch(["great film"] * 500, None), progress)
+    assert seen[-1].startswith("fine-tuned: 48 of 500")
+    assert len(context.calls.lines["batches"]) == 0
+
+
+def test_batch_table_has_labels_and_accuracy(context: Context) -> None:
     batch = Batch(["great film", "dreadful film", "=cmd()"], [1, 0, 0])
     frame = tab_batch.classify_rows(context, context.store.run(RUN), batch, lambda *a, **k: None)
     assert list(frame.columns) == tab_batch.COLUMNS

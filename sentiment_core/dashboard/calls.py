@@ -22,8 +22,8 @@ except ImportError:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-CHUNK = 48
-"""Reviews between two steps of the progress bar."""
+CHUNK = 24
+"""Reviews between two steps of the progress bar; in between, a batch can be stopped."""
 
 LONGEST_LINES = {"answers": 24, "words": 12, "batches": 6}
 """Visitors that wait for each kind of work; whoever comes then is told politely to try again."""

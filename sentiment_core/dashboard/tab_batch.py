@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
@@ -25,6 +27,7 @@ log = logging.getLogger(__name__)
 
 COLUMNS = ["row", "text", "label", "base", "base P(positive)", "fine-tuned", "fine-tuned P(positive)"]
 SHOWN_CHARACTERS = 160
+STOPPED = "Stopped."
 BROKE = "Something went wrong while reading these reviews; the server's log has the details."
 
 
@@ -59,17 +62,28 @@ def build(context: Context, run: gr.Dropdown) -> None:
             column_widths=[60, 330, 90, 90, 140, 100, 150],
         )
         download = gr.DownloadButton("Download as CSV", visible=False, elem_id="batch-download", scale=0)
+    wish = gr.State(Wish())
 
     def answer(
         run_id: str | None,
         path: str | None,
         pasted: str,
+        wish: Wish,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> tuple[object, object, object]:
         hidden = gr.DataFrame(visible=False), gr.DownloadButton(visible=False)
+        wish.stop = False
+
+        def go_on(share: float, desc: str) -> None:
+            if wish.stop:
+                raise Stopped
+            progress(share, desc=desc)
+
         try:
             batch = read_batch(path, pasted)
-            frame = classify_rows(context, context.store.run(run_id), batch, progress)
+            frame = classify_rows(context, context.store.run(run_id), batch, go_on)
+        except Stopped:
+            return notice(STOPPED), *hidden
         except (InputRefused, ModelUnavailable) as error:
             return notice(str(error), warn=True), *hidden
         except Exception:
@@ -103,31 +117,46 @@ def build(context: Context, run: gr.Dropdown) -> None:
         api_visibility="private",
         show_progress="hidden",
     )
-    asked = begun.then(
+    begun.then(
         answer,
-        [run, file, lines],
+        [run, file, lines, wish],
         [summary, table, download],
         api_visibility="private",
         show_progress="full",
         show_progress_on=[summary],
         **MODEL_EVENT,
     )
-    stop.click(
-        lambda: notice("Stopped."),
-        None,
-        summary,
-        cancels=[begun, asked],
-        api_visibility="private",
-        show_progress="hidden",
-    )
+    stop.click(_stop, wish, summary, api_visibility="private", show_progress="hidden")
+
+
+@dataclass
+class Wish:
+    """Whether a visitor wants the batch under way to stop; looked at between its parts."""
+
+    stop: bool = False
+
+
+class Stopped(Exception):
+    """The visitor wants no more of this batch."""
+
+
+def _stop(wish: Wish) -> str:
+    wish.stop = True
+    return notice(STOPPED)
 
 
 def no_file() -> str:
     return q('<p class="small muted">No file chosen.</p>')
 
 
-def classify_rows(context: Context, run: Run | None, batch: Batch, progress: gr.Progress) -> pd.DataFrame:
-    """One row per review, columns COLUMNS (without those of a model that is not there)."""
+def classify_rows(
+    context: Context, run: Run | None, batch: Batch, progress: Callable[..., object]
+) -> pd.DataFrame:
+    """One row per review, columns COLUMNS (without those of a model that is not there).
+
+    Args:
+        progress: called with the share done and `desc`, what is being done; what it raises ends the work.
+    """
     found = context.calls.probabilities(run, batch.texts, lambda done, words: progress(done, desc=words))
     frame = pd.DataFrame({"row": range(1, len(batch.texts) + 1), "text": batch.texts})
     if batch.labels is not None:
