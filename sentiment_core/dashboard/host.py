@@ -73,6 +73,11 @@ class ModelHost:
         self._slots: dict[str, _Slot] = {}
         self._lock = threading.Lock()
         self._loading = threading.Lock()
+        self._not_before = 0.0
+
+    def hold(self, seconds: float) -> None:
+        """Begin no loading for so long; what is asked to load meanwhile is begun then."""
+        self._not_before = time.monotonic() + seconds
 
     def start(self, run: Run | None) -> None:
         """Begin to load this run's model unless that was done; returns at once. A failure is tried again."""
@@ -90,6 +95,7 @@ class ModelHost:
         threading.Thread(target=self._fill, args=(slot, run), name=f"load-{key}", daemon=True).start()
 
     def _fill(self, slot: _Slot, run: Run | None) -> None:
+        time.sleep(max(0.0, self._not_before - time.monotonic()))
         began = time.perf_counter()
         try:
             with self._loading:

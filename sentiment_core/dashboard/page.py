@@ -47,6 +47,9 @@ MAX_WAITING = 500
 MAX_THREADS = 80
 """More than all that may wait for the model, so that the page is served beside them."""
 
+HEAD_START_SECONDS = 4.0
+"""From serving the page to what is loaded behind it: the model, and what its other tabs will want."""
+
 PAGE_JS = """() => {
   window.qUrl = (changes) => {
     const url = new URL(window.location);
@@ -135,7 +138,11 @@ def launch(demo: gr.Blocks, *, prevent_thread_lock: bool = False, **more: Any) -
 
 
 def _start(context: Context) -> None:
-    """Begin, in the background, what the first visitor should not wait for: the most wanted first."""
+    """Begin, in the background, what the first visitor should not wait for: the most wanted first.
+
+    The page itself is wanted more than the model, whose imports would take half of its time on few cores.
+    """
+    context.host.hold(HEAD_START_SECONDS)
     context.host.start(context.store.run(None))
     threading.Thread(target=_warm, args=(context,), name="warm", daemon=True).start()
 
@@ -145,12 +152,12 @@ def _id(run: Run | None) -> str | None:
 
 
 def _warm(context: Context) -> None:
-    """Slow imports and predictions; then, once the model needs the cores no more, the review texts."""
-    import scipy.stats  # noqa: F401
+    """Predictions and slow imports, what tabs need; then, once the model is there, the review texts."""
+    context.store.problems()
+    time.sleep(HEAD_START_SECONDS)  # whoever opens the page now brings in what it needs
     import sklearn.metrics  # noqa: F401
     import statsmodels.stats.proportion  # noqa: F401
 
-    context.store.problems()
     while context.host.state(context.store.run(None))[0] == "loading":
         time.sleep(0.5)
     context.texts.start()

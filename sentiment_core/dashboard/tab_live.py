@@ -52,7 +52,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     with gr.Row(elem_classes="chips"):
         ask = gr.Button("Ask both models", variant="primary", elem_id="ask", scale=0, min_width=170)
         more = gr.Dropdown(
-            [(f"All {len(samples)} sample reviews, in our own words…", "")]
+            [(f"All {len(samples)} sample reviews…", "")]
             + [(f"{s.kind}: {_beginning(s.text, 9)}", s.id) for s in samples],
             value="",
             elem_id="more-samples",

@@ -156,11 +156,11 @@ def test_theme_button_and_arrow_keys(page, site) -> None:
 
 
 def test_a_sample_is_answered_by_both_and_disagreement_is_marked(page, site) -> None:
-    page.goto(site.address(tab="live"))
-    page.locator("#model-state", has_text="Live model ready").wait_for()
+    page.goto(site.address(tab="live", text="A%20great%20film"))  # what the page then asks by itself
+    page.locator("#verdict", has_text="Both say Positive").wait_for()
     page.get_by_role("button", name="Negative: ").click()
-    page.locator("#words mark").first.wait_for()
-    assert "The two disagree" in text_of(page, "#verdict")
+    page.locator("#verdict", has_text="The two disagree").wait_for()
+    page.locator("#words .words mark").first.wait_for()
     assert "P(positive)" in text_of(page, "#answers")
     assert query(page)["review"] == ["sample-02"]
 
