@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 from sentiment_core.explain import Look, Pause, go_on
 from sentiment_core.labels import Label
@@ -186,7 +187,8 @@ class LiveLlama:
         ):
             if tap is not None:
                 tap(number, x)
-            projected = qkv(rms_norm(x, norm1, shape.eps)).view(batch, length, -1, shape.head_dim)
+            projected = _lean(lambda x, norm=norm1, qkv=qkv: qkv(rms_norm(x, norm, shape.eps)), x)
+            projected = projected.view(batch, length, -1, shape.head_dim)
             qk, v = projected.split([shape.heads + shape.kv_heads, shape.kv_heads], dim=2)
             q, k = rotate(qk, cos, sin).split([shape.heads, shape.kv_heads], dim=2)
             q, k, v = (t.transpose(1, 2) for t in (q, k, v))
@@ -199,8 +201,12 @@ class LiveLlama:
             else:
                 attended = attend(q, k, v)
             x = x + o(attended.reshape(len(x), -1))
-            gate, up = gate_up(rms_norm(x, norm2, shape.eps)).chunk(2, dim=-1)
-            x = x + down(F.silu(gate) * up)
+
+            def feed_forward(x: torch.Tensor, norm=norm2, gate_up=gate_up, down=down) -> torch.Tensor:
+                gate, up = gate_up(rms_norm(x, norm, shape.eps)).chunk(2, dim=-1)
+                return down(F.silu(gate) * up)
+
+            x = x + _lean(feed_forward, x)
         return x
 
     def _margin(self, x: torch.Tensor) -> torch.Tensor:
@@ -215,6 +221,13 @@ class LiveLlama:
         both = torch.cat((angles, angles), dim=-1)[:, None]
         scale = self.shape.rope_scale
         return (both.cos() * scale).to(self.dtype), (both.sin() * scale).to(self.dtype)
+
+
+def _lean(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """function(x); where a gradient is wanted, what it keeps for that is computed again instead of stored."""
+    if not x.requires_grad:
+        return function(x)
+    return checkpoint(function, x, use_reentrant=False, preserve_rng_state=False)
 
 
 def _before_layers(pause: Pause) -> Callable[[int, torch.Tensor], None]:

@@ -38,7 +38,7 @@ def test_blocks_are_attention(length, before, dtype, atol) -> None:
 
 
 def test_gradients_pass_where_they_are_wanted() -> None:
-    q, k, v = parts(live_attention.BLOCK + 9, 4, torch.float32)
+    q, k, v = parts(live_attention.WHOLE + 9, 4, torch.float32)
     attend(q.requires_grad_(), k.requires_grad_(), v.requires_grad_()).square().sum().backward()
     assert all(t.grad is not None and t.grad.abs().sum() > 0 for t in (q, k, v))
 

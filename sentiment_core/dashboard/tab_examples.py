@@ -67,7 +67,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
                     label="Reviews",
                     show_label=False,
                     max_height=620,
-                    column_widths=["29%", "21%", "25%", "25%"],
+                    column_widths=["34%", "19%", "22%", "25%"],
                     buttons=[],
                 )
                 with gr.Row(elem_classes="chips"):
