@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -404,10 +403,8 @@ def test_every_decisive_setting_changes_the_identity():
 
 def test_help_answers_before_torch():
     code = "import sys, eval\ntry: eval.main(['--help'])\nfinally: assert 'torch' not in sys.modules"
-    started = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "--run" in done.stdout
-    assert time.perf_counter() - started < 5, "well under a second on a machine that is not busy"
 
 
 def test_flags_of_the_config_have_help():

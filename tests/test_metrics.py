@@ -1,7 +1,5 @@
 """Every metric by hand, against scikit-learn, scipy or statsmodels, and at its edges."""
 
-import time
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -389,19 +387,6 @@ def test_evaluate_frame_reads_the_columns() -> None:
     assert found["consistency"].n == 200
     doubled = frame.assign(p_positive=frame["p_positive"].astype(float) + 1e-12)
     assert metrics.evaluate_frame(doubled) == found
-
-
-def test_25_000_reviews_take_seconds_and_a_threshold_milliseconds() -> None:
-    label, answer, p = synthetic(25_000)
-    start = time.perf_counter()
-    metrics.evaluate(label, answer, p)
-    assert time.perf_counter() - start < 20  # 0.9 s on an idle core; shared machines are slow
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        metrics.at_threshold(label, p, 0.3)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.02
 
 
 def test_wilson_bounds_take_arrays() -> None:
