@@ -38,6 +38,12 @@ The causal block needs no end: a row before the end sees nothing from there on.
 """
 
 
+@triton.jit
+def _tile(tiles, number):
+    at = tiles + number * 4
+    return tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3)
+
+
 # ---- forward
 
 
@@ -85,8 +91,7 @@ def _forward(
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     tile, head = tl.program_id(0), tl.program_id(1)
-    start, first = tl.load(tiles + tile * 4), tl.load(tiles + tile * 4 + 1)
-    end, offset = tl.load(tiles + tile * 4 + 2), tl.load(tiles + tile * 4 + 3)
+    start, first, end, offset = _tile(tiles, tile)
     W: tl.constexpr = (H + 2 * KV) * D
     rows, d = first + tl.arange(0, BLOCK), tl.arange(0, D)
     inside = rows < end
@@ -165,8 +170,7 @@ def _backward_queries(
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     tile, head = tl.program_id(0), tl.program_id(1)
-    start, first = tl.load(tiles + tile * 4), tl.load(tiles + tile * 4 + 1)
-    end, offset = tl.load(tiles + tile * 4 + 2), tl.load(tiles + tile * 4 + 3)
+    start, first, end, offset = _tile(tiles, tile)
     W: tl.constexpr = (H + 2 * KV) * D
     rows, d = first + tl.arange(0, BLOCK), tl.arange(0, D)
     inside = rows < end
@@ -228,8 +232,7 @@ def _backward_keys(
     STEP: tl.constexpr,
 ):  # fmt: skip
     tile, group = tl.program_id(0), tl.program_id(1)
-    first, end = tl.load(tiles + tile * 4 + 1), tl.load(tiles + tile * 4 + 2)
-    offset = tl.load(tiles + tile * 4 + 3)
+    _, first, end, offset = _tile(tiles, tile)
     W: tl.constexpr = (H + 2 * KV) * D
     G: tl.constexpr = H // KV
     columns, d = first + tl.arange(0, BLOCK), tl.arange(0, D)
