@@ -44,6 +44,18 @@ def _tile(tiles, number):
     return tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3)
 
 
+@triton.jit
+def _load_keys(k_at, v_at, columns, inside, W: tl.constexpr, D: tl.constexpr, MASK: tl.constexpr):
+    d = tl.arange(0, D)
+    if MASK == FULL:
+        k = tl.load(k_at + columns[:, None] * W + d[None, :])
+        v = tl.load(v_at + columns[:, None] * W + d[None, :])
+    else:
+        k = tl.load(k_at + columns[:, None] * W + d[None, :], mask=inside[:, None], other=0.0)
+        v = tl.load(v_at + columns[:, None] * W + d[None, :], mask=inside[:, None], other=0.0)
+    return k, v
+
+
 # ---- forward
 
 
@@ -64,14 +76,8 @@ def _attend_block(
     MASK: tl.constexpr,
 ):
     """One more block of keys in the running softmax."""
-    d = tl.arange(0, D)
     inside = columns < end
-    if MASK == FULL:
-        k = tl.load(k_at + columns[:, None] * W + d[None, :])
-        v = tl.load(v_at + columns[:, None] * W + d[None, :])
-    else:
-        k = tl.load(k_at + columns[:, None] * W + d[None, :], mask=inside[:, None], other=0.0)
-        v = tl.load(v_at + columns[:, None] * W + d[None, :], mask=inside[:, None], other=0.0)
+    k, v = _load_keys(k_at, v_at, columns, inside, W, D, MASK)
     s = tl.dot(q, tl.trans(k)) * scale
     if MASK == CAUSAL:
         s = tl.where(columns[None, :] <= rows[:, None], s, float("-inf"))
@@ -141,19 +147,26 @@ def _store_rotated_back(
 
 
 @triton.jit
+def _load_queries(
+    qkv, d_out, lse, delta, rows, inside, head, total, H: tl.constexpr, W: tl.constexpr, D: tl.constexpr
+):
+    """What backward needs of one head's rows; rows outside weigh nothing."""
+    d = tl.arange(0, D)
+    q = tl.load(qkv + rows[:, None] * W + head * D + d[None, :], mask=inside[:, None], other=0.0)
+    do = tl.load(d_out + rows[:, None] * (H * D) + head * D + d[None, :], mask=inside[:, None], other=0.0)
+    lse_r = tl.load(lse + head * total + rows, mask=inside, other=float("inf"))
+    delta_r = tl.load(delta + head * total + rows, mask=inside, other=0.0)
+    return q, do, lse_r, delta_r
+
+
+@triton.jit
 def _query_block(
     q, do, lse_r, delta_r, k_at, v_at, columns, end, rows, dq, scale, W: tl.constexpr, D: tl.constexpr,
     MASK: tl.constexpr,
 ):  # fmt: skip
     """One block of keys' share in the gradient of a tile of queries."""
-    d = tl.arange(0, D)
     inside = columns < end
-    if MASK == FULL:
-        k = tl.load(k_at + columns[:, None] * W + d[None, :])
-        v = tl.load(v_at + columns[:, None] * W + d[None, :])
-    else:
-        k = tl.load(k_at + columns[:, None] * W + d[None, :], mask=inside[:, None], other=0.0)
-        v = tl.load(v_at + columns[:, None] * W + d[None, :], mask=inside[:, None], other=0.0)
+    k, v = _load_keys(k_at, v_at, columns, inside, W, D, MASK)
     p = tl.exp2(tl.dot(q, tl.trans(k)) * scale - lse_r[:, None])
     if MASK == CAUSAL:
         p = tl.where(columns[None, :] <= rows[:, None], p, 0.0)
@@ -180,11 +193,7 @@ def _backward_queries(
     else:
         k_at = qkv + (H + head // (H // KV)) * D
         v_at = k_at + KV * D
-        q = tl.load(qkv + rows[:, None] * W + head * D + d[None, :], mask=inside[:, None], other=0.0)
-        do_at = d_out + rows[:, None] * (H * D) + head * D + d[None, :]
-        do = tl.load(do_at, mask=inside[:, None], other=0.0)
-        lse_r = tl.load(lse + head * total + rows, mask=inside, other=float("inf"))
-        delta_r = tl.load(delta + head * total + rows, mask=inside, other=0.0)
+        q, do, lse_r, delta_r = _load_queries(qkv, d_out, lse, delta, rows, inside, head, total, H, W, D)
         dq = tl.zeros((BLOCK, D), tl.float32)
         if offset > 0:
             for n in range(0, PREFIX, PB):
@@ -209,12 +218,7 @@ def _key_block(
 
     A row attends to no later key; with FROM, rows from there on attend to all of them.
     """
-    d = tl.arange(0, D)
-    inside = rows < end
-    q = tl.load(qkv + rows[:, None] * W + head * D + d[None, :], mask=inside[:, None], other=0.0)
-    do = tl.load(d_out + rows[:, None] * (H * D) + head * D + d[None, :], mask=inside[:, None], other=0.0)
-    lse_r = tl.load(lse + head * total + rows, mask=inside, other=float("inf"))
-    delta_r = tl.load(delta + head * total + rows, mask=inside, other=0.0)
+    q, do, lse_r, delta_r = _load_queries(qkv, d_out, lse, delta, rows, rows < end, head, total, H, W, D)
     p = tl.exp2(tl.dot(k, tl.trans(q)) * scale - lse_r[None, :])
     seen = columns[:, None] <= rows[None, :]
     if FROM > 0:

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sentiment_core.models import Encoded
-from sentiment_core.packed_attention import TILE, attend_each, attention_kind, gpu_attention
+from sentiment_core.packed_attention import TILE, attend_each, attention_kind, gpu_attention, shares_prefix
 from sentiment_core.packed_layer import LayerShape, last_layer, layer, rms_norm
 from sentiment_core.stacked_adapter import StackedAdapter, frozen_parts
 
@@ -106,9 +106,10 @@ class PackShape:
         """Reviews, and as many as it takes to fill the rest."""
         return self.reviews + math.ceil(self.tokens / self.longest)
 
-    def taken(self, lengths: np.ndarray) -> int:
-        """Tokens of a pack of reviews whose prompts have these lengths."""
-        return packed_tokens(lengths, self.prefix)
+
+def packed_prefix(encoded: Encoded) -> int:
+    """How many tokens at the prompts' beginning stand in a pack once."""
+    return encoded.shared if shares_prefix() else 0
 
 
 def packed_tokens(lengths: np.ndarray, prefix: int) -> int:
@@ -129,7 +130,7 @@ def lay_out(
         ValueError: they do not fit the shape.
     """
     lengths, prefix = encoded.lengths[indices], shape.prefix
-    total = shape.taken(lengths)
+    total = packed_tokens(lengths, prefix)
     if total > shape.tokens or len(indices) > shape.reviews or lengths.max(initial=0) > shape.longest:
         raise ValueError(f"{len(indices)} reviews with {total} tokens do not fit {shape}")
     if prefix > encoded.shared:
@@ -163,8 +164,7 @@ def lay_out(
 
 def _tiles(segments: np.ndarray, count: int) -> np.ndarray:
     """(s, 3) start, end, offset -> (count, 4) tiles; the longest reviews' first, unused ones at the end."""
-    size = segments[:, 1] - segments[:, 0]
-    segments = segments[np.argsort(-size, kind="stable")]
+    segments = segments[np.argsort(segments[:, 0] - segments[:, 1], kind="stable")]
     each = -(-(segments[:, 1] - segments[:, 0]) // TILE)
     which = np.repeat(np.arange(len(segments)), each)
     place = np.arange(len(which)) - np.repeat(np.cumsum(each) - each, each)

@@ -18,8 +18,15 @@ from transformers import Trainer, TrainerCallback
 from sentiment_core.artifacts import HistoryRow, HistoryWriter
 from sentiment_core.batching import round_up, split_alike, split_balanced
 from sentiment_core.models import Encoded
-from sentiment_core.packed import GraphedPass, Pack, PackedLlama, PackShape, lay_out, packed_tokens
-from sentiment_core.packed_attention import shares_prefix
+from sentiment_core.packed import (
+    GraphedPass,
+    Pack,
+    PackedLlama,
+    PackShape,
+    lay_out,
+    packed_prefix,
+    packed_tokens,
+)
 from sentiment_core.scoring import float32_head, left_pad
 
 # ---- micro-batches
@@ -64,7 +71,7 @@ class MicroBatches(Dataset):
 
 def pack_shape(encoded: Encoded, plan: list[np.ndarray], parts: int) -> PackShape:
     """The one static shape that holds every part of every step."""
-    lengths, prefix = encoded.lengths, encoded.shared if shares_prefix() else 0
+    lengths, prefix = encoded.lengths, packed_prefix(encoded)
     pieces = [piece for step in plan for piece in split_balanced(step, lengths, parts)]
     return PackShape(
         tokens=round_up(max(packed_tokens(lengths[piece], prefix) for piece in pieces), 128),
