@@ -16,6 +16,10 @@ position of the review's first token (0 marks the prefix itself, -1 rows that ho
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
 import torch
 import triton
 import triton.language as tl
@@ -148,14 +152,22 @@ def _store_rotated_back(
 
 @triton.jit
 def _load_queries(
-    qkv, d_out, lse, delta, rows, inside, head, total, H: tl.constexpr, W: tl.constexpr, D: tl.constexpr
-):
+    qkv, d_out, lse, delta, rows, end, head, total, H: tl.constexpr, W: tl.constexpr, D: tl.constexpr,
+    MASK: tl.constexpr,
+):  # fmt: skip
     """What backward needs of one head's rows; rows outside weigh nothing."""
     d = tl.arange(0, D)
-    q = tl.load(qkv + rows[:, None] * W + head * D + d[None, :], mask=inside[:, None], other=0.0)
-    do = tl.load(d_out + rows[:, None] * (H * D) + head * D + d[None, :], mask=inside[:, None], other=0.0)
-    lse_r = tl.load(lse + head * total + rows, mask=inside, other=float("inf"))
-    delta_r = tl.load(delta + head * total + rows, mask=inside, other=0.0)
+    q_at = qkv + rows[:, None] * W + head * D + d[None, :]
+    do_at = d_out + rows[:, None] * (H * D) + head * D + d[None, :]
+    lse_at, delta_at = lse + head * total + rows, delta + head * total + rows
+    if MASK == FULL:
+        q, do, lse_r, delta_r = tl.load(q_at), tl.load(do_at), tl.load(lse_at), tl.load(delta_at)
+    else:
+        inside = rows < end
+        q = tl.load(q_at, mask=inside[:, None], other=0.0)
+        do = tl.load(do_at, mask=inside[:, None], other=0.0)
+        lse_r = tl.load(lse_at, mask=inside, other=float("inf"))
+        delta_r = tl.load(delta_at, mask=inside, other=0.0)
     return q, do, lse_r, delta_r
 
 
@@ -193,7 +205,7 @@ def _backward_queries(
     else:
         k_at = qkv + (H + head // (H // KV)) * D
         v_at = k_at + KV * D
-        q, do, lse_r, delta_r = _load_queries(qkv, d_out, lse, delta, rows, inside, head, total, H, W, D)
+        q, do, lse_r, delta_r = _load_queries(qkv, d_out, lse, delta, rows, end, head, total, H, W, D, ENDING)
         dq = tl.zeros((BLOCK, D), tl.float32)
         if offset > 0:
             for n in range(0, PREFIX, PB):
@@ -212,18 +224,13 @@ def _backward_queries(
 @triton.jit
 def _key_block(
     k, v, columns, qkv, d_out, lse, delta, rows, end, head, total, dk, dv, scale,
-    H: tl.constexpr, W: tl.constexpr, D: tl.constexpr, FROM: tl.constexpr,
+    H: tl.constexpr, W: tl.constexpr, D: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
-    """One block of queries' share in the gradients of a tile of keys and values (transposed products).
-
-    A row attends to no later key; with FROM, rows from there on attend to all of them.
-    """
-    q, do, lse_r, delta_r = _load_queries(qkv, d_out, lse, delta, rows, rows < end, head, total, H, W, D)
+    """One block of queries' share in the gradients of a tile of keys and values (transposed products)."""
+    q, do, lse_r, delta_r = _load_queries(qkv, d_out, lse, delta, rows, end, head, total, H, W, D, MASK)
     p = tl.exp2(tl.dot(k, tl.trans(q)) * scale - lse_r[None, :])
-    seen = columns[:, None] <= rows[None, :]
-    if FROM > 0:
-        seen = seen | (rows[None, :] >= FROM)
-    p = tl.where(seen, p, 0.0)
+    if MASK == CAUSAL:
+        p = tl.where(columns[:, None] <= rows[None, :], p, 0.0)
     dv = tl.dot(p.to(do.dtype), do, dv)
     ds = p * (tl.dot(v, tl.trans(do)) - delta_r[None, :])
     return tl.dot(ds.to(q.dtype), q, dk), dv
@@ -252,13 +259,26 @@ def _backward_keys(
         v = tl.load(qkv + columns[:, None] * W + v_at + d[None, :], mask=inside[:, None], other=0.0)
         dk = tl.zeros((BLOCK, D), tl.float32)
         dv = tl.zeros((BLOCK, D), tl.float32)
+        whole = tl.maximum(first + BLOCK, end - (end - first) % STEP)
         for member in range(0, G):
             head = group * G + member
-            for n in range(first, end, STEP):
+            for n in range(first, tl.minimum(first + BLOCK, end), STEP):
                 rows = n + tl.arange(0, STEP)
                 dk, dv = _key_block(
                     k, v, columns, qkv, d_out, lse, delta, rows, end, head, total, dk, dv, scale,
-                    H, W, D, 0,
+                    H, W, D, CAUSAL,
+                )  # fmt: skip
+            for n in range(first + BLOCK, whole, STEP):
+                rows = n + tl.arange(0, STEP)
+                dk, dv = _key_block(
+                    k, v, columns, qkv, d_out, lse, delta, rows, end, head, total, dk, dv, scale,
+                    H, W, D, FULL,
+                )  # fmt: skip
+            for n in range(whole, end, STEP):
+                rows = n + tl.arange(0, STEP)
+                dk, dv = _key_block(
+                    k, v, columns, qkv, d_out, lse, delta, rows, end, head, total, dk, dv, scale,
+                    H, W, D, ENDING,
                 )  # fmt: skip
         v_to = d_qkv + columns[:, None] * W + v_at + d[None, :]
         tl.store(v_to, dv.to(d_qkv.dtype.element_ty), mask=inside[:, None])
@@ -282,14 +302,23 @@ def _backward_prefix(
     v = tl.load(qkv + columns[:, None] * W + k_at + KV * D + d[None, :], mask=inside[:, None], other=0.0)
     dk = tl.zeros((PB, D), tl.float32)
     dv = tl.zeros((PB, D), tl.float32)
+    start = chunk * CHUNK
     for member in range(0, G):
         head = group * G + member
-        for n in range(0, CHUNK, BLOCK):
-            rows = chunk * CHUNK + n + tl.arange(0, BLOCK)
-            dk, dv = _key_block(
-                k, v, columns, qkv, d_out, lse, delta, rows, total, head, total, dk, dv, scale,
-                H, W, D, PREFIX,
-            )  # fmt: skip
+        if start < PREFIX:  # the prefix itself attends to its own past only
+            for n in range(start, start + CHUNK, BLOCK):
+                rows = n + tl.arange(0, BLOCK)
+                dk, dv = _key_block(
+                    k, v, columns, qkv, d_out, lse, delta, rows, total, head, total, dk, dv, scale,
+                    H, W, D, CAUSAL,
+                )  # fmt: skip
+        else:
+            for n in range(start, start + CHUNK, BLOCK):
+                rows = n + tl.arange(0, BLOCK)
+                dk, dv = _key_block(
+                    k, v, columns, qkv, d_out, lse, delta, rows, total, head, total, dk, dv, scale,
+                    H, W, D, ENDING,
+                )  # fmt: skip
     P: tl.constexpr = (PREFIX + PB - 1) // PB * PB
     to = partial + (chunk * KV + group) * (2 * P * D) + columns[:, None] * D + d[None, :]
     tl.store(to, dk)
@@ -319,6 +348,26 @@ def _write_prefix(
 
 def _prefix_block(prefix: int) -> int:
     return min(TILE, max(16, triton.next_power_of_2(prefix)))
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
+@contextmanager
+def _two_streams(device: torch.device) -> Iterator[AbstractContextManager]:
+    """Gives a context whose launches run beside those outside it; all are done at the end.
+
+    The last programs of a kernel leave most of a GPU idle, which the first ones of another then fill.
+    """
+    if device.type != "cuda":
+        yield nullcontext()
+        return
+    main, side = torch.cuda.current_stream(device), _side_stream(device)
+    side.wait_stream(main)
+    yield torch.cuda.stream(side)
+    main.wait_stream(side)
 
 
 @torch.library.custom_op("sentiment::attend_forward", mutates_args=())
@@ -362,18 +411,24 @@ def attend_backward(
     d_qkv = torch.empty_like(qkv)
     shape = (heads, kv_heads, dim, prefix)
     given = (qkv, d_out, lse, delta, tiles, cos, sin, d_qkv, total, root * LOG2E, root)
-    _backward_queries[(tiles.shape[0], heads)](*given, *shape, block, TILE, num_warps=4, num_stages=2)
-    _backward_keys[(tiles.shape[0], kv_heads)](*given, *shape, TILE, STEP, num_warps=4, num_stages=2)
-    if prefix:
-        blocks = triton.cdiv(prefix, block)
-        chunks = triton.cdiv(total, CHUNK)
-        partial = qkv.new_empty(chunks, kv_heads, 2, blocks * block, dim, dtype=torch.float32)
-        _backward_prefix[(chunks, kv_heads, blocks)](
-            qkv, d_out, lse, delta, partial, total, root * LOG2E, *shape, block, TILE, CHUNK,
-            num_warps=4, num_stages=2,
-        )  # fmt: skip
-        _write_prefix[(kv_heads, blocks)](partial.sum(0), cos, sin, d_qkv, root, *shape, block)
+    with _two_streams(qkv.device) as beside:
+        _backward_keys[(tiles.shape[0], kv_heads)](*given, *shape, TILE, STEP, num_warps=4, num_stages=2)
+        with beside:
+            _backward_queries[(tiles.shape[0], heads)](*given, *shape, block, TILE, num_warps=4, num_stages=2)
+            if prefix:
+                _backward_prefix_keys(given, shape, block)
     return d_qkv
+
+
+def _backward_prefix_keys(given: tuple, shape: tuple[int, ...], block: int) -> None:
+    qkv, d_out, lse, delta, _, cos, sin, d_qkv, total, scale, root = given
+    _, kv_heads, dim, prefix = shape
+    blocks, chunks = triton.cdiv(prefix, block), triton.cdiv(total, CHUNK)
+    partial = qkv.new_empty(chunks, kv_heads, 2, blocks * block, dim, dtype=torch.float32)
+    _backward_prefix[(chunks, kv_heads, blocks)](
+        qkv, d_out, lse, delta, partial, total, scale, *shape, block, TILE, CHUNK, num_warps=4, num_stages=2
+    )
+    _write_prefix[(kv_heads, blocks)](partial.sum(0), cos, sin, d_qkv, root, *shape, block)
 
 
 @attend_backward.register_fake
