@@ -1,4 +1,4 @@
-"""Causal attention within reviews laid end to end behind one shared prefix: Triton kernels, and their op.
+"""Causal attention within reviews laid end to end behind one shared prefix: the Triton kernels.
 
 FlashAttention-2 (Dao 2023) over tiles of 64 rows, made for what a pack looks like: many reviews of a few
 hundred tokens. Compared with a general kernel for variable lengths,
@@ -9,37 +9,70 @@ hundred tokens. Compared with a general kernel for variable lengths,
 - backward turns the gradients of queries and keys back through the rotary embedding before they are
   written, and needs no atomic additions: the same pack gives the same gradient, bit by bit.
 
-Rows of `qkv` hold the heads of q, k (both rotated) and v side by side. Rows of `tiles` are
+Rows of `qkv` hold the heads of q, k and v side by side; attention wants q and k rotated. Rows of `tiles` are
 (start, first, end, offset): the review's first row, the tile's first row, the row after the review, and the
 position of the review's first token (0 marks the prefix itself, -1 rows that hold nothing and give zeros).
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-
-import torch
 import triton
 import triton.language as tl
-
-from sentiment_core.packed_attention import TILE, rotate_queries_and_keys
-from sentiment_core.packed_layer import LayerShape
-
-STEP = 32
-"""Rows of queries that a tile of keys takes at a time; with 64 its two gradients spill out of registers."""
-
-CHUNK = 256
-"""Rows whose share in the prefix's gradient one program adds up."""
-
-LOG2E = 1.4426950408889634
 
 FULL, ENDING, CAUSAL = (tl.constexpr(kind) for kind in range(3))
 """What of a block of keys is seen: all of it, what is before an end, or by each row what is not behind it.
 
 The causal block needs no end: a row before the end sees nothing from there on.
 """
+
+
+# ---- rotary embedding
+
+
+@triton.jit
+def _angles(cos, sin, rows, inside, D: tl.constexpr):
+    at = rows[:, None] * D + tl.arange(0, D // 2)[None, :]  # the second half repeats the first
+    c = tl.load(cos + at, mask=inside[:, None], other=0.0).to(tl.float32)
+    s = tl.load(sin + at, mask=inside[:, None], other=0.0).to(tl.float32)
+    return c, s
+
+
+@triton.jit
+def rotate(
+    qkv, cos, sin, rotated, total, H: tl.constexpr, KV: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Rotary position embedding (Su et al. 2021) of the heads of q and k; those of v are copied."""
+    rows, head = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), tl.program_id(1)
+    inside = rows < total
+    W: tl.constexpr = (H + 2 * KV) * D
+    HALF: tl.constexpr = D // 2
+    at = rows[:, None] * W + head * D + tl.arange(0, HALF)[None, :]
+    left = tl.load(qkv + at, mask=inside[:, None], other=0.0)
+    right = tl.load(qkv + at + HALF, mask=inside[:, None], other=0.0)
+    if head < H + KV:
+        c, s = _angles(cos, sin, rows, inside, D)
+        x, y = left.to(tl.float32), right.to(tl.float32)
+        left = (x * c - y * s).to(rotated.dtype.element_ty)
+        right = (y * c + x * s).to(rotated.dtype.element_ty)
+    tl.store(rotated + at, left, mask=inside[:, None])
+    tl.store(rotated + at + HALF, right, mask=inside[:, None])
+
+
+@triton.jit
+def _store_rotated_back(
+    to, gradient, cos, sin, rows, inside, W: tl.constexpr, D: tl.constexpr, N: tl.constexpr
+):
+    """Write the gradient of what stood before the rotary embedding."""
+    HALF: tl.constexpr = D // 2
+    halves = tl.permute(tl.reshape(gradient, (N, 2, HALF)), (0, 2, 1))
+    left, right = tl.split(halves)
+    c, s = _angles(cos, sin, rows, inside, D)
+    to = to + rows[:, None] * W + tl.arange(0, HALF)[None, :]
+    tl.store(to, (left * c + right * s).to(to.dtype.element_ty), mask=inside[:, None])
+    tl.store(to + HALF, (right * c - left * s).to(to.dtype.element_ty), mask=inside[:, None])
+
+
+# ---- blocks
 
 
 @triton.jit
@@ -95,7 +128,7 @@ def _attend_block(
 
 
 @triton.jit
-def _forward(
+def forward(
     qkv, tiles, out, lse, total, scale,
     H: tl.constexpr, KV: tl.constexpr, D: tl.constexpr, PREFIX: tl.constexpr, PB: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -132,22 +165,6 @@ def _forward(
 
 
 # ---- backward
-
-
-@triton.jit
-def _store_rotated_back(
-    to, gradient, cos, sin, rows, inside, W: tl.constexpr, D: tl.constexpr, N: tl.constexpr
-):
-    """Write the gradient of what stood before the rotary embedding."""
-    HALF: tl.constexpr = D // 2
-    halves = tl.permute(tl.reshape(gradient, (N, 2, HALF)), (0, 2, 1))
-    left, right = tl.split(halves)
-    d = tl.arange(0, HALF)
-    c = tl.load(cos + rows[:, None] * D + d[None, :], mask=inside[:, None], other=0.0).to(tl.float32)
-    s = tl.load(sin + rows[:, None] * D + d[None, :], mask=inside[:, None], other=0.0).to(tl.float32)
-    to = to + rows[:, None] * W + d[None, :]
-    tl.store(to, (left * c + right * s).to(to.dtype.element_ty), mask=inside[:, None])
-    tl.store(to + HALF, (right * c - left * s).to(to.dtype.element_ty), mask=inside[:, None])
 
 
 @triton.jit
@@ -189,7 +206,7 @@ def _query_block(
 
 
 @triton.jit
-def _backward_queries(
+def backward_queries(
     qkv, d_out, lse, delta, tiles, cos, sin, d_qkv, total, scale, root,
     H: tl.constexpr, KV: tl.constexpr, D: tl.constexpr, PREFIX: tl.constexpr, PB: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -237,7 +254,7 @@ def _key_block(
 
 
 @triton.jit
-def _backward_keys(
+def backward_keys(
     qkv, d_out, lse, delta, tiles, cos, sin, d_qkv, total, scale, root,
     H: tl.constexpr, KV: tl.constexpr, D: tl.constexpr, PREFIX: tl.constexpr, BLOCK: tl.constexpr,
     STEP: tl.constexpr,
@@ -254,7 +271,7 @@ def _backward_keys(
         zeros = tl.zeros((BLOCK, D), d_qkv.dtype.element_ty)
         tl.store(d_qkv + columns[:, None] * W + k_at + d[None, :], zeros, mask=inside[:, None])
         tl.store(d_qkv + columns[:, None] * W + v_at + d[None, :], zeros, mask=inside[:, None])
-    elif offset >= PREFIX:  # the prefix's own keys come from _backward_prefix
+    elif offset >= PREFIX:  # the prefix's own keys come from backward_prefix
         k = tl.load(qkv + columns[:, None] * W + k_at + d[None, :], mask=inside[:, None], other=0.0)
         v = tl.load(qkv + columns[:, None] * W + v_at + d[None, :], mask=inside[:, None], other=0.0)
         dk = tl.zeros((BLOCK, D), tl.float32)
@@ -286,7 +303,7 @@ def _backward_keys(
 
 
 @triton.jit
-def _backward_prefix(
+def backward_prefix(
     qkv, d_out, lse, delta, partial, total, scale,
     H: tl.constexpr, KV: tl.constexpr, D: tl.constexpr, PREFIX: tl.constexpr, PB: tl.constexpr,
     BLOCK: tl.constexpr, CHUNK: tl.constexpr,
@@ -326,7 +343,7 @@ def _backward_prefix(
 
 
 @triton.jit
-def _write_prefix(
+def write_prefix(
     summed, cos, sin, d_qkv, root,
     H: tl.constexpr, KV: tl.constexpr, D: tl.constexpr, PREFIX: tl.constexpr, PB: tl.constexpr,
 ):  # fmt: skip
@@ -341,125 +358,3 @@ def _write_prefix(
     v_to = d_qkv + rows[:, None] * W + k_at + KV * D + d[None, :]
     tl.store(v_to, dv.to(d_qkv.dtype.element_ty), mask=inside[:, None])
     _store_rotated_back(d_qkv + k_at, dk * root, cos, sin, rows, inside, W, D, PB)
-
-
-# ---- as an op
-
-
-def _prefix_block(prefix: int) -> int:
-    return min(TILE, max(16, triton.next_power_of_2(prefix)))
-
-
-@functools.cache
-def _side_stream(device: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(device)
-
-
-@contextmanager
-def _two_streams(device: torch.device) -> Iterator[AbstractContextManager]:
-    """Gives a context whose launches run beside those outside it; all are done at the end.
-
-    The last programs of a kernel leave most of a GPU idle, which the first ones of another then fill.
-    """
-    if device.type != "cuda":
-        yield nullcontext()
-        return
-    main, side = torch.cuda.current_stream(device), _side_stream(device)
-    side.wait_stream(main)
-    yield torch.cuda.stream(side)
-    main.wait_stream(side)
-
-
-@torch.library.custom_op("sentiment::attend_forward", mutates_args=())
-def attend_forward(
-    qkv: torch.Tensor, tiles: torch.Tensor, prefix: int, heads: int, kv_heads: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """qkv (T, (heads + 2 kv_heads) D) rotated, tiles (N, 4) int32 -> out (T, heads D), lse (heads, T)."""
-    total = qkv.shape[0]
-    dim = qkv.shape[1] // (heads + 2 * kv_heads)
-    out = qkv.new_empty(total, heads * dim)
-    lse = qkv.new_empty(heads, total, dtype=torch.float32)
-    _forward[(tiles.shape[0], heads)](
-        qkv, tiles, out, lse, total, dim**-0.5 * LOG2E,
-        heads, kv_heads, dim, prefix, _prefix_block(prefix), TILE, num_warps=4, num_stages=2,
-    )  # fmt: skip
-    return out, lse
-
-
-@attend_forward.register_fake
-def _(qkv, tiles, prefix, heads, kv_heads):
-    dim = qkv.shape[1] // (heads + 2 * kv_heads)
-    out = qkv.new_empty(qkv.shape[0], heads * dim)
-    return out, qkv.new_empty(heads, qkv.shape[0], dtype=torch.float32)
-
-
-@torch.library.custom_op("sentiment::attend_backward", mutates_args=())
-def attend_backward(
-    d_out: torch.Tensor, qkv: torch.Tensor, lse: torch.Tensor, delta: torch.Tensor, tiles: torch.Tensor,
-    cos: torch.Tensor, sin: torch.Tensor, prefix: int, heads: int, kv_heads: int,
-) -> torch.Tensor:  # fmt: skip
-    """Gradient of qkv before the rotary embedding.
-
-    Args:
-        delta: (heads, T) float32, sum over each head of d_out · out.
-        cos, sin: (T, D) of each row's position.
-    """
-    total = qkv.shape[0]
-    dim = qkv.shape[1] // (heads + 2 * kv_heads)
-    block = _prefix_block(prefix)
-    root = dim**-0.5
-    d_qkv = torch.empty_like(qkv)
-    shape = (heads, kv_heads, dim, prefix)
-    given = (qkv, d_out, lse, delta, tiles, cos, sin, d_qkv, total, root * LOG2E, root)
-    with _two_streams(qkv.device) as beside:
-        _backward_keys[(tiles.shape[0], kv_heads)](*given, *shape, TILE, STEP, num_warps=4, num_stages=2)
-        with beside:
-            _backward_queries[(tiles.shape[0], heads)](*given, *shape, block, TILE, num_warps=4, num_stages=2)
-            if prefix:
-                _backward_prefix_keys(given, shape, block)
-    return d_qkv
-
-
-def _backward_prefix_keys(given: tuple, shape: tuple[int, ...], block: int) -> None:
-    qkv, d_out, lse, delta, _, cos, sin, d_qkv, total, scale, root = given
-    _, kv_heads, dim, prefix = shape
-    blocks, chunks = triton.cdiv(prefix, block), triton.cdiv(total, CHUNK)
-    partial = qkv.new_empty(chunks, kv_heads, 2, blocks * block, dim, dtype=torch.float32)
-    _backward_prefix[(chunks, kv_heads, blocks)](
-        qkv, d_out, lse, delta, partial, total, scale, *shape, block, TILE, CHUNK, num_warps=4, num_stages=2
-    )
-    _write_prefix[(kv_heads, blocks)](partial.sum(0), cos, sin, d_qkv, root, *shape, block)
-
-
-@attend_backward.register_fake
-def _(d_out, qkv, lse, delta, tiles, cos, sin, prefix, heads, kv_heads):
-    return torch.empty_like(qkv)
-
-
-class _Attention(torch.autograd.Function):
-    """Rotary embedding and attention; the kernels' backward covers both."""
-
-    @staticmethod
-    def forward(ctx, qkv, cos, sin, tiles, shape: LayerShape):
-        rotated = rotate_queries_and_keys(qkv, cos, sin, shape)
-        out, lse = attend_forward(rotated, tiles, shape.prefix, shape.heads, shape.kv_heads)
-        ctx.save_for_backward(rotated, out, lse, tiles, cos, sin)
-        ctx.shape = shape
-        return out
-
-    @staticmethod
-    def backward(ctx, d_out):
-        rotated, out, lse, tiles, cos, sin = ctx.saved_tensors
-        shape = ctx.shape
-        products = (d_out.float() * out.float()).unflatten(-1, (-1, shape.head_dim))
-        delta = products.sum(-1).t().contiguous()
-        d_qkv = attend_backward(
-            d_out.contiguous(), rotated, lse, delta, tiles, cos, sin,
-            shape.prefix, shape.heads, shape.kv_heads,
-        )  # fmt: skip
-        return d_qkv, None, None, None, None
-
-
-def attend_tiles(qkv, cos, sin, boundaries, tiles, shape: LayerShape) -> torch.Tensor:
-    """qkv (T, (heads + 2 kv_heads) D) not rotated; cos, sin (T, D); tiles (N, 4) -> (T, heads D)."""
-    return _Attention.apply(qkv, cos, sin, tiles, shape)

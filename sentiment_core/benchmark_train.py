@@ -35,7 +35,6 @@ from sentiment_core.training import Folders, Session, prepare_folders
 STUDY = "study's settings (4 × 4, FP16, checkpointing)"
 PLAIN = "PEFT + bitsandbytes, batch 16"
 OURS = "ours"
-TILES = "ours, SENTIMENT_ATTENTION=tiles"
 
 Measured = tuple["BlockClock", float, str]
 """Rates, seconds of preparation before the first step, and a note."""
@@ -53,7 +52,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=int, default=TrainConfig().batch_size, help="of ours, as in train.py"
     )
-    parser.add_argument("--systems", default="study,plain,ours", help="which to measure; tiles is ours, too")
+    parser.add_argument("--systems", default="study,plain,ours", help="which to measure")
     parser.add_argument(
         "--gpus", type=int, default=2, help="measure ours on this many GPUs too, where the host has them"
     )
@@ -64,9 +63,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     place = find_place()
     split = split_train(arguments.dataset, validation=arguments.validation, limit=arguments.limit)
     rows = []
-    systems = {
-        "study": (STUDY, _study), "plain": (PLAIN, _plain), "ours": (OURS, _ours), "tiles": (TILES, _tiles)
-    }  # fmt: skip
+    systems = {"study": (STUDY, _study), "plain": (PLAIN, _plain), "ours": (OURS, _ours)}
     asked = arguments.systems.split(",")
     if unknown := sorted(set(asked) - set(systems)):
         raise ConfigError(f"--systems names {unknown[0]!r}; use some of {', '.join(systems)}")
@@ -285,13 +282,3 @@ def _ours(arguments: argparse.Namespace, place: Place, split: TrainSplit) -> Mea
         session.history.close()
     note = f"engine {session.engine}, {config.max_length_tokens} tokens, blocks of {steps} steps of "
     return clock, preparation, note + f"{config.batch_size} reviews; first step after compile and capture"
-
-
-def _tiles(arguments: argparse.Namespace, place: Place, split: TrainSplit) -> Measured:
-    """Ours with the attention kernels of `sentiment_core.attention_kernels`."""
-    before = os.environ.get("SENTIMENT_ATTENTION", "")
-    os.environ["SENTIMENT_ATTENTION"] = "tiles"
-    try:
-        return _ours(arguments, place, split)
-    finally:
-        os.environ["SENTIMENT_ATTENTION"] = before

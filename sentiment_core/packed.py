@@ -4,7 +4,7 @@ What it computes is what PEFT computes on `resident` layers: y = x Wᵀ + (alpha
 to NF4 and A, B kept in float32 and cast for the product. What differs is only the layout:
 
 - Reviews stand end to end in one row of `max_tokens` tokens and attend within themselves
-  (`sentiment_core.packed_attention`). What all prompts begin with can stand there once, before the first.
+  (`sentiment_core.packed_attention`). What all prompts begin with stands there once, before the first.
 - q, k, v and gate, up share one product each, and so do their A matrices; the B matrices form one
   block-diagonal matrix.
 - The adapter is 14 tensors stacked over the layers, cast once per pass; PEFT sees views of them.
@@ -16,7 +16,6 @@ to NF4 and A, B kept in float32 and cast for the product. What differs is only t
 from __future__ import annotations
 
 import importlib.util
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +26,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sentiment_core.models import Encoded
-from sentiment_core.packed_attention import TILE, attend_each, attention_kind, gpu_attention, shares_prefix
+from sentiment_core.packed_attention import TILE, attention_on
 from sentiment_core.packed_layer import LayerShape, last_layer, layer, rms_norm
 from sentiment_core.stacked_adapter import StackedAdapter, frozen_parts
 
@@ -40,12 +39,11 @@ def unsupported(model: nn.Module, device: torch.device) -> str | None:
     if config.attention_bias or config.mlp_bias or config.hidden_act != "silu":
         return "packed layout knows Llama layers without biases and with SiLU"
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
-        return "variable-length attention needs a GPU of compute capability 8.0 or more"
-    if attention_kind() == "tiles":
-        if device.type == "cuda" and not importlib.util.find_spec("triton"):
-            return "SENTIMENT_ATTENTION=tiles needs the package triton"
-        if _head_dim(config) not in (16, 32, 64, 128):
-            return f"SENTIMENT_ATTENTION=tiles knows heads of 16 to 128 numbers, not {_head_dim(config)}"
+        return "attention kernels need a GPU of compute capability 8.0 or more"
+    if device.type == "cuda" and not importlib.util.find_spec("triton"):
+        return "attention kernels need the package triton"
+    if device.type == "cuda" and _head_dim(config) not in (16, 32, 64, 128):
+        return f"attention kernels know heads of 16, 32, 64 or 128 numbers, not {_head_dim(config)}"
     if device.type not in ("cuda", "cpu"):
         return f"packed layout runs on CUDA (and, for tests, on a CPU), not on {device.type}"
     return None
@@ -70,8 +68,6 @@ class Pack:
     """(T,) int64."""
     positions: torch.Tensor
     """(T,) int64, from 0 in the prefix, and going on behind it in each review."""
-    boundaries: torch.Tensor
-    """(S + 1,) int32, where each segment starts; ends with T, repeated. For packs without a prefix."""
     tiles: torch.Tensor
     """(tiles, 4) int32, as `sentiment_core.attention_kernels` wants them."""
     last: torch.Tensor
@@ -100,16 +96,6 @@ class PackShape:
     def tiles(self) -> int:
         """Most tiles: full ones, and one that is not full for each review, the prefix, and the rest."""
         return self.tokens // TILE + self.reviews + 2
-
-    @property
-    def segments(self) -> int:
-        """Reviews, and as many as it takes to fill the rest."""
-        return self.reviews + math.ceil(self.tokens / self.longest)
-
-
-def packed_prefix(encoded: Encoded) -> int:
-    """How many tokens at the prompts' beginning stand in a pack once."""
-    return encoded.shared if shares_prefix() else 0
 
 
 def packed_tokens(lengths: np.ndarray, prefix: int) -> int:
@@ -147,11 +133,6 @@ def lay_out(
         positions[start:end] = np.arange(prefix, length)
         segments.append((start, end, prefix))
     segments.append((total, shape.tokens, -1))
-    boundaries = np.full(shape.segments + 1, shape.tokens, dtype=np.int32)
-    boundaries[0] = 0
-    boundaries[1 : len(indices) + 1] = ends
-    filler = np.arange(total, shape.tokens, shape.longest)[1:]
-    boundaries[len(indices) + 1 : len(indices) + 1 + len(filler)] = filler
     last = np.zeros(shape.reviews, dtype=np.int64)
     last[: len(indices)] = ends - 1
     label = np.zeros(shape.reviews, dtype=np.int64)
@@ -159,7 +140,7 @@ def lay_out(
     weight = np.zeros(shape.reviews, dtype=np.float32)
     weight[: len(indices)] = weights
     tiles = _tiles(np.array(segments), shape.tiles)
-    return Pack(*(torch.from_numpy(a) for a in (ids, positions, boundaries, tiles, last, label, weight)))
+    return Pack(*(torch.from_numpy(a) for a in (ids, positions, tiles, last, label, weight)))
 
 
 def _tiles(segments: np.ndarray, count: int) -> np.ndarray:
@@ -207,10 +188,9 @@ class PackedLlama(nn.Module):
             kv_heads=config.num_key_value_heads,
             head_dim=_head_dim(config),
             eps=config.rms_norm_eps,
-            longest=shape.longest,
             prefix=shape.prefix,
         )
-        self._attend = gpu_attention() if device.type == "cuda" else attend_each
+        self._attend = attention_on(device)
         self._layer, self._last_layer = (
             torch.compile(function, fullgraph=True, dynamic=False) if compiled else function
             for function in (layer, last_layer)
@@ -229,7 +209,7 @@ class PackedLlama(nn.Module):
         base = self._base[0]
         x = F.embedding(pack.input_ids, base.get_input_embeddings().weight)
         cos, sin = self._cos[pack.positions], self._sin[pack.positions]
-        given = (cos, sin, (pack.boundaries, pack.tiles), self._layer_shape, self._attend)
+        given = (cos, sin, pack.tiles, self._layer_shape, self._attend)
         *parts, (frozen, lora) = self._parts()
         for each_frozen, each_lora in parts:
             x = self._layer(x, each_frozen, each_lora, *given)

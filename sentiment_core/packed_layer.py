@@ -95,29 +95,27 @@ class LayerShape:
     kv_heads: int
     head_dim: int
     eps: float
-    longest: int
-    """Tokens of the longest prompt; a bound that sizes a kernel's grid."""
     prefix: int
     """Tokens that all prompts of a pack share and that stand in it once."""
 
 
-def layer(x, frozen, lora, cos, sin, places, shape: LayerShape, attend: Attend):
+def layer(x, frozen, lora, cos, sin, tiles, shape: LayerShape, attend: Attend):
     """One Llama layer on x (T, hidden). frozen: two norms, four weights; lora: four (A, B) pairs or Nones.
 
-    With an adapter the four weights are [W, B] each. `places` are the pack's boundaries and tiles.
+    With an adapter the four weights are [W, B] each. tiles: as in a pack.
     """
-    return _mlp(x, _attended(x, frozen, lora, cos, sin, places, shape, attend), frozen, lora, shape)
+    return _mlp(x, _attended(x, frozen, lora, cos, sin, tiles, shape, attend), frozen, lora, shape)
 
 
-def last_layer(x, frozen, lora, cos, sin, places, shape: LayerShape, attend: Attend, rows: torch.Tensor):
+def last_layer(x, frozen, lora, cos, sin, tiles, shape: LayerShape, attend: Attend, rows: torch.Tensor):
     """The same for the last layer: behind attention only the rows (N,) that are asked for go on."""
-    attended = _attended(x, frozen, lora, cos, sin, places, shape, attend)
+    attended = _attended(x, frozen, lora, cos, sin, tiles, shape, attend)
     return _mlp(x[rows], attended[rows], frozen, lora, shape)
 
 
-def _attended(x, frozen, lora, cos, sin, places, shape: LayerShape, attend: Attend):
+def _attended(x, frozen, lora, cos, sin, tiles, shape: LayerShape, attend: Attend):
     norm, _, w_qkv, *_ = frozen
-    return attend(_normed_linear(x, norm, w_qkv, lora[0], shape.eps), cos, sin, *places, shape)
+    return attend(_normed_linear(x, norm, w_qkv, lora[0], shape.eps), cos, sin, tiles, shape)
 
 
 def _mlp(x, attended, frozen, lora, shape: LayerShape):

@@ -16,7 +16,7 @@ from torch import nn
 from sentiment_core.batching import batches_by_tokens, round_up
 from sentiment_core.labels import Label
 from sentiment_core.models import Encoded, LoadedModel
-from sentiment_core.packed import PackedLlama, PackShape, lay_out, packed_prefix, packed_tokens, unsupported
+from sentiment_core.packed import PackedLlama, PackShape, lay_out, packed_tokens, unsupported
 
 OnProgress = Callable[[int, int], None]
 """Called with (reviews done, reviews in all)."""
@@ -111,7 +111,7 @@ class SentimentScorer:
 
     def _packed_batches(self, encoded: Encoded):
         """Llama on a GPU: reviews laid end to end in one static shape."""
-        lengths, prefix = encoded.lengths, packed_prefix(encoded)
+        lengths, prefix = encoded.lengths, encoded.shared
         batches = spread_tokens(lengths - prefix, self.batch_tokens)
         shape = PackShape(
             tokens=round_up(max(packed_tokens(lengths[b], prefix) for b in batches), 1_024),

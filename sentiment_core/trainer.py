@@ -24,7 +24,6 @@ from sentiment_core.packed import (
     PackedLlama,
     PackShape,
     lay_out,
-    packed_prefix,
     packed_tokens,
 )
 from sentiment_core.scoring import float32_head, left_pad
@@ -71,7 +70,7 @@ class MicroBatches(Dataset):
 
 def pack_shape(encoded: Encoded, plan: list[np.ndarray], parts: int) -> PackShape:
     """The one static shape that holds every part of every step."""
-    lengths, prefix = encoded.lengths, packed_prefix(encoded)
+    lengths, prefix = encoded.lengths, encoded.shared
     pieces = [piece for step in plan for piece in split_balanced(step, lengths, parts)]
     return PackShape(
         tokens=round_up(max(packed_tokens(lengths[piece], prefix) for piece in pieces), 128),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sentiment_core.attention_kernels import attend_tiles
+from sentiment_core.attention_op import attend_tiles
 from sentiment_core.packed import _tiles
 from sentiment_core.packed_attention import attend_each
 from sentiment_core.packed_layer import LayerShape, last_layer, layer
@@ -39,13 +39,13 @@ def pack(prefix: int, lengths: list[int], shape: LayerShape):
 @pytest.mark.parametrize("prefix", [0, 5, 28, 70])
 def test_kernels_equal_the_reference_in_values_and_gradients(prefix):
     """Reviews shorter than, as long as, and longer than a tile; query heads that share keys."""
-    shape = LayerShape(heads=6, kv_heads=2, head_dim=32, eps=1e-5, longest=256, prefix=prefix)
+    shape = LayerShape(heads=6, kv_heads=2, head_dim=32, eps=1e-5, prefix=prefix)
     qkv, cos, sin, tiles = pack(prefix, [100, 3, 64, 131, 1], shape)
     d_out = torch.randn(len(qkv), shape.heads * shape.head_dim, device=DEVICE)
     results = []
     for attend in (attend_each, attend_tiles):
         x = qkv.clone().requires_grad_()
-        out = attend(x, cos, sin, None, tiles, shape)
+        out = attend(x, cos, sin, tiles, shape)
         out.backward(d_out)
         results.append((out.detach(), x.grad))
     tolerance = {"atol": 2e-5, "rtol": 1e-4} if DEVICE == "cpu" else {"atol": 2e-2, "rtol": 2e-2}
@@ -53,10 +53,10 @@ def test_kernels_equal_the_reference_in_values_and_gradients(prefix):
 
 
 def test_rows_that_hold_nothing_are_zero_and_get_no_gradient():
-    shape = LayerShape(heads=2, kv_heads=1, head_dim=32, eps=1e-5, longest=256, prefix=9)
+    shape = LayerShape(heads=2, kv_heads=1, head_dim=32, eps=1e-5, prefix=9)
     qkv, cos, sin, tiles = pack(9, [40, 80], shape)
     x = qkv.requires_grad_()
-    out = attend_tiles(x, cos, sin, None, tiles, shape)
+    out = attend_tiles(x, cos, sin, tiles, shape)
     out.sum().backward()
     assert not out[-PADDING:].any()
     assert not x.grad[-PADDING:].any()
@@ -65,7 +65,7 @@ def test_rows_that_hold_nothing_are_zero_and_get_no_gradient():
 
 def test_a_compiled_layer_gives_what_the_layer_gives():
     """In one graph, forward and backward, for all rows and for the labels' rows alone."""
-    shape = LayerShape(heads=4, kv_heads=2, head_dim=32, eps=1e-5, longest=256, prefix=20)
+    shape = LayerShape(heads=4, kv_heads=2, head_dim=32, eps=1e-5, prefix=20)
     qkv, cos, sin, tiles = pack(20, [50, 70, 3], shape)
     torch.manual_seed(0)
     width, inner, rank = 128, 96, 4
@@ -80,7 +80,7 @@ def test_a_compiled_layer_gives_what_the_layer_gives():
     def results(function, attend, *rows):
         leaves = [t.clone().to(DEVICE).requires_grad_() for t in (x, *(t for pair in lora for t in pair))]
         pairs = tuple(zip(leaves[1::2], leaves[2::2], strict=True))
-        out = function(leaves[0], tuple(frozen), pairs, cos, sin, (None, tiles), shape, attend, *rows)
+        out = function(leaves[0], tuple(frozen), pairs, cos, sin, tiles, shape, attend, *rows)
         (out * torch.linspace(0, 1, out.numel(), device=DEVICE).view_as(out)).sum().backward()
         return [out.detach(), *(leaf.grad for leaf in leaves)]
 

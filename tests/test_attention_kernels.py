@@ -40,12 +40,12 @@ def test_kernels_compile_without_a_gpu(capability, dtype):
 
     from sentiment_core import attention_kernels as kernels
 
-    sizes = {"H": 9, "KV": 3, "D": 64, "PREFIX": 28, "PB": 32, "BLOCK": 64, "STEP": 32, "CHUNK": 256}
-    types = dict.fromkeys(("qkv", "out", "d_out", "cos", "sin", "d_qkv"), f"*{dtype}")
+    sizes = {"H": 9, "KV": 3, "D": 64, "PREFIX": 28, "PB": 32, "BLOCK": 64, "STEP": 64, "CHUNK": 256}
+    types = dict.fromkeys(("qkv", "rotated", "out", "d_out", "cos", "sin", "d_qkv"), f"*{dtype}")
     types |= dict.fromkeys(("lse", "delta", "partial", "summed"), "*fp32")
     types |= {"tiles": "*i32", "total": "i32", "scale": "fp32", "root": "fp32"}
-    parts = ("forward", "backward_queries", "backward_keys", "backward_prefix", "write_prefix")
-    for kernel in (getattr(kernels, f"_{part}") for part in parts):
+    parts = ("rotate", "forward", "backward_queries", "backward_keys", "backward_prefix", "write_prefix")
+    for kernel in (getattr(kernels, part) for part in parts):
         constants = {name: sizes[name] for name in kernel.arg_names if name in sizes}
         signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
         source = ASTSource(fn=kernel, signature=signature, constexprs=constants)

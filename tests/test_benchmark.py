@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 import pytest
 
@@ -35,14 +34,6 @@ def test_train_compares_three_systems(common, tmp_path, capsys):
     assert benchmark.main(["train", *common, *flags]) == 0
     assert len(rows(output)) == 3
     assert "reviews/s" in capsys.readouterr().out
-
-
-def test_the_other_attention_is_a_row_of_its_own(common, tmp_path):
-    output = tmp_path / "train.json"
-    flags = ["--blocks", "1", "--steps", "1", "--validation", "40", "--systems", "tiles"]
-    assert benchmark.main(["train", *common, *flags, "--output", str(output)]) == 0
-    assert rows(output) == ["ours, SENTIMENT_ATTENTION=tiles"]
-    assert os.environ.get("SENTIMENT_ATTENTION", "") == ""
 
 
 def test_ours_on_two_devices_is_a_row_of_its_own(common, tmp_path):

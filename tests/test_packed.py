@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from sentiment_core.base_models import resolve
-from sentiment_core.config import ConfigError
 from sentiment_core.models import add_lora, load_base
 from sentiment_core.packed import PackedLlama, PackShape, lay_out, packed_tokens
 from sentiment_core.scoring import SentimentScorer, left_pad, p_positive
@@ -33,9 +32,7 @@ def adapted(tiny_model):
     return loaded, model
 
 
-@pytest.mark.parametrize("kind", ["varlen", "tiles"])
-def test_packed_scores_equal_padded_scores(adapted, kind, monkeypatch):
-    monkeypatch.setenv("SENTIMENT_ATTENTION", kind)
+def test_packed_scores_equal_padded_scores(adapted):
     loaded, model = adapted
     encoded = loaded.encoder.encode(TEXTS, 256)
     padded = SentimentScorer(loaded, model, engine="padded").log_likelihoods(encoded)
@@ -93,11 +90,3 @@ def test_a_pack_that_does_not_fit_is_refused(adapted):
     shape = PackShape(tokens=100, reviews=2, longest=256)
     with pytest.raises(ValueError, match="do not fit"):
         lay_out(encoded, np.arange(5), shape, np.zeros(5, int), np.zeros(5, np.float32))
-
-
-def test_an_unknown_attention_is_refused(adapted, monkeypatch):
-    loaded, model = adapted
-    monkeypatch.setenv("SENTIMENT_ATTENTION", "fast")
-    scorer = SentimentScorer(loaded, model, engine="packed")
-    with pytest.raises(ConfigError, match="SENTIMENT_ATTENTION is 'fast'; use varlen or tiles"):
-        scorer.log_likelihoods(loaded.encoder.encode(TEXTS, 256))

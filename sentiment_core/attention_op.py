@@ -1,0 +1,164 @@
+"""Attention within the reviews of a pack, with its rotary embedding, as an op with a backward.
+
+The kernels are `sentiment_core.attention_kernels`. For tiles and qkv see there.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+import triton
+
+from sentiment_core import attention_kernels as kernels
+from sentiment_core.packed_attention import TILE
+from sentiment_core.packed_layer import LayerShape
+
+STEP = 64
+"""Rows of queries that a tile of keys takes at a time."""
+
+CHUNK = 256
+"""Rows whose share in the prefix's gradient one program adds up."""
+
+LOG2E = 1.4426950408889634
+
+
+def _prefix_block(prefix: int) -> int:
+    return min(TILE, max(16, triton.next_power_of_2(prefix)))
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
+@contextmanager
+def _two_streams(device: torch.device) -> Iterator[AbstractContextManager]:
+    """Gives a context whose launches run beside those outside it; all are done at the end.
+
+    The last programs of a kernel leave most of a GPU idle, which the first ones of another then fill.
+    """
+    if device.type != "cuda":
+        yield nullcontext()
+        return
+    main, side = torch.cuda.current_stream(device), _side_stream(device)
+    side.wait_stream(main)
+    yield torch.cuda.stream(side)
+    main.wait_stream(side)
+
+
+@torch.library.custom_op("sentiment::attend_forward", mutates_args=())
+def attend_forward(
+    qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, tiles: torch.Tensor,
+    prefix: int, heads: int, kv_heads: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    """What attention gives and what its backward needs.
+
+    Args:
+        qkv: (T, (heads + 2 kv_heads) D), not rotated.
+        cos, sin: (T, D) of each row's position.
+        tiles: (N, 4) int32.
+    Returns:
+        out (T, heads D); qkv rotated; lse (heads, T) float32, the softmax's norms as base-2 logarithms.
+    """
+    total = qkv.shape[0]
+    dim = qkv.shape[1] // (heads + 2 * kv_heads)
+    shape = (heads, kv_heads, dim)
+    rotated = torch.empty_like(qkv)
+    kernels.rotate[(triton.cdiv(total, TILE), heads + 2 * kv_heads)](
+        qkv, cos, sin, rotated, total, *shape, TILE, num_warps=4
+    )
+    out = qkv.new_empty(total, heads * dim)
+    lse = qkv.new_empty(heads, total, dtype=torch.float32)
+    kernels.forward[(tiles.shape[0], heads)](
+        rotated, tiles, out, lse, total, dim**-0.5 * LOG2E, *shape, prefix, _prefix_block(prefix), TILE,
+        num_warps=4, num_stages=2,
+    )  # fmt: skip
+    return out, rotated, lse
+
+
+@attend_forward.register_fake
+def _(qkv, cos, sin, tiles, prefix, heads, kv_heads):
+    dim = qkv.shape[1] // (heads + 2 * kv_heads)
+    out = qkv.new_empty(qkv.shape[0], heads * dim)
+    return out, torch.empty_like(qkv), qkv.new_empty(heads, qkv.shape[0], dtype=torch.float32)
+
+
+@torch.library.custom_op("sentiment::attend_backward", mutates_args=())
+def attend_backward(
+    d_out: torch.Tensor, qkv: torch.Tensor, lse: torch.Tensor, delta: torch.Tensor, tiles: torch.Tensor,
+    cos: torch.Tensor, sin: torch.Tensor, prefix: int, heads: int, kv_heads: int,
+) -> torch.Tensor:  # fmt: skip
+    """Gradient of qkv before the rotary embedding.
+
+    Args:
+        qkv: rotated.
+        delta: (heads, T) float32, sum over each head of d_out · out.
+        cos, sin: (T, D) of each row's position.
+    """
+    total = qkv.shape[0]
+    dim = qkv.shape[1] // (heads + 2 * kv_heads)
+    block = _prefix_block(prefix)
+    root = dim**-0.5
+    d_qkv = torch.empty_like(qkv)
+    shape = (heads, kv_heads, dim, prefix)
+    given = (qkv, d_out, lse, delta, tiles, cos, sin, d_qkv, total, root * LOG2E, root)
+    with _two_streams(qkv.device) as beside:
+        kernels.backward_keys[(tiles.shape[0], kv_heads)](
+            *given, *shape, TILE, STEP, num_warps=4, num_stages=1
+        )
+        with beside:
+            kernels.backward_queries[(tiles.shape[0], heads)](
+                *given, *shape, block, TILE, num_warps=4, num_stages=2
+            )
+            if prefix:
+                _backward_prefix_keys(given, shape, block)
+    return d_qkv
+
+
+def _backward_prefix_keys(given: tuple, shape: tuple[int, ...], block: int) -> None:
+    qkv, d_out, lse, delta, _, cos, sin, d_qkv, total, scale, root = given
+    _, kv_heads, dim, prefix = shape
+    blocks, chunks = triton.cdiv(prefix, block), triton.cdiv(total, CHUNK)
+    partial = qkv.new_empty(chunks, kv_heads, 2, blocks * block, dim, dtype=torch.float32)
+    kernels.backward_prefix[(chunks, kv_heads, blocks)](
+        qkv, d_out, lse, delta, partial, total, scale, *shape, block, TILE, CHUNK, num_warps=4, num_stages=2
+    )
+    kernels.write_prefix[(kv_heads, blocks)](partial.sum(0), cos, sin, d_qkv, root, *shape, block)
+
+
+@attend_backward.register_fake
+def _(d_out, qkv, lse, delta, tiles, cos, sin, prefix, heads, kv_heads):
+    return torch.empty_like(qkv)
+
+
+class _Attention(torch.autograd.Function):
+    """Rotary embedding and attention; the kernels' backward covers both."""
+
+    @staticmethod
+    def forward(ctx, qkv, cos, sin, tiles, shape: LayerShape):
+        out, rotated, lse = attend_forward(
+            qkv.contiguous(), cos, sin, tiles, shape.prefix, shape.heads, shape.kv_heads
+        )
+        ctx.save_for_backward(rotated, out, lse, tiles, cos, sin)
+        ctx.shape = shape
+        return out
+
+    @staticmethod
+    def backward(ctx, d_out):
+        rotated, out, lse, tiles, cos, sin = ctx.saved_tensors
+        shape = ctx.shape
+        products = (d_out.float() * out.float()).unflatten(-1, (-1, shape.head_dim))
+        delta = products.sum(-1).t().contiguous()
+        d_qkv = attend_backward(
+            d_out.contiguous(), rotated, lse, delta, tiles, cos, sin,
+            shape.prefix, shape.heads, shape.kv_heads,
+        )  # fmt: skip
+        return d_qkv, None, None, None, None
+
+
+def attend_tiles(qkv, cos, sin, tiles, shape: LayerShape) -> torch.Tensor:
+    """qkv (T, (heads + 2 kv_heads) D) not rotated; cos, sin (T, D); tiles (N, 4) -> (T, heads D)."""
+    return _Attention.apply(qkv, cos, sin, tiles, shape)
