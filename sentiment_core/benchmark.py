@@ -3,6 +3,7 @@
     python -m sentiment_core.benchmark live
     python -m sentiment_core.benchmark train --dataset stanfordnlp/imdb
     python -m sentiment_core.benchmark score --run smollm2-135m
+    python -m sentiment_core.benchmark parity --dataset stanfordnlp/imdb
 
 Each compares several systems in one run on the same reviews: median with the slowest and fastest repeat,
 warm-up apart, the time to the first result told separately.
@@ -25,6 +26,7 @@ KINDS = {
     "train": "training: the study's settings, plain PEFT + bitsandbytes, and ours",
     "score": "scoring many reviews: a transformers loop, the text-generation pipeline, and ours",
     "live": "one review at a time: our forms, and a text-classification pipeline of DistilBERT's shape",
+    "parity": "accuracy of the fast path and of the plain one, trained alike",
 }
 """Each has a module sentiment_core.benchmark_KIND with `add_flags(parser)` and `run(arguments)`."""
 
@@ -36,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=(__doc__ or "").split("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="train|score|live")
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="|".join(KINDS))
     for name, help in KINDS.items():
         sub = kinds.add_parser(
             name, help=help, description=help, formatter_class=argparse.ArgumentDefaultsHelpFormatter
@@ -69,6 +71,11 @@ def table(record: BenchmarkRecord) -> str:
     return "\n".join(lines + [_line(row, live) for row in record.rows])
 
 
+def _accuracy(row: BenchmarkRow) -> str:
+    found = row.validation_accuracy
+    return f"{found.value:.2%} of {found.n:,} validation reviews; " if found else ""
+
+
 def _line(row: BenchmarkRow, live: bool) -> str:
     speed: Metric | None = row.seconds_per_review if live else row.reviews_per_second
     shown = (lambda value: f"{value:.3f}") if live else (lambda value: f"{value:,.1f}")
@@ -78,7 +85,7 @@ def _line(row: BenchmarkRow, live: bool) -> str:
         f"{shown(speed.low)} – {shown(speed.high)}" if speed and speed.low is not None else "–",
         "–" if row.first_step_seconds is None else f"{row.first_step_seconds:.1f}",
         "–" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 1e6:,.0f}",
-        row.note,
+        _accuracy(row) + row.note,
     ]
     return "| " + " | ".join(cells) + " |"
 

@@ -259,12 +259,14 @@ class BenchmarkRow(_Record):
     seconds_per_review: Metric | None = None
     first_step_seconds: float | None = None
     peak_memory_bytes: int | None = None
+    validation_accuracy: Metric | None = None
+    validation_loss: float | None = None
     note: str = ""
 
 
 class BenchmarkRecord(_Record):
     schema_version: Literal[1] = SCHEMA_VERSION
-    kind: Literal["train", "score", "live"]
+    kind: Literal["train", "score", "live", "parity"]
     created_at: datetime
     commit: str | None = None
     command: str

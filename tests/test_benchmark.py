@@ -61,3 +61,20 @@ def test_score_compares_three_systems(common, tmp_path):
 def test_a_missing_dataset_is_one_sentence(tmp_path, capsys):
     assert benchmark.main(["score", "--dataset", str(tmp_path / "none.csv")]) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_parity_trains_both_engines_alike_and_tells_their_accuracy(common, tmp_path):
+    output = tmp_path / "parity.json"
+    flags = ["--engines", "packed,resident", "--validation", "40", "--output", str(output)]
+    assert benchmark.main(["parity", *common, *flags]) == 0
+    first, second = read_record(output, BenchmarkRecord, "").rows
+    assert [first.system, second.system] == ["packed", "resident"]
+    assert first.validation_accuracy.n == 40
+    assert first.validation_accuracy == second.validation_accuracy
+    assert abs(first.validation_loss - second.validation_loss) < 1e-4
+
+
+def test_parity_refuses_an_engine_that_does_not_exist(common, capsys, tmp_path):
+    flags = ["--engines", "packed,magic", "--output", str(tmp_path / "parity.json")]
+    assert benchmark.main(["parity", *common, *flags]) == 2
+    assert "--engines names 'magic'; use some of plain, resident, packed" in capsys.readouterr().err

@@ -199,3 +199,17 @@ def test_speed_table_shows_each_benchmark_or_how_to_make_it(tmp_path: Path) -> N
     )
     text = report.speed_table(tmp_path)
     assert "Ours: 25,000 reviews in 25.0 s; 25 × usual. On 2 GPUs, 48 reviews a step: 1.70 × one." in text
+
+    accuracies = (
+        Metric(value=0.949, low=0.943, high=0.955, n=5000),
+        Metric(value=0.95, low=0.944, high=0.956, n=5000),
+    )
+    rows = tuple(
+        BenchmarkRow(system=engine, validation_accuracy=accuracy, note="417 steps of 48 reviews")
+        for engine, accuracy in zip(("packed", "plain"), accuracies, strict=True)
+    )
+    parity = record.model_copy(update={"kind": "parity", "rows": rows, "settings": {"train": 20_000}})
+    write_record(tmp_path / "benchmarks" / "parity.json", parity)
+    text = report.speed_table(tmp_path)
+    assert "94.90% (94.30% to 95.50%) with engine packed and 95.00%" in text
+    assert "of 5,000 validation reviews, trained on the same 20,000 in 417 steps of 48 reviews" in text

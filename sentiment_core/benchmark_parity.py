@@ -1,0 +1,80 @@
+"""What the fast path costs in accuracy: the same training through two engines, validated on the same reviews.
+
+Both see the same reviews in the same order, from the same seed, with the same learning rates; they differ in
+layout, kernels and rounding only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from sentiment_core import environment
+from sentiment_core.artifacts import BenchmarkRecord, BenchmarkRow, Metric, utc_now, write_record
+from sentiment_core.config import DEFAULT_BASE_MODEL, ENGINES, ConfigError, TrainConfig
+from sentiment_core.place import find_place
+from sentiment_core.training import train
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dataset", default=TrainConfig.dataset, help="reviews to train on")
+    parser.add_argument("--base-model", default=DEFAULT_BASE_MODEL, help="as in train.py")
+    parser.add_argument("--engines", default="packed,plain", help="which to compare, as in train.py")
+    parser.add_argument("--epochs", type=int, default=1, help="as in train.py")
+    parser.add_argument("--limit", type=int, default=None, help="train on this many reviews")
+    parser.add_argument("--validation", type=int, default=5000, help="reviews left out of training")
+    parser.add_argument("--seed", type=int, default=TrainConfig().seed, help="of both")
+
+
+def run(arguments: argparse.Namespace) -> BenchmarkRecord:
+    """Train with one engine after the other in this process; the record so far is written after each."""
+    engines = arguments.engines.split(",")
+    if unknown := sorted(set(engines) - (set(ENGINES) - {"auto"})):
+        raise ConfigError(f"--engines names {unknown[0]!r}; use some of {', '.join(ENGINES[1:])}")
+    rows: list[BenchmarkRow] = []
+    for engine in engines:
+        config = TrainConfig(
+            dataset=arguments.dataset, base_model=arguments.base_model, limit=arguments.limit,
+            validation=arguments.validation, seed=arguments.seed, epochs=arguments.epochs,
+            evaluations_per_epoch=1, engine=engine, run_id="parity",
+        )  # fmt: skip
+        with tempfile.TemporaryDirectory() as folder:
+            done, _ = train(config, assets=Path(folder), work=Path(folder) / "work")
+        steps = f"{done.steps} steps of {config.batch_size} reviews, seed {config.seed}"
+        rows.append(
+            BenchmarkRow(
+                system=engine,
+                reviews_per_second=Metric(value=done.reviews_per_second, n=1),
+                validation_accuracy=done.validation_accuracy,
+                validation_loss=done.validation_loss,
+                peak_memory_bytes=done.peak_memory_bytes,
+                note=f"{steps}, {done.config['precision']}",
+            )
+        )
+        print(f"{engine}: {done.validation_accuracy.value:.2%} of {done.validation_accuracy.n:,}, "
+              f"loss {done.validation_loss:.4f}", file=sys.stderr, flush=True)  # fmt: skip
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        record = BenchmarkRecord(
+            kind="parity",
+            created_at=utc_now(),
+            commit=environment.commit(),
+            command=environment.command_line(),
+            base_model=Path(arguments.base_model).name,
+            hardware=environment.hardware(find_place().device.type),
+            versions=environment.versions(),
+            settings={
+                "dataset": done.data.source,
+                "train": done.data.train,
+                "validation": done.data.validation,
+            },
+            rows=tuple(rows),
+        )
+        write_record(Path(arguments.output), record)
+    return record
