@@ -61,6 +61,14 @@ class BaseModel:
     def is_local(self) -> bool:
         return self.location is not None and Path(self.location).is_dir()
 
+    @property
+    def spec(self) -> str:
+        """What `resolve` makes the same model of, from any folder."""
+        if self.location is None:
+            return self.name
+        where = str(Path(self.location).resolve()) if self.is_local else self.location
+        return f"{where}@{self.revision}" if self.revision else where
+
 
 EMBEDDED = {
     DEFAULT_BASE_MODEL: EmbeddedModel(

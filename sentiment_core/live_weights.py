@@ -13,6 +13,8 @@ import gc
 import hashlib
 import json
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -27,7 +29,14 @@ from transformers import AutoConfig
 
 from sentiment_core import base_models
 from sentiment_core.base_models import BaseModel, BaseModelError, check_disk, exclusive, file_sha256
-from sentiment_core.models import QUANTIZATION, PromptEncoder, load_adapter, load_base, model_folder
+from sentiment_core.models import (
+    QUANTIZATION,
+    PromptEncoder,
+    load_adapter,
+    load_base,
+    load_tokenizer,
+    model_folder,
+)
 from sentiment_core.packed import unsupported
 from sentiment_core.stacked_adapter import GROUPS as LINEAR_GROUPS
 from sentiment_core.stacked_adapter import target
@@ -97,6 +106,9 @@ def load_weights(
     if adapter is not None:
         paths.append(folder / f"merged-{_digest(key | {'adapter': _adapter_identity(adapter)})}.safetensors")
     found = _read_all(paths) if identity else None
+    if found is None and identity and os.environ.get("SPACES_ZERO_GPU"):
+        _build_elsewhere(base, adapter, form)
+        found = _read_all(paths)
     if found is None:
         with _one_builder(folder):
             found = _read_all(paths) if identity else None
@@ -160,6 +172,39 @@ def _build(base: BaseModel, adapter: Path | None, form: str, encoder: PromptEnco
         }
         out.append(LlamaWeights(out[0].shape, changed))
     return out
+
+
+def _build_elsewhere(base: BaseModel, adapter: Path | None, form: str) -> None:
+    """Fill the cache from a process that sees no GPU.
+
+    On a ZeroGPU Space nothing may begin CUDA outside of a marked function, and bitsandbytes would.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "sentiment_core.live_weights",
+        base.spec,
+        form,
+        *([str(adapter.resolve())] if adapter else []),
+    ]
+    hidden = {"CUDA_VISIBLE_DEVICES": "", "SPACES_ZERO_GPU": "", "SENTIMENT_CACHE": str(base_models.CACHE)}
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run(
+        command, cwd=root, env=os.environ | hidden, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        reason = (done.stderr.strip() or f"the process ended with {done.returncode}").splitlines()[-1]
+        raise BaseModelError(f"the live weights of {base.name!r} could not be made ({reason})")
+
+
+def _main(spec: str, form: str, adapter: str = "") -> int:
+    base = base_models.resolve(spec)
+    try:
+        load_weights(base, Path(adapter) if adapter else None, form, PromptEncoder(load_tokenizer(base)))
+    except (OSError, ValueError) as error:  # a BaseModelError is a ValueError
+        print(error, file=sys.stderr)
+        return 2
+    return 0
 
 
 @torch.no_grad()
@@ -345,3 +390,7 @@ def is_lean(config) -> bool:
     rope = getattr(config, "rope_parameters", None) or {}
     static = rope.get("rope_type", "default") in ("default", "linear", "llama3", "yarn")
     return static and unsupported(SimpleNamespace(config=config), torch.device("cpu")) is None
+
+
+if __name__ == "__main__":
+    sys.exit(_main(*sys.argv[1:]))

@@ -114,12 +114,17 @@ def test_spaces_comes_before_torch_and_is_used(tmp_path) -> None:
     assert run_python(code, tmp_path) == "spaces"
 
 
-def test_loading_the_model_leaves_cuda_alone(tmp_path, tiny_model) -> None:
-    """Until the first call, that is until a marked function runs, no tensor goes to the GPU."""
+@pytest.mark.parametrize("cached", [True, False])
+def test_loading_the_model_leaves_cuda_alone(tmp_path, tiny_model, cached) -> None:
+    """Until the first call, that is until a marked function runs, no tensor goes to the GPU.
+
+    Without a cache, bitsandbytes would: then a process that sees no GPU makes the weights.
+    """
     code = f"""
-        import torch
+        import sys, torch
         from sentiment_core.live import LiveClassifier
-        LiveClassifier.load(None, base_model={str(tiny_model)!r}, form="bf16")  # fills the cache
+        if {cached}:
+            LiveClassifier.load(None, base_model={str(tiny_model)!r}, form="bf16")
         torch.cuda.is_available = lambda: True
         moved = []
         def to(self, *where, _old=torch.Tensor.to, **how):
@@ -133,6 +138,7 @@ def test_loading_the_model_leaves_cuda_alone(tmp_path, tiny_model) -> None:
         live = LiveClassifier.load(None, base_model={str(tiny_model)!r})
         assert live.form == "bf16 on GPU", live.form
         assert not moved, "loading moved weights"
+        assert {cached} or "bitsandbytes" not in sys.modules, "bitsandbytes begins CUDA"
         try:
             live._system("base")  # what a marked function does first
         except Exception as error:
