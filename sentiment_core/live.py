@@ -63,12 +63,16 @@ class LiveAnswer:
     tokens: int
     """Of the whole prompt, after any cut."""
     truncated: bool
+    read: float = 1.0
+    """Share of the prompt that the answer rests on; less than all in a long review's first answer."""
 
 
 class System(Explainable, Protocol):
     """Prompts (token ids after the prefix) to log-odds of Positive; `live_llama` and `live_transformers`."""
 
     def log_odds(self, rows: Sequence[np.ndarray], pause: Pause = go_on) -> np.ndarray: ...
+
+    def read(self, row: np.ndarray, tail: int, pause: Pause = go_on) -> Iterator[tuple[int, float]]: ...
 
 
 class LiveClassifier:
@@ -153,6 +157,26 @@ class LiveClassifier:
             tokens=int(encoded.lengths[0]),
             truncated=bool(encoded.truncated[0]),
         )
+
+    def read(self, text: str, system: Which) -> Iterator[LiveAnswer]:
+        """As `classify`, with a first answer after the beginning of a long review; the last one is whole."""
+        began = time.perf_counter()
+        encoded = self._encode([text])
+        spent = time.perf_counter() - began
+        row, tail = self._after_prefix(encoded[0]), len(self.encoder.suffix_ids)
+        steps, tokens = self._system(system).read(row, tail), 0
+        while tokens < len(row):
+            with self._turns.answer():  # not while the page shows what there is
+                began = time.perf_counter()
+                tokens, log_odds = next(steps)
+                spent += time.perf_counter() - began
+            yield LiveAnswer(
+                p_positive=_sigmoid(log_odds),
+                seconds=spent,
+                tokens=int(encoded.lengths[0]),
+                truncated=bool(encoded.truncated[0]),
+                read=tokens / len(row),
+            )
 
     def classify_many(
         self, texts: Sequence[str], system: Which, on_progress: Callable[[int, int], None] | None = None

@@ -11,7 +11,7 @@ before it, layer by layer, and nothing else of them.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -33,6 +33,9 @@ Cache = list[Pair]
 
 SHORTEST_PART = 48
 """Tokens; a shorter prompt is not worth being shared between cores."""
+
+LONG, FIRST_LOOK = 576, 320
+"""Tokens: a prompt longer than the one gets a first answer, on a CPU, once the other have been read."""
 
 PAIRS_PER_TOKEN = 2_700
 """A token's products take as long as its attention to about half as many others (bf16, 135M parameters)."""
@@ -74,10 +77,28 @@ class LiveLlama:
             pause: called before every layer.
         """
         if len(rows) == 1:
-            return np.array([self._stretches(rows[0], pause)])
+            return np.array([self._stretches(rows[0], self.prefix, pause)])
         parts = [p for p in np.array_split(np.arange(len(rows)), min(self.workers, len(rows))) if len(p)]
         tasks = [lambda part=part: self._batch([rows[i] for i in part], pause) for part in parts]
         return np.concatenate(together(tasks))
+
+    def read(self, row: np.ndarray, tail: int, pause: Pause = go_on) -> Iterator[tuple[int, float]]:
+        """(tokens read, log-odds): of a long prompt's beginning, and then of all of it.
+
+        The beginning gets the prompt's end, which is left out again before reading on, so that nothing is
+        computed twice.
+
+        Args:
+            row: token ids after the prefix.
+            tail: how many of them are the prompt's end, after the review.
+        """
+        done, past = 0, self.prefix
+        if len(row) > LONG and self.device.type == "cpu":
+            done, kept = FIRST_LOOK, []
+            yield done, self._stretches(np.concatenate((row[:done], row[-tail:])), past, pause, kept)
+            cut = self.prefix_length + done
+            past = [(k[:, :, :cut], v[:, :, :cut]) for k, v in kept]
+        yield len(row), self._stretches(row[done:], past, pause)
 
     def log_odds_of_variants(
         self, variants: Sequence[np.ndarray], row: np.ndarray, cache: Cache, pause: Pause = go_on
@@ -121,23 +142,27 @@ class LiveLlama:
         cache = [(k.detach(), v.detach()) for k, v in kept]
         return Look(float(margin.detach()), salience.double().cpu().numpy(), cache)
 
-    def _stretches(self, row: np.ndarray, pause: Pause) -> float:
-        """One prompt's log-odds, its stretches computed at once."""
+    def _stretches(self, row: np.ndarray, past: Cache, pause: Pause, kept: Cache | None = None) -> float:
+        """The log-odds of a prompt that goes on behind `past`, its stretches computed at once.
+
+        `kept` receives the keys and values of all of it.
+        """
         count = max(1, min(self.workers, len(row) // SHORTEST_PART))
-        cuts = _equal_work(len(row), count)
+        behind = past[0][0].shape[2]
+        cuts = _equal_work(len(row), count, behind)
         handovers: list[Handover[Pair]] = [Handover() for _ in range(count - 1)]
 
         @torch.inference_mode()
         def stretch(number: int) -> float:
             part = row[cuts[number] : cuts[number + 1]]
-            past = handovers[number - 1] if number else self.prefix
-            keep = handovers[number] if number < count - 1 else None
+            before, tap = behind + cuts[number], _before_layers(pause)
+            known = handovers[number - 1] if number else past
+            keep = handovers[number] if number < count - 1 else kept
             try:
-                before, tap = self.prefix_length + cuts[number], _before_layers(pause)
-                x = self._run(self.embed(part[None]), self._end(part), past, before, keep, tap)
+                x = self._run(self.embed(part[None]), self._end(part), known, before, keep, tap)
                 return float(self._margin(x))
             except BaseException as error:
-                if keep is not None:
+                if isinstance(keep, Handover):
                     keep.fail(error)
                 raise
 
@@ -234,14 +259,14 @@ def _before_layers(pause: Pause) -> Callable[[int, torch.Tensor], None]:
     return lambda layer, x: pause()
 
 
-def _equal_work(length: int, parts: int) -> list[int]:
+def _equal_work(length: int, parts: int, behind: int = 0) -> list[int]:
     """Where to cut so that all parts take as long: later tokens attend to more, so later parts are shorter.
 
-    >>> _equal_work(1000, 2), _equal_work(100, 2)
-    ([0, 567, 1000], [0, 51, 100])
+    >>> _equal_work(1000, 2), _equal_work(100, 2), _equal_work(700, 2, behind=300)
+    ([0, 567, 1000], [0, 51, 100], [0, 373, 700])
     """
     tokens = np.arange(length + 1)
-    work = tokens + tokens**2 / PAIRS_PER_TOKEN
+    work = tokens + ((behind + tokens) ** 2 - behind**2) / PAIRS_PER_TOKEN
     return np.searchsorted(work, work[-1] * np.arange(parts + 1) / parts).tolist()
 
 

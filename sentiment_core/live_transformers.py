@@ -62,6 +62,10 @@ class LiveTransformers:
                 logits = model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1]
         return self._margin(logits).double().cpu().numpy()
 
+    def read(self, row: np.ndarray, tail: int, pause: Pause = go_on) -> Iterator[tuple[int, float]]:
+        """(tokens read, log-odds) of the whole prompt."""
+        yield len(row), float(self.log_odds([row], pause)[0])
+
     def log_odds_of_variants(
         self, variants: Sequence[np.ndarray], row: np.ndarray, cache: None, pause: Pause = go_on
     ) -> np.ndarray:

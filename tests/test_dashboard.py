@@ -250,8 +250,11 @@ def test_rewritten_reviews_are_told_apart_from_their_originals() -> None:
     if run is None or run.run_id != "smollm2-135m":
         pytest.skip("the committed run is not there")
     html = tab_method.method_html(context, run)
-    assert "reviews that people rewrote to say the opposite it is right on 92.6\u202f%" in html
-    assert "94.5\u202f% on their originals" in html
+    record = context.store.evals(run, "counterfactual_imdb_test")["fine-tuned"].record
+    right = {part.value: f"{part.accuracy.value:.1%}"[:-1] for part in record.slices if part.by == "version"}
+    assert right["edited"] != right["original"]
+    assert f"reviews that people rewrote to say the opposite it is right on {right['edited']}\u202f%" in html
+    assert f"{right['original']}\u202f% on their originals" in html
     assert "The study itself reports 23.5\u202f% before and 49.5\u202f% after" in html
     assert "Decide if a movie review is positive or negative." in html
 
@@ -450,6 +453,18 @@ def test_a_crash_is_a_sentence_without_a_traceback(assets: Path) -> None:
     last = texts_of(live_stream.stream_answers(context, context.store.run(RUN), "A film."))[-1]
     assert "Something went wrong" in last[1]
     assert "secret" not in "".join(last)
+
+
+def test_a_long_review_is_answered_so_far_and_then_whole(context: Context) -> None:
+    review = "A great start. " + "And on it goes. " * 90 + "Dreadful, boring, the worst."
+    steps = texts_of(live_stream.stream_answers(context, context.store.run(RUN), review))
+    first = next(i for i, shown in enumerate(steps) if "P(positive)" in shown[0])
+    assert "so far" in steps[first][0]
+    assert "after reading 33%" in steps[first][0]
+    assert "Positive" in steps[first][0]
+    later = "".join("".join(shown) for shown in steps[first + 1 :])
+    assert "so far" not in later
+    assert "Negative" in steps[first + 1][0]
 
 
 def test_truncation_is_said(context: Context) -> None:

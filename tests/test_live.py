@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from sentiment_core import artifacts, base_models, explain, live, live_weights
+from sentiment_core import artifacts, base_models, explain, live, live_llama, live_weights
 from sentiment_core.artifacts import Run, read_run
 from sentiment_core.base_models import BaseModelError, resolve
 from sentiment_core.data import load_reviews
@@ -88,6 +88,32 @@ def test_live_answers_equal_the_scorers(classifier, exact, system):
     one_by_one = [classifier.classify(text, system).p_positive for text in TEXTS]
     np.testing.assert_allclose(one_by_one, exact[system], atol=2e-5)
     np.testing.assert_allclose(classifier.classify_many(TEXTS, system), exact[system], atol=2e-5)
+
+
+def test_a_long_review_gets_a_first_answer_after_its_beginning(classifier, exact, monkeypatch):
+    """As if the review ended there; the whole review's answer is what it is without that."""
+    monkeypatch.setattr(live_llama, "LONG", 40)
+    monkeypatch.setattr(live_llama, "FIRST_LOOK", 17)
+    prefix = len(classifier.encoder.prefix_ids)
+    texts = [text for text in TEXTS if classifier.classify(text, "base").tokens > prefix + 40]
+    assert texts
+    for system, expected in exact.items():
+        for text in texts:
+            first, whole = classifier.read(text, system)
+            np.testing.assert_allclose(whole.p_positive, expected[TEXTS.index(text)], atol=2e-5)
+            row = classifier._after_prefix(classifier._encode([text])[0])
+            assert first.read == 17 / len(row)
+            assert whole.read == 1
+            assert 0 < first.seconds < whole.seconds
+            beginning = np.concatenate((row[:17], classifier.encoder.suffix_ids))
+            alone = classifier._system(system).log_odds([beginning])[0]
+            np.testing.assert_allclose(first.p_positive, 1 / (1 + np.exp(-alone)), atol=2e-5)
+
+
+def test_a_short_review_is_answered_once(classifier):
+    [answer] = classifier.read(TEXTS[0], "base")
+    assert answer.read == 1
+    assert answer.p_positive == classifier.classify(TEXTS[0], "base").p_positive
 
 
 @pytest.mark.parametrize("form", ["bf16", "int8"])

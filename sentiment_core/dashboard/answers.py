@@ -12,6 +12,7 @@ from sentiment_core.dashboard.parts import q, seconds
 from sentiment_core.labels import LABEL_WORDS
 
 ACTOR_NAMES = {"base": "Base model", "fine": "Fine-tuned"}
+SO_FAR = ' <span class="so-far">so far</span>'
 STRONG = 0.1
 """Words that move the log-odds by less, the odds by less than a tenth, are left plain."""
 MAX_WORDS = 40
@@ -32,8 +33,12 @@ def _bar(p: float) -> str:
     )
 
 
-def card(actor: str, p: float | None, small: str = "") -> str:
-    """One model's card; without a probability a quiet placeholder of the same size."""
+def card(actor: str, p: float | None, small: str = "", so_far: str = "") -> str:
+    """One model's card; without a probability a quiet placeholder of the same size.
+
+    Args:
+        so_far: what a first answer rests on, where the model reads on.
+    """
     name = ACTOR_NAMES[actor]
     if p is None:
         body = f'<div class="num muted" aria-hidden="true">–</div><p class="small">{escape(small)}</p>'
@@ -41,8 +46,8 @@ def card(actor: str, p: float | None, small: str = "") -> str:
     else:
         tone = "positive" if p >= 0.5 else "negative"
         body = (
-            f'<div class="num {tone}">{word_of(p)}</div>{_bar(p)}'
-            f'<p class="small" style="margin:8px 0 0">P(positive) = {percent(p)}</p>'
+            f'<div class="num {tone}">{word_of(p)}{SO_FAR if so_far else ""}</div>{_bar(p)}'
+            f'<p class="small" style="margin:8px 0 0">P(positive) = {percent(p)}{escape(so_far)}</p>'
         )
         side = f"<span>{escape(small)}</span>"
     return (
@@ -52,6 +57,11 @@ def card(actor: str, p: float | None, small: str = "") -> str:
 
 
 def answer_card(actor: str, answer: Any) -> str:
+    if answer.read < 1:
+        return card(
+            actor, answer.p_positive, f"{seconds(answer.seconds)}, reading on…",
+            f" after reading {answer.read:.0%}",
+        )  # fmt: skip
     return card(actor, answer.p_positive, f"{seconds(answer.seconds)}, {answer.tokens:,} tokens")
 
 

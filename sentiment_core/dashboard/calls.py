@@ -63,7 +63,8 @@ class LiveCalls:
         def stream(run_id: str | None, text: str, tuned: bool) -> Iterator[tuple[str, Any]]:
             classifier = model(run_id)
             if tuned:
-                yield "fine", classifier.classify(text, "fine-tuned")
+                for answer in classifier.read(text, "fine-tuned"):
+                    yield "fine", answer
             yield "base", classifier.classify(text, "base")
 
         @gpu
@@ -89,7 +90,8 @@ class LiveCalls:
     def answers(self, run: Run | None, text: str) -> Iterator[tuple[str, Any]]:
         """("waiting", how many come first) while there are any, ("fine", LiveAnswer), ("base", LiveAnswer).
 
-        Without a fine-tuned model no "fine".
+        Of a long review "fine" comes twice, first after its beginning (`read` less than 1). Without a
+        fine-tuned model no "fine".
         """
         with self.lines["answers"].place() as place:
             while ahead := place.ahead(LOOK_AGAIN):
