@@ -36,11 +36,20 @@ from sentiment_core.base_models import resolve
 from sentiment_core.config import ASSETS, ConfigError
 from sentiment_core.data import load_reviews
 from sentiment_core.live import LiveClassifier, usable_cores
+from sentiment_core.live_llama import FIRST_LOOK
 from sentiment_core.live_weights import FORMS
 from sentiment_core.models import load_tokenizer, quiet_transformers
 
 PEER = "text-classification pipeline, DistilBERT's shape"
 PEER_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+LONG_WORDS, LONG_REVIEWS = 900, 6
+"""Of reviews that fill the model's 1,024 tokens, and how many of them."""
+
+READING = (
+    ("first answer", f"the first {FIRST_LOOK} of 1,024 tokens read"),
+    ("whole answer", "1,024 tokens read"),
+)
 
 Answer = Callable[[str], Any]
 
@@ -73,6 +82,12 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
         answers: dict[str, Answer] = {f"ours, {form}": answer for form, (answer, _) in served.items()}
         answers |= {f"{PEER}, {d}": load_peer(peer, d) for d in PEER_DTYPES}
         seconds = take_turns(answers, texts, repeats)
+    long_texts = review_texts(arguments.dataset, LONG_WORDS, 1 if quick else LONG_REVIEWS)
+    long = {
+        f"ours, {form}, long reviews": time_reading(classifier, long_texts, repeats)
+        for form, (_, classifier) in served.items()
+        if form in ("bf16", "int8")
+    }
     classifier = served[forms[0]][1]
     tokens = [classifier.classify(text, "base").tokens for text in texts]
     note = f"{int(np.median(tokens))} tokens in the middle of the reviews' prompts"
@@ -85,6 +100,11 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
             note=note if system.startswith("ours") else "random weights, at most 512 tokens",
         )
         for system in answers
+    ]
+    rows += [
+        BenchmarkRow(system=f"{system}: {step}", seconds_per_review=_metric(times), note=said)
+        for system, steps in long.items()
+        for (step, said), times in zip(READING, steps, strict=True)
     ]
     return BenchmarkRecord(
         kind="live",
@@ -123,6 +143,24 @@ def take_turns(answers: dict[str, Answer], texts: Sequence[str], repeats: int) -
                 if repeat >= 0:
                     taken[system][repeat, place] = time.perf_counter() - began
     return taken
+
+
+def time_reading(
+    classifier: LiveClassifier, texts: Sequence[str], repeats: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds to the first answer and to the last one, (repeats, texts) each, after one that is not counted."""
+    system = "fine-tuned" if classifier.has_adapter else "base"
+    taken = np.zeros((2, repeats, len(texts)))
+    if usable_cores() > 1:
+        torch.set_num_threads(1)  # the answer brings its own threads
+    list(classifier.read(texts[0], system))
+    for repeat in range(repeats):
+        for place, text in enumerate(texts):
+            began, since = time.perf_counter(), []
+            for _ in classifier.read(text, system):
+                since.append(time.perf_counter() - began)
+            taken[:, repeat, place] = since[0], since[-1]
+    return taken[0], taken[1]
 
 
 def _metric(seconds: np.ndarray) -> Metric:

@@ -15,10 +15,14 @@ def test_live_benchmark_on_the_tiny_model(tiny_model, tmp_path, monkeypatch, cap
     assert benchmark.main(flags) == 0
     record = read_record(output, BenchmarkRecord, "")
     assert record.kind == "live"
-    ours, peers = record.rows[:3], record.rows[3:]
+    ours, peers, long = record.rows[:3], record.rows[3:5], record.rows[5:]
     assert [row.system for row in ours] == ["ours, bf16", "ours, int8", "ours, fp32"]
     assert all("DistilBERT" in row.system for row in peers)
-    assert len(peers) == 2
+    assert [row.system.rpartition(", ")[2] for row in long] == [
+        "long reviews: first answer",
+        "long reviews: whole answer",
+    ] * 2
+    assert long[0].seconds_per_review.value <= long[1].seconds_per_review.value
     assert all(row.seconds_per_review.value > 0 for row in record.rows)
     assert record.rows[0].first_step_seconds > 0
     assert record.rows[0].peak_memory_bytes > 1e6
