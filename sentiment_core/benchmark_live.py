@@ -148,7 +148,7 @@ def take_turns(answers: dict[str, Answer], texts: Sequence[str], repeats: int) -
 def time_reading(
     classifier: LiveClassifier, texts: Sequence[str], repeats: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Seconds to the first answer and to the last one, (repeats, texts) each, after one that is not counted."""
+    """Seconds to the first and to the last answer, (repeats, texts) each, after one that is not counted."""
     system = "fine-tuned" if classifier.has_adapter else "base"
     taken = np.zeros((2, repeats, len(texts)))
     if usable_cores() > 1:
