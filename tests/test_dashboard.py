@@ -460,7 +460,7 @@ def test_a_long_review_is_answered_so_far_and_then_whole(context: Context) -> No
     steps = texts_of(live_stream.stream_answers(context, context.store.run(RUN), review))
     first = next(i for i, shown in enumerate(steps) if "P(positive)" in shown[0])
     assert "so far" in steps[first][0]
-    assert "after reading 33%" in steps[first][0]
+    assert "after reading 33\u202f%" in steps[first][0]
     assert "Positive" in steps[first][0]
     later = "".join("".join(shown) for shown in steps[first + 1 :])
     assert "so far" not in later
