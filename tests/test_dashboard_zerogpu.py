@@ -6,8 +6,10 @@ import os
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
+import gradio as gr
 import pytest
 from fake_artifacts import RUN, write_assets
 from fake_live import FakeClassifier
@@ -80,6 +82,21 @@ def test_everything_that_the_page_asks_of_the_model_runs_inside(context: Context
     assert "live" in Examples(context).open_sample(RUN, sample.id)[0]
     assert spaces.called == ["stream", "words", "many", "many"]
     assert spaces.inside == 0
+
+
+def test_what_the_space_refuses_is_told_in_its_words(context: Context, spaces: StandIn, monkeypatch) -> None:
+    def refuse(function):
+        def marked(*arguments):
+            raise gr.Error('You have used up your GPU time. <a href="https://x">Sign up</a> for more')
+            yield
+
+        return marked
+
+    monkeypatch.setattr(spaces, "GPU", refuse)
+    refusing = calls.LiveCalls(context.store, context.host)
+    run = context.store.run(RUN)
+    steps = list(live_stream.stream_answers(replace(context, calls=refusing), run, "A great film"))
+    assert "You have used up your GPU time. Sign up for more" in steps[-1][1]
 
 
 def run_python(code: str, tmp_path: Path, **environment: str) -> str:

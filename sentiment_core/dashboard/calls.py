@@ -7,11 +7,16 @@ nothing.
 
 from __future__ import annotations
 
+import functools
+import html
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+import gradio as gr
+
 from sentiment_core.artifacts import Run
-from sentiment_core.dashboard.host import ModelHost, Which
+from sentiment_core.dashboard.host import ModelHost, ModelUnavailable, Which
 from sentiment_core.dashboard.line import Line
 from sentiment_core.dashboard.store import Store
 
@@ -20,7 +25,7 @@ try:
 except ImportError:
     spaces = None
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[..., Iterator[Any]])
 
 CHUNK = 24
 """Reviews between two steps of the progress bar; in between, a batch can be stopped."""
@@ -36,8 +41,27 @@ LOOK_AGAIN = 1.0
 
 
 def gpu(function: F) -> F:
-    """Mark a function that needs the GPU of a ZeroGPU Space; changes nothing elsewhere."""
-    return spaces.GPU(function) if spaces is not None else function
+    """Mark a generator that needs the GPU of a ZeroGPU Space; changes nothing elsewhere.
+
+    What the Space refuses (no GPU free, a visitor's share used up) becomes a `ModelUnavailable`.
+    """
+    if spaces is None:
+        return function
+    marked = spaces.GPU(function)
+
+    @functools.wraps(function)
+    def told(*arguments: Any) -> Iterator[Any]:
+        try:
+            yield from marked(*arguments)
+        except gr.Error as error:
+            raise ModelUnavailable(_plain(error.message)) from error
+
+    return told
+
+
+def _plain(message: object) -> str:
+    """A message without its markup."""
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", str(message))).split())
 
 
 def is_tuned(run: Run | None) -> bool:
