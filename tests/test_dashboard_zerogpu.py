@@ -30,7 +30,7 @@ class StandIn:
     def __init__(self) -> None:
         self.inside, self.called = 0, []
 
-    def GPU(self, function):
+    def GPU(self, function, duration):
         def marked(*arguments):
             self.called.append(function.__name__)
             running = iter(function(*arguments))
@@ -85,7 +85,7 @@ def test_everything_that_the_page_asks_of_the_model_runs_inside(context: Context
 
 
 def test_what_the_space_refuses_is_told_in_its_words(context: Context, spaces: StandIn, monkeypatch) -> None:
-    def refuse(function):
+    def refuse(function, duration):
         def marked(*arguments):
             raise gr.Error('You have used up your GPU time. <a href="https://x">Sign up</a> for more')
             yield
@@ -107,7 +107,7 @@ def run_python(code: str, tmp_path: Path, **environment: str) -> str:
         import sys
         assert "torch" not in sys.modules, "spaces must be imported before torch"
         inside = 0
-        def GPU(function):
+        def GPU(function, duration=60):
             return function
     """)
     )

@@ -40,14 +40,14 @@ LOOK_AGAIN = 1.0
 """Seconds between two looks at the line, for the visitor who is told how many come first."""
 
 
-def gpu(function: F) -> F:
+def gpu(function: F, seconds: int) -> F:
     """Mark a generator that needs the GPU of a ZeroGPU Space; changes nothing elsewhere.
 
-    What the Space refuses (no GPU free, a visitor's share used up) becomes a `ModelUnavailable`.
+    A visitor needs as much left of a day's share as a call may take: `seconds`, at most. What the Space refuses (no GPU free, a visitor's share used up) becomes a `ModelUnavailable`.
     """
     if spaces is None:
         return function
-    marked = spaces.GPU(function)
+    marked = spaces.GPU(function, duration=seconds)
 
     @functools.wraps(function)
     def told(*arguments: Any) -> Iterator[Any]:
@@ -83,7 +83,6 @@ class LiveCalls:
         def model(run_id: str | None) -> Any:
             return host.get(store.run(run_id))
 
-        @gpu
         def stream(run_id: str | None, text: str, tuned: bool) -> Iterator[tuple[str, Any]]:
             classifier = model(run_id)
             if tuned:
@@ -91,7 +90,6 @@ class LiveCalls:
                     yield "fine", answer
             yield "base", classifier.classify(text, "base")
 
-        @gpu
         def many(
             run_id: str | None, texts: list[str], systems: list[Which]
         ) -> Iterator[tuple[Which, list[float]]]:
@@ -101,11 +99,10 @@ class LiveCalls:
                     part = classifier.classify_many(texts[start : start + CHUNK], system)
                     yield system, [float(p) for p in part]
 
-        @gpu
         def words(run_id: str | None, text: str) -> Iterator[Any]:
             yield from model(run_id).explain(text)
 
-        self._stream, self._many, self._words = stream, many, words
+        self._stream, self._many, self._words = gpu(stream, 20), gpu(many, 60), gpu(words, 30)
 
     def method(self, run: Run | None) -> str:
         """How the words are weighed, in words."""
