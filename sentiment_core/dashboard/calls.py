@@ -43,7 +43,8 @@ LOOK_AGAIN = 1.0
 def gpu(function: F, seconds: int) -> F:
     """Mark a generator that needs the GPU of a ZeroGPU Space; changes nothing elsewhere.
 
-    A visitor needs as much left of a day's share as a call may take: `seconds`, at most. What the Space refuses (no GPU free, a visitor's share used up) becomes a `ModelUnavailable`.
+    A visitor needs as much left of a day's share as a call may take: `seconds`, at most. What the Space
+    refuses (no GPU free, a visitor's share used up) becomes a `ModelUnavailable`.
     """
     if spaces is None:
         return function
