@@ -85,6 +85,8 @@ def speed_table(root: Path = artifacts.ASSETS) -> str:
     for kind, title in BENCHMARKS.items():
         if (root / "benchmarks" / f"{kind}.json").exists():
             record = artifacts.read_benchmark(kind, root)
+            if kind == "train-2-gpus":
+                title += f" (commit {(record.commit or 'unknown')[:7]})"
             parts.append(_parity(record, title) if kind == "parity" else _benchmark_table(record, title))
         elif kind not in OPTIONAL:
             parts.append(f"{title}: not measured yet; `python -m sentiment_core.benchmark {kind}` does.")
