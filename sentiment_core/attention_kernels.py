@@ -98,20 +98,9 @@ def _load_keys(k_at, v_at, columns, inside, W: tl.constexpr, D: tl.constexpr, MA
 
 @triton.jit
 def _attend_block(
-    q,
-    k_at,
-    v_at,
-    columns,
-    end,
-    rows,
-    m,
-    norm,
-    acc,
-    scale,
-    W: tl.constexpr,
-    D: tl.constexpr,
+    q, k_at, v_at, columns, end, rows, m, norm, acc, scale, W: tl.constexpr, D: tl.constexpr,
     MASK: tl.constexpr,
-):
+):  # fmt: skip
     """One more block of keys in the running softmax."""
     inside = columns < end
     k, v = _load_keys(k_at, v_at, columns, inside, W, D, MASK)
@@ -169,22 +158,14 @@ def forward(
 
 @triton.jit
 def _load_queries(
-    qkv, d_out, lse, delta, rows, end, head, total, H: tl.constexpr, W: tl.constexpr, D: tl.constexpr,
-    MASK: tl.constexpr,
-):  # fmt: skip
+    qkv, d_out, lse, delta, rows, inside, head, total, H: tl.constexpr, W: tl.constexpr, D: tl.constexpr
+):
     """What backward needs of one head's rows; rows outside weigh nothing."""
     d = tl.arange(0, D)
-    q_at = qkv + rows[:, None] * W + head * D + d[None, :]
-    do_at = d_out + rows[:, None] * (H * D) + head * D + d[None, :]
-    lse_at, delta_at = lse + head * total + rows, delta + head * total + rows
-    if MASK == FULL:
-        q, do, lse_r, delta_r = tl.load(q_at), tl.load(do_at), tl.load(lse_at), tl.load(delta_at)
-    else:
-        inside = rows < end
-        q = tl.load(q_at, mask=inside[:, None], other=0.0)
-        do = tl.load(do_at, mask=inside[:, None], other=0.0)
-        lse_r = tl.load(lse_at, mask=inside, other=float("inf"))
-        delta_r = tl.load(delta_at, mask=inside, other=0.0)
+    q = tl.load(qkv + rows[:, None] * W + head * D + d[None, :], mask=inside[:, None], other=0.0)
+    do = tl.load(d_out + rows[:, None] * (H * D) + head * D + d[None, :], mask=inside[:, None], other=0.0)
+    lse_r = tl.load(lse + head * total + rows, mask=inside, other=float("inf"))
+    delta_r = tl.load(delta + head * total + rows, mask=inside, other=0.0)
     return q, do, lse_r, delta_r
 
 
@@ -222,7 +203,7 @@ def backward_queries(
     else:
         k_at = qkv + (H + head // (H // KV)) * D
         v_at = k_at + KV * D
-        q, do, lse_r, delta_r = _load_queries(qkv, d_out, lse, delta, rows, end, head, total, H, W, D, ENDING)
+        q, do, lse_r, delta_r = _load_queries(qkv, d_out, lse, delta, rows, inside, head, total, H, W, D)
         dq = tl.zeros((BLOCK, D), tl.float32)
         if offset > 0:
             for n in range(0, PREFIX, PB):
@@ -241,13 +222,12 @@ def backward_queries(
 @triton.jit
 def _key_block(
     k, v, columns, qkv, d_out, lse, delta, rows, end, head, total, dk, dv, scale,
-    H: tl.constexpr, W: tl.constexpr, D: tl.constexpr, MASK: tl.constexpr,
+    H: tl.constexpr, W: tl.constexpr, D: tl.constexpr,
 ):  # fmt: skip
     """One block of queries' share in the gradients of a tile of keys and values (transposed products)."""
-    q, do, lse_r, delta_r = _load_queries(qkv, d_out, lse, delta, rows, end, head, total, H, W, D, MASK)
+    q, do, lse_r, delta_r = _load_queries(qkv, d_out, lse, delta, rows, rows < end, head, total, H, W, D)
     p = tl.exp2(tl.dot(k, tl.trans(q)) * scale - lse_r[None, :])
-    if MASK == CAUSAL:
-        p = tl.where(columns[:, None] <= rows[None, :], p, 0.0)
+    p = tl.where(columns[:, None] <= rows[None, :], p, 0.0)
     dv = tl.dot(p.to(do.dtype), do, dv)
     ds = p * (tl.dot(v, tl.trans(do)) - delta_r[None, :])
     return tl.dot(ds.to(q.dtype), q, dk), dv
@@ -276,27 +256,13 @@ def backward_keys(
         v = tl.load(qkv + columns[:, None] * W + v_at + d[None, :], mask=inside[:, None], other=0.0)
         dk = tl.zeros((BLOCK, D), tl.float32)
         dv = tl.zeros((BLOCK, D), tl.float32)
-        whole = tl.maximum(first + BLOCK, end - (end - first) % STEP)
         for member in range(0, G):
             head = group * G + member
-            for n in range(first, tl.minimum(first + BLOCK, end), STEP):
+            for n in range(first, end, STEP):
                 rows = n + tl.arange(0, STEP)
                 dk, dv = _key_block(
-                    k, v, columns, qkv, d_out, lse, delta, rows, end, head, total, dk, dv, scale,
-                    H, W, D, CAUSAL,
-                )  # fmt: skip
-            for n in range(first + BLOCK, whole, STEP):
-                rows = n + tl.arange(0, STEP)
-                dk, dv = _key_block(
-                    k, v, columns, qkv, d_out, lse, delta, rows, end, head, total, dk, dv, scale,
-                    H, W, D, FULL,
-                )  # fmt: skip
-            for n in range(whole, end, STEP):
-                rows = n + tl.arange(0, STEP)
-                dk, dv = _key_block(
-                    k, v, columns, qkv, d_out, lse, delta, rows, end, head, total, dk, dv, scale,
-                    H, W, D, ENDING,
-                )  # fmt: skip
+                    k, v, columns, qkv, d_out, lse, delta, rows, end, head, total, dk, dv, scale, H, W, D
+                )
         v_to = d_qkv + columns[:, None] * W + v_at + d[None, :]
         tl.store(v_to, dv.to(d_qkv.dtype.element_ty), mask=inside[:, None])
         _store_rotated_back(d_qkv + k_at, dk * root, cos, sin, columns, inside, W, D, BLOCK)
@@ -319,23 +285,13 @@ def backward_prefix(
     v = tl.load(qkv + columns[:, None] * W + k_at + KV * D + d[None, :], mask=inside[:, None], other=0.0)
     dk = tl.zeros((PB, D), tl.float32)
     dv = tl.zeros((PB, D), tl.float32)
-    start = chunk * CHUNK
     for member in range(0, G):
         head = group * G + member
-        if start < PREFIX:  # the prefix itself attends to its own past only
-            for n in range(start, start + CHUNK, BLOCK):
-                rows = n + tl.arange(0, BLOCK)
-                dk, dv = _key_block(
-                    k, v, columns, qkv, d_out, lse, delta, rows, total, head, total, dk, dv, scale,
-                    H, W, D, CAUSAL,
-                )  # fmt: skip
-        else:
-            for n in range(start, start + CHUNK, BLOCK):
-                rows = n + tl.arange(0, BLOCK)
-                dk, dv = _key_block(
-                    k, v, columns, qkv, d_out, lse, delta, rows, total, head, total, dk, dv, scale,
-                    H, W, D, ENDING,
-                )  # fmt: skip
+        for n in range(0, CHUNK, BLOCK):
+            rows = chunk * CHUNK + n + tl.arange(0, BLOCK)
+            dk, dv = _key_block(
+                k, v, columns, qkv, d_out, lse, delta, rows, total, head, total, dk, dv, scale, H, W, D
+            )
     P: tl.constexpr = (PREFIX + PB - 1) // PB * PB
     to = partial + (chunk * KV + group) * (2 * P * D) + columns[:, None] * D + d[None, :]
     tl.store(to, dk)
