@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -79,17 +79,16 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
         if not quick:
             starts |= {f"{PEER}, {d}": _start(str(peer), d, arguments, texts[0]) for d in PEER_DTYPES}
         served = {form: _ours(given, form, arguments.base_model) for form in forms}
-        answers: dict[str, Answer] = {f"ours, {form}": answer for form, (answer, _) in served.items()}
+        answers: dict[str, Answer] = {f"ours, {form}": ours.answer for form, ours in served.items()}
         answers |= {f"{PEER}, {d}": load_peer(peer, d) for d in PEER_DTYPES}
         seconds = take_turns(answers, texts, repeats)
     long_texts = review_texts(arguments.dataset, LONG_WORDS, 1 if quick else LONG_REVIEWS)
     long = {
-        f"ours, {form}, long reviews": time_reading(classifier, long_texts, repeats)
-        for form, (_, classifier) in served.items()
+        f"ours, {form}, long reviews": time_reading(ours.read, long_texts, repeats)
+        for form, ours in served.items()
         if form in ("bf16", "int8")
     }
-    classifier = served[forms[0]][1]
-    tokens = [classifier.classify(text, "base").tokens for text in texts]
+    tokens = [served[forms[0]].classifier.classify(text, "base").tokens for text in texts]
     note = f"{int(np.median(tokens))} tokens in the middle of the reviews' prompts"
     rows = [
         BenchmarkRow(
@@ -145,19 +144,14 @@ def take_turns(answers: dict[str, Answer], texts: Sequence[str], repeats: int) -
     return taken
 
 
-def time_reading(
-    classifier: LiveClassifier, texts: Sequence[str], repeats: int
-) -> tuple[np.ndarray, np.ndarray]:
+def time_reading(read: Answer, texts: Sequence[str], repeats: int) -> tuple[np.ndarray, np.ndarray]:
     """Seconds to the first and to the last answer, (repeats, texts) each, after one that is not counted."""
-    system = "fine-tuned" if classifier.has_adapter else "base"
     taken = np.zeros((2, repeats, len(texts)))
-    if usable_cores() > 1:
-        torch.set_num_threads(1)  # the answer brings its own threads
-    list(classifier.read(texts[0], system))
+    list(read(texts[0]))
     for repeat in range(repeats):
         for place, text in enumerate(texts):
             began, since = time.perf_counter(), []
-            for _ in classifier.read(text, system):
+            for _ in read(text):
                 since.append(time.perf_counter() - began)
             taken[:, repeat, place] = since[0], since[-1]
     return taken[0], taken[1]
@@ -192,11 +186,23 @@ def _finished(run_id: str) -> Run | None:
     return given
 
 
-def _ours(given: Run | None, form: str, base_model: str) -> tuple[Answer, LiveClassifier]:
+class Ours(NamedTuple):
+    """One form of our model, and its two ways of answering."""
+
+    classifier: LiveClassifier
+    answer: Answer
+    read: Answer
+
+
+def _ours(given: Run | None, form: str, base_model: str) -> Ours:
     classifier = LiveClassifier.load(given, base_model=base_model or None, form=form)
     system = "fine-tuned" if classifier.has_adapter else "base"
     threads = torch.get_num_threads()  # as `load` left it: one where the answer brings its own threads
-    return with_threads(threads, lambda text: classifier.classify(text, system)), classifier
+    return Ours(
+        classifier,
+        with_threads(threads, lambda text: classifier.classify(text, system)),
+        with_threads(threads, lambda text: classifier.read(text, system)),
+    )
 
 
 # ---- the peer
@@ -248,7 +254,7 @@ def _start(system: str, form: str, arguments: argparse.Namespace, text: str) -> 
 def _first_answer(system: str, form: str, run_id: str, base_model: str, text: str) -> None:
     """Answer once and print when, and how much memory it took."""
     if system == "ours":
-        _ours(_finished(run_id), form, base_model)[0](text)
+        _ours(_finished(run_id), form, base_model).answer(text)
     else:
         load_peer(Path(system), form)(text)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

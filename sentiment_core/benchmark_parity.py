@@ -7,17 +7,13 @@ layout, kernels and rounding only.
 from __future__ import annotations
 
 import argparse
-import gc
 import sys
 import tempfile
 from pathlib import Path
 
-import torch
-
-from sentiment_core import environment
 from sentiment_core.artifacts import BenchmarkRecord, BenchmarkRow, Metric, utc_now, write_record
 from sentiment_core.config import DEFAULT_BASE_MODEL, ENGINES, ConfigError, TrainConfig
-from sentiment_core.place import find_place
+from sentiment_core.place import free_memory
 from sentiment_core.training import train
 
 
@@ -58,17 +54,15 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
         )
         print(f"{engine}: {done.validation_accuracy.value:.2%} of {done.validation_accuracy.n:,}, "
               f"loss {done.validation_loss:.4f}", file=sys.stderr, flush=True)  # fmt: skip
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
         record = BenchmarkRecord(
             kind="parity",
             created_at=utc_now(),
-            commit=environment.commit(),
-            command=environment.command_line(),
+            commit=done.commit,
+            command=done.command,
             base_model=Path(arguments.base_model).name,
-            hardware=environment.hardware(find_place().device.type),
-            versions=environment.versions(),
+            hardware=done.hardware,
+            versions=done.versions,
             settings={
                 "dataset": done.data.source,
                 "train": done.data.train,

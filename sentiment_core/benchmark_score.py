@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ from sentiment_core.base_models import resolve
 from sentiment_core.config import DEFAULT_BASE_MODEL, ConfigError, TrainConfig
 from sentiment_core.data import Reviews, load_reviews
 from sentiment_core.models import LoadedModel, add_lora, load_adapter, load_base, quiet_transformers
-from sentiment_core.place import find_place
+from sentiment_core.place import find_place, free_memory
 from sentiment_core.scoring import SentimentScorer, p_positive
 
 LOOP = "transformers loop, batch 32"
@@ -56,9 +55,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
             once, note = measure(loaded, model, subject)
             rows.append(_time(system, once, len(subject), arguments.repeats, note, gpu))
         del loaded, model, once
-        gc.collect()
-        if gpu:
-            torch.cuda.empty_cache()
+        free_memory()
     return BenchmarkRecord(
         kind="score",
         created_at=utc_now(),

@@ -9,7 +9,6 @@ them, one process each, with as many reviews a step and with as many a GPU as on
 from __future__ import annotations
 
 import argparse
-import gc
 import os
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from sentiment_core.base_models import resolve
 from sentiment_core.config import DEFAULT_BASE_MODEL, ConfigError, TrainConfig
 from sentiment_core.data import TrainSplit, split_train
 from sentiment_core.models import PromptEncoder, add_lora, load_base, quiet_transformers
-from sentiment_core.place import Place, find_place, one_device
+from sentiment_core.place import Place, find_place, free_memory, one_device
 from sentiment_core.training import Folders, Session, prepare_folders
 
 STUDY = "study's settings (4 × 4, FP16, checkpointing)"
@@ -71,9 +70,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
         system, measure = systems[name]
         system += f", {place.world_size} GPUs" if place.world_size > 1 else ""
         rows.append(_row(system, *measure(arguments, place, split)))
-        gc.collect()
-        if place.device.type == "cuda":
-            torch.cuda.empty_cache()
+        free_memory()
     if "ours" in asked and place.world_size == 1 and 1 < arguments.gpus <= torch.cuda.device_count():
         for batch_size in (arguments.batch_size, arguments.batch_size * arguments.gpus):
             rows += _on_several(arguments, batch_size)

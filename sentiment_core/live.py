@@ -36,6 +36,7 @@ from sentiment_core.live_weights import (
     give_memory_back,
     is_lean,
     load_weights,
+    on_zero_gpu,
 )
 from sentiment_core.models import Encoded, PromptEncoder, load_tokenizer
 
@@ -133,7 +134,7 @@ class LiveClassifier:
             has_adapter=adapter is not None,
             max_length_tokens=int(limit or DEFAULT_MAX_LENGTH_TOKENS),
         )
-        if not os.environ.get("SPACES_ZERO_GPU"):  # there, a GPU exists only inside a call
+        if not on_zero_gpu():  # there, a GPU exists only inside a call
             classifier.warm_up()
         return classifier
 
@@ -144,30 +145,30 @@ class LiveClassifier:
 
     def classify(self, text: str, system: Which) -> LiveAnswer:
         """Raises ValueError for "fine-tuned" when there is no finished run."""
-        began = time.perf_counter()
-        encoded = self._encode([text])
-        encoding = time.perf_counter() - began
-        with self._turns.answer():
-            began = time.perf_counter()
-            log_odds = float(self._system(system).log_odds([self._after_prefix(encoded[0])])[0])
-            computing = time.perf_counter() - began
-        return LiveAnswer(
-            p_positive=_sigmoid(log_odds),
-            seconds=encoding + computing,
-            tokens=int(encoded.lengths[0]),
-            truncated=bool(encoded.truncated[0]),
-        )
+
+        def whole(model: System, row: np.ndarray) -> Iterator[tuple[int, float]]:
+            yield len(row), float(model.log_odds([row])[0])
+
+        [answer] = self._answers(text, system, whole)
+        return answer
 
     def read(self, text: str, system: Which) -> Iterator[LiveAnswer]:
         """As `classify`, with a first answer after the beginning of a long review; the last one is whole."""
+        tail = len(self.encoder.suffix_ids)
+        return self._answers(text, system, lambda model, row: model.read(row, tail))
+
+    def _answers(
+        self, text: str, system: Which, reading: Callable[[System, np.ndarray], Iterator[tuple[int, float]]]
+    ) -> Iterator[LiveAnswer]:
+        """An answer after each step of `reading`, until the whole prompt was read."""
         began = time.perf_counter()
         encoded = self._encode([text])
         spent = time.perf_counter() - began
-        row, tail = self._after_prefix(encoded[0]), len(self.encoder.suffix_ids)
-        steps, tokens = self._system(system).read(row, tail), 0
+        row, steps, tokens = self._after_prefix(encoded[0]), None, 0
         while tokens < len(row):
             with self._turns.answer():  # not while the page shows what there is
                 began = time.perf_counter()
+                steps = steps or reading(self._system(system), row)
                 tokens, log_odds = next(steps)
                 spent += time.perf_counter() - began
             yield LiveAnswer(
@@ -292,7 +293,7 @@ def _choose_form(wanted: str | None, *, cuda: bool) -> str:
     if wanted and wanted not in FORMS:
         raise ValueError(f"SENTIMENT_LIVE_FORM is {wanted!r}; use one of {', '.join(FORMS)}, or leave it out")
     if cuda:
-        old = not os.environ.get("SPACES_ZERO_GPU") and not torch.cuda.is_bf16_supported()
+        old = not on_zero_gpu() and not torch.cuda.is_bf16_supported()
         return "fp32" if wanted == "fp32" or old else "bf16"
     if wanted:
         return wanted

@@ -106,7 +106,7 @@ def load_weights(
     if adapter is not None:
         paths.append(folder / f"merged-{_digest(key | {'adapter': _adapter_identity(adapter)})}.safetensors")
     found = _read_all(paths) if identity else None
-    if found is None and identity and os.environ.get("SPACES_ZERO_GPU"):
+    if found is None and identity and on_zero_gpu():
         _build_elsewhere(base, adapter, form)
         found = _read_all(paths)
     if found is None:
@@ -174,19 +174,19 @@ def _build(base: BaseModel, adapter: Path | None, form: str, encoder: PromptEnco
     return out
 
 
+def on_zero_gpu() -> bool:
+    """Whether this is a ZeroGPU Space, where a GPU exists only inside marked functions."""
+    return bool(os.environ.get("SPACES_ZERO_GPU"))
+
+
 def _build_elsewhere(base: BaseModel, adapter: Path | None, form: str) -> None:
     """Fill the cache from a process that sees no GPU.
 
     On a ZeroGPU Space nothing may begin CUDA outside of a marked function, and bitsandbytes would.
     """
-    command = [
-        sys.executable,
-        "-m",
-        "sentiment_core.live_weights",
-        base.spec,
-        form,
-        *([str(adapter.resolve())] if adapter else []),
-    ]
+    command = [sys.executable, "-m", "sentiment_core.live_weights", base.spec, form]
+    if adapter is not None:
+        command.append(str(adapter.resolve()))
     hidden = {"CUDA_VISIBLE_DEVICES": "", "SPACES_ZERO_GPU": "", "SENTIMENT_CACHE": str(base_models.CACHE)}
     root = Path(__file__).resolve().parent.parent
     done = subprocess.run(

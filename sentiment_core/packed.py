@@ -38,12 +38,13 @@ def unsupported(model: nn.Module, device: torch.device) -> str | None:
         return f"packed layout knows Llama's layers, not {config.model_type}'s"
     if config.attention_bias or config.mlp_bias or config.hidden_act != "silu":
         return "packed layout knows Llama layers without biases and with SiLU"
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
-        return "attention kernels need a GPU of compute capability 8.0 or more"
-    if device.type == "cuda" and not importlib.util.find_spec("triton"):
-        return "attention kernels need the package triton"
-    if device.type == "cuda" and _head_dim(config) not in (16, 32, 64, 128):
-        return f"attention kernels know heads of 16, 32, 64 or 128 numbers, not {_head_dim(config)}"
+    if device.type == "cuda":
+        if torch.cuda.get_device_capability(device) < (8, 0):
+            return "attention kernels need a GPU of compute capability 8.0 or more"
+        if not importlib.util.find_spec("triton"):
+            return "attention kernels need the package triton"
+        if _head_dim(config) not in (16, 32, 64, 128):
+            return f"attention kernels know heads of 16, 32, 64 or 128 numbers, not {_head_dim(config)}"
     if device.type not in ("cuda", "cpu"):
         return f"packed layout runs on CUDA (and, for tests, on a CPU), not on {device.type}"
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 from dataclasses import dataclass
@@ -64,6 +65,12 @@ def one_device(arguments: Any) -> Any:
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1
     return arguments
+
+
+def free_memory() -> None:
+    """Free what a model left behind: models refer to themselves, and PyTorch keeps a GPU's freed blocks."""
+    gc.collect()
+    torch.cuda.empty_cache()  # does nothing where CUDA was never begun
 
 
 def choose_engine(config: TrainConfig, loaded: LoadedModel, free_bytes: int | None) -> str:

@@ -85,8 +85,7 @@ def speed_table(root: Path = artifacts.ASSETS) -> str:
     for kind, title in BENCHMARKS.items():
         if (root / "benchmarks" / f"{kind}.json").exists():
             record = artifacts.read_benchmark(kind, root)
-            if kind == "train-2-gpus":
-                title += f" (commit {(record.commit or 'unknown')[:7]})"
+            title += f", {tables.hardware_name(record.hardware)}, commit {(record.commit or 'unknown')[:7]}"
             parts.append(_parity(record, title) if kind == "parity" else _benchmark_table(record, title))
         elif kind not in OPTIONAL:
             parts.append(f"{title}: not measured yet; `python -m sentiment_core.benchmark {kind}` does.")
@@ -96,7 +95,7 @@ def speed_table(root: Path = artifacts.ASSETS) -> str:
 def _benchmark_table(record: BenchmarkRecord, title: str) -> str:
     unit = "ms a review" if record.kind == "live" else "reviews/s"
     lines = [
-        f"{title}, {tables.hardware_name(record.hardware)} (median, slowest and fastest repeat):",
+        f"{title} (median, slowest and fastest repeat):",
         "",
         _row(("System", unit, "First answer or step, s", "Note")),
         _row(("---", "---:", "---:", "---")),
@@ -144,19 +143,21 @@ def _parity(record: BenchmarkRecord, title: str) -> str:
     ]
     n = next((row.validation_accuracy.n for row in record.rows if row.validation_accuracy), 0)
     return (
-        f"{title}, {tables.hardware_name(record.hardware)}: {' and '.join(found)}, of {n:,} validation "
+        f"{title}: {' and '.join(found)}, of {n:,} validation "
         f"reviews, trained on the same {record.settings['train']:,} in {record.rows[0].note} "
         f"(95 % intervals; `{record.command}`)."
     )
 
 
 BENCHMARKS = {
-    "train": "Training",
+    "train": "Training speed",
     "parity": "Accuracy of the fast path beside the plain one",
-    "train-2-gpus": "Training on two GPUs",
-    "score": "Scoring",
+    "train-2-gpus": "Training speed on two GPUs",
+    "score": "Scoring speed",
     "live": "Live answers",
 }
+"""Files under benchmarks/ and their titles; a speed is the median of its repeats."""
+
 OPTIONAL = {"train-2-gpus", "parity"}
 
 SECTIONS = {

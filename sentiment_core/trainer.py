@@ -18,14 +18,7 @@ from transformers import Trainer, TrainerCallback
 from sentiment_core.artifacts import HistoryRow, HistoryWriter
 from sentiment_core.batching import round_up, split_alike, split_balanced
 from sentiment_core.models import Encoded
-from sentiment_core.packed import (
-    GraphedPass,
-    Pack,
-    PackedLlama,
-    PackShape,
-    lay_out,
-    packed_tokens,
-)
+from sentiment_core.packed import GraphedPass, Pack, PackedLlama, PackShape, lay_out, packed_tokens
 from sentiment_core.scoring import float32_head, left_pad
 
 # ---- micro-batches

@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from sentiment_core.chart_style import percent
-from sentiment_core.dashboard.parts import THIN, q, seconds
+from sentiment_core.dashboard.parts import q, seconds
 from sentiment_core.labels import LABEL_WORDS
 
 ACTOR_NAMES = {"base": "Base model", "fine": "Fine-tuned"}
@@ -60,7 +60,7 @@ def answer_card(actor: str, answer: Any) -> str:
     if answer.read < 1:
         return card(
             actor, answer.p_positive, f"{seconds(answer.seconds)}, reading on…",
-            f" after reading {100 * answer.read:.0f}{THIN}%",
+            f" after reading {percent(answer.read, 0)}",
         )  # fmt: skip
     return card(actor, answer.p_positive, f"{seconds(answer.seconds)}, {answer.tokens:,} tokens")
 

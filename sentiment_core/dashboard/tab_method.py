@@ -16,6 +16,7 @@ from sentiment_core.dashboard.picture import layer_picture
 from sentiment_core.dashboard.store import dataset_title
 from sentiment_core.dashboard.texts import DEFAULT_SOURCE
 from sentiment_core.prompts import PROMPT, REVIEW_SLOT
+from sentiment_core.report import BENCHMARKS
 
 COMMAND = "python train.py"
 
@@ -240,20 +241,10 @@ def _cost(record: RunRecord) -> str:
     return f"{table}<details><summary>Versions</summary>{versions}</details>"
 
 
-MEASURED = (
-    ("train", "Training speed"),
-    ("train-2-gpus", "Training speed on two GPUs"),
-    ("parity", "Accuracy of the fast path beside the plain one"),
-    ("score", "Scoring speed"),
-    ("live", "Live answers"),
-)
-"""Benchmarks and their titles; a speed is the median of its repeats."""
-
-
 def _live(context: Context) -> str:
     """What was measured for speed, where the benchmarks were run."""
     parts = []
-    for kind, title in MEASURED:
+    for kind, title in BENCHMARKS.items():
         try:
             benchmark = artifacts.read_benchmark(kind, context.store.root)
         except ArtifactError:
