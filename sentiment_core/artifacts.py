@@ -22,62 +22,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ValidationError
 
-from sentiment_core.config import ASSETS, SYSTEMS
+from sentiment_core.config import ASSETS
 from sentiment_core.schema import (
     HISTORY_COLUMNS,
-    OTHER_FORM,
     PREDICTION_COLUMNS,
     SCHEMA_VERSION,
-    SYSTEM_TITLES,
-    AnswerForm,
-    BaseModelInfo,
     BenchmarkRecord,
-    BenchmarkRow,
-    Confusion,
-    DataInfo,
-    DatasetInfo,
     EvalRecord,
-    Hardware,
     HistoryRow,
-    LoraInfo,
-    Metric,
-    PromptInfo,
     Reference,
-    ReliabilityBin,
     RunRecord,
     SampleReview,
-    Slice,
-    System,
 )
-
-__all__ = [  # the records, under the name that their users know
-    "ASSETS",
-    "HISTORY_COLUMNS",
-    "OTHER_FORM",
-    "PREDICTION_COLUMNS",
-    "SCHEMA_VERSION",
-    "SYSTEMS",
-    "SYSTEM_TITLES",
-    "AnswerForm",
-    "BaseModelInfo",
-    "BenchmarkRecord",
-    "BenchmarkRow",
-    "Confusion",
-    "DataInfo",
-    "DatasetInfo",
-    "EvalRecord",
-    "Hardware",
-    "HistoryRow",
-    "LoraInfo",
-    "Metric",
-    "PromptInfo",
-    "Reference",
-    "ReliabilityBin",
-    "RunRecord",
-    "SampleReview",
-    "Slice",
-    "System",
-]
 
 
 class ArtifactError(ValueError):

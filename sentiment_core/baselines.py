@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from transformers import GenerationConfig
 
-from sentiment_core.artifacts import OTHER_FORM, AnswerForm
 from sentiment_core.batching import batches_by_tokens
 from sentiment_core.data import Reviews, match_key
 from sentiment_core.labels import UNPARSED, Label
 from sentiment_core.models import Encoded, LoadedModel, PromptEncoder, quiet_transformers
 from sentiment_core.prompts import PROMPT, REVIEW_SLOT, Prompt
+from sentiment_core.schema import OTHER_FORM, AnswerForm
 from sentiment_core.scoring import label_log_likelihoods, left_pad, run_ahead
 
 MOST_TOKENS = {"cuda": 262_144, "cpu": 4_096}

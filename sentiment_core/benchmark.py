@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sentiment_core import artifacts
-from sentiment_core.artifacts import BenchmarkRecord, BenchmarkRow, Metric
 from sentiment_core.config import ASSETS
+from sentiment_core.schema import BenchmarkRecord, BenchmarkRow, Metric
 
 KINDS = {
     "train": "training: the study's settings, plain PEFT + bitsandbytes, and ours",

@@ -23,15 +23,7 @@ import numpy as np
 import torch
 
 from sentiment_core import environment
-from sentiment_core.artifacts import (
-    BenchmarkRecord,
-    BenchmarkRow,
-    Metric,
-    Run,
-    read_run,
-    read_sample_reviews,
-    utc_now,
-)
+from sentiment_core.artifacts import Run, read_run, read_sample_reviews, utc_now
 from sentiment_core.base_models import resolve
 from sentiment_core.config import ASSETS, ConfigError
 from sentiment_core.data import load_reviews
@@ -39,6 +31,7 @@ from sentiment_core.live import LiveClassifier, usable_cores
 from sentiment_core.live_llama import FIRST_LOOK
 from sentiment_core.live_weights import FORMS
 from sentiment_core.models import load_tokenizer, quiet_transformers
+from sentiment_core.schema import BenchmarkRecord, BenchmarkRow, Metric
 
 PEER = "text-classification pipeline, DistilBERT's shape"
 PEER_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

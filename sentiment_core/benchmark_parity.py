@@ -11,9 +11,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from sentiment_core.artifacts import BenchmarkRecord, BenchmarkRow, Metric, utc_now, write_record
+from sentiment_core.artifacts import utc_now, write_record
 from sentiment_core.config import DEFAULT_BASE_MODEL, ENGINES, ConfigError, TrainConfig
 from sentiment_core.place import free_memory
+from sentiment_core.schema import BenchmarkRecord, BenchmarkRow, Metric
 from sentiment_core.training import train
 
 

@@ -12,12 +12,13 @@ import torch
 from torch import nn
 
 from sentiment_core import environment
-from sentiment_core.artifacts import ASSETS, BenchmarkRecord, BenchmarkRow, Metric, read_run, utc_now
+from sentiment_core.artifacts import read_run, utc_now
 from sentiment_core.base_models import resolve
-from sentiment_core.config import DEFAULT_BASE_MODEL, ConfigError, TrainConfig
+from sentiment_core.config import ASSETS, DEFAULT_BASE_MODEL, ConfigError, TrainConfig
 from sentiment_core.data import Reviews, load_reviews
 from sentiment_core.models import LoadedModel, add_lora, load_adapter, load_base, quiet_transformers
 from sentiment_core.place import find_place, free_memory
+from sentiment_core.schema import BenchmarkRecord, BenchmarkRow, Metric
 from sentiment_core.scoring import SentimentScorer, p_positive
 
 LOOP = "transformers loop, batch 32"

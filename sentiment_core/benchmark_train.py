@@ -23,12 +23,13 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from sentiment_core import environment
-from sentiment_core.artifacts import BenchmarkRecord, BenchmarkRow, Metric, read_record, utc_now
+from sentiment_core.artifacts import read_record, utc_now
 from sentiment_core.base_models import resolve
 from sentiment_core.config import DEFAULT_BASE_MODEL, ConfigError, TrainConfig
 from sentiment_core.data import TrainSplit, split_train
 from sentiment_core.models import PromptEncoder, add_lora, load_base, quiet_transformers
 from sentiment_core.place import Place, find_place, free_memory, one_device
+from sentiment_core.schema import BenchmarkRecord, BenchmarkRow, Metric
 from sentiment_core.training import Folders, Session, prepare_folders
 
 STUDY = "study's settings (4 × 4, FP16, checkpointing)"

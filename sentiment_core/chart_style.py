@@ -41,15 +41,6 @@ THIN = "\u202f"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 TRANSPARENT = "rgba(0,0,0,0)"
 
-ACTORS: dict[str, tuple[str, str]] = {
-    "baseline-scored": ("base", "circle"),
-    "baseline-generated": ("base", "square"),
-    "baseline-few-shot": ("base", "triangle-up"),
-    "tfidf-logreg": ("ink", "diamond"),
-    "fine-tuned": ("fine", "circle"),
-}
-"""System -> palette entry and mark."""
-
 
 def theme_css() -> str:
     """CSS rules that redraw every palette colour of a figure in its dark partner under `.dark`."""

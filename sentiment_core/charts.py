@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from sentiment_core.chart_style import ACTORS, PAPER, THIN, color_of, finished, note, percent
+from sentiment_core.chart_style import PAPER, THIN, color_of, finished, note, percent
+from sentiment_core.systems import SYSTEMS
 
 # ---- accuracy
 
@@ -29,16 +30,17 @@ def systems_chart(table: pd.DataFrame) -> go.Figure:
     """
     figure = go.Figure()
     rows = list(reversed(list(table.itertuples())))
-    own_rows = [row.system in ACTORS for row in rows]
-    titles = [row.title if row.system in ACTORS else _in_lines(row.title) for row in rows]
+    own_rows = [row.system in SYSTEMS for row in rows]
+    titles = [row.title if row.system in SYSTEMS else _in_lines(row.title) for row in rows]
     places = np.cumsum(
         [1.0, *(_room(*pair) for pair in zip(own_rows[:-1], titles[:-1], titles[1:], strict=True))]
     )
     figure.add_vline(x=50, line={"dash": "dash", "width": 1, "color": color_of("muted")})
     notes = [note(50, places[-1] + 0.7, "chance", "muted", xanchor="left", xshift=5, yanchor="bottom")]
     for place, row, title in zip(places, rows, titles, strict=True):
-        color, symbol = ACTORS.get(row.system, ("muted", "square-open"))
-        own = row.system in ACTORS
+        known_as = SYSTEMS.get(row.system)
+        color, symbol = (known_as.colour, known_as.marker) if known_as else ("muted", "square-open")
+        own = row.system in SYSTEMS
         known = not (np.isnan(row.low) or np.isnan(row.high))
         figure.add_trace(
             go.Scatter(

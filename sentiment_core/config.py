@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sentiment_core.base_models import DEFAULT_BASE_MODEL
-
-SYSTEMS = ("baseline-scored", "baseline-generated", "baseline-few-shot", "tfidf-logreg", "fine-tuned")
-"""What can be evaluated; `sentiment_core.artifacts` has their titles."""
+from sentiment_core.systems import SYSTEMS
 
 ASSETS = Path(os.environ.get("SENTIMENT_ASSETS") or Path(__file__).resolve().parent.parent / "assets")
 """Folder of artifacts."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sentiment_core.artifacts import PREDICTION_COLUMNS, DatasetInfo, RunRecord, read_run
+from sentiment_core.artifacts import read_run
 from sentiment_core.base_models import BaseModel, BaseModelError, file_sha256, resolve
 from sentiment_core.config import ConfigError, EvalConfig, TrainConfig
 from sentiment_core.data import (
@@ -22,6 +22,7 @@ from sentiment_core.data import (
     overlapping_ids,
     split_train,
 )
+from sentiment_core.schema import PREDICTION_COLUMNS, DatasetInfo, RunRecord
 from sentiment_core.sources import open_source
 
 GROUP_CHARACTERS, GROUP_VALUES = 60, 50

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from sentiment_core import baselines, environment
-from sentiment_core.artifacts import SYSTEM_TITLES, EvalRecord, read_eval, utc_now, write_eval
+from sentiment_core.artifacts import read_eval, utc_now, write_eval
 from sentiment_core.base_models import BaseModelError
-from sentiment_core.config import SYSTEMS, ConfigError, EvalConfig, TrainConfig
+from sentiment_core.config import ConfigError, EvalConfig, TrainConfig
 from sentiment_core.data import TrainSplit, load_reviews, match_key
 from sentiment_core.eval_inputs import (
     Subject,
@@ -41,9 +41,11 @@ from sentiment_core.models import (
 )
 from sentiment_core.packed import unsupported
 from sentiment_core.place import Place, find_place
+from sentiment_core.schema import EvalRecord
 from sentiment_core.scored_parts import PartStore, Scored, Scoring, Task, process_group
 from sentiment_core.scoring import SentimentScorer, p_positive
 from sentiment_core.summary import OVERLAP_SETTING, summarize
+from sentiment_core.systems import SYSTEMS
 
 DEFAULT_MAX_LENGTH = TrainConfig.max_length_tokens
 
@@ -465,7 +467,7 @@ def describe(outcomes: list[Outcome], assets: Path) -> str:
         accuracy = record.metrics["accuracy"]
         rows.append(
             (
-                SYSTEM_TITLES[record.system],
+                SYSTEMS[record.system].title,
                 f"{accuracy.value:.2%} ({accuracy.low:.2%}–{accuracy.high:.2%})",
                 f"{accuracy.n:,}",
                 f"{record.unparsed:,}",

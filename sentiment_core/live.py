@@ -22,7 +22,7 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 
-from sentiment_core.artifacts import Run, RunRecord
+from sentiment_core.artifacts import Run
 from sentiment_core.base_models import BaseModel, BaseModelError, resolve
 from sentiment_core.batching import batches_by_tokens
 from sentiment_core.explain import METHOD, Explainable, Explanation, Pause, WordWeight, explain_words, go_on
@@ -39,6 +39,7 @@ from sentiment_core.live_weights import (
     on_zero_gpu,
 )
 from sentiment_core.models import Encoded, PromptEncoder, load_tokenizer
+from sentiment_core.schema import RunRecord
 
 Which = Literal["base", "fine-tuned"]
 

@@ -30,33 +30,10 @@ from sentiment_core.intervals import (
     resampled_means,
     wilson,
 )
-from sentiment_core.slices import SliceEstimate, slices
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "ANSWERS",
-    "CALIBRATION_BINS",
-    "CLASSES",
-    "NLL_FLOOR",
-    "ROC_POINTS",
-    "Comparison",
-    "Estimate",
-    "SliceEstimate",
-    "at_threshold",
-    "calibration",
-    "compare",
-    "confusion",
-    "consistency",
-    "evaluate",
-    "evaluate_frame",
-    "reliability_table",
-    "roc_auc",
-    "roc_curve",
-    "slices",
-    "wilson",
-]
 
 CLASSES = ("negative", "positive")
 ANSWERS = ("negative", "positive", "unparsed")

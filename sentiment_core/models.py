@@ -22,7 +22,6 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import logging as transformers_logging
 
-from sentiment_core.artifacts import BaseModelInfo, PromptInfo
 from sentiment_core.base_models import (
     CACHE,
     BaseModel,
@@ -32,6 +31,7 @@ from sentiment_core.base_models import (
     file_sha256,
 )
 from sentiment_core.prompts import CUT_MARK, PROMPT, Prompt, RenderedPrompt, cut_middle, split_rendered
+from sentiment_core.schema import BaseModelInfo, PromptInfo
 
 QUANTIZATION = "nf4, double quantization"
 

@@ -12,16 +12,11 @@ import re
 import sys
 from pathlib import Path
 
-from sentiment_core import artifacts, tables
-from sentiment_core.artifacts import (
-    OTHER_FORM,
-    ArtifactError,
-    BenchmarkRecord,
-    EvalRecord,
-    Evaluation,
-    Metric,
-)
+from sentiment_core import artifacts, config, schema, tables
+from sentiment_core.artifacts import ArtifactError, Evaluation
 from sentiment_core.base_models import suggestions_table
+from sentiment_core.schema import OTHER_FORM, BenchmarkRecord, EvalRecord, Metric
+from sentiment_core.systems import SYSTEMS
 
 HEADER = (
     "System", "Dataset", "n", "Accuracy, % (95 % interval)", "Of parsed answers, %", "ROC AUC", "ECE",
@@ -34,7 +29,7 @@ FORMS_SHOWN = 3
 # ---- the text
 
 
-def results_table(root: Path = artifacts.ASSETS) -> str:
+def results_table(root: Path = config.ASSETS) -> str:
     """A Markdown table of every evaluation under `root`; a sentence where there is none.
 
     Raises:
@@ -51,7 +46,7 @@ def results_table(root: Path = artifacts.ASSETS) -> str:
     return "\n".join(lines + (["", *notes] if notes else []))
 
 
-def below_chance(root: Path = artifacts.ASSETS) -> str:
+def below_chance(root: Path = config.ASSETS) -> str:
     """Why the study's baseline is below chance, with the figures of our free-answer baseline."""
     generated = _largest(root, "baseline-generated")
     if generated is None:
@@ -69,17 +64,17 @@ def below_chance(root: Path = artifacts.ASSETS) -> str:
     return "\n".join(lines)
 
 
-def report_text(root: Path = artifacts.ASSETS) -> str:
+def report_text(root: Path = config.ASSETS) -> str:
     """What `python eval.py --report` prints: the table, then the paragraph."""
     return f"{results_table(root)}\n\n{below_chance(root)}"
 
 
-def models_table(root: Path = artifacts.ASSETS) -> str:
+def models_table(root: Path = config.ASSETS) -> str:
     """Base models known to work."""
     return suggestions_table()
 
 
-def speed_table(root: Path = artifacts.ASSETS) -> str:
+def speed_table(root: Path = config.ASSETS) -> str:
     """What was taken against what, per benchmark; a sentence for each that is not there."""
     parts = []
     for kind, title in BENCHMARKS.items():
@@ -169,7 +164,7 @@ SECTIONS = {
 """Marker name -> what stands between `<!-- name:begin -->` and `<!-- name:end -->`."""
 
 
-def refreshed(text: str, root: Path = artifacts.ASSETS) -> str:
+def refreshed(text: str, root: Path = config.ASSETS) -> str:
     """`text` with every section written anew.
 
     Raises:
@@ -214,7 +209,7 @@ def _row(cells: tuple[str, ...] | list[str]) -> str:
 
 def _cells(record: EvalRecord) -> list[str]:
     found = record.metrics.get
-    name = artifacts.SYSTEM_TITLES[record.system] + (f", `{record.run_id}`" if record.run_id else "")
+    name = SYSTEMS[record.system].title + (f", `{record.run_id}`" if record.run_id else "")
     return [
         name,
         record.dataset.name,
@@ -292,7 +287,7 @@ def _generated_sentences(record: EvalRecord) -> list[str]:
 
 def _frequent_answers(record: EvalRecord) -> str:
     """The most frequent first words, each once, with what the answers that begin so were read as."""
-    by_form: dict[str, list[artifacts.AnswerForm]] = {}
+    by_form: dict[str, list[schema.AnswerForm]] = {}
     for form in record.answer_forms:
         if form.form != OTHER_FORM:
             by_form.setdefault(form.form, []).append(form)
@@ -304,7 +299,7 @@ def _frequent_answers(record: EvalRecord) -> str:
     )
 
 
-def _read_as(form: artifacts.AnswerForm) -> str:
+def _read_as(form: schema.AnswerForm) -> str:
     words = tables.read_as(form)
     return words if words.startswith("no label") else f"read as {words}"
 
@@ -329,7 +324,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--write", type=Path, metavar="FILE", help="write the sections between FILE's markers"
     )
     action.add_argument("--check", type=Path, metavar="FILE", help="exit 1 if FILE's sections are stale")
-    parser.add_argument("--root", type=Path, default=artifacts.ASSETS, help="folder of artifacts")
+    parser.add_argument("--root", type=Path, default=config.ASSETS, help="folder of artifacts")
     options = parser.parse_args(arguments)
     path = options.write or options.check
     try:

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from sentiment_core.systems import known_system
 
 SCHEMA_VERSION = 1
 
-System = Literal["baseline-scored", "baseline-generated", "baseline-few-shot", "tfidf-logreg", "fine-tuned"]
-SYSTEM_TITLES: dict[str, str] = {
-    "baseline-scored": "Base model, label words compared",
-    "baseline-generated": "Base model, free answer",
-    "baseline-few-shot": "Base model, few-shot",
-    "tfidf-logreg": "TF-IDF + logistic regression",
-    "fine-tuned": "Fine-tuned (QLoRA)",
-}
+SystemId = Annotated[str, AfterValidator(known_system)]
 
 PREDICTION_COLUMNS = ("review_id", "label", "prediction", "p_positive", "tokens", "truncated")
 
@@ -202,7 +197,7 @@ class EvalRecord(_Record):
 
     schema_version: Literal[1] = SCHEMA_VERSION
     eval_id: str
-    system: System
+    system: SystemId
     created_at: datetime
     commit: str | None = None
     base_model: BaseModelInfo | None

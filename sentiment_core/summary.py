@@ -9,16 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from sentiment_core import metrics
-from sentiment_core.artifacts import (
-    PREDICTION_COLUMNS,
-    Confusion,
-    Evaluation,
-    Metric,
-    ReliabilityBin,
-    Slice,
-)
+from sentiment_core import metrics, slices
+from sentiment_core.artifacts import Evaluation
 from sentiment_core.intervals import Estimate, floats, wilson
+from sentiment_core.schema import PREDICTION_COLUMNS, Confusion, Metric, ReliabilityBin, Slice
 
 OVERLAP_SETTING = "overlap_ids"
 """Key of `EvalRecord.settings` with the review ids that `accuracy_without_overlap` leaves out."""
@@ -60,7 +54,7 @@ def summarize(predictions: pd.DataFrame, *, overlap_ids: Collection[str] = ()) -
         "reliability": tuple(ReliabilityBin(**row) for row in metrics.reliability_table(label, p_positive)),
         "slices": tuple(
             Slice(by=part.by, value=part.value, accuracy=to_metric(part.accuracy))
-            for part in metrics.slices(predictions, groups)
+            for part in slices.slices(predictions, groups)
         ),
     }
 

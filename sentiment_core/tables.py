@@ -12,18 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sentiment_core import artifacts
-from sentiment_core.artifacts import (
-    HISTORY_COLUMNS,
-    PREDICTION_COLUMNS,
-    SYSTEM_TITLES,
-    SYSTEMS,
-    AnswerForm,
-    Evaluation,
-    Reference,
-    Run,
-)
+from sentiment_core import artifacts, schema
+from sentiment_core.artifacts import Evaluation, Run
 from sentiment_core.labels import UNPARSED as UNPARSED_ANSWER
+from sentiment_core.schema import HISTORY_COLUMNS, PREDICTION_COLUMNS, AnswerForm, Reference
+from sentiment_core.systems import SYSTEMS
 
 EVAL_ID, SYSTEM, TITLE, RUN_ID, BASE_MODEL = "eval_id", "system", "title", "run_id", "base_model"
 DATASET, N, HARDWARE, UNPARSED, SPEED = "dataset", "n", "hardware", "unparsed", "reviews_per_second"
@@ -71,18 +64,18 @@ def systems_table(
             or (r.run_id is None and (not bases or r.base_model is None or r.base_model.name in bases))
         ]
     records.sort(
-        key=lambda r: (-r.dataset.n, r.dataset.name, SYSTEMS.index(r.system), r.run_id or "", r.eval_id)
+        key=lambda r: (-r.dataset.n, r.dataset.name, list(SYSTEMS).index(r.system), r.run_id or "", r.eval_id)
     )
     columns = [EVAL_ID, SYSTEM, TITLE, RUN_ID, BASE_MODEL, DATASET, N, HARDWARE, SPEED, UNPARSED]
     columns += [m + suffix for m in HEADLINE_METRICS for suffix in ("", "_low", "_high")]
     return pd.DataFrame([_system_row(record) for record in records], columns=columns)
 
 
-def _system_row(record: artifacts.EvalRecord) -> dict[str, Any]:
+def _system_row(record: schema.EvalRecord) -> dict[str, Any]:
     row: dict[str, Any] = {
         EVAL_ID: record.eval_id,
         SYSTEM: record.system,
-        TITLE: SYSTEM_TITLES[record.system],
+        TITLE: SYSTEMS[record.system].title,
         RUN_ID: record.run_id,
         BASE_MODEL: record.base_model.name if record.base_model else None,
         DATASET: record.dataset.name,
@@ -99,7 +92,7 @@ def _system_row(record: artifacts.EvalRecord) -> dict[str, Any]:
     return row
 
 
-def hardware_name(hardware: artifacts.Hardware) -> str:
+def hardware_name(hardware: schema.Hardware) -> str:
     """For example "2 × NVIDIA H200"."""
     return hardware.device if hardware.count == 1 else f"{hardware.count} × {hardware.device}"
 

@@ -15,10 +15,11 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from transformers import Trainer, TrainerCallback
 
-from sentiment_core.artifacts import HistoryRow, HistoryWriter
+from sentiment_core.artifacts import HistoryWriter
 from sentiment_core.batching import round_up, split_alike, split_balanced
 from sentiment_core.models import Encoded
 from sentiment_core.packed import GraphedPass, Pack, PackedLlama, PackShape, lay_out, packed_tokens
+from sentiment_core.schema import HistoryRow
 from sentiment_core.scoring import float32_head, left_pad
 
 # ---- micro-batches

@@ -25,16 +25,7 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from sentiment_core import environment
-from sentiment_core.artifacts import (
-    DataInfo,
-    HistoryWriter,
-    LoraInfo,
-    RunRecord,
-    read_history,
-    utc_now,
-    write_run,
-    write_text,
-)
+from sentiment_core.artifacts import HistoryWriter, read_history, utc_now, write_run, write_text
 from sentiment_core.base_models import check_disk, resolve
 from sentiment_core.batching import plan_steps
 from sentiment_core.config import ConfigError, TrainConfig, flag
@@ -49,6 +40,7 @@ from sentiment_core.models import (
 )
 from sentiment_core.packed import PackedLlama
 from sentiment_core.place import Place, choose_engine, choose_micro_batch, find_place, one_device
+from sentiment_core.schema import DataInfo, LoraInfo, RunRecord
 from sentiment_core.scoring import SentimentScorer
 from sentiment_core.summary import to_metric
 from sentiment_core.trainer import History, MicroBatches, Milestones, QLoraTrainer, pack_shape

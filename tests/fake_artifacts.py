@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sentiment_core import artifacts
-from sentiment_core.artifacts import (
+from sentiment_core import artifacts, systems
+from sentiment_core.artifacts import HistoryWriter
+from sentiment_core.schema import (
     BaseModelInfo,
     Confusion,
     DataInfo,
@@ -18,7 +19,6 @@ from sentiment_core.artifacts import (
     EvalRecord,
     Hardware,
     HistoryRow,
-    HistoryWriter,
     LoraInfo,
     Metric,
     PromptInfo,
@@ -242,7 +242,7 @@ def write_assets(root: Path, *, n: int = 1000, pairs: int = 100) -> Path:
     write_run(root, RUN)
     write_run(root, STUDY, seconds=900.0, seed=3)
     write_history(root / "runs" / TRAINING, steps=30, seed=5)
-    for system in artifacts.SYSTEMS:
+    for system in systems.SYSTEMS:
         for dataset, size, paired in (("imdb", n, False), ("counterfactual_imdb_test", 2 * pairs, True)):
             run_id = RUN if system == "fine-tuned" else None
             write_eval(root, system, dataset, size, run_id=run_id, paired=paired)

@@ -7,7 +7,8 @@ import argparse
 import pytest
 
 from sentiment_core import benchmark, benchmark_train
-from sentiment_core.artifacts import BenchmarkRecord, read_record
+from sentiment_core.artifacts import read_record
+from sentiment_core.schema import BenchmarkRecord
 from tests.own_reviews import write_dataset
 
 

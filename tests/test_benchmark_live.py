@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from sentiment_core import base_models, benchmark
-from sentiment_core.artifacts import BenchmarkRecord, read_record
+from sentiment_core.artifacts import read_record
 from sentiment_core.benchmark_live import review_texts
+from sentiment_core.schema import BenchmarkRecord
 
 
 def test_live_benchmark_on_the_tiny_model(tiny_model, tmp_path, monkeypatch, capsys):

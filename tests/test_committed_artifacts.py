@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from fake_artifacts import RUN, write_eval, write_run
 
-from sentiment_core import artifacts, summary
-from sentiment_core.artifacts import PREDICTION_COLUMNS, Evaluation
+from sentiment_core import artifacts, config, summary
+from sentiment_core.artifacts import Evaluation
+from sentiment_core.schema import PREDICTION_COLUMNS
 
-LISTING = artifacts.list_artifacts(artifacts.ASSETS)
+LISTING = artifacts.list_artifacts(config.ASSETS)
 LARGEST_FILE = 10_000_000  # the Hub and GitHub want larger files in LFS
 LONGEST_VALUE = 60
 """Characters of a group's name or of an answer's form; a review is longer."""
@@ -111,7 +112,7 @@ def test_every_evaluated_run_is_committed() -> None:
 
 
 def test_files_are_small_and_name_no_machine() -> None:
-    check_files(artifacts.ASSETS)
+    check_files(config.ASSETS)
 
 
 # ---- that the checks would notice

@@ -17,11 +17,12 @@ import eval as cli
 from sentiment_core import baselines, eval_inputs, evaluating, scored_parts, training
 from sentiment_core.artifacts import list_artifacts, read_eval, read_sample_reviews
 from sentiment_core.base_models import resolve
-from sentiment_core.config import SYSTEMS, EvalConfig, TrainConfig
+from sentiment_core.config import EvalConfig, TrainConfig
 from sentiment_core.data import load_reviews
 from sentiment_core.models import load_adapter, load_base
 from sentiment_core.scoring import SentimentScorer
 from sentiment_core.summary import recompute
+from sentiment_core.systems import SYSTEMS
 from tests.own_reviews import frame, write_dataset
 
 ROOT = Path(cli.__file__).resolve().parent

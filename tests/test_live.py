@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from sentiment_core import artifacts, base_models, explain, live, live_llama, live_weights
+from sentiment_core import artifacts, base_models, config, explain, live, live_llama, live_weights
 from sentiment_core.artifacts import Run, read_run
 from sentiment_core.base_models import BaseModelError, resolve
 from sentiment_core.data import load_reviews
@@ -323,7 +323,7 @@ def test_refusals_are_one_clear_sentence(run, tiny_model, cache, tmp_path, monke
 # ---- the committed run on real reviews
 
 RUN = "smollm2-135m"
-STORED = artifacts.ASSETS / "evals" / f"imdb--fine-tuned--{RUN}"
+STORED = config.ASSETS / "evals" / f"imdb--fine-tuned--{RUN}"
 
 
 def imdb() -> Path | None:
@@ -344,7 +344,7 @@ def test_served_forms_agree_with_the_stored_predictions(form):
     reviews = reviews.take(np.arange(0, len(reviews), len(reviews) // 200))
     stored = artifacts.read_predictions(STORED).drop_duplicates("review_id").set_index("review_id")
     expected = stored.loc[reviews.ids, "p_positive"].to_numpy()
-    served = LiveClassifier.load(read_run(artifacts.ASSETS / "runs" / RUN), form=form)
+    served = LiveClassifier.load(read_run(config.ASSETS / "runs" / RUN), form=form)
     found = served.classify_many(reviews.texts, "fine-tuned")
     assert ((found > 0.5) == (expected > 0.5)).mean() >= 0.995
     assert np.abs(found - expected).mean() <= 0.01

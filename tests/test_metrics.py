@@ -8,7 +8,7 @@ from sklearn import metrics as sk
 from statsmodels.stats import proportion
 from statsmodels.stats.contingency_tables import mcnemar
 
-from sentiment_core import intervals, metrics
+from sentiment_core import intervals, metrics, slices
 
 LABEL = [0, 0, 0, 0, 1, 1, 1, 1, 1, 1]
 ANSWER = [0, 0, 1, None, 1, 1, 1, 0, None, 1]
@@ -119,7 +119,7 @@ def test_consistency_asks_for_both_of_a_pair() -> None:
 
 @pytest.mark.parametrize(("k", "n"), [(0, 10), (10, 10), (81, 263), (1, 1), (12_345, 25_000)])
 def test_wilson_agrees_with_scipy(k: int, n: int) -> None:
-    found, expected = metrics.wilson(k, n), stats.binomtest(k, n).proportion_ci(method="wilson")
+    found, expected = intervals.wilson(k, n), stats.binomtest(k, n).proportion_ci(method="wilson")
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
     assert 0 <= found.low <= found.value <= found.high <= 1
 
@@ -251,7 +251,7 @@ def test_pair_ids_and_proportions_are_checked() -> None:
     with pytest.raises(ValueError, match="1 pair ids for 2"):
         metrics.consistency([0, 1], [0, 1], ["a"])
     with pytest.raises(ValueError, match="0 of 0"):
-        metrics.wilson(0, 0)
+        intervals.wilson(0, 0)
 
 
 # ---- comparison
@@ -345,7 +345,7 @@ def test_at_threshold_by_hand() -> None:
 
 
 def test_slices_by_length_are_quarters_in_order() -> None:
-    found = [part for part in metrics.slices(table()) if part.by == "tokens"]
+    found = [part for part in slices.slices(table()) if part.by == "tokens"]
     assert [part.value for part in found] == [
         "1–100 tokens",
         "101–200 tokens",
@@ -358,7 +358,7 @@ def test_slices_by_length_are_quarters_in_order() -> None:
 @pytest.mark.parametrize("by", ["tokens", "truncated", "confidence", "version"])
 def test_slices_cover_every_review_once(by: str) -> None:
     frame = table(version=["original", "edited"] * 200, pair_id=np.arange(400) // 2)
-    parts = [part for part in metrics.slices(frame, ["version", "pair_id"]) if part.by == by]
+    parts = [part for part in slices.slices(frame, ["version", "pair_id"]) if part.by == by]
     right = sum(round(part.accuracy.value * part.accuracy.n) for part in parts)
     assert sum(part.accuracy.n for part in parts) == 400
     assert right == int((frame["prediction"] == frame["label"]).sum())
@@ -368,7 +368,7 @@ def test_slices_of_few_distinct_lengths_and_odd_groups() -> None:
     frame = table(
         40, tokens=7, truncated=False, p_positive=np.nan, many=np.arange(40), some=[2.0, 10.0, None, 1.0] * 10
     )
-    found = [(part.by, part.value) for part in metrics.slices(frame, ["many", "some"])]
+    found = [(part.by, part.value) for part in slices.slices(frame, ["many", "some"])]
     assert found == [
         ("tokens", "7 tokens"),
         ("truncated", "no"),

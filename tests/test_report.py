@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from fake_artifacts import RUN, write_assets
 
-from sentiment_core import artifacts, report
-from sentiment_core.artifacts import AnswerForm, ArtifactError, Metric
+from sentiment_core import artifacts, config, report, schema
+from sentiment_core.artifacts import ArtifactError
+from sentiment_core.schema import AnswerForm, Metric
 
 README = Path(__file__).parent.parent / "README.md"
 MARKED = (
@@ -21,7 +22,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_assets(tmp_path_factory.mktemp("assets"), n=100, pairs=10)
 
 
-def change(root: Path, system: str, **fields: object) -> artifacts.EvalRecord:
+def change(root: Path, system: str, **fields: object) -> schema.EvalRecord:
     """Rewrite the record of `system` on imdb."""
     evaluation = next(
         e for e in artifacts.list_artifacts(root).evals
@@ -140,10 +141,10 @@ def test_command_line_writes_then_finds_nothing_stale(
 
 
 def test_readme_is_fresh() -> None:
-    if not artifacts.list_artifacts(artifacts.ASSETS).evals and not README.exists():
+    if not artifacts.list_artifacts(config.ASSETS).evals and not README.exists():
         pytest.skip("nothing evaluated and no README yet")
     text = README.read_text(encoding="utf-8") if README.exists() else ""
-    if "<!-- results:begin -->" not in text and not artifacts.list_artifacts(artifacts.ASSETS).evals:
+    if "<!-- results:begin -->" not in text and not artifacts.list_artifacts(config.ASSETS).evals:
         pytest.skip("nothing evaluated and no markers in README yet")
     assert report.refreshed(text) == text, "run python -m sentiment_core.report --write README.md"
 
@@ -167,13 +168,8 @@ def test_references_are_weakest_first_with_a_source_each() -> None:
 
 
 def test_speed_table_shows_each_benchmark_or_how_to_make_it(tmp_path: Path) -> None:
-    from sentiment_core.artifacts import (
-        BenchmarkRecord,
-        BenchmarkRow,
-        Hardware,
-        utc_now,
-        write_record,
-    )  # fmt: skip
+    from sentiment_core.artifacts import utc_now, write_record  # fmt: skip
+    from sentiment_core.schema import BenchmarkRecord, BenchmarkRow, Hardware
 
     def trained(system: str, rate: float, note: str = "") -> BenchmarkRow:
         return BenchmarkRow(system=system, reviews_per_second=Metric(value=rate, n=1), note=note)

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from sentiment_core import artifacts
+from sentiment_core import artifacts, schema
 from sentiment_core.data import load_reviews
 
 ROOT = Path(__file__).resolve().parent.parent / "assets"
 
 
 @pytest.fixture(scope="module")
-def samples() -> tuple[artifacts.SampleReview, ...]:
+def samples() -> tuple[schema.SampleReview, ...]:
     return artifacts.read_sample_reviews(ROOT)
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from fake_artifacts import RUN, STUDY, TRAINING, predictions, write_assets
 
-from sentiment_core import artifacts, tables
+from sentiment_core import artifacts, schema, systems, tables
 
 
 @pytest.fixture(scope="module")
@@ -19,14 +19,14 @@ def listing(tmp_path_factory: pytest.TempPathFactory) -> artifacts.Listing:
 def test_systems_table_has_a_row_per_evaluation_in_a_fixed_order(listing: artifacts.Listing) -> None:
     table = tables.systems_table(listing.evals)
     assert list(table[tables.DATASET].unique()) == ["imdb", "counterfactual_imdb_test"]
-    assert list(table[tables.SYSTEM]) == [*artifacts.SYSTEMS] * 2
+    assert list(table[tables.SYSTEM]) == [*systems.SYSTEMS] * 2
     record = next(e.record for e in listing.evals if e.record.eval_id == table.loc[0, tables.EVAL_ID])
     assert table.loc[0, "accuracy"] == record.metrics["accuracy"].value
     assert table["consistency"].isna().all()
 
 
 def test_systems_table_narrows_to_a_dataset_and_a_run(listing: artifacts.Listing) -> None:
-    assert set(tables.systems_table(listing.evals, "imdb", RUN)[tables.SYSTEM]) == set(artifacts.SYSTEMS)
+    assert set(tables.systems_table(listing.evals, "imdb", RUN)[tables.SYSTEM]) == set(systems.SYSTEMS)
     assert "fine-tuned" not in set(tables.systems_table(listing.evals, "imdb", STUDY)[tables.SYSTEM])
     assert tables.systems_table(listing.evals, "nowhere").empty
 
@@ -50,7 +50,7 @@ def test_a_baseline_of_another_base_model_is_not_this_runs(listing: artifacts.Li
 def test_metrics_and_slices_are_one_row_each(listing: artifacts.Listing) -> None:
     table = tables.metrics_table(listing.evals[0])
     assert list(table[tables.METRIC]) == list(listing.evals[0].record.metrics)
-    part = artifacts.Slice(by="tokens", value="1–9 tokens", accuracy=artifacts.Metric(value=0.5, n=2))
+    part = schema.Slice(by="tokens", value="1–9 tokens", accuracy=schema.Metric(value=0.5, n=2))
     sliced = artifacts.Evaluation(
         Path("x"), listing.evals[0].record.model_copy(update={"slices": (part, part)})
     )

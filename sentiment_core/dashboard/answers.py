@@ -8,7 +8,8 @@ from html import escape
 from typing import Any
 
 from sentiment_core.chart_style import percent
-from sentiment_core.dashboard.parts import q, seconds
+from sentiment_core.dashboard.html import seconds
+from sentiment_core.dashboard.parts import q
 from sentiment_core.labels import LABEL_WORDS
 
 ACTOR_NAMES = {"base": "Base model", "fine": "Fine-tuned"}

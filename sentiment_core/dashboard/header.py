@@ -8,7 +8,8 @@ from html import escape
 from sentiment_core.artifacts import Run
 from sentiment_core.chart_style import percent
 from sentiment_core.dashboard.context import Context
-from sentiment_core.dashboard.parts import q, seconds
+from sentiment_core.dashboard.html import seconds
+from sentiment_core.dashboard.parts import q
 
 TITLE = "QLoRA, before and after"
 

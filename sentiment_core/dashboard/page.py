@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from sentiment_core import artifacts
+from sentiment_core import config
 from sentiment_core.artifacts import Run
 from sentiment_core.dashboard import (
     api,
@@ -88,7 +88,7 @@ def build(
         load_classifier: run -> the live model; called in a background thread.
         texts: review id -> text; by default looked up in the dataset at hand.
     """
-    store = Store(Path(assets or artifacts.ASSETS))
+    store = Store(Path(assets or config.ASSETS))
     host = ModelHost(load_classifier)
     context = Context(store, host, LiveCalls(store, host), ReviewTexts(texts))
     with gr.Blocks(title=header.TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as demo:

@@ -12,9 +12,9 @@ import pandas as pd
 import plotly.graph_objects as go
 from gradio.components.plot import PlotData
 
-from sentiment_core.chart_style import THIN, empty_figure
+from sentiment_core.chart_style import empty_figure
+from sentiment_core.dashboard.html import render
 
-MINUS = "\u2212"
 MAX_TABLE_ROWS = 200
 
 
@@ -24,34 +24,12 @@ def q(inner: str) -> str:
 
 
 def notice(sentence: str, *, warn: bool = False) -> str:
-    return q(f'<div class="notice{" warn" if warn else ""}"><p>{escape(sentence)}</p></div>')
+    return render("notice", sentence=sentence, warn=warn)
 
 
 def empty(sentence: str, command: str = "") -> str:
     """An empty state: what is missing, and the command that makes it."""
-    code = f"<br><code>{escape(command)}</code>" if command else ""
-    return q(f'<div class="empty">{escape(sentence)}{code}</div>')
-
-
-def points(fraction: float, digits: int = 1) -> str:
-    """A difference of percentages, with its sign.
-
-    >>> points(0.451)
-    '+45.1 points'
-    """
-    sign = "+" if fraction >= 0 else MINUS
-    return f"{sign}{abs(100 * fraction):.{digits}f} points"
-
-
-def seconds(value: float) -> str:
-    """A duration in the unit a reader would use."""
-    if value < 1:
-        return f"{1000 * value:.0f}{THIN}ms"
-    if value < 120:
-        return f"{value:.0f}{THIN}s" if value >= 10 else f"{value:.1f}{THIN}s"
-    if value < 7200:
-        return f"{value / 60:.0f}{THIN}min"
-    return f"{value / 3600:.1f}{THIN}h"
+    return render("empty", sentence=sentence, command=command)
 
 
 def html_table(frame: pd.DataFrame, *, row_header: bool = True) -> str:

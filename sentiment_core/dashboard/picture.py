@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
-from sentiment_core.artifacts import RunRecord
 from sentiment_core.chart_style import percent
+from sentiment_core.schema import RunRecord
 
 ATTENTION = (("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value"), ("o_proj", "output"))
 MLP = (("gate_proj", "gate"), ("up_proj", "up"), ("down_proj", "down"))

@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from sentiment_core.artifacts import SampleReview
 from sentiment_core.chart_style import percent
 from sentiment_core.dashboard.answers import word_of
 from sentiment_core.dashboard.parts import q
 from sentiment_core.labels import LABEL_WORDS
+from sentiment_core.schema import SampleReview
 
 
 def reader_hint(sentence: str) -> str:

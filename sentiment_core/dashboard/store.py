@@ -9,8 +9,9 @@ from typing import TypeVar
 
 import pandas as pd
 
-from sentiment_core import artifacts
+from sentiment_core import artifacts, schema
 from sentiment_core.artifacts import ArtifactError, Evaluation, Listing, Problem, Run
+from sentiment_core.systems import SYSTEMS, first_base
 
 T = TypeVar("T")
 
@@ -153,32 +154,30 @@ class Store:
             older = found.get(record.system)
             if older is None or older.record.created_at < record.created_at:
                 found[record.system] = evaluation
-        return {system: found[system] for system in artifacts.SYSTEMS if system in found}
+        return {system: found[system] for system in SYSTEMS if system in found}
 
     def before(self, evals: dict[str, Evaluation]) -> Evaluation | None:
         """The base model's evaluation that compares like with like, else any other of the base model."""
-        for system in ("baseline-scored", "baseline-generated", "baseline-few-shot"):
-            if system in evals:
-                return evals[system]
-        return None
+        system = first_base(evals)
+        return evals[system] if system else None
 
     # ---- small files
 
-    def references(self) -> tuple[artifacts.Reference, ...]:
+    def references(self) -> tuple[schema.Reference, ...]:
         path = self.root / "references.json"
         return self.keep("references", _stamp(path), lambda: artifacts.read_references(self.root))
 
-    def samples(self) -> tuple[artifacts.SampleReview, ...]:
+    def samples(self) -> tuple[schema.SampleReview, ...]:
         path = self.root / "sample_reviews.jsonl"
         return self.keep("samples", _stamp(path), lambda: artifacts.read_sample_reviews(self.root))
 
-    def references_or_none(self) -> tuple[artifacts.Reference, ...]:
+    def references_or_none(self) -> tuple[schema.Reference, ...]:
         try:
             return self.references()
         except ArtifactError:
             return ()
 
-    def samples_or_none(self) -> tuple[artifacts.SampleReview, ...]:
+    def samples_or_none(self) -> tuple[schema.SampleReview, ...]:
         try:
             return self.samples()
         except ArtifactError:

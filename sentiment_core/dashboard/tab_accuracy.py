@@ -7,11 +7,13 @@ from html import escape
 import gradio as gr
 
 from sentiment_core import metrics
-from sentiment_core.artifacts import SYSTEM_TITLES, Evaluation
+from sentiment_core.artifacts import Evaluation
 from sentiment_core.chart_style import percent
 from sentiment_core.dashboard import views
 from sentiment_core.dashboard.context import Context, TabPart, dataset_switch
-from sentiment_core.dashboard.parts import FigureSlot, empty, points, q
+from sentiment_core.dashboard.html import points
+from sentiment_core.dashboard.parts import FigureSlot, empty, q
+from sentiment_core.systems import SYSTEMS
 
 COMMAND = "python eval.py --run <run> --system all"
 
@@ -116,7 +118,7 @@ def changes_html(context: Context, before: Evaluation, after: Evaluation) -> str
     if c.broken and c.fixed >= 2 * c.broken:
         ratio = f"For every review it broke, fine-tuning fixed about {c.fixed / c.broken:.0f}"
     note = (
-        f"Before: {SYSTEM_TITLES[before.record.system].lower()}. The four numbers sum to n = {c.n:,}; "
+        f"Before: {SYSTEMS[before.record.system].title.lower()}. The four numbers sum to n = {c.n:,}; "
         "the interval is over pairs of answers to the same review."
     )
     return q(
@@ -134,7 +136,7 @@ def consistency_html(context: Context, evals: dict[str, Evaluation]) -> str:
             continue
         metric = metrics.consistency(frame["label"], frame["prediction"], frame["pair_id"])
         if metric:
-            rows.append((SYSTEM_TITLES[system], metric))
+            rows.append((SYSTEMS[system].title, metric))
     if not rows:
         return ""
     rows.sort(key=lambda row: -row[1].value)
@@ -143,7 +145,7 @@ def consistency_html(context: Context, evals: dict[str, Evaluation]) -> str:
         f'<td class="n">{percent(m.low)} to {percent(m.high)}</td></tr>'
         for title, m in rows
     )
-    tuned = next((m for title, m in rows if title == SYSTEM_TITLES["fine-tuned"]), rows[0][1])
+    tuned = next((m for title, m in rows if title == SYSTEMS["fine-tuned"].title), rows[0][1])
     title = f"Both reviews of a pair are right in {percent(tuned.value)} of the pairs"
     return q(
         f'<div class="panel pairs"><h2>{escape(title)}</h2>'
@@ -164,13 +166,13 @@ def footnotes_html(evals: dict[str, Evaluation]) -> str:
         found = evaluation.record.metrics
         if lenient := found.get("accuracy_lenient"):
             notes.append(
-                f"{SYSTEM_TITLES[system]}: {evaluation.record.unparsed:,} answers are no label; of the other "
+                f"{SYSTEMS[system].title}: {evaluation.record.unparsed:,} answers are no label; of the other "
                 f"{lenient.n:,}, {percent(lenient.value)} are right "
                 f"(95\u202f% interval {percent(lenient.low)} to {percent(lenient.high)})."
             )
         if system == "fine-tuned" and (clean := found.get("accuracy_without_overlap")):
             notes.append(
-                f"{SYSTEM_TITLES[system]}: {found['accuracy'].n - clean.n:,} of the test texts also stand in "
+                f"{SYSTEMS[system].title}: {found['accuracy'].n - clean.n:,} of the test texts also stand in "
                 "the dataset's own training part; our training left them out. Without them "
                 f"{percent(clean.value, 2)} of {clean.n:,} are right."
             )

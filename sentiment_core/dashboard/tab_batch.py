@@ -12,7 +12,7 @@ from pathlib import Path
 import gradio as gr
 import pandas as pd
 
-from sentiment_core import metrics
+from sentiment_core import intervals
 from sentiment_core.artifacts import Run
 from sentiment_core.chart_style import percent
 from sentiment_core.dashboard.answers import word_of
@@ -175,7 +175,7 @@ def summary_of(frame: pd.DataFrame) -> str:
         if system not in frame:
             continue
         if "label" in frame:
-            share = metrics.wilson(int((frame[system] == frame["label"]).sum()), len(frame))
+            share = intervals.wilson(int((frame[system] == frame["label"]).sum()), len(frame))
             sentences.append(
                 f"The {system} model is right on {percent(share.value)} "
                 f"(95\u202f% interval {percent(share.low)} to {percent(share.high)})."

@@ -10,12 +10,13 @@ import gradio as gr
 import pandas as pd
 
 from sentiment_core import charts, metrics
-from sentiment_core.artifacts import SYSTEM_TITLES, Evaluation
-from sentiment_core.chart_style import ACTORS, percent
+from sentiment_core.artifacts import Evaluation
+from sentiment_core.chart_style import percent
 from sentiment_core.dashboard import views
 from sentiment_core.dashboard.context import Context, TabPart, dataset_switch
 from sentiment_core.dashboard.parts import FigureSlot, Panel, empty, html_table, q
 from sentiment_core.labels import LABEL_WORDS
+from sentiment_core.systems import SYSTEMS
 from sentiment_core.tables import read_as
 
 COMMAND = "python eval.py --run <run> --system all"
@@ -64,7 +65,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
                 missing = empty("This system has not been evaluated on these reviews.", COMMAND)
                 values += [*slot.hide(missing), gr.Slider(visible=False)]
             else:
-                label = _slider_label(short_title(side.system))
+                label = _slider_label(SYSTEMS[side.system].short_title)
                 values += [*slot.show(matrix_panel(side)), gr.Slider(visible=side.scored, label=label)]
         present = [side for side in sides if side]
         panel = roc_panel(context, present)
@@ -76,7 +77,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     ) -> list[object]:
         """On load, and when run or dataset change: the base model that compares like with like is chosen."""
         _, evals = context.evals(run_id, name)
-        options = [(SYSTEM_TITLES[system], system) for system in evals if system != "fine-tuned"]
+        options = [(SYSTEMS[system].title, system) for system in evals if system != "fine-tuned"]
         before = context.store.before(evals)
         value = before.record.system if before else (options[0][1] if options else None)
         return [gr.Dropdown(choices=options, value=value), *draw(run_id, name, value, at_left, at_right)]
@@ -138,11 +139,11 @@ class Side:
 
     @property
     def title(self) -> str:
-        return SYSTEM_TITLES[self.system]
+        return SYSTEMS[self.system].title
 
     @property
     def actor(self) -> str:
-        return ACTORS[self.system][0]
+        return SYSTEMS[self.system].colour
 
 
 def counts_table(cells: dict[str, Any]) -> pd.DataFrame:
@@ -200,7 +201,7 @@ def roc_panel(context: Context, sides: list[Side]) -> Panel | None:
         )
         if auc is None:
             continue
-        name = short_title(side.system)
+        name = SYSTEMS[side.system].short_title
         curves[name] = (side.actor, curve)
         label = f"{name} at {side.threshold:.0f}\u202f%"
         points.append((side.actor, side.cells["false_positive_rate"], side.cells["recall_positive"], label))
@@ -230,7 +231,7 @@ def rates_html(sides: list[Side]) -> str:
         lines.append((f"{word}, precision", f"precision_{word.lower()}"))
         lines.append((f"{word}, recall", f"recall_{word.lower()}"))
     heads = "".join(
-        f'<th scope="col" class="n">{escape(short_title(side.system))}'
+        f'<th scope="col" class="n">{escape(SYSTEMS[side.system].short_title)}'
         + (f"<br>at {side.threshold:.0f}\u202f%" if side.scored else "")
         + "</th>"
         for side in sides
@@ -262,7 +263,3 @@ def forms_html(side: Side) -> str:
         columns=["it answered", "times", "read as"],
     )
     return f'<h3 style="margin:16px 0 8px">What it answered: {escape(side.title)}</h3>{html_table(table)}'
-
-
-def short_title(system: str) -> str:
-    return SYSTEM_TITLES[system].split(",")[0].split(" (")[0]

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 import gradio as gr
 import pandas as pd
 
-from sentiment_core.artifacts import SYSTEM_TITLES
 from sentiment_core.dashboard import pairs
 from sentiment_core.dashboard.calls import MODEL_EVENT
 from sentiment_core.dashboard.context import Context, TabPart, dataset_switch
@@ -24,6 +23,7 @@ from sentiment_core.dashboard.reader import (
 )
 from sentiment_core.dashboard.texts import HOW_TO
 from sentiment_core.labels import LABEL_WORDS
+from sentiment_core.systems import SYSTEMS
 
 log = logging.getLogger(__name__)
 
@@ -268,7 +268,7 @@ class Examples:
         more = "" if other is None else partner_html(other, texts.get(other.review_id), text)
         _, evals = self.context.evals(run_id, dataset)
         before = self.context.store.before(evals)
-        base_name = SYSTEM_TITLES[before.record.system] if before else "Base model"
+        base_name = SYSTEMS[before.record.system].title if before else "Base model"
         return [reader_html(row, text, base_name, more), gr.Button(visible=text is not None), "", review_id]
 
     def open_sample(self, run_id: str, sample_id: str) -> list[object]:

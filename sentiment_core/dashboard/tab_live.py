@@ -9,12 +9,12 @@ from functools import partial
 
 import gradio as gr
 
-from sentiment_core.artifacts import SampleReview
 from sentiment_core.dashboard import answers, tab_batch
 from sentiment_core.dashboard.calls import MODEL_EVENT
 from sentiment_core.dashboard.context import Context, TabPart
 from sentiment_core.dashboard.inputs import MAX_CHARACTERS
 from sentiment_core.dashboard.live_stream import stream_answers, stream_words
+from sentiment_core.schema import SampleReview
 
 CHIPS = 5
 SHORT = 300

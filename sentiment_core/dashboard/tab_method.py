@@ -8,15 +8,17 @@ import gradio as gr
 import pandas as pd
 
 from sentiment_core import artifacts
-from sentiment_core.artifacts import ArtifactError, Run, RunRecord
+from sentiment_core.artifacts import ArtifactError, Run
 from sentiment_core.chart_style import THIN, percent
 from sentiment_core.dashboard.context import Context, TabPart
-from sentiment_core.dashboard.parts import empty, html_table, q, seconds
+from sentiment_core.dashboard.html import seconds
+from sentiment_core.dashboard.parts import empty, html_table, q
 from sentiment_core.dashboard.picture import layer_picture
 from sentiment_core.dashboard.store import dataset_title
 from sentiment_core.dashboard.texts import DEFAULT_SOURCE
 from sentiment_core.prompts import PROMPT, REVIEW_SLOT
 from sentiment_core.report import BENCHMARKS
+from sentiment_core.schema import RunRecord
 
 COMMAND = "python train.py"
 

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from sentiment_core import charts, metrics
-from sentiment_core.artifacts import SYSTEM_TITLES, Evaluation, Reference
+from sentiment_core import charts, intervals, metrics, slices
+from sentiment_core.artifacts import Evaluation
 from sentiment_core.chart_style import percent
 from sentiment_core.dashboard.parts import Panel
 from sentiment_core.dashboard.store import Store, dataset_title
+from sentiment_core.schema import Reference
+from sentiment_core.systems import SYSTEMS
 
 INTERVAL = "Bars are 95\u202f% intervals"
 MIN_BIN = 20
@@ -40,7 +42,7 @@ def accuracy_panel(
     for system, evaluation in evals.items():
         metric = evaluation.record.metrics["accuracy"]
         rows.append(
-            (SYSTEM_TITLES[system], system, metric.value, metric.low, metric.high, metric.n, "measured here")
+            (SYSTEMS[system].title, system, metric.value, metric.low, metric.high, metric.n, "measured here")
         )
     for reference in references:
         size = f", {_size(reference.parameters)}" if reference.parameters else ""
@@ -96,7 +98,7 @@ def length_panel(pairs: Mapping[str, pd.DataFrame], where: str) -> Panel | None:
     """Accuracy by quarter of review length. `pairs`: actor -> predictions of the same reviews."""
     rows = []
     for actor, frame in pairs.items():
-        for part in metrics.slices(frame):
+        for part in slices.slices(frame):
             if part.by == "tokens":
                 a = part.accuracy
                 rows.append((actor, part.value.removesuffix(" tokens"), a.value, a.low, a.high, a.n))
@@ -130,7 +132,7 @@ def reliability_panel(
             continue
         for one in metrics.reliability_table(frame["label"], frame["p_positive"]):
             if one["n"]:
-                share = metrics.wilson(round(one["n"] * one["share_positive"]), one["n"])
+                share = intervals.wilson(round(one["n"] * one["share_positive"]), one["n"])
                 rows.append((actor, one["mean_p_positive"], share.value, share.low, share.high, one["n"]))
     if not rows:
         return None

@@ -1,0 +1,61 @@
+"""HTML from the Jinja templates beside this file; every value is escaped unless it is Markup."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from sentiment_core.chart_style import THIN, percent
+
+MINUS = "\u2212"
+
+
+def points(fraction: float, digits: int = 1) -> str:
+    """A difference of percentages, with its sign.
+
+    >>> points(0.451)
+    '+45.1 points'
+    """
+    sign = "+" if fraction >= 0 else MINUS
+    return f"{sign}{abs(100 * fraction):.{digits}f} points"
+
+
+def seconds(value: float) -> str:
+    """A duration in the unit a reader would use."""
+    if value < 1:
+        return f"{1000 * value:.0f}{THIN}ms"
+    if value < 120:
+        return f"{value:.0f}{THIN}s" if value >= 10 else f"{value:.1f}{THIN}s"
+    if value < 7200:
+        return f"{value / 60:.0f}{THIN}min"
+    return f"{value / 3600:.1f}{THIN}h"
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"percent": percent, "points": points, "seconds": seconds, "count": "{:,}".format}
+    return environment
+
+
+def render(template: str, /, **values: object) -> Markup:
+    """A template's HTML inside the page's own style; `template` is a file's name without ".html".
+
+    Markup so that it can be put into another template as it is.
+
+    Raises:
+        jinja2.UndefinedError: the template asks for a value that was not given.
+    """
+    inner = _environment().get_template(f"{template}.html").render(values)
+    return Markup(f'<div class="q">{inner}</div>')
+
+
+def fragment(template: str, /, **values: object) -> Markup:
+    """The same without the page's own style around it: a part of another template."""
+    return Markup(_environment().get_template(f"{template}.html").render(values))

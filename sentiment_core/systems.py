@@ -1,0 +1,71 @@
+"""The one registry of evaluated systems: what each is called, how it is drawn, and which class does its work.
+
+A new system is a line here and a file in `sentiment_core/evaluation/systems/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class System:
+    """One way of answering that eval.py can measure."""
+
+    id: str
+    title: str
+    short_title: str
+    """Where room is scarce, such as a slider's label."""
+    work: str
+    """"module:class" of what scores the reviews; imported when it is run."""
+    colour: str
+    """Palette entry of its marks, see `figures.style`."""
+    marker: str
+    """Plotly symbol of its marks."""
+    is_base: bool = False
+    """The base model without an adapter: what "before" can stand for, the first evaluated one does."""
+
+
+_ALL = (
+    System(
+        "baseline-scored", "Base model, label words compared", "Base model",
+        "sentiment_core.evaluation.systems.scored:ZeroShot", "base", "circle", is_base=True,
+    ),
+    System(
+        "baseline-generated", "Base model, free answer", "Base model",
+        "sentiment_core.evaluation.systems.generated:Generated", "base", "square", is_base=True,
+    ),
+    System(
+        "baseline-few-shot", "Base model, few-shot", "Base model",
+        "sentiment_core.evaluation.systems.scored:FewShot", "base", "triangle-up", is_base=True,
+    ),
+    System(
+        "tfidf-logreg", "TF-IDF + logistic regression", "TF-IDF + logistic regression",
+        "sentiment_core.evaluation.systems.tfidf:Tfidf", "ink", "diamond",
+    ),
+    System(
+        "fine-tuned", "Fine-tuned (QLoRA)", "Fine-tuned",
+        "sentiment_core.evaluation.systems.scored:FineTuned", "fine", "circle",
+    ),
+)  # fmt: skip
+
+SYSTEMS: dict[str, System] = {system.id: system for system in _ALL}
+"""By id, in the order in which tables and menus show them."""
+
+
+def known_system(system_id: str) -> str:
+    """The id itself.
+
+    Raises:
+        ValueError: no such system.
+    """
+    if system_id not in SYSTEMS:
+        raise ValueError(f"system is {system_id!r}; use one of {', '.join(SYSTEMS)}")
+    return system_id
+
+
+def first_base(system_ids: Iterable[str]) -> str | None:
+    """Which of these systems "before" stands for: the first one of the base model; None without one."""
+    there = set(system_ids)
+    return next((system.id for system in _ALL if system.is_base and system.id in there), None)
