@@ -1,1 +1,3 @@
-"""Shared core of train.py, eval.py and app.py. Importing it loads nothing heavy."""
+"""The shared core of train.py, eval.py and app.py. Read `labels`, `prompts` and `config` first."""
+
+__version__ = "0.2.0"
