@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import gc
 import math
-import os
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
+from accelerate import PartialState
 
 from sentiment_core.config import ConfigError, TrainConfig
 from sentiment_core.models import LoadedModel
 from sentiment_core.packed import unsupported
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+PATIENCE = timedelta(hours=12)
+"""How long one process waits for another's share of the work."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +42,19 @@ class Place:
 def find_place(precision: str = "auto") -> Place:
     """This process's device (one GPU per process under accelerate or torchrun) and the precision to use.
 
+    The processes of one launch find each other here; a process alone starts no group.
+
     Raises:
         ConfigError: the precision is not for this device.
     """
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if not torch.cuda.is_available():
-        if precision == "fp16":
-            raise ConfigError("--precision fp16 needs a GPU; use --precision fp32 or bf16 on a CPU")
+    on_gpu = torch.cuda.is_available()
+    if not on_gpu and precision == "fp16":
+        raise ConfigError("--precision fp16 needs a GPU; use --precision fp32 or bf16 on a CPU")
+    processes = PartialState(cpu=not on_gpu, timeout=PATIENCE)
+    rank, world = processes.process_index, processes.num_processes
+    if not on_gpu:
         return Place(torch.device("cpu"), "fp32" if precision == "auto" else precision, rank, world)
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    torch.cuda.set_device(device)
+    device = torch.device("cuda", torch.cuda.current_device())
     has_bf16 = torch.cuda.get_device_capability(device) >= (8, 0)
     if precision == "bf16" and not has_bf16:
         name = torch.cuda.get_device_name(device)
