@@ -14,11 +14,9 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 DEFAULT_BASE_MODEL = "smollm2-135m"
 
@@ -141,6 +139,27 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def base_identity(base: BaseModel) -> str | None:
+    """What tells a base model's weights from any others: SHA-256 of its files, or the Hub's commit.
+
+    None for a folder without safetensors, and for a Hub id that is neither cached nor in reach.
+    """
+    if base.embedded is not None:
+        return base.embedded.sha256
+    assert base.location is not None
+    if base.is_local:
+        return (
+            " ".join(file_sha256(path) for path in sorted(Path(base.location).glob("*.safetensors"))) or None
+        )
+    from huggingface_hub import hf_hub_download
+
+    try:
+        config = hf_hub_download(base.location, "config.json", revision=base.revision)
+    except (OSError, ValueError):
+        return None
+    return Path(config).parent.name  # …/snapshots/<commit>/config.json
+
+
 def check_disk(folder: Path, needed_bytes: int, what: str) -> None:
     """Raises BaseModelError when `folder`'s disk has less than `needed_bytes` free."""
     existing = folder
@@ -152,23 +171,6 @@ def check_disk(folder: Path, needed_bytes: int, what: str) -> None:
             f"{what} needs {needed_bytes / 1e6:.0f} MB in {folder}, which has {free / 1e6:.0f} MB free; "
             "free some space, or point SENTIMENT_CACHE at another disk"
         )
-
-
-@contextmanager
-def exclusive(lock: Path) -> Iterator[None]:
-    """Hold a lock file, so that of two processes that start at once one works and the other waits."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as stream:
-        _lock(stream)
-        yield
-
-
-def _lock(stream: IO[str]) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows: both convert, and the atomic rename lets the first one win
-        return
-    fcntl.flock(stream, fcntl.LOCK_EX)
 
 
 def fetch_gguf(model: EmbeddedModel, folder: Path) -> Path:
@@ -240,7 +242,9 @@ def converted_folder(model: EmbeddedModel, convert: Callable[[Path, Path], None]
     target = CACHE / "base" / f"{model.name}-{model.sha256[:12]}-v{CONVERSION_VERSION}"
     if target.is_dir():
         return target
-    with exclusive(CACHE / "base" / f".{model.name}.lock"):
+    from filelock import FileLock
+
+    with FileLock(target.parent / f".{model.name}.lock"):
         if target.is_dir():
             return target
         check_disk(CACHE, model.converted_bytes, f"Base model {model.name!r}")
