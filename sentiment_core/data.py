@@ -103,7 +103,7 @@ def load_reviews(source: str, split: str, *, limit: int | None = None, seed: int
             for one seed, a smaller limit's reviews are among a larger one's.
     Raises:
         DataError: no such file or split, missing columns, an unknown label, an empty text, bytes that are
-            no UTF-8, a single class, fewer rows than `limit`, or the Hub cannot be had.
+            not UTF-8, a single class, fewer rows than `limit`, or the Hub cannot be had.
     """
     reviews = _reviews(open_source(source), split)
     return reviews if limit is None else _sample(reviews, limit, seed, "--limit")
@@ -281,7 +281,7 @@ def _decoded(raw: pd.DataFrame, given: str) -> list[str]:
                 text.encode()
         except UnicodeError:
             raise DataError(
-                f"{given} holds bytes that are no UTF-8 in {_place(row)}; save it as UTF-8"
+                f"{given} holds bytes that are not UTF-8 in {_place(row)}; save it as UTF-8"
             ) from None
         missing = pd.api.types.is_scalar(text) and pd.isna(text)
         if not isinstance(text, str) and not missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import json
@@ -21,8 +22,11 @@ _TABLES = (".parquet", ".csv", ".jsonl")
 _ARCHIVES = (".tar.gz", ".tgz")
 _FORMS = "a Hub id, a .parquet, .csv or .jsonl file, a folder of them, or aclImdb as a folder or .tar.gz"
 _REVIEW_BYTES = 1 << 20
+_COLUMNS = 1000
 _ARCHIVE_BYTES = 1 << 30
 """What an archive may hold in memory; IMDB's labelled reviews are 66 MB, its longest one is 14 kB."""
+
+csv.field_size_limit(_REVIEW_BYTES)
 
 
 class DataError(ValueError):
@@ -161,13 +165,13 @@ def _read_table(given: str, path: Path) -> pd.DataFrame:
             table.validate(full=True)
             columns = [name for name in table.column_names if not name.startswith("__index_level_")]
             return table.select(columns).to_pandas(ignore_metadata=True)
-        text = _utf8(given, path.read_bytes())
+        content = path.read_bytes()
         if suffix == ".jsonl":
-            return _parse_jsonl(given, text)
-        return _parse_csv(given, text)
+            return _parse_jsonl(given, _utf8(given, content))
+        return read_csv(given, content)
     except pa.ArrowException as error:
         reason = str(error).split("\n")[0].rstrip(". ")
-        what = "holds bytes that are no UTF-8" if "UTF8" in reason else "cannot be read as parquet"
+        what = "holds bytes that are not UTF-8" if "UTF8" in reason else "cannot be read as parquet"
         raise DataError(f"{given} {what} ({reason}); write the file again") from None
 
 
@@ -177,22 +181,48 @@ def _utf8(given: str, content: bytes) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(
-            f"{given} holds bytes that are no UTF-8 in line {line} (0x{content[error.start]:02x}); "
+            f"{given} holds bytes that are not UTF-8 in line {line} (0x{content[error.start]:02x}); "
             "save it as UTF-8"
         ) from None
 
 
-def _parse_csv(given: str, text: str) -> pd.DataFrame:
-    """Comma-separated cells under a header; a blank cell stays blank, and "NA" stays a word."""
-    kinds = {"text": str, "label": str, "split": str}
+def read_csv(given: str, content: bytes, *, most: int | None = None) -> pd.DataFrame:
+    """Comma-separated cells under a header, all as text: a blank cell stays blank, "NA" stays a word.
+
+    By the standard library's reader, which knows lines (pyarrow's counts rows) and refuses a quote that is
+    never closed (pyarrow's takes the rest of the file for one cell).
+
+    Args:
+        most: read no more rows than this, the header aside.
+    Raises:
+        DataError: bytes that are not UTF-8, no header, or a line with more or fewer cells than the header.
+    """
+    reader = csv.reader(io.StringIO(_utf8(given, content), newline=""), strict=True)
+    rows: list[list[str]] = []
+    line = 1
     try:
-        frame = pd.read_csv(io.StringIO(text), dtype=kinds, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        reason = str(error).strip().rstrip(".")
-        raise DataError(f"{given} cannot be read as CSV ({reason}); correct that line or quote it") from None
-    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes the surplus cells for an index
-        raise DataError(f"{given} has more cells in a row than in its header; quote texts that hold a comma")
-    return frame
+        for row in reader:
+            if row and rows and len(row) != len(rows[0]):
+                raise DataError(
+                    f"{given}, line {line}: {len(row)} cells, and the header has {len(rows[0])}; put quotes "
+                    "around a text that holds a comma, and leave out no cell"
+                )
+            if row:
+                rows.append(row)
+            if len(rows) - 1 == most:
+                break
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(f"{given}, line {line}, cannot be read as CSV ({error}); correct it there") from None
+    if not rows:
+        raise DataError(f"{given} cannot be read as CSV (it is empty); begin it with a header")
+    names = [name or f"column {number}" for number, name in enumerate(rows[0], 1)]
+    if len(names) > _COLUMNS or len(set(names)) < len(names):
+        raise DataError(
+            f"{given} has {len(names)} columns of {len(set(names))} different names; use at most {_COLUMNS}, "
+            "each name once"
+        )
+    return pd.DataFrame(rows[1:], columns=names, dtype=str)
 
 
 def _parse_jsonl(given: str, text: str) -> pd.DataFrame:
@@ -212,7 +242,7 @@ def _parse_jsonl(given: str, text: str) -> pd.DataFrame:
                 json.dumps(rows[number], ensure_ascii=False).encode()
             except UnicodeEncodeError:
                 raise DataError(
-                    f"{given} holds half a character that is no UTF-8 in line {number + 1}; correct it there"
+                    f"{given} holds half a character that is not UTF-8 in line {number + 1}; correct it there"
                 ) from None
     return pd.DataFrame(list(rows.values()), index=list(rows), dtype=object).infer_objects()
 
