@@ -106,7 +106,7 @@ def load_reviews(source: str, split: str, *, limit: int | None = None, seed: int
             not UTF-8, a single class, fewer rows than `limit`, or the Hub cannot be had.
     """
     reviews = _reviews(open_source(source), split)
-    return reviews if limit is None else _sample(reviews, limit, seed, "--limit")
+    return reviews if limit is None else reviews.take(_stratified(reviews, limit, seed, "--limit"))
 
 
 def split_train(
@@ -144,7 +144,7 @@ def split_train(
             "exclude or hold out fewer reviews"
         )
     return TrainSplit(
-        train=rest if limit is None else _sample(rest, limit, seed, "--limit"),
+        train=rest if limit is None else rest.take(_stratified(rest, limit, seed, "--limit")),
         validation=kept.take(held),
         excluded=excluded,
     )
@@ -192,14 +192,13 @@ def _keys(source: Source, splits: Iterable[str]) -> set[bytes]:
 
 def _unseen_rows(reviews: Reviews, unseen: dict[str, set[bytes]]) -> tuple[list[int], dict[str, int]]:
     """Positions of the rows to keep, and how many were dropped for each reason."""
-    excluded = {**dict.fromkeys(unseen, 0), "duplicate": 0}
-    rows: list[int] = []
     before: set[bytes] = set()
+    unseen = {**unseen, "duplicate": before}
+    excluded = dict.fromkeys(unseen, 0)
+    rows: list[int] = []
     for row, text in enumerate(reviews.texts):
         key = match_key(text)
         reason = next((reason for reason, keys in unseen.items() if key in keys), None)
-        if reason is None and key in before:
-            reason = "duplicate"
         before.add(key)
         if reason is None:
             rows.append(row)
@@ -209,10 +208,6 @@ def _unseen_rows(reviews: Reviews, unseen: dict[str, set[bytes]]) -> tuple[list[
 
 
 # ---- drawing
-
-
-def _sample(reviews: Reviews, n: int, seed: int, flag: str) -> Reviews:
-    return reviews.take(_stratified(reviews, n, seed, flag))
 
 
 def _stratified(reviews: Reviews, n: int, seed: int, flag: str) -> np.ndarray:
@@ -283,10 +278,11 @@ def _decoded(raw: pd.DataFrame, given: str) -> list[str]:
             raise DataError(
                 f"{given} holds bytes that are not UTF-8 in {_place(row)}; save it as UTF-8"
             ) from None
-        missing = pd.api.types.is_scalar(text) and pd.isna(text)
-        if not isinstance(text, str) and not missing:
+        if pd.api.types.is_scalar(text) and pd.isna(text):
+            text = ""
+        if not isinstance(text, str):
             raise DataError(f"{given} has {text!r} in place of a text in {_place(row)}; put the review there")
-        if missing or not _BREAK.sub("", text).strip():
+        if not _BREAK.sub("", text).strip():
             raise DataError(f"{given} has an empty text in {_place(row)}; remove the row or fill it in")
         if "\0" in text:
             raise DataError(f"{given} has a NUL character in {_place(row)}; remove it from the text")

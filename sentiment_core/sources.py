@@ -189,14 +189,12 @@ def _utf8(given: str, content: bytes) -> str:
 def read_csv(given: str, content: bytes, *, most: int | None = None) -> pd.DataFrame:
     """Comma-separated cells under a header, all as text: a blank cell stays blank, "NA" stays a word.
 
-    By the standard library's reader, which knows lines (pyarrow's counts rows) and refuses a quote that is
-    never closed (pyarrow's takes the rest of the file for one cell).
-
     Args:
         most: read no more rows than this, the header aside.
     Raises:
         DataError: bytes that are not UTF-8, no header, or a line with more or fewer cells than the header.
     """
+    # Not pyarrow's reader: it takes an unclosed quote's rest of the file for one cell, and knows no lines.
     reader = csv.reader(io.StringIO(_utf8(given, content), newline=""), strict=True)
     rows: list[list[str]] = []
     line = 1
@@ -233,17 +231,15 @@ def _parse_jsonl(given: str, text: str) -> pd.DataFrame:
             continue
         try:
             rows[number] = json.loads(line)
+            json.dumps(rows[number], ensure_ascii=False).encode()
         except json.JSONDecodeError as error:
             raise DataError(f"{given}, line {number + 1}: {error.msg}; correct the JSON there") from None
+        except UnicodeEncodeError:  # half of a surrogate pair is valid JSON
+            raise DataError(
+                f"{given} holds half a character that is not UTF-8 in line {number + 1}; correct it there"
+            ) from None
         if not isinstance(rows[number], dict):
             raise DataError(f"{given}, line {number + 1}: no object; write it as {{'text': …, 'label': …}}")
-        if "\\ud" in line.lower():  # half of a surrogate pair is valid JSON
-            try:
-                json.dumps(rows[number], ensure_ascii=False).encode()
-            except UnicodeEncodeError:
-                raise DataError(
-                    f"{given} holds half a character that is not UTF-8 in line {number + 1}; correct it there"
-                ) from None
     return pd.DataFrame(list(rows.values()), index=list(rows), dtype=object).infer_objects()
 
 
@@ -257,14 +253,11 @@ def _raw_frame(found: dict[str, bytes]) -> pd.DataFrame:
 
     def order(place: str) -> tuple[str, int, str]:
         label, file = place.split("/")[-2:]
-        number = re.match(r"\d+", file)
-        return label, int(number[0]) if number else -1, file
+        return label, int((re.match(r"\d+", file) or ["-1"])[0]), file
 
     places = sorted(found, key=order)
-    labels = [place.split("/")[-2] for place in places]
-    return pd.DataFrame(
-        {"text": [found[place] for place in places], "label": labels}, index=places, dtype=object
-    )
+    columns = {"text": [found[place] for place in places], "label": [order(place)[0] for place in places]}
+    return pd.DataFrame(columns, index=places, dtype=object)
 
 
 def _read_raw(folder: Path, split: str) -> pd.DataFrame:
