@@ -104,8 +104,8 @@ def _open_hub(source: str) -> Source:
     except Exception as error:  # its network, cache and parsing layers share no base class
         reason = " ".join(str(error).split())[:200].rstrip(". ") or type(error).__name__
         raise DataError(
-            f"{source} is not a local path and could not be loaded from the Hub ({reason}); check the name and "
-            "the network, or give a local file or folder instead"
+            f"{source} is not a local path and could not be loaded from the Hub ({reason}); check the name "
+            "and the network, or give a local file or folder instead"
         ) from None
 
     def read(split: str) -> pd.DataFrame:
