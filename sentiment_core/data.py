@@ -15,7 +15,7 @@ import html
 import re
 import string
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -73,8 +73,8 @@ class Reviews:
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Reviews:
         """The reviews at these positions, in the order given."""
-        frame = self.frame.iloc[np.asarray(indices, dtype=np.int64)].reset_index(drop=True)
-        return Reviews(frame, self.source, self.name, self.split)
+        rows = np.asarray(indices, dtype=np.int64)
+        return replace(self, frame=self.frame.iloc[rows].reset_index(drop=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,10 +103,10 @@ def load_reviews(source: str, split: str, *, limit: int | None = None, seed: int
             for one seed, a smaller limit's reviews are among a larger one's.
     Raises:
         DataError: no such file or split, missing columns, an unknown label, an empty text, bytes that are
-            no UTF-8, a single class, fewer rows than `limit`, or the Hub cannot be had.
+            not UTF-8, a single class, fewer rows than `limit`, or the Hub cannot be reached.
     """
     reviews = _reviews(open_source(source), split)
-    return reviews if limit is None else _sample(reviews, limit, seed, "--limit")
+    return reviews if limit is None else reviews.take(_stratified(reviews, limit, seed, "--limit"))
 
 
 def split_train(
@@ -144,7 +144,7 @@ def split_train(
             "exclude or hold out fewer reviews"
         )
     return TrainSplit(
-        train=rest if limit is None else _sample(rest, limit, seed, "--limit"),
+        train=rest if limit is None else rest.take(_stratified(rest, limit, seed, "--limit")),
         validation=kept.take(held),
         excluded=excluded,
     )
@@ -192,14 +192,13 @@ def _keys(source: Source, splits: Iterable[str]) -> set[bytes]:
 
 def _unseen_rows(reviews: Reviews, unseen: dict[str, set[bytes]]) -> tuple[list[int], dict[str, int]]:
     """Positions of the rows to keep, and how many were dropped for each reason."""
-    excluded = {**dict.fromkeys(unseen, 0), "duplicate": 0}
-    rows: list[int] = []
     before: set[bytes] = set()
+    unseen = {**unseen, "duplicate": before}
+    excluded = dict.fromkeys(unseen, 0)
+    rows: list[int] = []
     for row, text in enumerate(reviews.texts):
         key = match_key(text)
         reason = next((reason for reason, keys in unseen.items() if key in keys), None)
-        if reason is None and key in before:
-            reason = "duplicate"
         before.add(key)
         if reason is None:
             rows.append(row)
@@ -209,10 +208,6 @@ def _unseen_rows(reviews: Reviews, unseen: dict[str, set[bytes]]) -> tuple[list[
 
 
 # ---- drawing
-
-
-def _sample(reviews: Reviews, n: int, seed: int, flag: str) -> Reviews:
-    return reviews.take(_stratified(reviews, n, seed, flag))
 
 
 def _stratified(reviews: Reviews, n: int, seed: int, flag: str) -> np.ndarray:
@@ -246,11 +241,9 @@ def _reviews(source: Source, split: str) -> Reviews:
             "label": np.array(_labels(raw, source.given), dtype=np.int8),
             "review_id": [review_id(text) for text in texts],
             "split": split,
+            **{str(column): raw[column].to_numpy() for column in raw.columns if column not in _CORE},
         }
     )
-    for column in raw.columns:
-        if column not in _CORE:
-            frame[str(column)] = raw[column].to_numpy()
     if frame["label"].nunique() < 2:
         found = f"only {Label(int(frame['label'][0])).word.lower()} reviews" if len(frame) else "no reviews"
         raise DataError(f"{source.given} has {found} in {split}; both classes are needed, so add the other")
@@ -258,12 +251,10 @@ def _reviews(source: Source, split: str) -> Reviews:
 
 
 def _require(raw: pd.DataFrame, columns: tuple[str, ...], given: str) -> None:
-    missing = [column for column in columns if column not in raw]
+    missing = ", ".join(column for column in columns if column not in raw)
+    found = ", ".join(map(str, raw.columns)) or "none"
     if missing:
-        found = ", ".join(map(str, raw.columns)) or "none"
-        raise DataError(
-            f"{given} lacks the columns {', '.join(missing)} (found: {found}); rename or add them"
-        )
+        raise DataError(f"{given} lacks the columns {missing} (found: {found}); rename or add them")
 
 
 def _place(row: object) -> str:
@@ -281,12 +272,13 @@ def _decoded(raw: pd.DataFrame, given: str) -> list[str]:
                 text.encode()
         except UnicodeError:
             raise DataError(
-                f"{given} holds bytes that are no UTF-8 in {_place(row)}; save it as UTF-8"
+                f"{given} holds bytes that are not UTF-8 in {_place(row)}; save it as UTF-8"
             ) from None
-        missing = pd.api.types.is_scalar(text) and pd.isna(text)
-        if not isinstance(text, str) and not missing:
+        if pd.api.types.is_scalar(text) and pd.isna(text):
+            text = ""
+        if not isinstance(text, str):
             raise DataError(f"{given} has {text!r} in place of a text in {_place(row)}; put the review there")
-        if missing or not _BREAK.sub("", text).strip():
+        if not _BREAK.sub("", text).strip():
             raise DataError(f"{given} has an empty text in {_place(row)}; remove the row or fill it in")
         if "\0" in text:
             raise DataError(f"{given} has a NUL character in {_place(row)}; remove it from the text")

@@ -19,13 +19,9 @@ PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that numbers depend on."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return {"python": platform.python_version()} | {
+        package: metadata.version(package) for package in PACKAGES
+    }
 
 
 def cpu_name() -> str:
@@ -61,16 +57,14 @@ def commit() -> str | None:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    return subprocess.run(
-        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
-    ).stdout.strip()
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
 
 def command_line() -> str:
     """How the program was called, with folders that are this machine's own shortened to their last part."""
-    script = Path(sys.argv[0])
-    if script.parent.name == "sentiment_core":
-        words = ["-m", f"sentiment_core.{script.stem}", *sys.argv[1:]]
-    else:
-        words = [script.name, *sys.argv[1:]]
-    return "python " + shlex.join(Path(w).name if w.startswith(("/", ".")) else w for w in words)
+    script, flags = Path(sys.argv[0]), sys.argv[1:]
+    module = script.parent.name == "sentiment_core"
+    words = ["-m", f"sentiment_core.{script.stem}"] if module else [script.name]
+    words += [Path(flag).name if flag.startswith(("/", ".")) else flag for flag in flags]
+    return "python " + shlex.join(words)

@@ -22,13 +22,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoConfig
 
 from sentiment_core import base_models
-from sentiment_core.base_models import BaseModel, BaseModelError, check_disk, exclusive, file_sha256
+from sentiment_core.base_models import BaseModel, BaseModelError, check_disk, file_sha256
 from sentiment_core.models import (
     QUANTIZATION,
     PromptEncoder,
@@ -330,7 +331,7 @@ def _one_builder(folder: Path):
         (folder / ".lock").touch()
     except OSError:
         return contextlib.nullcontext()
-    return exclusive(folder / ".lock")
+    return FileLock(folder / ".lock")
 
 
 def _read_all(paths: Sequence[Path]) -> list[LlamaWeights] | None:

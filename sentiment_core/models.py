@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,17 +21,10 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 from transformers import logging as transformers_logging
 
-from sentiment_core.base_models import (
-    CACHE,
-    BaseModel,
-    BaseModelError,
-    EmbeddedModel,
-    converted_folder,
-    file_sha256,
-)
+from sentiment_core.base_models import CACHE, BaseModel, BaseModelError, base_identity, converted_folder
 from sentiment_core.prompts import CUT_MARK, PROMPT, Prompt, RenderedPrompt, cut_middle, split_rendered
 from sentiment_core.schema import BaseModelInfo, PromptInfo
 
@@ -48,8 +43,7 @@ def model_folder(base: BaseModel) -> str:
     """Where transformers loads `base` from: a folder, or a Hub id. Fetches the embedded model when needed."""
     if base.embedded is not None:
         return str(converted_folder(base.embedded, _convert_gguf))
-    assert base.location is not None
-    return base.location
+    return str(base.location)
 
 
 def _convert_gguf(gguf: Path, folder: Path) -> None:
@@ -58,7 +52,8 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
         model = AutoModelForCausalLM.from_pretrained(
             str(gguf.parent), gguf_file=gguf.name, dtype=torch.bfloat16, attn_implementation="sdpa"
         )
-        forget_quantization(model)
+        if getattr(model, "hf_quantizer", None):  # a GGUF reader's, which refuses to save
+            model.hf_quantizer.remove_quantization_config(model)
         model.save_pretrained(folder)
         tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
     repair_smollm_tokenizer(tokenizer)
@@ -79,32 +74,37 @@ def repair_smollm_tokenizer(tokenizer) -> None:
     tokenizer.pad_token = "<|endoftext|>"
 
 
-def forget_quantization(model: PreTrainedModel) -> None:
-    """Drop every trace of how a model's weights were once stored, so that it counts as a plain model."""
-    quantizer = getattr(model, "hf_quantizer", None)
-    if quantizer is not None:
-        quantizer.remove_quantization_config(model)
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    for flag in ("is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit"):
-        if hasattr(model, flag):
-            setattr(model, flag, False)
-    for leftover in ("quantization_method", "hf_quantizer"):
-        if hasattr(model, leftover):
-            delattr(model, leftover)
-
-
-class quiet_transformers:
-    """Context in which transformers neither logs below errors nor draws progress bars."""
-
-    def __enter__(self) -> None:
-        self._level = transformers_logging.get_verbosity()
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
-
-    def __exit__(self, *exc: object) -> None:
-        transformers_logging.set_verbosity(self._level)
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """transformers neither logs below errors nor draws progress bars."""
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
         transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def _loading(base: BaseModel) -> Iterator[None]:
+    """Quiet, and what transformers raises for a missing or unfit model becomes one sentence."""
+    try:
+        with quiet_transformers():
+            yield
+    except BaseModelError:
+        raise
+    except OSError as error:
+        raise BaseModelError(
+            f"base model {base.name!r} is neither in the cache nor can it be fetched "
+            f"({str(error).splitlines()[0]}); check the name, go online once, or give a local folder"
+        ) from None
+    except (ValueError, KeyError) as error:
+        raise BaseModelError(
+            f"base model {base.name!r} cannot be used as a causal language model "
+            f"({str(error).splitlines()[0]}); see train.py --list-models for ones that can"
+        ) from None
 
 
 # ---- tokens
@@ -136,13 +136,10 @@ class Encoded:
 
     @classmethod
     def from_lists(cls, rows: Sequence[Sequence[int]], truncated: Sequence[bool], shared: int = 0) -> Encoded:
-        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
-        np.cumsum([len(row) for row in rows], out=offsets[1:])
-        flat = (
-            np.concatenate([np.asarray(row, dtype=np.int32) for row in rows]) if rows else np.zeros(0, "i4")
-        )
-        shared = min([shared, *(len(row) - 1 for row in rows)])
-        return cls(flat, offsets, np.asarray(truncated, dtype=bool), shared)
+        lengths = [len(row) for row in rows]
+        offsets = np.cumsum([0, *lengths], dtype=np.int64)
+        flat = np.concatenate([np.zeros(0, np.int32), *(np.asarray(row, np.int32) for row in rows)])
+        return cls(flat, offsets, np.asarray(truncated, dtype=bool), min([shared, *(n - 1 for n in lengths)]))
 
 
 class PromptEncoder:
@@ -162,13 +159,13 @@ class PromptEncoder:
         self._plain = _without_added_tokens(tokenizer)
         self._mark = self._plain.encode(CUT_MARK, add_special_tokens=False).ids
         firsts = [self._control_ids(word)[0] for word in self.rendered.label_words]
+        self.label_ids: tuple[int, int] = (firsts[0], firsts[1])
+        """First token of each label word, in column order (negative, positive)."""
         if firsts[0] == firsts[1]:
             raise BaseModelError(
                 f"the label words {self.rendered.label_words} start with the same token in this model's "
                 "vocabulary, so they cannot be compared at one position; choose another --base-model"
             )
-        self.label_ids: tuple[int, int] = (firsts[0], firsts[1])
-        """First token of each label word, in column order (negative, positive)."""
 
     @property
     def info(self) -> PromptInfo:
@@ -216,41 +213,35 @@ class PromptEncoder:
         for text in texts:
             digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
         path = CACHE / "tokens" / f"{digest.hexdigest()[:32]}.npz"
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                return Encoded(stored["ids"], stored["offsets"], stored["truncated"], int(stored["shared"]))
-        except (OSError, ValueError, KeyError):
-            pass
+        with suppress(OSError, ValueError, KeyError), np.load(path, allow_pickle=False) as stored:
+            return Encoded(stored["ids"], stored["offsets"], stored["truncated"], int(stored["shared"]))
         encoded = self.encode(texts, max_length_tokens)
-        _save_tokens(path, encoded)
+        with suppress(OSError):  # a read-only or full cache costs time, nothing else
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+            np.savez(temporary, **vars(encoded))
+            temporary.replace(path)
         return encoded
-
-
-def _save_tokens(path: Path, encoded: Encoded) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.stem}.{id(encoded)}.npz")
-        np.savez(temporary, **vars(encoded))
-        temporary.replace(path)
-    except OSError:  # a read-only or full cache costs time, nothing else
-        return
 
 
 def render(tokenizer, prompt: Prompt = PROMPT) -> RenderedPrompt:
     """The prompt as this tokenizer's chat template writes it; plain text where there is no template."""
     if not getattr(tokenizer, "chat_template", None):
         lead = tokenizer.bos_token or ""
-        spaced = replace(prompt, label_words=(f" {prompt.label_words[0]}", f" {prompt.label_words[1]}"))
+        negative, positive = prompt.label_words
+        spaced = replace(prompt, label_words=(f" {negative}", f" {positive}"))
         return split_rendered(spaced, f"{lead}{prompt.system}\n\n{prompt.user}\nAnswer:")
-    messages = prompt.messages()
+
+    def written(messages: list[dict[str, str]]) -> RenderedPrompt:
+        return split_rendered(
+            prompt, tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        )
+
     try:
-        rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return split_rendered(prompt, rendered)
+        return written(prompt.messages())
     except Exception as first:  # templates raise their own kinds of error, or drop the system message
-        merged = [{"role": "user", "content": f"{prompt.system}\n\n{prompt.user}"}]
         try:
-            rendered = tokenizer.apply_chat_template(merged, tokenize=False, add_generation_prompt=True)
-            return split_rendered(prompt, rendered)
+            return written([{"role": "user", "content": f"{prompt.system}\n\n{prompt.user}"}])
         except Exception:
             raise BaseModelError(f"this model's chat template cannot hold the prompt: {first}") from None
 
@@ -258,9 +249,7 @@ def render(tokenizer, prompt: Prompt = PROMPT) -> RenderedPrompt:
 def _without_added_tokens(tokenizer) -> Tokenizer:
     """The same vocabulary and merges, with no string treated as a control token."""
     content = json.loads(tokenizer.backend_tokenizer.to_str())
-    content["added_tokens"] = []
-    content["post_processor"] = None
-    content["truncation"] = content["padding"] = None
+    content |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
     return Tokenizer.from_str(json.dumps(content))
 
 
@@ -280,8 +269,8 @@ class LoadedModel:
 
 def load_tokenizer(base: BaseModel):
     """Raises BaseModelError when there is none to be had."""
-    with _clear_errors(base), quiet_transformers():
-        return AutoTokenizer.from_pretrained(model_folder(base), **_revision(base))
+    with _loading(base):
+        return AutoTokenizer.from_pretrained(model_folder(base), revision=base.revision or "main")
 
 
 def load_base(
@@ -290,72 +279,54 @@ def load_base(
     device: torch.device | str = "cpu",
     compute_dtype: torch.dtype = torch.float32,
     resident: bool = True,
-    quantize: bool = True,
 ) -> LoadedModel:
     """Load a base model with its linear layers rounded to NF4 (double quantization), frozen.
 
     Args:
         compute_dtype: what the matrix products run in; bitsandbytes unpacks the 4-bit values to it.
         resident: unpack once, into plain linear layers, instead of at every use. The values are the same.
-        quantize: False keeps the weights as they come (for a model without 4-bit support, and for tests).
 
     Raises:
         BaseModelError: not there and no network, no causal language model, or label words that clash.
     """
     device = torch.device(device)
-    tokenizer = load_tokenizer(base)
-    encoder = PromptEncoder(tokenizer)
-    config = None
-    if quantize:
-        from transformers import BitsAndBytesConfig
-
-        config = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=compute_dtype,
-        )
-    with _clear_errors(base), quiet_transformers():
+    encoder = PromptEncoder(load_tokenizer(base))
+    nf4 = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype,
+    )
+    with _loading(base):
         model = AutoModelForCausalLM.from_pretrained(
             model_folder(base),
             dtype=compute_dtype,
-            quantization_config=config,
+            quantization_config=nf4,
             device_map={"": device},
             attn_implementation="sdpa",
             use_safetensors=True,
-            **_revision(base),
+            revision=base.revision or "main",
         )
-    if resident and quantize:
+    if resident:
         make_resident(model, compute_dtype)
     model.requires_grad_(False)
-    model.eval()
-    return LoadedModel(model, encoder, _info(base, model, quantize), device, compute_dtype)
+    return LoadedModel(model.eval(), encoder, _info(base, model), device, compute_dtype)
 
 
-def make_resident(model: nn.Module, dtype: torch.dtype) -> None:
-    """Replace every 4-bit linear layer by a plain one that holds the same, unpacked, values."""
-    import bitsandbytes as bnb
-
-    for name, module in list(model.named_modules()):
-        if not isinstance(module, bnb.nn.Linear4bit):
-            continue
-        weight = bnb.functional.dequantize_4bit(module.weight.data, module.weight.quant_state).to(dtype)
-        plain = nn.Linear(module.in_features, module.out_features, bias=False, device="meta")
-        plain.weight = nn.Parameter(weight, requires_grad=False)
-        plain.bias = module.bias
-        parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, plain)
-    forget_quantization(model)
+def make_resident(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Replace every 4-bit linear layer by a plain one that holds the same, unpacked, values; all frozen."""
+    with quiet_transformers():
+        model.dequantize(dtype)
+    model.is_loaded_in_4bit = False  # the one trace that dequantize leaves; peft and the trainer ask for it
+    model.requires_grad_(False)
 
 
 def add_lora(model: nn.Module, *, rank: int, alpha: float, dropout: float):
     """A fresh LoRA adapter on every linear layer of the decoder (Hu et al. 2021; Dettmers et al. 2023)."""
     from peft import LoraConfig, get_peft_model
 
-    config = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
-    return get_peft_model(model, config)
+    settings = {"r": rank, "lora_alpha": alpha, "lora_dropout": dropout}
+    return get_peft_model(model, LoraConfig(**settings, target_modules="all-linear", task_type="CAUSAL_LM"))
 
 
 def load_adapter(model: nn.Module, folder: Path):
@@ -376,80 +347,27 @@ def load_adapter(model: nn.Module, folder: Path):
         raise BaseModelError(f"the adapter in {folder} does not fit this base model: {error}") from None
 
 
-def count_parameters(model: nn.Module) -> int:
-    """Weights of a model, packed 4-bit ones counted one by one and tied ones once."""
-    total = 0
-    for parameter in model.parameters():
-        state = getattr(parameter, "quant_state", None)
-        total += int(np.prod(state.shape)) if state is not None else parameter.numel()
-    return total
-
-
-def _info(base: BaseModel, model: nn.Module, quantized: bool) -> BaseModelInfo:
+def _info(base: BaseModel, model: PreTrainedModel) -> BaseModelInfo:
     embedded = base.embedded
-    if embedded is not None:
-        source, revision, licence = (
-            f"{embedded.package}=={embedded.version}",
-            embedded.sha256,
-            embedded.licence,
-        )
-    else:
-        source = "folder" if base.is_local else str(base.location)
-        revision, licence = base.revision or _folder_hash(base), None
+    source = f"{embedded.package}=={embedded.version}" if embedded else str(base.location)
     return BaseModelInfo(
         name=base.name,
-        source=source,
-        revision=revision,
-        parameters=count_parameters(model),
-        quantization=QUANTIZATION if quantized else "none",
-        licence=licence,
+        source="folder" if base.is_local else source,
+        revision=base.revision or base_identity(base),
+        parameters=model.num_parameters(),
+        quantization=QUANTIZATION,
+        licence=embedded.licence if embedded else None,
     )
 
 
-def _folder_hash(base: BaseModel) -> str | None:
-    if not base.is_local:
-        return None
-    weights = sorted(Path(str(base.location)).glob("*.safetensors"))
-    return file_sha256(weights[0]) if len(weights) == 1 else None
-
-
-def _revision(base: BaseModel) -> dict[str, str]:
-    return {"revision": base.revision} if base.revision else {}
-
-
-class _clear_errors:
-    """Turns what transformers raises for a missing or unfit model into one sentence."""
-
-    def __init__(self, base: BaseModel) -> None:
-        self.base = base
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind, error, trace) -> bool:
-        name = self.base.name
-        if isinstance(error, EmbeddedModel | BaseModelError) or error is None:
-            return False
-        if isinstance(error, OSError):
-            raise BaseModelError(
-                f"base model {name!r} is neither in the cache nor can it be fetched "
-                f"({str(error).splitlines()[0]}); check the name, go online once, or give a local folder"
-            ) from None
-        if isinstance(error, ValueError | KeyError):
-            raise BaseModelError(
-                f"base model {name!r} cannot be used as a causal language model "
-                f"({str(error).splitlines()[0]}); see train.py --list-models for ones that can"
-            ) from None
-        return False
-
-
 def check_causal(base: BaseModel) -> None:
-    """Refuse a model that is no causal language model, from its configuration alone.
+    """Refuse a model that is not a causal language model, from its configuration alone.
 
     Raises:
         BaseModelError: with the architectures that were found.
     """
-    with _clear_errors(base), quiet_transformers():
-        config = AutoConfig.from_pretrained(model_folder(base), **_revision(base))
+    with _loading(base):
+        config = AutoConfig.from_pretrained(model_folder(base), revision=base.revision or "main")
     names = list(config.architectures or ())
     if names and not any(n.endswith(("ForCausalLM", "LMHeadModel")) for n in names):
         raise BaseModelError(

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import gc
 import math
-import os
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
+from accelerate import PartialState
 
 from sentiment_core.config import ConfigError, TrainConfig
 from sentiment_core.models import LoadedModel
 from sentiment_core.packed import unsupported
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+PATIENCE = timedelta(hours=12)
+"""How long one process waits for another's share of the work."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +42,19 @@ class Place:
 def find_place(precision: str = "auto") -> Place:
     """This process's device (one GPU per process under accelerate or torchrun) and the precision to use.
 
+    The processes of one launch find each other here; a process alone starts no group.
+
     Raises:
         ConfigError: the precision is not for this device.
     """
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if not torch.cuda.is_available():
-        if precision == "fp16":
-            raise ConfigError("--precision fp16 needs a GPU; use --precision fp32 or bf16 on a CPU")
+    on_gpu = torch.cuda.is_available()
+    if not on_gpu and precision == "fp16":
+        raise ConfigError("--precision fp16 needs a GPU; use --precision fp32 or bf16 on a CPU")
+    processes = PartialState(cpu=not on_gpu, timeout=PATIENCE)
+    rank, world = processes.process_index, processes.num_processes
+    if not on_gpu:
         return Place(torch.device("cpu"), "fp32" if precision == "auto" else precision, rank, world)
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    torch.cuda.set_device(device)
+    device = torch.device("cuda", torch.cuda.current_device())
     has_bf16 = torch.cuda.get_device_capability(device) >= (8, 0)
     if precision == "bf16" and not has_bf16:
         name = torch.cuda.get_device_name(device)
@@ -125,10 +132,7 @@ def choose_micro_batch(
     share = config.batch_size // place.world_size
     if config.micro_batch_size:
         return math.gcd(config.micro_batch_size, share)
-    if free is None:
-        most = 4
-    else:
-        tokens = 350 if engine == "packed" else config.max_length_tokens  # mean or longest prompt
-        keep = activation_bytes(model_config, engine) * tokens / (20 if config.gradient_checkpointing else 1)
-        most = max(1, int(0.6 * free / keep))
+    tokens = 350 if engine == "packed" else config.max_length_tokens  # mean or longest prompt
+    keep = activation_bytes(model_config, engine) * tokens / (20 if config.gradient_checkpointing else 1)
+    most = 4 if free is None else max(1, int(0.6 * free / keep))
     return next(size for size in range(min(share, most), 0, -1) if share % size == 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import json
@@ -21,8 +22,11 @@ _TABLES = (".parquet", ".csv", ".jsonl")
 _ARCHIVES = (".tar.gz", ".tgz")
 _FORMS = "a Hub id, a .parquet, .csv or .jsonl file, a folder of them, or aclImdb as a folder or .tar.gz"
 _REVIEW_BYTES = 1 << 20
+_COLUMNS = 1000
 _ARCHIVE_BYTES = 1 << 30
 """What an archive may hold in memory; IMDB's labelled reviews are 66 MB, its longest one is 14 kB."""
+
+csv.field_size_limit(_REVIEW_BYTES)
 
 
 class DataError(ValueError):
@@ -69,7 +73,7 @@ def open_source(source: str) -> Source:
     """Find out what a source is, and which splits it has.
 
     Raises:
-        DataError: not there, of an unknown kind, unreadable, or the Hub cannot be had.
+        DataError: not there, of an unknown kind, unreadable, or the Hub cannot be reached.
     """
     if not source or "\0" in source:
         raise DataError(f"{source!r} names no reviews; use {_FORMS}")
@@ -100,8 +104,8 @@ def _open_hub(source: str) -> Source:
     except Exception as error:  # its network, cache and parsing layers share no base class
         reason = " ".join(str(error).split())[:200].rstrip(". ") or type(error).__name__
         raise DataError(
-            f"{source} is no local path and could not be had from the Hub ({reason}); check the name and the "
-            "network, or give a local file or folder instead"
+            f"{source} is not a local path and could not be loaded from the Hub ({reason}); check the name "
+            "and the network, or give a local file or folder instead"
         ) from None
 
     def read(split: str) -> pd.DataFrame:
@@ -161,13 +165,13 @@ def _read_table(given: str, path: Path) -> pd.DataFrame:
             table.validate(full=True)
             columns = [name for name in table.column_names if not name.startswith("__index_level_")]
             return table.select(columns).to_pandas(ignore_metadata=True)
-        text = _utf8(given, path.read_bytes())
+        content = path.read_bytes()
         if suffix == ".jsonl":
-            return _parse_jsonl(given, text)
-        return _parse_csv(given, text)
+            return _parse_jsonl(given, _utf8(given, content))
+        return read_csv(given, content)
     except pa.ArrowException as error:
         reason = str(error).split("\n")[0].rstrip(". ")
-        what = "holds bytes that are no UTF-8" if "UTF8" in reason else "cannot be read as parquet"
+        what = "holds bytes that are not UTF-8" if "UTF8" in reason else "cannot be read as parquet"
         raise DataError(f"{given} {what} ({reason}); write the file again") from None
 
 
@@ -177,22 +181,46 @@ def _utf8(given: str, content: bytes) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(
-            f"{given} holds bytes that are no UTF-8 in line {line} (0x{content[error.start]:02x}); "
+            f"{given} holds bytes that are not UTF-8 in line {line} (0x{content[error.start]:02x}); "
             "save it as UTF-8"
         ) from None
 
 
-def _parse_csv(given: str, text: str) -> pd.DataFrame:
-    """Comma-separated cells under a header; a blank cell stays blank, and "NA" stays a word."""
-    kinds = {"text": str, "label": str, "split": str}
+def read_csv(given: str, content: bytes, *, most: int | None = None) -> pd.DataFrame:
+    """Comma-separated cells under a header, all as text: a blank cell stays blank, "NA" stays a word.
+
+    Args:
+        most: read no more rows than this, the header aside.
+    Raises:
+        DataError: bytes that are not UTF-8, no header, or a line with more or fewer cells than the header.
+    """
+    # Not pyarrow's reader: it takes an unclosed quote's rest of the file for one cell, and knows no lines.
+    reader = csv.reader(io.StringIO(_utf8(given, content), newline=""), strict=True)
+    rows: list[list[str]] = []
+    line = 1
     try:
-        frame = pd.read_csv(io.StringIO(text), dtype=kinds, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        reason = str(error).strip().rstrip(".")
-        raise DataError(f"{given} cannot be read as CSV ({reason}); correct that line or quote it") from None
-    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes the surplus cells for an index
-        raise DataError(f"{given} has more cells in a row than in its header; quote texts that hold a comma")
-    return frame
+        for row in reader:
+            if row and rows and len(row) != len(rows[0]):
+                raise DataError(
+                    f"{given}, line {line}: {len(row)} cells, and the header has {len(rows[0])}; put quotes "
+                    "around a text that holds a comma, and leave out no cell"
+                )
+            if row:
+                rows.append(row)
+            if len(rows) - 1 == most:
+                break
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(f"{given}, line {line}, cannot be read as CSV ({error}); correct it there") from None
+    if not rows:
+        raise DataError(f"{given} cannot be read as CSV (it is empty); begin it with a header")
+    names = [name or f"column {number}" for number, name in enumerate(rows[0], 1)]
+    if len(names) > _COLUMNS or len(set(names)) < len(names):
+        raise DataError(
+            f"{given} has {len(names)} columns of {len(set(names))} different names; use at most {_COLUMNS}, "
+            "each name once"
+        )
+    return pd.DataFrame(rows[1:], columns=names, dtype=str)
 
 
 def _parse_jsonl(given: str, text: str) -> pd.DataFrame:
@@ -203,17 +231,17 @@ def _parse_jsonl(given: str, text: str) -> pd.DataFrame:
             continue
         try:
             rows[number] = json.loads(line)
+            json.dumps(rows[number], ensure_ascii=False).encode()
         except json.JSONDecodeError as error:
             raise DataError(f"{given}, line {number + 1}: {error.msg}; correct the JSON there") from None
+        except UnicodeEncodeError:  # half of a surrogate pair is valid JSON
+            raise DataError(
+                f"{given} holds half a character that is not UTF-8 in line {number + 1}; correct it there"
+            ) from None
         if not isinstance(rows[number], dict):
-            raise DataError(f"{given}, line {number + 1}: no object; write it as {{'text': …, 'label': …}}")
-        if "\\ud" in line.lower():  # half of a surrogate pair is valid JSON
-            try:
-                json.dumps(rows[number], ensure_ascii=False).encode()
-            except UnicodeEncodeError:
-                raise DataError(
-                    f"{given} holds half a character that is no UTF-8 in line {number + 1}; correct it there"
-                ) from None
+            raise DataError(
+                f"{given}, line {number + 1}: not an object; write it as {{'text': …, 'label': …}}"
+            )
     return pd.DataFrame(list(rows.values()), index=list(rows), dtype=object).infer_objects()
 
 
@@ -227,14 +255,11 @@ def _raw_frame(found: dict[str, bytes]) -> pd.DataFrame:
 
     def order(place: str) -> tuple[str, int, str]:
         label, file = place.split("/")[-2:]
-        number = re.match(r"\d+", file)
-        return label, int(number[0]) if number else -1, file
+        return label, int((re.match(r"\d+", file) or ["-1"])[0]), file
 
     places = sorted(found, key=order)
-    labels = [place.split("/")[-2] for place in places]
-    return pd.DataFrame(
-        {"text": [found[place] for place in places], "label": labels}, index=places, dtype=object
-    )
+    columns = {"text": [found[place] for place in places], "label": [order(place)[0] for place in places]}
+    return pd.DataFrame(columns, index=places, dtype=object)
 
 
 def _read_raw(folder: Path, split: str) -> pd.DataFrame:

@@ -46,7 +46,7 @@ def test_pasted_lines_are_rows() -> None:
 
 def test_csv_with_labels(tmp_path) -> None:
     path = tmp_path / "reviews.csv"
-    path.write_text('Text,Label\n"Nice, really",pos\nAwful,0\n', encoding="utf-8-sig")
+    path.write_text('Text, Label,text\n"Nice, really",pos,\nAwful,0,\n', encoding="utf-8-sig")
     batch = read_batch(path, None)
     assert batch.texts == ["Nice, really", "Awful"]
     assert batch.labels == [1, 0]
@@ -58,7 +58,12 @@ def test_csv_with_labels(tmp_path) -> None:
         (b"review\nhello\n", "no column named text; it has: review"),
         (b"text\n", "a header but no rows"),
         (b"", "cannot be read as CSV"),
-        (b"\xff\xfe\x00t", "not UTF-8"),
+        (b"\xff\xfe\x00t", r"not UTF-8 in line 1 \(0xff\); save it as UTF-8"),
+        (b"text\nGood film, but long\n", "line 2: 2 cells, and the header has 1; put quotes"),
+        (b"text,label\nfun,1\ndull\n", "line 3: 1 cells, and the header has 2"),
+        (b"text\na" + b"," * 1_000_000, "line 2: 1000001 cells, and the header has 1"),
+        (b"text" + b"," * 1_000_000, "1000001 columns"),
+        (b'text\n"never closed\n', "line 2, cannot be read as CSV"),
         (b"text,label\nhello,maybe\n", "Row 1: unknown label 'maybe'"),
         (b'text\nhello\n"  "\n', "Row 2: There is nothing to read"),
         (b"text\n" + b"a\n" * (MAX_ROWS + 1), "rows are too many"),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import textwrap
+import tracemalloc
 import types
 from pathlib import Path
 
@@ -239,7 +240,7 @@ def test_hub_failure_names_the_alternative(monkeypatch):
 
     fake_hub(monkeypatch, load_dataset)
     assert refusal(load_reviews, "owner/films", "test") == (
-        "owner/films is no local path and could not be had from the Hub (Couldn't reach owner/films on "
+        "owner/films is not a local path and could not be loaded from the Hub (Couldn't reach owner/films on "
         "the Hub); check the name and the network, or give a local file or folder instead"
     )
 
@@ -275,7 +276,7 @@ def test_the_real_library_loads_from_its_cache_offline(tmp_path):
     assert done.returncode == 0, done.stderr
     count, message = done.stdout.strip().split("\n")
     assert count == "6"
-    assert message.startswith("owner/absent is no local path and could not be had from the Hub (")
+    assert message.startswith("owner/absent is not a local path and could not be loaded from the Hub (")
     assert message.endswith("or give a local file or folder instead")
 
 
@@ -369,28 +370,28 @@ def test_refuses_what_is_no_text(tmp_path):
     )
 
 
-def test_refuses_bytes_that_are_no_utf8(tmp_path):
+def test_refuses_bytes_that_are_not_utf8(tmp_path):
     csv = tmp_path / "r.csv"
     csv.write_bytes("text,label\nA bore,0\nA café,1\n".encode("latin-1"))
     assert refusal(load_reviews, str(csv), "test") == (
-        f"{csv} holds bytes that are no UTF-8 in line 3 (0xe9); save it as UTF-8"
+        f"{csv} holds bytes that are not UTF-8 in line 3 (0xe9); save it as UTF-8"
     )
     folder = write_raw(tmp_path / "aclImdb")
     (folder / "test" / "pos" / "99_7.txt").write_bytes(b"caf\xe9")
     assert refusal(load_reviews, str(folder), "test") == (
-        f"{folder} holds bytes that are no UTF-8 in test/pos/99_7.txt; save it as UTF-8"
+        f"{folder} holds bytes that are not UTF-8 in test/pos/99_7.txt; save it as UTF-8"
     )
     jsonl = tmp_path / "r.jsonl"
     jsonl.write_text(
         '{"text": "a whole \\ud83d\\ude00 smile", "label": 1}\n{"text": "half \\ud83d", "label": 0}\n'
     )
     assert refusal(load_reviews, str(jsonl), "test") == (
-        f"{jsonl} holds half a character that is no UTF-8 in line 2; correct it there"
+        f"{jsonl} holds half a character that is not UTF-8 in line 2; correct it there"
     )
     path = tmp_path / "r.parquet"
     write(path, table())
     path.write_bytes(path.read_bytes().replace("café".encode(), b"caf\xe9\xe9"))
-    assert f"{path} holds bytes that are no UTF-8" in refusal(load_reviews, str(path), "test")
+    assert f"{path} holds bytes that are not UTF-8" in refusal(load_reviews, str(path), "test")
 
 
 def test_refuses_a_single_class_and_no_reviews(tmp_path):
@@ -416,17 +417,41 @@ def test_refuses_more_reviews_than_there_are_and_fewer_than_two(tmp_path):
 def test_refuses_broken_files(tmp_path):
     broken = {
         "a.parquet": (b"PAR1 no", "cannot be read"),
-        "a.csv": (b"text,label\nDull, grey,0\nFun,1\n", "has more cells in a row than in its header"),
-        "b.csv": (b"text,label\nFun,1\nDull, grey,0\n", "cannot be read as CSV (Error tokenizing data"),
-        "c.csv": (b"", "cannot be read as CSV (No columns to parse"),
+        "a.csv": (b"text,label\nDull, grey,0\nFun,1\n", "a.csv, line 2: 3 cells, and the header has 2; put"),
+        "b.csv": (
+            b'text,label\n"Fun,\nsaid I",1\n\nDull, grey,0\n',
+            "b.csv, line 5: 3 cells, and the header",
+        ),
+        "c.csv": (b"text,label\nFun,1\nDull\n", "c.csv, line 3: 1 cells, and the header has 2"),
+        "d.csv": (b"text\nGood film, but long\n", "d.csv, line 2: 2 cells, and the header has 1; put quotes"),
+        "e.csv": (b'text,label\nFun,1\n"Dull,0\nGrey,0\n', "line 3, cannot be read as CSV (unexpected end"),
+        "f.csv": (b"text,text,label\nFun,fun,1\n", "3 columns of 2 different names; use at most 1000, each"),
+        "g.csv": (b"", "cannot be read as CSV (it is empty); begin it with a header"),
         "a.jsonl": (b'{"text": "Fun", "label": 1}\n{"text": \n', "line 2: Expecting value; correct the JSON"),
-        "b.jsonl": (b"[1]\n", "line 1: no object; write it as"),
+        "b.jsonl": (b"[1]\n", "line 1: not an object; write it as"),
         "a.tar.gz": (b"nothing", "cannot be read as a .tar.gz"),
         "b.tar.gz": (gzip.compress(b"x" * 9), "cannot be read as a .tar.gz"),
     }
     for name, (content, expected) in broken.items():
         (tmp_path / name).write_bytes(content)
         assert expected in refusal(load_reviews, str(tmp_path / name), "train"), name
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"text,label\n" + b"," * 1_000_000 + b"\n", "line 2: 1000001 cells, and the header has 2"),
+        (b"text" + b"," * 1_000_000 + b"\n", "1000001 columns of 1000001 different names; use at most 1000"),
+    ],
+)
+def test_a_million_commas_are_counted_and_never_become_columns(tmp_path, content, expected):
+    (tmp_path / "r.csv").write_bytes(content)
+    tracemalloc.start()
+    message = refusal(load_reviews, str(tmp_path / "r.csv"), "test")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert expected in message
+    assert peak < 200 * len(content), "bytes for each comma; 4,000 when each became a column"
 
 
 def test_refuses_archives_without_reviews_cut_short_or_too_large(tmp_path, monkeypatch):

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from sentiment_core.labels import parse_label
+from sentiment_core.sources import DataError, read_csv
 
 MAX_CHARACTERS = 20_000
 """The longest IMDB review has 13,704 characters."""
@@ -86,33 +83,30 @@ def _from_csv(path: Path) -> Batch:
             raise InputRefused(
                 f"The file is larger than {MAX_UPLOAD_BYTES // 1_000_000} MB; please split it."
             )
-        content = path.read_text(encoding="utf-8-sig")
-        frame = pd.read_csv(io.StringIO(content), dtype=str, keep_default_na=False, nrows=MAX_ROWS + 1)
-    except UnicodeDecodeError:
-        raise InputRefused("The file is not UTF-8 text; save it as CSV (UTF-8).") from None
-    except (OSError, ValueError, csv.Error, pd.errors.ParserError) as error:
-        if isinstance(error, InputRefused):
-            raise
-        raise InputRefused(
-            "The file cannot be read as CSV; it needs a header line with a column text."
-        ) from None
-    columns = {str(name).strip().lower(): name for name in frame.columns}
-    if "text" not in columns:
-        found = ", ".join(str(name)[:40] for name in list(frame.columns)[:8])
+        frame = read_csv("The file", path.read_bytes(), most=MAX_ROWS + 1)
+    except OSError:
+        raise InputRefused("The file cannot be read; please choose it again.") from None
+    except DataError as error:
+        raise InputRefused(f"{error}.") from None
+    frame.columns = [name.strip().lower() for name in frame]
+    frame = frame.loc[:, ~frame.columns.duplicated()]
+    if "text" not in frame:
+        found = ", ".join(name[:40] for name in frame.columns[:8])
         raise InputRefused(f"The CSV has no column named text; it has: {found}.")
     if frame.empty:
         raise InputRefused("The CSV has a header but no rows.")
     _check_count(len(frame))
-    texts = [_row(text, number) for number, text in enumerate(frame[columns["text"]], 1)]
-    labels = None
-    if "label" in columns and (frame[columns["label"]].str.strip() != "").any():
-        labels = []
-        for number, value in enumerate(frame[columns["label"]], 1):
-            try:
-                labels.append(int(parse_label(value)))
-            except ValueError as error:
-                raise InputRefused(f"Row {number}: {error}.") from None
-    return Batch(texts, labels)
+    texts = [_row(text, number) for number, text in enumerate(frame["text"], 1)]
+    if "label" not in frame or not frame["label"].str.strip().any():
+        return Batch(texts, None)
+    return Batch(texts, [_label(value, number) for number, value in enumerate(frame["label"], 1)])
+
+
+def _label(value: str, number: int) -> int:
+    try:
+        return int(parse_label(value))
+    except ValueError as error:
+        raise InputRefused(f"Row {number}: {error}.") from None
 
 
 def safe_cell(value: object) -> object:
