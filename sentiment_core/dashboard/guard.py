@@ -6,7 +6,7 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sentiment_core.dashboard.line import TOO_MANY
+from sentiment_core.dashboard.serving import TOO_MANY
 
 MAX_BODY_BYTES = 24_000_000
 """1,000 reviews of the longest kind that is read, as JSON."""
