@@ -1,6 +1,8 @@
 """The dashboard's parts without a browser: store, model host, views, and the Blocks' promises."""
 
+import html
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -353,6 +355,22 @@ def test_a_model_that_cannot_be_loaded_is_a_sentence(error: Exception) -> None:
         host.get(None)
 
 
+def test_a_failed_load_is_tried_again_when_asked_to() -> None:
+    outcomes = iter([OSError("no weights here"), None])
+
+    def load(run):
+        if error := next(outcomes):
+            raise error
+        return FakeClassifier(run)
+
+    host = ModelHost(load)
+    with pytest.raises(ModelUnavailable, match="no weights here"):
+        host.get(None)
+    assert host.state(None)[0] == "failed"
+    host.start(None)
+    assert wait_for(host).startswith("Live model ready")
+
+
 def test_host_keeps_few_models(context: Context) -> None:
     host = ModelHost(FakeClassifier.load, keep=2)
     for run in (None, context.store.run(RUN), context.store.run(STUDY)):
@@ -468,9 +486,21 @@ def test_truncation_is_said(context: Context) -> None:
 def test_overlapping_words_are_tinted_once() -> None:
     from tests.fake_live import WordWeight
 
-    html = answers.tinted("not good", [WordWeight(0, 8, -0.4), WordWeight(4, 8, 0.3)], "m.")
-    assert html.count('<mark class="down" style="--w:1.00"') == 1
-    assert "“not good” pulled it down most" in html
+    shown = answers.tinted("not good", [WordWeight(0, 8, -0.4), WordWeight(4, 8, 0.3)], "m.")
+    assert shown.count('<mark class="down" style="--w:1.00"') == 1
+    assert "“not good” pulled it down most" in shown
+
+
+def test_the_tinted_review_is_the_review_letter_by_letter() -> None:
+    from tests.fake_live import WordWeight
+
+    text = " <b>Bad</b>,\n\n\tnot & good \n"
+    shown = answers.tinted(text, [WordWeight(1, 8, -0.4), WordWeight(15, 18, 0.3)], "<i>m</i>")
+    inside = re.search(r"that moved the answer\">(.*?)</div>", shown, re.S).group(1)
+    assert html.unescape(re.sub(r"<mark [^>]*>|</mark>", "", inside)) == text
+    assert inside.count("<mark") == 2
+    assert "<b>" not in shown
+    assert "<i>" not in shown
 
 
 def test_a_stopped_batch_ends_between_two_parts(context: Context) -> None:

@@ -85,19 +85,15 @@ def register(context: Context) -> None:
         Parameters:
             text: the review, up to 20,000 characters.
             run: which fine-tuned run; empty for the page's default.
-        Returns:
-            base_p_positive, base_label, fine_tuned_p_positive, fine_tuned_label, run_id.
         """
         return answers([text], run)[0]
 
     def classify_batch(texts: list[str], run: str = "") -> list[Answer]:
-        """Classify up to 1,000 reviews with both models.
+        """Classify up to 1,000 reviews with both models; the answers come in the same order.
 
         Parameters:
             texts: the reviews, each up to 20,000 characters.
             run: which fine-tuned run; empty for the page's default.
-        Returns:
-            One object per review, as `classify` gives it, in the same order.
         """
         if not isinstance(texts, list) or not texts:
             raise refusal("Send a list of reviews.")
@@ -111,8 +107,6 @@ def register(context: Context) -> None:
         Parameters:
             run: only this run's and those without a run; empty for all.
             dataset: only this dataset; empty for all.
-        Returns:
-            Rows of eval_id, system, run_id, dataset, metric, value, low, high (95 % interval), n.
         """
         return [
             {
@@ -121,10 +115,7 @@ def register(context: Context) -> None:
                 "run_id": e.record.run_id,
                 "dataset": e.record.dataset.name,
                 "metric": name,
-                "value": metric.value,
-                "low": metric.low,
-                "high": metric.high,
-                "n": metric.n,
+                **metric.model_dump(include={"value", "low", "high", "n"}),
             }
             for e in context.store.listing().evals
             if (not run or e.record.run_id in (None, run))
@@ -133,12 +124,7 @@ def register(context: Context) -> None:
         ]
 
     def runs() -> list[RunRow]:
-        """The training runs and what they cost.
-
-        Returns:
-            Rows of run_id, finished, base_model, parameters, trainable_parameters, wall_seconds, device,
-            validation_accuracy.
-        """
+        """The training runs and what they cost."""
         return [
             {
                 "run_id": run.run_id,

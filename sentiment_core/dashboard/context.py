@@ -13,14 +13,6 @@ from sentiment_core.dashboard.serving import Serving
 from sentiment_core.dashboard.store import Store, dataset_title
 from sentiment_core.dashboard.texts import ReviewTexts
 
-TAB_IDS = {
-    "live": "Live",
-    "accuracy": "Accuracy",
-    "loss": "Loss curves",
-    "confusion": "Confusion matrices",
-    "examples": "Example predictions",
-    "method": "Method",
-}
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 """For events that are the page's own: no endpoint, and no overlay while they work."""
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from sentiment_core import config
 from sentiment_core.artifacts import Run
 from sentiment_core.dashboard import (
     api,
-    guard,
     header,
     tab_accuracy,
     tab_confusion,
@@ -25,26 +25,32 @@ from sentiment_core.dashboard import (
     tab_method,
     theme,
 )
-from sentiment_core.dashboard.context import QUIET, TAB_IDS, Context, TabPart
+from sentiment_core.dashboard.context import QUIET, Context, TabPart
+from sentiment_core.dashboard.guard import Guard
 from sentiment_core.dashboard.inputs import MAX_UPLOAD_BYTES
 from sentiment_core.dashboard.serving import Classifier, ModelHost, Serving, load_live
 from sentiment_core.dashboard.store import Store
 from sentiment_core.dashboard.texts import ReviewTexts
 
-BUILDERS = {
-    "live": tab_live.build,
-    "accuracy": tab_accuracy.build,
-    "loss": tab_loss.build,
-    "confusion": tab_confusion.build,
-    "examples": tab_examples.build,
-    "method": tab_method.build,
+TABS: dict[str, tuple[str, Callable[[Context, gr.Dropdown], TabPart]]] = {
+    "live": ("Live", tab_live.build),
+    "accuracy": ("Accuracy", tab_accuracy.build),
+    "loss": ("Loss curves", tab_loss.build),
+    "confusion": ("Confusion matrices", tab_confusion.build),
+    "examples": ("Example predictions", tab_examples.build),
+    "method": ("Method", tab_method.build),
 }
+"""Name in the address -> title and builder, in the order of the page."""
+
 MAX_WAITING = 500
 """Events in Gradio's queue, about eight for each page that opens. Requests for the model wait elsewhere
 (`serving.LONGEST_QUEUES`), so that they never keep the page itself waiting."""
 
 MAX_THREADS = 80
 """More than all that may wait for the model, so that the page is served beside them."""
+
+OFF = ("show_error", "enable_monitoring", "run_history", "ssr_mode", "pwa", "mcp_server", "share")
+"""What Gradio can do and this page does not."""
 
 HEAD_START_SECONDS = 4.0
 """From serving the page to what is loaded behind it: the model, and what its other tabs will want."""
@@ -58,7 +64,7 @@ def build(
     """The dashboard as Blocks.
 
     Args:
-        assets: the artifacts folder; by default `artifacts.ASSETS`.
+        assets: the artifacts folder; by default `config.ASSETS`.
         load_classifier: run -> the live model; called in a background thread.
         texts: review id -> text; by default looked up in the dataset at hand.
     """
@@ -71,23 +77,18 @@ def build(
             with gr.Column(elem_classes="side", min_width=240), gr.Row(elem_id="side"):
                 names = _run_names(context)
                 run = gr.Dropdown(
-                    names,
-                    value=_id(first),
-                    label="Run",
-                    elem_id="run",
-                    visible=len(names) > 1,
-                    interactive=True,
-                    min_width=150,
-                )
+                    names, value=_id(first), label="Run", elem_id="run",
+                    visible=len(names) > 1, interactive=True, min_width=150,
+                )  # fmt: skip
                 toggle = gr.Button("Light / dark", elem_id="theme-button", size="sm", scale=0)
         stats = gr.HTML(header.stats_html(context, first), elem_id="stats")
         problems = gr.HTML(elem_id="problems")
         parts: dict[str, TabPart] = {}
         with gr.Tabs(selected="live", elem_id="tabs", overflow_behavior="wrap") as tabs:
-            for tab_id, name in TAB_IDS.items():
-                with gr.Tab(name, id=tab_id, elem_id=f"tab-{tab_id}") as tab:
-                    parts[tab_id] = BUILDERS[tab_id](context, run)
-                tab.select(None, js=f"() => {{ window.qUrl({{tab: {tab_id!r}}}); return [] }}", **QUIET)
+            for name, (tab_title, build_tab) in TABS.items():
+                with gr.Tab(tab_title, id=name, elem_id=f"tab-{name}") as tab:
+                    parts[name] = build_tab(context, run)
+                tab.select(None, js=f"() => {{ window.qUrl({{tab: {name!r}}}); return [] }}", **QUIET)
         toggle.click(None, js="() => window.qTheme()", **QUIET)
         _wire(demo, context, parts, run, tabs, [title, stats, problems])
         api.register(context)
@@ -119,8 +120,8 @@ def _warm(context: Context) -> None:
     """Predictions and slow imports, what tabs need; then, once the model is there, the review texts."""
     context.store.problems()
     time.sleep(HEAD_START_SECONDS)  # whoever opens the page now brings in what it needs
+    import scipy.stats  # noqa: F401
     import sklearn.metrics  # noqa: F401
-    import statsmodels.stats.proportion  # noqa: F401
 
     while context.serving.host.state(context.store.run(None))[0] == "loading":
         time.sleep(0.5)
@@ -163,7 +164,7 @@ def _wire(
         tab, review = query.get("tab", "live"), query.get("review", "")
         sample = next((s.text for s in context.store.samples_or_none() if s.id == review), "")
         return [
-            gr.Tabs(selected=tab if tab in TAB_IDS else "live"),
+            gr.Tabs(selected=tab if tab in TABS else "live"),
             gr.Dropdown(choices=names, value=run_id, visible=len(names) > 1),
             *(gr.Radio(choices=choices, value=dataset, visible=len(choices) > 1) for _ in datasets),
             sample or query.get("text", "")[: 2 * tab_live.SHORT] or tab_live.welcome_text(context),
@@ -188,17 +189,11 @@ def launch_options() -> dict[str, object]:
         "css": theme.css(),
         "js": Path(__file__).with_name("browser.js").read_text(encoding="utf-8"),
         "footer_links": ["api"],
-        "show_error": False,
         "max_file_size": MAX_UPLOAD_BYTES,
         "allowed_paths": [],
-        "enable_monitoring": False,
-        "run_history": False,
-        "ssr_mode": False,
-        "pwa": False,
-        "mcp_server": False,
         "strict_cors": True,
         "state_session_capacity": 1000,
         "max_threads": MAX_THREADS,
-        "share": False,
-        "app_kwargs": guard.app_kwargs(),
+        "app_kwargs": {"middleware": [Middleware(Guard)]},
+        **dict.fromkeys(OFF, False),
     }

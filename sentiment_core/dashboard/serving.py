@@ -7,7 +7,6 @@ nothing.
 
 from __future__ import annotations
 
-import functools
 import logging
 import re
 import threading
@@ -16,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol
 
 import gradio as gr
 import numpy as np
@@ -53,7 +52,6 @@ Which = Literal["base", "fine-tuned"]
 class Classifier(Protocol):
     """What the page needs of `sentiment_core.live.LiveClassifier`."""
 
-    run_id: str
     number_format: str
     explain_method: str
 
@@ -74,21 +72,17 @@ class ModelUnavailable(RuntimeError):
 
 
 class Waiting(NamedTuple):
-    """So many visitors come first; 0 once it is this one's turn."""
-
     ahead: int
+    """Visitors that come first; 0 once it is this one's turn."""
 
 
 class Answer(NamedTuple):
-    """One model's `LiveAnswer`; its `read` is less than 1 while only the beginning has been read."""
-
     system: Which
     answer: Any
+    """A `LiveAnswer`; its `read` is less than 1 while only the beginning has been read."""
 
 
 class Words(NamedTuple):
-    """What has been found about the words so far."""
-
     text: str
     """The review as it was read, which the words' places refer to."""
     words: Sequence[Any]
@@ -98,9 +92,8 @@ class Words(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """P(positive) of a batch by each model, as far as it has come."""
-
     found: dict[Which, list[float]]
+    """P(positive) of a batch by each model, as far as it has come."""
     system: Which
     """The model that is at work."""
     share: float
@@ -108,12 +101,12 @@ class Scores(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """Nothing more comes; one sentence says why."""
-
     sentence: str
+    """Why nothing more comes."""
 
 
 Event = Waiting | Answer | Words | Scores | Refused
+Work = Callable[[Run | None, Any], Iterator[Event]]
 
 
 # ---- waiting
@@ -169,17 +162,15 @@ class CancelFlag:
 
 # ---- loading
 
+Loaded = tuple[Classifier, float]
+"""The model, and how many seconds it took."""
+
 
 def load_live(run: Run | None) -> Classifier:
     """Load base and adapter; imports torch, so it is called only in a loader thread."""
     from sentiment_core.live import LiveClassifier
 
     return LiveClassifier.load(run)
-
-
-class _Loaded(NamedTuple):
-    model: Classifier
-    seconds: float
 
 
 class ModelHost:
@@ -191,7 +182,7 @@ class ModelHost:
 
     def __init__(self, load: Callable[[Run | None], Classifier] = load_live, *, keep: int = 2) -> None:
         self._load, self._keep = load, keep
-        self._slots: dict[str, Future[_Loaded]] = {}
+        self._slots: dict[str, Future[Loaded]] = {}
         self._lock, self._loading = threading.Lock(), threading.Lock()
         self._not_before = 0.0
 
@@ -199,7 +190,7 @@ class ModelHost:
         """Begin no loading for so long; what is asked to load meanwhile is begun then."""
         self._not_before = time.monotonic() + seconds
 
-    def start(self, run: Run | None) -> Future[_Loaded]:
+    def start(self, run: Run | None) -> Future[Loaded]:
         """Begin to load this run's model unless that was done; returns at once. A failure is tried again."""
         key = _key(run)
         with self._lock:
@@ -213,13 +204,13 @@ class ModelHost:
             self._slots[key] = slot  # most recently used last
             return slot
 
-    def _fill(self, slot: Future[_Loaded], run: Run | None) -> None:
+    def _fill(self, slot: Future[Loaded], run: Run | None) -> None:
         time.sleep(max(0.0, self._not_before - time.monotonic()))
         began = time.perf_counter()
         try:
             with self._loading:
                 model = self._load(run)
-            slot.set_result(_Loaded(model, time.perf_counter() - began))
+            slot.set_result((model, time.perf_counter() - began))
         except Exception as error:
             log.exception("the live model could not be loaded")
             slot.set_exception(ModelUnavailable(f"The live model could not be loaded: {_reason(error)}"))
@@ -245,7 +236,7 @@ class ModelHost:
             raise ModelUnavailable("The live model is still loading; try again in a moment.")
         if error := slot.exception():
             raise ModelUnavailable(str(error))
-        return slot.result().model
+        return slot.result()[0]
 
 
 def _key(run: Run | None) -> str:
@@ -262,8 +253,6 @@ def _reason(error: Exception) -> str:
 
 # ---- asking
 
-Work = TypeVar("Work", bound=Callable[..., Iterator[Any]])
-
 
 def gpu(function: Work, seconds: int) -> Work:
     """Mark a generator that needs the GPU of a ZeroGPU Space; changes nothing elsewhere.
@@ -275,10 +264,9 @@ def gpu(function: Work, seconds: int) -> Work:
         return function
     marked = spaces.GPU(function, duration=seconds)
 
-    @functools.wraps(function)
-    def told(*arguments: Any) -> Iterator[Any]:
+    def told(run: Run | None, given: Any) -> Iterator[Event]:
         try:
-            yield from marked(*arguments)
+            yield from marked(run, given)
         except gr.Error as error:
             raise ModelUnavailable(Markup(error.message).striptags()) from error
 
@@ -350,9 +338,7 @@ class Serving:
             raise ModelUnavailable(last.sentence)
         return last.found
 
-    def _events(
-        self, kind: str, work: Callable[..., Iterator[Event]], run: Run | None, given: str | list[str]
-    ) -> Iterator[Event]:
+    def _events(self, kind: str, work: Work, run: Run | None, given: str | list[str]) -> Iterator[Event]:
         """The one place to wait: for a turn in the queue, then for the model; then the work's own events."""
         try:
             given = clean_text(given) if isinstance(given, str) else given

@@ -6,6 +6,7 @@ import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 
 import gradio as gr
 import pandas as pd
@@ -43,16 +44,11 @@ def build(context: Context, run: gr.Dropdown) -> None:
             stop = gr.Button("Stop", elem_id="batch-stop", scale=0, min_width=90)
         summary = gr.HTML("", elem_id="batch-summary", min_height=20)
         table = gr.DataFrame(
-            pd.DataFrame(columns=COLUMNS),
+            pd.DataFrame(columns=COLUMNS), label="Answers", elem_id="batch-table",
             datatype=["number", "str", "str", "str", "number", "str", "number"],
-            interactive=False,
-            visible=False,
-            elem_id="batch-table",
-            wrap=True,
-            max_height=420,
-            label="Answers",
             column_widths=[60, 330, 90, 90, 140, 100, 150],
-        )
+            interactive=False, visible=False, wrap=True, max_height=420,
+        )  # fmt: skip
         download = gr.DownloadButton("Download as CSV", visible=False, elem_id="batch-download", scale=0)
     flag = gr.State(CancelFlag())
     results = [summary, table, download]
@@ -83,7 +79,7 @@ def build(context: Context, run: gr.Dropdown) -> None:
         except Exception:
             log.exception("batch failed")
             return only(BROKE, warn=True)
-        excerpts = [t if len(t) <= SHOWN_CHARACTERS else t[:SHOWN_CHARACTERS] + "…" for t in frame["text"]]
+        excerpts = [shorten(text, SHOWN_CHARACTERS, placeholder="…") for text in frame["text"]]
         return [
             notice(summary_of(frame)),
             gr.DataFrame(frame.assign(text=excerpts), visible=True),
@@ -142,7 +138,7 @@ def summary_of(frame: pd.DataFrame) -> str:
         else:
             positive = int((frame[system] == LABEL_WORDS[1]).sum())
             sentences.append(
-                f"The {system} model calls {positive:,} positive and {len(frame) - positive:,} negative."
+                f"The {system} model predicts {positive:,} positive and {len(frame) - positive:,} negative."
             )
     return " ".join(sentences)
 

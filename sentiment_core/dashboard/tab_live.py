@@ -39,13 +39,10 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     loading = render("state", kind="loading", sentence="Loading the live model…")
     state = gr.HTML(loading, elem_id="model-state")
     text = gr.Textbox(
-        label="A movie review, in English",
-        lines=4,
-        max_lines=12,
-        elem_id="review",
-        max_length=MAX_CHARACTERS,
+        label="A movie review, in English", elem_id="review",
         placeholder="Type or paste a review, or pick one of ours below.",
-    )
+        lines=4, max_lines=12, max_length=MAX_CHARACTERS,
+    )  # fmt: skip
     with gr.Row(elem_classes="chips"):
         chips = _chips(samples)
     with gr.Row(elem_classes="chips"):
@@ -53,19 +50,11 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         more = gr.Dropdown(
             [(f"All {len(samples)} sample reviews…", "")]
             + [(f"{s.kind}: {_beginning(s.text, 9)}", s.id) for s in samples],
-            value="",
-            elem_id="more-samples",
-            label="All sample reviews",
-            container=False,
-            interactive=True,
-            visible=bool(samples),
-            min_width=260,
-        )
-    shown = [
-        gr.HTML(answers.cards(), elem_id="answers"),
-        gr.HTML(elem_id="verdict"),
-        gr.HTML(elem_id="words"),
-    ]
+            value="", label="All sample reviews", elem_id="more-samples",
+            container=False, interactive=True, visible=bool(samples), min_width=260,
+        )  # fmt: skip
+    cards = gr.HTML(answers.cards(), elem_id="answers")
+    shown = [cards, gr.HTML(elem_id="verdict"), gr.HTML(elem_id="words")]
     tab_batch.build(context, run)
     timer = gr.Timer(1.0, active=True)
 
@@ -91,13 +80,8 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         context.serving.host.start(context.store.run(run_id))
         return poll(run_id)
 
-    asking = {
-        "inputs": [run, text, gr.State(Latest())],
-        "outputs": shown,
-        "trigger_mode": "multiple",
-        **QUIET,
-        **MODEL_EVENT,
-    }
+    asking = {"inputs": [run, text, gr.State(Latest())], "outputs": shown, **QUIET, **MODEL_EVENT}
+    asking["trigger_mode"] = "multiple"  # a newer question ends the older one instead of waiting for it
     go.click(ask, js=TEXT_TO_ADDRESS, **asking)
     for sample_id, button in chips.items():
         address = f"() => {{ window.qUrl({{review: {sample_id!r}, text: null}}); return [] }}"
@@ -115,17 +99,13 @@ def _chips(samples: tuple[SampleReview, ...]) -> dict[str, gr.Button]:
     picked = [s for turn in range(2) for some in by_kind for s in some[turn : turn + 1]][:CHIPS]
     if picked:
         gr.HTML(render("small", text="Try one:", muted=True), elem_id="try")
-    return {
-        s.id: gr.Button(
-            f"{s.kind.capitalize()}: {_beginning(s.text, 3)}",
-            size="sm",
-            elem_classes="chip",
-            elem_id=f"sample-{s.id}",
-            scale=0,
-            min_width=0,
-        )
-        for s in picked
-    }
+    return {sample.id: _chip(sample) for sample in picked}
+
+
+def _chip(sample: SampleReview) -> gr.Button:
+    title = f"{sample.kind.capitalize()}: {_beginning(sample.text, 3)}"
+    name = f"sample-{sample.id}"
+    return gr.Button(title, size="sm", elem_classes="chip", elem_id=name, scale=0, min_width=0)
 
 
 def _beginning(text: str, words: int) -> str:
