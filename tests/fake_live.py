@@ -6,7 +6,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -45,7 +45,7 @@ class Explanation:
 class FakeClassifier:
     """The fine-tuned model counts words; the base model always leans to Positive."""
 
-    form = "fake"
+    number_format = "fake"
     explain_method = "counting words (a stand-in for tests)."
 
     def __init__(self, run: Run | None, wait: float = 0.0) -> None:
@@ -68,23 +68,16 @@ class FakeClassifier:
         tokens = len(text.split())
         return LiveAnswer(self._p(text, system), 0.012, tokens, tokens > 900)
 
-    def read(self, text: str, system: str) -> Iterator[LiveAnswer]:
+    def classify_progressive(self, text: str, system: str) -> Iterator[LiveAnswer]:
         words = text.split()
         if len(words) > LONG:
             beginning = " ".join(words[: len(words) // 3])
             yield replace(self.classify(beginning, system), read=1 / 3)
         yield self.classify(text, system)
 
-    def classify_many(
-        self, texts: Sequence[str], system: str, on_progress: Callable[[int, int], None] | None = None
-    ) -> np.ndarray:
-        out = []
-        for i, text in enumerate(texts, 1):
-            time.sleep(self.wait / 10)
-            out.append(self._p(text, system))
-            if on_progress:
-                on_progress(i, len(texts))
-        return np.array(out)
+    def classify_many(self, texts: Sequence[str], system: str) -> np.ndarray:
+        time.sleep(len(texts) * self.wait / 10)
+        return np.array([self._p(text, system) for text in texts])
 
     def explain(self, text: str) -> Iterator[Explanation]:
         found = self._weights(text)
@@ -112,11 +105,9 @@ class HeldClassifier(FakeClassifier):
         self.go.wait(60)
         return super().classify(text, system)
 
-    def classify_many(
-        self, texts: Sequence[str], system: str, on_progress: Callable[[int, int], None] | None = None
-    ) -> np.ndarray:
+    def classify_many(self, texts: Sequence[str], system: str) -> np.ndarray:
         self.go.wait(60)
-        return super().classify_many(texts, system, on_progress)
+        return super().classify_many(texts, system)
 
     def explain(self, text: str) -> Iterator[Explanation]:
         HeldClassifier.explaining += 1

@@ -1,6 +1,8 @@
 """The dashboard's parts without a browser: store, model host, views, and the Blocks' promises."""
 
+import html
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +18,6 @@ from sentiment_core import artifacts
 from sentiment_core.dashboard import (
     answers,
     header,
-    live_stream,
     page,
     pairs,
     tab_batch,
@@ -27,11 +28,10 @@ from sentiment_core.dashboard import (
     theme,
     views,
 )
-from sentiment_core.dashboard.calls import LiveCalls
 from sentiment_core.dashboard.context import Context
-from sentiment_core.dashboard.host import ModelHost, ModelUnavailable
 from sentiment_core.dashboard.inputs import Batch
 from sentiment_core.dashboard.page import build, launch_options
+from sentiment_core.dashboard.serving import CHUNK, ModelHost, ModelUnavailable, Scores, Serving
 from sentiment_core.dashboard.store import Store
 from sentiment_core.dashboard.texts import ReviewTexts
 from tests.fake_artifacts import (
@@ -55,8 +55,7 @@ def assets(tmp_path_factory) -> Path:
 
 
 def context_of(root: Path, load=FakeClassifier.load, texts=None) -> Context:
-    store, host = Store(root), ModelHost(load)
-    return Context(store, host, LiveCalls(store, host), ReviewTexts(texts or {}))
+    return Context(Store(root), Serving(ModelHost(load)), ReviewTexts(texts or {}))
 
 
 @pytest.fixture(scope="module")
@@ -356,6 +355,22 @@ def test_a_model_that_cannot_be_loaded_is_a_sentence(error: Exception) -> None:
         host.get(None)
 
 
+def test_a_failed_load_is_tried_again_when_asked_to() -> None:
+    outcomes = iter([OSError("no weights here"), None])
+
+    def load(run):
+        if error := next(outcomes):
+            raise error
+        return FakeClassifier(run)
+
+    host = ModelHost(load)
+    with pytest.raises(ModelUnavailable, match="no weights here"):
+        host.get(None)
+    assert host.state(None)[0] == "failed"
+    host.start(None)
+    assert wait_for(host).startswith("Live model ready")
+
+
 def test_host_keeps_few_models(context: Context) -> None:
     host = ModelHost(FakeClassifier.load, keep=2)
     for run in (None, context.store.run(RUN), context.store.run(STUDY)):
@@ -389,23 +404,19 @@ def test_settings_name_only_results_that_there_are(tmp_path) -> None:
 # ---- live answers
 
 
-def texts_of(stream) -> list[tuple[str, str, str]]:
-    return list(stream)
-
-
 def test_answers_stream_fine_tuned_first(context: Context) -> None:
     review = "A dreadful, boring film."
-    steps = texts_of(live_stream.stream_answers(context, context.store.run(RUN), review))
+    steps = list(answers.stream_answers(context, context.store.run(RUN), review))
     assert len(steps) == 3
     assert "Negative" in steps[1][0]
     assert "Reading" in steps[1][0]
     assert "disagree" in steps[2][1]
-    assert live_stream.LOOKING in steps[2][2]
+    assert answers.LOOKING in steps[2][2]
 
 
 def test_words_come_a_few_at_a_time_and_say_how_many(context: Context) -> None:
     review = "A dreadful, boring film."
-    steps = list(live_stream.stream_words(context, context.store.run(RUN), review))
+    steps = list(answers.stream_words(context, context.store.run(RUN), review))
     assert [step.count('class="down" style') for step in steps] == [0, 2, 3]  # one of them is the legend
     assert "1 of 2 words tried so far" in steps[1]
     assert "2 words tried." in steps[2]
@@ -416,20 +427,20 @@ def test_words_of_our_samples_are_kept_and_those_of_visitors_are_not(context: Co
     run = context.store.run(RUN)
     own = next(s.text for s in context.store.samples() if "nothing" in s.text or "warm" in s.text)
     for review in (own, "A great secret."):
-        list(live_stream.stream_words(context, run, review))
+        list(answers.stream_words(context, run, review))
     assert (RUN, own) in context.explained
     assert (RUN, "A great secret.") not in context.explained
-    assert len(list(live_stream.stream_words(context, run, own))) == 1
+    assert len(list(answers.stream_words(context, run, own))) == 1
 
 
 def test_a_review_without_a_word_says_so(context: Context) -> None:
-    last = list(live_stream.stream_words(context, context.store.run(RUN), "10/10"))[-1]
+    last = list(answers.stream_words(context, context.store.run(RUN), "10/10"))[-1]
     assert "No single word moved" in last
 
 
 @pytest.mark.parametrize("given", ["", " \n ", "x" * 1_000_000, "\x00"])
 def test_bad_input_is_one_sentence(context: Context, given: str) -> None:
-    steps = texts_of(live_stream.stream_answers(context, context.store.run(RUN), given))
+    steps = list(answers.stream_answers(context, context.store.run(RUN), given))
     assert len(steps) == 1
     assert "notice" in steps[0][1]
 
@@ -437,8 +448,8 @@ def test_bad_input_is_one_sentence(context: Context, given: str) -> None:
 def test_markup_is_never_executed(context: Context) -> None:
     review = "<img src=x onerror=alert(1)> bad <script>alert(2)</script> great"
     run = context.store.run(RUN)
-    shown = "".join(texts_of(live_stream.stream_answers(context, run, review))[-1])
-    shown += list(live_stream.stream_words(context, run, review))[-1]
+    shown = "".join(list(answers.stream_answers(context, run, review))[-1])
+    shown += list(answers.stream_words(context, run, review))[-1]
     assert "<script" not in shown
     assert "<img" not in shown
     assert "&lt;script&gt;" in shown
@@ -450,14 +461,14 @@ def test_a_crash_is_a_sentence_without_a_traceback(assets: Path) -> None:
             raise RuntimeError("secret /path/inside")
 
     context = context_of(assets, Broken)
-    last = texts_of(live_stream.stream_answers(context, context.store.run(RUN), "A film."))[-1]
+    last = list(answers.stream_answers(context, context.store.run(RUN), "A film."))[-1]
     assert "Something went wrong" in last[1]
     assert "secret" not in "".join(last)
 
 
 def test_a_long_review_is_answered_so_far_and_then_whole(context: Context) -> None:
     review = "A great start. " + "And on it goes. " * 90 + "Dreadful, boring, the worst."
-    steps = texts_of(live_stream.stream_answers(context, context.store.run(RUN), review))
+    steps = list(answers.stream_answers(context, context.store.run(RUN), review))
     first = next(i for i, shown in enumerate(steps) if "P(positive)" in shown[0])
     assert "so far" in steps[first][0]
     assert "after reading 33\u202f%" in steps[first][0]
@@ -468,38 +479,47 @@ def test_a_long_review_is_answered_so_far_and_then_whole(context: Context) -> No
 
 
 def test_truncation_is_said(context: Context) -> None:
-    last = texts_of(live_stream.stream_answers(context, context.store.run(RUN), "word " * 950))[-1]
+    last = list(answers.stream_answers(context, context.store.run(RUN), "word " * 950))[-1]
     assert "middle was left out" in last[1]
 
 
 def test_overlapping_words_are_tinted_once() -> None:
     from tests.fake_live import WordWeight
 
-    html = answers.tinted("not good", [WordWeight(0, 8, -0.4), WordWeight(4, 8, 0.3)], "m.")
-    assert html.count('<mark class="down" style="--w:1.00"') == 1
-    assert "“not good” pulled it down most" in html
+    shown = answers.tinted("not good", [WordWeight(0, 8, -0.4), WordWeight(4, 8, 0.3)], "m.")
+    assert shown.count('<mark class="down" style="--w:1.00"') == 1
+    assert "“not good” pulled it down most" in shown
+
+
+def test_the_tinted_review_is_the_review_letter_by_letter() -> None:
+    from tests.fake_live import WordWeight
+
+    text = " <b>Bad</b>,\n\n\tnot & good \n"
+    shown = answers.tinted(text, [WordWeight(1, 8, -0.4), WordWeight(15, 18, 0.3)], "<i>m</i>")
+    inside = re.search(r"that moved the answer\">(.*?)</div>", shown, re.S).group(1)
+    assert html.unescape(re.sub(r"<mark [^>]*>|</mark>", "", inside)) == text
+    assert inside.count("<mark") == 2
+    assert "<b>" not in shown
+    assert "<i>" not in shown
 
 
 def test_a_stopped_batch_ends_between_two_parts(context: Context) -> None:
     """The next visitor's batch must not wait for one that nobody wants any more."""
-    seen = []
-
-    def progress(share: float, desc: str) -> None:
-        seen.append(desc)
-        if len(seen) == 2:
-            raise tab_batch.Stopped
-
-    with pytest.raises(tab_batch.Stopped):
-        tab_batch.classify_rows(context, context.store.run(RUN), Batch(["great film"] * 500, None), progress)
-    assert seen[-1].startswith("fine-tuned: 48 of 500")
-    assert len(context.calls.lines["batches"]) == 0
+    events = context.serving.scores(context.store.run(RUN), ["great film"] * 500)
+    parts = [next(event for event in events if isinstance(event, Scores)) for _ in range(2)]
+    assert len(parts[-1].found["fine-tuned"]) == 2 * CHUNK
+    assert parts[-1].share == 2 * CHUNK / 1000
+    assert len(context.serving.queues["batches"]) == 1
+    events.close()
+    assert len(context.serving.queues["batches"]) == 0
 
 
 def test_batch_table_has_labels_and_accuracy(context: Context) -> None:
     batch = Batch(["great film", "dreadful film", "=cmd()"], [1, 0, 0])
-    frame = tab_batch.classify_rows(context, context.store.run(RUN), batch, lambda *a, **k: None)
+    found = context.serving.probabilities(context.store.run(RUN), batch.texts)
+    frame = tab_batch.table_of(batch, found)
     assert list(frame.columns) == tab_batch.COLUMNS
     assert list(frame["fine-tuned"]) == ["Positive", "Negative", "Positive"]
-    assert "The fine-tuned model is right on 66.7" in tab_batch.summary_of(frame)
+    assert "Accuracy of the fine-tuned model: 66.7" in tab_batch.summary_of(frame)
     back = pd.read_csv(tab_batch.write_csv(frame))
     assert back["text"][2] == "'=cmd()"

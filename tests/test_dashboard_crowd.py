@@ -15,8 +15,8 @@ from fake_live import HeldClassifier
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from sentiment_core.dashboard import calls, page
-from sentiment_core.dashboard.line import TOO_MANY, Line, TooMany
+from sentiment_core.dashboard import page
+from sentiment_core.dashboard.serving import LONGEST_QUEUES, TOO_MANY, ModelUnavailable, WaitQueue
 
 
 def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -26,40 +26,41 @@ def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
         time.sleep(0.02)
 
 
-# ---- the line
+# ---- the queue
 
 
-def test_a_line_serves_in_order_and_refuses_when_it_is_long() -> None:
-    line, served = Line(3), []
-    first = line.place().__enter__()
+def test_a_queue_serves_in_order_and_refuses_when_it_is_long() -> None:
+    queue, served = WaitQueue(3), []
+    first = queue.join()
+    first.__enter__()
 
     def visit(number: int) -> None:
-        with line.place() as place:
-            place.ahead()
+        with queue.join() as ahead:
+            ahead()
             served.append(number)
 
     visitors = []
     for number in (1, 2):
         visitors.append(threading.Thread(target=visit, args=(number,)))
         visitors[-1].start()
-        until(lambda number=number: len(line) == number + 1)
-    with pytest.raises(TooMany, match="Please try again"), line.place():
+        until(lambda number=number: len(queue) == number + 1)
+    with pytest.raises(ModelUnavailable, match="Please try again"), queue.join():
         pass
     assert served == []
     first.__exit__(None, None, None)
     for visitor in visitors:
         visitor.join()
     assert served == [1, 2]
-    assert len(line) == 0
+    assert len(queue) == 0
 
 
-def test_who_leaves_the_line_lets_the_others_move_up() -> None:
-    line = Line(3)
-    with line.place() as first, line.place() as second:
-        assert (first.ahead(0), second.ahead(0)) == (0, 1)
-        with line.place() as third:
-            assert third.ahead(0) == 2
-        assert len(line) == 2
+def test_who_leaves_the_queue_lets_the_others_move_up() -> None:
+    queue = WaitQueue(3)
+    with queue.join() as first, queue.join() as second:
+        assert (first(0), second(0)) == (0, 1)
+        with queue.join() as third:
+            assert third(0) == 2
+        assert len(queue) == 2
 
 
 # ---- a running app whose model is held
@@ -84,8 +85,8 @@ def client(demo) -> Iterator[Client]:
     asking.close()
 
 
-def test_visitors_beyond_the_line_are_told_to_come_back(client: Client) -> None:
-    longest = calls.LONGEST_LINES["answers"]
+def test_visitors_beyond_the_queue_are_told_to_come_back(client: Client) -> None:
+    longest = LONGEST_QUEUES["answers"]
     asked = [client.submit("A great film", api_name="/classify") for _ in range(longest + 6)]
     until(lambda: sum(job.done() for job in asked) == 6)
     refused = [job for job in asked if job.done()]
@@ -93,7 +94,7 @@ def test_visitors_beyond_the_line_are_told_to_come_back(client: Client) -> None:
         with pytest.raises(AppError) as error:
             job.result()
         assert str(error.value) == TOO_MANY
-    # What needs no model is served meanwhile, batches have a line of their own.
+    # What needs no model is served meanwhile, batches have a queue of their own.
     assert client.predict(api_name="/runs")
     batch = client.submit(["A great film", "A dreadful film"], api_name="/classify_batch")
     HeldClassifier.go.set()

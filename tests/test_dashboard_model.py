@@ -13,7 +13,7 @@ from gradio_client import Client
 from sentiment_core import artifacts
 from sentiment_core.base_models import BaseModelError, resolve
 from sentiment_core.dashboard import page
-from sentiment_core.dashboard.host import load_live
+from sentiment_core.dashboard.serving import load_live
 from sentiment_core.dashboard.store import Store
 
 pytestmark = pytest.mark.model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -14,9 +15,8 @@ import pytest
 from fake_artifacts import RUN, write_assets
 from fake_live import FakeClassifier
 
-from sentiment_core.dashboard import calls, live_stream
+from sentiment_core.dashboard import answers, serving
 from sentiment_core.dashboard.context import Context
-from sentiment_core.dashboard.host import ModelHost
 from sentiment_core.dashboard.store import Store
 from sentiment_core.dashboard.tab_examples import Examples
 from sentiment_core.dashboard.texts import ReviewTexts
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class StandIn:
-    """`spaces`: counts calls, and knows whether one is under way."""
+    """`spaces`: counts calls, knows whether one is under way, and sends all through a pickle as it does."""
 
     def __init__(self) -> None:
         self.inside, self.called = 0, []
@@ -33,7 +33,7 @@ class StandIn:
     def GPU(self, function, duration):
         def marked(*arguments):
             self.called.append(function.__name__)
-            running = iter(function(*arguments))
+            running = iter(function(*pickle.loads(pickle.dumps(arguments))))
             while True:
                 self.inside += 1
                 try:
@@ -42,7 +42,7 @@ class StandIn:
                     return
                 finally:
                     self.inside -= 1
-                yield value
+                yield pickle.loads(pickle.dumps(value))
 
         return marked
 
@@ -50,7 +50,7 @@ class StandIn:
 @pytest.fixture
 def spaces(monkeypatch) -> StandIn:
     stand_in = StandIn()
-    monkeypatch.setattr(calls, "spaces", stand_in)
+    monkeypatch.setattr(serving, "spaces", stand_in)
     return stand_in
 
 
@@ -68,19 +68,18 @@ def context(spaces, tmp_path) -> Context:
             return super()._weights(text)
 
     store = Store(write_assets(tmp_path, n=40, pairs=5))
-    host = ModelHost(OnGpu)
-    return Context(store, host, calls.LiveCalls(store, host), ReviewTexts({}))
+    return Context(store, serving.Serving(serving.ModelHost(OnGpu)), ReviewTexts({}))
 
 
 def test_everything_that_the_page_asks_of_the_model_runs_inside(context: Context, spaces: StandIn) -> None:
     run = context.store.run(RUN)
-    answers = list(live_stream.stream_answers(context, run, "A great film"))
-    assert "Positive" in answers[-1][0]
-    assert "<mark" in list(live_stream.stream_words(context, run, "A great film"))[-1]
-    assert context.calls.probabilities(run, ["A great film", "A dreadful film"])["fine-tuned"][1] < 0.5
+    shown = list(answers.stream_answers(context, run, "A great film"))
+    assert "Positive" in shown[-1][0]
+    assert "<mark" in list(answers.stream_words(context, run, "A great film"))[-1]
+    assert context.serving.probabilities(run, ["A great film", "A dreadful film"])["fine-tuned"][1] < 0.5
     sample = context.store.samples()[0]
     assert "live" in Examples(context).open_sample(RUN, sample.id)[0]
-    assert spaces.called == ["stream", "words", "many", "many"]
+    assert spaces.called == ["answers", "words", "scores", "scores"]
     assert spaces.inside == 0
 
 
@@ -93,9 +92,9 @@ def test_what_the_space_refuses_is_told_in_its_words(context: Context, spaces: S
         return marked
 
     monkeypatch.setattr(spaces, "GPU", refuse)
-    refusing = calls.LiveCalls(context.store, context.host)
+    refusing = serving.Serving(context.serving.host)
     run = context.store.run(RUN)
-    steps = list(live_stream.stream_answers(replace(context, calls=refusing), run, "A great film"))
+    steps = list(answers.stream_answers(replace(context, serving=refusing), run, "A great film"))
     assert "You have used up your GPU time. Sign up for more" in steps[-1][1]
 
 
@@ -125,8 +124,8 @@ def test_spaces_comes_before_torch_and_is_used(tmp_path) -> None:
     code = """
         import app, sys
         assert "torch" not in sys.modules
-        from sentiment_core.dashboard import calls
-        print(calls.spaces.__name__)
+        from sentiment_core.dashboard import serving
+        print(serving.spaces.__name__)
     """
     assert run_python(code, tmp_path) == "spaces"
 
@@ -141,7 +140,7 @@ def test_loading_the_model_leaves_cuda_alone(tmp_path, tiny_model, cached) -> No
         import sys, torch
         from sentiment_core.live import LiveClassifier
         if {cached}:
-            LiveClassifier.load(None, base_model={str(tiny_model)!r}, form="bf16")
+            LiveClassifier.load(None, base_model={str(tiny_model)!r}, number_format="bf16")
         torch.cuda.is_available = lambda: True
         moved = []
         def to(self, *where, _old=torch.Tensor.to, **how):
@@ -153,7 +152,7 @@ def test_loading_the_model_leaves_cuda_alone(tmp_path, tiny_model, cached) -> No
         def no(*a, **k): raise AssertionError("CUDA was begun outside of a marked function")
         torch.cuda._lazy_init = torch.cuda.is_bf16_supported = torch.cuda.current_device = no
         live = LiveClassifier.load(None, base_model={str(tiny_model)!r})
-        assert live.form == "bf16 on GPU", live.form
+        assert live.number_format == "bf16 on GPU", live.number_format
         assert not moved, "loading moved weights"
         assert {cached} or "bitsandbytes" not in sys.modules, "bitsandbytes begins CUDA"
         try:

@@ -2,18 +2,15 @@
 
 # No postponed annotations here: Gradio reads the return types of the endpoints as they stand.
 
-import logging
+from functools import partial
 from typing import TypedDict
 
 import gradio as gr
 
 from sentiment_core.dashboard.answers import word_of
-from sentiment_core.dashboard.calls import MODEL_EVENT
 from sentiment_core.dashboard.context import Context
-from sentiment_core.dashboard.host import ModelUnavailable
 from sentiment_core.dashboard.inputs import MAX_ROWS, InputRefused, clean_text
-
-log = logging.getLogger(__name__)
+from sentiment_core.dashboard.serving import MODEL_EVENT, ModelUnavailable
 
 
 class Answer(TypedDict):
@@ -53,21 +50,23 @@ class RunRow(TypedDict):
     validation_accuracy: float | None
 
 
+refusal = partial(gr.Error, print_exception=False)
+"""One sentence for the program that asked."""
+
+
 def register(context: Context) -> None:
     """Add the endpoints to the Blocks being built."""
 
     def answers(texts: list[str], run: str) -> list[Answer]:
         chosen = context.store.run(run)
-        if run and (chosen is None or chosen.run_id != run):
+        run_id = chosen.run_id if chosen else ""
+        if run and run_id != run:
             names = ", ".join(r.run_id for r in context.store.finished_runs()) or "none"
-            raise gr.Error(f"No such run. Finished runs: {names}.", print_exception=False)
+            raise refusal(f"No such run. Finished runs: {names}.")
         try:
-            found = context.calls.probabilities(chosen, [clean_text(text) for text in texts])
+            found = context.serving.probabilities(chosen, [clean_text(text) for text in texts])
         except (InputRefused, ModelUnavailable) as error:
-            raise gr.Error(str(error), print_exception=False) from None
-        except Exception:
-            log.exception("endpoint failed")
-            raise gr.Error("The reviews could not be classified.", print_exception=False) from None
+            raise refusal(str(error)) from None
         none = [None] * len(texts)
         return [
             {
@@ -75,7 +74,7 @@ def register(context: Context) -> None:
                 "base_label": None if base is None else word_of(base),
                 "fine_tuned_p_positive": fine,
                 "fine_tuned_label": None if fine is None else word_of(fine),
-                "run_id": chosen.run_id if chosen else "",
+                "run_id": run_id,
             }
             for base, fine in zip(found.get("base", none), found.get("fine-tuned", none), strict=True)
         ]
@@ -86,26 +85,20 @@ def register(context: Context) -> None:
         Parameters:
             text: the review, up to 20,000 characters.
             run: which fine-tuned run; empty for the page's default.
-        Returns:
-            base_p_positive, base_label, fine_tuned_p_positive, fine_tuned_label, run_id.
         """
         return answers([text], run)[0]
 
     def classify_batch(texts: list[str], run: str = "") -> list[Answer]:
-        """Classify up to 1,000 reviews with both models.
+        """Classify up to 1,000 reviews with both models; the answers come in the same order.
 
         Parameters:
             texts: the reviews, each up to 20,000 characters.
             run: which fine-tuned run; empty for the page's default.
-        Returns:
-            One object per review, as `classify` gives it, in the same order.
         """
         if not isinstance(texts, list) or not texts:
-            raise gr.Error("Send a list of reviews.", print_exception=False)
+            raise refusal("Send a list of reviews.")
         if len(texts) > MAX_ROWS:
-            raise gr.Error(
-                f"{len(texts):,} reviews are too many; up to {MAX_ROWS:,} at a time.", print_exception=False
-            )
+            raise refusal(f"{len(texts):,} reviews are too many; up to {MAX_ROWS:,} at a time.")
         return answers(texts, run)
 
     def metrics(run: str = "", dataset: str = "") -> list[MetricRow]:
@@ -114,8 +107,6 @@ def register(context: Context) -> None:
         Parameters:
             run: only this run's and those without a run; empty for all.
             dataset: only this dataset; empty for all.
-        Returns:
-            Rows of eval_id, system, run_id, dataset, metric, value, low, high (95 % interval), n.
         """
         return [
             {
@@ -124,10 +115,7 @@ def register(context: Context) -> None:
                 "run_id": e.record.run_id,
                 "dataset": e.record.dataset.name,
                 "metric": name,
-                "value": metric.value,
-                "low": metric.low,
-                "high": metric.high,
-                "n": metric.n,
+                **metric.model_dump(include={"value", "low", "high", "n"}),
             }
             for e in context.store.listing().evals
             if (not run or e.record.run_id in (None, run))
@@ -136,28 +124,21 @@ def register(context: Context) -> None:
         ]
 
     def runs() -> list[RunRow]:
-        """The training runs and what they cost.
-
-        Returns:
-            Rows of run_id, finished, base_model, parameters, trainable_parameters, wall_seconds, device,
-            validation_accuracy.
-        """
-        rows = []
-        for one in context.store.listing().runs:
-            r = one.record
-            rows.append(
-                {
-                    "run_id": one.run_id,
-                    "finished": r is not None,
-                    "base_model": r and r.base_model.name,
-                    "parameters": r and r.base_model.parameters,
-                    "trainable_parameters": r and r.trainable_parameters,
-                    "wall_seconds": r and r.wall_seconds,
-                    "device": r and r.hardware.device,
-                    "validation_accuracy": r and r.validation_accuracy.value,
-                }
-            )
-        return rows
+        """The training runs and what they cost."""
+        return [
+            {
+                "run_id": run.run_id,
+                "finished": r is not None,
+                "base_model": r and r.base_model.name,
+                "parameters": r and r.base_model.parameters,
+                "trainable_parameters": r and r.trainable_parameters,
+                "wall_seconds": r and r.wall_seconds,
+                "device": r and r.hardware.device,
+                "validation_accuracy": r and r.validation_accuracy.value,
+            }
+            for run in context.store.listing().runs
+            for r in [run.record]
+        ]
 
     gr.api(classify, api_name="classify", **MODEL_EVENT)
     gr.api(classify_batch, api_name="classify_batch", **MODEL_EVENT)

@@ -9,26 +9,18 @@ from typing import Any
 import gradio as gr
 
 from sentiment_core.artifacts import Evaluation, Run
-from sentiment_core.dashboard.calls import LiveCalls
-from sentiment_core.dashboard.host import ModelHost
+from sentiment_core.dashboard.serving import Serving
 from sentiment_core.dashboard.store import Store, dataset_title
 from sentiment_core.dashboard.texts import ReviewTexts
 
-TAB_IDS = {
-    "live": "Live",
-    "accuracy": "Accuracy",
-    "loss": "Loss curves",
-    "confusion": "Confusion matrices",
-    "examples": "Example predictions",
-    "method": "How it was made",
-}
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+"""For events that are the page's own: no endpoint, and no overlay while they work."""
 
 
 @dataclass(frozen=True)
 class Context:
     store: Store
-    host: ModelHost
-    calls: LiveCalls
+    serving: Serving
     texts: ReviewTexts
     explained: dict[tuple[str, str], str] = field(default_factory=dict)
     """(run, our own sample review) -> its tinted words; what visitors type is not kept."""

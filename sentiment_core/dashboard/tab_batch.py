@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
-from html import escape
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 
 import gradio as gr
 import pandas as pd
 
 from sentiment_core import intervals
-from sentiment_core.artifacts import Run
 from sentiment_core.chart_style import percent
 from sentiment_core.dashboard.answers import word_of
-from sentiment_core.dashboard.calls import MODEL_EVENT
-from sentiment_core.dashboard.context import Context
-from sentiment_core.dashboard.host import ModelUnavailable
+from sentiment_core.dashboard.context import QUIET, Context
+from sentiment_core.dashboard.html import render
 from sentiment_core.dashboard.inputs import MAX_ROWS, Batch, InputRefused, read_batch, safe_cell
-from sentiment_core.dashboard.parts import notice, q
+from sentiment_core.dashboard.parts import notice
+from sentiment_core.dashboard.serving import BROKE, MODEL_EVENT, CancelFlag, Refused, Scores, Waiting
 from sentiment_core.labels import LABEL_WORDS
 
 log = logging.getLogger(__name__)
@@ -28,16 +26,11 @@ log = logging.getLogger(__name__)
 COLUMNS = ["row", "text", "label", "base", "base P(positive)", "fine-tuned", "fine-tuned P(positive)"]
 SHOWN_CHARACTERS = 160
 STOPPED = "Stopped."
-BROKE = "Something went wrong while reading these reviews; the server's log has the details."
 
 
 def build(context: Context, run: gr.Dropdown) -> None:
     with gr.Accordion(f"Many reviews at once (up to {MAX_ROWS:,})", open=False, elem_id="batch"):
-        gr.HTML(
-            '<div class="q"><p class="muted">A CSV with a column <code>text</code>, and <code>label</code> '
-            "if you "
-            "have it (0/1, neg/pos or negative/positive); or one review per line.</p></div>"
-        )
+        gr.HTML(render("batch_help"))
         with gr.Row():
             with gr.Column(scale=0, min_width=220):
                 file = gr.UploadButton("Choose a CSV file", file_types=[".csv"], elem_id="batch-file")
@@ -47,124 +40,86 @@ def build(context: Context, run: gr.Dropdown) -> None:
                 label="Or one review per line", lines=5, max_lines=12, elem_id="batch-lines", min_width=280
             )
         with gr.Row(elem_classes="chips"):
-            go = gr.Button("Ask both models", variant="primary", elem_id="batch-go", scale=0, min_width=170)
+            go = gr.Button("Classify", variant="primary", elem_id="batch-go", scale=0, min_width=170)
             stop = gr.Button("Stop", elem_id="batch-stop", scale=0, min_width=90)
         summary = gr.HTML("", elem_id="batch-summary", min_height=20)
         table = gr.DataFrame(
-            pd.DataFrame(columns=COLUMNS),
+            pd.DataFrame(columns=COLUMNS), label="Answers", elem_id="batch-table",
             datatype=["number", "str", "str", "str", "number", "str", "number"],
-            interactive=False,
-            visible=False,
-            elem_id="batch-table",
-            wrap=True,
-            max_height=420,
-            label="Answers",
             column_widths=[60, 330, 90, 90, 140, 100, 150],
-        )
+            interactive=False, visible=False, wrap=True, max_height=420,
+        )  # fmt: skip
         download = gr.DownloadButton("Download as CSV", visible=False, elem_id="batch-download", scale=0)
-    wish = gr.State(Wish())
+    flag = gr.State(CancelFlag())
+    results = [summary, table, download]
 
     def answer(
         run_id: str | None,
         path: str | None,
         pasted: str,
-        wish: Wish,
+        flag: CancelFlag,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
-    ) -> tuple[object, object, object]:
-        hidden = gr.DataFrame(visible=False), gr.DownloadButton(visible=False)
-        wish.stop = False
-
-        def go_on(share: float, desc: str) -> None:
-            if wish.stop:
-                raise Stopped
-            progress(share, desc=desc)
-
+    ) -> list[object]:
+        flag.cancelled = False
         try:
             batch = read_batch(path, pasted)
-            frame = classify_rows(context, context.store.run(run_id), batch, go_on)
-        except Stopped:
-            return notice(STOPPED), *hidden
-        except (InputRefused, ModelUnavailable) as error:
-            return notice(str(error), warn=True), *hidden
+            for event in context.serving.scores(context.store.run(run_id), batch.texts):
+                if flag.cancelled:
+                    return only(STOPPED)
+                match event:
+                    case Refused(sentence):
+                        return only(sentence, warn=True)
+                    case Waiting(ahead) if ahead:
+                        progress(0.0, desc=f"waiting, {ahead} before you")
+                    case Scores(found, system, share):
+                        progress(share, desc=f"{system}: {len(found[system]):,} of {len(batch.texts):,}")
+            frame = table_of(batch, found)
+        except InputRefused as error:
+            return only(str(error), warn=True)
         except Exception:
             log.exception("batch failed")
-            return notice(BROKE, warn=True), *hidden
-        shown = frame.assign(
-            text=[t if len(t) <= SHOWN_CHARACTERS else t[:SHOWN_CHARACTERS] + "…" for t in frame["text"]]
-        )
-        return (
+            return only(BROKE, warn=True)
+        excerpts = [shorten(text, SHOWN_CHARACTERS, placeholder="…") for text in frame["text"]]
+        return [
             notice(summary_of(frame)),
-            gr.DataFrame(shown, visible=True),
+            gr.DataFrame(frame.assign(text=excerpts), visible=True),
             gr.DownloadButton(value=write_csv(frame), visible=True),
-        )
+        ]
+
+    def cancel(flag: CancelFlag) -> str:
+        flag.cancelled = True
+        return notice(STOPPED)
 
     file.upload(
-        lambda path: (q(f'<p class="small">{escape(Path(path).name[:60])}</p>'), gr.Button(visible=True)),
-        file, [chosen, clear], api_visibility="private", show_progress="hidden",
+        lambda path: [render("small", text=Path(path).name[:60], muted=False), gr.Button(visible=True)],
+        file, [chosen, clear], **QUIET,
     )  # fmt: skip
-    clear.click(
-        lambda: (None, no_file(), gr.Button(visible=False)), None, [file, chosen, clear],
-        api_visibility="private", show_progress="hidden",
+    clear.click(lambda: [None, no_file(), gr.Button(visible=False)], None, [file, chosen, clear], **QUIET)
+    go.click(lambda: only("Asking both models…"), None, results, **QUIET).then(
+        answer, [run, file, lines, flag], results,
+        api_visibility="private", show_progress="full", show_progress_on=[summary], **MODEL_EVENT,
     )  # fmt: skip
-    begun = go.click(
-        lambda: (
-            notice("Asking both models…"),
-            gr.DataFrame(visible=False),
-            gr.DownloadButton(visible=False),
-        ),
-        None,
-        [summary, table, download],
-        api_visibility="private",
-        show_progress="hidden",
-    )
-    begun.then(
-        answer,
-        [run, file, lines, wish],
-        [summary, table, download],
-        api_visibility="private",
-        show_progress="full",
-        show_progress_on=[summary],
-        **MODEL_EVENT,
-    )
-    stop.click(_stop, wish, summary, api_visibility="private", show_progress="hidden")
-
-
-@dataclass
-class Wish:
-    """Whether a visitor wants the batch under way to stop; looked at between its parts."""
-
-    stop: bool = False
-
-
-class Stopped(Exception):
-    """The visitor wants no more of this batch."""
-
-
-def _stop(wish: Wish) -> str:
-    wish.stop = True
-    return notice(STOPPED)
+    stop.click(cancel, flag, summary, **QUIET)
 
 
 def no_file() -> str:
-    return q('<p class="small muted">No file chosen.</p>')
+    return render("small", text="No file chosen.", muted=True)
 
 
-def classify_rows(
-    context: Context, run: Run | None, batch: Batch, progress: Callable[..., object]
-) -> pd.DataFrame:
-    """One row per review, columns COLUMNS (without those of a model that is not there).
+def only(sentence: str, *, warn: bool = False) -> list[object]:
+    """A sentence in place of the results."""
+    return [notice(sentence, warn=warn), gr.DataFrame(visible=False), gr.DownloadButton(visible=False)]
 
-    Args:
-        progress: called with the share done and `desc`, what is being done; what it raises ends the work.
-    """
-    found = context.calls.probabilities(run, batch.texts, lambda done, words: progress(done, desc=words))
+
+def table_of(batch: Batch, found: Mapping[str, Sequence[float]]) -> pd.DataFrame:
+    """One row per review, columns COLUMNS (without those of a model that is not there)."""
     frame = pd.DataFrame({"row": range(1, len(batch.texts) + 1), "text": batch.texts})
     if batch.labels is not None:
         frame["label"] = [LABEL_WORDS[label] for label in batch.labels]
     for system in ("base", "fine-tuned"):
         if system in found:
-            frame[system] = [word_of(p) for p in found[system]]  # type: ignore[index]
-            frame[f"{system} P(positive)"] = [round(p, 4) for p in found[system]]  # type: ignore[index]
+            frame[system] = [word_of(p) for p in found[system]]
+            frame[f"{system} P(positive)"] = [round(p, 4) for p in found[system]]
     return frame
 
 
@@ -177,20 +132,19 @@ def summary_of(frame: pd.DataFrame) -> str:
         if "label" in frame:
             share = intervals.wilson(int((frame[system] == frame["label"]).sum()), len(frame))
             sentences.append(
-                f"The {system} model is right on {percent(share.value)} "
+                f"Accuracy of the {system} model: {percent(share.value)} "
                 f"(95\u202f% interval {percent(share.low)} to {percent(share.high)})."
             )
         else:
             positive = int((frame[system] == LABEL_WORDS[1]).sum())
             sentences.append(
-                f"The {system} model calls {positive:,} positive and {len(frame) - positive:,} negative."
+                f"The {system} model predicts {positive:,} positive and {len(frame) - positive:,} negative."
             )
     return " ".join(sentences)
 
 
 def write_csv(frame: pd.DataFrame) -> str:
     """A CSV in the temporary folder, its cells safe to open in a spreadsheet."""
-    folder = Path(tempfile.mkdtemp(prefix="sentiment-"))
-    path = folder / "answers.csv"
+    path = Path(tempfile.mkdtemp(prefix="sentiment-")) / "answers.csv"
     frame.assign(text=frame["text"].map(safe_cell)).to_csv(path, index=False)
     return str(path)

@@ -9,10 +9,8 @@ import gradio as gr
 import pandas as pd
 
 from sentiment_core.dashboard import pairs
-from sentiment_core.dashboard.calls import MODEL_EVENT
+from sentiment_core.dashboard.answers import stream_words
 from sentiment_core.dashboard.context import Context, TabPart, dataset_switch
-from sentiment_core.dashboard.host import ModelUnavailable
-from sentiment_core.dashboard.live_stream import stream_words
 from sentiment_core.dashboard.parts import empty, notice, q
 from sentiment_core.dashboard.reader import (
     answer_words,
@@ -21,6 +19,7 @@ from sentiment_core.dashboard.reader import (
     reader_html,
     sample_html,
 )
+from sentiment_core.dashboard.serving import MODEL_EVENT, ModelUnavailable
 from sentiment_core.dashboard.texts import HOW_TO
 from sentiment_core.labels import LABEL_WORDS
 from sentiment_core.systems import SYSTEMS
@@ -278,7 +277,7 @@ class Examples:
             return [reader_hint(PICK), gr.Button(visible=False), "", ""]
         run = self.context.store.run(run_id)
         try:
-            found = self.context.calls.probabilities(run, [sample.text])
+            found = self.context.serving.probabilities(run, [sample.text])
         except ModelUnavailable as error:
             return [
                 sample_html(sample, None, None) + notice(str(error)),

@@ -45,7 +45,6 @@ def main() -> None:
     from playwright.sync_api import sync_playwright
 
     from sentiment_core.dashboard import page as dashboard
-    from sentiment_core.dashboard.context import TAB_IDS
 
     demo = dashboard.build()
     _, url, _ = dashboard.launch(demo, prevent_thread_lock=True, quiet=True)
@@ -55,7 +54,7 @@ def main() -> None:
             arguments.all.mkdir(parents=True, exist_ok=True)
             for width in WIDTHS:
                 page = browser.new_page(viewport={"width": width, "height": 900})
-                for tab in TAB_IDS:
+                for tab in dashboard.TABS:
                     for theme in ("light", "dark"):
                         path = arguments.all / f"{tab}-{theme}-{width}.png"
                         photograph(page, url, tab, theme, path, whole=True)

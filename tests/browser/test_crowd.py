@@ -9,9 +9,9 @@ from conftest import Site, settle
 from fake_artifacts import write_assets
 from fake_live import HeldClassifier
 
-from sentiment_core.dashboard import calls
-from sentiment_core.dashboard.line import TOO_MANY
-from sentiment_core.dashboard.live_stream import LOOKING
+from sentiment_core.dashboard import serving
+from sentiment_core.dashboard.answers import LOOKING
+from sentiment_core.dashboard.serving import TOO_MANY
 
 pytestmark = pytest.mark.browser
 
@@ -19,8 +19,8 @@ pytestmark = pytest.mark.browser
 @pytest.fixture
 def held(tmp_path_factory, monkeypatch):
     """A site whose model is held until `HeldClassifier.go` is set; three may wait for it."""
-    monkeypatch.setitem(calls.LONGEST_LINES, "answers", 3)
-    monkeypatch.setattr(calls, "LOOK_AGAIN", 0.1)
+    monkeypatch.setitem(serving.LONGEST_QUEUES, "answers", 3)
+    monkeypatch.setattr(serving, "LOOK_AGAIN", 0.1)
     HeldClassifier.go.set()
     served = Site(write_assets(tmp_path_factory.mktemp("held"), n=60, pairs=10), HeldClassifier)
     yield served
@@ -33,7 +33,7 @@ def ask(page, text: str) -> None:
     page.locator("#ask").click()
 
 
-def test_who_waits_is_told_how_long_the_line_is_and_who_cannot_is_told_to_return(
+def test_who_waits_is_told_how_long_the_queue_is_and_who_cannot_is_told_to_return(
     page, chromium, held
 ) -> None:
     HeldClassifier.go.clear()

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from conftest import settle
 
-from sentiment_core.dashboard.context import TAB_IDS
+from sentiment_core.dashboard.page import TABS
 
 pytestmark = pytest.mark.browser
 
@@ -31,7 +31,7 @@ def ask(page, review: str) -> None:
 def test_the_page_says_what_it_is_and_uses_its_own_origin_only(page, site) -> None:
     page.goto(site.address(tab="live"))
     page.get_by_role("heading", name="QLoRA, before and after").wait_for()
-    for name in TAB_IDS.values():
+    for name, _ in TABS.values():
         page.get_by_role("tab", name=name).click()
         settle(page)
     foreign = [
@@ -45,7 +45,7 @@ def test_the_page_says_what_it_is_and_uses_its_own_origin_only(page, site) -> No
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("tab", list(TAB_IDS))
+@pytest.mark.parametrize("tab", list(TABS))
 def test_axe_finds_nothing_serious(page, site, axe_source, tab: str, theme: str) -> None:
     more = {"review": "sample-03"} if tab == "live" else {}
     page.goto(site.address(tab=tab, __theme=theme, **more))
@@ -72,7 +72,7 @@ def test_axe_finds_nothing_serious(page, site, axe_source, tab: str, theme: str)
     assert not bad
 
 
-@pytest.mark.parametrize("tab", list(TAB_IDS))
+@pytest.mark.parametrize("tab", list(TABS))
 def test_a_phone_needs_no_sideways_scrolling(page, site, tab: str) -> None:
     page.set_viewport_size({"width": 375, "height": 800})
     page.goto(site.address(tab=tab))
@@ -85,7 +85,7 @@ def test_on_a_phone_all_tabs_are_seen_in_two_rows_and_wide_enough_for_a_thumb(pa
     page.goto(site.address(tab="live"))
     settle(page)
     boxes = [tab.bounding_box() for tab in page.get_by_role("tab").all()]
-    assert len(boxes) == len(TAB_IDS)
+    assert len(boxes) == len(TABS)
     assert len({box["y"] for box in boxes}) == 2
     assert all(box["height"] >= 44 and box["x"] >= 0 and box["x"] + box["width"] <= 375 for box in boxes)
     page.get_by_role("tab", name="Loss curves").focus()
@@ -209,7 +209,7 @@ def test_batch_with_labels(page, site, tmp_path) -> None:
         }).observe(document.querySelector('#batch'), {subtree: true, childList: true, attributes: true})"""
     )
     page.locator("#batch-go").click()
-    page.locator("#batch-summary", has_text="right on 100.0").wait_for()
+    page.locator("#batch-summary", has_text="model: 100.0").wait_for()
     assert page.evaluate("window.asking")
     with page.expect_download() as download:
         page.locator("#batch-download").click()
@@ -317,7 +317,7 @@ def test_with_nothing_each_tab_names_its_command(page, bare_site) -> None:
     page.locator("#verdict", has_text="could not be loaded").wait_for()
     for tab, command in (
         ("Accuracy", "eval.py"), ("Loss curves", "train.py"), ("Confusion matrices", "eval.py"),
-        ("Example predictions", "eval.py"), ("How it was made", "train.py"),
+        ("Example predictions", "eval.py"), ("Method", "train.py"),
     ):  # fmt: skip
         page.get_by_role("tab", name=tab).click()
         page.locator(".tabitem:visible code", has_text=command).first.wait_for()

@@ -1,0 +1,357 @@
+"""The live model as the page uses it: loaded in the background, waited for in one place, answers as events.
+
+On a ZeroGPU Space a GPU exists only inside a function marked with `spaces.GPU`, which runs in another
+process: arguments and results must be plain, and the model is waited for outside. Elsewhere the mark does
+nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+import gradio as gr
+import numpy as np
+from markupsafe import Markup
+
+from sentiment_core.artifacts import Run
+from sentiment_core.dashboard.inputs import InputRefused, clean_text
+
+try:
+    import spaces
+except ImportError:
+    spaces = None
+
+log = logging.getLogger(__name__)
+
+CHUNK = 24
+"""Reviews between two events of a batch; in between, it can be stopped."""
+
+LONGEST_QUEUES = {"answers": 24, "words": 12, "batches": 6}
+"""Visitors that wait for each kind of work; whoever comes then is told politely to try again."""
+
+MODEL_EVENT: dict[str, Any] = {"concurrency_limit": None}
+"""For Gradio's events that use the model: they wait in our queues, which refuse politely, not in Gradio's."""
+
+LOOK_AGAIN = 1.0
+"""Seconds between two looks at the queue, for the visitor who is told how many come first."""
+
+TOO_MANY = "Many visitors are asking at this moment. Please try again in a minute; the other tabs are open."
+BROKE = "Something went wrong while reading; the server's log has the details. Please try another review."
+
+Which = Literal["base", "fine-tuned"]
+
+
+class Classifier(Protocol):
+    """What the page needs of `sentiment_core.live.LiveClassifier`."""
+
+    number_format: str
+    explain_method: str
+
+    def classify(self, text: str, system: Which) -> Any: ...
+
+    def classify_progressive(self, text: str, system: Which) -> Iterator[Any]: ...
+
+    def classify_many(self, texts: Sequence[str], system: Which) -> np.ndarray: ...
+
+    def explain(self, text: str) -> Iterator[Any]: ...
+
+
+class ModelUnavailable(RuntimeError):
+    """The live model cannot answer; the message is one sentence for the visitor."""
+
+
+# ---- what a visitor is told, step by step
+
+
+class Waiting(NamedTuple):
+    ahead: int
+    """Visitors that come first; 0 once it is this one's turn."""
+
+
+class Answer(NamedTuple):
+    system: Which
+    answer: Any
+    """A `LiveAnswer`; its `read` is less than 1 while only the beginning has been read."""
+
+
+class Words(NamedTuple):
+    text: str
+    """The review as it was read, which the words' places refer to."""
+    words: Sequence[Any]
+    planned: int
+    """How many words will be tried."""
+    method: str
+
+
+class Scores(NamedTuple):
+    found: dict[Which, list[float]]
+    """P(positive) of a batch by each model, as far as it has come."""
+    system: Which
+    """The model that is at work."""
+    share: float
+    """Of the whole work, in [0, 1]."""
+
+
+class Refused(NamedTuple):
+    sentence: str
+    """Why nothing more comes."""
+
+
+Event = Waiting | Answer | Words | Scores | Refused
+Work = Callable[[Run | None, Any], Iterator[Event]]
+
+
+# ---- waiting
+
+
+class WaitQueue:
+    """First come, first served, one at a time.
+
+    Args:
+        longest: how many may stand in it, the one being served among them.
+    """
+
+    def __init__(self, longest: int) -> None:
+        self.longest = longest
+        self._tickets: list[object] = []
+        self._moved = threading.Condition()
+
+    def __len__(self) -> int:
+        return len(self._tickets)
+
+    @contextmanager
+    def join(self) -> Iterator[Callable[[float | None], int]]:
+        """A place in the queue; what it gives says how many come first, after at most so many seconds.
+
+        Raises:
+            ModelUnavailable: the queue is full.
+        """
+        ticket = object()
+        with self._moved:
+            if len(self) >= self.longest:
+                raise ModelUnavailable(TOO_MANY)
+            self._tickets.append(ticket)
+
+        def ahead(seconds: float | None = None) -> int:
+            with self._moved:
+                self._moved.wait_for(lambda: self._tickets[0] is ticket, seconds)
+                return self._tickets.index(ticket)
+
+        try:
+            yield ahead
+        finally:
+            with self._moved:
+                self._tickets.remove(ticket)
+                self._moved.notify_all()
+
+
+@dataclass
+class CancelFlag:
+    """Whether a visitor wants the batch under way to stop; looked at between its events."""
+
+    cancelled: bool = False
+
+
+# ---- loading
+
+Loaded = tuple[Classifier, float]
+"""The model, and how many seconds it took."""
+
+
+def load_live(run: Run | None) -> Classifier:
+    """Load base and adapter; imports torch, so it is called only in a loader thread."""
+    from sentiment_core.live import LiveClassifier
+
+    return LiveClassifier.load(run)
+
+
+class ModelHost:
+    """Loads each run's model once; at most `keep` of them stay in memory.
+
+    Args:
+        load: run -> classifier; raises OSError, ValueError or ImportError with one clear sentence.
+    """
+
+    def __init__(self, load: Callable[[Run | None], Classifier] = load_live, *, keep: int = 2) -> None:
+        self._load, self._keep = load, keep
+        self._slots: dict[str, Future[Loaded]] = {}
+        self._lock, self._loading = threading.Lock(), threading.Lock()
+        self._not_before = 0.0
+
+    def hold(self, seconds: float) -> None:
+        """Begin no loading for so long; what is asked to load meanwhile is begun then."""
+        self._not_before = time.monotonic() + seconds
+
+    def start(self, run: Run | None) -> Future[Loaded]:
+        """Begin to load this run's model unless that was done; returns at once. A failure is tried again."""
+        key = _key(run)
+        with self._lock:
+            slot = self._slots.pop(key, None)
+            if slot is None or (slot.done() and slot.exception()):
+                slot = Future()
+                threading.Thread(target=self._fill, args=(slot, run), name=f"load-{key}", daemon=True).start()
+            idle = [k for k, other in self._slots.items() if other.done()]
+            for old in idle[: max(0, len(self._slots) + 1 - self._keep)]:
+                del self._slots[old]
+            self._slots[key] = slot  # most recently used last
+            return slot
+
+    def _fill(self, slot: Future[Loaded], run: Run | None) -> None:
+        time.sleep(max(0.0, self._not_before - time.monotonic()))
+        began = time.perf_counter()
+        try:
+            with self._loading:
+                model = self._load(run)
+            slot.set_result((model, time.perf_counter() - began))
+        except Exception as error:
+            log.exception("the live model could not be loaded")
+            slot.set_exception(ModelUnavailable(f"The live model could not be loaded: {_reason(error)}"))
+
+    def state(self, run: Run | None) -> tuple[Literal["loading", "ready", "failed"], str]:
+        """The state and a sentence for the page."""
+        slot = self._slots.get(_key(run))
+        if slot is None or not slot.done():
+            return "loading", "Loading the live model… The other tabs are ready now."
+        if error := slot.exception():
+            return "failed", f"{error} The other tabs work without it."
+        model, seconds = slot.result()
+        return "ready", f"Live model ready ({model.number_format}, loaded in {seconds:.0f} s)."
+
+    def get(self, run: Run | None, *, timeout: float = 60.0) -> Classifier:
+        """The loaded model; waits for it.
+
+        Raises:
+            ModelUnavailable: it failed, or is still loading after `timeout` seconds.
+        """
+        slot = self._slots.get(_key(run)) or self.start(run)
+        if not wait([slot], timeout).done:
+            raise ModelUnavailable("The live model is still loading; try again in a moment.")
+        if error := slot.exception():
+            raise ModelUnavailable(str(error))
+        return slot.result()[0]
+
+
+def _key(run: Run | None) -> str:
+    return run.run_id if run else ""
+
+
+def _reason(error: Exception) -> str:
+    """The error as one sentence for visitors, without the source file that an ImportError names."""
+    if not isinstance(error, (OSError, ValueError, ImportError, RuntimeError, MemoryError)):
+        return "an unexpected error; the server's log has the details."
+    words = " ".join(re.sub(r"\s*\([^()]*\.py\)", "", str(error)).split())[:300]
+    return f"{words.rstrip('.') or type(error).__name__}."
+
+
+# ---- asking
+
+
+def gpu(function: Work, seconds: int) -> Work:
+    """Mark a generator that needs the GPU of a ZeroGPU Space; changes nothing elsewhere.
+
+    A visitor needs as much left of a day's share as a call may take: `seconds`, at most. What the Space
+    refuses (no GPU free, a visitor's share used up) becomes a `ModelUnavailable`.
+    """
+    if spaces is None:
+        return function
+    marked = spaces.GPU(function, duration=seconds)
+
+    def told(run: Run | None, given: Any) -> Iterator[Event]:
+        try:
+            yield from marked(run, given)
+        except gr.Error as error:
+            raise ModelUnavailable(Markup(error.message).striptags()) from error
+
+    return told
+
+
+def systems_of(run: Run | None) -> tuple[Which, ...]:
+    """The models of a run: the base model alone where nothing is fine-tuned."""
+    tuned = run is not None and run.record is not None and run.adapter_path.is_dir()
+    return ("fine-tuned", "base") if tuned else ("base",)
+
+
+class Serving:
+    """What the page asks of the live model, each as a stream of events that ends with the last or `Refused`.
+
+    Answers, words and batches have a queue each; where cores are shared, the model itself lets answers go
+    first.
+    """
+
+    def __init__(self, host: ModelHost) -> None:
+        self.host = host
+        self.queues = {kind: WaitQueue(longest) for kind, longest in LONGEST_QUEUES.items()}
+
+        def answers(run: Run | None, text: str) -> Iterator[Event]:
+            model = host.get(run)
+            if "fine-tuned" in systems_of(run):
+                for answer in model.classify_progressive(text, "fine-tuned"):
+                    yield Answer("fine-tuned", answer)
+            yield Answer("base", model.classify(text, "base"))
+
+        def words(run: Run | None, text: str) -> Iterator[Event]:
+            model, found = host.get(run), None
+            for found in model.explain(text):
+                yield Words(text, found.words, found.planned, model.explain_method)
+            if found is None:
+                yield Words(text, (), 0, model.explain_method)
+
+        def scores(run: Run | None, texts: list[str]) -> Iterator[Event]:
+            model = host.get(run)
+            found: dict[Which, list[float]] = {system: [] for system in systems_of(run)}
+            for system in found:
+                for start in range(0, len(texts), CHUNK):
+                    found[system] += model.classify_many(texts[start : start + CHUNK], system).tolist()
+                    done = sum(map(len, found.values()))
+                    yield Scores(found, system, done / (len(texts) * len(found)))
+
+        self._answers, self._words, self._scores = gpu(answers, 20), gpu(words, 30), gpu(scores, 60)
+
+    def ask(self, run: Run | None, review: str) -> Iterator[Event]:
+        """The fine-tuned `Answer`, of a long review first after its beginning, then the base model's."""
+        return self._events("answers", self._answers, run, review)
+
+    def words(self, run: Run | None, review: str) -> Iterator[Event]:
+        """`Words` that moved the fine-tuned answer, a few more each time."""
+        return self._events("words", self._words, run, review)
+
+    def scores(self, run: Run | None, texts: list[str]) -> Iterator[Event]:
+        """`Scores` of all texts, which `clean_text` has seen, by one model and then by the other."""
+        return self._events("batches" if len(texts) > 1 else "answers", self._scores, run, texts)
+
+    def probabilities(self, run: Run | None, texts: list[str]) -> dict[Which, list[float]]:
+        """P(positive) by each model.
+
+        Raises:
+            ModelUnavailable: it cannot answer, or too many wait for it already.
+        """
+        *_, last = self.scores(run, texts)
+        if isinstance(last, Refused):
+            raise ModelUnavailable(last.sentence)
+        return last.found
+
+    def _events(self, kind: str, work: Work, run: Run | None, given: str | list[str]) -> Iterator[Event]:
+        """The one place to wait: for a turn in the queue, then for the model; then the work's own events."""
+        try:
+            given = clean_text(given) if isinstance(given, str) else given
+            with self.queues[kind].join() as ahead:
+                count = ahead(0)
+                while count:
+                    yield Waiting(count)
+                    count = ahead(LOOK_AGAIN)
+                yield Waiting(0)
+                self.host.get(run)
+                yield from work(run, given)
+        except (InputRefused, ModelUnavailable) as error:
+            yield Refused(str(error))
+        except Exception:
+            log.exception("the live model failed")
+            yield Refused(BROKE)
