@@ -17,60 +17,33 @@ GROUND = {
     "raised": ("#FFFFFF", "#1F2632"),
     "strong": ("#1B2430", "#E6EAF0"),
     "on-strong": ("#FFFFFF", "#10141B"),
+    "field-edge": ("#B8C0CC", "#4A5566"),
+    "checked": ("#1B2430", PALETTE["base"].light),
 }
-"""Backgrounds in light and dark: one step of grey for cards, and the button that matters."""
+"""Backgrounds in light and dark: one step of grey for cards, the button that matters, fields."""
 
+COLOURS = PALETTE | GROUND
 
-def variables_css() -> str:
-    """`--base`, `--fine`, … in the light and in the dark form."""
-    pairs = {name.replace("_", "-"): tuple(tint) for name, tint in PALETTE.items()} | GROUND
-    light = "".join(f"--q-{name}:{pair[0]};" for name, pair in pairs.items())
-    dark = "".join(f"--q-{name}:{pair[1]};" for name, pair in pairs.items())
-    return f":root{{{light}}}\n.dark{{{dark}}}\n"
+WEARERS = {
+    "page": """background_fill_primary block_background_fill block_label_background_fill
+        panel_background_fill table_even_background_fill table_odd_background_fill""",
+    "card": """background_fill_secondary color_accent_soft button_secondary_background_fill_hover
+        checkbox_label_background_fill_selected""",
+    "raised": "input_background_fill button_secondary_background_fill checkbox_background_color",
+    "strong": """border_color_accent input_border_color_focus button_primary_background_fill
+        button_primary_border_color checkbox_border_color_selected checkbox_label_border_color_selected""",
+    "on-strong": "button_primary_text_color",
+    "field-edge": "input_border_color checkbox_border_color",
+    "checked": "checkbox_background_color_selected",
+    "ink": "body_text_color block_title_text_color button_secondary_text_color",
+    "muted": """body_text_color_subdued block_label_text_color input_placeholder_color
+        button_primary_background_fill_hover slider_color loader_color""",
+    "line": "border_color_primary button_secondary_border_color table_border_color",
+    "positive": "link_text_color",
+}
+"""Gradio's settings by the colour that they get; the others follow from these."""
 
-
-def css() -> str:
-    style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
-    return variables_css() + style + theme_css()
-
-
-_FIELD_EDGE = ("#B8C0CC", "#4A5566")
-
-_WORN_BY: tuple[tuple[tuple[str, str], str], ...] = (
-    (
-        GROUND["page"],
-        "background_fill_primary block_background_fill block_label_background_fill panel_background_fill"
-        " table_even_background_fill table_odd_background_fill",
-    ),
-    (
-        GROUND["card"],
-        "background_fill_secondary color_accent_soft button_secondary_background_fill_hover"
-        " checkbox_label_background_fill_selected",
-    ),
-    (
-        GROUND["raised"],
-        "input_background_fill button_secondary_background_fill checkbox_background_color",
-    ),
-    (
-        GROUND["strong"],
-        "border_color_accent input_border_color_focus button_primary_background_fill"
-        " button_primary_border_color checkbox_border_color_selected checkbox_label_border_color_selected",
-    ),
-    (GROUND["on-strong"], "button_primary_text_color"),
-    (PALETTE["ink"], "body_text_color block_title_text_color button_secondary_text_color"),
-    (
-        PALETTE["muted"],
-        "body_text_color_subdued block_label_text_color input_placeholder_color"
-        " button_primary_background_fill_hover slider_color loader_color",
-    ),
-    (PALETTE["line"], "border_color_primary button_secondary_border_color table_border_color"),
-    (PALETTE["positive"], "link_text_color"),
-    (_FIELD_EDGE, "input_border_color checkbox_border_color"),
-    ((GROUND["strong"][0], PALETTE["base"].light), "checkbox_background_color_selected"),
-)
-"""Gradio's settings by the colour that they get in (light, dark); the others follow from these."""
-
-_MEASURES = {
+MEASURES = {
     "none": "block_shadow button_primary_shadow input_shadow",
     "0px": "block_border_width block_label_border_width block_padding",
     "1px": "input_border_width",
@@ -80,13 +53,24 @@ _MEASURES = {
 }
 
 
+def variables_css() -> str:
+    """`--q-base`, `--q-fine`, … in the light and in the dark form."""
+    light, dark = ("".join(f"--q-{name}:{tint[i]};" for name, tint in COLOURS.items()) for i in (0, 1))
+    return f":root{{{light}}}\n.dark{{{dark}}}\n"
+
+
+def css() -> str:
+    style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+    return variables_css() + style + theme_css()
+
+
 def theme() -> gr.themes.Base:
     """Neutral, hairline borders, 8 px corners, system fonts (nothing is fetched for them)."""
     settings = {"color_accent": PALETTE["muted"].light}
-    settings |= {name: value for value, names in _MEASURES.items() for name in names.split()}
-    for (light, dark), names in _WORN_BY:
+    settings |= {name: value for value, names in MEASURES.items() for name in names.split()}
+    for colour, names in WEARERS.items():
         for name in names.split():
-            settings |= {name: light, f"{name}_dark": dark}
+            settings[name], settings[f"{name}_dark"] = COLOURS[colour]
     slate = gr.themes.colors.slate
     base = gr.themes.Base(
         primary_hue=slate,
