@@ -15,8 +15,8 @@ from sentiment_core.dashboard import views
 from sentiment_core.dashboard.context import Context, TabPart, dataset_switch
 from sentiment_core.dashboard.html import render
 from sentiment_core.dashboard.parts import FigureSlot, Panel, empty, html_table
-from sentiment_core.intervals import Estimate
 from sentiment_core.labels import LABEL_WORDS
+from sentiment_core.schema import Metric
 from sentiment_core.systems import SYSTEMS, System
 from sentiment_core.tables import read_as
 
@@ -193,10 +193,10 @@ def roc_panel(context: Context, sides: list[Side]) -> Panel | None:
     return Panel(title, charts.roc_chart(curves, points), caption, data.round(6), "roc")
 
 
-def _roc(context: Context, side: Side) -> tuple[pd.DataFrame, Estimate | None]:
+def _roc(context: Context, side: Side) -> tuple[pd.DataFrame, Metric | None]:
     """The curve and the area under it; kept while the predictions are unchanged."""
 
-    def make() -> tuple[pd.DataFrame, Estimate | None]:
+    def make() -> tuple[pd.DataFrame, Metric | None]:
         label, p_positive = side.frame["label"], side.frame["p_positive"]
         return pd.DataFrame(metrics.roc_curve(label, p_positive)), metrics.roc_auc(label, p_positive)
 

@@ -14,7 +14,6 @@ from sentiment_core.chart_style import percent
 from sentiment_core.dashboard.html import parameters
 from sentiment_core.dashboard.parts import Panel
 from sentiment_core.dashboard.store import Store, dataset_title
-from sentiment_core.intervals import Estimate
 from sentiment_core.schema import Metric, Reference
 from sentiment_core.systems import SYSTEMS
 
@@ -37,7 +36,7 @@ def dataset_phrase(evaluation: Evaluation) -> str:
     return f"{where}, n = {dataset.n:,}"
 
 
-def _columns(share: Estimate | Metric, name: str = "accuracy") -> dict[str, Any]:
+def _columns(share: Metric, name: str = "accuracy") -> dict[str, Any]:
     return {name: share.value, "low": share.low, "high": share.high, "n": share.n}
 
 
