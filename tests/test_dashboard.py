@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.inputs import Batch
 from sentiment_core.dashboard.page import build, launch_options
 from sentiment_core.dashboard.serving import CHUNK, ModelHost, ModelUnavailable, Scores, Serving
-from sentiment_core.dashboard.store import Store
+from sentiment_core.dashboard.store import MOST_KEPT, Store
 from sentiment_core.dashboard.texts import ReviewTexts
 from tests.fake_artifacts import (
     RUN,
@@ -139,6 +140,39 @@ def test_a_new_evaluation_is_seen_without_a_restart(tmp_path) -> None:
     assert store.datasets() == ["imdb"]
 
 
+def test_a_slow_value_is_made_once_and_holds_up_no_other(tmp_path) -> None:
+    store, begun, go_on, made = Store(tmp_path), threading.Event(), threading.Event(), []
+
+    def slow() -> str:
+        made.append("slow")
+        begun.set()
+        assert go_on.wait(20)
+        return "value"
+
+    with ThreadPoolExecutor(2) as threads:
+        waiting = [threads.submit(store.keep, "slow", 1, slow) for _ in range(2)]
+        assert begun.wait(20)
+        assert store.keep("other", 1, lambda: "at once") == "at once"
+        assert not any(one.done() for one in waiting)
+        go_on.set()
+        assert [one.result() for one in waiting] == ["value", "value"]
+    assert made == ["slow"]
+
+
+def test_errors_are_not_kept_and_the_oldest_value_goes_first(tmp_path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        store.keep(0, 1, lambda: 1 // 0)
+    assert store.keep(0, 1, lambda: "again") == "again"
+    for key in range(1, MOST_KEPT):
+        store.keep(key, 1, lambda: "first")
+    assert store.keep(0, 1, lambda: "new") == "again"
+    store.keep(MOST_KEPT, 1, lambda: "one too many")
+    assert store.keep(1, 1, lambda: "new") == "new"
+    assert store.keep(0, 1, lambda: "new") == "again"
+    assert store.keep(0, 2, lambda: "changed") == "changed"
+
+
 def test_header_figures_come_from_the_artifacts(context: Context) -> None:
     run = context.store.run(RUN)
     evals = context.store.evals(run, "imdb")
@@ -147,7 +181,7 @@ def test_header_figures_come_from_the_artifacts(context: Context) -> None:
         assert f"{100 * evals[system].record.metrics['accuracy'].value:.1f}" in html
     assert "41" in html
     assert "3.6" in html
-    assert "135-million" in header.title_html(context, run)
+    assert "135M-parameter" in header.title_html(context, run)
 
 
 # ---- views
@@ -179,7 +213,7 @@ def test_every_panel_has_finding_caption_n_and_data(context: Context) -> None:
         assert len(panel.data) > 0
 
 
-def test_the_four_fates_sum_to_n(context: Context) -> None:
+def test_the_four_outcomes_sum_to_n(context: Context) -> None:
     evals = context.store.evals(context.store.run(RUN), "imdb")
     c = views.comparison(context.store, context.store.before(evals), evals["fine-tuned"])
     assert c.fixed + c.broken + c.both_right + c.both_wrong == c.n == 400
@@ -188,7 +222,7 @@ def test_the_four_fates_sum_to_n(context: Context) -> None:
 def test_unparsed_answers_get_a_column(context: Context) -> None:
     evals = context.store.evals(context.store.run(RUN), "imdb")
     table = tab_confusion.counts_table(tab_confusion.Side.of(context, evals["baseline-generated"], 50).cells)
-    assert list(table.columns) == ["Negative", "Positive", "no answer"]
+    assert list(table.columns) == ["Negative", "Positive", "Unparsed"]
     assert table.to_numpy().sum() == 400
     scored = tab_confusion.counts_table(tab_confusion.Side.of(context, evals["fine-tuned"], 50).cells)
     assert list(scored.columns) == ["Negative", "Positive"]

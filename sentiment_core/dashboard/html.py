@@ -34,13 +34,23 @@ def seconds(value: float) -> str:
     return f"{value / 3600:.1f}{THIN}h"
 
 
+def parameters(count: int) -> str:
+    """A model's size.
+
+    >>> parameters(134_515_008), parameters(1_500_000_000)
+    ('135M', '1.5B')
+    """
+    return f"{count / 1e9:.3g}B" if count >= 1e9 else f"{count / 1e6:.0f}M"
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"percent": percent, "points": points, "seconds": seconds, "count": "{:,}".format}
+    environment.filters |= {one.__name__: one for one in (percent, points, seconds, parameters)}
+    environment.filters["count"] = "{:,}".format
     return environment
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -15,11 +16,14 @@ from sentiment_core.systems import SYSTEMS, first_base
 
 T = TypeVar("T")
 
-DATASET_TITLES = {
-    "imdb": "IMDB test reviews",
-    "counterfactual_imdb_test": "Counterfactual pairs",
-}
+MOST_KEPT = 400
+"""Values kept at once; the one that was wanted longest ago goes first."""
+
+DATASET_TITLES = {"imdb": "IMDB test reviews", "counterfactual_imdb_test": "Counterfactual pairs"}
 """What a dataset is called on the page; one that is not here goes by its own name."""
+
+REFERENCES = ("references.json", artifacts.read_references)
+SAMPLES = ("sample_reviews.jsonl", artifacts.read_sample_reviews)
 
 
 def dataset_title(name: str) -> str:
@@ -34,24 +38,38 @@ def _stamp(path: Path) -> tuple[int, int]:
     return info.st_mtime_ns, info.st_size
 
 
+@dataclass
+class _Kept:
+    """One key's value; the lock is held while it is made."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    stamp: Hashable = None
+    value: Any = None
+
+
 class Store:
     """The artifacts under one root. Safe to share between requests: values are read-only by convention."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._lock = threading.RLock()
-        self._kept: dict[Hashable, tuple[Hashable, object]] = {}
+        self._lock = threading.Lock()
+        self._kept: dict[Hashable, _Kept] = {}
 
     def keep(self, key: Hashable, stamp: Hashable, make: Callable[[], T]) -> T:
-        """`make()`, or what it gave last time while `stamp` is unchanged. Errors are not kept."""
+        """`make()`, or what it gave last time while `stamp`, not None, is unchanged. Errors are not kept.
+
+        Who asks for a key that is being made waits for it; other keys are not held up. `make` may keep
+        other keys, never its own.
+        """
         with self._lock:
-            found = self._kept.get(key)
-            if found is None or found[0] != stamp:
-                if len(self._kept) > 400:
-                    self._kept.clear()
-                found = (stamp, make())
-                self._kept[key] = found
-            return found[1]  # type: ignore[return-value]
+            kept = self._kept.pop(key, None) or _Kept()
+            self._kept[key] = kept
+            if len(self._kept) > MOST_KEPT:
+                del self._kept[next(iter(self._kept))]
+        with kept.lock:
+            if kept.stamp != stamp:
+                kept.value, kept.stamp = make(), stamp
+            return kept.value
 
     # ---- what is there
 
@@ -65,25 +83,25 @@ class Store:
             folder = self.root / kind
             for path in sorted(folder.iterdir()) if folder.is_dir() else ():
                 marks.append((path.name, *(_stamp(path / name) for name in names)))
-        return (*marks, *(_stamp(self.root / name) for name in ("references.json", "sample_reviews.jsonl")))
+        return (*marks, *(_stamp(self.root / name) for name, _ in (REFERENCES, SAMPLES)))
 
     def listing(self) -> Listing:
         return self.keep("listing", self.signature(), lambda: artifacts.list_artifacts(self.root))
 
     def problems(self) -> tuple[Problem, ...]:
         """What was passed over, predictions that cannot be read included."""
-        problems = list(self.listing().problems)
+        tried = (*self._tried(), self._small(*REFERENCES), self._small(*SAMPLES))
+        return (*self.listing().problems, *(problem for _, problem in tried if problem))
+
+    def _tried(self) -> Iterator[tuple[Evaluation, Problem | None]]:
+        """Each evaluation, and why its predictions cannot be read."""
         for evaluation in self.listing().evals:
             try:
                 self.predictions(evaluation)
             except ArtifactError as error:
-                problems.append(Problem(evaluation.path, str(error)))
-        for read in (self.references, self.samples):
-            try:
-                read()
-            except ArtifactError as error:
-                problems.append(Problem(self.root, str(error)))
-        return tuple(problems)
+                yield evaluation, Problem(evaluation.path, str(error))
+            else:
+                yield evaluation, None
 
     # ---- runs
 
@@ -93,17 +111,15 @@ class Store:
     def run(self, run_id: str | None) -> Run | None:
         """The finished run of that name, or the default one: the most accurate on the largest dataset."""
         runs = self.finished_runs()
-        for run in runs:
-            if run.run_id == run_id:
-                return run
+        chosen = next((run for run in runs if run.run_id == run_id), None)
+        return chosen or max(runs, key=self._rank, default=None)
 
-        def rank(run: Run) -> tuple[int, float, float]:
-            evals = [e.record for e in self._usable() if e.record.run_id == run.run_id]
-            best = max(evals, key=lambda record: record.dataset.n, default=None)
-            tested = (best.dataset.n, best.metrics["accuracy"].value) if best else (0, 0.0)
-            return (*tested, run.record.validation_accuracy.value)  # type: ignore[union-attr]
-
-        return max(runs, key=rank, default=None)
+    def _rank(self, run: Run) -> tuple[int, float, float]:
+        """Size of the largest dataset that it answered, accuracy there, and validation accuracy."""
+        evals = [e.record for e in self._usable() if e.record.run_id == run.run_id]
+        best = max(evals, key=lambda record: record.dataset.n, default=None)
+        tested = (best.dataset.n, best.metrics["accuracy"].value) if best else (0, 0.0)
+        return (*tested, run.record.validation_accuracy.value)  # type: ignore[union-attr]
 
     def history(self, run: Run) -> pd.DataFrame:
         stamp = _stamp(run.history_path)
@@ -113,15 +129,7 @@ class Store:
 
     def _usable(self) -> list[Evaluation]:
         """Evaluations whose predictions can be read and that carry an accuracy."""
-        usable = []
-        for evaluation in self.listing().evals:
-            try:
-                self.predictions(evaluation)
-            except ArtifactError:
-                continue
-            if "accuracy" in evaluation.record.metrics:
-                usable.append(evaluation)
-        return usable
+        return [one for one, problem in self._tried() if not problem and "accuracy" in one.record.metrics]
 
     def predictions(self, evaluation: Evaluation) -> pd.DataFrame:
         """Columns as the artifact; do not write into it."""
@@ -133,52 +141,42 @@ class Store:
 
     def datasets(self) -> list[str]:
         """Names of the evaluated datasets, largest first."""
-        sizes: dict[str, int] = {}
-        for evaluation in self._usable():
-            dataset = evaluation.record.dataset
-            sizes[dataset.name] = max(sizes.get(dataset.name, 0), dataset.n)
-        return sorted(sizes, key=lambda name: -sizes[name])
+        largest_first = sorted((e.record.dataset for e in self._usable()), key=lambda dataset: -dataset.n)
+        return list(dict.fromkeys(dataset.name for dataset in largest_first))
 
     def evals(self, run: Run | None, dataset: str | None) -> dict[str, Evaluation]:
         """System -> its newest evaluation on `dataset`: this run's, and those of its base model."""
+        run_id = run.run_id if run else None
         base = run.record.base_model.name if run and run.record else None
-        found: dict[str, Evaluation] = {}
-        for evaluation in self._usable():
-            record = evaluation.record
-            if record.dataset.name != dataset:
-                continue
-            if record.run_id is not None and (run is None or record.run_id != run.run_id):
-                continue
-            if base and record.base_model is not None and record.base_model.name != base:
-                continue
-            older = found.get(record.system)
-            if older is None or older.record.created_at < record.created_at:
-                found[record.system] = evaluation
-        return {system: found[system] for system in SYSTEMS if system in found}
+
+        def belongs(record: schema.EvalRecord) -> bool:
+            of_base = record.base_model is None or base in (None, record.base_model.name)
+            return record.dataset.name == dataset and record.run_id in (None, run_id) and of_base
+
+        fitting = [e for e in self._usable() if belongs(e.record)]
+        newest = {e.record.system: e for e in sorted(fitting, key=lambda e: e.record.created_at)}
+        return {system: newest[system] for system in SYSTEMS if system in newest}
 
     def before(self, evals: dict[str, Evaluation]) -> Evaluation | None:
         """The base model's evaluation that compares like with like, else any other of the base model."""
         system = first_base(evals)
         return evals[system] if system else None
 
-    # ---- small files
+    # ---- small files; one that cannot be read is empty
 
     def references(self) -> tuple[schema.Reference, ...]:
-        path = self.root / "references.json"
-        return self.keep("references", _stamp(path), lambda: artifacts.read_references(self.root))
+        return self._small(*REFERENCES)[0]
 
     def samples(self) -> tuple[schema.SampleReview, ...]:
-        path = self.root / "sample_reviews.jsonl"
-        return self.keep("samples", _stamp(path), lambda: artifacts.read_sample_reviews(self.root))
+        return self._small(*SAMPLES)[0]
 
-    def references_or_none(self) -> tuple[schema.Reference, ...]:
-        try:
-            return self.references()
-        except ArtifactError:
-            return ()
+    references_or_none, samples_or_none = references, samples
 
-    def samples_or_none(self) -> tuple[schema.SampleReview, ...]:
+    def _small(
+        self, name: str, read: Callable[[Path], tuple[T, ...]]
+    ) -> tuple[tuple[T, ...], Problem | None]:
+        """Its records, and why it cannot be read."""
         try:
-            return self.samples()
-        except ArtifactError:
-            return ()
+            return self.keep(name, _stamp(self.root / name), lambda: read(self.root)), None
+        except ArtifactError as error:
+            return (), Problem(self.root, str(error))

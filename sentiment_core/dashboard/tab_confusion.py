@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import gradio as gr
@@ -14,13 +13,17 @@ from sentiment_core.artifacts import Evaluation
 from sentiment_core.chart_style import percent
 from sentiment_core.dashboard import views
 from sentiment_core.dashboard.context import Context, TabPart, dataset_switch
-from sentiment_core.dashboard.parts import FigureSlot, Panel, empty, html_table, q
+from sentiment_core.dashboard.html import render
+from sentiment_core.dashboard.parts import FigureSlot, Panel, empty, html_table
 from sentiment_core.labels import LABEL_WORDS
-from sentiment_core.systems import SYSTEMS
+from sentiment_core.schema import Metric
+from sentiment_core.systems import SYSTEMS, System
 from sentiment_core.tables import read_as
 
 COMMAND = "python eval.py --run <run> --system all"
-NO_ANSWER = "no answer"
+UNPARSED = "Unparsed"
+MOST_FORMS = 12
+"""Beginnings of free answers that are listed, the most frequent ones."""
 
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
@@ -36,10 +39,10 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     with gr.Row(equal_height=False):
         with gr.Column(min_width=300):
             left = FigureSlot("matrix-before", height=380)
-            left_at = _slider("threshold-before", "Left matrix")
+            left_at = _slider("threshold-before")
         with gr.Column(min_width=300):
             right = FigureSlot("matrix-after", height=380)
-            right_at = _slider("threshold-after", "Right matrix")
+            right_at = _slider("threshold-after")
     with gr.Row(equal_height=True):
         with gr.Column(min_width=300):
             roc = FigureSlot("roc", height=440, level=3)
@@ -47,64 +50,42 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
             rates = gr.HTML(elem_id="rates")
     drawn = [*left.outputs, left_at, *right.outputs, right_at, *roc.outputs, rates]
 
-    def draw(
-        run_id: str | None, name: str | None, system: str | None, at_left: float, at_right: float
-    ) -> list[object]:
+    def draw(run_id: str | None, name: str | None, system: str | None, *thresholds: float) -> list[object]:
         _, evals = context.evals(run_id, name)
+        hidden = gr.Slider(visible=False)
         if not evals:
             nothing = empty("No evaluation yet. This command scores the test reviews:", COMMAND)
-            hidden = gr.Slider(visible=False)
             return [*left.hide(nothing), hidden, *right.hide(""), hidden, *roc.hide(""), ""]
-        values: list[object] = []
         sides = [
-            Side.of(context, evals.get(system or ""), at_left),
-            Side.of(context, evals.get("fine-tuned"), at_right),
+            Side.of(context, evals.get(one or ""), at)
+            for one, at in zip((system, "fine-tuned"), thresholds, strict=True)
         ]
+        values: list[object] = []
         for slot, side in zip((left, right), sides, strict=True):
-            if side is None:
-                missing = empty("This system has not been evaluated on these reviews.", COMMAND)
-                values += [*slot.hide(missing), gr.Slider(visible=False)]
-            else:
-                label = _slider_label(SYSTEMS[side.system].short_title)
-                values += [*slot.show(matrix_panel(side)), gr.Slider(visible=side.scored, label=label)]
+            missing = empty("This system has not been evaluated on these reviews.", COMMAND)
+            values += slot.show(matrix_panel(side) if side else None, missing)
+            values.append(gr.Slider(visible=side.scored, label=side.slider_label) if side else hidden)
         present = [side for side in sides if side]
-        panel = roc_panel(context, present)
         unscored = empty("A ROC curve needs a system that states probabilities.")
-        return [*values, *(roc.show(panel) if panel else roc.hide(unscored)), rates_html(present)]
+        return [*values, *roc.show(roc_panel(context, present), unscored), rates_html(present)]
 
-    def render(
-        run_id: str | None, name: str | None, system: str | None, at_left: float, at_right: float
-    ) -> list[object]:
+    def restart(run_id: str | None, name: str | None, _: str | None, *thresholds: float) -> list[object]:
         """On load, and when run or dataset change: the base model that compares like with like is chosen."""
         _, evals = context.evals(run_id, name)
         options = [(SYSTEMS[system].title, system) for system in evals if system != "fine-tuned"]
         before = context.store.before(evals)
         value = before.record.system if before else (options[0][1] if options else None)
-        return [gr.Dropdown(choices=options, value=value), *draw(run_id, name, value, at_left, at_right)]
+        return [gr.Dropdown(choices=options, value=value), *draw(run_id, name, value, *thresholds)]
 
     inputs = [dataset, other, left_at, right_at]
     quiet = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
-    dataset.input(render, [run, *inputs], [other, *drawn], **quiet)
+    dataset.input(restart, [run, *inputs], [other, *drawn], **quiet)
     gr.on([other.input, left_at.input, right_at.input], draw, [run, *inputs], drawn, **quiet)
-    return TabPart(render, inputs, [other, *drawn], dataset)
+    return TabPart(restart, inputs, [other, *drawn], dataset)
 
 
-def _slider_label(whose: str) -> str:
-    return f"{whose}: call it positive from this P(positive) on, %"
-
-
-def _slider(elem_id: str, whose: str) -> gr.Slider:
-    return gr.Slider(
-        1,
-        99,
-        50,
-        step=1,
-        label=_slider_label(whose),
-        elem_id=elem_id,
-        interactive=True,
-        visible=False,
-        buttons=["reset"],
-    )
+def _slider(elem_id: str) -> gr.Slider:
+    return gr.Slider(1, 99, 50, step=1, elem_id=elem_id, interactive=True, visible=False, buttons=["reset"])
 
 
 @dataclass(frozen=True)
@@ -134,132 +115,107 @@ class Side:
         return views.is_scored(self.frame)
 
     @property
-    def system(self) -> str:
-        return self.evaluation.record.system
+    def system(self) -> System:
+        return SYSTEMS[self.evaluation.record.system]
 
     @property
-    def title(self) -> str:
-        return SYSTEMS[self.system].title
+    def name(self) -> str:
+        return self.system.short_title
 
     @property
-    def actor(self) -> str:
-        return SYSTEMS[self.system].colour
+    def slider_label(self) -> str:
+        return f"{self.name}: threshold on P(positive), %"
+
+    @property
+    def at(self) -> str:
+        """The threshold in words; empty where it has no effect."""
+        return f"at {self.threshold:.0f}\u202f%" if self.scored else ""
 
 
 def counts_table(cells: dict[str, Any]) -> pd.DataFrame:
-    """2 × 2 counts, or 2 × 3 where some answers are no label; rows are the truth."""
+    """2 × 2 counts, or 2 × 3 where some answers are unparsed; rows are the true labels."""
     rows = [[cells[f"{truth}_{answer}"] for answer in metrics.ANSWERS] for truth in metrics.CLASSES]
-    table = pd.DataFrame(rows, index=list(LABEL_WORDS), columns=[*LABEL_WORDS, NO_ANSWER])
-    return table if table[NO_ANSWER].any() else table.drop(columns=NO_ANSWER)
+    table = pd.DataFrame(rows, index=list(LABEL_WORDS), columns=[*LABEL_WORDS, UNPARSED])
+    return table if table[UNPARSED].any() else table.drop(columns=UNPARSED)
 
 
 def matrix_panel(side: Side) -> Panel:
     table = counts_table(side.cells)
     caption = (
-        f"{views.dataset_phrase(side.evaluation)}. The percentages are shares of each row; these are "
-        f"counts, so no "
-        "interval is drawn."
+        f"{views.dataset_phrase(side.evaluation)}. The percentages are shares of each row; these are counts, "
+        "so no interval is drawn."
     )
     if side.scored:
         caption = f"Threshold {side.threshold:.0f}\u202f%. {caption}"
-    title = f"{side.title}: {finding(side.cells)}"
-    chart = charts.confusion_chart(table, side.actor)
-    return Panel(title, chart, caption, table.rename_axis("label").reset_index(), f"confusion-{side.system}")
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else percent(value)
+    title = f"{side.system.title}: {finding(side.cells)}"
+    chart = charts.confusion_chart(table, side.system.colour)
+    data = table.rename_axis("true label").reset_index()
+    return Panel(title, chart, caption, data, f"confusion-{side.system.id}")
 
 
 def finding(cells: dict[str, Any]) -> str:
-    """What a matrix says: how often right, and which way it leans."""
-    accuracy = f"{_share(cells['accuracy'])} right"
-    unparsed = cells["negative_unparsed"] + cells["positive_unparsed"]
-    positive = cells["negative_positive"] + cells["positive_positive"]
-    answered = positive + cells["negative_negative"] + cells["positive_negative"]
+    """What a matrix says: its accuracy, and which way it leans."""
+    negative, positive, unparsed = (
+        sum(cells[f"{truth}_{answer}"] for truth in metrics.CLASSES) for answer in metrics.ANSWERS
+    )
+    accuracy, answered = f"accuracy {percent(cells['accuracy'])}", negative + positive
     if unparsed > 0.02 * (answered + unparsed):
-        return f"{accuracy}, and no answer to {percent(unparsed / (answered + unparsed))}"
-    if positive > 0.75 * answered:
-        return f"{accuracy}; it calls {percent(positive / answered)} of all reviews positive"
-    if positive < 0.25 * answered:
-        return f"{accuracy}; it calls {percent(1 - positive / answered)} of all reviews negative"
-    return f"{accuracy}, {cells['negative_positive'] + cells['positive_negative']:,} mistakes"
+        return f"{accuracy}, {percent(unparsed / (answered + unparsed))} unparsed"
+    for answer, count in (("positive", positive), ("negative", negative)):
+        if count > 0.75 * answered:
+            return f"{accuracy}; it calls {percent(count / answered)} of all reviews {answer}"
+    return f"{accuracy}, {cells['negative_positive'] + cells['positive_negative']:,} errors"
 
 
 def roc_panel(context: Context, sides: list[Side]) -> Panel | None:
     """The curves of the scored systems, with the thresholds marked; None without any."""
-    curves, points, found, rows = {}, [], [], []
-    for side in (side for side in sides if side.scored):
-        frame = side.frame
-        curve, auc = context.store.keep(
-            ("roc", side.evaluation.path),
-            context.store.stamp(side.evaluation),
-            lambda frame=frame: (
-                pd.DataFrame(metrics.roc_curve(frame["label"], frame["p_positive"])),
-                metrics.roc_auc(frame["label"], frame["p_positive"]),
-            ),
-        )
-        if auc is None:
-            continue
-        name = SYSTEMS[side.system].short_title
-        curves[name] = (side.actor, curve)
-        label = f"{name} at {side.threshold:.0f}\u202f%"
-        points.append((side.actor, side.cells["false_positive_rate"], side.cells["recall_positive"], label))
-        found.append((name, auc))
-        rows.append(curve.assign(system=side.system))
-    if not curves:
+    found = [(side, *_roc(context, side)) for side in sides if side.scored]
+    found = [(side, curve, auc) for side, curve, auc in found if auc]
+    if not found:
         return None
-    best = "; ".join(f"{name} {percent(auc.value)}" for name, auc in reversed(found))
-    title = f"How often a positive review outranks a negative one: {best}"
-    areas = "; ".join(
-        f"{name} {auc.value:.3f}" + (f" ({auc.low:.3f} to {auc.high:.3f})" if auc.low is not None else "")
-        for name, auc in reversed(found)
+    curves = {side.name: (side.system.colour, curve) for side, curve, _ in found}
+    points = [
+        (side.system.colour, side.cells["false_positive_rate"], side.cells["recall_positive"],
+         f"{side.name} {side.at}")
+        for side, _, _ in found
+    ]  # fmt: skip
+    latest_first = [(side.name, auc) for side, _, auc in reversed(found)]
+    title = "ROC AUC: " + "; ".join(f"{name} {auc.value:.3f}" for name, auc in latest_first)
+    intervals = "; ".join(
+        f"{name} {auc.low:.3f} to {auc.high:.3f}" for name, auc in latest_first if auc.low is not None
     )
     caption = (
-        f"{views.dataset_phrase(sides[-1].evaluation)}. Area under the curve with 95\u202f% interval "
-        f"(DeLong): {areas}. "
+        f"{views.dataset_phrase(sides[-1].evaluation)}. The area under the curve is how often a positive "
+        f"review outranks a negative one; 95\u202f% interval (DeLong): {intervals or 'none'}. "
         "Marks: the thresholds set above."
     )
-    data = pd.concat(rows, ignore_index=True).round(6)
-    return Panel(title, charts.roc_chart(curves, points), caption, data, "roc")
+    data = pd.concat([curve.assign(system=side.system.id) for side, curve, _ in found], ignore_index=True)
+    return Panel(title, charts.roc_chart(curves, points), caption, data.round(6), "roc")
+
+
+def _roc(context: Context, side: Side) -> tuple[pd.DataFrame, Metric | None]:
+    """The curve and the area under it; kept while the predictions are unchanged."""
+
+    def make() -> tuple[pd.DataFrame, Metric | None]:
+        label, p_positive = side.frame["label"], side.frame["p_positive"]
+        return pd.DataFrame(metrics.roc_curve(label, p_positive)), metrics.roc_auc(label, p_positive)
+
+    return context.store.keep(("roc", side.evaluation.path), context.store.stamp(side.evaluation), make)
 
 
 def rates_html(sides: list[Side]) -> str:
-    """Precision and recall of both classes at the thresholds set."""
-    lines = [("right", "accuracy")]
+    """Precision and recall of both classes at the thresholds set, and how free answers began."""
+    rates = {"accuracy": "Accuracy"}
     for word in LABEL_WORDS:
-        lines.append((f"{word}, precision", f"precision_{word.lower()}"))
-        lines.append((f"{word}, recall", f"recall_{word.lower()}"))
-    heads = "".join(
-        f'<th scope="col" class="n">{escape(SYSTEMS[side.system].short_title)}'
-        + (f"<br>at {side.threshold:.0f}\u202f%" if side.scored else "")
-        + "</th>"
-        for side in sides
-    )
-    body = "".join(
-        f'<tr><th scope="row">{name}</th>'
-        + "".join(f'<td class="n">{_share(side.cells[key])}</td>' for side in sides)
-        + "</tr>"
-        for name, key in lines
-    )
-    return q(
-        '<div class="panel"><h3>At these thresholds</h3>'
-        f'<table><thead><tr><th scope="col">share</th>{heads}</tr></thead><tbody>{body}</tbody></table>'
-        '<p class="small muted" style="margin:10px 0 0">Precision: of the reviews called so, how many are. '
-        "Recall: of "
-        "those that are, how many were called so. A higher threshold makes “positive” rarer and "
-        "surer.</p>"
-        f"{''.join(forms_html(side) for side in sides)}</div>"
-    )
+        rates |= {f"{rate}_{word.lower()}": f"{word}, {rate}" for rate in ("precision", "recall")}
+    forms = {side.system.title: table for side in sides if (table := forms_table(side))}
+    return render("rates", sides=sides, rates=rates, forms=forms)
 
 
-def forms_html(side: Side) -> str:
-    """How a free answer most often began, and what it was read as; empty for a scored system."""
+def forms_table(side: Side) -> str:
+    """How a free answer most often began, and what it was parsed as; empty for a scored system."""
     forms = side.evaluation.record.answer_forms
     if not forms:
         return ""
-    table = pd.DataFrame(
-        [(form.form or "(nothing)", form.count, read_as(form)) for form in forms[:12]],
-        columns=["it answered", "times", "read as"],
-    )
-    return f'<h3 style="margin:16px 0 8px">What it answered: {escape(side.title)}</h3>{html_table(table)}'
+    rows = [(form.form or "(nothing)", form.count, read_as(form)) for form in forms[:MOST_FORMS]]
+    return html_table(pd.DataFrame(rows, columns=["answer", "count", "parsed as"]))

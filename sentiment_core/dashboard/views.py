@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,14 +11,18 @@ import pandas as pd
 from sentiment_core import charts, intervals, metrics, slices
 from sentiment_core.artifacts import Evaluation
 from sentiment_core.chart_style import percent
+from sentiment_core.dashboard.html import parameters
 from sentiment_core.dashboard.parts import Panel
 from sentiment_core.dashboard.store import Store, dataset_title
-from sentiment_core.schema import Reference
+from sentiment_core.schema import Metric, Reference
 from sentiment_core.systems import SYSTEMS
 
 INTERVAL = "Bars are 95\u202f% intervals"
 MIN_BIN = 20
 """Reviews that a bin of the reliability diagram needs to be drawn: of fewer, a share says nothing."""
+
+STUDY = ("study-before", "study-after")
+WHO = {"fine": "the fine-tuned model", "base": "the base model"}
 
 
 def is_scored(frame: pd.DataFrame) -> bool:
@@ -31,6 +36,10 @@ def dataset_phrase(evaluation: Evaluation) -> str:
     return f"{where}, n = {dataset.n:,}"
 
 
+def _columns(share: Metric, name: str = "accuracy") -> dict[str, Any]:
+    return {name: share.value, "low": share.low, "high": share.high, "n": share.n}
+
+
 # ---- accuracy of all systems
 
 
@@ -38,121 +47,117 @@ def accuracy_panel(
     evals: Mapping[str, Evaluation], references: Sequence[Reference], before: Evaluation | None
 ) -> Panel:
     """Every system, and published results where asked for, from best to worst."""
-    rows = []
-    for system, evaluation in evals.items():
-        metric = evaluation.record.metrics["accuracy"]
-        rows.append(
-            (SYSTEMS[system].title, system, metric.value, metric.low, metric.high, metric.n, "measured here")
-        )
-    for reference in references:
-        size = f", {_size(reference.parameters)}" if reference.parameters else ""
-        note = f"as reported: {reference.protocol}; {reference.source}"
-        name = reference.name
-        if reference.kind in ("study-before", "study-after"):  # short: it stands beside its mark
-            name = name.removesuffix(" fine-tuning")
-        rows.append((f"{name}{size}", "", reference.accuracy, np.nan, np.nan, pd.NA, note))
-    columns = ["title", "system", "accuracy", "low", "high", "n", "note"]
-    table = pd.DataFrame(rows, columns=columns).sort_values("accuracy", ascending=False, ignore_index=True)
-    table[["accuracy", "low", "high"]] = table[["accuracy", "low", "high"]].astype(float)
+    rows = [
+        {"title": SYSTEMS[system].title, "system": system}
+        | _columns(one.record.metrics["accuracy"])
+        | {"note": "measured here"}
+        for system, one in evals.items()
+    ]
+    table = pd.DataFrame(rows + [_reference_row(reference) for reference in references])
+    table = table.sort_values("accuracy", ascending=False, ignore_index=True)
+    table = table.astype({"accuracy": float, "low": float, "high": float})
     first = next(iter(evals.values()))
-    after = evals.get("fine-tuned")
-    if after and before:
-        old, new = before.record.metrics["accuracy"].value, after.record.metrics["accuracy"].value
-        verb = "lifts" if new > old else "moves"
-        title = f"Fine-tuning {verb} accuracy from {percent(old)} to {percent(new)}"
-    else:
-        best = table[table["system"] != ""].iloc[0]
-        title = f"{best['title']}: {percent(best['accuracy'])} right"
-        if not after:
-            title += "; this run’s fine-tuned model has not been evaluated on these reviews"
     caption = (
         f"{dataset_phrase(first)}. {INTERVAL} (Wilson): drawn for many test sets of this kind, "
-        "such bars hold the true accuracy in 95 of 100. An answer that is no label counts as wrong."
+        "such bars hold the true accuracy in 95 of 100. Unparsed answers count as wrong."
     )
     if references:
         caption += f" {_references_words(references)}"
+    title = _accuracy_finding(table, before, evals.get("fine-tuned"))
     return Panel(title, charts.systems_chart(table), caption, table, f"accuracy-{first.record.dataset.name}")
+
+
+def _reference_row(reference: Reference) -> dict[str, Any]:
+    name = reference.name
+    if reference.kind in STUDY:  # short: it stands beside its mark
+        name = name.removesuffix(" fine-tuning")
+    if reference.parameters:
+        name += f", {parameters(reference.parameters)}"
+    unknown = {"low": np.nan, "high": np.nan, "n": pd.NA}
+    note = f"as reported: {reference.protocol}; {reference.source}"
+    return {"title": name, "system": "", "accuracy": reference.accuracy} | unknown | {"note": note}
+
+
+def _accuracy_finding(table: pd.DataFrame, before: Evaluation | None, after: Evaluation | None) -> str:
+    if after and before:
+        old, new = (one.record.metrics["accuracy"].value for one in (before, after))
+        return (
+            f"Fine-tuning {'lifts' if new > old else 'moves'} accuracy from {percent(old)} to {percent(new)}"
+        )
+    best = table[table["system"] != ""].iloc[0]
+    title = f"{best['title']}: accuracy {percent(best['accuracy'])}"
+    unknown = "; this run’s fine-tuned model has not been evaluated on these reviews"
+    return title if after else title + unknown
 
 
 def _references_words(references: Sequence[Reference]) -> str:
     """What the open squares are: context, never measured here."""
     kinds = {reference.kind for reference in references}
     words = "Open squares are context, as reported and not measured here; their protocols differ."
-    if kinds & {"study-before", "study-after"}:
-        words += (
-            " “The study” is the small project that this one does again: model and number of reviews unknown."
-        )
+    if kinds.intersection(STUDY):
+        words += " “The study” is the small project reproduced here: model and number of reviews unknown."
     if "ceiling" in kinds:
         words += " Label errors bound what any system could reach, roughly."
     return words
 
 
-def _size(parameters: int) -> str:
-    return f"{parameters / 1e9:.3g}B" if parameters >= 1e9 else f"{parameters / 1e6:.0f}M"
-
-
 # ---- parts of the reviews
 
 
-def length_panel(pairs: Mapping[str, pd.DataFrame], where: str) -> Panel | None:
-    """Accuracy by quarter of review length. `pairs`: actor -> predictions of the same reviews."""
-    rows = []
-    for actor, frame in pairs.items():
-        for part in slices.slices(frame):
-            if part.by == "tokens":
-                a = part.accuracy
-                rows.append((actor, part.value.removesuffix(" tokens"), a.value, a.low, a.high, a.n))
+def length_panel(frames: Mapping[str, pd.DataFrame], where: str) -> Panel | None:
+    """Accuracy by quarter of review length. `frames`: actor -> predictions of the same reviews."""
+    rows = [
+        {"actor": actor, "part": part.value.removesuffix(" tokens")} | _columns(part.accuracy)
+        for actor, frame in frames.items()
+        for part in slices.slices(frame)
+        if part.by == "tokens"
+    ]
     table = pd.DataFrame(rows, columns=["actor", "part", "accuracy", "low", "high", "n"])
     if table["part"].nunique() < 2:
         return None
-    shown = table[table["actor"] == ("fine" if "fine" in pairs else next(iter(pairs)))]
-    best, worst = shown.loc[shown["accuracy"].idxmax()], shown.loc[shown["accuracy"].idxmin()]
-    who = "The fine-tuned model" if "fine" in pairs else "The model"
-    if best["low"] > worst["high"]:
-        title = (
-            f"{who} is right on {percent(best['accuracy'])} of the reviews with {best['part']} tokens, "
-            f"on {percent(worst['accuracy'])} of those with {worst['part']}"
-        )
-    else:
-        low, high = worst["accuracy"], best["accuracy"]
-        start = "Length hardly matters" if high - low < 0.02 else "Length makes no clear difference"
-        title = f"{start}: {who[0].lower()}{who[1:]} is right on {percent(low)} to {percent(high)}"
     caption = f"{where}, cut into quarters by length in tokens. {INTERVAL} (Wilson) for each quarter alone."
     chart = charts.slices_chart(table, x_title="tokens in the review")
-    return Panel(title, chart, caption, table, "accuracy-by-length")
+    return Panel(_length_finding(table), chart, caption, table, "accuracy-by-length")
+
+
+def _length_finding(table: pd.DataFrame) -> str:
+    """Of the fine-tuned model where it is there."""
+    actor = "fine" if (table["actor"] == "fine").any() else "base"
+    shown = table[table["actor"] == actor]
+    best, worst = shown.loc[shown["accuracy"].idxmax()], shown.loc[shown["accuracy"].idxmin()]
+    low, high = percent(worst["accuracy"]), percent(best["accuracy"])
+    if best["low"] > worst["high"]:
+        return (
+            f"{WHO[actor].capitalize()}’s accuracy is {high} on reviews with {best['part']} tokens, "
+            f"{low} on those with {worst['part']}"
+        )
+    hardly = best["accuracy"] - worst["accuracy"] < 0.02
+    start = "Length hardly matters" if hardly else "Length makes no clear difference"
+    return f"{start}: {WHO[actor]}’s accuracy is {low} to {high}"
 
 
 def reliability_panel(
-    pairs: Mapping[str, pd.DataFrame], errors: Mapping[str, float | None], where: str
+    frames: Mapping[str, pd.DataFrame], errors: Mapping[str, float], where: str
 ) -> Panel | None:
-    """Stated probability against the share that was positive. `errors`: actor -> stored ECE."""
+    """Predicted probability against the observed positive rate. `errors`: actor -> stored ECE."""
     rows = []
-    for actor, frame in pairs.items():
-        if not is_scored(frame):
-            continue
-        for one in metrics.reliability_table(frame["label"], frame["p_positive"]):
-            if one["n"]:
-                share = intervals.wilson(round(one["n"] * one["share_positive"]), one["n"])
-                rows.append((actor, one["mean_p_positive"], share.value, share.low, share.high, one["n"]))
+    for actor, frame in frames.items():
+        bins = metrics.reliability_table(frame["label"], frame["p_positive"]) if is_scored(frame) else []
+        for one in bins:
+            if n := one["n"]:
+                observed = intervals.wilson(round(n * one["share_positive"]), n)
+                predicted = {"actor": actor, "mean_p_positive": one["mean_p_positive"]}
+                rows.append(predicted | _columns(observed, "share_positive"))
     if not rows:
         return None
-    columns = ["actor", "mean_p_positive", "share_positive", "low", "high", "n"]
-    table = pd.DataFrame(rows, columns=columns)
-    said = [
-        f"{'the fine-tuned' if actor == 'fine' else 'the base'} model by {100 * errors[actor]:.1f} points"
-        for actor in ("fine", "base")
-        if errors.get(actor) is not None
-    ]
-    title = (
-        "Stated confidence is off on average: " + ", ".join(said)
-        if said
-        else "What the models state, and what is so"
-    )
+    table = pd.DataFrame(rows)
+    said = [f"{100 * errors[actor]:.1f} points for {who}" for actor, who in WHO.items() if actor in errors]
+    title = "Expected calibration error: " + ", ".join(said) if said else "Predicted and observed rates"
+    width = f"{metrics.CALIBRATION_BINS} equal-width bins"
     caption = (
-        f"{where}, {metrics.CALIBRATION_BINS} equal bins of stated P(positive); those with fewer than "
-        f"{MIN_BIN} reviews stand in the data only. {INTERVAL} (Wilson) of the share that was positive; on "
-        "the dashed line a probability means what it says. The title's figure is the expected calibration "
-        "error."
+        f"{where}, {width} of predicted P(positive); those with fewer than {MIN_BIN} reviews stand in the "
+        f"data only. {INTERVAL} (Wilson) of the observed positive rate; the dashed line is perfect "
+        f"calibration. Expected calibration error: {width}, top-label confidence."
     )
     drawn = table[table["n"] >= MIN_BIN]
     return Panel(title, charts.reliability_chart(drawn), caption, table, "reliability")
@@ -161,17 +166,17 @@ def reliability_panel(
 # ---- before and after, review by review
 
 
-def comparison(store: Store, before: Evaluation, after: Evaluation) -> metrics.Comparison:
-    """Both systems on the same reviews; kept while the predictions are unchanged."""
+def comparison(
+    store: Store, before: Evaluation | None, after: Evaluation | None
+) -> metrics.Comparison | None:
+    """Both systems on the same reviews in the same order, kept while they are unchanged; None without."""
+    if not (before and after):
+        return None
     first, second = store.predictions(before), store.predictions(after)
+    if not first["review_id"].equals(second["review_id"]):
+        return None
     return store.keep(
         ("comparison", before.path, after.path),
         store.stamp(before, after),
         lambda: metrics.compare(first["label"], first["prediction"], second["prediction"]),
     )
-
-
-def same_reviews(before: pd.DataFrame, after: pd.DataFrame) -> bool:
-    """Whether both frames hold the same reviews in the same order."""
-    first, second = before["review_id"].to_numpy(), after["review_id"].to_numpy()
-    return len(first) == len(second) and bool((first == second).all())

@@ -227,9 +227,9 @@ def test_accuracy_switches(page, site) -> None:
     assert "RoBERTa-large" in text_of(page, "#systems")
     page.get_by_label("Show published results").uncheck()
     page.wait_for_function("() => !document.querySelector('#systems-plot').innerText.includes('RoBERTa')")
-    assert "sum to n = 600" in text_of(page, "#fates")
+    assert "sum to n = 600" in text_of(page, "#outcomes")
     page.locator("#accuracy-dataset").get_by_label("Counterfactual").check()
-    page.locator("#accuracy-notes", has_text="Both reviews of a pair").wait_for()
+    page.locator("#accuracy-notes", has_text="contrast consistency").wait_for()
 
 
 def test_threshold_moves_matrix_and_rates(page, site) -> None:
@@ -246,7 +246,7 @@ def test_threshold_moves_matrix_and_rates(page, site) -> None:
     assert "70" in text_of(page, "#matrix-after-notes")
     page.get_by_label("Compare the fine-tuned model with").click()
     page.get_by_role("option", name="Base model, free answer").click()
-    page.locator("#matrix-before", has_text="no answer").first.wait_for()
+    page.locator("#matrix-before", has_text="Unparsed").first.wait_for()
 
 
 def test_a_run_that_trains_now_is_followed(page, site) -> None:
