@@ -54,6 +54,6 @@ screenshots: $(VENV)/.test
 	$(BIN)/python tests/browser/screenshots.py
 
 benchmarks: $(VENV)/.app
-	$(BIN)/python -m sentiment_core.benchmark train
-	$(BIN)/python -m sentiment_core.benchmark score
-	$(BIN)/python -m sentiment_core.benchmark live
+	$(BIN)/python -m sentiment_core.benchmarks train
+	$(BIN)/python -m sentiment_core.benchmarks score
+	$(BIN)/python -m sentiment_core.benchmarks live

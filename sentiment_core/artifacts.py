@@ -298,7 +298,7 @@ def read_benchmark(kind: str, root: Path = ASSETS) -> BenchmarkRecord:
     return read_record(
         root / "benchmarks" / f"{kind}.json",
         BenchmarkRecord,
-        f"make it with python -m sentiment_core.benchmark {kind}",
+        f"make it with python -m sentiment_core.benchmarks {kind}",
     )
 
 

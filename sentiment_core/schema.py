@@ -256,6 +256,9 @@ class BenchmarkRow(_Record):
     peak_memory_bytes: int | None = None
     validation_accuracy: Metric | None = None
     validation_loss: float | None = None
+    devices: int = 1
+    batch_size: int | None = None
+    """Reviews an optimizer step, over all devices."""
     note: str = ""
 
 

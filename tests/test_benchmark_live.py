@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from sentiment_core import base_models, benchmark
+from sentiment_core import base_models
 from sentiment_core.artifacts import read_record
-from sentiment_core.benchmark_live import review_texts
+from sentiment_core.benchmarks import __main__ as benchmark
+from sentiment_core.benchmarks.live import review_texts
 from sentiment_core.schema import BenchmarkRecord
 
 

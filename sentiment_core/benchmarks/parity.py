@@ -11,9 +11,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from sentiment_core.artifacts import utc_now, write_record
-from sentiment_core.config import DEFAULT_BASE_MODEL, ENGINES, ConfigError, TrainConfig
-from sentiment_core.place import free_memory
+from sentiment_core.artifacts import write_record
+from sentiment_core.benchmarks.measure import asked, record
+from sentiment_core.config import DEFAULT_BASE_MODEL, ENGINES, TrainConfig
+from sentiment_core.place import find_place, free_memory
 from sentiment_core.schema import BenchmarkRecord, BenchmarkRow, Metric
 from sentiment_core.training import train
 
@@ -30,19 +31,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     """Train with one engine after the other in this process; the record so far is written after each."""
-    engines = arguments.engines.split(",")
-    if unknown := sorted(set(engines) - (set(ENGINES) - {"auto"})):
-        raise ConfigError(f"--engines names {unknown[0]!r}; use some of {', '.join(ENGINES[1:])}")
     rows: list[BenchmarkRow] = []
-    for engine in engines:
-        config = TrainConfig(
-            dataset=arguments.dataset, base_model=arguments.base_model, limit=arguments.limit,
-            validation=arguments.validation, seed=arguments.seed, epochs=arguments.epochs,
-            evaluations_per_epoch=1, engine=engine, run_id="parity",
-        )  # fmt: skip
+    names = ("dataset", "base_model", "limit", "validation", "seed", "epochs")
+    settings = {name: getattr(arguments, name) for name in names}
+    for engine in asked("--engines", arguments.engines, [name for name in ENGINES if name != "auto"]):
+        config = TrainConfig(**settings, evaluations_per_epoch=1, engine=engine, run_id="parity")
         with tempfile.TemporaryDirectory() as folder:
             done, _ = train(config, assets=Path(folder), work=Path(folder) / "work")
-        steps = f"{done.steps} steps of {config.batch_size} reviews, seed {config.seed}"
         rows.append(
             BenchmarkRow(
                 system=engine,
@@ -50,26 +45,14 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
                 validation_accuracy=done.validation_accuracy,
                 validation_loss=done.validation_loss,
                 peak_memory_bytes=done.peak_memory_bytes,
-                note=f"{steps}, {done.config['precision']}",
+                note=f"{done.steps} steps of {config.batch_size} reviews, seed {config.seed}, "
+                f"{done.config['precision']}",
             )
         )
         print(f"{engine}: {done.validation_accuracy.value:.2%} of {done.validation_accuracy.n:,}, "
               f"loss {done.validation_loss:.4f}", file=sys.stderr, flush=True)  # fmt: skip
         free_memory()
-        record = BenchmarkRecord(
-            kind="parity",
-            created_at=utc_now(),
-            commit=done.commit,
-            command=done.command,
-            base_model=Path(arguments.base_model).name,
-            hardware=done.hardware,
-            versions=done.versions,
-            settings={
-                "dataset": done.data.source,
-                "train": done.data.train,
-                "validation": done.data.validation,
-            },
-            rows=tuple(rows),
-        )
-        write_record(Path(arguments.output), record)
-    return record
+        data = {"dataset": done.data.source, "train": done.data.train, "validation": done.data.validation}
+        found = record("parity", rows, arguments.base_model, find_place().device, **data)
+        write_record(Path(arguments.output), found)
+    return found

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from sentiment_core import environment
-from sentiment_core.artifacts import read_run, utc_now
+from sentiment_core.artifacts import read_run
 from sentiment_core.base_models import resolve
+from sentiment_core.benchmarks.measure import measure, record
 from sentiment_core.config import ASSETS, DEFAULT_BASE_MODEL, ConfigError, TrainConfig
 from sentiment_core.data import Reviews, load_reviews
 from sentiment_core.models import LoadedModel, add_lora, load_adapter, load_base, quiet_transformers
 from sentiment_core.place import find_place, free_memory
-from sentiment_core.schema import BenchmarkRecord, BenchmarkRow, Metric
+from sentiment_core.schema import BenchmarkRecord
 from sentiment_core.scoring import SentimentScorer, p_positive
 
-LOOP = "transformers loop, batch 32"
-PIPELINE = "text-generation pipeline, batch 32"
-OURS = "ours"
 MAX_LENGTH = 1024
+OURS = "ours"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -33,9 +29,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base-model", default="", help="as in train.py; by default the run's")
     parser.add_argument("--run", default="", help="adapter to score with (default: an untrained one)")
     parser.add_argument("--limit", type=int, default=None, help="score this many reviews with ours")
-    parser.add_argument(
-        "--few", type=int, default=640, help="reviews a repeat of the two slow systems scores"
-    )
+    parser.add_argument("--few", type=int, default=640, help="reviews a repeat of the slow systems scores")
     parser.add_argument("--repeats", type=int, default=3, help="timed repeats of each system")
 
 
@@ -44,44 +38,33 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     place = find_place()
     reviews = load_reviews(arguments.dataset, arguments.split, limit=arguments.limit)
     few = reviews.take(np.random.default_rng(0).permutation(len(reviews))[: arguments.few])
-    gpu = place.device.type == "cuda"
     name = arguments.base_model or _base_of(arguments.run)
     rows = []
-    for system, measure in ((LOOP, _loop), (PIPELINE, _pipeline), (OURS, _ours)):
-        resident = system == OURS or not gpu
-        loaded = load_base(resolve(name), device=place.device, compute_dtype=place.dtype, resident=resident)
-        model = _adapted(loaded, arguments.run)
+    for system, peer in PEERS.items():
         subject = reviews if system == OURS else few
+        loaded = load_base(
+            resolve(name), device=place.device, compute_dtype=place.dtype,
+            resident=system == OURS or place.device.type == "cpu",
+        )  # fmt: skip
         with quiet_transformers(), torch.inference_mode():
-            once, note = measure(loaded, model, subject)
-            rows.append(_time(system, once, len(subject), arguments.repeats, note, gpu))
-        del loaded, model, once
+            once, note = peer(loaded, _adapted(loaded, arguments.run), subject)
+            note = f"{len(subject):,} reviews a repeat{note}; first pass over them in the column before"
+            rows.append(measure(system, once, len(subject), arguments.repeats, place.device, note=note))
+        del loaded, once
         free_memory()
-    return BenchmarkRecord(
-        kind="score",
-        created_at=utc_now(),
-        commit=environment.commit(),
-        command=environment.command_line(),
-        base_model=Path(name).name,
-        hardware=environment.hardware(place.device.type),
-        versions=environment.versions(),
-        settings={
-            "reviews": len(reviews),
-            "few": len(few),
-            "repeats": arguments.repeats,
-            "run": arguments.run,
-        },
-        rows=tuple(rows),
-    )
+    return record(
+        "score", rows, name, place.device,
+        reviews=len(reviews), few=len(few), repeats=arguments.repeats, run=arguments.run,
+    )  # fmt: skip
 
 
 def _base_of(run_id: str) -> str:
     if not run_id:
         return DEFAULT_BASE_MODEL
-    record = read_run(ASSETS / "runs" / run_id).record
-    if record is None:
+    found = read_run(ASSETS / "runs" / run_id).record
+    if found is None:
         raise ConfigError(f"--run {run_id!r} is not finished; finish it with train.py --resume")
-    return record.base_model.name
+    return found.base_model.name
 
 
 def _adapted(loaded: LoadedModel, run_id: str) -> nn.Module:
@@ -90,35 +73,14 @@ def _adapted(loaded: LoadedModel, run_id: str) -> nn.Module:
     return add_lora(loaded.model, rank=16, alpha=32, dropout=0.0).eval()
 
 
-def _time(
-    system: str, once: Callable[[], object], n: int, repeats: int, note: str, gpu: bool
-) -> BenchmarkRow:
-    def seconds() -> float:
-        if gpu:
-            torch.cuda.synchronize()
-        began = time.perf_counter()
-        once()
-        if gpu:
-            torch.cuda.synchronize()
-        return time.perf_counter() - began
+# ---- the systems: (model, adapted model, reviews) -> what scores them once, and a note
 
-    if gpu:
-        torch.cuda.reset_peak_memory_stats()
-    first = seconds()
-    rates = [n / seconds() for _ in range(repeats)]
-    return BenchmarkRow(
-        system=system,
-        reviews_per_second=Metric(value=float(np.median(rates)), low=min(rates), high=max(rates), n=repeats),
-        first_step_seconds=first,
-        peak_memory_bytes=torch.cuda.max_memory_allocated() if gpu else None,
-        note=f"{n:,} reviews a repeat{note}; first pass over them in the column before",
-    )
+Once = tuple[Callable[[], object], str]
 
 
-def _loop(loaded: LoadedModel, model: nn.Module, reviews: Reviews):
+def _loop(loaded: LoadedModel, model: nn.Module, reviews: Reviews) -> Once:
     """Batches of 32 in dataset order, padded, tokenized as they come, all logits computed."""
-    encoder, device = loaded.encoder, loaded.device
-    tokenizer = encoder.tokenizer
+    encoder, tokenizer = loaded.encoder, loaded.encoder.tokenizer
     tokenizer.padding_side = "left"
     prompts = [encoder.rendered.prefix + text + encoder.rendered.suffix for text in reviews.texts]
 
@@ -128,7 +90,7 @@ def _loop(loaded: LoadedModel, model: nn.Module, reviews: Reviews):
             batch = tokenizer(
                 prompts[start : start + 32], return_tensors="pt", padding=True, truncation=True,
                 max_length=MAX_LENGTH, add_special_tokens=False,
-            ).to(device)  # fmt: skip
+            ).to(loaded.device)  # fmt: skip
             logits = model(**batch).logits[:, -1, list(encoder.label_ids)]
             out.append(logits.float().softmax(-1)[:, 1].cpu().numpy())
         return np.concatenate(out)
@@ -136,7 +98,7 @@ def _loop(loaded: LoadedModel, model: nn.Module, reviews: Reviews):
     return once, ", 4-bit layers unpacked at every use"
 
 
-def _pipeline(loaded: LoadedModel, model: nn.Module, reviews: Reviews):
+def _pipeline(loaded: LoadedModel, model: nn.Module, reviews: Reviews) -> Once:
     from transformers import pipeline
 
     encoder = loaded.encoder
@@ -144,20 +106,15 @@ def _pipeline(loaded: LoadedModel, model: nn.Module, reviews: Reviews):
     ids = encoder.encode(reviews.texts, MAX_LENGTH)
     prompts = encoder.tokenizer.batch_decode([ids[i].tolist() for i in range(len(ids))])
     generate = pipeline("text-generation", model=model, tokenizer=encoder.tokenizer, batch_size=32)
-
-    def once() -> list[str]:
-        answers = generate(prompts, max_new_tokens=2, do_sample=False, return_full_text=False)
-        return [answer[0]["generated_text"] for answer in answers]
-
-    return once, ", 2 new tokens"
+    return lambda: generate(
+        prompts, max_new_tokens=2, do_sample=False, return_full_text=False
+    ), ", 2 new tokens"
 
 
-def _ours(loaded: LoadedModel, model: nn.Module, reviews: Reviews):
-    encoder = loaded.encoder
+def _ours(loaded: LoadedModel, model: nn.Module, reviews: Reviews) -> Once:
     scorer = SentimentScorer(loaded, model)
-    encoded = encoder.encode_cached(reviews.texts, MAX_LENGTH)
+    encoded = loaded.encoder.encode_cached(reviews.texts, MAX_LENGTH)
+    return lambda: p_positive(scorer.log_likelihoods(encoded)), f", engine {scorer.engine}, tokens cached"
 
-    def once() -> np.ndarray:
-        return p_positive(scorer.log_likelihoods(encoded))
 
-    return once, f", engine {scorer.engine}, tokens cached"
+PEERS = {"transformers loop, batch 32": _loop, "text-generation pipeline, batch 32": _pipeline, OURS: _ours}

@@ -1,9 +1,9 @@
 """Measure speed and keep the result under assets/benchmarks/.
 
-    python -m sentiment_core.benchmark live
-    python -m sentiment_core.benchmark train --dataset stanfordnlp/imdb
-    python -m sentiment_core.benchmark score --run smollm2-135m
-    python -m sentiment_core.benchmark parity --dataset stanfordnlp/imdb
+    python -m sentiment_core.benchmarks live
+    python -m sentiment_core.benchmarks train --dataset stanfordnlp/imdb
+    python -m sentiment_core.benchmarks score --run smollm2-135m
+    python -m sentiment_core.benchmarks parity --dataset stanfordnlp/imdb
 
 Each compares several systems in one run on the same reviews: median with the slowest and fastest repeat,
 warm-up apart, the time to the first result told separately.
@@ -20,35 +20,32 @@ from pathlib import Path
 
 from sentiment_core import artifacts
 from sentiment_core.config import ASSETS
-from sentiment_core.schema import BenchmarkRecord, BenchmarkRow, Metric
+from sentiment_core.schema import BenchmarkRecord, BenchmarkRow
 
 KINDS = {
     "train": "training: the study's settings, plain PEFT + bitsandbytes, and ours",
     "score": "scoring many reviews: a transformers loop, the text-generation pipeline, and ours",
-    "live": "one review at a time: our forms, and a text-classification pipeline of DistilBERT's shape",
+    "live": "one review at a time: our number formats, and a pipeline of DistilBERT's shape",
     "parity": "accuracy of the fast path and of the plain one, trained alike",
 }
-"""Each has a module sentiment_core.benchmark_KIND with `add_flags(parser)` and `run(arguments)`."""
+"""Each is a module of this package with `add_flags(parser)` and `run(arguments)`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     kind = next(iter(sys.argv[1:] if argv is None else argv), "")
+    looks = {"formatter_class": argparse.ArgumentDefaultsHelpFormatter}
     parser = argparse.ArgumentParser(
-        prog="python -m sentiment_core.benchmark",
-        description=(__doc__ or "").split("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        prog="python -m sentiment_core.benchmarks", description=(__doc__ or "").split("\n")[0]
     )
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="|".join(KINDS))
     for name, help in KINDS.items():
-        sub = kinds.add_parser(
-            name, help=help, description=help, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-        )
+        sub = kinds.add_parser(name, help=help, description=help, **looks)
         sub.add_argument("--output", default=str(ASSETS / "benchmarks" / f"{name}.json"), help="where to")
         if name == kind:
-            importlib.import_module(f"sentiment_core.benchmark_{name}").add_flags(sub)
+            importlib.import_module(f"sentiment_core.benchmarks.{name}").add_flags(sub)
     arguments = parser.parse_args(argv)
     try:
-        record = importlib.import_module(f"sentiment_core.benchmark_{arguments.kind}").run(arguments)
+        record = importlib.import_module(f"sentiment_core.benchmarks.{arguments.kind}").run(arguments)
     except (ValueError, OSError) as error:  # the core's own errors are ValueErrors of one sentence
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -63,29 +60,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 def table(record: BenchmarkRecord) -> str:
     """The rows as a Markdown table."""
     live = record.kind == "live"
-    lines = [
-        f"| system | {'seconds a review' if live else 'reviews/s'} (median) | low – high "
-        f"| first {'answer' if live else 'step'}, s | peak memory, MB | note |",
-        "| --- | ---: | ---: | ---: | ---: | --- |",
-    ]
-    return "\n".join(lines + [_line(row, live) for row in record.rows])
+    speed = "Latency (s/review)" if live else "reviews/s"
+    head = (
+        "system",
+        f"{speed} (median)",
+        "low – high",
+        "Time to first result (s)",
+        "peak memory, MB",
+        "note",
+    )
+    lines = [f"| {' | '.join(head)} |", "| --- | ---: | ---: | ---: | ---: | --- |"]
+    return "\n".join(lines + [_line(row, 3 if live else 1) for row in record.rows])
 
 
-def _accuracy(row: BenchmarkRow) -> str:
-    found = row.validation_accuracy
-    return f"{found.value:.2%} of {found.n:,} validation reviews; " if found else ""
-
-
-def _line(row: BenchmarkRow, live: bool) -> str:
-    speed: Metric | None = row.seconds_per_review if live else row.reviews_per_second
-    shown = (lambda value: f"{value:.3f}") if live else (lambda value: f"{value:,.1f}")
+def _line(row: BenchmarkRow, digits: int) -> str:
+    speed, right = row.seconds_per_review or row.reviews_per_second, row.validation_accuracy
     cells = [
         row.system,
-        shown(speed.value) if speed else "–",
-        f"{shown(speed.low)} – {shown(speed.high)}" if speed and speed.low is not None else "–",
+        f"{speed.value:,.{digits}f}" if speed else "–",
+        f"{speed.low:,.{digits}f} – {speed.high:,.{digits}f}" if speed and speed.low is not None else "–",
         "–" if row.first_step_seconds is None else f"{row.first_step_seconds:.1f}",
         "–" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 1e6:,.0f}",
-        _accuracy(row) + row.note,
+        (f"{right.value:.2%} of {right.n:,} validation reviews; " if right else "") + row.note,
     ]
     return "| " + " | ".join(cells) + " |"
 

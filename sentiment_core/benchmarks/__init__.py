@@ -1,0 +1,1 @@
+"""Speed and parity, measured one way. Read `measure` first; each kind is a module with its peers."""

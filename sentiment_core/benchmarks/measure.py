@@ -1,0 +1,93 @@
+"""One way to measure and one record: repeats and their spread, the first result apart, memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sentiment_core import environment
+from sentiment_core.artifacts import utc_now
+from sentiment_core.config import ConfigError
+from sentiment_core.schema import BenchmarkRecord, BenchmarkRow, Metric
+
+
+def now(device: torch.device) -> float:
+    """Seconds on a clock that waits for what the device still has to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def spread(values: Sequence[float] | np.ndarray, *, n: int = 0, higher_is_better: bool = True) -> Metric:
+    """The median, with the least and the greatest of `values`. n: measurements behind them, if more."""
+    return Metric(
+        value=float(np.median(values)), low=float(np.min(values)), high=float(np.max(values)),
+        n=n or len(values), higher_is_better=higher_is_better,
+    )  # fmt: skip
+
+
+def measure(
+    system: str, once: Callable[[], object], n: int, repeats: int, device: torch.device, **more: Any
+) -> BenchmarkRow:
+    """Time `once`, which handles n reviews: the first call apart, then `repeats`. `more`: row fields."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+    def seconds() -> float:
+        began = now(device)
+        once()
+        return now(device) - began
+
+    first = seconds()
+    return BenchmarkRow(
+        system=system,
+        reviews_per_second=spread([n / seconds() for _ in range(repeats)]),
+        first_step_seconds=first,
+        peak_memory_bytes=peak_memory(device),
+        **more,
+    )
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Bytes reserved on a GPU since the last reset; None on a CPU."""
+    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
+
+
+def record(
+    kind: str,
+    rows: Sequence[BenchmarkRow],
+    base_model: str,
+    device: torch.device,
+    *,
+    count: int = 1,
+    **settings: Any,
+) -> BenchmarkRecord:
+    """The rows with what they depend on. count: devices; settings: what the command chose."""
+    return BenchmarkRecord(
+        kind=kind,
+        created_at=utc_now(),
+        commit=environment.commit(),
+        command=environment.command_line(),
+        base_model=Path(base_model).name,
+        hardware=environment.hardware(device.type, count),
+        versions=environment.versions(),
+        settings=settings,
+        rows=tuple(rows),
+    )
+
+
+def asked(flag: str, given: str, known: Sequence[str]) -> list[str]:
+    """The names in a comma-separated flag.
+
+    Raises:
+        ConfigError: one of them is not known.
+    """
+    names = given.split(",")
+    if unknown := sorted(set(names) - set(known)):
+        raise ConfigError(f"{flag} names {unknown[0]!r}; use some of {', '.join(known)}")
+    return names

@@ -1,0 +1,231 @@
+"""Training speed on the same reviews: the study's settings, plain PEFT + bitsandbytes, and ours.
+
+All run the Hugging Face Trainer for some blocks of steps; a callback waits for the device at the end of each
+block and takes the time. The first block (compiling, memory allocation) is left out; the time to the end of
+the first step is told apart. Where the host has several GPUs, ours runs once more on `--gpus` of them, one
+process each, with as many reviews a step and with as many a GPU as on one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from sentiment_core.artifacts import read_record
+from sentiment_core.base_models import resolve
+from sentiment_core.benchmarks.measure import asked, now, peak_memory, record, spread
+from sentiment_core.config import DEFAULT_BASE_MODEL, ConfigError, TrainConfig
+from sentiment_core.data import TrainSplit, split_train
+from sentiment_core.models import PromptEncoder, add_lora, load_base, quiet_transformers
+from sentiment_core.place import Place, find_place, free_memory, one_device
+from sentiment_core.schema import BenchmarkRecord, BenchmarkRow
+from sentiment_core.training import Folders, Session, prepare_folders
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dataset", default=TrainConfig.dataset, help="reviews to train on")
+    parser.add_argument("--base-model", default=DEFAULT_BASE_MODEL, help="as in train.py")
+    parser.add_argument("--blocks", type=int, default=5, help="timed blocks of each system")
+    parser.add_argument("--steps", type=int, default=0, help="steps in a block; 0: what suits each system")
+    parser.add_argument("--limit", type=int, default=None, help="train on this many reviews")
+    parser.add_argument("--validation", type=int, default=1000, help="reviews left out of training")
+    parser.add_argument("--batch-size", type=int, default=TrainConfig().batch_size, help="of ours")
+    parser.add_argument("--systems", default=",".join(PEERS), help="which to measure")
+    parser.add_argument("--gpus", type=int, default=2, help="measure ours on so many too, where they are")
+
+
+def run(arguments: argparse.Namespace) -> BenchmarkRecord:
+    """Time the systems one after the other in this process."""
+    place = find_place()
+    names = asked("--systems", arguments.systems, list(PEERS))
+    split = split_train(arguments.dataset, validation=arguments.validation, limit=arguments.limit)
+    rows = []
+    for name in names:
+        rows.append(PEERS[name](arguments, place, split))
+        free_memory()
+    if "ours" in names and place.world_size == 1 and 1 < arguments.gpus <= torch.cuda.device_count():
+        for batch_size in (arguments.batch_size, arguments.batch_size * arguments.gpus):
+            rows += _on_several(arguments, batch_size)
+    return record(
+        "train", rows, arguments.base_model, place.device, count=place.world_size,
+        blocks=arguments.blocks, reviews=len(split.train), dataset=split.train.source,
+    )  # fmt: skip
+
+
+class BlockClock(TrainerCallback):
+    """Reviews per second of each block of steps, the first block left out.
+
+    Args:
+        seen: (steps + 1,) reviews seen after each step.
+    """
+
+    def __init__(self, seen: np.ndarray, steps: int, blocks: int, device: torch.device) -> None:
+        self.seen, self.steps, self.blocks, self.device = seen, steps, blocks, device
+        self.rates: list[float] = []
+        self.began = self.since = self.first_step = 0.0
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.began = now(self.device)
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        step = state.global_step
+        if step == 1:
+            self.first_step = now(self.device) - self.began
+        if step % self.steps == 0:
+            at = now(self.device)
+            if step > self.steps:
+                self.rates.append(float(self.seen[step] - self.seen[step - self.steps]) / (at - self.since))
+            self.since = at
+            control.should_training_stop = len(self.rates) == self.blocks
+        return control
+
+    def row(
+        self, system: str, place: Place, note: str, batch_size: int, preparation: float = 0.0
+    ) -> BenchmarkRow:
+        """preparation: seconds before training began that the first step had to wait for."""
+        return BenchmarkRow(
+            system=system + (f", {place.world_size} GPUs" if place.world_size > 1 else ""),
+            reviews_per_second=spread(self.rates),
+            first_step_seconds=preparation + self.first_step,
+            peak_memory_bytes=peak_memory(self.device),
+            devices=place.world_size,
+            batch_size=batch_size,
+            note=note,
+        )
+
+
+# ---- the usual way
+
+
+@dataclass(frozen=True)
+class Usual:
+    """PEFT's LoRA on bitsandbytes' 4-bit layers, 16 reviews a step, as tutorials do it."""
+
+    title: str
+    micro: int
+    precision: str
+    checkpointing: bool
+    steps: int
+    """In a block, unless `--steps` says otherwise."""
+
+    def __call__(self, arguments: argparse.Namespace, place: Place, split: TrainSplit) -> BenchmarkRow:
+        gpu = place.device.type == "cuda"
+        dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[self.precision] if gpu else torch.float32
+        steps = arguments.steps or self.steps
+        total = steps * (arguments.blocks + 1)
+        loaded = load_base(
+            resolve(arguments.base_model), device=place.device, compute_dtype=dtype, resident=not gpu
+        )
+        model = loaded.model
+        if self.checkpointing:
+            from peft import prepare_model_for_kbit_training
+
+            model = prepare_model_for_kbit_training(
+                model, use_gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": False}
+            )
+        clock = BlockClock(np.arange(total + 1) * 16, steps, arguments.blocks, place.device)
+        with tempfile.TemporaryDirectory() as folder, quiet_transformers():
+            trainer = Trainer(
+                model=add_lora(model, rank=16, alpha=32, dropout=0.0),
+                args=one_device(
+                    TrainingArguments(
+                        output_dir=folder, max_steps=total, per_device_train_batch_size=self.micro,
+                        gradient_accumulation_steps=16 // self.micro, learning_rate=2e-4,
+                        fp16=gpu and self.precision == "fp16", bf16=gpu and self.precision == "bf16",
+                        use_cpu=not gpu, save_strategy="no", logging_steps=10, disable_tqdm=True,
+                        report_to=[], remove_unused_columns=False,
+                    )
+                ),
+                train_dataset=_language_model_rows(loaded.encoder, split, 16 * total),
+                data_collator=_pad_right,
+                callbacks=[clock],
+            )  # fmt: skip
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
+        note = f"language-model loss, 512 tokens, blocks of {steps} steps of 16 reviews"
+        return clock.row(self.title, place, note, 16)
+
+
+def _language_model_rows(encoder: PromptEncoder, split: TrainSplit, most: int) -> list[list[int]]:
+    """Prompt, label word and end of turn as one text each, of at most 512 tokens."""
+    few = split.train.take(np.random.default_rng(0).permutation(len(split.train))[:most])
+    encoded, end = encoder.encode(few.texts, 510), encoder.tokenizer.eos_token_id
+    return [[*encoded[i].tolist(), encoder.label_ids[label], end] for i, label in enumerate(few.labels)]
+
+
+def _pad_right(rows: list[list[int]]) -> dict[str, torch.Tensor]:
+    """(n, longest) each; the loss is on every token."""
+    longest = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+    return {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}
+
+
+# ---- ours
+
+
+def _ours(arguments: argparse.Namespace, place: Place, split: TrainSplit) -> BenchmarkRow:
+    config = TrainConfig(
+        dataset=arguments.dataset, base_model=arguments.base_model, validation=arguments.validation,
+        batch_size=arguments.batch_size, run_id="benchmark", limit=arguments.limit, epochs=1,
+        evaluations_per_epoch=1,
+    )  # fmt: skip
+    steps = arguments.steps or 50
+    with tempfile.TemporaryDirectory() as folder, quiet_transformers():
+        folders = Folders(Path(folder) / "runs" / "benchmark", Path(folder) / "work")
+        prepare_folders(folders, config, place, resume=False, overwrite=True)
+        session = Session.begin(config, split, place, folders, resume=False, say=lambda text: None)
+        if len(session.plan) < steps * 2:
+            steps = max(1, len(session.plan) // (arguments.blocks + 1))
+        clock = BlockClock(session.history.seen, steps, arguments.blocks, place.device)
+        session.trainer.add_callback(clock)
+        began = time.perf_counter()
+        session.trainer.warm_up()
+        preparation = time.perf_counter() - began
+        session.history.start(0, 0, 0.0, None)
+        session.trainer.train()
+        session.history.close()
+    note = (
+        f"engine {session.engine}, {config.max_length_tokens} tokens, blocks of {steps} steps of "
+        f"{config.batch_size} reviews; first step after compile and capture"
+    )
+    return clock.row("ours", place, note, config.batch_size, preparation)
+
+
+def _on_several(arguments: argparse.Namespace, batch_size: int) -> tuple[BenchmarkRow, ...]:
+    """The same command's row of ours, from processes of their own."""
+    names = ("dataset", "base_model", "blocks", "steps", "validation", "limit")
+    flags = {name: getattr(arguments, name) for name in names} | {"systems": "ours", "batch_size": batch_size}
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "train.json"
+        words = [
+            word for name, value in (flags | {"output": output}).items() if value is not None
+            for word in (f"--{name.replace('_', '-')}", str(value))
+        ]  # fmt: skip
+        launch = ["torch.distributed.run", "--standalone", f"--nproc_per_node={arguments.gpus}"]
+        command = [sys.executable, "-m", *launch, "-m", "sentiment_core.benchmarks", "train", *words]
+        done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "4"}, check=False)
+        if done.returncode:
+            raise ConfigError(f"ours on {arguments.gpus} GPUs ended with {done.returncode}; see above")
+        return read_record(output, BenchmarkRecord, "").rows
+
+
+PEERS: dict[str, Callable[[argparse.Namespace, Place, TrainSplit], BenchmarkRow]] = {
+    "study": Usual("study's settings (4 × 4, FP16, checkpointing)", 4, "fp16", checkpointing=True, steps=4),
+    "plain": Usual("PEFT + bitsandbytes, batch 16", 16, "bf16", checkpointing=False, steps=20),
+    "ours": _ours,
+}
