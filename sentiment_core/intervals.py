@@ -75,19 +75,13 @@ def wilson(successes: int, n: int) -> Estimate:
     >>> round(share.low, 4), round(share.high, 4)
     (0.2553, 0.3662)
     """
+    from scipy.stats import binomtest
+
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"{successes} of {n} is no proportion")
-    low, high = wilson_bounds(np.array([successes]), np.array([n]))
-    return Estimate(successes / n, float(low[0]), float(high[0]), int(n))
-
-
-def wilson_bounds(successes: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """95 % bounds of many proportions at once, in [0, 1]; every n must be positive."""
-    from statsmodels.stats.proportion import proportion_confint
-
-    low, high = proportion_confint(np.asarray(successes), np.asarray(n), alpha=0.05, method="wilson")
-    value = np.asarray(successes) / np.asarray(n)  # rounding may leave a bound beyond the value by 1e-17
-    return np.clip(low, 0, value), np.clip(high, value, 1)
+    value, bounds = successes / n, binomtest(successes, n).proportion_ci(method="wilson")
+    # rounding may leave a bound beyond the value by 1e-17
+    return Estimate(value, min(float(bounds.low), value), max(float(bounds.high), value), n)
 
 
 def frozen_random(seed: int) -> np.random.RandomState:

@@ -2,12 +2,12 @@
 
 An answer that is no label ("unparsed") is wrong everywhere except in `accuracy_lenient`, which leaves it
 out. A metric that is not defined for the data at hand is left out of the result; input that cannot be
-meant raises ValueError. Counts get Wilson intervals (statsmodels), ROC AUC an analytic one (DeLong), all
-others a percentile bootstrap over reviews, seeded, so that the same data gives the same interval.
+meant raises ValueError. Counts get Wilson intervals, ROC AUC an analytic one (DeLong), all others a
+percentile bootstrap over reviews, seeded, so that the same data gives the same interval.
 
 The count metrics and the losses are computed here and not by scikit-learn so that one formula serves the
-value and its thousand resamples; the tests hold each against scikit-learn. scikit-learn, scipy.stats and
-statsmodels load slowly, so they wait inside functions.
+value and its thousand resamples; the tests hold each against scikit-learn. scikit-learn and scipy.stats
+load slowly, so they wait inside functions.
 """
 
 from __future__ import annotations
@@ -375,7 +375,7 @@ def compare(
     >>> c.fixed, c.broken, c.difference.value, c.mcnemar_p
     (2, 1, 0.25, 1.0)
     """
-    from statsmodels.stats.contingency_tables import mcnemar
+    from scipy.stats import binomtest
 
     y = read_labels(label)
     n = len(y)
@@ -386,5 +386,5 @@ def compare(
     shares = np.array([fixed, broken, both_right, both_wrong]) / n
     draws = frozen_random(seed).multinomial(n, shares, size=resamples)
     difference = percentile_interval((fixed - broken) / n, (draws[:, 0] - draws[:, 1]) / n, n)
-    p = float(mcnemar([[both_right, broken], [fixed, both_wrong]], exact=True).pvalue)
+    p = float(binomtest(fixed, fixed + broken).pvalue) if fixed + broken else 1.0
     return Comparison(difference, p, fixed, broken, both_right, both_wrong, n)

@@ -155,8 +155,8 @@ def _warm(context: Context) -> None:
     """Predictions and slow imports, what tabs need; then, once the model is there, the review texts."""
     context.store.problems()
     time.sleep(HEAD_START_SECONDS)  # whoever opens the page now brings in what it needs
+    import scipy.stats  # noqa: F401
     import sklearn.metrics  # noqa: F401
-    import statsmodels.stats.proportion  # noqa: F401
 
     while context.host.state(context.store.run(None))[0] == "loading":
         time.sleep(0.5)
