@@ -26,13 +26,13 @@ from sentiment_core.config import ASSETS
 from sentiment_core.schema import (
     HISTORY_COLUMNS,
     PREDICTION_COLUMNS,
-    SCHEMA_VERSION,
     BenchmarkRecord,
     EvalRecord,
     HistoryRow,
     Reference,
     RunRecord,
     SampleReview,
+    upgraded,
 )
 
 
@@ -175,10 +175,11 @@ def read_record(path: Path, kind: type[_R], remedy: str) -> _R:
         raise ArtifactError(f"{path} is not there; {remedy}") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ArtifactError(f"{path} cannot be read as JSON ({error}); {remedy}") from None
-    version = content.get("schema_version", SCHEMA_VERSION) if isinstance(content, dict) else None
-    if version != SCHEMA_VERSION:
+    content = upgraded(kind, content) if isinstance(content, dict) else {"schema_version": None}
+    known = kind.model_fields["schema_version"].default
+    if (version := content.get("schema_version", known)) != known:
         raise ArtifactError(
-            f"{path} has schema version {version!r}, this program reads {SCHEMA_VERSION}; "
+            f"{path} has schema version {version!r}, this program reads {known}; "
             f"update the program or {remedy}"
         )
     try:

@@ -7,9 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from sentiment_core.systems import known_system
-
-SCHEMA_VERSION = 1
+from sentiment_core.systems import SYSTEMS, known_system
 
 SystemId = Annotated[str, AfterValidator(known_system)]
 
@@ -54,6 +52,11 @@ class Hardware(_Record):
     memory_bytes: int | None = None
     cpu: str | None = None
 
+    @property
+    def title(self) -> str:
+        """For example "2 × NVIDIA H200"."""
+        return self.device if self.count == 1 else f"{self.count} × {self.device}"
+
 
 class Metric(_Record):
     """One number with its 95 % interval; low and high are None where no interval is defined."""
@@ -74,16 +77,6 @@ class Confusion(_Record):
     positive_negative: int
     positive_positive: int
     positive_unparsed: int = 0
-
-
-class ReliabilityBin(_Record):
-    """One bin of predicted probability: where it lies, and how often the reviews in it are positive."""
-
-    low: float
-    high: float
-    n: int
-    mean_p_positive: float | None = None
-    share_positive: float | None = None
 
 
 class Slice(_Record):
@@ -130,7 +123,7 @@ class DataInfo(_Record):
 class RunRecord(_Record):
     """`run.json`: what was trained, on what, how, and at what cost."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     run_id: str
     created_at: datetime
     commit: str | None = None
@@ -195,7 +188,7 @@ class DatasetInfo(_Record):
 class EvalRecord(_Record):
     """`eval.json`: one system on one dataset. Every metric can be recomputed from the predictions."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = 2
     eval_id: str
     system: SystemId
     created_at: datetime
@@ -208,7 +201,6 @@ class EvalRecord(_Record):
     metrics: dict[str, Metric]
     confusion: Confusion
     unparsed: int
-    reliability: tuple[ReliabilityBin, ...] = ()
     slices: tuple[Slice, ...] = ()
     answer_forms: tuple[AnswerForm, ...] = ()
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -218,6 +210,22 @@ class EvalRecord(_Record):
     reviews_per_second: float
     hardware: Hardware
     versions: dict[str, str]
+
+    @property
+    def title(self) -> str:
+        """The system's, with the number of examples that its prompt showed: "Few-shot (k = 4)"."""
+        shots = self.settings.get("shots")
+        return SYSTEMS[self.system].title + (f" (k = {shots})" if shots else "")
+
+
+def upgraded(kind: type[BaseModel], content: dict[str, Any]) -> dict[str, Any]:
+    """The JSON of an older version as the present one; anything else as it is.
+
+    Version 2 of an evaluation dropped `reliability`, which follows from the predictions.
+    """
+    if kind is EvalRecord and content.get("schema_version", 1) == 1:
+        return {key: value for key, value in content.items() if key != "reliability"} | {"schema_version": 2}
+    return content
 
 
 # ---- small hand-checkable files
@@ -260,7 +268,7 @@ class BenchmarkRow(_Record):
 
 
 class BenchmarkRecord(_Record):
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     kind: Literal["train", "score", "live", "parity"]
     created_at: datetime
     commit: str | None = None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import asdict
 from typing import Any
 
@@ -11,16 +10,11 @@ import pandas as pd
 
 from sentiment_core import metrics, slices
 from sentiment_core.artifacts import Evaluation
-from sentiment_core.intervals import Estimate, floats, wilson
-from sentiment_core.schema import PREDICTION_COLUMNS, Confusion, Metric, ReliabilityBin, Slice
+from sentiment_core.intervals import Estimate, wilson
+from sentiment_core.schema import PREDICTION_COLUMNS, Confusion, Metric, Slice
 
 OVERLAP_SETTING = "overlap_ids"
 """Key of `EvalRecord.settings` with the review ids that `accuracy_without_overlap` leaves out."""
-
-
-def fingerprint(review_ids: Iterable[str]) -> str:
-    """First 16 hex digits of SHA-256 over the ids in order, joined by newlines."""
-    return hashlib.sha256("\n".join(review_ids).encode()).hexdigest()[:16]
 
 
 def to_metric(estimate: Estimate) -> Metric:
@@ -36,10 +30,9 @@ def summarize(predictions: pd.DataFrame, *, overlap_ids: Collection[str] = ()) -
             one, `accuracy_without_overlap`, which is there only when ids are given; store them under
             `settings[OVERLAP_SETTING]`, so that it can be recomputed.
     Returns:
-        The fields metrics, confusion, unparsed, reliability and slices.
+        The fields metrics, confusion, unparsed and slices.
     """
     label, answer = predictions["label"], predictions["prediction"]
-    p_positive = floats(predictions["p_positive"], "p_positive").astype("float32")
     groups = [column for column in predictions if column not in PREDICTION_COLUMNS]
     found = metrics.evaluate_frame(predictions)
     if len(overlap_ids):
@@ -51,7 +44,6 @@ def summarize(predictions: pd.DataFrame, *, overlap_ids: Collection[str] = ()) -
         "metrics": {name: to_metric(estimate) for name, estimate in found.items()},
         "confusion": Confusion(**metrics.confusion(label, answer)),
         "unparsed": int(answer.isna().sum()),
-        "reliability": tuple(ReliabilityBin(**row) for row in metrics.reliability_table(label, p_positive)),
         "slices": tuple(
             Slice(by=part.by, value=part.value, accuracy=to_metric(part.accuracy))
             for part in slices.slices(predictions, groups)

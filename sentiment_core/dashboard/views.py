@@ -13,7 +13,6 @@ from sentiment_core.chart_style import percent
 from sentiment_core.dashboard.parts import Panel
 from sentiment_core.dashboard.store import Store, dataset_title
 from sentiment_core.schema import Reference
-from sentiment_core.systems import SYSTEMS
 
 INTERVAL = "Bars are 95\u202f% intervals"
 MIN_BIN = 20
@@ -40,10 +39,8 @@ def accuracy_panel(
     """Every system, and published results where asked for, from best to worst."""
     rows = []
     for system, evaluation in evals.items():
-        metric = evaluation.record.metrics["accuracy"]
-        rows.append(
-            (SYSTEMS[system].title, system, metric.value, metric.low, metric.high, metric.n, "measured here")
-        )
+        title, metric = evaluation.record.title, evaluation.record.metrics["accuracy"]
+        rows.append((title, system, metric.value, metric.low, metric.high, metric.n, "measured here"))
     for reference in references:
         size = f", {_size(reference.parameters)}" if reference.parameters else ""
         note = f"as reported: {reference.protocol}; {reference.source}"
