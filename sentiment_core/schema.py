@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, Field
 
+from sentiment_core.intervals import Metric, Record
+from sentiment_core.slices import Slice
 from sentiment_core.systems import SYSTEMS, known_system
 
 SystemId = Annotated[str, AfterValidator(known_system)]
@@ -14,16 +16,10 @@ SystemId = Annotated[str, AfterValidator(known_system)]
 PREDICTION_COLUMNS = ("review_id", "label", "prediction", "p_positive", "tokens", "truncated")
 
 
-class _Record(BaseModel):
-    """Immutable, and refusing fields that this version does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
-
-
 # ---- shared parts
 
 
-class BaseModelInfo(_Record):
+class BaseModelInfo(Record):
     """Which pretrained model, and the number format its weights had in the run."""
 
     name: str
@@ -38,13 +34,13 @@ class BaseModelInfo(_Record):
     licence: str | None = None
 
 
-class PromptInfo(_Record):
+class PromptInfo(Record):
     name: str
     hash: str
     """First 16 hex digits of SHA-256 over the rendered prompt, the label words and the truncation rule."""
 
 
-class Hardware(_Record):
+class Hardware(Record):
     device: str
     """For example "NVIDIA H200" or a processor's name."""
     count: int = 1
@@ -58,17 +54,7 @@ class Hardware(_Record):
         return self.device if self.count == 1 else f"{self.count} × {self.device}"
 
 
-class Metric(_Record):
-    """One number with its 95 % interval; low and high are None where no interval is defined."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-    n: int
-    higher_is_better: bool = True
-
-
-class Confusion(_Record):
+class Confusion(Record):
     """Counts by true label (first word) and answer (second word)."""
 
     negative_negative: int
@@ -79,20 +65,11 @@ class Confusion(_Record):
     positive_unparsed: int = 0
 
 
-class Slice(_Record):
-    """Accuracy of a part of the reviews, for example all with 1–178 tokens."""
-
-    by: str
-    """"tokens", "truncated", "confidence", or the name of a group column."""
-    value: str
-    accuracy: Metric
-
-
 OTHER_FORM = "other"
 """The form under which rare answers are summed, one row per outcome."""
 
 
-class AnswerForm(_Record):
+class AnswerForm(Record):
     """How often a free answer took this form (its first words, lower-cased; never review text)."""
 
     form: str
@@ -103,14 +80,14 @@ class AnswerForm(_Record):
 # ---- runs
 
 
-class LoraInfo(_Record):
+class LoraInfo(Record):
     rank: int
     alpha: float
     dropout: float
     targets: tuple[str, ...]
 
 
-class DataInfo(_Record):
+class DataInfo(Record):
     source: str
     fingerprint: str
     """First 16 hex digits of SHA-256 over the train ids in order."""
@@ -120,7 +97,7 @@ class DataInfo(_Record):
     """Rows dropped before training, by reason."""
 
 
-class RunRecord(_Record):
+class RunRecord(Record):
     """`run.json`: what was trained, on what, how, and at what cost."""
 
     schema_version: Literal[1] = 1
@@ -151,7 +128,7 @@ class RunRecord(_Record):
     validation_loss: float
 
 
-class HistoryRow(_Record):
+class HistoryRow(Record):
     """One line of `history.jsonl`; training lines have `loss`, evaluation lines `eval_loss`."""
 
     step: int
@@ -175,7 +152,7 @@ HISTORY_COLUMNS = tuple(HistoryRow.model_fields)
 # ---- evaluations
 
 
-class DatasetInfo(_Record):
+class DatasetInfo(Record):
     name: str
     """Short name, for example "imdb" or the file's stem."""
     split: str
@@ -185,7 +162,7 @@ class DatasetInfo(_Record):
     source: str
 
 
-class EvalRecord(_Record):
+class EvalRecord(Record):
     """`eval.json`: one system on one dataset. Every metric can be recomputed from the predictions."""
 
     schema_version: Literal[2] = 2
@@ -231,7 +208,7 @@ def upgraded(kind: type[BaseModel], content: dict[str, Any]) -> dict[str, Any]:
 # ---- small hand-checkable files
 
 
-class Reference(_Record):
+class Reference(Record):
     """A published IMDB result, as its source reports it."""
 
     name: str
@@ -246,7 +223,7 @@ class Reference(_Record):
     """How far the figure was checked against its source."""
 
 
-class SampleReview(_Record):
+class SampleReview(Record):
     """A review in our own words."""
 
     id: str
@@ -255,7 +232,7 @@ class SampleReview(_Record):
     kind: Literal["positive", "negative", "mixed", "sarcastic", "negated"]
 
 
-class BenchmarkRow(_Record):
+class BenchmarkRow(Record):
     system: str
     reviews_per_second: Metric | None = None
     """Median; low and high are the slowest and fastest repeat."""
@@ -267,7 +244,7 @@ class BenchmarkRow(_Record):
     note: str = ""
 
 
-class BenchmarkRecord(_Record):
+class BenchmarkRecord(Record):
     schema_version: Literal[1] = 1
     kind: Literal["train", "score", "live", "parity"]
     created_at: datetime

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
 
 from sentiment_core import metrics, slices
 from sentiment_core.artifacts import Evaluation
-from sentiment_core.intervals import Estimate, wilson
-from sentiment_core.schema import PREDICTION_COLUMNS, Confusion, Metric, Slice
+from sentiment_core.intervals import floats, wilson
+from sentiment_core.schema import PREDICTION_COLUMNS, Confusion
 
 OVERLAP_SETTING = "overlap_ids"
 """Key of `EvalRecord.settings` with the review ids that `accuracy_without_overlap` leaves out."""
-
-
-def to_metric(estimate: Estimate) -> Metric:
-    return Metric(**asdict(estimate))
 
 
 def summarize(predictions: pd.DataFrame, *, overlap_ids: Collection[str] = ()) -> dict[str, Any]:
@@ -34,20 +29,18 @@ def summarize(predictions: pd.DataFrame, *, overlap_ids: Collection[str] = ()) -
     """
     label, answer = predictions["label"], predictions["prediction"]
     groups = [column for column in predictions if column not in PREDICTION_COLUMNS]
-    found = metrics.evaluate_frame(predictions)
+    p_positive = floats(predictions["p_positive"], "p_positive").astype("float32")  # as it is stored
+    found = metrics.evaluate(label, answer, p_positive, pair_id=predictions.get("pair_id"))
     if len(overlap_ids):
         kept = ~predictions["review_id"].isin(list(overlap_ids)).to_numpy()
         if kept.any():
             right = (label == answer).fillna(False).to_numpy(dtype=bool)
             found["accuracy_without_overlap"] = wilson(int(right[kept].sum()), int(kept.sum()))
     return {
-        "metrics": {name: to_metric(estimate) for name, estimate in found.items()},
+        "metrics": found,
         "confusion": Confusion(**metrics.confusion(label, answer)),
         "unparsed": int(answer.isna().sum()),
-        "slices": tuple(
-            Slice(by=part.by, value=part.value, accuracy=to_metric(part.accuracy))
-            for part in slices.slices(predictions, groups)
-        ),
+        "slices": tuple(slices.slices(predictions, groups)),
     }
 
 

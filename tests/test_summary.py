@@ -36,3 +36,11 @@ def test_overlapping_reviews_are_left_out_of_one_metric_only() -> None:
     assert without.value == pytest.approx((frame["prediction"] == frame["label"])[20:].mean())
     everything = summary.summarize(frame, overlap_ids=set(frame["review_id"]))
     assert "accuracy_without_overlap" not in everything["metrics"]
+
+
+def test_a_metric_is_the_same_before_and_after_its_scores_are_stored() -> None:
+    """p_positive is stored as float32."""
+    frame = predictions("fine-tuned", 200, paired=True)
+    doubled = frame.assign(p_positive=frame["p_positive"].astype(float) + 1e-12)
+    assert summary.summarize(doubled) == summary.summarize(frame)
+    assert summary.summarize(frame)["metrics"]["consistency"].n == 100
