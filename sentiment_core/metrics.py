@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -30,10 +30,6 @@ from sentiment_core.intervals import (
     resampled_means,
     wilson,
 )
-
-if TYPE_CHECKING:
-    pass
-
 
 CLASSES = ("negative", "positive")
 ANSWERS = ("negative", "positive", "unparsed")
