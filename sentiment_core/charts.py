@@ -12,13 +12,15 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from sentiment_core.chart_style import PALETTE, PAPER, THIN, color_of, finished, note, percent, series
-from sentiment_core.systems import SYSTEMS
+from sentiment_core.systems import SYSTEMS, System
 
 LONGEST_LINE = 32
 """Characters of a published result's name that stand beside its mark on a phone."""
 
 DASHED = {"dash": "dash", "width": 1, "color": color_of("muted")}
 PERCENT_TICKS = {"tickvals": [0, 25, 50, 75, 100]}
+PUBLISHED = System("", "", "", work="", colour="muted", marker="square-open")
+"""How results are drawn that were not measured here."""
 
 
 class Actor(NamedTuple):
@@ -64,12 +66,10 @@ def _look(actor: str) -> Actor:
 
 def _listed(actor: str, text: str, line: int, *, top: bool) -> dict:
     """Line `line` of a list of names in the top left or the bottom right corner of the unit square."""
-    where = (
-        {"x": 0, "y": 100, "xanchor": "left", "yanchor": "top", "yshift": -20 * line}
-        if top
-        else {"x": 100, "y": 2, "xanchor": "right", "yanchor": "bottom", "yshift": 20 * line}
-    )
-    return note(text=f"{_look(actor).sign} {text}", color=actor, **where)
+    text = f"{_look(actor).sign} {text}"
+    if top:
+        return note(0, 100, text, actor, xanchor="left", yanchor="top", yshift=-20 * line)
+    return note(100, 2, text, actor, xanchor="right", yanchor="bottom", yshift=20 * line)
 
 
 def _unit_square(figure: go.Figure, x_title: str, y_title: str) -> None:
@@ -111,33 +111,30 @@ def systems_chart(table: pd.DataFrame) -> go.Figure:
 
 
 def _system_mark(row: NamedTuple, place: float) -> go.Scatter:
-    own = SYSTEMS.get(row.system)
+    system = SYSTEMS.get(row.system, PUBLISHED)
     hover, bounds = f"{row.title}<br>{percent(row.accuracy, 2)}", None
     if not np.isnan(row.high - row.low):
         hover += f" (95{THIN}% interval {percent(row.low, 2)} to {percent(row.high, 2)})"
         bounds = ([100 * row.low], [100 * row.high])
     return series(
         row.title,
-        own.colour if own else "muted",
+        system.colour,
         [100 * row.accuracy],
         [place],
         bounds=bounds,
         along="x",
         hover=hover,
         mode="markers",
-        marker={"symbol": own.marker if own else "square-open", "size": 14 if own else 9},
+        marker={"symbol": system.marker, "size": 9 if system is PUBLISHED else 14},
     )
 
 
 def _system_notes(row: NamedTuple, place: float, title: str) -> list[dict]:
     """The name, above the line of a system measured here or beside a published mark, and the figure."""
-    own = SYSTEMS.get(row.system)
-    font = {
-        "color": color_of(own.colour if own else "muted"),
-        "size": 13 if own else 11,
-        "weight": 600 if row.system == "fine-tuned" else 400,
-    }
-    if own:
+    system = SYSTEMS.get(row.system, PUBLISHED)
+    size, weight = 11 if system is PUBLISHED else 13, 600 if row.system == "fine-tuned" else 400
+    font = {"color": color_of(system.colour), "size": size, "weight": weight}
+    if system is not PUBLISHED:
         where = {"x": 0, "xanchor": "left", "yanchor": "bottom", "yshift": 6}
     elif row.accuracy > 0.6:  # on the side where there is room
         where = {"xanchor": "right", "xshift": -9}
@@ -215,19 +212,17 @@ def confusion_chart(counts: pd.DataFrame, actor: str) -> go.Figure:
     shares = 100 * counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
     right = counts.index.to_numpy()[:, None] == counts.columns.to_numpy()
     word = np.where(right, "correct", np.where(counts.columns.isin(counts.index), "incorrect", "unparsed"))
+    text = [
+        f'<span style="font-size:22px">{count:,}</span><br>{share:.1f}{THIN}% · {kind}'
+        for count, share, kind in zip(counts.to_numpy().flat, shares.to_numpy().flat, word.flat, strict=True)
+    ]
     figure = go.Figure(
         go.Heatmap(
             x=list(counts.columns),
             y=list(counts.index),
             z=shares,
             customdata=counts,
-            text=[
-                [
-                    f'<span style="font-size:22px">{count:,}</span><br>{share:.1f}{THIN}% · {kind}'
-                    for count, share, kind in zip(*row, strict=True)
-                ]
-                for row in zip(counts.to_numpy(), shares.to_numpy(), word, strict=True)
-            ],
+            text=np.reshape(text, counts.shape),
             texttemplate="%{text}",
             textfont={"size": 12, "color": color_of("ink")},
             zmin=0,

@@ -251,10 +251,11 @@ def _study_sentence(root: Path) -> str:
     """What the study's own two figures imply, before ours."""
     study = {r.kind: r.accuracy for r in artifacts.read_references(root)}
     before, after = study.get("study-before"), study.get("study-after")
+    chance = "With two balanced classes, answering at random is right half of the time"
     if before is None or after is None:
-        return "With two balanced classes, answering at random is right half of the time."
+        return f"{chance}."
     return (
-        f"With two balanced classes, answering at random is right half of the time, so the study's "
+        f"{chance}, so the study's "
         f"{100 * before:.1f} % is no measure of how badly its model judges reviews: it points to free "
         f"answers that were no label and counted as wrong. If those that were a label were right at chance, "
         f"{100 * (1 - 2 * before):.0f} % of all were none before fine-tuning and "
