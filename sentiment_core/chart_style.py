@@ -56,9 +56,7 @@ def theme_css() -> str:
 
 
 def percent(fraction: float, digits: int = 1) -> str:
-    """>>> percent(0.9509) == "95.1\u202f%"
-    True
-    """
+    """For example 95.1 %, with THIN between number and sign."""
     return f"{100 * fraction:.{digits}f}{THIN}%"
 
 

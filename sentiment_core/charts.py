@@ -213,7 +213,7 @@ def confusion_chart(counts: pd.DataFrame, actor: str) -> go.Figure:
     right = counts.index.to_numpy()[:, None] == counts.columns.to_numpy()
     word = np.where(right, "correct", np.where(counts.columns.isin(counts.index), "incorrect", "unparsed"))
     text = [
-        f'<span style="font-size:22px">{count:,}</span><br>{share:.1f}{THIN}% · {kind}'
+        f'<span style="font-size:22px">{count:,}</span><br>{share:.1f}{THIN}%<br>{kind}'
         for count, share, kind in zip(counts.to_numpy().flat, shares.to_numpy().flat, word.flat, strict=True)
     ]
     figure = go.Figure(

@@ -140,8 +140,8 @@ def test_confusion_prints_counts_and_row_shares() -> None:
     (matrix,) = figures()["confusion"].data
     texts = [re.split("<.*?>", text) for row in matrix.text for text in row]
     assert [text[1] for text in texts] == ["8", "2", "1", "9"]
-    assert texts[0][-1] == f"80.0{chart_style.THIN}% · correct"
-    assert texts[2][-1] == f"10.0{chart_style.THIN}% · incorrect"
+    assert texts[0][-2:] == [f"80.0{chart_style.THIN}%", "correct"]
+    assert texts[2][-2:] == [f"10.0{chart_style.THIN}%", "incorrect"]
     assert (matrix.zmin, matrix.zmax) == (0, 100)  # one scale for every matrix
     assert matrix.z.tolist() == [[80, 20], [10, 90]]
 
