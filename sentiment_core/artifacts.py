@@ -11,28 +11,27 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sentiment_core.config import ASSETS
 from sentiment_core.schema import (
     HISTORY_COLUMNS,
     PREDICTION_COLUMNS,
-    SCHEMA_VERSION,
     BenchmarkRecord,
     EvalRecord,
     HistoryRow,
     Reference,
     RunRecord,
     SampleReview,
+    upgraded,
 )
 
 
@@ -128,34 +127,31 @@ class HistoryWriter:
             stream.write(row.model_dump_json(exclude_none=True) + "\n")
 
 
-def write_predictions(folder: Path, predictions: pd.DataFrame) -> None:
-    """Write `predictions.parquet` with the contract's types; extra columns are kept as they are.
+def write_eval(folder: Path, record: EvalRecord, predictions: pd.DataFrame) -> None:
+    """Write `predictions.parquet`, extra columns as they are, then the record that finishes the folder.
 
     Raises:
         ArtifactError: a column is missing, or a prediction is neither 0, 1 nor null.
     """
-    missing = [c for c in PREDICTION_COLUMNS if c not in predictions]
-    if missing:
-        raise ArtifactError(f"predictions lack the columns {missing}")
+    _check_columns(predictions, "the predictions table")
     if not predictions["prediction"].dropna().isin((0, 1)).all():
         raise ArtifactError("predictions must be 0, 1 or null")
-    table = predictions.copy()
-    table["prediction"] = table["prediction"].astype("Int8")
     types = {
         "review_id": pa.string(), "label": pa.int8(), "prediction": pa.int8(),
         "p_positive": pa.float32(), "tokens": pa.int32(), "truncated": pa.bool_(),
     }  # fmt: skip
-    arrays = {name: pa.array(table[name], type=types.get(name), from_pandas=True) for name in table.columns}
+    table = predictions.assign(prediction=predictions["prediction"].astype("Int8"))
+    arrays = {name: pa.array(table[name], type=types.get(name), from_pandas=True) for name in table}
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / ".predictions.parquet"
     pq.write_table(pa.table(arrays), temporary, compression="zstd", compression_level=19)
     os.replace(temporary, folder / "predictions.parquet")
-
-
-def write_eval(folder: Path, record: EvalRecord, predictions: pd.DataFrame) -> None:
-    """Write predictions, then the record that makes the folder count as finished."""
-    write_predictions(folder, predictions)
     write_record(folder / "eval.json", record)
+
+
+def _check_columns(frame: pd.DataFrame, whose: str, remedy: str = "") -> None:
+    if missing := [column for column in PREDICTION_COLUMNS if column not in frame]:
+        raise ArtifactError(f"{whose} lacks the columns {missing}{remedy}")
 
 
 # ---- reading
@@ -175,10 +171,11 @@ def read_record(path: Path, kind: type[_R], remedy: str) -> _R:
         raise ArtifactError(f"{path} is not there; {remedy}") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ArtifactError(f"{path} cannot be read as JSON ({error}); {remedy}") from None
-    version = content.get("schema_version", SCHEMA_VERSION) if isinstance(content, dict) else None
-    if version != SCHEMA_VERSION:
+    content = upgraded(kind, content) if isinstance(content, dict) else {"schema_version": None}
+    known = kind.model_fields["schema_version"].default
+    if (version := content.get("schema_version", known)) != known:
         raise ArtifactError(
-            f"{path} has schema version {version!r}, this program reads {SCHEMA_VERSION}; "
+            f"{path} has schema version {version!r}, this program reads {known}; "
             f"update the program or {remedy}"
         )
     try:
@@ -240,12 +237,8 @@ def read_predictions(folder: Path) -> pd.DataFrame:
         frame = pq.read_table(path).to_pandas()
     except (OSError, pa.ArrowException) as error:
         raise ArtifactError(f"{path} cannot be read ({error}); run eval.py again") from None
-    missing = [c for c in PREDICTION_COLUMNS if c not in frame]
-    if missing:
-        raise ArtifactError(f"{path} lacks the columns {missing}; run eval.py again")
-    frame["prediction"] = frame["prediction"].astype("Int8")
-    frame["p_positive"] = frame["p_positive"].astype(np.float32)
-    return frame
+    _check_columns(frame, str(path), "; run eval.py again")
+    return frame.astype({"prediction": "Int8", "p_positive": "float32"})
 
 
 @dataclass(frozen=True)
@@ -262,7 +255,7 @@ class Listing:
 
     runs: tuple[Run, ...] = ()
     evals: tuple[Evaluation, ...] = ()
-    problems: tuple[Problem, ...] = field(default=())
+    problems: tuple[Problem, ...] = ()
 
 
 def list_artifacts(root: Path = ASSETS) -> Listing:
@@ -306,9 +299,9 @@ def _read_list(path: Path, kind: type[_R]) -> list[_R]:
     remedy = "restore it from the repository"
     try:
         text = path.read_text(encoding="utf-8")
-        items = [json.loads(line) for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" \
-            else json.loads(text)  # fmt: skip
-        return [kind.model_validate(item) for item in items]
+        if path.suffix == ".jsonl":
+            text = f"[{','.join(line for line in text.splitlines() if line.strip())}]"
+        return TypeAdapter(list[kind]).validate_json(text)
     except FileNotFoundError:
         raise ArtifactError(f"{path} is not there; {remedy}") from None
     except (OSError, ValueError) as error:

@@ -6,8 +6,10 @@ One figure serves both themes: it is drawn in the palette's light colours on a t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
 import plotly.graph_objects as go
 
 
@@ -54,9 +56,7 @@ def theme_css() -> str:
 
 
 def percent(fraction: float, digits: int = 1) -> str:
-    """>>> percent(0.9509) == "95.1\u202f%"
-    True
-    """
+    """For example 95.1 %, with THIN between number and sign."""
     return f"{100 * fraction:.{digits}f}{THIN}%"
 
 
@@ -65,52 +65,84 @@ def color_of(name: str) -> str:
     return PALETTE[name].light
 
 
-def finished(figure: go.Figure, height: int, **more: object) -> go.Figure:
-    """`figure` with the look that all share: axes, margins, fonts, hover labels.
-
-    `more` goes to its layout.
-    """
-    axis = {
-        "gridcolor": color_of("line"),
-        "linecolor": color_of("line"),
-        "zeroline": False,
-        "automargin": True,
-        "tickfont": {"color": color_of("muted"), "size": 12},
-        "title": {"font": {"color": color_of("muted"), "size": 13}},
-        "title_standoff": 8,
+_AXIS = {
+    "gridcolor": color_of("line"),
+    "linecolor": color_of("line"),
+    "zeroline": False,
+    "automargin": True,
+    "tickfont": {"color": color_of("muted"), "size": 12},
+    "title": {"font": {"color": color_of("muted"), "size": 13}, "standoff": 8},
+}
+TEMPLATE = go.layout.Template(
+    layout={
+        "xaxis": _AXIS,
+        "yaxis": _AXIS,
+        "margin": {"l": 8, "r": 12, "t": 30, "b": 8},  # above: room for the camera button
+        "paper_bgcolor": TRANSPARENT,
+        "plot_bgcolor": TRANSPARENT,
+        "font": {"family": FONT, "size": 13, "color": color_of("ink")},
+        "hoverlabel": {
+            "bgcolor": "#101828", "bordercolor": "#101828", "font": {"color": "#ffffff", "size": 13},
+        },
+        "showlegend": False,
+        "dragmode": False,
+        "modebar": {"bgcolor": TRANSPARENT, "color": "#808997", "activecolor": color_of("fine")},
     }
-    figure.update_xaxes(**axis)
-    figure.update_yaxes(**axis)
-    figure.update_layout(
-        height=height,
-        margin={"l": 8, "r": 12, "t": 30, "b": 8},  # above: room for the camera button
-        paper_bgcolor=TRANSPARENT,
-        plot_bgcolor=TRANSPARENT,
-        font={"family": FONT, "size": 13, "color": color_of("ink")},
-        hoverlabel={"bgcolor": "#101828", "bordercolor": "#101828", "font": {"color": "#ffffff", "size": 13}},
-        showlegend=False,
-        dragmode=False,
-        modebar={"bgcolor": TRANSPARENT, "color": "#808997", "activecolor": color_of("fine")},
-        **more,
-    )
-    return figure
+)  # fmt: skip
+"""The look that all figures share, in place of plotly's own."""
+
+
+def finished(figure: go.Figure, height: int, **layout: object) -> go.Figure:
+    """`figure` in the shared look, `height` pixels high."""
+    return figure.update_layout(template=TEMPLATE, height=height, **layout)
 
 
 def empty_figure() -> go.Figure:
     """A figure without axes, for a place that has nothing to draw yet."""
-    figure = finished(go.Figure(), 40).update_layout(margin_t=8)
-    figure.update_xaxes(visible=False)
-    figure.update_yaxes(visible=False)
-    return figure
+    figure = finished(go.Figure(), 40, margin_t=8)
+    return figure.update_xaxes(visible=False).update_yaxes(visible=False)
+
+
+def series(
+    name: str,
+    color: str,
+    x: Iterable[object],
+    y: Iterable[object],
+    *,
+    bounds: tuple[Iterable[float], Iterable[float]] | None = None,
+    along: str = "y",
+    hover: str,
+    **look: object,
+) -> go.Scatter:
+    """Marks, each with its interval and hover text, in one palette colour.
+
+    Args:
+        x, y: one value per mark, in the units of the axes.
+        bounds: low and high ends of the intervals, in the units of the axis `along` ("x" or "y").
+        look: further properties of the trace, `marker_size` for example.
+    """
+    trace = go.Scatter(
+        x=x,
+        y=y,
+        name=name,
+        marker_color=color_of(color),
+        line_color=color_of(color),
+        hovertemplate=f"{hover}<extra></extra>",
+        **look,
+    )
+    if bounds is not None:
+        middle, low, high = (np.asarray(values, dtype=float) for values in (trace[along], *bounds))
+        trace[f"error_{along}"] = {
+            "array": high - middle,
+            "arrayminus": middle - low,
+            "thickness": 1.5,
+            "width": 5,
+            "color": color_of(color),
+        }
+    return trace
 
 
 def note(x: float, y: float, text: str, color: str = "ink", **more: object) -> dict:
     """An annotation without an arrow; `color` is a palette entry."""
-    return {
-        "x": x,
-        "y": y,
-        "text": text,
-        "showarrow": False,
-        "font": {"color": color_of(color), "size": 13},
-        **more,
-    }
+    font = {"color": color_of(color), "size": 13}
+    return {"x": x, "y": y, "text": text, "showarrow": False, "font": font, **more}

@@ -5,18 +5,81 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from sentiment_core.chart_style import PAPER, THIN, color_of, finished, note, percent
-from sentiment_core.systems import SYSTEMS
-
-# ---- accuracy
+from sentiment_core.chart_style import PALETTE, PAPER, THIN, color_of, finished, note, percent, series
+from sentiment_core.systems import SYSTEMS, System
 
 LONGEST_LINE = 32
 """Characters of a published result's name that stand beside its mark on a phone."""
+
+DASHED = {"dash": "dash", "width": 1, "color": color_of("muted")}
+PERCENT_TICKS = {"tickvals": [0, 25, 50, 75, 100]}
+PUBLISHED = System("", "", "", work="", colour="muted", marker="square-open")
+"""How results are drawn that were not measured here."""
+
+
+class Actor(NamedTuple):
+    """How one of the two models is drawn where both share a figure."""
+
+    name: str
+    symbol: str
+    dash: str
+    sign: str
+    """The symbol as text, for lists of names."""
+
+
+ACTORS = {
+    "fine": Actor("fine-tuned", "circle", "solid", "●"),
+    "base": Actor("base model", "square", "dot", "■"),
+}
+"""By palette entry; what has another colour is drawn as the base model."""
+
+
+# ---- parts of figures
+
+
+def _actor_series(actor: str, rows: pd.DataFrame, x: object, y: str, hover: str) -> go.Scatter:
+    """One model's line of marks: column `y` of `rows` with its interval, as percent; `n` is for the hover."""
+    name, symbol, dash, _ = ACTORS[actor]
+    return series(
+        name,
+        actor,
+        x,
+        100 * rows[y],
+        bounds=(100 * rows["low"], 100 * rows["high"]),
+        hover=f"{name}{hover}",
+        mode="lines+markers",
+        line={"width": 1.5, "dash": dash},
+        marker={"size": 10, "symbol": symbol},
+        customdata=rows[["n"]],
+    )
+
+
+def _look(actor: str) -> Actor:
+    return ACTORS.get(actor, ACTORS["base"])
+
+
+def _listed(actor: str, text: str, line: int, *, top: bool) -> dict:
+    """Line `line` of a list of names in the top left or the bottom right corner of the unit square."""
+    text = f"{_look(actor).sign} {text}"
+    if top:
+        return note(0, 100, text, actor, xanchor="left", yanchor="top", yshift=-20 * line)
+    return note(100, 2, text, actor, xanchor="right", yanchor="bottom", yshift=20 * line)
+
+
+def _unit_square(figure: go.Figure, x_title: str, y_title: str) -> None:
+    """Both axes from 0 to 100 % with the diagonal dashed."""
+    figure.add_shape(type="line", x0=0, y0=0, x1=100, y1=100, line=DASHED)
+    figure.update_xaxes(range=[-2, 102], title_text=x_title, **PERCENT_TICKS)
+    figure.update_yaxes(range=[-2, 102], title_text=y_title, **PERCENT_TICKS)
+
+
+# ---- accuracy
 
 
 def systems_chart(table: pd.DataFrame) -> go.Figure:
@@ -28,65 +91,61 @@ def systems_chart(table: pd.DataFrame) -> go.Figure:
         table: one row per mark, best first. Columns title, system ("" for a published result),
             accuracy, low, high (fractions; low and high may be NaN).
     """
-    figure = go.Figure()
     rows = list(reversed(list(table.itertuples())))
-    own_rows = [row.system in SYSTEMS for row in rows]
-    titles = [row.title if row.system in SYSTEMS else _in_lines(row.title) for row in rows]
-    places = np.cumsum(
-        [1.0, *(_room(*pair) for pair in zip(own_rows[:-1], titles[:-1], titles[1:], strict=True))]
-    )
-    figure.add_vline(x=50, line={"dash": "dash", "width": 1, "color": color_of("muted")})
+    measured = [row.system in SYSTEMS for row in rows]
+    titles = [row.title if own else _in_lines(row.title) for row, own in zip(rows, measured, strict=True)]
+    rooms = [_room(*pair) for pair in zip(measured[:-1], titles[:-1], titles[1:], strict=True)]
+    places = np.cumsum([1.0, *rooms])
+    figure = go.Figure()
+    figure.add_vline(x=50, line=DASHED)
     notes = [note(50, places[-1] + 0.7, "chance", "muted", xanchor="left", xshift=5, yanchor="bottom")]
     for place, row, title in zip(places, rows, titles, strict=True):
-        known_as = SYSTEMS.get(row.system)
-        color, symbol = (known_as.colour, known_as.marker) if known_as else ("muted", "square-open")
-        own = row.system in SYSTEMS
-        known = not (np.isnan(row.low) or np.isnan(row.high))
-        figure.add_trace(
-            go.Scatter(
-                x=[100 * row.accuracy],
-                y=[place],
-                mode="markers",
-                name=row.title,
-                marker={"color": color_of(color), "symbol": symbol, "size": 14 if own else 9},
-                error_x={
-                    "type": "data",
-                    "symmetric": False,
-                    "thickness": 2,
-                    "width": 5,
-                    "color": color_of(color),
-                    "array": [100 * (row.high - row.accuracy)],
-                    "arrayminus": [100 * (row.accuracy - row.low)],
-                }
-                if known
-                else None,
-                hovertemplate=f"{row.title}<br>{percent(row.accuracy, 2)}"
-                + (f" (95{THIN}% interval {percent(row.low, 2)} to {percent(row.high, 2)})" if known else "")
-                + "<extra></extra>",
-            )
-        )
-        size = 13 if own else 11
-        weight = 600 if row.system == "fine-tuned" else 400
-        font = {"color": color_of(color), "size": size, "weight": weight}
-        if own:
-            where = {"x": 0, "xanchor": "left", "yanchor": "bottom", "yshift": 6}
-        elif row.accuracy > 0.6:  # on the side where there is room
-            where = {"xanchor": "right", "xshift": -9}
-        else:
-            where = {"xanchor": "left", "xshift": 9}
-        paper = {"bgcolor": PAPER.light, "borderpad": 0}  # no line runs through a name
-        notes.append(note(100 * row.accuracy, place, title) | where | paper | {"font": font})
-        value = percent(row.accuracy, 2 if known and row.high - row.low < 0.02 else 1)
-        notes.append(note(1, place, value, xref="paper", xanchor="left", xshift=8) | {"font": font})
-    figure.update_xaxes(range=[0, 101], tickvals=[0, 25, 50, 75, 100], title_text="reviews answered right, %")
+        figure.add_trace(_system_mark(row, place))
+        notes += _system_notes(row, place, title)
+    figure.update_xaxes(range=[0, 101], title_text="Accuracy (%)", **PERCENT_TICKS)
     figure.update_yaxes(
-        range=[places[0] - 0.6, places[-1] + 1.15],
-        tickvals=places[own_rows],
-        showticklabels=False,
-        title_text="",
+        range=[places[0] - 0.6, places[-1] + 1.15], tickvals=places[measured], showticklabels=False
     )
-    finished(figure, 78 + int(44 * (places[-1] - places[0] + 1)), annotations=notes)
-    return figure.update_layout(margin_r=70)
+    height = 78 + int(44 * (places[-1] - places[0] + 1))
+    return finished(figure, height, annotations=notes, margin_r=70)
+
+
+def _system_mark(row: NamedTuple, place: float) -> go.Scatter:
+    system = SYSTEMS.get(row.system, PUBLISHED)
+    hover, bounds = f"{row.title}<br>{percent(row.accuracy, 2)}", None
+    if not np.isnan(row.high - row.low):
+        hover += f" (95{THIN}% interval {percent(row.low, 2)} to {percent(row.high, 2)})"
+        bounds = ([100 * row.low], [100 * row.high])
+    return series(
+        row.title,
+        system.colour,
+        [100 * row.accuracy],
+        [place],
+        bounds=bounds,
+        along="x",
+        hover=hover,
+        mode="markers",
+        marker={"symbol": system.marker, "size": 9 if system is PUBLISHED else 14},
+    )
+
+
+def _system_notes(row: NamedTuple, place: float, title: str) -> list[dict]:
+    """The name, above the line of a system measured here or beside a published mark, and the figure."""
+    system = SYSTEMS.get(row.system, PUBLISHED)
+    size, weight = 11 if system is PUBLISHED else 13, 600 if row.system == "fine-tuned" else 400
+    font = {"color": color_of(system.colour), "size": size, "weight": weight}
+    if system is not PUBLISHED:
+        where = {"x": 0, "xanchor": "left", "yanchor": "bottom", "yshift": 6}
+    elif row.accuracy > 0.6:  # on the side where there is room
+        where = {"xanchor": "right", "xshift": -9}
+    else:
+        where = {"xanchor": "left", "xshift": 9}
+    paper = {"bgcolor": PAPER.light, "borderpad": 0}  # no line runs through a name
+    value = percent(row.accuracy, 2 if row.high - row.low < 0.02 else 1)  # NaN is not below
+    return [
+        note(100 * row.accuracy, place, title, font=font, **paper) | where,
+        note(1, place, value, font=font, xref="paper", xanchor="left", xshift=8),
+    ]
 
 
 def _in_lines(name: str) -> str:
@@ -95,9 +154,9 @@ def _in_lines(name: str) -> str:
     >>> _in_lines("BERT-base + in-task pretraining, 110M")
     'BERT-base + in-task<br>pretraining, 110M'
     """
-    return (
-        "<br>".join(textwrap.wrap(name, math.ceil(len(name) / 2) + 3)) if len(name) > LONGEST_LINE else name
-    )
+    if len(name) <= LONGEST_LINE:
+        return name
+    return "<br>".join(textwrap.wrap(name, math.ceil(len(name) / 2) + 3))
 
 
 def _room(own: bool, name: str, above: str) -> float:
@@ -109,78 +168,34 @@ def slices_chart(table: pd.DataFrame, *, x_title: str) -> go.Figure:
     """Accuracy of both models in parts of the reviews. Columns actor ("base", "fine"), part, accuracy,
     low, high, n (fractions; parts in drawing order)."""
     figure = go.Figure()
-    figure.add_hline(y=50, line={"dash": "dash", "width": 1, "color": color_of("muted")})
+    figure.add_hline(y=50, line=DASHED)
     parts = list(dict.fromkeys(table["part"]))
     notes = [note(0, 50, "chance", "muted", xref="paper", xanchor="left", yanchor="top", yshift=-8)]
     for actor, rows in table.groupby("actor", sort=False):
-        name, symbol = ("fine-tuned", "circle") if actor == "fine" else ("base model", "square")
-        figure.add_trace(
-            go.Scatter(
-                x=rows["part"],
-                y=100 * rows["accuracy"],
-                mode="lines+markers",
-                name=name,
-                line={"color": color_of(actor), "width": 1.5, "dash": "solid" if actor == "fine" else "dot"},
-                marker={"color": color_of(actor), "size": 10, "symbol": symbol},
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "thickness": 1.5,
-                    "width": 5,
-                    "color": color_of(actor),
-                    "array": 100 * (rows["high"] - rows["accuracy"]),
-                    "arrayminus": 100 * (rows["accuracy"] - rows["low"]),
-                },
-                customdata=rows[["n"]],
-                hovertemplate=f"{name}, %{{x}}<br>%{{y:.1f}}{THIN}% right of "
-                f"%{{customdata[0]:,}}<extra></extra>",
-            )
-        )
+        hover = f", %{{x}}<br>Accuracy %{{y:.1f}}{THIN}%, n = %{{customdata[0]:,}}"
+        figure.add_trace(_actor_series(actor, rows, rows["part"], "accuracy", hover))
         middle = rows.iloc[len(rows) // 2]
-        shift = 24 if actor == "fine" else -24
-        notes.append(note(parts.index(middle["part"]), 100 * middle["accuracy"], name, actor, yshift=-shift))
-    figure.update_xaxes(title_text=x_title, type="category", range=[-0.4, len(parts) - 0.6], tickangle=0)
-    figure.update_yaxes(range=[0, 102], tickvals=[0, 25, 50, 75, 100], title_text="right, %")
-    return finished(figure, 320, annotations=notes).update_xaxes(tickfont_size=11)
+        shift = -24 if actor == "fine" else 24
+        place = parts.index(middle["part"])
+        notes.append(note(place, 100 * middle["accuracy"], ACTORS[actor].name, actor, yshift=shift))
+    figure.update_xaxes(
+        title_text=x_title, type="category", range=[-0.4, len(parts) - 0.6], tickangle=0, tickfont_size=11
+    )
+    figure.update_yaxes(range=[0, 102], title_text="Accuracy (%)", **PERCENT_TICKS)
+    return finished(figure, 320, annotations=notes)
 
 
 def reliability_chart(table: pd.DataFrame) -> go.Figure:
-    """Stated probability against what happened. Columns actor, mean_p_positive, share_positive, low,
+    """Predicted probability against the observed rate. Columns actor, mean_p_positive, share_positive, low,
     high, n (fractions; empty bins left out)."""
     figure = go.Figure()
-    figure.add_shape(
-        type="line", x0=0, y0=0, x1=100, y1=100, line={"dash": "dash", "width": 1, "color": color_of("muted")}
-    )
-    notes = [note(100, 1, "dashed: as often as stated", "muted", xanchor="right", yanchor="bottom")]
+    _unit_square(figure, "Mean predicted probability (%)", "Observed positive rate (%)")
+    notes = [note(100, 1, "dashed: perfect calibration", "muted", xanchor="right", yanchor="bottom")]
+    hover = f"<br>Mean predicted probability %{{x:.1f}}{THIN}%"
+    hover += f"<br>Observed positive rate %{{y:.1f}}{THIN}%, n = %{{customdata[0]:,}}"
     for line, (actor, rows) in enumerate(table.groupby("actor", sort=False)):
-        name, symbol = ("fine-tuned", "circle") if actor == "fine" else ("base model", "square")
-        figure.add_trace(
-            go.Scatter(
-                x=100 * rows["mean_p_positive"],
-                y=100 * rows["share_positive"],
-                mode="lines+markers",
-                name=name,
-                line={"color": color_of(actor), "width": 1.5, "dash": "solid" if actor == "fine" else "dot"},
-                marker={"color": color_of(actor), "size": 9, "symbol": symbol},
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "thickness": 1,
-                    "width": 3,
-                    "color": color_of(actor),
-                    "array": 100 * (rows["high"] - rows["share_positive"]),
-                    "arrayminus": 100 * (rows["share_positive"] - rows["low"]),
-                },
-                customdata=rows[["n"]],
-                hovertemplate=f"{name} said %{{x:.1f}}{THIN}%<br>%{{y:.1f}}{THIN}% of %{{customdata[0]:,}} "
-                "were positive<extra></extra>",
-            )
-        )
-        sign = "●" if actor == "fine" else "■"  # listed in the corner that a usual model leaves free
-        where = {"xanchor": "left", "yanchor": "top", "yshift": -20 * line}
-        notes.append(note(0, 100, f"{sign} {name}", actor) | where)
-    figure.update_xaxes(range=[-2, 102], tickvals=[0, 25, 50, 75, 100], title_text="stated P(positive), %")
-    figure.update_yaxes(range=[-2, 102], tickvals=[0, 25, 50, 75, 100], title_text="really positive, %")
+        figure.add_trace(_actor_series(actor, rows, 100 * rows["mean_p_positive"], "share_positive", hover))
+        notes.append(_listed(actor, ACTORS[actor].name, line, top=True))
     return finished(figure, 340, annotations=notes)
 
 
@@ -188,91 +203,59 @@ def reliability_chart(table: pd.DataFrame) -> go.Figure:
 
 
 def confusion_chart(counts: pd.DataFrame, actor: str) -> go.Figure:
-    """Counts by true label and answer; the tint is the share of the row, on one scale for every matrix.
+    """Counts by true label and prediction; the tint is the share of the row, on one scale for every matrix.
 
     Args:
-        counts: rows "Negative" and "Positive" (the truth), columns the answers, integers.
-        actor: "base" or "fine".
+        counts: rows "Negative" and "Positive" (the truth), columns the predictions, integers.
+        actor: palette entry of the tint, such as "base" or "fine".
     """
-    shares = counts.div(counts.sum(axis=1).replace(0, np.nan), axis=0).fillna(0.0)
-    shapes, notes, ink = [], [], color_of("ink")
-    for i, truth in enumerate(counts.index):
-        for j, answer in enumerate(counts.columns):
-            share, right = float(shares.iloc[i, j]), truth == answer
-            shapes.append(
-                {
-                    "type": "rect",
-                    "x0": j - 0.48,
-                    "x1": j + 0.48,
-                    "y0": i - 0.47,
-                    "y1": i + 0.47,
-                    "layer": "below",
-                    "fillcolor": color_of(actor),
-                    "opacity": 0.04 + 0.4 * share,
-                    "line": {"width": 0},
-                }
-            )
-            shapes.append(
-                {
-                    "type": "rect",
-                    "x0": j - 0.48,
-                    "x1": j + 0.48,
-                    "y0": i - 0.47,
-                    "y1": i + 0.47,
-                    "line": {"width": 1.5 if right else 1, "color": color_of(actor if right else "line")},
-                }
-            )
-            word = "right" if right else "no answer" if answer not in counts.index else "wrong"
-            notes.append(
-                note(
-                    j,
-                    i,
-                    f"{int(counts.iloc[i, j]):,}",
-                    font={"size": 22, "color": ink},
-                    yshift=11,
-                )
-            )
-            notes.append(
-                note(
-                    j,
-                    i,
-                    f"{percent(share)} · {word}",
-                    font={"size": 12, "color": ink},
-                    yshift=-14,
-                )
-            )
+    shares = 100 * counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
+    right = counts.index.to_numpy()[:, None] == counts.columns.to_numpy()
+    word = np.where(right, "correct", np.where(counts.columns.isin(counts.index), "incorrect", "unparsed"))
+    text = [
+        f'<span style="font-size:22px">{count:,}</span><br>{share:.1f}{THIN}%<br>{kind}'
+        for count, share, kind in zip(counts.to_numpy().flat, shares.to_numpy().flat, word.flat, strict=True)
+    ]
     figure = go.Figure(
-        go.Scatter(
-            x=[j for _ in counts.index for j in range(counts.shape[1])],
-            y=[i for i in range(len(counts)) for _ in counts.columns],
-            mode="markers",
-            marker={"size": 44, "opacity": 0},
-            customdata=[
-                [truth, answer, int(counts.iloc[i, j]), 100 * float(shares.iloc[i, j])]
-                for i, truth in enumerate(counts.index)
-                for j, answer in enumerate(counts.columns)
-            ],
-            hovertemplate="%{customdata[0]} reviews answered %{customdata[1]}: %{customdata[2]:,} "
-            f"(%{{customdata[3]:.1f}}{THIN}%)<extra></extra>",
+        go.Heatmap(
+            x=list(counts.columns),
+            y=list(counts.index),
+            z=shares,
+            customdata=counts,
+            text=np.reshape(text, counts.shape),
+            texttemplate="%{text}",
+            textfont={"size": 12, "color": color_of("ink")},
+            zmin=0,
+            zmax=100,
+            colorscale=[[0, _tint(actor, 0.06)], [1, _tint(actor, 0.5)]],
+            showscale=False,
+            xgap=6,
+            ygap=6,
+            hovertemplate=f"True label %{{y}}, predicted %{{x}}: %{{customdata:,}} (%{{z:.1f}}{THIN}% of the "
+            "row)<extra></extra>",
         )
     )
-    figure.update_xaxes(
-        tickvals=list(range(counts.shape[1])),
-        ticktext=list(counts.columns),
-        range=[-0.5, counts.shape[1] - 0.5],
-        side="top",
-        showgrid=False,
-        title_text="the model's answer",
-    )
-    figure.update_yaxes(
-        tickvals=list(range(len(counts))),
-        ticktext=list(counts.index),
-        range=[len(counts) - 0.5, -0.5],
-        showgrid=False,
-        title_text="the label",
-        tickangle=-90,
-    )
-    return finished(figure, 300, shapes=shapes, annotations=notes).update_layout(margin_t=12)
+    for i, j in np.argwhere(right):
+        figure.add_shape(
+            type="rect", x0=j - 0.49, x1=j + 0.49, y0=i - 0.485, y1=i + 0.485,
+            line={"width": 1.5, "color": color_of(actor)},
+        )  # fmt: skip
+    bare = {"showgrid": False, "ticks": ""}
+    figure.update_xaxes(side="top", title_text="Predicted", **bare)
+    figure.update_yaxes(autorange="reversed", title_text="True label", tickangle=-90, **bare)
+    return finished(figure, 300, margin_t=12)
+
+
+def _tint(name: str, opacity: float) -> str:
+    """Halfway between an entry's two forms and translucent: a heatmap is an image, which no rule of
+    `theme_css` reaches, so one colour must show on a white page and on a dark one.
+
+    >>> _tint("fine", 0.5)
+    'rgba(21, 160, 122, 0.5)'
+    """
+    light, dark = ([int(form[i : i + 2], 16) for i in (1, 3, 5)] for form in PALETTE[name])
+    red, green, blue = ((a + b) // 2 for a, b in zip(light, dark, strict=True))
+    return f"rgba({red}, {green}, {blue}, {opacity})"
 
 
 def roc_chart(
@@ -285,45 +268,17 @@ def roc_chart(
         points: (actor, false positive rate, true positive rate, label) of each threshold, one per curve.
     """
     figure = go.Figure()
-    figure.add_shape(
-        type="line", x0=0, y0=0, x1=100, y1=100, line={"dash": "dash", "width": 1, "color": color_of("muted")}
-    )
+    _unit_square(figure, "False positive rate (%)", "True positive rate (recall, %)")
     notes = [note(75, 75, "chance", "muted", xanchor="left", yanchor="top", xshift=6)]
-    for line, ((name, (actor, curve)), point) in enumerate(zip(curves.items(), points, strict=True)):
-        sign = "●" if actor == "fine" else "■"  # listed in the corner that a usual model leaves free
-        where = {"xanchor": "right", "yanchor": "bottom", "yshift": 20 * line}
-        notes.append(note(100, 2, f"{sign} {point[3]}", actor) | where)
+    for name, (actor, curve) in curves.items():
+        fpr, tpr = 100 * curve["false_positive_rate"], 100 * curve["true_positive_rate"]
+        hover = f"{name}<br>FPR %{{x:.1f}}{THIN}%<br>TPR %{{y:.1f}}{THIN}%"
+        line = {"width": 2.5, "dash": _look(actor).dash}
+        figure.add_trace(series(name, actor, fpr, tpr, hover=hover, mode="lines", line=line))
+    for i, (actor, fpr, tpr, label) in enumerate(points):
+        marker = {"size": 13, "symbol": _look(actor).symbol, "line": {"color": "#ffffff", "width": 2}}
         figure.add_trace(
-            go.Scatter(
-                x=100 * curve["false_positive_rate"],
-                y=100 * curve["true_positive_rate"],
-                mode="lines",
-                name=name,
-                line={"color": color_of(actor), "width": 2.5, "dash": "solid" if actor == "fine" else "dot"},
-                hovertemplate=f"{name}<br>%{{x:.1f}}{THIN}% false alarms<br>%{{y:.1f}}{THIN}% of positives "
-                f"found<extra></extra>",
-            )
+            series(label, actor, [100 * fpr], [100 * tpr], hover=label, mode="markers", marker=marker)
         )
-    for actor, false_rate, true_rate, label in points:
-        figure.add_trace(
-            go.Scatter(
-                x=[100 * false_rate],
-                y=[100 * true_rate],
-                mode="markers",
-                name=label,
-                marker={
-                    "color": color_of(actor),
-                    "size": 13,
-                    "symbol": "circle" if actor == "fine" else "square",
-                    "line": {"color": "#ffffff", "width": 2},
-                },
-                hovertemplate=f"{label}<extra></extra>",
-            )
-        )
-    figure.update_xaxes(
-        range=[-2, 102], tickvals=[0, 25, 50, 75, 100], title_text="negative reviews called positive, %"
-    )
-    figure.update_yaxes(
-        range=[-2, 102], tickvals=[0, 25, 50, 75, 100], title_text="positive reviews found, %"
-    )
+        notes.append(_listed(actor, label, i, top=False))
     return finished(figure, 360, annotations=notes)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from sentiment_core.chart_style import THIN, color_of, finished, note, percent
+from sentiment_core.chart_style import THIN, finished, note, percent, series
 
 RUN_STYLES = (("fine", "solid"), ("run2", "dash"), ("run3", "dot"), ("run4", "dashdot"))
 """Palette entry and dash of each run in one chart."""
 
-X_TITLES = {"step": "optimizer steps", "examples": "reviews seen", "seconds": "seconds of training"}
+X_TITLES = {"step": "Optimizer steps", "examples": "Reviews seen", "seconds": "Training time (s)"}
 
 
 def _smooth(values: pd.Series) -> pd.Series:
@@ -54,77 +55,31 @@ def history_chart(histories: Mapping[str, pd.DataFrame], *, x: str = "step") -> 
     accuracies: list[float] = []
     for (run_id, rows), (color, dash) in zip(histories.items(), RUN_STYLES * len(histories), strict=False):
         train = rows[rows["loss"].notna()]
-        line = {"color": color_of(color), "dash": dash}
+        checks = rows[rows["eval_loss"].notna()].assign(accuracy=lambda r: 100 * r["eval_accuracy"])
+        scored = checks[checks["accuracy"].notna()]
         shown = _thin(train.assign(smooth=_smooth(train["loss"])))
-        hover = f"{run_id}<br>{X_TITLES[x]} %{{x:,.0f}}<br>"
-        figure.add_trace(
-            go.Scatter(
-                x=shown[x],
-                y=shown["loss"],
-                mode="lines",
-                line=line | {"width": 1, "dash": "solid"},
-                opacity=0.3,
-                name=f"{run_id}, raw",
-                hoverinfo="skip",
-            ),
-            row=1,
-            col=1,
-        )
-        figure.add_trace(
-            go.Scatter(
-                x=shown[x],
-                y=shown["smooth"],
-                mode="lines",
-                line=line | {"width": 2.5},
-                name=f"{run_id}, smoothed",
-                hovertemplate=hover + "training loss %{y:.3f} (smoothed)<extra></extra>",
-            ),
-            row=1,
-            col=1,
-        )
-        checks = rows[rows["eval_loss"].notna()]
+        draw = partial(_line, run_id, color, x)
         mark = {
-            "color": color_of(color),
-            "size": 9,
-            "symbol": "diamond",
-            "line": {"width": 1, "color": "#ffffff"},
+            "marker": {"size": 9, "symbol": "diamond", "line": {"width": 1, "color": "#ffffff"}},
+            "line": {"width": 1.5, "dash": dash},
+            "cliponaxis": False,
         }
-        for column, place, text in (
-            ("eval_loss", 1, "validation loss %{y:.3f}"),
-            ("eval_accuracy", 2, f"validation accuracy %{{y:.2f}}{THIN}%"),
-        ):
-            seen = checks[checks[column].notna()]
-            values = seen[column] * (100 if place == 2 else 1)
-            mode = "markers" if place == 1 or len(seen) < 2 else "lines+markers"
-            figure.add_trace(
-                go.Scatter(
-                    x=seen[x],
-                    y=values,
-                    mode=mode,
-                    marker=mark,
-                    cliponaxis=False,
-                    line=line | {"width": 1.5},
-                    name=f"{run_id}, validation",
-                    hovertemplate=hover + text + "<extra></extra>",
-                ),
-                row=place,
-                col=1,
-            )
-            if place == 2 and len(seen):
-                accuracies += list(values)
-                last, above = seen.iloc[-1], len(notes) % 2 == 0
-                notes.append(
-                    note(float(last[x]), 100 * last[column], f"{run_id} {percent(last[column])}", color)
-                    | {"xref": "x2", "yref": "y2", "xanchor": "right"}
-                    | {"yanchor": "bottom" if above else "top", "yshift": 6 if above else -6}
-                )
+        mode = "markers" if len(scored) < 2 else "lines+markers"
+        traces = [
+            draw(shown, "loss", "", line={"width": 1}, opacity=0.3, hoverinfo="skip"),
+            draw(shown, "smooth", "training loss %{y:.3f} (smoothed)", line={"width": 2.5, "dash": dash}),
+            draw(checks, "eval_loss", "validation loss %{y:.3f}", mode="markers", **mark),
+            draw(scored, "accuracy", f"validation accuracy %{{y:.2f}}{THIN}%", mode=mode, **mark),
+        ]
+        figure.add_traces(traces, rows=[1, 1, 1, 2], cols=[1, 1, 1, 1])
         losses += [*train["loss"], *checks["eval_loss"]]
-    figure.update_yaxes(title_text="loss, log scale", type="log", **_log_range(losses), row=1, col=1)
-    low = min([80.0, *accuracies]) if accuracies else 50.0
-    figure.update_yaxes(
-        title_text="validation accuracy, %", range=[max(0, 5 * (low // 5)), 102], row=2, col=1
-    )
-    figure.update_xaxes(title_text=X_TITLES[x], rangemode="tozero", row=2, col=1)
+        accuracies += list(scored["accuracy"])
+        if len(scored):
+            notes.append(_end_note(run_id, scored.iloc[-1], x, color, above=len(notes) % 2 == 0))
+    lowest = min([80.0, *accuracies]) if accuracies else 50.0
+    _name_axes(figure, x, "Loss (log scale)", "Validation accuracy (%)")
+    figure.update_yaxes(type="log", **_log_range(losses), row=1, col=1)
+    figure.update_yaxes(range=[max(0, 5 * (lowest // 5)), 102], row=2, col=1)
     return finished(figure, 480, annotations=notes)
 
 
@@ -132,22 +87,34 @@ def schedule_chart(histories: Mapping[str, pd.DataFrame], *, x: str = "step") ->
     """Learning rate above gradient norm, one x axis; arguments as `history_chart`."""
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.09)
     for (run_id, rows), (color, dash) in zip(histories.items(), RUN_STYLES * len(histories), strict=False):
-        shown = _thin(rows[rows["loss"].notna()])
-        for place, column in ((1, "learning_rate"), (2, "grad_norm")):
-            figure.add_trace(
-                go.Scatter(
-                    x=shown[x],
-                    y=shown[column],
-                    mode="lines",
-                    name=run_id,
-                    line={"color": color_of(color), "dash": dash, "width": 1.8 if place == 1 else 1},
-                    hovertemplate=f"{run_id}<br>{X_TITLES[x]} %{{x:,.0f}}<br>{column.replace('_', ' ')} "
-                    "%{y:.3g}<extra></extra>",
-                ),
-                row=place,
-                col=1,
-            )
-    figure.update_yaxes(title_text="learning rate", rangemode="tozero", exponentformat="e", row=1, col=1)
-    figure.update_yaxes(title_text="gradient norm", rangemode="tozero", row=2, col=1)
-    figure.update_xaxes(title_text=X_TITLES[x], rangemode="tozero", row=2, col=1)
+        shown, draw = _thin(rows[rows["loss"].notna()]), partial(_line, run_id, color, x)
+        traces = [
+            draw(shown, "learning_rate", "learning rate %{y:.3g}", line={"width": 1.8, "dash": dash}),
+            draw(shown, "grad_norm", "gradient norm %{y:.3g}", line={"width": 1, "dash": dash}),
+        ]
+        figure.add_traces(traces, rows=[1, 2], cols=[1, 1])
+    _name_axes(figure, x, "Learning rate", "Gradient norm")
+    figure.update_yaxes(rangemode="tozero").update_yaxes(exponentformat="e", row=1, col=1)
     return finished(figure, 380)
+
+
+def _line(
+    run_id: str, color: str, x: str, rows: pd.DataFrame, y: str, hover: str, **look: object
+) -> go.Scatter:
+    """Column `y` of a run's rows over column `x`."""
+    hover = f"{run_id}<br>{X_TITLES[x]} %{{x:,.0f}}<br>{hover}"
+    return series(run_id, color, rows[x], rows[y], hover=hover, **{"mode": "lines", **look})
+
+
+def _end_note(run_id: str, last: pd.Series, x: str, color: str, *, above: bool) -> dict:
+    """The last validation accuracy, beside its mark in the lower part."""
+    side = {"yanchor": "bottom", "yshift": 6} if above else {"yanchor": "top", "yshift": -6}
+    text = f"{run_id} {percent(last['eval_accuracy'])}"
+    where = {"xref": "x2", "yref": "y2", "xanchor": "right"}
+    return note(float(last[x]), last["accuracy"], text, color, **where, **side)
+
+
+def _name_axes(figure: go.Figure, x: str, upper: str, lower: str) -> None:
+    figure.update_yaxes(title_text=upper, row=1, col=1)
+    figure.update_yaxes(title_text=lower, row=2, col=1)
+    figure.update_xaxes(title_text=X_TITLES[x], rangemode="tozero", row=2, col=1)

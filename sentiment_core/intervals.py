@@ -1,22 +1,28 @@
-"""What every metric is made of: an estimate with its interval, and checked labels, answers, probabilities."""
+"""What every metric is made of: a value with its interval, and checked labels, answers, probabilities."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sized
 
 import numpy as np
 from numpy.typing import ArrayLike
+from pydantic import BaseModel, ConfigDict
 
 _CHUNK = 50  # resamples held at once: 50 x 25,000 weights are 10 MB
 
 
-@dataclass(frozen=True)
-class Estimate:
+class Record(BaseModel):
+    """Immutable, and refusing fields that this version does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class Metric(Record):
     """A value, its 95 % interval (None where none is defined), and how many reviews it rests on."""
 
     value: float
-    low: float | None
-    high: float | None
+    low: float | None = None
+    high: float | None = None
     n: int
     higher_is_better: bool = True
 
@@ -33,61 +39,57 @@ def floats(values: ArrayLike, name: str) -> np.ndarray:
     return array
 
 
+def one_each(values: Sized, n: int, what: str) -> None:
+    if len(values) != n:
+        raise ValueError(f"{len(values)} {what} for {n} labels; there must be one for each")
+
+
+def _refuse(odd: np.ndarray, name: str, rule: str) -> None:
+    if odd.size:
+        raise ValueError(f"{name} holds {odd[0]:g}; it must {rule}")
+
+
 def read_labels(label: ArrayLike) -> np.ndarray:
     """(n,) int, each 0 or 1."""
     array = floats(label, "label")
-    odd = array[~np.isin(array, (0, 1))]
-    if odd.size:
-        raise ValueError(f"label holds {odd[0]:g}; it must be 0 (negative) or 1 (positive)")
+    _refuse(array[~np.isin(array, (0, 1))], "label", "be 0 (negative) or 1 (positive)")
     return array.astype(np.intp)
 
 
 def read_answers(prediction: ArrayLike, n: int) -> np.ndarray:
     """(n,) int: 0, 1, or 2 for an answer that is no label."""
     array = floats(prediction, "prediction")
-    if len(array) != n:
-        raise ValueError(f"{len(array)} predictions for {n} labels; there must be one for each")
+    one_each(array, n, "predictions")
     gaps = np.isnan(array)
-    odd = array[~gaps & ~np.isin(array, (0, 1))]
-    if odd.size:
-        raise ValueError(f"prediction holds {odd[0]:g}; it must be 0, 1 or empty (no label)")
+    _refuse(array[~gaps & ~np.isin(array, (0, 1))], "prediction", "be 0, 1 or empty (no label)")
     return np.where(gaps, 2, array).astype(np.intp)
 
 
 def read_probabilities(p_positive: ArrayLike, n: int) -> np.ndarray:
     """(n,) float64 in [0, 1], NaN where a review was not scored."""
     array = floats(p_positive, "p_positive")
-    if len(array) != n:
-        raise ValueError(f"{len(array)} probabilities for {n} labels; there must be one for each")
-    odd = array[(array < 0) | (array > 1)]
-    if odd.size:
-        raise ValueError(f"p_positive holds {odd[0]:g}; it must lie in [0, 1] or be empty")
+    one_each(array, n, "probabilities")
+    _refuse(array[(array < 0) | (array > 1)], "p_positive", "lie in [0, 1] or be empty")
     return array
 
 
 # ---- intervals
 
 
-def wilson(successes: int, n: int) -> Estimate:
+def wilson(successes: int, n: int) -> Metric:
     """A proportion with its Wilson (1927) score interval.
 
     >>> share = wilson(81, 263)  # Newcombe 1998, Statist. Med. 17:857, Table I, method 3
     >>> round(share.low, 4), round(share.high, 4)
     (0.2553, 0.3662)
     """
+    from scipy.stats import binomtest
+
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"{successes} of {n} is no proportion")
-    low, high = wilson_bounds(np.array([successes]), np.array([n]))
-    return Estimate(successes / n, float(low[0]), float(high[0]), int(n))
-
-
-def wilson_bounds(successes: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """95 % bounds of many proportions at once, in [0, 1]; every n must be positive."""
-    from statsmodels.stats.proportion import proportion_confint
-
-    low, high = proportion_confint(np.asarray(successes), np.asarray(n), alpha=0.05, method="wilson")
-    value = np.asarray(successes) / np.asarray(n)  # rounding may leave a bound beyond the value by 1e-17
-    return np.clip(low, 0, value), np.clip(high, value, 1)
+    value, bounds = successes / n, binomtest(successes, n).proportion_ci(method="wilson")
+    # rounding may leave a bound beyond the value by 1e-17
+    return Metric(value=value, low=min(bounds.low, value), high=max(bounds.high, value), n=n)
 
 
 def frozen_random(seed: int) -> np.random.RandomState:
@@ -98,12 +100,11 @@ def frozen_random(seed: int) -> np.random.RandomState:
     return np.random.RandomState(seed)
 
 
-def percentile_interval(
-    value: float, draws: np.ndarray, n: int, *, higher_is_better: bool = True
-) -> Estimate:
+def percentile_interval(value: float, draws: np.ndarray, n: int, *, higher_is_better: bool = True) -> Metric:
     """2.5 % and 97.5 % points of the resamples; widened, if need be, to hold the value."""
     low, high = np.nanquantile(draws, (0.025, 0.975))
-    return Estimate(value, float(min(low, value)), float(max(high, value)), n, higher_is_better)
+    low, high = min(low, value), max(high, value)
+    return Metric(value=value, low=low, high=high, n=n, higher_is_better=higher_is_better)
 
 
 def resampled_means(columns: np.ndarray, seed: int, resamples: int) -> np.ndarray:

@@ -2,27 +2,27 @@
 
 An answer that is no label ("unparsed") is wrong everywhere except in `accuracy_lenient`, which leaves it
 out. A metric that is not defined for the data at hand is left out of the result; input that cannot be
-meant raises ValueError. Counts get Wilson intervals (statsmodels), ROC AUC an analytic one (DeLong), all
-others a percentile bootstrap over reviews, seeded, so that the same data gives the same interval.
+meant raises ValueError. Counts get Wilson intervals, ROC AUC an analytic one (DeLong), all others a
+percentile bootstrap over reviews, seeded, so that the same data gives the same interval.
 
 The count metrics and the losses are computed here and not by scikit-learn so that one formula serves the
-value and its thousand resamples; the tests hold each against scikit-learn. scikit-learn, scipy.stats and
-statsmodels load slowly, so they wait inside functions.
+value and its thousand resamples; the tests hold each against scikit-learn. scikit-learn and scipy.stats
+load slowly, so they wait inside functions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from sentiment_core.intervals import (
-    Estimate,
-    floats,
+    Metric,
     frozen_random,
+    one_each,
     percentile_interval,
     read_answers,
     read_labels,
@@ -30,10 +30,6 @@ from sentiment_core.intervals import (
     resampled_means,
     wilson,
 )
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 CLASSES = ("negative", "positive")
 ANSWERS = ("negative", "positive", "unparsed")
@@ -48,7 +44,7 @@ _Z = 1.959963984540054  # 97.5 % point of the standard normal
 class Comparison:
     """System b against system a on the same n reviews. Fixed: a wrong, b right; broken: the reverse."""
 
-    difference: Estimate
+    difference: Metric
     """Accuracy of b minus accuracy of a, in [-1, 1], with a paired bootstrap interval."""
     mcnemar_p: float
     """Exact two-sided p of "a review is as likely fixed as broken"; 0.0 where it is below 1e-308."""
@@ -95,7 +91,7 @@ def _macro_f1(cells: np.ndarray) -> np.ndarray:
         return (2 * right / (cells.sum(-1) + cells[..., :2].sum(-2))).mean(-1)
 
 
-def _count_metrics(cells: np.ndarray, seed: int, resamples: int) -> Iterator[tuple[str, Estimate]]:
+def _count_metrics(cells: np.ndarray, seed: int, resamples: int) -> Iterator[tuple[str, Metric]]:
     n, right = int(cells.sum()), cells[(0, 1), (0, 1)]
     parsed = int(cells[:, :2].sum())
     yield "accuracy", wilson(int(right.sum()), n)
@@ -104,11 +100,8 @@ def _count_metrics(cells: np.ndarray, seed: int, resamples: int) -> Iterator[tup
     truths, answers = cells.sum(1), cells.sum(0)
     if truths.all():  # with one class both would only repeat its recall
         draws = frozen_random(seed).multinomial(n, (cells / n).ravel(), size=resamples).reshape(-1, 2, 3)
-        yield (
-            "balanced_accuracy",
-            percentile_interval(float(_balanced_accuracy(cells)), _balanced_accuracy(draws), n),
-        )
-        yield "macro_f1", percentile_interval(float(_macro_f1(cells)), _macro_f1(draws), n)
+        for name, score in (("balanced_accuracy", _balanced_accuracy), ("macro_f1", _macro_f1)):
+            yield name, percentile_interval(float(score(cells)), score(draws), n)
     for i, name in enumerate(CLASSES):
         if answers[i]:
             yield f"precision_{name}", wilson(int(right[i]), int(answers[i]))
@@ -116,7 +109,7 @@ def _count_metrics(cells: np.ndarray, seed: int, resamples: int) -> Iterator[tup
             yield f"recall_{name}", wilson(int(right[i]), int(truths[i]))
 
 
-def consistency(label: ArrayLike, prediction: ArrayLike, pair_id: Sequence[Any]) -> Estimate | None:
+def consistency(label: ArrayLike, prediction: ArrayLike, pair_id: Sequence[Any]) -> Metric | None:
     """Share of pairs with every member right; n counts pairs. None where no pair is complete.
 
     A review without a pair_id, or whose partner is missing, is left out.
@@ -127,8 +120,7 @@ def consistency(label: ArrayLike, prediction: ArrayLike, pair_id: Sequence[Any])
     import pandas as pd
 
     y = read_labels(label)
-    if len(pair_id) != len(y):
-        raise ValueError(f"{len(pair_id)} pair ids for {len(y)} labels; there must be one for each")
+    one_each(pair_id, len(y), "pair ids")
     right = pd.Series(read_answers(prediction, len(y)) == y)
     groups = right.groupby(np.asarray(pair_id, dtype=object)).agg(["size", "all"])
     whole = groups.loc[groups["size"] >= 2, "all"]
@@ -146,7 +138,7 @@ def _scored(label: ArrayLike, p_positive: ArrayLike) -> tuple[np.ndarray, np.nda
     return y[keep], p[keep]
 
 
-def roc_auc(label: ArrayLike, p_positive: ArrayLike) -> Estimate | None:
+def roc_auc(label: ArrayLike, p_positive: ArrayLike) -> Metric | None:
     """Chance that a random positive review scores above a random negative one; ties count half.
 
     Interval: DeLong et al. 1988 (Biometrics 44:837), by midranks as in Sun & Xu 2014 (IEEE SPL 21:1389),
@@ -168,14 +160,14 @@ def roc_auc(label: ArrayLike, p_positive: ArrayLike) -> Estimate | None:
     above = 1 - (ranks[y == 0] - rankdata(negative)) / m  # share of positives above each negative
     value = float(beaten.mean())
     if m == 1 or k == 1 or not 0 < value < 1:
-        return Estimate(value, None, None, len(y))
+        return Metric(value=value, n=len(y))
     deviation = np.sqrt(beaten.var(ddof=1) / m + above.var(ddof=1) / k)
     center, half = np.log(value / (1 - value)), _Z * deviation / (value * (1 - value))
     low, high = 1 / (1 + np.exp(-(center + np.array([-half, half]))))
-    return Estimate(value, float(low), float(high), len(y))
+    return Metric(value=value, low=low, high=high, n=len(y))
 
 
-def _calibration_columns(y: np.ndarray, p: np.ndarray, bins: int) -> np.ndarray:
+def _calibration_columns(y: np.ndarray, p: np.ndarray, bins: int = CALIBRATION_BINS) -> np.ndarray:
     """(n, 2 + bins): squared error, negative log-likelihood, and right minus confidence in its bin."""
     floored = np.clip(p, NLL_FLOOR, 1 - NLL_FLOOR)
     confidence = np.maximum(p, 1 - p)
@@ -191,10 +183,9 @@ def calibration(
     label: ArrayLike,
     p_positive: ArrayLike,
     *,
-    bins: int = CALIBRATION_BINS,
     seed: int = 0,
     resamples: int = 1000,
-) -> dict[str, Estimate]:
+) -> dict[str, Metric]:
     """Brier score, negative log-likelihood and expected calibration error; lower is better in all.
 
     - brier: mean squared distance of p_positive from the outcome, in [0, 1] (Brier 1950).
@@ -216,14 +207,14 @@ def calibration(
     y, p = _scored(label, p_positive)
     if not len(y):
         return {}
-    columns = _calibration_columns(y, p, bins)
+    columns = _calibration_columns(y, p)
     values, draws = columns.mean(0), resampled_means(columns, seed, resamples)
     ece, ece_draws = float(np.abs(values[2:]).sum()), np.abs(draws[:, 2:]).sum(1)
     unbiased = np.clip(ece_draws - (ece_draws.mean() - ece), 0, 1)
+    found = {"brier": (values[0], draws[:, 0]), "nll": (values[1], draws[:, 1]), "ece": (ece, unbiased)}
     return {
-        "brier": percentile_interval(float(values[0]), draws[:, 0], len(y), higher_is_better=False),
-        "nll": percentile_interval(float(values[1]), draws[:, 1], len(y), higher_is_better=False),
-        "ece": percentile_interval(ece, unbiased, len(y), higher_is_better=False),
+        name: percentile_interval(float(value), drawn, len(y), higher_is_better=False)
+        for name, (value, drawn) in found.items()
     }
 
 
@@ -233,25 +224,17 @@ def reliability_table(
     """Equal-width bins of p_positive over [0, 1], each [low, high), the last one closed.
 
     Returns:
-        Per bin: low, high, n, mean_p_positive, share_positive (None where the bin is empty); an empty list
-        where no review has a probability. The bins are of p_positive, those of `ece` of the top label's
-        confidence.
+        Per bin that holds reviews: low, high, n, mean_p_positive, share_positive. The bins are of
+        p_positive, those of `ece` of the top label's confidence.
     """
+    import pandas as pd
+
     y, p = _scored(label, p_positive)
-    if not len(y):
-        return []
     slot = np.minimum((p * bins).astype(int), bins - 1)
-    n, total, positive = (np.bincount(slot, weights, minlength=bins) for weights in (None, p, y))
-    return [
-        {
-            "low": i / bins,
-            "high": (i + 1) / bins,
-            "n": int(n[i]),
-            "mean_p_positive": float(total[i] / n[i]) if n[i] else None,
-            "share_positive": float(positive[i] / n[i]) if n[i] else None,
-        }
-        for i in range(bins)
-    ]
+    table = pd.DataFrame({"low": slot / bins, "high": (slot + 1) / bins, "y": y, "p": p})
+    groups = table.groupby(["low", "high"], as_index=False)
+    found = groups.agg(n=("y", "size"), mean_p_positive=("p", "mean"), share_positive=("y", "mean"))
+    return found.to_dict("records")
 
 
 def roc_curve(label: ArrayLike, p_positive: ArrayLike, *, points: int = ROC_POINTS) -> dict[str, np.ndarray]:
@@ -289,14 +272,13 @@ def at_threshold(label: ArrayLike, p_positive: ArrayLike, threshold: float) -> d
     p = read_probabilities(p_positive, len(y))
     cells = _cells(y, np.where(np.isnan(p), 2, p >= threshold).astype(np.intp))
 
-    def share(part: int, whole: int) -> float | None:
-        return float(part / whole) if whole else None
-
-    rates = {"accuracy": share(cells[0, 0] + cells[1, 1], cells.sum())}
+    shares = {"accuracy": (cells[0, 0] + cells[1, 1], cells.sum())}
     for i, name in enumerate(CLASSES):
-        rates[f"precision_{name}"] = share(cells[i, i], cells[:, i].sum())
-        rates[f"recall_{name}"] = share(cells[i, i], cells[i].sum())
-    return {**_named(cells), **rates, "false_positive_rate": share(cells[0, 1], cells[0].sum())}
+        shares[f"precision_{name}"] = (cells[i, i], cells[:, i].sum())
+        shares[f"recall_{name}"] = (cells[i, i], cells[i].sum())
+    shares["false_positive_rate"] = (cells[0, 1], cells[0].sum())
+    rates = {name: float(part / whole) if whole else None for name, (part, whole) in shares.items()}
+    return _named(cells) | rates
 
 
 # ---- all together
@@ -310,7 +292,7 @@ def evaluate(
     pair_id: Sequence[Any] | None = None,
     seed: int = 0,
     resamples: int = 1000,
-) -> dict[str, Estimate]:
+) -> dict[str, Metric]:
     """Every metric that the data defines.
 
     Args:
@@ -342,21 +324,6 @@ def evaluate(
     return metrics
 
 
-def evaluate_frame(predictions: pd.DataFrame, *, seed: int = 0, resamples: int = 1000) -> dict[str, Estimate]:
-    """`evaluate` on a table with label, prediction, p_positive and, where there are pairs, pair_id.
-
-    p_positive is rounded to float32 first, as it is stored: a metric is the same before and after.
-    """
-    return evaluate(
-        predictions["label"],
-        predictions["prediction"],
-        floats(predictions["p_positive"], "p_positive").astype(np.float32),
-        pair_id=predictions.get("pair_id"),
-        seed=seed,
-        resamples=resamples,
-    )
-
-
 def compare(
     label: ArrayLike,
     prediction_a: ArrayLike,
@@ -375,7 +342,7 @@ def compare(
     >>> c.fixed, c.broken, c.difference.value, c.mcnemar_p
     (2, 1, 0.25, 1.0)
     """
-    from statsmodels.stats.contingency_tables import mcnemar
+    from scipy.stats import binomtest
 
     y = read_labels(label)
     n = len(y)
@@ -386,5 +353,5 @@ def compare(
     shares = np.array([fixed, broken, both_right, both_wrong]) / n
     draws = frozen_random(seed).multinomial(n, shares, size=resamples)
     difference = percentile_interval((fixed - broken) / n, (draws[:, 0] - draws[:, 1]) / n, n)
-    p = float(mcnemar([[both_right, broken], [fixed, both_wrong]], exact=True).pvalue)
+    p = float(binomtest(fixed, fixed + broken).pvalue) if fixed + broken else 1.0
     return Comparison(difference, p, fixed, broken, both_right, both_wrong, n)

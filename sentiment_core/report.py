@@ -12,17 +12,18 @@ import re
 import sys
 from pathlib import Path
 
-from sentiment_core import artifacts, config, schema, tables
-from sentiment_core.artifacts import ArtifactError, Evaluation
+from sentiment_core import artifacts, config
+from sentiment_core.artifacts import ArtifactError
 from sentiment_core.base_models import suggestions_table
-from sentiment_core.schema import OTHER_FORM, BenchmarkRecord, EvalRecord, Metric
+from sentiment_core.labels import UNPARSED
+from sentiment_core.schema import OTHER_FORM, AnswerForm, BenchmarkRecord, EvalRecord, Metric
 from sentiment_core.systems import SYSTEMS
+from sentiment_core.tables import read_as
 
 HEADER = (
-    "System", "Dataset", "n", "Accuracy, % (95 % interval)", "Of parsed answers, %", "ROC AUC", "ECE",
-    "Both of a pair right, %", "Unparsed", "Hardware",
+    "System", "Dataset", "n", "Accuracy (%, 95 % interval)", "Accuracy on parsed answers (%)",
+    "ROC AUC", "ECE", "Contrast consistency (%)", "Unparsed", "Hardware",
 )  # fmt: skip
-NUMERIC = frozenset(HEADER[2:-1])
 FORMS_SHOWN = 3
 
 
@@ -35,31 +36,32 @@ def results_table(root: Path = config.ASSETS) -> str:
     Raises:
         ArtifactError: an evaluation cannot be read. Unlike the dashboard, a report must not pass over one.
     """
-    evals = _evals(root)
-    if not evals:
+    records = _records(root)
+    if not records:
         return "No evaluation yet; `python eval.py --system all` makes them."
-    table = tables.systems_table(evals)
-    records = {e.record.eval_id: e.record for e in evals}
-    lines = [_row(HEADER), _row(["---:" if name in NUMERIC else "---" for name in HEADER])]
-    lines += [_row(_cells(records[eval_id])) for eval_id in table[tables.EVAL_ID]]
-    notes = _overlap_notes([records[eval_id] for eval_id in table[tables.EVAL_ID]])
+    lines = [_row(HEADER), _row(["---", "---", *["---:"] * (len(HEADER) - 3), "---"])]
+    lines += [_row(_cells(record)) for record in records]
+    notes = _overlap_notes(records)
     return "\n".join(lines + (["", *notes] if notes else []))
 
 
 def below_chance(root: Path = config.ASSETS) -> str:
     """Why the study's baseline is below chance, with the figures of our free-answer baseline."""
-    generated = _largest(root, "baseline-generated")
+    records = _records(root)
+    generated = next((r for r in records if r.system == "baseline-generated"), None)
     if generated is None:
         return (
             "No `baseline-generated` evaluation yet; `python eval.py --system baseline-generated` makes it."
         )
     lines = [_study_sentence(root), *_generated_sentences(generated)]
-    scored = _largest(root, "baseline-scored", like=generated)
+    scored = next(
+        (r for r in records if r.system == "baseline-scored" and _subject(r) == _subject(generated)), None
+    )
     if scored:
         accuracy = percent_interval(scored.metrics["accuracy"])
         lines.append(
             f"Comparing the two label words' likelihoods instead, so that every review gets a label, "
-            f"the same model has {accuracy} on the same reviews ({tables.hardware_name(scored.hardware)})."
+            f"the same model has {accuracy} on the same reviews ({scored.hardware.title})."
         )
     return "\n".join(lines)
 
@@ -69,18 +71,13 @@ def report_text(root: Path = config.ASSETS) -> str:
     return f"{results_table(root)}\n\n{below_chance(root)}"
 
 
-def models_table(root: Path = config.ASSETS) -> str:
-    """Base models known to work."""
-    return suggestions_table()
-
-
 def speed_table(root: Path = config.ASSETS) -> str:
     """What was taken against what, per benchmark; a sentence for each that is not there."""
     parts = []
     for kind, title in BENCHMARKS.items():
         if (root / "benchmarks" / f"{kind}.json").exists():
             record = artifacts.read_benchmark(kind, root)
-            title += f", {tables.hardware_name(record.hardware)}, commit {(record.commit or 'unknown')[:7]}"
+            title += f", {record.hardware.title}, commit {(record.commit or 'unknown')[:7]}"
             parts.append(_parity(record, title) if kind == "parity" else _benchmark_table(record, title))
         elif kind not in OPTIONAL:
             parts.append(f"{title}: not measured yet; `python -m sentiment_core.benchmark {kind}` does.")
@@ -88,11 +85,11 @@ def speed_table(root: Path = config.ASSETS) -> str:
 
 
 def _benchmark_table(record: BenchmarkRecord, title: str) -> str:
-    unit = "ms a review" if record.kind == "live" else "reviews/s"
+    unit = "Latency (ms/review)" if record.kind == "live" else "Reviews/s"
     lines = [
         f"{title} (median, slowest and fastest repeat):",
         "",
-        _row(("System", unit, "First answer or step, s", "Note")),
+        _row(("System", unit, "Time to first result (s)", "Note")),
         _row(("---", "---:", "---:", "---")),
     ]
     for row in record.rows:
@@ -158,7 +155,7 @@ OPTIONAL = {"train-2-gpus", "parity"}
 SECTIONS = {
     "results": results_table,
     "below-chance": below_chance,
-    "models": models_table,
+    "models": lambda root: suggestions_table(),
     "speed": speed_table,
 }
 """Marker name -> what stands between `<!-- name:begin -->` and `<!-- name:end -->`."""
@@ -182,20 +179,17 @@ def refreshed(text: str, root: Path = config.ASSETS) -> str:
 # ---- its parts
 
 
-def _evals(root: Path) -> tuple[Evaluation, ...]:
+def _records(root: Path) -> list[EvalRecord]:
+    """Every evaluation: those of most reviews first, then in the order of SYSTEMS, then by run."""
     listing = artifacts.list_artifacts(root)
     broken = [problem for problem in listing.problems if (root / "evals") in problem.path.parents]
     if broken:
         raise ArtifactError(broken[0].message)
-    return listing.evals
-
-
-def _largest(root: Path, system: str, *, like: EvalRecord | None = None) -> EvalRecord | None:
-    """The evaluation of `system` on the most reviews; with `like`, of that one's model and dataset."""
-    records = [e.record for e in _evals(root) if e.record.system == system]
-    if like:
-        records = [r for r in records if _subject(r) == _subject(like)]
-    return max(records, key=lambda record: record.dataset.n, default=None)
+    order = list(SYSTEMS).index
+    return sorted(
+        (evaluation.record for evaluation in listing.evals),
+        key=lambda r: (-r.dataset.n, r.dataset.name, order(r.system), r.run_id or "", r.eval_id),
+    )
 
 
 def _subject(record: EvalRecord) -> tuple[str | None, str]:
@@ -209,9 +203,8 @@ def _row(cells: tuple[str, ...] | list[str]) -> str:
 
 def _cells(record: EvalRecord) -> list[str]:
     found = record.metrics.get
-    name = SYSTEMS[record.system].title + (f", `{record.run_id}`" if record.run_id else "")
     return [
-        name,
+        record.title + (f", `{record.run_id}`" if record.run_id else ""),
         record.dataset.name,
         f"{record.dataset.n:,}",
         percent_interval(found("accuracy"), unit=""),
@@ -220,7 +213,7 @@ def _cells(record: EvalRecord) -> list[str]:
         _decimals(found("ece")),
         percent_interval(found("consistency"), unit=""),
         f"{record.unparsed:,}",
-        tables.hardware_name(record.hardware),
+        record.hardware.title,
     ]
 
 
@@ -258,10 +251,11 @@ def _study_sentence(root: Path) -> str:
     """What the study's own two figures imply, before ours."""
     study = {r.kind: r.accuracy for r in artifacts.read_references(root)}
     before, after = study.get("study-before"), study.get("study-after")
+    chance = "With two balanced classes, answering at random is right half of the time"
     if before is None or after is None:
-        return "With two balanced classes, answering at random is right half of the time."
+        return f"{chance}."
     return (
-        f"With two balanced classes, answering at random is right half of the time, so the study's "
+        f"{chance}, so the study's "
         f"{100 * before:.1f} % is no measure of how badly its model judges reviews: it points to free "
         f"answers that were no label and counted as wrong. If those that were a label were right at chance, "
         f"{100 * (1 - 2 * before):.0f} % of all were none before fine-tuning and "
@@ -272,13 +266,13 @@ def _study_sentence(root: Path) -> str:
 def _generated_sentences(record: EvalRecord) -> list[str]:
     n, unparsed = record.dataset.n, record.unparsed
     model = record.base_model.name if record.base_model else record.system
-    where = f"n = {n:,} of {record.dataset.name}, {tables.hardware_name(record.hardware)}"
+    where = f"n = {n:,} of {record.dataset.name}, {record.hardware.title}"
     strict = record.metrics["accuracy"]
-    lenient = record.metrics.get("accuracy_lenient", strict if not unparsed else None)
+    lenient = record.metrics.get("accuracy_lenient") if unparsed else None
     lines = [
         f"Our `baseline-generated` ({model}, {where}) gives no label for {unparsed:,} reviews "
         f"({100 * unparsed / n:.1f} %): {percent_interval(strict)} of all are right"
-        + (f", but {percent_interval(lenient)} of those with a label." if lenient and unparsed else ".")
+        + (f", but {percent_interval(lenient)} of those with a label." if lenient else ".")
     ]
     if begins := _frequent_answers(record):
         lines.append(f"Its most frequent answers begin {begins}.")
@@ -287,21 +281,20 @@ def _generated_sentences(record: EvalRecord) -> list[str]:
 
 def _frequent_answers(record: EvalRecord) -> str:
     """The most frequent first words, each once, with what the answers that begin so were read as."""
-    by_form: dict[str, list[schema.AnswerForm]] = {}
+    by_form: dict[str, list[AnswerForm]] = {}
     for form in record.answer_forms:
         if form.form != OTHER_FORM:
             by_form.setdefault(form.form, []).append(form)
     shown = sorted(by_form.items(), key=lambda item: -sum(f.count for f in item[1]))[:FORMS_SHOWN]
     return "; ".join(
-        f"{_code(name)}, "
-        + " and ".join(f"{100 * f.count / record.dataset.n:.1f} % ({_read_as(f)})" for f in forms)
+        f"{_code(name)}, " + " and ".join(_share_read_as(form, record.dataset.n) for form in forms)
         for name, forms in shown
     )
 
 
-def _read_as(form: schema.AnswerForm) -> str:
-    words = tables.read_as(form)
-    return words if words.startswith("no label") else f"read as {words}"
+def _share_read_as(form: AnswerForm, n: int) -> str:
+    words = read_as(form)
+    return f"{100 * form.count / n:.1f} % ({words if form.parsed == UNPARSED else f'read as {words}'})"
 
 
 def _code(form: str) -> str:

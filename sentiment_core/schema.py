@@ -5,27 +5,21 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, Field
 
-from sentiment_core.systems import known_system
-
-SCHEMA_VERSION = 1
+from sentiment_core.intervals import Metric, Record
+from sentiment_core.slices import Slice
+from sentiment_core.systems import SYSTEMS, known_system
 
 SystemId = Annotated[str, AfterValidator(known_system)]
 
 PREDICTION_COLUMNS = ("review_id", "label", "prediction", "p_positive", "tokens", "truncated")
 
 
-class _Record(BaseModel):
-    """Immutable, and refusing fields that this version does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
-
-
 # ---- shared parts
 
 
-class BaseModelInfo(_Record):
+class BaseModelInfo(Record):
     """Which pretrained model, and the number format its weights had in the run."""
 
     name: str
@@ -40,13 +34,13 @@ class BaseModelInfo(_Record):
     licence: str | None = None
 
 
-class PromptInfo(_Record):
+class PromptInfo(Record):
     name: str
     hash: str
     """First 16 hex digits of SHA-256 over the rendered prompt, the label words and the truncation rule."""
 
 
-class Hardware(_Record):
+class Hardware(Record):
     device: str
     """For example "NVIDIA H200" or a processor's name."""
     count: int = 1
@@ -54,18 +48,13 @@ class Hardware(_Record):
     memory_bytes: int | None = None
     cpu: str | None = None
 
-
-class Metric(_Record):
-    """One number with its 95 % interval; low and high are None where no interval is defined."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-    n: int
-    higher_is_better: bool = True
+    @property
+    def title(self) -> str:
+        """For example "2 × NVIDIA H200"."""
+        return self.device if self.count == 1 else f"{self.count} × {self.device}"
 
 
-class Confusion(_Record):
+class Confusion(Record):
     """Counts by true label (first word) and answer (second word)."""
 
     negative_negative: int
@@ -76,30 +65,11 @@ class Confusion(_Record):
     positive_unparsed: int = 0
 
 
-class ReliabilityBin(_Record):
-    """One bin of predicted probability: where it lies, and how often the reviews in it are positive."""
-
-    low: float
-    high: float
-    n: int
-    mean_p_positive: float | None = None
-    share_positive: float | None = None
-
-
-class Slice(_Record):
-    """Accuracy of a part of the reviews, for example all with 1–178 tokens."""
-
-    by: str
-    """"tokens", "truncated", "confidence", or the name of a group column."""
-    value: str
-    accuracy: Metric
-
-
 OTHER_FORM = "other"
 """The form under which rare answers are summed, one row per outcome."""
 
 
-class AnswerForm(_Record):
+class AnswerForm(Record):
     """How often a free answer took this form (its first words, lower-cased; never review text)."""
 
     form: str
@@ -110,14 +80,14 @@ class AnswerForm(_Record):
 # ---- runs
 
 
-class LoraInfo(_Record):
+class LoraInfo(Record):
     rank: int
     alpha: float
     dropout: float
     targets: tuple[str, ...]
 
 
-class DataInfo(_Record):
+class DataInfo(Record):
     source: str
     fingerprint: str
     """First 16 hex digits of SHA-256 over the train ids in order."""
@@ -127,10 +97,10 @@ class DataInfo(_Record):
     """Rows dropped before training, by reason."""
 
 
-class RunRecord(_Record):
+class RunRecord(Record):
     """`run.json`: what was trained, on what, how, and at what cost."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     run_id: str
     created_at: datetime
     commit: str | None = None
@@ -158,7 +128,7 @@ class RunRecord(_Record):
     validation_loss: float
 
 
-class HistoryRow(_Record):
+class HistoryRow(Record):
     """One line of `history.jsonl`; training lines have `loss`, evaluation lines `eval_loss`."""
 
     step: int
@@ -182,7 +152,7 @@ HISTORY_COLUMNS = tuple(HistoryRow.model_fields)
 # ---- evaluations
 
 
-class DatasetInfo(_Record):
+class DatasetInfo(Record):
     name: str
     """Short name, for example "imdb" or the file's stem."""
     split: str
@@ -192,10 +162,10 @@ class DatasetInfo(_Record):
     source: str
 
 
-class EvalRecord(_Record):
+class EvalRecord(Record):
     """`eval.json`: one system on one dataset. Every metric can be recomputed from the predictions."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = 2
     eval_id: str
     system: SystemId
     created_at: datetime
@@ -208,7 +178,6 @@ class EvalRecord(_Record):
     metrics: dict[str, Metric]
     confusion: Confusion
     unparsed: int
-    reliability: tuple[ReliabilityBin, ...] = ()
     slices: tuple[Slice, ...] = ()
     answer_forms: tuple[AnswerForm, ...] = ()
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -219,11 +188,27 @@ class EvalRecord(_Record):
     hardware: Hardware
     versions: dict[str, str]
 
+    @property
+    def title(self) -> str:
+        """The system's, with the number of examples that its prompt showed: "Few-shot (k = 4)"."""
+        shots = self.settings.get("shots")
+        return SYSTEMS[self.system].title + (f" (k = {shots})" if shots else "")
+
+
+def upgraded(kind: type[BaseModel], content: dict[str, Any]) -> dict[str, Any]:
+    """The JSON of an older version as the present one; anything else as it is.
+
+    Version 2 of an evaluation dropped `reliability`, which follows from the predictions.
+    """
+    if kind is EvalRecord and content.get("schema_version", 1) == 1:
+        return {key: value for key, value in content.items() if key != "reliability"} | {"schema_version": 2}
+    return content
+
 
 # ---- small hand-checkable files
 
 
-class Reference(_Record):
+class Reference(Record):
     """A published IMDB result, as its source reports it."""
 
     name: str
@@ -238,7 +223,7 @@ class Reference(_Record):
     """How far the figure was checked against its source."""
 
 
-class SampleReview(_Record):
+class SampleReview(Record):
     """A review in our own words."""
 
     id: str
@@ -247,7 +232,7 @@ class SampleReview(_Record):
     kind: Literal["positive", "negative", "mixed", "sarcastic", "negated"]
 
 
-class BenchmarkRow(_Record):
+class BenchmarkRow(Record):
     system: str
     reviews_per_second: Metric | None = None
     """Median; low and high are the slowest and fastest repeat."""
@@ -262,8 +247,8 @@ class BenchmarkRow(_Record):
     note: str = ""
 
 
-class BenchmarkRecord(_Record):
-    schema_version: Literal[1] = SCHEMA_VERSION
+class BenchmarkRecord(Record):
+    schema_version: Literal[1] = 1
     kind: Literal["train", "score", "live", "parity"]
     created_at: datetime
     commit: str | None = None

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sentiment_core.intervals import Estimate, read_answers, read_labels, read_probabilities, wilson
+from sentiment_core.intervals import Metric, Record, read_answers, read_labels, read_probabilities, wilson
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,16 +18,16 @@ MAX_GROUPS = 20
 """A column with more distinct values is an identifier, not a group."""
 
 
-@dataclass(frozen=True)
-class SliceEstimate:
-    """Accuracy of the reviews whose property `by` has this value."""
+class Slice(Record):
+    """Accuracy of a part of the reviews, for example all with 1–178 tokens."""
 
     by: str
+    """"tokens", "truncated", "confidence", or the name of a group column."""
     value: str
-    accuracy: Estimate
+    accuracy: Metric
 
 
-def slices(frame: pd.DataFrame, group_columns: Iterable[str] = ()) -> list[SliceEstimate]:
+def slices(frame: pd.DataFrame, group_columns: Iterable[str] = ()) -> list[Slice]:
     """Strict accuracy by length, truncation, confidence and group.
 
     Args:
@@ -39,11 +38,13 @@ def slices(frame: pd.DataFrame, group_columns: Iterable[str] = ()) -> list[Slice
         "yes"), "confidence" of the top label ("50–60 %", … of the scored reviews), then each group column.
     """
     right = read_answers(frame["prediction"], len(frame)) == read_labels(frame["label"])
-    parts = [*_by_length(frame), *_by_truncation(frame), *_by_confidence(frame)]
+    truncated = np.asarray(frame["truncated"], dtype=bool)
+    parts = [*_by_length(frame), ("truncated", "no", ~truncated), ("truncated", "yes", truncated)]
+    parts += _by_confidence(frame)
     for column in group_columns:
         parts += _by_group(frame, column)
     return [
-        SliceEstimate(by, value, wilson(int(right[mask].sum()), int(mask.sum())))
+        Slice(by=by, value=value, accuracy=wilson(int(right[mask].sum()), int(mask.sum())))
         for by, value, mask in parts
         if mask.any()
     ]
@@ -52,22 +53,19 @@ def slices(frame: pd.DataFrame, group_columns: Iterable[str] = ()) -> list[Slice
 _Part = tuple[str, str, np.ndarray]
 
 
+def quarters(tokens: np.ndarray) -> list[tuple[int, int]]:
+    """Quarters of the reviews by length: (shortest, longest), shortest first; fewer where lengths tie."""
+    if not len(tokens):
+        return []
+    edges = np.unique(np.quantile(tokens, (0.25, 0.5, 0.75, 1), method="inverted_cdf")).astype(int).tolist()
+    return list(zip([int(tokens.min()), *(edge + 1 for edge in edges)], edges, strict=False))
+
+
 def _by_length(frame: pd.DataFrame) -> Iterator[_Part]:
     tokens = np.asarray(frame["tokens"], dtype=np.int64)
-    if not len(tokens):
-        return
-    edges = np.unique(np.quantile(tokens, (0.25, 0.5, 0.75, 1), method="inverted_cdf"))
-    low = int(tokens.min())
-    for high in (int(edge) for edge in edges):
+    for low, high in quarters(tokens):
         name = f"{low}–{high} tokens" if low < high else f"{high} tokens"
         yield "tokens", name, (tokens >= low) & (tokens <= high)
-        low = high + 1
-
-
-def _by_truncation(frame: pd.DataFrame) -> Iterator[_Part]:
-    truncated = np.asarray(frame["truncated"], dtype=bool)
-    yield "truncated", "no", ~truncated
-    yield "truncated", "yes", truncated
 
 
 def _by_confidence(frame: pd.DataFrame) -> Iterator[_Part]:

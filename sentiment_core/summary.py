@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection, Iterable
-from dataclasses import asdict
+from collections.abc import Collection
 from typing import Any
 
 import pandas as pd
 
 from sentiment_core import metrics, slices
 from sentiment_core.artifacts import Evaluation
-from sentiment_core.intervals import Estimate, floats, wilson
-from sentiment_core.schema import PREDICTION_COLUMNS, Confusion, Metric, ReliabilityBin, Slice
+from sentiment_core.intervals import floats, wilson
+from sentiment_core.schema import PREDICTION_COLUMNS, Confusion
 
 OVERLAP_SETTING = "overlap_ids"
 """Key of `EvalRecord.settings` with the review ids that `accuracy_without_overlap` leaves out."""
-
-
-def fingerprint(review_ids: Iterable[str]) -> str:
-    """First 16 hex digits of SHA-256 over the ids in order, joined by newlines."""
-    return hashlib.sha256("\n".join(review_ids).encode()).hexdigest()[:16]
-
-
-def to_metric(estimate: Estimate) -> Metric:
-    return Metric(**asdict(estimate))
 
 
 def summarize(predictions: pd.DataFrame, *, overlap_ids: Collection[str] = ()) -> dict[str, Any]:
@@ -36,26 +25,22 @@ def summarize(predictions: pd.DataFrame, *, overlap_ids: Collection[str] = ()) -
             one, `accuracy_without_overlap`, which is there only when ids are given; store them under
             `settings[OVERLAP_SETTING]`, so that it can be recomputed.
     Returns:
-        The fields metrics, confusion, unparsed, reliability and slices.
+        The fields metrics, confusion, unparsed and slices.
     """
     label, answer = predictions["label"], predictions["prediction"]
-    p_positive = floats(predictions["p_positive"], "p_positive").astype("float32")
     groups = [column for column in predictions if column not in PREDICTION_COLUMNS]
-    found = metrics.evaluate_frame(predictions)
+    p_positive = floats(predictions["p_positive"], "p_positive").astype("float32")  # as it is stored
+    found = metrics.evaluate(label, answer, p_positive, pair_id=predictions.get("pair_id"))
     if len(overlap_ids):
         kept = ~predictions["review_id"].isin(list(overlap_ids)).to_numpy()
         if kept.any():
             right = (label == answer).fillna(False).to_numpy(dtype=bool)
             found["accuracy_without_overlap"] = wilson(int(right[kept].sum()), int(kept.sum()))
     return {
-        "metrics": {name: to_metric(estimate) for name, estimate in found.items()},
+        "metrics": found,
         "confusion": Confusion(**metrics.confusion(label, answer)),
         "unparsed": int(answer.isna().sum()),
-        "reliability": tuple(ReliabilityBin(**row) for row in metrics.reliability_table(label, p_positive)),
-        "slices": tuple(
-            Slice(by=part.by, value=part.value, accuracy=to_metric(part.accuracy))
-            for part in slices.slices(predictions, groups)
-        ),
+        "slices": tuple(slices.slices(predictions, groups)),
     }
 
 

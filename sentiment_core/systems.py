@@ -29,15 +29,15 @@ class System:
 
 _ALL = (
     System(
-        "baseline-scored", "Base model, label words compared", "Base model",
+        "baseline-scored", "Zero-shot (label likelihood)", "Base model",
         "sentiment_core.evaluation.systems.scored:ZeroShot", "base", "circle", is_base=True,
     ),
     System(
-        "baseline-generated", "Base model, free answer", "Base model",
+        "baseline-generated", "Zero-shot (generated)", "Base model",
         "sentiment_core.evaluation.systems.generated:Generated", "base", "square", is_base=True,
     ),
     System(
-        "baseline-few-shot", "Base model, few-shot", "Base model",
+        "baseline-few-shot", "Few-shot", "Base model",
         "sentiment_core.evaluation.systems.scored:FewShot", "base", "triangle-up", is_base=True,
     ),
     System(

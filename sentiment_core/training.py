@@ -42,7 +42,6 @@ from sentiment_core.packed import PackedLlama
 from sentiment_core.place import Place, choose_engine, choose_micro_batch, find_place, one_device
 from sentiment_core.schema import DataInfo, LoraInfo, RunRecord
 from sentiment_core.scoring import SentimentScorer
-from sentiment_core.summary import to_metric
 from sentiment_core.trainer import History, MicroBatches, Milestones, QLoraTrainer, pack_shape
 
 ADAPTER_DTYPE = torch.float16
@@ -326,7 +325,7 @@ class Session:
             peak_memory_bytes=torch.cuda.max_memory_allocated() if gpu else _resident_bytes(),
             trainable_parameters=sum(p.numel() for p in self.model.parameters() if p.requires_grad),
             steps=len(self.plan),
-            validation_accuracy=to_metric(wilson(self.right, n)),
+            validation_accuracy=wilson(self.right, n),
             validation_loss=final["eval_loss"],
         )
         write_run(self.folders.run, record)

@@ -96,9 +96,26 @@ def test_figures_use_only_colours_that_follow_the_theme(name: str) -> None:
         "#808997",
     }
     figure = figures()[name]
-    figure.layout.template = None
     assert colors(figure) <= known
-    assert figure.layout.paper_bgcolor == chart_style.TRANSPARENT
+    assert figure.layout.template.layout.paper_bgcolor == chart_style.TRANSPARENT
+
+
+@pytest.mark.parametrize("actor", ["base", "fine", "ink"])
+def test_a_matrix_is_readable_in_both_themes(actor: str) -> None:
+    """A heatmap is an image: its translucent tint lies on either ground, the text above it changes."""
+    from sentiment_core.dashboard.theme import GROUND
+
+    counts = pd.DataFrame(
+        [[10, 0], [0, 10]], index=["Negative", "Positive"], columns=["Negative", "Positive"]
+    )
+    tint = charts.confusion_chart(counts, actor).data[0].colorscale[-1][1]
+    *rgb, opacity = (float(part) for part in re.findall(r"[0-9.]+", tint))
+    for ground, ink in zip(GROUND["card"], chart_style.PALETTE["ink"], strict=True):
+        below = [int(ground[i : i + 2], 16) for i in (1, 3, 5)]
+        mixed = [round(opacity * a + (1 - opacity) * b) for a, b in zip(rgb, below, strict=True)]
+        color = "#" + "".join(f"{part:02x}" for part in mixed)
+        assert contrast(color, ink) >= 4.5
+        assert contrast(color, ground) >= 1.3
 
 
 @pytest.mark.parametrize("name", [name for name in figures() if name not in ("empty", "schedule")])
@@ -120,9 +137,23 @@ def test_accuracy_axis_runs_from_0_to_100_with_chance_marked() -> None:
 
 
 def test_confusion_prints_counts_and_row_shares() -> None:
-    texts = [note.text for note in figures()["confusion"].layout.annotations]
-    assert texts[:2] == ["8", f"80.0{chart_style.THIN}% · right"]
-    assert f"10.0{chart_style.THIN}% · wrong" in texts
+    (matrix,) = figures()["confusion"].data
+    texts = [re.split("<.*?>", text) for row in matrix.text for text in row]
+    assert [text[1] for text in texts] == ["8", "2", "1", "9"]
+    assert texts[0][-2:] == [f"80.0{chart_style.THIN}%", "correct"]
+    assert texts[2][-2:] == [f"10.0{chart_style.THIN}%", "incorrect"]
+    assert (matrix.zmin, matrix.zmax) == (0, 100)  # one scale for every matrix
+    assert matrix.z.tolist() == [[80, 20], [10, 90]]
+
+
+def test_marks_carry_their_intervals() -> None:
+    trace = charts.systems_chart(SYSTEMS).data[2]
+    assert (trace.name, trace.x[0]) == ("Fine-tuned", 95)
+    assert trace.error_x.array == pytest.approx([0.3])
+    assert trace.error_x.arrayminus == pytest.approx([0.3])
+    parts = figures()["slices"].data[1]
+    assert parts.error_y.array == pytest.approx([9, 4])
+    assert parts.error_y.arrayminus == pytest.approx([50, 55])
 
 
 def test_an_empty_row_is_no_division_by_zero() -> None:

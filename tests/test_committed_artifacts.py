@@ -1,13 +1,17 @@
 """What is committed under assets/ is what its predictions say, small, and holds nobody's text or paths."""
 
+import hashlib
+import json
 import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from fake_artifacts import RUN, write_eval, write_run
 
-from sentiment_core import artifacts, config, summary
+from sentiment_core import artifacts, charts, config, summary
 from sentiment_core.artifacts import Evaluation
 from sentiment_core.schema import PREDICTION_COLUMNS
 
@@ -43,10 +47,8 @@ def check_recomputed(evaluation: Evaluation) -> None:
                 assert same(one, other), f"{name}.{bound}"
     assert record.confusion == found["confusion"]
     assert record.unparsed == found["unparsed"]
-    for stored, again in ((record.reliability, found["reliability"]), (record.slices, found["slices"])):
-        assert len(stored) == len(again)
-        for one, other in zip(stored, again, strict=True):
-            assert same(one.model_dump(), other.model_dump()), (one, other)
+    for one, other in zip(record.slices, found["slices"], strict=True):
+        assert same(one.model_dump(), other.model_dump()), (one, other)
 
 
 def same(one: object, other: object) -> bool:
@@ -58,12 +60,16 @@ def same(one: object, other: object) -> bool:
     return one == other
 
 
+def fingerprint(review_ids: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(review_ids).encode()).hexdigest()[:16]
+
+
 def check_predictions(evaluation: Evaluation) -> None:
     """Ids identify the reviews, and no column can hold their text."""
     frame, record = evaluation.predictions(), evaluation.record
     assert len(frame) == record.dataset.n
     assert frame["review_id"].str.fullmatch("[0-9a-f]{16}").all()
-    assert summary.fingerprint(frame["review_id"]) == record.dataset.fingerprint
+    assert fingerprint(frame["review_id"]) == record.dataset.fingerprint
     assert frame["p_positive"].dropna().between(0, 1).all()
     for column in set(frame) - set(PREDICTION_COLUMNS):
         longest = frame[column].astype(str).str.len().max()
@@ -115,6 +121,37 @@ def test_files_are_small_and_name_no_machine() -> None:
     check_files(config.ASSETS)
 
 
+def test_figures_draw_the_stored_numbers() -> None:
+    records = [e.record for e in LISTING.evals]
+    rows = [(r.system, *r.metrics["accuracy"].model_dump().values()) for r in records]
+    table = pd.DataFrame(rows, columns=["system", "accuracy", "low", "high", "n", "_"])
+    drawn = reversed(charts.systems_chart(table.assign(title=table["system"])).data)
+    for row, mark in zip(rows, drawn, strict=True):
+        (x,), (above,), (below,) = mark.x, mark.error_x.array, mark.error_x.arrayminus
+        assert (x, x - below, x + above) == pytest.approx(tuple(100 * part for part in row[1:4]))
+    for record in records:
+        cells = list(record.confusion.model_dump().values())
+        counts = pd.DataFrame([cells[:3], cells[3:]], index=["n", "p"], columns=["n", "p", "unparsed"])
+        (matrix,) = charts.confusion_chart(counts, "base").data
+        assert matrix.customdata.tolist() == [cells[:3], cells[3:]]
+        assert matrix.z.sum(axis=1) == pytest.approx([100, 100])
+        assert 100 * record.metrics["recall_negative"].value == pytest.approx(matrix.z[0, 0])
+        assert 100 * record.metrics["recall_positive"].value == pytest.approx(matrix.z[1, 1])
+
+
+def test_an_evaluation_of_version_1_reads_as_the_present_one(evaluation: Evaluation) -> None:
+    """Version 1 also stored the reliability diagram's bins."""
+    path = evaluation.path / "eval.json"
+    content = json.loads(path.read_text())
+    assert content["schema_version"] == 2
+    bins = [{"low": 0.0, "high": 1.0, "n": 120, "mean_p_positive": 0.5, "share_positive": 0.5}]
+    path.write_text(json.dumps(content | {"schema_version": 1, "reliability": bins}))
+    assert artifacts.read_eval(evaluation.path).record == evaluation.record
+    path.write_text(json.dumps(content | {"reliability": bins}))
+    with pytest.raises(artifacts.ArtifactError, match="'reliability'"):
+        artifacts.read_eval(evaluation.path)
+
+
 # ---- that the checks would notice
 
 
@@ -124,7 +161,7 @@ def evaluation(tmp_path: Path) -> Evaluation:
     (made,) = artifacts.list_artifacts(tmp_path).evals
     frame = made.predictions()
     overlap = frame["review_id"][:7].to_list()
-    dataset = made.record.dataset.model_copy(update={"fingerprint": summary.fingerprint(frame["review_id"])})
+    dataset = made.record.dataset.model_copy(update={"fingerprint": fingerprint(frame["review_id"])})
     record = made.record.model_copy(
         update={
             "dataset": dataset,

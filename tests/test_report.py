@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from fake_artifacts import RUN, write_assets
 
-from sentiment_core import artifacts, config, report, schema
+from sentiment_core import artifacts, config, report, schema, systems
 from sentiment_core.artifacts import ArtifactError
 from sentiment_core.schema import AnswerForm, Metric
 
@@ -40,6 +40,14 @@ def test_the_table_has_a_row_per_evaluation_with_n_and_hardware(root: Path) -> N
     assert all("Synthetic GPU" in line for line in lines[2:])
     assert [line.split(" | ")[2] for line in lines[2:]] == ["100"] * 5 + ["20"] * 5
     assert f"`{RUN}`" in lines[6]
+    titles = [line.removeprefix("| ").split(" | ")[0].split(",")[0] for line in lines[2:]]
+    assert titles == [system.title for system in systems.SYSTEMS.values()] * 2
+
+
+def test_few_shot_says_how_many_examples_it_showed(tmp_path: Path) -> None:
+    root = write_assets(tmp_path, n=100, pairs=10)
+    change(root, "baseline-few-shot", settings={"shots": 4})
+    assert "\n| Few-shot (k = 4) | imdb |" in report.results_table(root)
 
 
 def test_percentages_have_the_digits_that_n_supports() -> None:

@@ -1,7 +1,5 @@
 """The measured part of an evaluation's record: complete, typed, and the same each time."""
 
-import hashlib
-
 import pytest
 from fake_artifacts import predictions
 
@@ -12,18 +10,17 @@ from sentiment_core.schema import Confusion, EvalRecord
 def test_a_scored_system_fills_every_measured_field() -> None:
     frame = predictions("fine-tuned", 200, paired=True)
     parts = summary.summarize(frame)
-    assert set(parts) == {"metrics", "confusion", "unparsed", "reliability", "slices"}
+    assert set(parts) == {"metrics", "confusion", "unparsed", "slices"}
     assert set(parts) < set(EvalRecord.model_fields)
     assert {"accuracy", "roc_auc", "ece", "consistency"} <= set(parts["metrics"])
     assert "accuracy_lenient" not in parts["metrics"]
-    assert len(parts["reliability"]) == 15
     assert {part.by for part in parts["slices"]} == {"tokens", "truncated", "confidence", "version"}
     assert parts == summary.summarize(frame)
 
 
 def test_a_free_answering_system_has_no_probabilities() -> None:
     parts = summary.summarize(predictions("baseline-generated", 90))
-    assert (parts["unparsed"], parts["reliability"]) == (10, ())
+    assert parts["unparsed"] == 10
     assert isinstance(parts["confusion"], Confusion)
     assert parts["metrics"]["accuracy_lenient"].n == 80
     assert "ece" not in parts["metrics"]
@@ -41,6 +38,9 @@ def test_overlapping_reviews_are_left_out_of_one_metric_only() -> None:
     assert "accuracy_without_overlap" not in everything["metrics"]
 
 
-def test_fingerprint_is_of_the_ids_in_order() -> None:
-    assert summary.fingerprint(["a", "b"]) == hashlib.sha256(b"a\nb").hexdigest()[:16]
-    assert summary.fingerprint(["b", "a"]) != summary.fingerprint(["a", "b"])
+def test_a_metric_is_the_same_before_and_after_its_scores_are_stored() -> None:
+    """p_positive is stored as float32."""
+    frame = predictions("fine-tuned", 200, paired=True)
+    doubled = frame.assign(p_positive=frame["p_positive"].astype(float) + 1e-12)
+    assert summary.summarize(doubled) == summary.summarize(frame)
+    assert summary.summarize(frame)["metrics"]["consistency"].n == 100

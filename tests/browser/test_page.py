@@ -245,7 +245,7 @@ def test_threshold_moves_matrix_and_rates(page, site) -> None:
     assert text_of(page, "#rates") != before
     assert "70" in text_of(page, "#matrix-after-notes")
     page.get_by_label("Compare the fine-tuned model with").click()
-    page.get_by_role("option", name="Base model, free answer").click()
+    page.get_by_role("option", name="Zero-shot (generated)").click()
     page.locator("#matrix-before", has_text="Unparsed").first.wait_for()
 
 
