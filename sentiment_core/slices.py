@@ -52,16 +52,19 @@ def slices(frame: pd.DataFrame, group_columns: Iterable[str] = ()) -> list[Slice
 _Part = tuple[str, str, np.ndarray]
 
 
+def length_quarters(tokens: np.ndarray) -> list[tuple[int, int]]:
+    """(shortest, longest) of each quarter of the reviews, shortest first; fewer where lengths tie."""
+    if not len(tokens):
+        return []
+    edges = np.unique(np.quantile(tokens, (0.25, 0.5, 0.75, 1), method="inverted_cdf")).astype(int).tolist()
+    return list(zip([int(np.min(tokens)), *(edge + 1 for edge in edges)], edges, strict=False))
+
+
 def _by_length(frame: pd.DataFrame) -> Iterator[_Part]:
     tokens = np.asarray(frame["tokens"], dtype=np.int64)
-    if not len(tokens):
-        return
-    edges = np.unique(np.quantile(tokens, (0.25, 0.5, 0.75, 1), method="inverted_cdf"))
-    low = int(tokens.min())
-    for high in (int(edge) for edge in edges):
+    for low, high in length_quarters(tokens):
         name = f"{low}–{high} tokens" if low < high else f"{high} tokens"
         yield "tokens", name, (tokens >= low) & (tokens <= high)
-        low = high + 1
 
 
 def _by_truncation(frame: pd.DataFrame) -> Iterator[_Part]:

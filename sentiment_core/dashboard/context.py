@@ -20,7 +20,7 @@ TAB_IDS = {
     "loss": "Loss curves",
     "confusion": "Confusion matrices",
     "examples": "Example predictions",
-    "method": "How it was made",
+    "method": "Method",
 }
 
 

@@ -317,7 +317,7 @@ def test_with_nothing_each_tab_names_its_command(page, bare_site) -> None:
     page.locator("#verdict", has_text="could not be loaded").wait_for()
     for tab, command in (
         ("Accuracy", "eval.py"), ("Loss curves", "train.py"), ("Confusion matrices", "eval.py"),
-        ("Example predictions", "eval.py"), ("How it was made", "train.py"),
+        ("Example predictions", "eval.py"), ("Method", "train.py"),
     ):  # fmt: skip
         page.get_by_role("tab", name=tab).click()
         page.locator(".tabitem:visible code", has_text=command).first.wait_for()
