@@ -32,6 +32,7 @@ from sentiment_core.dashboard import (
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.inputs import Batch
 from sentiment_core.dashboard.page import build, launch_options
+from sentiment_core.dashboard.pairs import ExampleFilter
 from sentiment_core.dashboard.serving import CHUNK, ModelHost, ModelUnavailable, Scores, Serving
 from sentiment_core.dashboard.store import MOST_KEPT, Store
 from sentiment_core.dashboard.texts import ReviewTexts
@@ -286,7 +287,7 @@ def test_rewritten_reviews_are_told_apart_from_their_originals() -> None:
     record = context.store.evals(run, "counterfactual_imdb_test")["fine-tuned"].record
     right = {part.value: f"{part.accuracy.value:.1%}"[:-1] for part in record.slices if part.by == "version"}
     assert right["edited"] != right["original"]
-    assert f"reviews that people rewrote to say the opposite it is right on {right['edited']}\u202f%" in html
+    assert f"reviews that people rewrote to say the opposite its accuracy is {right['edited']}\u202f%" in html
     assert f"{right['original']}\u202f% on their originals" in html
     assert "The study itself reports 23.5\u202f% before and 49.5\u202f% after" in html
     assert "Decide if a movie review is positive or negative." in html
@@ -302,7 +303,7 @@ def test_filters_partition_and_sort() -> None:
     right = (before["prediction"] == before["label"]), (after["prediction"] == after["label"])
     assert counts["fixed"] == int((~right[0] & right[1]).sum())
     assert counts["broken"] == int((right[0] & ~right[1]).sum())
-    mistakes = frame.iloc[pairs.select(frame, "mistakes")]
+    mistakes = frame.iloc[pairs.select(frame, ExampleFilter(name="mistakes"))]
     distance = (mistakes["p_positive_fine_tuned"] - 0.5).abs().to_numpy()
     assert (np.diff(distance) <= 1e-6).all()
     assert not mistakes["right_fine_tuned"].any()
@@ -311,9 +312,9 @@ def test_filters_partition_and_sort() -> None:
 def test_search_and_length() -> None:
     frame = pairs.paired(None, predictions("fine-tuned", 100))
     texts = {i: ("a dull film" if n % 2 else "a bright film") for n, i in enumerate(frame["review_id"])}
-    assert len(pairs.select(frame, "all", search="BRIGHT", texts=texts)) == 50
-    assert list(pairs.select(frame, "all", search=frame["review_id"][7])) == [7]
-    quarters = [len(pairs.select(frame, "all", length=title)) for title, _, _ in pairs.length_edges(frame)]
+    assert len(pairs.select(frame, ExampleFilter(search="BRIGHT"), texts)) == 50
+    assert list(pairs.select(frame, ExampleFilter(search=frame["review_id"][7]))) == [7]
+    quarters = [len(pairs.select(frame, ExampleFilter(length=title))) for title in pairs.lengths(frame)]
     assert sum(quarters) == 100
 
 
@@ -327,13 +328,13 @@ def test_other_reviews_count_as_no_answer() -> None:
 
 
 def test_polling_does_nothing_until_the_history_grows(assets: Path, context: Context) -> None:
-    first = tab_loss.signature(context, [TRAINING])
-    assert tab_loss.signature(context, [TRAINING]) == first
+    first = context.store.signature()
+    assert context.store.signature() == first
     with (assets / "runs" / TRAINING / "history.jsonl").open("a") as stream:
         stream.write(
             '{"step": 31, "epoch": 0.3, "examples": 496, "tokens": 1, "seconds": 8.0, "loss": 0.2}\n'
         )
-    assert tab_loss.signature(context, [TRAINING]) != first
+    assert context.store.signature() != first
     training = next(run for run in context.store.listing().runs if run.run_id == TRAINING)
     assert tab_loss.is_training(training)
     words = tab_loss.unfinished_words(training, {TRAINING: context.store.history(training)})
@@ -416,23 +417,27 @@ def test_the_reader_shows_a_pair_and_what_differs(assets: Path) -> None:
     ids = predictions("fine-tuned", 40, paired=True)["review_id"]
     texts = {i: f"It is a {'great' if n % 2 else 'dull'} film <b>{n // 2}</b>." for n, i in enumerate(ids)}
     view = tab_examples.Examples(context_of(assets, texts=texts))
-    pane = view.open(RUN, ids[2], "counterfactual_imdb_test")[0]
+    paired = ExampleFilter(RUN, "counterfactual_imdb_test")
+    pane = view.open(paired, ids[2])[0]
     assert "It is a dull film &lt;b&gt;1&lt;/b&gt;." in pane
     assert "It is a <ins>great</ins> film &lt;b&gt;1&lt;/b&gt;." in pane
     assert f"Review {ids[3]}" in pane
-    without = tab_examples.Examples(context_of(assets)).open(RUN, ids[2], "counterfactual_imdb_test")[0]
+    without = tab_examples.Examples(context_of(assets)).open(paired, ids[2])[0]
     assert f"Review {ids[3]}" in without
-    assert "partner" not in view.open(RUN, predictions("fine-tuned", 300)["review_id"][0], "imdb")[0]
+    assert (
+        "partner"
+        not in view.open(ExampleFilter(RUN, "imdb"), predictions("fine-tuned", 300)["review_id"][0])[0]
+    )
 
 
 def test_settings_name_only_results_that_there_are(tmp_path) -> None:
     """A dataset on which neither run was evaluated is no row of dashes."""
     context = context_of(write_assets(tmp_path, n=60, pairs=10))
-    assert "right on" in tab_method.method_html(context, context.store.run(RUN))
+    assert "accuracy on" in tab_method.method_html(context, context.store.run(RUN))
     shutil.rmtree(tmp_path / "evals")
     write_eval(tmp_path, "baseline-scored", "imdb", 20, run_id=None)
     assert context.store.datasets()
-    assert "right on" not in tab_method.method_html(context, context.store.run(RUN))
+    assert "accuracy on" not in tab_method.method_html(context, context.store.run(RUN))
 
 
 # ---- live answers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,22 +11,18 @@ import numpy as np
 import pandas as pd
 
 from sentiment_core import tables
+from sentiment_core.slices import quarters
 
-RIGHT_BASE, RIGHT_FINE = tables.of("right", tables.BASE), tables.of("right", tables.FINE_TUNED)
-P_FINE = tables.of("p_positive", tables.FINE_TUNED)
+RIGHT_FINE, P_FINE = (tables.of(column, tables.FINE_TUNED) for column in ("right", "p_positive"))
 
 
 def paired(before: pd.DataFrame | None, after: pd.DataFrame) -> pd.DataFrame:
-    """`tables.predictions_table` in dataset order; a `before` of other reviews counts as no answer at all."""
+    """`tables.predictions_table` in dataset order; a `before` of other reviews counts as unparsed."""
     if before is not None:
-        try:
+        with suppress(ValueError):
             return tables.predictions_table(before, after)
-        except ValueError:
-            pass
-    none = after.assign(
-        prediction=pd.array([pd.NA] * len(after), dtype="Int8"), p_positive=np.float32(np.nan)
-    )
-    return tables.predictions_table(none, after)
+    unparsed = pd.array([pd.NA] * len(after), dtype="Int8")
+    return tables.predictions_table(after.assign(prediction=unparsed, p_positive=np.float32(np.nan)), after)
 
 
 def partner(frame: pd.DataFrame, row: Any) -> Any | None:
@@ -52,52 +49,50 @@ def _distance(frame: pd.DataFrame) -> pd.Series:
 
 
 FILTERS: Mapping[str, Filter] = {
-    "all": Filter("all", lambda f: np.ones(len(f), bool)),
-    "fixed": Filter("fixed by fine-tuning", lambda f: f[tables.OUTCOME] == "fixed"),
-    "broken": Filter("broken by it", lambda f: f[tables.OUTCOME] == "broken"),
-    "wrong": Filter("both wrong", lambda f: f[tables.OUTCOME] == "both wrong"),
-    "mistakes": Filter("most confident mistakes", lambda f: ~f[RIGHT_FINE], lambda f: -_distance(f)),
-    "unsure": Filter("least sure", lambda f: _distance(f) < 0.2, _distance),
+    "all": Filter("All", lambda f: np.ones(len(f), bool)),
+    "fixed": Filter("Fixed by fine-tuning", lambda f: f[tables.OUTCOME] == "fixed"),
+    "broken": Filter("Regressed", lambda f: f[tables.OUTCOME] == "broken"),
+    "wrong": Filter("Both wrong", lambda f: f[tables.OUTCOME] == "both wrong"),
+    "mistakes": Filter("Most confident mistakes", lambda f: ~f[RIGHT_FINE], lambda f: -_distance(f)),
+    "unsure": Filter("Lowest confidence", lambda f: _distance(f) < 0.2, _distance),
 }
-"""On the fine-tuned system's answers; "least sure" is P(positive) between 30 and 70 %."""
+"""On the fine-tuned system's answers; "Lowest confidence" is P(positive) between 30 and 70 %."""
+
+ANY_LENGTH = "any length"
+
+
+@dataclass(frozen=True)
+class ExampleFilter:
+    """What a visitor asks of *Example predictions*: its inputs in their order on the page, then the page."""
+
+    run_id: str | None = None
+    dataset: str | None = None
+    name: str = "all"
+    """A key of FILTERS; anything else counts as "all"."""
+    length: str = ANY_LENGTH
+    """A key of `lengths`; anything else counts as any length."""
+    search: str | None = ""
+    """Words looked for in the text where there are texts, or a review id's beginning."""
+    page: int = 0
+    """From 0; beyond either end it means the first or the last page."""
 
 
 def counts(frame: pd.DataFrame) -> dict[str, int]:
     return {name: int(np.sum(one.keep(frame))) for name, one in FILTERS.items()}
 
 
-def length_edges(frame: pd.DataFrame) -> list[tuple[str, int, int]]:
-    """Quarters of the reviews by tokens: (title, shortest, longest), shortest first."""
-    if frame.empty:
-        return []
-    edges = np.unique(np.quantile(frame[tables.TOKENS], (0.25, 0.5, 0.75, 1), method="inverted_cdf"))
-    low, found = int(frame[tables.TOKENS].min()), []
-    for high in edges.astype(int):
-        found.append((f"{low:,}–{high:,} tokens", low, int(high)))
-        low = int(high) + 1
-    return found
+def lengths(frame: pd.DataFrame) -> dict[str, tuple[int, int]]:
+    """Quarters of the reviews by tokens: title -> (shortest, longest), shortest first."""
+    return {f"{low:,}–{high:,} tokens": (low, high) for low, high in quarters(frame[tables.TOKENS])}
 
 
-def select(
-    frame: pd.DataFrame,
-    name: str,
-    *,
-    length: str = "",
-    search: str | None = "",
-    texts: Mapping[str, str] | None = None,
-) -> np.ndarray:
-    """Positions in `frame` that pass, in the filter's order.
-
-    Args:
-        length: a title of `length_edges`, or anything else for any length.
-        search: words looked for in the text where there are texts, or a review id's beginning.
-    """
-    one = FILTERS.get(name, FILTERS["all"])
+def select(frame: pd.DataFrame, wanted: ExampleFilter, texts: Mapping[str, str] | None = None) -> np.ndarray:
+    """Positions in `frame` that pass, on all pages together, in the filter's order."""
+    one = FILTERS.get(wanted.name, FILTERS["all"])
     keep = np.array(one.keep(frame), dtype=bool)
-    for title, low, high in length_edges(frame):
-        if title == length:
-            keep &= frame[tables.TOKENS].between(low, high).to_numpy()
-    if search := (search or "").strip().lower()[:200]:
+    if quarter := lengths(frame).get(wanted.length):
+        keep &= frame[tables.TOKENS].between(*quarter).to_numpy()
+    if search := (wanted.search or "").strip().lower()[:200]:
         ids = frame[tables.REVIEW_ID]
         found = ids.str.startswith(search).to_numpy(dtype=bool, copy=True)
         if texts:

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 
 log = logging.getLogger(__name__)
 
@@ -13,10 +14,42 @@ VARIABLE = "SENTIMENT_DATASET"
 DEFAULT_SOURCE = "stanfordnlp/imdb"
 HOW_TO = (
     f"Set the environment variable {VARIABLE} to a copy of the dataset (a parquet or CSV file, a folder, "
-    f"or the "
-    "raw aclImdb folder; several are separated by your system's path separator) and start the page again. "
-    "With the Hugging Face copy in the local cache nothing needs to be set."
+    "or the raw aclImdb folder; several are separated by your system's path separator) and start the page "
+    "again. With the Hugging Face copy in the local cache nothing needs to be set."
 )
+
+
+class ReviewTexts:
+    """Loads in the background on first use; until then, and without a dataset, there are no texts."""
+
+    def __init__(self, texts: Mapping[str, str] | None = None) -> None:
+        self._texts, self._lock = texts, threading.Lock()
+        self._loading = threading.Thread(target=self._load, name="review-texts", daemon=True)
+
+    def start(self) -> None:
+        with self._lock:
+            if self._loading.ident is None:
+                self._loading.start()
+
+    def wait(self, timeout: float) -> Mapping[str, str]:
+        """The texts once loaded, or what is there after `timeout` seconds."""
+        self.start()
+        self._loading.join(timeout)
+        return self._texts or {}
+
+    def _load(self) -> None:
+        if self._texts is None:
+            self._texts = load_texts(_sources())
+
+
+def _sources() -> list[str]:
+    """The datasets named in the environment, or the Hub's copy where its local cache has it; asks nobody."""
+    if given := os.environ.get(VARIABLE):
+        return [part for part in given.split(os.pathsep) if part]
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    folder = Path(HF_HUB_CACHE, "datasets--" + DEFAULT_SOURCE.replace("/", "--"), "snapshots")
+    return [DEFAULT_SOURCE] if folder.is_dir() and any(folder.iterdir()) else []
 
 
 def load_texts(sources: list[str], *, split: str = "test") -> dict[str, str]:
@@ -32,49 +65,3 @@ def load_texts(sources: list[str], *, split: str = "test") -> dict[str, str]:
             continue
         texts.update(zip(frame["review_id"], frame["text"], strict=True))
     return texts
-
-
-class ReviewTexts:
-    """Loads in the background on first use; until then, and without a dataset, there are no texts."""
-
-    def __init__(self, texts: Mapping[str, str] | None = None) -> None:
-        self._texts: Mapping[str, str] = texts or {}
-        self._done = threading.Event()
-        self._started = False
-        self._lock = threading.Lock()
-        if texts is not None:
-            self._started = True
-            self._done.set()
-
-    def start(self) -> None:
-        with self._lock:
-            if self._started:
-                return
-            self._started = True
-        threading.Thread(target=self._fill, name="review-texts", daemon=True).start()
-
-    def _fill(self) -> None:
-        try:
-            given = os.environ.get(VARIABLE, "")
-            if given:
-                self._texts = load_texts([part for part in given.split(os.pathsep) if part])
-            elif _in_hub_cache(DEFAULT_SOURCE):
-                self._texts = load_texts([DEFAULT_SOURCE])
-        except Exception:
-            log.exception("review texts could not be loaded")
-        finally:
-            self._done.set()
-
-    def wait(self, timeout: float) -> Mapping[str, str]:
-        """The texts once loaded, or what is there after `timeout` seconds."""
-        self.start()
-        self._done.wait(timeout)
-        return self._texts
-
-
-def _in_hub_cache(repo: str) -> bool:
-    """Whether the Hub's local cache holds the dataset; asks nobody."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    folder = os.path.join(HF_HUB_CACHE, "datasets--" + repo.replace("/", "--"), "snapshots")
-    return os.path.isdir(folder) and bool(os.listdir(folder))

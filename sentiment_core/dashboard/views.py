@@ -15,7 +15,6 @@ from sentiment_core.dashboard.html import parameters
 from sentiment_core.dashboard.parts import Panel
 from sentiment_core.dashboard.store import Store, dataset_title
 from sentiment_core.schema import Metric, Reference
-from sentiment_core.systems import SYSTEMS
 
 INTERVAL = "Bars are 95\u202f% intervals"
 MIN_BIN = 20
