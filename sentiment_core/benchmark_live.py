@@ -28,8 +28,8 @@ from sentiment_core.base_models import resolve
 from sentiment_core.config import ASSETS, ConfigError
 from sentiment_core.data import load_reviews
 from sentiment_core.live import LiveClassifier, usable_cores
-from sentiment_core.live_llama import FIRST_LOOK
-from sentiment_core.live_weights import FORMS
+from sentiment_core.live_forward import FIRST_RESULT
+from sentiment_core.live_weights import NUMBER_FORMATS
 from sentiment_core.models import load_tokenizer, quiet_transformers
 from sentiment_core.schema import BenchmarkRecord, BenchmarkRow, Metric
 
@@ -40,7 +40,7 @@ LONG_WORDS, LONG_REVIEWS = 900, 6
 """Of reviews that fill the model's 1,024 tokens, and how many of them."""
 
 READING = (
-    ("first answer", f"the first {FIRST_LOOK} of 1,024 tokens read"),
+    ("first answer", f"the first {FIRST_RESULT} of 1,024 tokens read"),
     ("whole answer", "1,024 tokens read"),
 )
 
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     count, repeats = (2, 1) if quick else (arguments.reviews, arguments.repeats)
     texts = review_texts(arguments.dataset, arguments.words, count)
     given = _finished(arguments.run)
-    forms = ("bf16",) if torch.cuda.is_available() else FORMS
+    forms = ("bf16",) if torch.cuda.is_available() else NUMBER_FORMATS
     with tempfile.TemporaryDirectory() as scratch:
         peer = make_peer(given, arguments.base_model, Path(scratch))
         starts = {f"ours, {f}": _start("ours", f, arguments, texts[0]) for f in forms[: 1 if quick else None]}
@@ -188,13 +188,13 @@ class Ours(NamedTuple):
 
 
 def _ours(given: Run | None, form: str, base_model: str) -> Ours:
-    classifier = LiveClassifier.load(given, base_model=base_model or None, form=form)
+    classifier = LiveClassifier.load(given, base_model=base_model or None, number_format=form)
     system = "fine-tuned" if classifier.has_adapter else "base"
     threads = torch.get_num_threads()  # as `load` left it: one where the answer brings its own threads
     return Ours(
         classifier,
         with_threads(threads, lambda text: classifier.classify(text, system)),
-        with_threads(threads, lambda text: classifier.read(text, system)),
+        with_threads(threads, lambda text: classifier.classify_progressive(text, system)),
     )
 
 

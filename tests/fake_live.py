@@ -45,7 +45,7 @@ class Explanation:
 class FakeClassifier:
     """The fine-tuned model counts words; the base model always leans to Positive."""
 
-    form = "fake"
+    number_format = "fake"
     explain_method = "counting words (a stand-in for tests)."
 
     def __init__(self, run: Run | None, wait: float = 0.0) -> None:
@@ -68,7 +68,7 @@ class FakeClassifier:
         tokens = len(text.split())
         return LiveAnswer(self._p(text, system), 0.012, tokens, tokens > 900)
 
-    def read(self, text: str, system: str) -> Iterator[LiveAnswer]:
+    def classify_progressive(self, text: str, system: str) -> Iterator[LiveAnswer]:
         words = text.split()
         if len(words) > LONG:
             beginning = " ".join(words[: len(words) // 3])
