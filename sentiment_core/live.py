@@ -25,12 +25,19 @@ import torch
 from sentiment_core.artifacts import Run
 from sentiment_core.base_models import BaseModel, BaseModelError, resolve
 from sentiment_core.batching import batches_by_tokens
-from sentiment_core.explain import METHOD, Explainable, Explanation, Pause, WordWeight, explain_words, go_on
-from sentiment_core.live_llama import LiveLlama
-from sentiment_core.live_transformers import TransformersPair
-from sentiment_core.live_turns import Turns
+from sentiment_core.live_forward import LiveLlama, TransformersPair
+from sentiment_core.live_trace import (
+    METHOD,
+    Explainable,
+    Explanation,
+    Turns,
+    WordWeight,
+    Yield,
+    explain_words,
+    never_yield,
+)
 from sentiment_core.live_weights import (
-    FORMS,
+    NUMBER_FORMATS,
     base_config,
     dtype_of,
     give_memory_back,
@@ -70,11 +77,15 @@ class LiveAnswer:
 
 
 class System(Explainable, Protocol):
-    """Prompts (token ids after the prefix) to log-odds of Positive; `live_llama` and `live_transformers`."""
+    """Prompts (token ids after the prefix) to log-odds of Positive; see `live_forward`."""
 
-    def log_odds(self, rows: Sequence[np.ndarray], pause: Pause = go_on) -> np.ndarray: ...
+    def log_odds(
+        self, rows: Sequence[np.ndarray], yield_to_interactive: Yield = never_yield
+    ) -> np.ndarray: ...
 
-    def read(self, row: np.ndarray, tail: int, pause: Pause = go_on) -> Iterator[tuple[int, float]]: ...
+    def log_odds_progressive(
+        self, row: np.ndarray, tail: int, yield_to_interactive: Yield = never_yield
+    ) -> Iterator[tuple[int, float]]: ...
 
 
 class LiveClassifier:
@@ -85,7 +96,7 @@ class LiveClassifier:
     def __init__(
         self,
         run_id: str,
-        form: str,
+        number_format: str,
         encoder: PromptEncoder,
         build: Callable[[], dict[Which, System]],
         *,
@@ -93,7 +104,7 @@ class LiveClassifier:
         max_length_tokens: int = DEFAULT_MAX_LENGTH_TOKENS,
     ) -> None:
         self.run_id = run_id
-        self.form = form
+        self.number_format = number_format
         self.encoder = encoder
         self.has_adapter = has_adapter
         self.max_length_tokens = max_length_tokens
@@ -103,33 +114,37 @@ class LiveClassifier:
         self._turns = Turns()
 
     @staticmethod
-    def load(run: Run | None, *, base_model: str | None = None, form: str | None = None) -> LiveClassifier:
+    def load(
+        run: Run | None, *, base_model: str | None = None, number_format: str | None = None
+    ) -> LiveClassifier:
         """The base model, and the fine-tuned one when `run` is finished.
 
         Args:
             base_model: where the base is, when it is neither embedded nor on the Hub; else taken from the
                 environment variable SENTIMENT_BASE_MODEL, the run, or the default.
-            form: "bf16", "int8" or "fp32"; else SENTIMENT_LIVE_FORM, or what the processor is fast in.
+            number_format: "bf16", "int8" or "fp32"; else SENTIMENT_LIVE_FORM, or the processor's fastest.
 
         Raises:
             BaseModelError: base or adapter cannot be had, or do not fit each other or this program's prompt.
-            ValueError: no such form.
+            ValueError: no such number format.
         """
         record = run.record if run else None
         flag = base_model or os.environ.get("SENTIMENT_BASE_MODEL") or None
         base = resolve(flag, record.base_model.name if record else None)
         cuda = torch.cuda.is_available()
-        form = _choose_form(form or os.environ.get("SENTIMENT_LIVE_FORM"), cuda=cuda)
+        number_format = _choose_number_format(
+            number_format or os.environ.get("SENTIMENT_LIVE_FORM"), cuda=cuda
+        )
         encoder = PromptEncoder(load_tokenizer(base))
         if record is not None:
             _check_fits(record, base, encoder)
         adapter = run.adapter_path if run and record else None
         device = torch.device("cuda" if cuda else "cpu")
-        build, form = _builder(base, adapter, form, encoder, device)
+        build, number_format = _builder(base, adapter, number_format, encoder, device)
         limit = record.config.get("max_length_tokens") if record else None
         classifier = LiveClassifier(
             run.run_id if run else "",
-            f"{form} on GPU" if cuda else form,
+            f"{number_format} on GPU" if cuda else number_format,
             encoder,
             build,
             has_adapter=adapter is not None,
@@ -153,10 +168,10 @@ class LiveClassifier:
         [answer] = self._answers(text, system, whole)
         return answer
 
-    def read(self, text: str, system: Which) -> Iterator[LiveAnswer]:
+    def classify_progressive(self, text: str, system: Which) -> Iterator[LiveAnswer]:
         """As `classify`, with a first answer after the beginning of a long review; the last one is whole."""
         tail = len(self.encoder.suffix_ids)
-        return self._answers(text, system, lambda model, row: model.read(row, tail))
+        return self._answers(text, system, lambda model, row: model.log_odds_progressive(row, tail))
 
     def _answers(
         self, text: str, system: Which, reading: Callable[[System, np.ndarray], Iterator[tuple[int, float]]]
@@ -189,10 +204,10 @@ class LiveClassifier:
             return out.astype(np.float32)
         encoded = self._encode(texts)
         done = 0
-        budget = BATCH_TOKENS["cuda" if self.form.endswith("GPU") else "cpu"]
+        budget = BATCH_TOKENS["cuda" if self.number_format.endswith("GPU") else "cpu"]
         for batch in batches_by_tokens(encoded.lengths - len(self.encoder.prefix_ids), budget, padded=True):
             rows = [self._after_prefix(encoded[i]) for i in batch]
-            out[batch] = self._system(system).log_odds(rows, self._turns.give_way)
+            out[batch] = self._system(system).log_odds(rows, self._turns.yield_to_interactive)
             done += len(batch)
             if on_progress:
                 on_progress(done, len(texts))
@@ -205,9 +220,15 @@ class LiveClassifier:
         """
         if not self.has_adapter or not text.strip():
             return
-        system, pause = self._system("fine-tuned"), self._turns.give_way
+        system, yield_to_interactive = self._system("fine-tuned"), self._turns.yield_to_interactive
         try:
-            yield from explain_words(_plain(text), self.encoder, system, self.max_length_tokens, pause=pause)
+            yield from explain_words(
+                _plain(text),
+                self.encoder,
+                system,
+                self.max_length_tokens,
+                yield_to_interactive=yield_to_interactive,
+            )
         finally:
             give_memory_back()  # a long review's gradient takes half a gigabyte
 
@@ -229,37 +250,37 @@ class LiveClassifier:
 
 
 def _builder(
-    base: BaseModel, adapter: Path | None, form: str, encoder: PromptEncoder, device: torch.device
+    base: BaseModel, adapter: Path | None, number_format: str, encoder: PromptEncoder, device: torch.device
 ) -> tuple[Callable[[], dict[Which, System]], str]:
-    """Load the weights; return what puts them on the device at first use, and the form they are in."""
+    """Load the weights; return what puts them on the device at first use, and their number format."""
     cores = 1 if device.type == "cuda" else usable_cores()
     if is_lean(base_config(base)):
         if device.type == "cpu":
-            torch.set_num_threads(1)  # see live_threads
-        pair = load_weights(base, adapter, form, encoder)
+            torch.set_num_threads(1)  # see live_forward.together
+        pair = load_weights(base, adapter, number_format, encoder)
         names: tuple[Which, ...] = ("base", "fine-tuned")
 
         def build() -> dict[Which, System]:
             moved: dict[int, torch.Tensor] = {}
             return {
                 name: LiveLlama(
-                    weights.to(device, moved), form, workers=cores, fast_int8=_processor_has("vnni")
+                    weights.to(device, moved), number_format, workers=cores, fast_int8=_processor_has("vnni")
                 )
                 for name, weights in zip(names, pair, strict=True)
                 if weights is not None
             }
 
-        return build, form
-    form = "fp32" if form == "int8" else form
+        return build, number_format
+    number_format = "fp32" if number_format == "int8" else number_format
     if device.type == "cpu":
         torch.set_num_threads(cores)
-    both = TransformersPair(base, adapter, dtype_of(form))
+    both = TransformersPair(base, adapter, dtype_of(number_format))
 
     def build_transformers() -> dict[Which, System]:
         both.to(device)
         return {"base": both.system(False), "fine-tuned": both.system(True)}
 
-    return build_transformers, form
+    return build_transformers, number_format
 
 
 def _check_fits(record: RunRecord, base: BaseModel, encoder: PromptEncoder) -> None:
@@ -290,9 +311,11 @@ def _sigmoid(log_odds: float) -> float:
 # ---- the processor
 
 
-def _choose_form(wanted: str | None, *, cuda: bool) -> str:
-    if wanted and wanted not in FORMS:
-        raise ValueError(f"SENTIMENT_LIVE_FORM is {wanted!r}; use one of {', '.join(FORMS)}, or leave it out")
+def _choose_number_format(wanted: str | None, *, cuda: bool) -> str:
+    if wanted and wanted not in NUMBER_FORMATS:
+        raise ValueError(
+            f"SENTIMENT_LIVE_FORM is {wanted!r}; use one of {', '.join(NUMBER_FORMATS)}, or leave it out"
+        )
     if cuda:
         old = not on_zero_gpu() and not torch.cuda.is_bf16_supported()
         return "fp32" if wanted == "fp32" or old else "bf16"

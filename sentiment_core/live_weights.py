@@ -1,8 +1,9 @@
-"""What a live Llama runs on: weights rounded to NF4, the adapter merged in, cast to one form, cached.
+"""What a live Llama runs on: weights rounded to NF4, the adapter merged in, cast, cached.
 
 The base's linear layers are rounded to NF4 and unpacked to float32; the adapter is added in float32; only
-the sum is cast to the form that the processor is fast in. The result is written once to the user's cache,
-keyed by the content of base and adapter, so that a later start reads one file and needs no bitsandbytes.
+the sum is cast to the number format that the processor is fast in. A process of its own writes the result
+once to the user's cache, keyed by the content of base and adapter, so that a later start reads one file and
+needs no bitsandbytes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,19 +36,18 @@ from sentiment_core.models import (
     PromptEncoder,
     load_adapter,
     load_base,
-    load_tokenizer,
     model_folder,
 )
 from sentiment_core.packed import unsupported
 from sentiment_core.stacked_adapter import GROUPS as LINEAR_GROUPS
 from sentiment_core.stacked_adapter import target
 
-FORMS = ("bf16", "int8", "fp32")
+NUMBER_FORMATS = ("bf16", "int8", "fp32")
 GROUPS = ("qkv", "o", "gate_up", "down")
 """A layer's four matrix products, in `packed`'s order."""
 
 KEPT_FILES = 8
-"""Files of the cache, the least recently used go first: one per base and one per run, for each form."""
+"""Files of the cache, the least recently used go first: one per base and one per run, for each format."""
 
 _CODE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
 
@@ -84,44 +84,40 @@ class LlamaWeights:
         return LlamaWeights(self.shape, {name: moved[id(t)] for name, t in self.tensors.items()})
 
 
-def dtype_of(form: str) -> torch.dtype:
+def dtype_of(number_format: str) -> torch.dtype:
     """What activations are computed in."""
-    return torch.bfloat16 if form == "bf16" else torch.float32
+    return torch.bfloat16 if number_format == "bf16" else torch.float32
 
 
 def load_weights(
-    base: BaseModel, adapter: Path | None, form: str, encoder: PromptEncoder
+    base: BaseModel, adapter: Path | None, number_format: str, encoder: PromptEncoder
 ) -> tuple[LlamaWeights, LlamaWeights | None]:
     """The base's weights and, with an adapter, the merged ones; what is the same in both is shared.
 
     Raises:
         BaseModelError: the base cannot be had, or the adapter does not fit it.
     """
-    identity = base_identity(base)
     key = {
-        "code": _CODE, "quantization": QUANTIZATION, "form": form, "base": identity,
-        "prefix": encoder.prefix_ids, "labels": encoder.label_ids,
+        "code": _CODE, "quantization": QUANTIZATION, "number_format": number_format,
+        "base": base_identity(base), "prefix": encoder.prefix_ids, "labels": encoder.label_ids,
     }  # fmt: skip
-    folder = base_models.CACHE / "live"
-    paths = [folder / f"base-{_digest(key)}.safetensors"]
+    names = [f"base-{_digest(key)}.safetensors"]
     if adapter is not None:
-        paths.append(folder / f"merged-{_digest(key | {'adapter': _adapter_identity(adapter)})}.safetensors")
-    found = _read_all(paths) if identity else None
-    if found is None and identity and on_zero_gpu():
-        _build_elsewhere(base, adapter, form)
-        found = _read_all(paths)
+        names.append(f"merged-{_digest(key | {'adapter': _adapter_identity(adapter)})}.safetensors")
+    cache = base_models.CACHE / "live"
+    found = _read_all(cache, names) if key["base"] else None
     if found is None:
-        with _one_builder(folder):
-            found = _read_all(paths) if identity else None
+        with _place_for(cache, keep=key["base"] is not None) as folder:
+            found = _read_all(folder, names)
             if found is None:
-                found = _build(base, adapter, form, encoder)
-                give_memory_back()
-                if identity:
-                    _write_all(paths, found)
-    plain = found[0]
+                _make_in_child(base, adapter, number_format, [folder / name for name in names])
+                found = _read_all(folder, names)
+    if found is None:
+        raise BaseModelError(f"the live weights of {base.name!r} were made but cannot be read; try again")
+    shared = found[0]
     if adapter is None:
-        return plain, None
-    return plain, LlamaWeights(plain.shape, {**plain.tensors, **found[1].tensors})
+        return shared, None
+    return shared, LlamaWeights(shared.shape, {**shared.tensors, **found[1].tensors})
 
 
 # ---- identity
@@ -161,18 +157,18 @@ def give_memory_back() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def _build(base: BaseModel, adapter: Path | None, form: str, encoder: PromptEncoder) -> list[LlamaWeights]:
-    model = load_base(base, compute_dtype=torch.float32).model
-    out = [_take(model, form, encoder)]
+def _build(base: BaseModel, adapter: Path | None, number_format: str) -> list[LlamaWeights]:
+    """The base's weights and, with an adapter, those of the merged model that differ."""
+    loaded = load_base(base, compute_dtype=torch.float32)
+    found = [_take(loaded.model, number_format, loaded.encoder)]
     if adapter is not None:
-        merged = load_adapter(model, adapter).merge_and_unload()
-        tensors = _take(merged, form, encoder).tensors
-        shared = out[0].tensors
+        merged = load_adapter(loaded.model, adapter).merge_and_unload()
+        shared, tensors = found[0].tensors, _take(merged, number_format, loaded.encoder).tensors
         changed = {
             name: t for name, t in tensors.items() if name not in shared or not torch.equal(t, shared[name])
         }
-        out.append(LlamaWeights(out[0].shape, changed))
-    return out
+        found.append(LlamaWeights(found[0].shape, changed))
+    return found
 
 
 def on_zero_gpu() -> bool:
@@ -180,37 +176,41 @@ def on_zero_gpu() -> bool:
     return bool(os.environ.get("SPACES_ZERO_GPU"))
 
 
-def _build_elsewhere(base: BaseModel, adapter: Path | None, form: str) -> None:
-    """Fill the cache from a process that sees no GPU.
+def _make_in_child(base: BaseModel, adapter: Path | None, number_format: str, paths: Sequence[Path]) -> None:
+    """Write the files from a process of their own, which gives back all the memory that building takes.
 
-    On a ZeroGPU Space nothing may begin CUDA outside of a marked function, and bitsandbytes would.
+    It sees no GPU: on a ZeroGPU Space nothing may begin CUDA outside of a marked function.
     """
-    command = [sys.executable, "-m", "sentiment_core.live_weights", base.spec, form]
-    if adapter is not None:
-        command.append(str(adapter.resolve()))
+    job = {
+        "base": base.spec, "adapter": str(adapter.resolve()) if adapter else None,
+        "number_format": number_format, "paths": [str(path) for path in paths],
+    }  # fmt: skip
     hidden = {"CUDA_VISIBLE_DEVICES": "", "SPACES_ZERO_GPU": "", "SENTIMENT_CACHE": str(base_models.CACHE)}
-    root = Path(__file__).resolve().parent.parent
     done = subprocess.run(
-        command, cwd=root, env=os.environ | hidden, capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-m", "sentiment_core.live_weights", json.dumps(job)],
+        cwd=Path(__file__).resolve().parent.parent, env=os.environ | hidden,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     if done.returncode:
         reason = (done.stderr.strip() or f"the process ended with {done.returncode}").splitlines()[-1]
         raise BaseModelError(f"the live weights of {base.name!r} could not be made ({reason})")
 
 
-def _main(spec: str, form: str, adapter: str = "") -> int:
-    base = base_models.resolve(spec)
+def _make(base: str, adapter: str | None, number_format: str, paths: Sequence[str]) -> int:
+    """What the child process does; its exit status. The sentence that says why it failed is its last line."""
+    resolved = base_models.resolve(base)
     try:
-        load_weights(base, Path(adapter) if adapter else None, form, PromptEncoder(load_tokenizer(base)))
+        weights = _build(resolved, Path(adapter) if adapter else None, number_format)
+        _write_all([Path(path) for path in paths], weights)
     except (OSError, ValueError) as error:  # a BaseModelError is a ValueError
-        print(error, file=sys.stderr)
+        print(str(error).replace("\n", " "), file=sys.stderr)
         return 2
     return 0
 
 
 @torch.no_grad()
-def _take(model: nn.Module, form: str, encoder: PromptEncoder) -> LlamaWeights:
-    """Copy a float32 Llama's tensors into the form."""
+def _take(model: nn.Module, number_format: str, encoder: PromptEncoder) -> LlamaWeights:
+    """Copy a float32 Llama's tensors into the number format."""
     rotary = model.model.rotary_emb
     tensors = {
         "embedding": model.get_input_embeddings().weight,
@@ -226,12 +226,12 @@ def _take(model: nn.Module, form: str, encoder: PromptEncoder) -> LlamaWeights:
         tensors[f"{number}.v"] = prefix.layers[number].values[0]
         for name, group in zip(GROUPS, LINEAR_GROUPS, strict=True):
             tensors[f"{number}.{name}"] = torch.cat([target(layer, part).weight for part in group])
-    if form == "int8":
+    if number_format == "int8":
         tensors = _in_int8(_smoothed(tensors, _largest_inputs(model, encoder)))
     exact = ("head", "inv_freq", "scale")
     tensors = {
         name: t.contiguous() if t.dtype == torch.int8 or name.endswith(exact)
-        else t.to(dtype_of(form)).contiguous()
+        else t.to(dtype_of(number_format)).contiguous()
         for name, t in tensors.items()
     }  # fmt: skip
     config = model.config
@@ -324,20 +324,25 @@ def _in_int8(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 # ---- the cache
 
 
-def _one_builder(folder: Path):
-    """A lock where the cache can be written; elsewhere nothing, as nothing will be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".lock").touch()
-    except OSError:
-        return contextlib.nullcontext()
-    return FileLock(folder / ".lock")
+@contextlib.contextmanager
+def _place_for(cache: Path, *, keep: bool) -> Iterator[Path]:
+    """Where files may be written: the cache, locked; or a folder for this start, where it is read-only."""
+    with contextlib.ExitStack() as stack:
+        try:
+            if not keep:
+                raise OSError("not known by content")
+            cache.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(cache / ".lock"))
+            folder = cache
+        except OSError:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        yield folder
 
 
-def _read_all(paths: Sequence[Path]) -> list[LlamaWeights] | None:
+def _read_all(folder: Path, names: Sequence[str]) -> list[LlamaWeights] | None:
     """None when a file is missing or damaged."""
     try:
-        return [_read(path) for path in paths]
+        return [_read(folder / name) for name in names]
     except (OSError, SafetensorError, KeyError, ValueError, TypeError):
         return None
 
@@ -352,19 +357,16 @@ def _read(path: Path) -> LlamaWeights:
 
 
 def _write_all(paths: Sequence[Path], weights: Sequence[LlamaWeights]) -> None:
-    """Each file appears by one rename. A full or read-only disk costs the next start time, nothing else."""
+    """Each file appears by one rename. Raises OSError or BaseModelError where there is no room."""
     folder = paths[0].parent
-    try:
-        for path, content in zip(paths, weights, strict=True):
-            size = sum(t.numel() * t.element_size() for t in content.tensors.values())
-            check_disk(folder, size + 50_000_000, "The live model's cache")
-            with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
-                temporary = Path(scratch) / path.name
-                save_file(content.tensors, temporary, {"shape": json.dumps(asdict(content.shape))})
-                os.replace(temporary, path)
-        _prune(folder, keep=set(paths))
-    except (OSError, BaseModelError):
-        return
+    for path, content in zip(paths, weights, strict=True):
+        size = sum(t.numel() * t.element_size() for t in content.tensors.values())
+        check_disk(folder, size + 50_000_000, "The live model's cache")
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
+            temporary = Path(scratch) / path.name
+            save_file(content.tensors, temporary, {"shape": json.dumps(asdict(content.shape))})
+            os.replace(temporary, path)
+    _prune(folder, keep=set(paths))
 
 
 def _prune(folder: Path, *, keep: set[Path]) -> None:
@@ -387,11 +389,11 @@ def base_config(base: BaseModel):
 
 
 def is_lean(config) -> bool:
-    """Whether `load_weights` and `live_llama` know this model's layers."""
+    """Whether `load_weights` and `live_forward.LiveLlama` know this model's layers."""
     rope = getattr(config, "rope_parameters", None) or {}
     static = rope.get("rope_type", "default") in ("default", "linear", "llama3", "yarn")
     return static and unsupported(SimpleNamespace(config=config), torch.device("cpu")) is None
 
 
 if __name__ == "__main__":
-    sys.exit(_main(*sys.argv[1:]))
+    sys.exit(_make(**json.loads(sys.argv[1])))

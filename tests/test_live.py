@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -10,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from sentiment_core import artifacts, base_models, config, explain, live, live_llama, live_weights
+from sentiment_core import artifacts, base_models, config, live, live_forward, live_trace, live_weights
 from sentiment_core.artifacts import Run, read_run
 from sentiment_core.base_models import BaseModelError, resolve
 from sentiment_core.data import load_reviews
-from sentiment_core.explain import WordWeight, without_word, word_salience, words
 from sentiment_core.live import LiveClassifier
+from sentiment_core.live_trace import WordWeight, without_word, word_salience, words
 from sentiment_core.models import add_lora, load_adapter, load_base
 from sentiment_core.scoring import SentimentScorer
 from tests.fake_artifacts import write_run
@@ -30,6 +31,12 @@ TEXTS = [
     "So much happens, and so little of it matters. " * 40,
 ]
 LIMIT = 256
+IN_CHILD = live_weights._make_in_child
+
+
+def make_here(base, adapter, number_format, paths) -> None:
+    """In this process, sooner than in one of its own."""
+    assert live_weights._make(base.spec, adapter and str(adapter), number_format, paths) == 0
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +45,7 @@ def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(base_models, "CACHE", tmp_path_factory.mktemp("cache"))
         patch.delenv("SENTIMENT_LIVE_FORM", raising=False)
+        patch.setattr(live_weights, "_make_in_child", make_here)
         yield base_models.CACHE
 
 
@@ -79,7 +87,7 @@ def exact(tiny_model, run) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def classifier(run, tiny_model, cache) -> LiveClassifier:
-    return LiveClassifier.load(run, base_model=str(tiny_model), form="fp32")
+    return LiveClassifier.load(run, base_model=str(tiny_model), number_format="fp32")
 
 
 @pytest.mark.parametrize("system", ["base", "fine-tuned"])
@@ -92,14 +100,14 @@ def test_live_answers_equal_the_scorers(classifier, exact, system):
 
 def test_a_long_review_gets_a_first_answer_after_its_beginning(classifier, exact, monkeypatch):
     """As if the review ended there; the whole review's answer is what it is without that."""
-    monkeypatch.setattr(live_llama, "LONG", 40)
-    monkeypatch.setattr(live_llama, "FIRST_LOOK", 17)
+    monkeypatch.setattr(live_forward, "LONG", 40)
+    monkeypatch.setattr(live_forward, "FIRST_RESULT", 17)
     prefix = len(classifier.encoder.prefix_ids)
     texts = [text for text in TEXTS if classifier.classify(text, "base").tokens > prefix + 40]
     assert texts
     for system, expected in exact.items():
         for text in texts:
-            first, whole = classifier.read(text, system)
+            first, whole = classifier.classify_progressive(text, system)
             np.testing.assert_allclose(whole.p_positive, expected[TEXTS.index(text)], atol=2e-5)
             row = classifier._after_prefix(classifier._encode([text])[0])
             assert first.read == 17 / len(row)
@@ -111,15 +119,15 @@ def test_a_long_review_gets_a_first_answer_after_its_beginning(classifier, exact
 
 
 def test_a_short_review_is_answered_once(classifier):
-    [answer] = classifier.read(TEXTS[0], "base")
+    [answer] = classifier.classify_progressive(TEXTS[0], "base")
     assert answer.read == 1
     assert answer.p_positive == classifier.classify(TEXTS[0], "base").p_positive
 
 
-@pytest.mark.parametrize("form", ["bf16", "int8"])
-def test_served_forms_stay_near(run, tiny_model, cache, exact, form):
-    served = LiveClassifier.load(run, base_model=str(tiny_model), form=form)
-    assert served.form == form
+@pytest.mark.parametrize("number_format", ["bf16", "int8"])
+def test_served_forms_stay_near(run, tiny_model, cache, exact, number_format):
+    served = LiveClassifier.load(run, base_model=str(tiny_model), number_format=number_format)
+    assert served.number_format == number_format
     for system, expected in exact.items():
         assert np.abs(served.classify_many(TEXTS, system) - expected).mean() < 0.02, system
         alone = [served.classify(text, system).p_positive for text in TEXTS]
@@ -168,7 +176,7 @@ def test_text_that_utf8_cannot_hold_gets_an_answer(classifier):
 
 def test_base_alone_without_a_finished_run(tiny_model, cache, exact, tmp_path):
     for run in (None, Run(tmp_path, None)):
-        served = LiveClassifier.load(run, base_model=str(tiny_model), form="fp32")
+        served = LiveClassifier.load(run, base_model=str(tiny_model), number_format="fp32")
         answer = served.classify(TEXTS[0], "base").p_positive
         assert answer == pytest.approx(exact["base"][0], abs=2e-5)
         with pytest.raises(ValueError, match=r"train\.py"):
@@ -181,7 +189,7 @@ def test_base_alone_without_a_finished_run(tiny_model, cache, exact, tmp_path):
 
 def test_a_warm_start_needs_no_bitsandbytes(run, tiny_model, cache, classifier, monkeypatch):
     monkeypatch.setattr(live_weights, "load_base", None)
-    again = LiveClassifier.load(run, base_model=str(tiny_model), form="fp32")
+    again = LiveClassifier.load(run, base_model=str(tiny_model), number_format="fp32")
     for text in TEXTS[:2]:
         answers = (again.classify(text, "fine-tuned"), classifier.classify(text, "fine-tuned"))
         assert answers[0].p_positive == answers[1].p_positive
@@ -192,7 +200,7 @@ def test_another_adapter_is_another_file(tiny_model, cache, classifier, tmp_path
     other = make_run(tmp_path, tiny_model)
     changed = other.adapter_path / "adapter_config.json"
     changed.write_text(changed.read_text().replace('"lora_alpha": 8', '"lora_alpha": 16'))
-    served = LiveClassifier.load(other, base_model=str(tiny_model), form="fp32")
+    served = LiveClassifier.load(other, base_model=str(tiny_model), number_format="fp32")
     assert set((cache / "live").glob("merged-*")) > before
     assert (
         abs(served.classify(TEXTS[1], "fine-tuned").p_positive
@@ -203,16 +211,37 @@ def test_another_adapter_is_another_file(tiny_model, cache, classifier, tmp_path
 def test_a_damaged_cache_is_built_again(run, tiny_model, cache, classifier):
     for path in (cache / "live").glob("*.safetensors"):
         path.write_bytes(path.read_bytes()[:100])
-    again = LiveClassifier.load(run, base_model=str(tiny_model), form="fp32")
+    again = LiveClassifier.load(run, base_model=str(tiny_model), number_format="fp32")
     assert again.classify(TEXTS[0], "base").p_positive == classifier.classify(TEXTS[0], "base").p_positive
     assert not list((cache / "live").glob(".writing-*"))
+
+
+def test_a_process_of_its_own_makes_the_weights(run, tiny_model, tmp_path, monkeypatch, exact):
+    monkeypatch.setattr(base_models, "CACHE", tmp_path)
+    monkeypatch.setattr(live_weights, "_make_in_child", IN_CHILD)
+    monkeypatch.setattr(live_weights, "load_base", None)  # not in this process
+    served = LiveClassifier.load(run, base_model=str(tiny_model), number_format="fp32")
+    assert served.classify(TEXTS[0], "base").p_positive == pytest.approx(exact["base"][0], abs=2e-5)
+    assert len(list(tmp_path.glob("live/*.safetensors"))) == 2
+
+
+def test_weights_that_cannot_be_made_say_why_in_one_sentence(run, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(base_models, "CACHE", tmp_path)
+    monkeypatch.setattr(live_weights, "_make_in_child", IN_CHILD)
+    broken = tmp_path / "adapter"
+    shutil.copytree(run.adapter_path, broken)
+    (broken / "adapter_model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(BaseModelError, match=r"^the live weights of .* could not be made \(.+\)$"):
+        live_weights.load_weights(
+            resolve(str(tiny_model)), broken, "fp32", load_base(resolve(str(tiny_model))).encoder
+        )
 
 
 def test_a_cache_that_cannot_be_written_costs_time_only(run, tiny_model, tmp_path, monkeypatch):
     blocked = tmp_path / "file"
     blocked.write_text("no folder")
     monkeypatch.setattr(base_models, "CACHE", blocked)
-    served = LiveClassifier.load(run, base_model=str(tiny_model), form="fp32")
+    served = LiveClassifier.load(run, base_model=str(tiny_model), number_format="fp32")
     assert 0 <= served.classify("Fine.", "fine-tuned").p_positive <= 1
 
 
@@ -236,7 +265,7 @@ def test_weights_are_what_taking_the_word_out_does(classifier):
     steps = list(classifier.explain(text))
     weights = steps[-1].words
     assert [len(step.words) for step in steps] == sorted({len(step.words) for step in steps})
-    assert len(weights) == explain.CANDIDATES == steps[0].planned
+    assert len(weights) == live_trace.CANDIDATES == steps[0].planned
     assert [abs(w.weight) for w in weights] == sorted((abs(w.weight) for w in weights), reverse=True)
     assert {(w.start, w.end) for w in weights} <= set(words(text))
 
@@ -271,8 +300,10 @@ def test_words_that_were_cut_out_get_no_weight(classifier):
 def test_every_form_explains(run, tiny_model, cache, classifier):
     text = "A cold, dull film; but the acting was superb and I liked it."
     expected = {(w.start, w.end): w.weight for w in words_of(classifier, text)}
-    for form in ("bf16", "int8"):
-        found = words_of(LiveClassifier.load(run, base_model=str(tiny_model), form=form), text)
+    for number_format in ("bf16", "int8"):
+        found = words_of(
+            LiveClassifier.load(run, base_model=str(tiny_model), number_format=number_format), text
+        )
         assert len(found) == len(expected)
         near = [abs(w.weight - expected[w.start, w.end]) for w in found if (w.start, w.end) in expected]
         assert np.median(near) < 0.1
@@ -288,8 +319,8 @@ def test_nothing_to_explain(classifier):
 
 def test_other_models_answer_through_transformers(run, tiny_model, cache, exact, classifier, monkeypatch):
     monkeypatch.setattr(live, "is_lean", lambda config: False)
-    other = LiveClassifier.load(run, base_model=str(tiny_model), form="int8")
-    assert other.form == "fp32"
+    other = LiveClassifier.load(run, base_model=str(tiny_model), number_format="int8")
+    assert other.number_format == "fp32"
     for system, expected in exact.items():
         alone = [other.classify(text, system).p_positive for text in TEXTS]
         np.testing.assert_allclose(alone, expected, atol=2e-5)
@@ -338,13 +369,13 @@ def imdb() -> Path | None:
     imdb() is None, reason="IMDB is not at hand: set SENTIMENT_IMDB to a folder with its parquet"
 )
 @pytest.mark.skipif(not (STORED / "eval.json").is_file(), reason=f"{STORED.name} is not under assets/evals")
-@pytest.mark.parametrize("form", ["bf16", "int8"])
-def test_served_forms_agree_with_the_stored_predictions(form):
+@pytest.mark.parametrize("number_format", ["bf16", "int8"])
+def test_served_forms_agree_with_the_stored_predictions(number_format):
     reviews = load_reviews(str(imdb()), "test")
     reviews = reviews.take(np.arange(0, len(reviews), len(reviews) // 200))
     stored = artifacts.read_predictions(STORED).drop_duplicates("review_id").set_index("review_id")
     expected = stored.loc[reviews.ids, "p_positive"].to_numpy()
-    served = LiveClassifier.load(read_run(config.ASSETS / "runs" / RUN), form=form)
+    served = LiveClassifier.load(read_run(config.ASSETS / "runs" / RUN), number_format=number_format)
     found = served.classify_many(reviews.texts, "fine-tuned")
     assert ((found > 0.5) == (expected > 0.5)).mean() >= 0.995
     assert np.abs(found - expected).mean() <= 0.01

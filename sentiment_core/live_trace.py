@@ -8,8 +8,10 @@ and costs a pass per word, though only from the word on: what stands before it i
 from __future__ import annotations
 
 import re
+import threading
 import unicodedata
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -34,12 +36,12 @@ METHOD = (
     "without it"
 )
 
-Pause = Callable[[], None]
+Yield = Callable[[], None]
 """Called where work may wait for others."""
 
 
-def go_on() -> None:
-    """A `Pause` that does not wait."""
+def never_yield() -> None:
+    """A `Yield` that does not wait."""
 
 
 Span = tuple[int, int]
@@ -56,7 +58,7 @@ class WordWeight:
     weight: float
 
 
-class Look(NamedTuple):
+class Saliency(NamedTuple):
     """What one pass forth and back over a prompt tells."""
 
     log_odds: float
@@ -67,15 +69,19 @@ class Look(NamedTuple):
 
 
 class Explainable(Protocol):
-    """Prompts as token ids after the prefix; `live_llama` and `live_transformers`."""
+    """Prompts as token ids after the prefix: see `live_forward`."""
 
     workers: int
     """How many variants are computed at once."""
 
-    def look(self, row: np.ndarray, pause: Pause = go_on) -> Look: ...
+    def saliency(self, row: np.ndarray, yield_to_interactive: Yield = never_yield) -> Saliency: ...
 
     def log_odds_of_variants(
-        self, variants: list[np.ndarray], row: np.ndarray, cache: Any, pause: Pause = go_on
+        self,
+        variants: list[np.ndarray],
+        row: np.ndarray,
+        cache: Any,
+        yield_to_interactive: Yield = never_yield,
     ) -> np.ndarray: ...
 
 
@@ -93,20 +99,20 @@ def explain_words(
     system: Explainable,
     max_length_tokens: int,
     *,
-    pause: Pause = go_on,
+    yield_to_interactive: Yield = never_yield,
 ) -> Iterator[Explanation]:
     """The words of `text` that pull most, a few more each time; nothing where there is no word.
 
     Args:
         system: the model to explain.
-        pause: called often, to wait for others.
+        yield_to_interactive: called often, to wait for others.
     """
 
     def row_of(review: str) -> np.ndarray:
         return encoder.encode([review], max_length_tokens)[0][len(encoder.prefix_ids) :]
 
     row = row_of(text)
-    whole = system.look(row, pause)
+    whole = system.saliency(row, yield_to_interactive)
     salience = word_salience(text, whole.salience, encoder)
     count = max(FEWEST, min(CANDIDATES, TOKENS // (len(encoder.prefix_ids) + len(row))))
     chosen = sorted(salience, key=lambda span: -salience[span])[:count]
@@ -114,7 +120,7 @@ def explain_words(
     while len(found) < len(chosen):
         spans = chosen[len(found) :][: system.workers]
         variants = [row_of(without_word(text, span)) for span in spans]
-        without = system.log_odds_of_variants(variants, row, whole.cache, pause)
+        without = system.log_odds_of_variants(variants, row, whole.cache, yield_to_interactive)
         found += [WordWeight(*s, whole.log_odds - float(x)) for s, x in zip(spans, without, strict=True)]
         yield Explanation(tuple(sorted(found, key=lambda word: -abs(word.weight))), len(chosen))
 
@@ -161,3 +167,29 @@ def word_salience(text: str, of_tokens: np.ndarray, encoder: PromptEncoder) -> d
             of_character[start:end] = np.nan_to_num(of_character[start:end]) + value / max(end - start, 1)
     found = ((span, of_character[slice(*span)].sum()) for span in words(text))
     return {span: float(value) for span, value in found if not np.isnan(value)}
+
+
+class Turns:
+    """Answers come one at a time; longer work calls `yield_to_interactive` between its steps."""
+
+    def __init__(self) -> None:
+        self._one = threading.Lock()
+        self._changed = threading.Condition()
+        self._wanted = 0
+
+    @contextmanager
+    def answer(self) -> Iterator[None]:
+        with self._changed:
+            self._wanted += 1
+        try:
+            with self._one:
+                yield
+        finally:
+            with self._changed:
+                self._wanted -= 1
+                self._changed.notify_all()
+
+    def yield_to_interactive(self) -> None:
+        """Return once no answer is wanted."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._wanted == 0)

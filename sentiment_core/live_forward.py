@@ -10,21 +10,28 @@ before it, layer by layer, and nothing else of them.
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from sentiment_core.explain import Look, Pause, go_on
+from sentiment_core.base_models import BaseModel
 from sentiment_core.labels import Label
-from sentiment_core.live_attention import attend, attend_once
-from sentiment_core.live_threads import Handover, together
+from sentiment_core.live_trace import Saliency, Yield, never_yield
 from sentiment_core.live_weights import GROUPS, LlamaWeights, dtype_of
+from sentiment_core.models import load_adapter, load_base
 from sentiment_core.packed_attention import rotate
 from sentiment_core.packed_layer import rms_norm
+from sentiment_core.scoring import left_pad
 
 Linear = Callable[[torch.Tensor], torch.Tensor]
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -34,7 +41,7 @@ Cache = list[Pair]
 SHORTEST_PART = 48
 """Tokens; a shorter prompt is not worth being shared between cores."""
 
-LONG, FIRST_LOOK = 576, 320
+LONG, FIRST_RESULT = 576, 320
 """Tokens: a prompt longer than the one gets a first answer, on a CPU, once the other have been read."""
 
 PAIRS_PER_TOKEN = 2_700
@@ -45,15 +52,17 @@ class LiveLlama:
     """One system's forward pass.
 
     Args:
-        weights: in `form`.
+        weights: in `number_format`.
         workers: cores to share the work between; PyTorch's own threads are to be off when there are several.
         fast_int8: whether the processor multiplies 8-bit numbers without overflow (VNNI).
     """
 
-    def __init__(self, weights: LlamaWeights, form: str, *, workers: int = 1, fast_int8: bool = True) -> None:
+    def __init__(
+        self, weights: LlamaWeights, number_format: str, *, workers: int = 1, fast_int8: bool = True
+    ) -> None:
         self.workers = workers
         self.shape = weights.shape
-        self.dtype = dtype_of(form)
+        self.dtype = dtype_of(number_format)
         tensors = weights.tensors
         self._embedding, self._norm, self._head = (tensors[n] for n in ("embedding", "norm", "head"))
         self._inv_freq = tensors["inv_freq"]
@@ -69,20 +78,24 @@ class LiveLlama:
 
     # ---- answers
 
-    def log_odds(self, rows: Sequence[np.ndarray], pause: Pause = go_on) -> np.ndarray:
+    def log_odds(self, rows: Sequence[np.ndarray], yield_to_interactive: Yield = never_yield) -> np.ndarray:
         """(n,) float64 log-odds of Positive against Negative.
 
         Args:
             rows: token ids of each prompt after the prefix; best of like length.
-            pause: called before every layer.
+            yield_to_interactive: called before every layer.
         """
         if len(rows) == 1:
-            return np.array([self._stretches(rows[0], self.prefix, pause)])
+            return np.array([self._stretches(rows[0], self.prefix, yield_to_interactive)])
         parts = [p for p in np.array_split(np.arange(len(rows)), min(self.workers, len(rows))) if len(p)]
-        tasks = [lambda part=part: self._batch([rows[i] for i in part], pause) for part in parts]
+        tasks = [
+            lambda part=part: self._batch([rows[i] for i in part], yield_to_interactive) for part in parts
+        ]
         return np.concatenate(together(tasks))
 
-    def read(self, row: np.ndarray, tail: int, pause: Pause = go_on) -> Iterator[tuple[int, float]]:
+    def log_odds_progressive(
+        self, row: np.ndarray, tail: int, yield_to_interactive: Yield = never_yield
+    ) -> Iterator[tuple[int, float]]:
         """(tokens read, log-odds): of a long prompt's beginning, and then of all of it.
 
         The beginning gets the prompt's end, which is left out again before reading on, so that nothing is
@@ -94,31 +107,41 @@ class LiveLlama:
         """
         done, past = 0, self.prefix
         if len(row) > LONG and self.device.type == "cpu":
-            done, kept = FIRST_LOOK, []
-            yield done, self._stretches(np.concatenate((row[:done], row[-tail:])), past, pause, kept)
+            done, kept = FIRST_RESULT, []
+            yield (
+                done,
+                self._stretches(np.concatenate((row[:done], row[-tail:])), past, yield_to_interactive, kept),
+            )
             cut = self.prefix_length + done
             past = [(k[:, :, :cut], v[:, :, :cut]) for k, v in kept]
-        yield len(row), self._stretches(row[done:], past, pause)
+        yield len(row), self._stretches(row[done:], past, yield_to_interactive)
 
     def log_odds_of_variants(
-        self, variants: Sequence[np.ndarray], row: np.ndarray, cache: Cache, pause: Pause = go_on
+        self,
+        variants: Sequence[np.ndarray],
+        row: np.ndarray,
+        cache: Cache,
+        yield_to_interactive: Yield = never_yield,
     ) -> np.ndarray:
-        """(n,) log-odds of prompts that begin as `row` does; the beginning is taken from `look`'s cache."""
-        tasks = [lambda variant=variant: self._variant(variant, row, cache, pause) for variant in variants]
+        """(n,) log-odds of prompts that begin as `row` does; the beginning is in `saliency`'s cache."""
+        tasks = [
+            lambda variant=variant: self._variant(variant, row, cache, yield_to_interactive)
+            for variant in variants
+        ]
         return np.array(together(tasks))
 
     @torch.inference_mode()
-    def _batch(self, rows: Sequence[np.ndarray], pause: Pause) -> np.ndarray:
+    def _batch(self, rows: Sequence[np.ndarray], yield_to_interactive: Yield) -> np.ndarray:
         longest = max(len(row) for row in rows)
         ids = np.zeros((len(rows), longest), dtype=np.int64)
         for place, row in enumerate(rows):
             ids[place, : len(row)] = row
         last = torch.tensor([len(row) - 1 for row in rows], device=self.device)
-        tap = _before_layers(pause)
+        tap = _before_layers(yield_to_interactive)
         x = self._run(self.embed(ids), last, self.prefix, self.prefix_length, tap=tap)
         return self._margin(x).double().cpu().numpy()
 
-    def look(self, row: np.ndarray, pause: Pause = go_on) -> Look:
+    def saliency(self, row: np.ndarray, yield_to_interactive: Yield = never_yield) -> Saliency:
         """Log-odds, how much they hang on each token, and keys and values for variants of the prompt.
 
         The gradient is taken a quarter of the way up, where it picks more of the words that matter than at
@@ -128,11 +151,11 @@ class LiveLlama:
         states: list[torch.Tensor] = []
 
         def tap(layer: int, x: torch.Tensor) -> None:
-            pause()
+            yield_to_interactive()
             if layer == self.shape.layers // 4:
                 states.append(x.requires_grad_(True))
             elif x.requires_grad:
-                x.register_hook(lambda gradient: pause())  # on the way back
+                x.register_hook(lambda gradient: yield_to_interactive())  # on the way back
 
         end = self._end(row)
         final = self._run(self.embed(row[None]), end, self.prefix, self.prefix_length, kept, tap)
@@ -140,9 +163,11 @@ class LiveLlama:
         (gradient,) = torch.autograd.grad(margin.sum(), states)
         salience = gradient.float().norm(dim=-1) * states[0].detach().float().norm(dim=-1)
         cache = [(k.detach(), v.detach()) for k, v in kept]
-        return Look(float(margin.detach()), salience.double().cpu().numpy(), cache)
+        return Saliency(float(margin.detach()), salience.double().cpu().numpy(), cache)
 
-    def _stretches(self, row: np.ndarray, past: Cache, pause: Pause, kept: Cache | None = None) -> float:
+    def _stretches(
+        self, row: np.ndarray, past: Cache, yield_to_interactive: Yield, kept: Cache | None = None
+    ) -> float:
         """The log-odds of a prompt that goes on behind `past`, its stretches computed at once.
 
         `kept` receives the keys and values of all of it.
@@ -155,7 +180,7 @@ class LiveLlama:
         @torch.inference_mode()
         def stretch(number: int) -> float:
             part = row[cuts[number] : cuts[number + 1]]
-            before, tap = behind + cuts[number], _before_layers(pause)
+            before, tap = behind + cuts[number], _before_layers(yield_to_interactive)
             known = handovers[number - 1] if number else past
             keep = handovers[number] if number < count - 1 else kept
             try:
@@ -169,14 +194,16 @@ class LiveLlama:
         return together([lambda number=number: stretch(number) for number in range(count)])[-1]
 
     @torch.inference_mode()
-    def _variant(self, variant: np.ndarray, row: np.ndarray, cache: Cache, pause: Pause) -> float:
+    def _variant(
+        self, variant: np.ndarray, row: np.ndarray, cache: Cache, yield_to_interactive: Yield
+    ) -> float:
         most = min(len(row), len(variant)) - 1
         differs = np.flatnonzero(row[:most] != variant[:most])
         same = int(differs[0]) if len(differs) else most
         cut = self.prefix_length + same
         past = [(k[:, :, :cut], v[:, :, :cut]) for k, v in cache]
         rest = variant[same:]
-        tap = _before_layers(pause)
+        tap = _before_layers(yield_to_interactive)
         return float(self._margin(self._run(self.embed(rest[None]), self._end(rest), past, cut, tap=tap)))
 
     # ---- the pass
@@ -255,8 +282,8 @@ def _lean(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> 
     return checkpoint(function, x, use_reentrant=False, preserve_rng_state=False)
 
 
-def _before_layers(pause: Pause) -> Callable[[int, torch.Tensor], None]:
-    return lambda layer, x: pause()
+def _before_layers(yield_to_interactive: Yield) -> Callable[[int, torch.Tensor], None]:
+    return lambda layer, x: yield_to_interactive()
 
 
 def _equal_work(length: int, parts: int, behind: int = 0) -> list[int]:
@@ -318,3 +345,207 @@ class _Int8Gradient(torch.autograd.Function):
     def backward(ctx, gradient: torch.Tensor):
         linear = ctx.linear
         return (gradient * linear.scale) @ linear.weight.float(), None
+
+
+# ---- attention
+
+BLOCK = 128
+"""Tokens computed at once; their scores against a thousand others still fit a core's cache."""
+
+WHOLE = 256
+"""Up to so many tokens PyTorch's kernel is as fast or faster, masked half and all."""
+
+
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Causal attention of the last tokens; no gradients on the way in blocks.
+
+    Args:
+        q: (batch, heads, length, head_dim), of the last `length` tokens.
+        k, v: (batch, kv_heads, tokens, head_dim), of all tokens up to the last; tokens >= length.
+
+    Returns:
+        (batch, length, heads, head_dim).
+    """
+    length = q.shape[2]
+    if length <= WHOLE or q.device.type != "cpu" or q.requires_grad:
+        mask = _no_future(length, k.shape[2], q)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+        return out.transpose(1, 2)
+    return torch.stack([_in_blocks(*one) for one in zip(q, k, v, strict=True)])
+
+
+def attend_once(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+    """The same for one token of each row, at place `last` (batch,): q (batch, heads, d) -> the same shape."""
+    seen = torch.arange(k.shape[2], device=k.device) <= last[:, None, None, None]
+    return F.scaled_dot_product_attention(q[:, :, None], k, v, attn_mask=seen, enable_gqa=True)[:, :, 0]
+
+
+def _no_future(length: int, tokens: int, like: torch.Tensor) -> torch.Tensor:
+    mask = torch.full((length, tokens), float("-inf"), dtype=like.dtype, device=like.device)
+    return mask.triu(tokens - length + 1)
+
+
+def _in_blocks(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """(heads, length, d), (kv_heads, tokens, d) twice -> (length, heads, d); scores in float32."""
+    heads, length, d = q.shape
+    groups, tokens, _ = k.shape
+    before, shared = tokens - length, heads // groups
+    keys = k.float().transpose(1, 2)
+    out = torch.empty(length, heads, d, dtype=q.dtype)
+    space = torch.empty(shared * BLOCK * tokens)
+    diagonal = _no_future(BLOCK, BLOCK, space)
+    for start in range(0, length, BLOCK):
+        rows = min(BLOCK, length - start)
+        seen = before + start + rows
+        scores = space[: shared * rows * seen].view(shared * rows, seen)
+        for group in range(groups):
+            own = slice(group * shared, (group + 1) * shared)
+            asking = q[own, start : start + rows].reshape(shared * rows, d).float() * d**-0.5
+            torch.mm(asking, keys[group, :, :seen], out=scores)
+            scores.view(shared, rows, seen)[..., before + start :] += diagonal[:rows, :rows]
+            found = torch.softmax(scores, dim=-1).to(v.dtype) @ v[group, :seen]
+            out[start : start + rows, own] = found.view(shared, rows, d).transpose(0, 1)
+    return out
+
+
+# ---- threads
+
+_T = TypeVar("_T")
+
+
+def together(tasks: Sequence[Callable[[], _T]]) -> list[_T]:
+    """Run the tasks at once, the last one in this thread; raises the first task's error that occurred."""
+    results: list[_T | None] = [None] * len(tasks)
+    errors: list[BaseException] = []
+
+    def work(place: int) -> None:
+        try:
+            results[place] = tasks[place]()
+        except BaseException as error:
+            errors.append(error)
+
+    helpers = [threading.Thread(target=work, args=(place,), daemon=True) for place in range(len(tasks) - 1)]
+    for helper in helpers:
+        helper.start()
+    work(len(tasks) - 1)
+    for helper in helpers:
+        helper.join()
+    if errors:
+        raise errors[0]
+    return results  # type: ignore[return-value]
+
+
+class Handover(Generic[_T]):
+    """What one thread appends and another iterates over, waiting for what is not there yet."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[_T | BaseException] = SimpleQueue()
+
+    def append(self, item: _T) -> None:
+        self._queue.put(item)
+
+    def fail(self, error: BaseException) -> None:
+        """End the iteration with an error: nothing more will come."""
+        self._queue.put(error)
+
+    def __iter__(self) -> Iterator[_T]:
+        while True:
+            item = self._queue.get()
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+
+# ---- any other model
+
+
+class TransformersPair:
+    """A base model with an adapter that can be switched off; the weights are there once."""
+
+    def __init__(self, base: BaseModel, adapter: Path | None, dtype: torch.dtype) -> None:
+        loaded = load_base(base, compute_dtype=dtype)
+        self.encoder = loaded.encoder
+        self.has_adapter = adapter is not None
+        self.lock = threading.Lock()
+        self.model = load_adapter(loaded.model, adapter) if adapter is not None else loaded.model
+
+    def system(self, adapted: bool) -> LiveTransformers:
+        return LiveTransformers(self, adapted)
+
+    def to(self, device: torch.device) -> TransformersPair:
+        self.model.to(device)
+        return self
+
+
+class LiveTransformers:
+    """One system of a pair, with the prompt prefix's cache computed at first use."""
+
+    def __init__(self, pair: TransformersPair, adapted: bool) -> None:
+        self.workers = 1
+        self._pair = pair
+        self._off = pair.has_adapter and not adapted
+        self._prefix = None
+
+    @torch.inference_mode()
+    def log_odds(self, rows: Sequence[np.ndarray], yield_to_interactive: Yield = never_yield) -> np.ndarray:
+        """(n,) float64 log-odds of Positive against Negative, of token ids after the prefix."""
+        yield_to_interactive()
+        model, prefix_ids = self._pair.model, self._pair.encoder.prefix_ids
+        with self._switched():
+            if len(rows) == 1:
+                cache = copy.deepcopy(self._prefix_cache())
+                ids = torch.from_numpy(rows[0].astype(np.int64))[None].to(model.device)
+                logits = model(input_ids=ids, past_key_values=cache, logits_to_keep=1).logits[:, -1]
+            else:
+                whole = [np.concatenate((prefix_ids, row)) for row in rows]
+                inputs = left_pad(whole, self._pair.encoder.tokenizer.pad_token_id or 0)
+                inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
+                logits = model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1]
+        return self._margin(logits).double().cpu().numpy()
+
+    def log_odds_progressive(
+        self, row: np.ndarray, tail: int, yield_to_interactive: Yield = never_yield
+    ) -> Iterator[tuple[int, float]]:
+        """(tokens read, log-odds) of the whole prompt."""
+        yield len(row), float(self.log_odds([row], yield_to_interactive)[0])
+
+    def log_odds_of_variants(
+        self,
+        variants: Sequence[np.ndarray],
+        row: np.ndarray,
+        cache: None,
+        yield_to_interactive: Yield = never_yield,
+    ) -> np.ndarray:
+        """(n,) log-odds, one after the other."""
+        return np.concatenate([self.log_odds([variant], yield_to_interactive) for variant in variants])
+
+    def saliency(self, row: np.ndarray, yield_to_interactive: Yield = never_yield) -> Saliency:
+        """Log-odds and how much they hang on each token's embedding."""
+        yield_to_interactive()
+        model, prefix_ids = self._pair.model, self._pair.encoder.prefix_ids
+        ids = torch.tensor([[*prefix_ids, *row.tolist()]], device=model.device)
+        with self._switched():
+            x = model.get_input_embeddings()(ids).detach().requires_grad_(True)
+            margin = self._margin(model(inputs_embeds=x, logits_to_keep=1, use_cache=False).logits[:, -1])
+            (gradient,) = torch.autograd.grad(margin.sum(), x)
+        salience = (gradient.float().norm(dim=-1) * x.detach().float().norm(dim=-1))[0]
+        return Saliency(float(margin.detach()), salience[len(prefix_ids) :].double().cpu().numpy(), None)
+
+    def _margin(self, logits: torch.Tensor) -> torch.Tensor:
+        pair = logits.float()[:, list(self._pair.encoder.label_ids)]
+        return pair[:, Label.POSITIVE] - pair[:, Label.NEGATIVE]
+
+    def _prefix_cache(self):
+        if self._prefix is None:
+            ids = torch.tensor([self._pair.encoder.prefix_ids], device=self._pair.model.device)
+            self._prefix = self._pair.model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
+        return self._prefix
+
+    @contextlib.contextmanager
+    def _switched(self) -> Iterator[None]:
+        """One pass at a time: the switch is the model's."""
+        with (
+            self._pair.lock,
+            self._pair.model.disable_adapter() if self._off else contextlib.nullcontext(),
+        ):
+            yield
