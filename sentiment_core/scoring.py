@@ -26,7 +26,7 @@ PADDED_TOKENS = {"cuda": 32_768, "cpu": 2_048}
 CACHED_TOKENS = {"cuda": 262_144, "cpu": 4_096}
 """Tokens of a batch with a KV cache, at most, unless told otherwise."""
 LONG_PREFIX = 128
-"""From so many shared tokens on (few-shot examples), padded batches stand behind one cache of them."""
+"""From so many shared tokens on (few-shot examples), padded batches share one KV cache of them."""
 
 
 def p_positive(log_likelihoods: np.ndarray) -> np.ndarray:
@@ -118,7 +118,7 @@ class SentimentScorer:
         cache = self._cache(encoded[0][:prefix]) if prefix else None
 
         def score(batch: np.ndarray) -> torch.Tensor:
-            inputs = left_pad([encoded[i][prefix:] for i in batch], pad, behind=prefix)
+            inputs = left_pad([encoded[i][prefix:] for i in batch], pad, prefix=prefix)
             inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
             if cache is not None:
                 inputs["past_key_values"] = copy.deepcopy(cache)
@@ -132,7 +132,7 @@ class SentimentScorer:
     @torch.inference_mode()
     def _cache(self, prefix: np.ndarray):
         """Keys and values of one row of token ids, in every layer."""
-        ids = torch.from_numpy(prefix.astype(np.int64))[None].to(self.device)
+        ids = torch.as_tensor(prefix, dtype=torch.int64, device=self.device)[None]
         return self.model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
 
     def _packed_batches(self, encoded: Encoded):
@@ -210,19 +210,19 @@ def _holds(have: PackShape, need: PackShape) -> bool:
     return fits and have.prefix == need.prefix and have.tokens <= 1.3 * need.tokens
 
 
-def left_pad(rows: Sequence[np.ndarray], pad_id: int, *, behind: int = 0) -> dict[str, torch.Tensor]:
+def left_pad(rows: Sequence[np.ndarray], pad_id: int, *, prefix: int = 0) -> dict[str, torch.Tensor]:
     """Prompts of different lengths as input_ids, attention_mask and position_ids, each (n, longest) int64.
 
     Reviews of one length need no mask, which spares the model building one.
 
     Args:
-        behind: tokens in a KV cache in front of every row; mask and positions count them.
+        prefix: tokens in a KV cache in front of every row; mask and positions count them.
     """
     tensors = [torch.as_tensor(row, dtype=torch.int64) for row in rows]
     ids = pad_sequence(tensors, batch_first=True, padding_value=pad_id, padding_side="left")
     padding = ids.shape[1] - torch.tensor([len(row) for row in rows])
-    if not behind and not padding.any():
+    if not prefix and not padding.any():
         return {"input_ids": ids}
     positions = torch.arange(ids.shape[1]) - padding[:, None]  # (n, longest), negative where padded
-    mask = F.pad((positions >= 0).long(), (behind, 0), value=1)
-    return {"input_ids": ids, "attention_mask": mask, "position_ids": positions.clamp(min=0) + behind}
+    mask = F.pad((positions >= 0).long(), (prefix, 0), value=1)
+    return {"input_ids": ids, "attention_mask": mask, "position_ids": positions.clamp(min=0) + prefix}

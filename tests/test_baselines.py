@@ -11,8 +11,8 @@ from sentiment_core.artifacts import read_sample_reviews
 from sentiment_core.base_models import resolve
 from sentiment_core.data import load_reviews, match_key
 from sentiment_core.evaluation.systems import generated, scored, tfidf
-from sentiment_core.evaluation.systems.generated import FreeAnswers, parse_answer
-from sentiment_core.evaluation.systems.scored import behind, choose_examples, few_shot_head
+from sentiment_core.evaluation.systems.generated import GreedyAnswers, parse_answer
+from sentiment_core.evaluation.systems.scored import choose_examples, few_shot_prefix, with_prefix
 from sentiment_core.labels import Label
 from sentiment_core.models import load_base
 from sentiment_core.prompts import PROMPT, REVIEW_SLOT
@@ -96,56 +96,58 @@ def test_examples_have_the_wanted_length_where_there_are_such(train):
     )
 
 
-def test_the_head_is_the_conversation_that_the_template_writes(loaded, train):
+def test_the_prefix_is_the_conversation_that_the_template_writes(loaded, train):
     examples = choose_examples(train, 4, seed=0, unseen=())
     encoder = loaded.encoder
-    head = few_shot_head(encoder, examples.texts, examples.labels)
+    prefix = few_shot_prefix(encoder, examples.texts, examples.labels)
     turns = [{"role": "system", "content": PROMPT.system}]
     shown = zip(examples.texts, map(Label, examples.labels), strict=True)
     for text, label in [*shown, (REVIEW_SLOT, None)]:
         turns += [{"role": "user", "content": PROMPT.user.replace(REVIEW_SLOT, text)}]
         turns += [{"role": "assistant", "content": label.word}] if label is not None else []
     whole = encoder.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    assert encoder.tokenizer.decode(head) == whole.split(REVIEW_SLOT)[0]
+    assert encoder.tokenizer.decode(prefix) == whole.split(REVIEW_SLOT)[0]
 
 
 def test_chat_markers_in_an_example_stay_text(loaded, train):
     control = set(loaded.encoder.tokenizer.all_special_ids)
-    heads = [few_shot_head(loaded.encoder, [text], [0]) for text in ("A film of no worth", MARKERS)]
-    counts = [sum(i in control for i in head) for head in heads]
+    prefixes = [few_shot_prefix(loaded.encoder, [text], [0]) for text in ("A film of no worth", MARKERS)]
+    counts = [sum(i in control for i in prefix) for prefix in prefixes]
     assert counts[0] == counts[1] > 0
 
 
-def test_the_head_works_without_a_chat_template(loaded, train):
+def test_the_prefix_works_without_a_chat_template(loaded, train):
     tokenizer = loaded.encoder.tokenizer
     template, tokenizer.chat_template = tokenizer.chat_template, None
     try:
         encoder = type(loaded.encoder)(tokenizer)
         examples = choose_examples(train, 2, seed=0, unseen=())
-        text = tokenizer.decode(few_shot_head(encoder, examples.texts, examples.labels))
+        text = tokenizer.decode(few_shot_prefix(encoder, examples.texts, examples.labels))
     finally:
         tokenizer.chat_template = template
     assert text.count("Answer: Negative\n\n") == text.count("Answer: Positive\n\n") == 1
 
 
-def test_a_cached_head_gives_what_the_whole_prompt_gives(loaded, train):
+def test_a_cached_prefix_gives_what_the_whole_prompt_gives(loaded, train):
     texts = [*(sample.text for sample in read_sample_reviews()[:9]), MARKERS, "Short."]
     examples = choose_examples(train, 2, seed=0, unseen=())
-    head = few_shot_head(loaded.encoder, examples.texts, examples.labels)
+    prefix = few_shot_prefix(loaded.encoder, examples.texts, examples.labels)
     zero_shot = loaded.encoder.encode(texts, 256)
-    few_shot = behind(head, zero_shot)
-    assert few_shot.shared == len(head) >= LONG_PREFIX
+    few_shot = with_prefix(prefix, zero_shot)
+    assert few_shot.shared == len(prefix) >= LONG_PREFIX
     expected = SentimentScorer(loaded).log_likelihoods(replace(few_shot, shared=0))
     runs: list[int] = []
     hook = loaded.model.register_forward_pre_hook(
         lambda _, args, kwargs: runs.append(kwargs["input_ids"].numel()), with_kwargs=True
     )
-    found = SentimentScorer(loaded, batch_tokens=4 * (len(head) + 256)).log_likelihoods(few_shot)
+    found = SentimentScorer(loaded, batch_tokens=4 * (len(prefix) + 256)).log_likelihoods(few_shot)
     hook.remove()
     np.testing.assert_allclose(found, expected, atol=1e-4)
-    assert runs[0] == len(head)
-    assert len(runs) > 2, "several batches behind one head"
-    assert sum(runs[1:]) < 2 * zero_shot.lengths.sum(), "the head was computed once"
+    packed = SentimentScorer(loaded, engine="packed").log_likelihoods(few_shot)
+    np.testing.assert_allclose(packed, expected, atol=1e-4)
+    assert runs[0] == len(prefix)
+    assert len(runs) > 2, "several batches behind one prefix"
+    assert sum(runs[1:]) < 2 * zero_shot.lengths.sum(), "the prefix was computed once"
     assert np.ptp(p_positive(expected)) > 0
 
 
@@ -154,7 +156,7 @@ def test_free_answers_do_not_depend_on_the_batch(loaded):
     encoded = loaded.encoder.encode(texts, 256)
     answers = []
     for budget in (1, 2_000):
-        free = FreeAnswers(loaded, max_new_tokens=5, batch_tokens=budget)
+        free = GreedyAnswers(loaded, max_new_tokens=5, batch_tokens=budget)
         out = np.zeros((len(texts), 5), dtype=np.int64)
         for rows, values in free.stream(encoded):
             out[rows] = values
@@ -164,7 +166,7 @@ def test_free_answers_do_not_depend_on_the_batch(loaded):
 
 def test_an_answer_ends_at_the_end_of_its_turn(loaded):
     tokenizer = loaded.encoder.tokenizer
-    free = FreeAnswers(loaded, max_new_tokens=5)
+    free = GreedyAnswers(loaded, max_new_tokens=5)
     assert tokenizer.eos_token_id in np.atleast_1d(free.settings.eos_token_id)
     word = loaded.encoder.label_ids[1]
     row = [word, tokenizer.eos_token_id, *[tokenizer.pad_token_id] * 3]

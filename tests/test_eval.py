@@ -157,7 +157,7 @@ def test_fine_tuned_is_the_scorer_with_the_adapter(five, tiny_model):
     np.testing.assert_array_equal(table["prediction"], (table["p_positive"] >= 0.5).astype(int))
 
 
-def test_finished_evaluations_are_kept_by_all_and_refused_alone(five, call, monkeypatch):
+def test_finished_evaluations_are_kept_and_told_by_all_and_refused_alone(five, call, monkeypatch):
     def never(*args, **kwargs):
         raise AssertionError("nothing is to be loaded")
 
@@ -166,18 +166,14 @@ def test_finished_evaluations_are_kept_by_all_and_refused_alone(five, call, monk
     status, out, err = call(*flags, "--system", "all", root=five)
     assert status == 0
     assert err.count("kept") == out.count("kept") == 5
+    assert "python app.py" in out
+    assert str(five / "evals") in out
     status, _, err = call(*flags, "--system", "baseline-scored", root=five)
     assert status == 2
     assert "--overwrite" in err
     status, _, err = call(*flags[:4], "--shots", "4", "--system", "baseline-few-shot", root=five)
     assert status == 2
     assert "another shots (2, now 4)" in err
-
-
-def test_the_table_says_what_to_do_next(five, call):
-    _, out, _ = call("--run", "tiny", "--dataset", str(SAMPLES), "--system", "all", "--shots", "2", root=five)
-    assert "python app.py" in out
-    assert str(five / "evals") in out
 
 
 def test_report_prints_the_table(five, tmp_path, capsys):
@@ -246,7 +242,7 @@ def test_texts_of_train_are_left_out_of_one_figure(call, assets, dataset, tmp_pa
 
 def interrupt(monkeypatch, after: int):
     """Ctrl-C in front of batch number `after`; returns how many rows were answered so far."""
-    original, rows, batches = generated.FreeAnswers._answer, [], []
+    original, rows, batches = generated.GreedyAnswers._answer, [], []
 
     def answer(self, batch):
         batches.append(1)
@@ -255,7 +251,7 @@ def interrupt(monkeypatch, after: int):
         rows.append(len(batch))
         return original(self, batch)
 
-    monkeypatch.setattr(generated.FreeAnswers, "_answer", answer)
+    monkeypatch.setattr(generated.GreedyAnswers, "_answer", answer)
     return rows
 
 
@@ -277,7 +273,7 @@ def test_a_stopped_evaluation_goes_on_to_the_same_end(call, assets, tmp_path, mo
         rest = interrupt(patch, after=99)
         status, _, err = call(*flags)
     assert status == 0
-    assert f"Going on: {rows[0]} of 48" in err
+    assert f"Resuming: {rows[0]} of 48" in err
     assert sum(rest) == 48 - rows[0]
     pd.testing.assert_frame_equal(only(assets).predictions(), only(whole).predictions())
     assert only(assets).record.answer_forms == only(whole).record.answer_forms
@@ -293,7 +289,7 @@ def test_other_settings_start_anew(call, tmp_path, monkeypatch):
         rows = interrupt(patch, after=99)
         status, _, err = call(*flags, "--max-new-tokens", "3")
     assert status == 0
-    assert "Going on" not in err
+    assert "Resuming" not in err
     assert sum(rows) == 48
 
 

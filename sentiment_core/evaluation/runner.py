@@ -49,7 +49,7 @@ def evaluate(config: EvalConfig, *, assets: Path, work: Path, overwrite: bool = 
     with process_group(inputs.place):
         for system, folder, keep in zip(systems, folders, kept, strict=True):
             if keep:
-                inputs.say(f"{system.eval_id}: finished before with the same settings, kept")
+                inputs.say(f"{system.eval_id}: already finished with the same settings, kept")
                 outcomes.append(Outcome(read_eval(folder).record, folder, kept=True))
             elif record := run(system, folder, work / "evals" / system.eval_id):
                 outcomes.append(Outcome(record, folder))

@@ -1,8 +1,8 @@
-"""Scoring in parts that survive a stop, on one process or on several.
+"""Scoring in parts that survive an interruption, in one process or in several.
 
 A part is a `.npz` of row numbers and raw values (log-probabilities or answer tokens) under the work folder,
-in a folder named by a hash of everything that decides the values. The same call after a stop scores the
-rest; another model, adapter, prompt, dataset or setting has another hash and starts anew.
+in a folder named by a hash of everything that decides the values. The same call scores the rest after
+an interruption; another model, adapter, prompt, dataset or setting has another hash and starts anew.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sentiment_core.evaluation.systems.base import Work
 from sentiment_core.place import Place
 
 SECONDS_BETWEEN_PARTS = 5.0
-"""What a kill without warning can cost at most."""
+"""At most this much work is lost when a process is killed."""
 
 BAR = "{desc}: {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
 """tqdm's own, with reviews/s however slow."""
@@ -102,7 +102,7 @@ class Scored:
 
     values: np.ndarray
     seconds: float
-    """Scoring only, stopped parts included; of several processes, the slowest one's."""
+    """Scoring only, interrupted calls included; of several processes, the slowest one's."""
     warmup_seconds: float
 
 
@@ -115,7 +115,9 @@ def score(
     label: str,
     say: Callable[[str], None],
 ) -> Scored | None:
-    """What earlier calls left and this process's share of the rest; None on every process but the first.
+    """All reviews' values: those of earlier calls, then this process's share of the rest.
+
+    Returns None on every process but the first.
 
     Args:
         lengths: (n,) tokens of each prompt.
@@ -133,7 +135,7 @@ def score(
     if place.world_size > 1:
         (todo,) = broadcast_object_list([todo])
     if 0 < len(todo) < len(lengths):
-        say(f"Going on: {len(lengths) - len(todo):,} of {len(lengths):,} are scored")
+        say(f"Resuming: {len(lengths) - len(todo):,} of {len(lengths):,} already scored")
     todo = todo[np.argsort(-lengths[todo], kind="stable")]
     mine = todo[place.rank :: place.world_size]
     warmup = _warm_up(work, mine) if warm_up and len(mine) else 0.0

@@ -28,7 +28,7 @@ class Generated(ModelSystem):
 
     def work(self) -> Work:
         loaded, width = self.inputs.base_model(self.precision), self.config.max_new_tokens
-        free = FreeAnswers(loaded, max_new_tokens=width, batch_tokens=self.config.batch_tokens)
+        free = GreedyAnswers(loaded, max_new_tokens=width, batch_tokens=self.config.batch_tokens)
         return Work(
             lambda rows: free.stream(self.inputs.prompts(rows)),
             width,
@@ -95,9 +95,8 @@ def count_forms(answers: Sequence[str]) -> tuple[AnswerForm, ...]:
     """
     counts = Counter(zip(map(answer_form, answers), map(_outcome, answers), strict=True))
     shown = [item for item in counts.most_common(FORMS_KEPT) if item[1] >= FORM_COUNT]
-    rest = counts - Counter(dict(shown))
     others: Counter[str] = Counter()
-    for (_, outcome), count in rest.items():
+    for (_, outcome), count in (counts - Counter(dict(shown))).items():
         others[outcome] += count
     rows = [AnswerForm(form=form, count=count, parsed=outcome) for (form, outcome), count in shown]
     return (*rows, *(AnswerForm(form=OTHER_FORM, count=c, parsed=name) for name, c in others.most_common()))
@@ -108,7 +107,7 @@ def _outcome(answer: str) -> str:
     return UNPARSED if label is None else label.name.lower()
 
 
-class FreeAnswers:
+class GreedyAnswers:
     """Greedy answers of a base model, in left-padded batches with a KV cache.
 
     Args:
@@ -131,8 +130,6 @@ class FreeAnswers:
 
     def stream(self, encoded: Encoded) -> Parts:
         """Values: (rows, max_new_tokens) int64 token ids, padded behind."""
-        if not len(encoded):
-            return
         lengths = encoded.lengths + self.max_new_tokens
         batches = batches_by_tokens(lengths, self.batch_tokens, padded=True)
         yield from run_ahead(lambda batch: self._answer([encoded[i] for i in batch]), batches, depth=0)

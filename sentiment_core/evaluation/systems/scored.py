@@ -107,29 +107,27 @@ class FewShot(ZeroShot):
 
     def work(self) -> Work:
         loaded = self.inputs.base_model(self.precision)
-        head = few_shot_head(self.inputs.encoder, self.examples.texts, self.examples.labels)
-        self._check_room(loaded, len(head))
+        prefix = few_shot_prefix(self.inputs.encoder, self.examples.texts, self.examples.labels)
+        self._check_room(loaded, len(prefix))
         scorer = self.scorer(loaded)
         if scorer.engine == "padded" and not self.config.batch_tokens:
-            scorer.batch_tokens = fitting_tokens(
-                loaded
-            )  # the head's keys and values stand beside each review
+            scorer.batch_tokens = fitting_tokens(loaded)  # a batch repeats the prefix's keys and values
         settings = {
             "shot_seed": self.config.seed,
             "train_source": self.examples.source,
             "batch_tokens": scorer.batch_tokens,
-            "shared_tokens": len(head),
+            "shared_tokens": len(prefix),
         }
         return Work(
-            lambda rows: scorer.stream(behind(head, self.inputs.prompts(rows))),
+            lambda rows: scorer.stream(with_prefix(prefix, self.inputs.prompts(rows))),
             settings=settings,
             base_model=loaded.info,
         )
 
-    def _check_room(self, loaded: LoadedModel, head: int) -> None:
+    def _check_room(self, loaded: LoadedModel, prefix: int) -> None:
         """Raises ConfigError: examples and the longest review are more than the model can read."""
         most = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
-        needed = head - len(self.inputs.encoder.prefix_ids) + int(self.inputs.encoded.lengths.max())
+        needed = prefix - len(self.inputs.encoder.prefix_ids) + int(self.inputs.encoded.lengths.max())
         if most and needed > most:
             raise ConfigError(
                 f"--shots {self.config.shots} makes prompts of {needed} tokens, the model reads {most}; "
@@ -160,14 +158,14 @@ def choose_examples(train: Reviews, shots: int, *, seed: int, unseen: Collection
     return train.take(np.transpose(chosen).ravel())
 
 
-def behind(head: Sequence[int], encoded: Encoded) -> Encoded:
-    """Zero-shot prompts with another head in place of the prefix that they share."""
+def with_prefix(prefix: Sequence[int], encoded: Encoded) -> Encoded:
+    """Zero-shot prompts with another prefix in place of the one that they share."""
     tails = (encoded[i][encoded.shared :] for i in range(len(encoded)))
-    rows = [np.concatenate([head, tail]) for tail in tails]
-    return Encoded.from_lists(rows, encoded.truncated, len(head))
+    rows = [np.concatenate([prefix, tail]) for tail in tails]
+    return Encoded.from_lists(rows, encoded.truncated, len(prefix))
 
 
-def few_shot_head(
+def few_shot_prefix(
     encoder: PromptEncoder, texts: Sequence[str], labels: Sequence[int], prompt: Prompt = PROMPT
 ) -> list[int]:
     """Token ids of everything before the review under test: instruction, examples with answers, its header.
@@ -189,10 +187,10 @@ def few_shot_head(
 
     words = [fixed(encoder.rendered.label_words[label]) for label in labels]
     slots = chain.from_iterable(zip(encoder.review_ids(texts), words, strict=True))
-    head = fixed(first)
+    prefix = fixed(first)
     for slot, text in zip(slots, between, strict=True):
-        head += slot + fixed(text)
-    return head
+        prefix += slot + fixed(text)
+    return prefix
 
 
 def _conversation(tokenizer: Any, prompt: Prompt, shots: int) -> list[str]:
