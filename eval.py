@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         from sentiment_core.artifacts import ArtifactError
         from sentiment_core.data import DataError
-        from sentiment_core.evaluating import describe, evaluate
+        from sentiment_core.evaluation.runner import describe, evaluate
     except ImportError as error:
         return fail(f"{error}; install what is missing with: pip install -r requirements.txt")
     try:

@@ -5,6 +5,7 @@ P(positive) is the likelihood of the label words at the prompt's last position, 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -12,18 +13,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 
 from sentiment_core.batching import batches_by_tokens, round_up
 from sentiment_core.labels import Label
 from sentiment_core.models import Encoded, LoadedModel
 from sentiment_core.packed import PackedLlama, PackShape, lay_out, packed_tokens, unsupported
 
-OnProgress = Callable[[int, int], None]
-"""Called with (reviews done, reviews in all)."""
-
 PACKED_TOKENS = 65_536
 PADDED_TOKENS = {"cuda": 32_768, "cpu": 2_048}
 """Tokens scored at once unless told otherwise: enough to keep the device busy."""
+CACHED_TOKENS = {"cuda": 262_144, "cpu": 4_096}
+"""Tokens of a batch with a KV cache, at most, unless told otherwise."""
+LONG_PREFIX = 128
+"""From so many shared tokens on (few-shot examples), padded batches share one KV cache of them."""
 
 
 def p_positive(log_likelihoods: np.ndarray) -> np.ndarray:
@@ -36,6 +39,22 @@ def label_log_likelihoods(logits: torch.Tensor, label_ids: Sequence[int]) -> tor
     """(n, vocabulary) logits -> (n, 2) log-probabilities of the label words' first tokens, float32."""
     logits = logits.float()
     return logits[:, list(label_ids)] - logits.logsumexp(dim=-1, keepdim=True)
+
+
+def fitting_tokens(loaded: LoadedModel) -> int:
+    """Tokens, prompt and cache, that one batch may hold: half of the free memory, CACHED_TOKENS at most."""
+    most = CACHED_TOKENS.get(loaded.device.type, CACHED_TOKENS["cpu"])
+    if loaded.device.type != "cuda":
+        return most
+    config = loaded.model.config.get_text_config()
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    cache = 2 * config.num_hidden_layers * kv_heads * head
+    inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    # the cache stands in memory up to four times while it grows; activations of one layer at a time
+    per_token = loaded.compute_dtype.itemsize * (4 * cache + 12 * config.hidden_size + 4 * inner)
+    free = torch.cuda.mem_get_info(loaded.device)[0]
+    return int(min(most, max(2_048, 0.5 * free / per_token)))
 
 
 class SentimentScorer:
@@ -76,15 +95,11 @@ class SentimentScorer:
         """Texts -> (n,) P(positive)."""
         return p_positive(self.log_likelihoods(self.loaded.encoder.encode(texts, max_length_tokens)))
 
-    def log_likelihoods(self, encoded: Encoded, on_progress: OnProgress | None = None) -> np.ndarray:
+    def log_likelihoods(self, encoded: Encoded) -> np.ndarray:
         """(n, 2) float32 log-probabilities of the label words over the whole vocabulary."""
         out = np.zeros((len(encoded), 2), dtype=np.float32)
-        done = 0
         for rows, values in self.stream(encoded):
             out[rows] = values
-            done += len(rows)
-            if on_progress:
-                on_progress(done, len(encoded))
         return out
 
     def stream(self, encoded: Encoded) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -96,18 +111,29 @@ class SentimentScorer:
         yield from run_ahead(score, batches)
 
     def _padded(self, encoded: Encoded):
-        """Any causal language model: left-padded batches of like length."""
+        """Any causal language model: left-padded batches of like length, a long prefix in a KV cache."""
         model, label_ids = self.model, self.loaded.encoder.label_ids
         pad = self.loaded.encoder.tokenizer.pad_token_id or 0
+        prefix = encoded.shared if encoded.shared >= LONG_PREFIX else 0
+        cache = self._cache(encoded[0][:prefix]) if prefix else None
 
         def score(batch: np.ndarray) -> torch.Tensor:
-            inputs = left_pad([encoded[i] for i in batch], pad)
+            inputs = left_pad([encoded[i][prefix:] for i in batch], pad, prefix=prefix)
             inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
+            if cache is not None:
+                inputs["past_key_values"] = copy.deepcopy(cache)
+                inputs["past_key_values"].batch_repeat_interleave(len(batch))
             with float32_head(model):
-                logits = model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1]
+                logits = model(**inputs, logits_to_keep=1, use_cache=cache is not None).logits[:, -1]
             return label_log_likelihoods(logits, label_ids)
 
         return score, batches_by_tokens(encoded.lengths, self.batch_tokens, padded=True)
+
+    @torch.inference_mode()
+    def _cache(self, prefix: np.ndarray):
+        """Keys and values of one row of token ids, in every layer."""
+        ids = torch.as_tensor(prefix, dtype=torch.int64, device=self.device)[None]
+        return self.model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
 
     def _packed_batches(self, encoded: Encoded):
         """Llama on a GPU: reviews laid end to end in one static shape."""
@@ -184,21 +210,19 @@ def _holds(have: PackShape, need: PackShape) -> bool:
     return fits and have.prefix == need.prefix and have.tokens <= 1.3 * need.tokens
 
 
-def left_pad(rows: Sequence[np.ndarray], pad_id: int) -> dict[str, torch.Tensor]:
+def left_pad(rows: Sequence[np.ndarray], pad_id: int, *, prefix: int = 0) -> dict[str, torch.Tensor]:
     """Prompts of different lengths as input_ids, attention_mask and position_ids, each (n, longest) int64.
 
     Reviews of one length need no mask, which spares the model building one.
+
+    Args:
+        prefix: tokens in a KV cache in front of every row; mask and positions count them.
     """
-    longest = max(len(row) for row in rows)
-    ids = np.full((len(rows), longest), pad_id, dtype=np.int64)
-    for place, row in enumerate(rows):
-        ids[place, longest - len(row) :] = row
-    if all(len(row) == longest for row in rows):
-        return {"input_ids": torch.from_numpy(ids)}
-    starts = np.array([longest - len(row) for row in rows])[:, None]
-    places = np.arange(longest)[None]
-    return {
-        "input_ids": torch.from_numpy(ids),
-        "attention_mask": torch.from_numpy((places >= starts).astype(np.int64)),
-        "position_ids": torch.from_numpy(np.maximum(places - starts, 0)),
-    }
+    tensors = [torch.as_tensor(row, dtype=torch.int64) for row in rows]
+    ids = pad_sequence(tensors, batch_first=True, padding_value=pad_id, padding_side="left")
+    padding = ids.shape[1] - torch.tensor([len(row) for row in rows])
+    if not prefix and not padding.any():
+        return {"input_ids": ids}
+    positions = torch.arange(ids.shape[1]) - padding[:, None]  # (n, longest), negative where padded
+    mask = F.pad((positions >= 0).long(), (prefix, 0), value=1)
+    return {"input_ids": ids, "attention_mask": mask, "position_ids": positions.clamp(min=0) + prefix}

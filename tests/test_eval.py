@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import eval as cli
-from sentiment_core import baselines, eval_inputs, evaluating, scored_parts, training
+from sentiment_core import training
 from sentiment_core.artifacts import list_artifacts, read_eval, read_sample_reviews
 from sentiment_core.base_models import resolve
 from sentiment_core.config import EvalConfig, TrainConfig
 from sentiment_core.data import load_reviews
+from sentiment_core.evaluation import inputs, runner, shards
+from sentiment_core.evaluation.systems import base, generated
 from sentiment_core.models import load_adapter, load_base
+from sentiment_core.place import find_place
 from sentiment_core.scoring import SentimentScorer
 from sentiment_core.summary import recompute
-from sentiment_core.systems import SYSTEMS
+from sentiment_core.systems import SYSTEMS, System
 from tests.own_reviews import frame, write_dataset
 
 ROOT = Path(cli.__file__).resolve().parent
@@ -152,27 +157,23 @@ def test_fine_tuned_is_the_scorer_with_the_adapter(five, tiny_model):
     np.testing.assert_array_equal(table["prediction"], (table["p_positive"] >= 0.5).astype(int))
 
 
-def test_finished_evaluations_are_kept_by_all_and_refused_alone(five, call, monkeypatch):
+def test_finished_evaluations_are_kept_and_told_by_all_and_refused_alone(five, call, monkeypatch):
     def never(*args, **kwargs):
         raise AssertionError("nothing is to be loaded")
 
-    monkeypatch.setattr(evaluating, "load_base", never)
+    monkeypatch.setattr(inputs, "load_base", never)
     flags = ("--run", "tiny", "--dataset", str(SAMPLES), "--shots", "2")
     status, out, err = call(*flags, "--system", "all", root=five)
     assert status == 0
     assert err.count("kept") == out.count("kept") == 5
+    assert "python app.py" in out
+    assert str(five / "evals") in out
     status, _, err = call(*flags, "--system", "baseline-scored", root=five)
     assert status == 2
     assert "--overwrite" in err
     status, _, err = call(*flags[:4], "--shots", "4", "--system", "baseline-few-shot", root=five)
     assert status == 2
     assert "another shots (2, now 4)" in err
-
-
-def test_the_table_says_what_to_do_next(five, call):
-    _, out, _ = call("--run", "tiny", "--dataset", str(SAMPLES), "--system", "all", "--shots", "2", root=five)
-    assert "python app.py" in out
-    assert str(five / "evals") in out
 
 
 def test_report_prints_the_table(five, tmp_path, capsys):
@@ -241,7 +242,7 @@ def test_texts_of_train_are_left_out_of_one_figure(call, assets, dataset, tmp_pa
 
 def interrupt(monkeypatch, after: int):
     """Ctrl-C in front of batch number `after`; returns how many rows were answered so far."""
-    original, rows, batches = baselines.FreeAnswers._answer, [], []
+    original, rows, batches = generated.GreedyAnswers._answer, [], []
 
     def answer(self, batch):
         batches.append(1)
@@ -250,7 +251,7 @@ def interrupt(monkeypatch, after: int):
         rows.append(len(batch))
         return original(self, batch)
 
-    monkeypatch.setattr(baselines.FreeAnswers, "_answer", answer)
+    monkeypatch.setattr(generated.GreedyAnswers, "_answer", answer)
     return rows
 
 
@@ -259,7 +260,7 @@ def test_a_stopped_evaluation_goes_on_to_the_same_end(call, assets, tmp_path, mo
     flags += ("--max-length-tokens", "128", "--batch-tokens", "1320")
     whole = tmp_path / "whole"
     assert call(*flags, root=whole)[0] == 0
-    monkeypatch.setattr(scored_parts, "SECONDS_BETWEEN_PARTS", 0.0)
+    monkeypatch.setattr(shards, "SECONDS_BETWEEN_PARTS", 0.0)
     with monkeypatch.context() as patch:
         rows = interrupt(patch, after=2)
         status, _, err = call(*flags)
@@ -272,7 +273,7 @@ def test_a_stopped_evaluation_goes_on_to_the_same_end(call, assets, tmp_path, mo
         rest = interrupt(patch, after=99)
         status, _, err = call(*flags)
     assert status == 0
-    assert f"Going on: {rows[0]} of 48" in err
+    assert f"Resuming: {rows[0]} of 48" in err
     assert sum(rest) == 48 - rows[0]
     pd.testing.assert_frame_equal(only(assets).predictions(), only(whole).predictions())
     assert only(assets).record.answer_forms == only(whole).record.answer_forms
@@ -288,12 +289,12 @@ def test_other_settings_start_anew(call, tmp_path, monkeypatch):
         rows = interrupt(patch, after=99)
         status, _, err = call(*flags, "--max-new-tokens", "3")
     assert status == 0
-    assert "Going on" not in err
+    assert "Resuming" not in err
     assert sum(rows) == 48
 
 
 def test_a_part_of_another_shape_is_passed_over(tmp_path):
-    store = scored_parts.PartStore(tmp_path / "e", "abc")
+    store = shards.PartStore(tmp_path / "e", "abc", find_place())
     store.open()
     store.save(np.array([0, 1]), np.zeros((2, 2)), 1.5)
     store.save(np.array([2]), np.zeros((1, 3)), 1.0)
@@ -373,7 +374,7 @@ def test_out_of_memory_names_the_settings_that_help(call, monkeypatch):
     def full(*args, **kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(evaluating, "evaluate", full)
+    monkeypatch.setattr(runner, "evaluate", full)
     status, _, err = call("--run", "tiny", "--batch-tokens", "4096")
     assert status == 2
     assert "--batch-tokens (it was 4096)" in err
@@ -386,20 +387,47 @@ def test_out_of_memory_names_the_settings_that_help(call, monkeypatch):
     ("name", "safe"), [("Qwen/Qwen2.5 0.5B", "Qwen2.5-0.5B"), ("größe", "gr--e"), ("", "unnamed")]
 )
 def test_names_are_safe_for_folders(name, safe):
-    assert eval_inputs.safe_name(name) == safe
+    assert inputs.safe_name(name) == safe
 
 
 def test_numbers_that_overflowed_are_no_answer():
-    found = evaluating._from_scores(np.array([[np.nan, 0.0], [0.0, 1.0]]))
+    found = base.from_scores(np.array([[np.nan, 0.0], [0.0, 1.0]]))
     assert found["prediction"].isna().tolist() == [True, False]
     assert np.isnan(found["p_positive"][0])
 
 
+class AlwaysPositive(base.EvaluatedSystem):
+    """All that a new system needs, besides its line in the registry."""
+
+    on_devices = False
+    origin = "nobody"
+
+    def decisive(self):
+        return super().decisive() | {"claim": self.config.base_model}
+
+    def work(self):
+        return base.Work(lambda rows: iter([(np.arange(len(rows)), np.ones((len(rows), 1)))]), width=1)
+
+
+def test_a_new_system_is_a_class_and_a_line(assets, tiny_model, tmp_path, monkeypatch):
+    toy = System("toy", "Always positive", "Toy", f"{__name__}:AlwaysPositive", "ink", "x")
+    monkeypatch.setitem(SYSTEMS, "toy", toy)
+    config = EvalConfig(system="toy", dataset=str(SAMPLES), base_model=str(tiny_model))
+    (outcome,) = runner.evaluate(config, assets=assets, work=tmp_path / "work")
+    assert outcome.record.eval_id == "sample_reviews--toy--nobody"
+    assert outcome.record.base_model is outcome.record.prompt is outcome.record.run_id is None
+    assert only(assets).predictions()["p_positive"].tolist() == [1.0] * 48
+    assert "Always positive" in runner.describe([outcome], assets)
+
+
 def test_every_decisive_setting_changes_the_identity():
-    plan = evaluating.Plan("baseline-scored", "x", Path("x"), {"precision": "bf16", "base": "a"}, "bf16")
-    other = evaluating.Plan("baseline-scored", "x", Path("x"), {"precision": "fp16", "base": "a"}, "fp16")
-    assert plan.identity != other.identity
-    assert plan.identity != evaluating.Plan("fine-tuned", "x", Path("x"), plan.decisive, "bf16").identity
+    def identity(system: str, base_model: str) -> str:
+        reviews = SimpleNamespace(reviews=SimpleNamespace(fingerprint="f"))
+        config = EvalConfig(system=system, base_model=base_model)
+        return AlwaysPositive(system, SimpleNamespace(config=config, test=reviews)).identity()
+
+    assert identity("toy", "a") == identity("toy", "a")
+    assert len({identity("toy", "a"), identity("toy", "b"), identity("baseline-scored", "a")}) == 3
 
 
 def test_help_answers_before_torch():
@@ -413,12 +441,21 @@ def test_flags_of_the_config_have_help():
     assert "--batch-tokens" in cli.parser().format_help()
 
 
-def test_two_processes_give_what_one_gives(five, assets, tiny_model, dataset, tmp_path):
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    command += ["eval.py", "--run", "tiny", "--system", "all", "--shots", "2", "--dataset", str(SAMPLES)]
-    command += ["--base-model", str(tiny_model), "--train-dataset", str(dataset)]
-    command += ["--assets", str(assets), "--work", str(tmp_path / "work")]
+KEEPS_PARTS = """
+import runpy, sys
+from sentiment_core.evaluation.shards import PartStore
+PartStore.remove = lambda self: None
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_two_processes_share_the_reviews_and_give_what_one_gives(five, assets, tiny_model, dataset, tmp_path):
+    work = tmp_path / "work"
+    (tmp_path / "eval.py").write_text(f"import sys; sys.argv[0] = {str(ROOT / 'eval.py')!r}\n{KEEPS_PARTS}")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "--"]
+    command += [str(tmp_path / "eval.py"), "--run", "tiny", "--system", "all", "--shots", "2"]
+    command += ["--dataset", str(SAMPLES), "--base-model", str(tiny_model), "--train-dataset", str(dataset)]
+    command += ["--assets", str(assets), "--work", str(work)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
@@ -426,5 +463,15 @@ def test_two_processes_give_what_one_gives(five, assets, tiny_model, dataset, tm
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("Next    python app.py") == 1
     for expected in list_artifacts(five).evals:
-        found = read_eval(assets / "evals" / expected.record.eval_id).predictions()
+        eval_id, system = expected.record.eval_id, expected.record.system
+        shares: dict[str, list[int]] = {}
+        for part in (work / "evals" / eval_id).rglob("*.npz"):
+            process, _, _ = part.stem.partition("-")  # <RANK>of<WORLD_SIZE>
+            shares.setdefault(process, []).extend(np.load(part)["rows"])
+        if system == "tfidf-logreg":
+            assert set(shares) == {"0of1"}
+        else:
+            assert {process: len(rows) for process, rows in shares.items()} == {"0of2": 24, "1of2": 24}
+        assert sorted(itertools.chain.from_iterable(shares.values())) == list(range(48))
+        found = read_eval(assets / "evals" / eval_id).predictions()
         pd.testing.assert_frame_equal(found, expected.predictions(), atol=1e-5)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
+import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
-from sentiment_core.artifacts import read_run
+from sentiment_core.artifacts import Run, read_run
 from sentiment_core.base_models import BaseModel, BaseModelError, file_sha256, resolve
 from sentiment_core.config import ConfigError, EvalConfig, TrainConfig
 from sentiment_core.data import (
@@ -22,6 +26,15 @@ from sentiment_core.data import (
     overlapping_ids,
     split_train,
 )
+from sentiment_core.models import (
+    Encoded,
+    LoadedModel,
+    PromptEncoder,
+    load_base,
+    load_tokenizer,
+    make_resident,
+)
+from sentiment_core.place import DTYPES, Place, free_memory
 from sentiment_core.schema import PREDICTION_COLUMNS, DatasetInfo, RunRecord
 from sentiment_core.sources import open_source
 
@@ -29,40 +42,137 @@ GROUP_CHARACTERS, GROUP_VALUES = 60, 50
 """A column of the dataset is carried along when its values are this short and this few (pairs aside)."""
 
 
+class Inputs:
+    """What the systems of one call share: the run, the reviews and their prompts, train rows, the base model.
+
+    Raises:
+        ConfigError, DataError, BaseModelError, ArtifactError: one sentence each.
+    """
+
+    def __init__(self, config: EvalConfig, place: Place, assets: Path) -> None:
+        self.config, self.place = config, place
+        run = find_run(config.run, assets) if config.run else None
+        self.run = run.record if run else None
+        self.adapter = run.adapter_path if run else None
+        self.base = base_of(config.base_model, self.run)
+        started = time.perf_counter()
+        self.test = TestSet.load(config)
+        self.encoder = PromptEncoder(load_tokenizer(self.base))
+        self._check_prompt()
+        self.max_length = self._max_length()
+        self.encoded = self.encoder.encode_cached(self.test.reviews.texts, self.max_length)
+        self.say(
+            f"Reviews: {len(self.encoded):,} from {self.test.reviews.source}, "
+            f"{int(self.encoded.lengths.sum()):,} prompt tokens ({time.perf_counter() - started:.1f} s)"
+        )
+        self._loaded: LoadedModel | None = None
+
+    def say(self, text: str) -> None:
+        if self.place.is_main:
+            print(text, file=sys.stderr, flush=True)
+
+    def _check_prompt(self) -> None:
+        if self.run and self.run.prompt.hash != self.encoder.info.hash:
+            raise ConfigError(
+                f"run {self.run.run_id!r} was trained with prompt {self.run.prompt.hash}, this program's is "
+                f"{self.encoder.info.hash}; train it again, or use the version that trained it"
+            )
+
+    def _max_length(self) -> int:
+        """Tokens that a prompt may have: as asked, else the run's, else train.py's default."""
+        trained = self.run.config.get("max_length_tokens") if self.run else None
+        length = self.config.max_length_tokens or trained or TrainConfig.max_length_tokens
+        shortest = self.encoder.shortest_limit()
+        if length < shortest:
+            raise ConfigError(f"--max-length-tokens is {length}; the prompt needs at least {shortest}")
+        return length
+
+    def prompts(self, rows: np.ndarray) -> Encoded:
+        """The zero-shot prompts of these reviews."""
+        encoded = self.encoded
+        return Encoded.from_lists([encoded[row] for row in rows], encoded.truncated[rows], encoded.shared)
+
+    @cached_property
+    def train_split(self) -> TrainSplit:
+        """See `train_rows`."""
+        return train_rows(self.config, self.run)
+
+    @cached_property
+    def base_key(self) -> str:
+        """What tells two base models of one name apart."""
+        base = self.base
+        if base.embedded is not None:
+            return base.embedded.sha256
+        if not base.is_local:
+            return f"{base.location}@{base.revision or 'main'}"
+        files = {path: path.stat().st_size for path in sorted(Path(str(base.location)).glob("*.safetensors"))}
+        rows = (f"{path.name} {n if n > 2 << 30 else file_sha256(path)}\n" for path, n in files.items())
+        return hashlib.sha256("".join(rows).encode()).hexdigest()
+
+    def base_model(self, precision: str, *, shared: bool = True) -> LoadedModel:
+        """The base model without an adapter, loaded once as long as the precision stays.
+
+        Args:
+            shared: False hands it over for good, to a system that puts an adapter on it.
+        """
+        dtype = DTYPES[precision]
+        loaded, self._loaded = self._loaded, None
+        if loaded is not None and loaded.compute_dtype != dtype:
+            loaded = None
+        free_memory()  # what the last system left counts when this one sizes its batches
+        if loaded is None:
+            loaded = self._load(dtype)
+        self._loaded = loaded if shared else None
+        return loaded
+
+    def _load(self, dtype: torch.dtype) -> LoadedModel:
+        loaded = load_base(self.base, device=self.place.device, compute_dtype=dtype, resident=False)
+        now, then = loaded.info.revision, self.run.base_model.revision if self.run else None
+        if now and then and now != then:
+            raise BaseModelError(
+                f"base model {self.base.name!r} is not the one that run {self.run.run_id!r} was trained on "
+                f"(revision {now}, then {then}); give the same with --base-model"
+            )
+        if self.config.engine != "plain" and (self.config.engine != "auto" or _room_for_resident(loaded)):
+            make_resident(loaded.model, dtype)
+        return loaded
+
+
+def _room_for_resident(loaded: LoadedModel) -> bool:
+    if loaded.device.type != "cuda":
+        return True
+    return 2 * loaded.info.parameters < 0.5 * torch.cuda.mem_get_info(loaded.device)[0]
+
+
 # ---- run and base model
 
 
-def find_run(name: str, assets: Path) -> RunRecord:
-    """A finished run by its name under assets/runs, or by its folder; `folder_of` has the same rule.
+def find_run(name: str, assets: Path) -> Run:
+    """A finished run by its name under assets/runs, or by its folder.
 
     Raises:
         ConfigError: no such run, or an unfinished one.
         ArtifactError: its record cannot be read.
     """
-    folder = folder_of(name, assets)
-    if not folder.is_dir():
-        runs = assets / "runs"
+    runs = assets / "runs"
+    folder = next((path for path in (runs / name, Path(name)) if path.is_dir()), None)
+    if folder is None:
         known = sorted(p.name for p in runs.iterdir() if p.is_dir()) if runs.is_dir() else []
         raise ConfigError(
             f"--run {name!r} is not under {runs} (there: {', '.join(known) or 'nothing'}); "
             "train it with train.py, or give its folder"
         )
-    record = read_run(folder).record
-    if record is None:
+    run = read_run(folder)
+    if run.record is None:
         raise ConfigError(f"--run {name!r} is unfinished (no run.json); finish it with train.py --resume")
-    return record
-
-
-def folder_of(name: str, assets: Path) -> Path:
-    named = assets / "runs" / name
-    return named if named.is_dir() or not Path(name).is_dir() else Path(name)
+    return run
 
 
 def base_of(flag: str, run: RunRecord | None) -> BaseModel:
     """The base model: the flag's, else the run's, else the default.
 
     Raises:
-        ConfigError: the run's base is a folder that is not here.
+        ConfigError: it is not the run's, or the run's base is a folder that is not here.
     """
     if run is None:
         return resolve(flag or None)
@@ -81,20 +191,6 @@ def base_of(flag: str, run: RunRecord | None) -> BaseModel:
     return base
 
 
-def base_key(base: BaseModel) -> str:
-    """What tells two base models of one name apart."""
-    if base.embedded is not None:
-        return base.embedded.sha256
-    if not base.is_local:
-        return f"{base.location}@{base.revision or 'main'}"
-    files = sorted(Path(str(base.location)).glob("*.safetensors"))
-    digest = hashlib.sha256()
-    for path in files:
-        large = path.stat().st_size > 2 << 30
-        digest.update(f"{path.name} {path.stat().st_size if large else file_sha256(path)}\n".encode())
-    return digest.hexdigest()
-
-
 def safe_name(name: str) -> str:
     """A name with nothing but letters, digits, ".", "_" and "-".
 
@@ -105,34 +201,23 @@ def safe_name(name: str) -> str:
     return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in last) or "unnamed"
 
 
-def adapter_hash(run: Path) -> str:
-    """SHA-256 of a run's adapter.
-
-    Raises:
-        BaseModelError: it is not there.
-    """
-    path = run / "adapter" / "adapter_model.safetensors"
-    if not path.is_file():
-        raise BaseModelError(f"{run} holds no adapter/{path.name}; train the run again (python train.py)")
-    return file_sha256(path)
-
-
 # ---- the reviews
 
 
 @dataclass(frozen=True)
-class Subject:
+class TestSet:
     """The reviews under test."""
 
     reviews: Reviews
     split: str
     """"all" for an undivided source."""
     overlap_ids: tuple[str, ...]
+    """Reviews whose text also stands in train."""
     short_name: str
     """With split and limit, as evaluation names begin."""
 
     @classmethod
-    def load(cls, config: EvalConfig) -> Subject:
+    def load(cls, config: EvalConfig) -> TestSet:
         source = open_source(config.dataset)
         split = config.split if source.splits else "all"
         reviews = load_reviews(config.dataset, config.split, limit=config.limit, seed=config.seed)
@@ -144,13 +229,9 @@ class Subject:
 
     @property
     def info(self) -> DatasetInfo:
-        reviews = self.reviews
+        of = self.reviews
         return DatasetInfo(
-            name=reviews.name,
-            split=self.split,
-            n=len(reviews),
-            fingerprint=reviews.fingerprint,
-            source=reviews.source,
+            name=of.name, split=self.split, n=len(of), fingerprint=of.fingerprint, source=of.source
         )
 
 

@@ -1,0 +1,190 @@
+"""Scoring in parts that survive an interruption, in one process or in several.
+
+A part is a `.npz` of row numbers and raw values (log-probabilities or answer tokens) under the work folder,
+in a folder named by a hash of everything that decides the values. The same call scores the rest after
+an interruption; another model, adapter, prompt, dataset or setting has another hash and starts anew.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
+from tqdm import tqdm
+
+from sentiment_core.evaluation.systems.base import Work
+from sentiment_core.place import Place
+
+SECONDS_BETWEEN_PARTS = 5.0
+"""At most this much work is lost when a process is killed."""
+
+BAR = "{desc}: {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
+"""tqdm's own, with reviews/s however slow."""
+
+
+class PartStore:
+    """Scored rows on disk: `<work>/<identity>/<rank>of<processes>-<number>.npz`: rows, values and seconds."""
+
+    def __init__(self, work: Path, identity: str, place: Place) -> None:
+        self.work, self.folder, self.place = work, work / identity, place
+        names = (self.folder / f"{place.rank}of{place.world_size}-{n}.npz" for n in itertools.count())
+        self._unused = (path for path in names if not path.exists())
+
+    def open(self) -> None:
+        """Make the folder; what belongs to other settings goes."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for other in self.work.iterdir():
+            if other != self.folder:
+                shutil.rmtree(other, ignore_errors=True)
+
+    @contextmanager
+    def saving(self) -> Iterator[Callable[[np.ndarray, np.ndarray], None]]:
+        """Takes (rows, values) as they come; saves them every few seconds and, however it ends, then."""
+        waiting: list[tuple[np.ndarray, np.ndarray]] = []
+        since = time.perf_counter()
+
+        def save() -> None:
+            nonlocal since
+            now = time.perf_counter()
+            if waiting:
+                rows, values = (np.concatenate(part) for part in zip(*waiting, strict=True))
+                self.save(rows, values, (now - since) / self.place.world_size)
+                waiting.clear()
+            since = now
+
+        def take(rows: np.ndarray, values: np.ndarray) -> None:
+            waiting.append((rows, values))
+            if time.perf_counter() - since > SECONDS_BETWEEN_PARTS:
+                save()
+
+        try:
+            yield take
+        finally:
+            save()
+
+    def save(self, rows: np.ndarray, values: np.ndarray, seconds: float) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = next(self._unused)
+        temporary = path.with_suffix(".tmp")
+        with temporary.open("wb") as stream:
+            np.savez(stream, rows=rows, values=values, seconds=np.float64(seconds))
+        temporary.replace(path)
+
+    def load(self, n: int, width: int) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
+        """Every readable part; one that a kill damaged is passed over."""
+        for path in sorted(self.folder.glob("*.npz")):
+            try:
+                with np.load(path, allow_pickle=False) as stored:
+                    rows, values, seconds = stored["rows"], stored["values"], float(stored["seconds"])
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+                continue
+            if values.shape == (len(rows), width) and len(rows) and 0 <= rows.min() <= rows.max() < n:
+                yield rows, values, seconds
+
+    def remove(self) -> None:
+        shutil.rmtree(self.work, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Raw values of all reviews, (n, width), and what they cost."""
+
+    values: np.ndarray
+    seconds: float
+    """Scoring only, interrupted calls included; of several processes, the slowest one's."""
+    warmup_seconds: float
+
+
+def score(
+    work: Work,
+    store: PartStore,
+    lengths: np.ndarray,
+    *,
+    warm_up: bool,
+    label: str,
+    say: Callable[[str], None],
+) -> Scored | None:
+    """All reviews' values: those of earlier calls, then this process's share of the rest.
+
+    Returns None on every process but the first.
+
+    Args:
+        lengths: (n,) tokens of each prompt.
+        warm_up: run the first batch once before the clock starts.
+        label: in front of the progress bar.
+    """
+    place = store.place
+    values = np.full((len(lengths), work.width), np.nan)
+    done = np.zeros(len(lengths), dtype=bool)
+    before = 0.0
+    for rows, found, seconds in store.load(*values.shape) if place.is_main else ():
+        values[rows], done[rows] = found, True
+        before += seconds
+    todo = np.flatnonzero(~done)
+    if place.world_size > 1:
+        (todo,) = broadcast_object_list([todo])
+    if 0 < len(todo) < len(lengths):
+        say(f"Resuming: {len(lengths) - len(todo):,} of {len(lengths):,} already scored")
+    todo = todo[np.argsort(-lengths[todo], kind="stable")]
+    mine = todo[place.rank :: place.world_size]
+    warmup = _warm_up(work, mine) if warm_up and len(mine) else 0.0
+    shares = [_score(work, store, mine, label)]
+    if place.world_size > 1:
+        shares = gather_object(shares)
+    if not place.is_main:
+        return None
+    for rows, found, _ in shares:
+        values[rows] = found
+    return Scored(values, before + max(seconds for *_, seconds in shares), warmup)
+
+
+def _warm_up(work: Work, rows: np.ndarray) -> float:
+    """Compile and allocate on the first batch, whose values are thrown away; returns the seconds it took."""
+    started = time.perf_counter()
+    with closing(work.stream(rows)) as stream:
+        next(stream, None)
+    return time.perf_counter() - started
+
+
+def _score(
+    work: Work, store: PartStore, mine: np.ndarray, label: str
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """This process's rows, their values, and the seconds they took."""
+    started = time.perf_counter()
+    values = np.full((len(mine), work.width), np.nan)
+    processes = store.place.world_size
+    bar = tqdm(
+        total=len(mine), unit=" reviews", smoothing=0.1, file=sys.stderr, dynamic_ncols=True, mininterval=0.5,
+        desc=label, bar_format=BAR, disable=not store.place.is_main,
+        unit_scale=processes > 1 and processes,  # one process's bar stands for all
+    )  # fmt: skip
+    with bar, store.saving() as save:
+        for local, found in work.stream(mine):
+            values[local] = found
+            save(mine[local], found)
+            bar.update(len(local))
+    return mine, values, time.perf_counter() - started
+
+
+@contextmanager
+def process_group(place: Place) -> Iterator[None]:
+    """Processes of one launch find each other; small arrays travel over CPU memory, also between GPUs."""
+    if place.world_size == 1:
+        yield
+        return
+    state = PartialState(cpu=True, timeout=timedelta(hours=12))  # the slowest one's share may take that long
+    try:
+        yield
+    finally:
+        state.destroy_process_group()

@@ -1,0 +1,98 @@
+"""What a system is to an evaluation: what decides its result, and its work once it is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sentiment_core.evaluation.inputs import Inputs, safe_name
+from sentiment_core.schema import BaseModelInfo
+from sentiment_core.scoring import p_positive
+
+Parts = Iterator[tuple[np.ndarray, np.ndarray]]
+"""(row indices, (rows, width) numbers) in whatever order is fastest."""
+
+
+def from_scores(values: np.ndarray) -> dict[str, Any]:
+    """(n, 2) log-likelihoods of the label words or (n, 1) P(positive) -> columns of the predictions."""
+    values = values.astype(np.float32)
+    p = p_positive(values) if values.shape[1] == 2 else values[:, 0]
+    prediction = pd.array((p >= 0.5).astype(np.int8), dtype="Int8")
+    prediction[np.isnan(p)] = pd.NA  # numbers that overflowed are no answer
+    return {"prediction": prediction, "p_positive": p}
+
+
+@dataclass(frozen=True)
+class Work:
+    """A system that is loaded and ready: rows of the test set to values, values to answers."""
+
+    stream: Callable[[np.ndarray], Parts]
+    """Rows (m,) -> parts whose indices count within those rows."""
+    width: int = 2
+    answers: Callable[[np.ndarray], dict[str, Any]] = from_scores
+    """(n, width) values -> {"prediction", "p_positive"} and, where there are any, "answer_forms"."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Further ones to record, which decide nothing or are known only now."""
+    base_model: BaseModelInfo | None = None
+    """What read the prompts; None for a system without a language model."""
+
+
+class EvaluatedSystem(ABC):
+    """One line of the registry in an evaluation; nothing heavy is loaded before `work`."""
+
+    on_devices = True
+    """The devices of a launch share its work; otherwise the first process does it all, on the CPU."""
+    run_id: str | None = None
+    """The run that it comes from."""
+
+    def __init__(self, system_id: str, inputs: Inputs) -> None:
+        self.id, self.inputs, self.config = system_id, inputs, inputs.config
+
+    @property
+    @abstractmethod
+    def origin(self) -> str:
+        """How the evaluation's name ends: the base model, run or training data."""
+
+    def decisive(self) -> dict[str, Any]:
+        """Every setting and input that decides the predictions, by name; in the record's settings."""
+        return {"dataset_fingerprint": self.inputs.test.reviews.fingerprint}
+
+    @abstractmethod
+    def work(self) -> Work:
+        """Load what it takes."""
+
+    @property
+    def eval_id(self) -> str:
+        return f"{self.inputs.test.short_name}--{self.id}--{self.origin}"
+
+    def identity(self) -> str:
+        """First 16 hex digits of SHA-256 over what decides the predictions."""
+        text = json.dumps([self.id, self.decisive()], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class ModelSystem(EvaluatedSystem):
+    """A system that reads prompts with the base model."""
+
+    @property
+    def precision(self) -> str:
+        return self.inputs.place.precision
+
+    @property
+    def origin(self) -> str:
+        return safe_name(self.inputs.base.name)
+
+    def decisive(self) -> dict[str, Any]:
+        return super().decisive() | {
+            "base": self.inputs.base_key,
+            "prompt_hash": self.inputs.encoder.info.hash,
+            "max_length_tokens": self.inputs.max_length,
+            "precision": self.precision,
+        }

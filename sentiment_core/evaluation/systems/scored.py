@@ -1,0 +1,218 @@
+"""The likelihoods of the label words compared: by the base model, behind examples, and after fine-tuning."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Collection, Sequence
+from functools import cached_property
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from sentiment_core.base_models import BaseModelError, file_sha256
+from sentiment_core.config import ConfigError
+from sentiment_core.data import Reviews, load_reviews, match_key
+from sentiment_core.evaluation.systems.base import ModelSystem, Work
+from sentiment_core.labels import Label
+from sentiment_core.models import Encoded, LoadedModel, PromptEncoder, load_adapter
+from sentiment_core.packed import unsupported
+from sentiment_core.place import find_place
+from sentiment_core.prompts import PROMPT, REVIEW_SLOT, Prompt
+from sentiment_core.scoring import SentimentScorer, fitting_tokens
+
+
+class ZeroShot(ModelSystem):
+    """The base model as it is."""
+
+    def work(self) -> Work:
+        return self.scored(self.inputs.base_model(self.precision))
+
+    def scored(self, loaded: LoadedModel, model: nn.Module | None = None) -> Work:
+        scorer = self.scorer(loaded, model)
+        return Work(
+            lambda rows: scorer.stream(self.inputs.prompts(rows)),
+            settings={"batch_tokens": scorer.batch_tokens, "engine": scorer.engine},
+            base_model=loaded.info,
+        )
+
+    def scorer(self, loaded: LoadedModel, model: nn.Module | None = None) -> SentimentScorer:
+        """Raises ConfigError: the engine that was asked for cannot be had here."""
+        engine = {"plain": "padded", "resident": "padded"}.get(self.config.engine, self.config.engine)
+        reason = unsupported(loaded.model, loaded.device) if engine == "packed" else None
+        if reason:
+            raise ConfigError(f"--engine packed: {reason}; use --engine resident")
+        return SentimentScorer(loaded, model, engine=engine, batch_tokens=self.config.batch_tokens)
+
+
+class FineTuned(ZeroShot):
+    """The base model with a run's adapter on it."""
+
+    @property
+    def run_id(self) -> str:
+        return self.inputs.run.run_id
+
+    origin = run_id
+
+    @property
+    def precision(self) -> str:
+        """The run's own number format where this device has it; otherwise this device's."""
+        place = self.inputs.place
+        if self.config.precision != "auto" or place.device.type != "cuda":
+            return place.precision
+        try:
+            return find_place(self.inputs.run.config.get("precision", "auto")).precision
+        except ConfigError:
+            return place.precision
+
+    def decisive(self) -> dict[str, Any]:
+        weights = self.inputs.adapter / "adapter_model.safetensors"
+        if not weights.is_file():
+            raise BaseModelError(
+                f"{self.inputs.adapter.parent} holds no adapter/{weights.name}; "
+                "train the run again (python train.py)"
+            )
+        return super().decisive() | {"adapter_sha256": file_sha256(weights)}
+
+    def work(self) -> Work:
+        loaded = self.inputs.base_model(self.precision, shared=False)
+        with warnings.catch_warnings():  # peft asks transformers for an attribute by its old name
+            warnings.simplefilter("ignore", FutureWarning)
+            model = load_adapter(loaded.model, self.inputs.adapter)
+        return self.scored(loaded, model)
+
+
+# ---- few-shot
+
+EXAMPLE_WORDS = (30, 120)
+"""Examples have this many words: long enough to say something, short enough for a short prompt."""
+_ANSWER_SLOT = "\u0000answer\u0000"
+
+
+class FewShot(ZeroShot):
+    """The base model behind a few examples, which every prompt shares as its prefix."""
+
+    @cached_property
+    def examples(self) -> Reviews:
+        config, tested = self.config, self.inputs.test.reviews
+        if config.limit:  # the same examples, whatever the limit
+            tested = load_reviews(config.dataset, config.split)
+        unseen = {match_key(text) for text in tested.texts}
+        return choose_examples(self.inputs.train_split.train, config.shots, seed=config.seed, unseen=unseen)
+
+    def decisive(self) -> dict[str, Any]:
+        return super().decisive() | {"shots": self.config.shots, "shot_ids": self.examples.ids}
+
+    def work(self) -> Work:
+        loaded = self.inputs.base_model(self.precision)
+        prefix = few_shot_prefix(self.inputs.encoder, self.examples.texts, self.examples.labels)
+        self._check_room(loaded, len(prefix))
+        scorer = self.scorer(loaded)
+        if scorer.engine == "padded" and not self.config.batch_tokens:
+            scorer.batch_tokens = fitting_tokens(loaded)  # a batch repeats the prefix's keys and values
+        settings = {
+            "shot_seed": self.config.seed,
+            "train_source": self.examples.source,
+            "batch_tokens": scorer.batch_tokens,
+            "shared_tokens": len(prefix),
+        }
+        return Work(
+            lambda rows: scorer.stream(with_prefix(prefix, self.inputs.prompts(rows))),
+            settings=settings,
+            base_model=loaded.info,
+        )
+
+    def _check_room(self, loaded: LoadedModel, prefix: int) -> None:
+        """Raises ConfigError: examples and the longest review are more than the model can read."""
+        most = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
+        needed = prefix - len(self.inputs.encoder.prefix_ids) + int(self.inputs.encoded.lengths.max())
+        if most and needed > most:
+            raise ConfigError(
+                f"--shots {self.config.shots} makes prompts of {needed} tokens, the model reads {most}; "
+                "use fewer --shots or a lower --max-length-tokens"
+            )
+
+
+def choose_examples(train: Reviews, shots: int, *, seed: int, unseen: Collection[bytes]) -> Reviews:
+    """Half of each label, negative first and then in turn, the same for the same train rows and seed.
+
+    Args:
+        unseen: `match_key`s of reviews that must not be shown, such as those under test.
+
+    Raises:
+        ConfigError: too few reviews are left.
+    """
+    texts, labels = train.texts, train.labels
+    sizes = np.array([len(text.split()) for text in texts])
+    distance = np.abs(sizes - sizes.clip(*EXAMPLE_WORDS))  # 0 inside the range
+    order = np.random.default_rng([seed, shots]).permutation(len(train))
+    order = order[np.argsort(distance[order], kind="stable")]
+    chosen = []
+    for label in Label:
+        fits = (row for row in order if labels[row] == label and match_key(texts[row]) not in unseen)
+        chosen.append(list(islice(fits, shots // 2)))
+    if min(map(len, chosen)) < shots // 2:
+        raise ConfigError(f"{train.source} has too few reviews for {shots} examples; use fewer --shots")
+    return train.take(np.transpose(chosen).ravel())
+
+
+def with_prefix(prefix: Sequence[int], encoded: Encoded) -> Encoded:
+    """Zero-shot prompts with another prefix in place of the one that they share."""
+    tails = (encoded[i][encoded.shared :] for i in range(len(encoded)))
+    rows = [np.concatenate([prefix, tail]) for tail in tails]
+    return Encoded.from_lists(rows, encoded.truncated, len(prefix))
+
+
+def few_shot_prefix(
+    encoder: PromptEncoder, texts: Sequence[str], labels: Sequence[int], prompt: Prompt = PROMPT
+) -> list[int]:
+    """Token ids of everything before the review under test: instruction, examples with answers, its header.
+
+    A review in it is encoded as plain text, like every review.
+
+    Raises:
+        ConfigError: the chat template does not show every turn once.
+    """
+    first, *between, suffix = _conversation(encoder.tokenizer, prompt, len(texts))
+    if len(between) != 2 * len(texts) or suffix != encoder.rendered.suffix:
+        raise ConfigError(
+            "baseline-few-shot: this model's chat template does not show every example once; "
+            "use another model"
+        )
+
+    def fixed(text: str) -> list[int]:
+        return encoder.tokenizer(text, add_special_tokens=False)["input_ids"]  # control tokens included
+
+    words = [fixed(encoder.rendered.label_words[label]) for label in labels]
+    slots = chain.from_iterable(zip(encoder.review_ids(texts), words, strict=True))
+    prefix = fixed(first)
+    for slot, text in zip(slots, between, strict=True):
+        prefix += slot + fixed(text)
+    return prefix
+
+
+def _conversation(tokenizer: Any, prompt: Prompt, shots: int) -> list[str]:
+    """Fixed text around each review and answer of a conversation with `shots` answered turns."""
+    if not getattr(tokenizer, "chat_template", None):
+        lead = f"{tokenizer.bos_token or ''}{prompt.system}\n\n"
+        text = lead + f"{prompt.user}\nAnswer:{_ANSWER_SLOT}\n\n" * shots + f"{prompt.user}\nAnswer:"
+    else:
+        asked = {"role": "user", "content": prompt.user}
+        turns = [asked, {"role": "assistant", "content": _ANSWER_SLOT}] * shots + [asked]
+        text = _render(tokenizer, prompt, turns)
+    return re.split(f"{re.escape(REVIEW_SLOT)}|{re.escape(_ANSWER_SLOT)}", text)
+
+
+def _render(tokenizer: Any, prompt: Prompt, turns: list[dict[str, str]]) -> str:
+    options = {"tokenize": False, "add_generation_prompt": True}
+    try:
+        system = {"role": "system", "content": prompt.system}
+        text = tokenizer.apply_chat_template([system, *turns], **options)
+        if prompt.system in text:
+            return text
+    except Exception:  # templates raise their own kinds of error where they know no system message
+        pass
+    merged = [{"role": "user", "content": f"{prompt.system}\n\n{prompt.user}"}, *turns[1:]]
+    return tokenizer.apply_chat_template(merged, **options)
