@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-DEFAULT_BASE_MODEL = "smollm2-135m"
+from sentiment_core.config import DEFAULT_BASE_MODEL, UserError
 
 CACHE = Path(
     os.environ.get("SENTIMENT_CACHE")
@@ -29,7 +29,7 @@ CACHE = Path(
 """Converted base models and tokenized reviews; safe to delete at any time."""
 
 
-class BaseModelError(ValueError):
+class BaseModelError(UserError):
     """The base model cannot be had or used; the message says what to do."""
 
 

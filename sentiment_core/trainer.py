@@ -17,6 +17,7 @@ from transformers import Trainer, TrainerCallback
 
 from sentiment_core.artifacts import HistoryWriter
 from sentiment_core.batching import round_up, split_alike, split_balanced
+from sentiment_core.config import UserError
 from sentiment_core.models import Encoded
 from sentiment_core.packed import GraphedPass, Pack, PackedLlama, PackShape, lay_out, packed_tokens
 from sentiment_core.schema import HistoryRow
@@ -77,7 +78,7 @@ def pack_shape(encoded: Encoded, plan: list[np.ndarray], parts: int) -> PackShap
 # ---- trainer
 
 
-class DivergedError(ArithmeticError):
+class DivergedError(UserError):
     """The loss is no longer a finite number."""
 
 
