@@ -4,38 +4,23 @@ python train.py                                       # the best settings, all o
 python train.py --preset study                        # the study's own settings
 python train.py --dataset my_reviews.csv --limit 2000 --base-model Qwen/Qwen2.5-0.5B-Instruct
 accelerate launch train.py                            # all GPUs of this host, same result
-python train.py --resume                              # go on after a stop
+python train.py --resume                              # continue an interrupted run
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from pathlib import Path
 
-from sentiment_core import config as settings
-from sentiment_core.base_models import BaseModelError, suggestions_table
-
-MEMORY_ADVICE = (
-    "the GPU ran out of memory; try --micro-batch-size {smaller} (same result, more passes), "
-    "a lower --max-length-tokens, or --engine plain --gradient-checkpointing"
-)
+from sentiment_core import cli
+from sentiment_core.config import TrainConfig
 
 
 def parser() -> argparse.ArgumentParser:
-    out = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], epilog="\n".join(__doc__.splitlines()[2:]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    out.add_argument("--preset", choices=tuple(settings.PRESETS), default="best", help="default: best")
-    settings.add_flags(out, settings.TrainConfig)
-    out.add_argument("--resume", action="store_true", help="go on from the last checkpoint of this run")
-    out.add_argument("--overwrite", action="store_true", help="replace a finished run of the same name")
-    out.add_argument(
-        "--assets", type=Path, default=settings.ASSETS, help="folder of artifacts (default: assets)"
+    out = cli.make_parser(
+        __doc__, TrainConfig, work="checkpoints", overwrite="replace a finished run of the same name"
     )
-    out.add_argument("--work", type=Path, default=Path("outputs"), help="checkpoints (default: outputs)")
+    out.add_argument("--resume", action="store_true", help="continue from the last checkpoint of this run")
     out.add_argument("--list-models", action="store_true", help="print base models known to work, and stop")
     return out
 
@@ -44,47 +29,32 @@ def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0 done, 2 something to correct, 130 stopped by Ctrl-C."""
     given = vars(parser().parse_args(arguments))
     if given["list_models"]:
-        print(suggestions_table())
-        return 0
-    try:
-        preset = settings.PRESETS[given["preset"]] | {"preset": given["preset"]}
-        config = settings.from_flags(settings.TrainConfig, given, **preset)
-    except settings.ConfigError as error:
-        return fail(error)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    try:
-        import torch
+        from sentiment_core.base_models import suggestions_table
 
-        from sentiment_core.artifacts import ArtifactError
-        from sentiment_core.data import DataError
-        from sentiment_core.trainer import DivergedError
-        from sentiment_core.training import describe, train
-    except ImportError as error:
-        return fail(f"{error}; install what is missing with: pip install -r requirements.txt")
-    try:
-        record, folder = train(
-            config,
-            assets=given["assets"],
-            work=given["work"],
-            resume=given["resume"],
-            overwrite=given["overwrite"],
-        )
-    except (settings.ConfigError, DataError, BaseModelError, ArtifactError, DivergedError) as error:
-        return fail(error)
-    except torch.OutOfMemoryError:
-        smaller = max(1, (config.micro_batch_size or config.batch_size) // 2)
-        return fail(MEMORY_ADVICE.format(smaller=smaller))
-    except KeyboardInterrupt:
-        print("\nStopped. The same command with --resume goes on from the last checkpoint.", file=sys.stderr)
-        return 130
-    if record is not None:
-        print(describe(record, folder))
-    return 0
+        return cli.run(suggestions_table)
+    return cli.run(
+        lambda: train(given),
+        advice=lambda: memory_advice(given),
+        stopped="Stopped. The same command with --resume continues from the last checkpoint.",
+    )
 
 
-def fail(message: object) -> int:
-    print(f"train.py: {message}", file=sys.stderr)
-    return 2
+def train(given: dict) -> str:
+    config = cli.from_flags(TrainConfig, given)
+    from sentiment_core import training
+
+    folders = {name: given[name] for name in ("assets", "work", "resume", "overwrite")}
+    record, folder = training.train(config, **folders)
+    return training.describe(record, folder) if record else ""
+
+
+def memory_advice(given: dict) -> str:
+    config = cli.from_flags(TrainConfig, given)
+    smaller = max(1, (config.micro_batch_size or config.batch_size) // 2)
+    return (
+        f"try --micro-batch-size {smaller} (same result, more passes), a lower --max-length-tokens, "
+        "or --engine plain --gradient-checkpointing"
+    )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from sentiment_core.config import ASSETS
+from sentiment_core.config import ASSETS, UserError
 from sentiment_core.schema import (
     HISTORY_COLUMNS,
     PREDICTION_COLUMNS,
@@ -35,7 +35,7 @@ from sentiment_core.schema import (
 )
 
 
-class ArtifactError(ValueError):
+class ArtifactError(UserError):
     """A file under `assets/` cannot be used; the message names the file and the remedy."""
 
 

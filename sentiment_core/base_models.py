@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-DEFAULT_BASE_MODEL = "smollm2-135m"
+from sentiment_core.config import DEFAULT_BASE_MODEL, UserError
 
 CACHE = Path(
     os.environ.get("SENTIMENT_CACHE")
@@ -30,7 +30,7 @@ CONVERSION_VERSION = 1
 """Part of the cache folder's name; raised when the conversion changes what it writes."""
 
 
-class BaseModelError(ValueError):
+class BaseModelError(UserError):
     """The base model cannot be had or used; the message says what to do."""
 
 

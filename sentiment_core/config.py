@@ -1,16 +1,16 @@
-"""Settings of train.py and eval.py: frozen, each documented once, the flags made from them."""
+"""Settings of train.py and eval.py: frozen, each documented and bounded once; `cli` makes flags of them."""
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 import os
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from sentiment_core.base_models import DEFAULT_BASE_MODEL
 from sentiment_core.systems import SYSTEMS
+
+DEFAULT_BASE_MODEL = "smollm2-135m"
 
 ASSETS = Path(os.environ.get("SENTIMENT_ASSETS") or Path(__file__).resolve().parent.parent / "assets")
 """Folder of artifacts."""
@@ -19,107 +19,36 @@ PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 ENGINES = ("auto", "plain", "resident", "packed")
 
 
-class ConfigError(ValueError):
-    """Settings that contradict each other; the message names the flags."""
+class UserError(ValueError):
+    """Something that whoever called can correct; the message is one sentence that says how."""
 
 
-def _setting(default: Any, help: str, **more: Any) -> Any:
+class ConfigError(UserError):
+    """Settings out of bounds, or that contradict each other; the message names the flags."""
+
+
+Bound = tuple[Callable[[Any], bool], str]
+"""What must hold for a value, and what the error says when it does not."""
+
+AT_LEAST_1: Bound = (lambda value: value >= 1, "it must be at least 1")
+POSITIVE: Bound = (lambda value: value > 0, "it must be above 0")
+NOT_NEGATIVE: Bound = (lambda value: value >= 0, "it cannot be negative")
+FRACTION: Bound = (lambda value: 0 <= value < 1, "it must be from 0 up to, not including, 1")
+BOTH_LABELS: Bound = (lambda n: n is None or n >= 2, "at least 2 reviews are needed, one of each label")
+EVEN: Bound = (lambda n: n >= 2 and n % 2 == 0, "it must be even and at least 2, half of each label")
+ROOM: Bound = (lambda value: value >= 64, "the prompt alone needs 43, use 64 or more")
+
+
+def _setting(default: Any, help: str, bound: Bound | None = None, **more: Any) -> Any:
     """A field with its flag's help text; `choices`, `kind` (type) and `many` are argparse matters."""
-    return field(default=default, metadata={"help": help, **more})
+    return field(default=default, metadata={"help": help, "bound": bound, **more})
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """All settings of one training run. The defaults are the preset "best"."""
-
-    dataset: str = _setting(
-        "stanfordnlp/imdb", "Hub id, parquet/CSV/JSONL file, folder of them, or raw aclImdb folder or archive"
-    )
-    base_model: str = _setting(
-        DEFAULT_BASE_MODEL, "embedded name, Hub id (id@revision) or folder of a causal language model"
-    )
-    run_id: str = _setting("", "name of the run's folder; by default the base model's (and preset's) name")
-    exclude: tuple[str, ...] = _setting(
-        (), "file whose reviews must stay unseen in training; may be given again", many=True
-    )
-    limit: int | None = _setting(None, "train on this many reviews, stratified and seeded", kind=int)
-    validation: int = _setting(1000, "reviews cut from train to choose settings and checkpoint by")
-
-    epochs: int = _setting(2, "passes over the training reviews; two validated better than one")
-    batch_size: int = _setting(48, "reviews per optimizer step, over all devices")
-    micro_batch_size: int = _setting(
-        0, "reviews per forward pass on one device (batch-size / micro-batch-size passes accumulate); "
-        "0 picks what fits"
-    )  # fmt: skip
-    learning_rate: float = _setting(1e-3, "peak learning rate")
-    schedule: str = _setting("cosine", "after warm-up", choices=("cosine", "linear", "constant"))
-    warmup_fraction: float = _setting(0.05, "share of the steps over which the learning rate rises")
-    weight_decay: float = _setting(0.0, "AdamW's decay of the adapter's weights")
-    max_grad_norm: float = _setting(
-        1.0, "gradients longer than this are scaled down to it; 0 switches it off"
-    )
-    max_length_tokens: int = _setting(
-        1024, "longer prompts lose the middle of the review, as 2.3 %% of IMDB do at 1024"
-    )
-
-    lora_rank: int = _setting(16, "rank of the adapter's matrices")
-    lora_alpha: float = _setting(32.0, "the adapter's output is scaled by alpha / rank")
-    lora_dropout: float = _setting(0.0, "dropout in front of the adapter")
-
-    precision: str = _setting(
-        "auto", "number format of the matrix products; auto: bf16 where the GPU has it, fp16 on older ones, "
-        "fp32 on a CPU", choices=PRECISIONS,
-    )  # fmt: skip
-    engine: str = _setting(
-        "auto", "plain: 4-bit weights unpacked at every use; resident: unpacked once, same values; packed: "
-        "resident, reviews laid end to end without padding, one CUDA graph; auto: the fastest that fits",
-        choices=ENGINES,
-    )  # fmt: skip
-    evaluations_per_epoch: int = _setting(2, "how often validation is scored and a checkpoint written")
-    gradient_checkpointing: bool = _setting(False, "recompute activations: slower, less memory")
-    seed: int = _setting(0, "order of the reviews, validation part and the adapter's start values")
-
-    preset: str = "best"
-
-    def __post_init__(self) -> None:
-        for name in ("validation", "epochs", "batch_size", "lora_rank", "evaluations_per_epoch"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{flag(name)} is {getattr(self, name)}; it must be at least 1")
-        for name in ("learning_rate", "lora_alpha"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{flag(name)} is {getattr(self, name)}; it must be above 0")
-        for name in ("warmup_fraction", "lora_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(
-                    f"{flag(name)} is {getattr(self, name)}; it must be from 0 up to, not including, 1"
-                )
-        for name in ("weight_decay", "max_grad_norm", "micro_batch_size"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{flag(name)} is {getattr(self, name)}; it cannot be negative")
-        if self.limit is not None and self.limit < 2:
-            raise ConfigError(f"--limit is {self.limit}; at least 2 reviews are needed, one of each label")
-        if self.max_length_tokens < 64:
-            raise ConfigError(
-                f"--max-length-tokens is {self.max_length_tokens}; the prompt alone needs 43, use 64 or more"
-            )
-        if self.micro_batch_size and self.batch_size % self.micro_batch_size:
-            raise ConfigError(
-                f"--micro-batch-size {self.micro_batch_size} does not divide --batch-size {self.batch_size}"
-            )
-        if self.engine == "packed" and self.lora_dropout:
-            raise ConfigError("--engine packed has no dropout; use --lora-dropout 0 or --engine resident")
-        if self.engine == "packed" and self.gradient_checkpointing:
-            raise ConfigError("--engine packed does not recompute activations; drop --gradient-checkpointing")
-        if self.run_id and not is_folder_name(self.run_id):
-            raise ConfigError(f"--run-id {self.run_id!r} must be letters, digits, '.', '_' or '-'")
-
-    @property
-    def name(self) -> str:
-        """The run's folder name."""
-        if self.run_id:
-            return self.run_id
-        model = "".join(c if c.isalnum() or c in "._-" else "-" for c in self.base_model.rsplit("/", 1)[-1])
-        return model.lower() + ("" if self.preset == "best" else f"-{self.preset}")
+def _check_bounds(config: Any) -> None:
+    for item in fields(config):
+        value, bound = getattr(config, item.name), item.metadata.get("bound")
+        if bound and not bound[0](value):
+            raise ConfigError(f"{flag(item.name)} is {value}; {bound[1]}")
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -140,6 +69,87 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
+class TrainConfig:
+    """All settings of one training run. The defaults are the preset "best"."""
+
+    dataset: str = _setting(
+        "stanfordnlp/imdb", "Hub id, parquet/CSV/JSONL file, folder of them, or raw aclImdb folder or archive"
+    )
+    base_model: str = _setting(
+        DEFAULT_BASE_MODEL, "embedded name, Hub id (id@revision) or folder of a causal language model"
+    )
+    run_id: str = _setting("", "name of the run's folder; by default the base model's (and preset's) name")
+    exclude: tuple[str, ...] = _setting(
+        (), "file whose reviews must stay unseen in training; may be given again", many=True
+    )
+    limit: int | None = _setting(
+        None, "train on this many reviews, stratified and seeded", BOTH_LABELS, kind=int
+    )
+    validation: int = _setting(
+        1000, "reviews cut from train to choose settings and checkpoint by", AT_LEAST_1
+    )
+
+    epochs: int = _setting(2, "passes over the training reviews; two validated better than one", AT_LEAST_1)
+    batch_size: int = _setting(48, "reviews per optimizer step, over all devices", AT_LEAST_1)
+    micro_batch_size: int = _setting(
+        0, "reviews per forward pass on one device (batch-size / micro-batch-size passes accumulate); "
+        "0 picks what fits", NOT_NEGATIVE,
+    )  # fmt: skip
+    learning_rate: float = _setting(1e-3, "peak learning rate", POSITIVE)
+    schedule: str = _setting("cosine", "after warm-up", choices=("cosine", "linear", "constant"))
+    warmup_fraction: float = _setting(0.05, "share of the steps over which the learning rate rises", FRACTION)
+    weight_decay: float = _setting(0.0, "AdamW's decay of the adapter's weights", NOT_NEGATIVE)
+    max_grad_norm: float = _setting(
+        1.0, "gradients longer than this are scaled down to it; 0 switches it off", NOT_NEGATIVE
+    )
+    max_length_tokens: int = _setting(
+        1024, "longer prompts lose the middle of the review, as 2.3 %% of IMDB do at 1024", ROOM
+    )
+
+    lora_rank: int = _setting(16, "rank of the adapter's matrices", AT_LEAST_1)
+    lora_alpha: float = _setting(32.0, "the adapter's output is scaled by alpha / rank", POSITIVE)
+    lora_dropout: float = _setting(0.0, "dropout in front of the adapter", FRACTION)
+
+    precision: str = _setting(
+        "auto", "number format of the matrix products; auto: bf16 where the GPU has it, fp16 on older ones, "
+        "fp32 on a CPU", choices=PRECISIONS,
+    )  # fmt: skip
+    engine: str = _setting(
+        "auto", "plain: 4-bit weights unpacked at every use; resident: unpacked once, same values; packed: "
+        "resident, reviews laid end to end without padding, one CUDA graph; auto: the fastest that fits",
+        choices=ENGINES,
+    )  # fmt: skip
+    evaluations_per_epoch: int = _setting(
+        2, "how often validation is scored and a checkpoint written", AT_LEAST_1
+    )
+    gradient_checkpointing: bool = _setting(False, "recompute activations: slower, less memory")
+    seed: int = _setting(0, "order of the reviews, validation part and the adapter's start values")
+
+    preset: str = _setting("best", "settings to start from; flags that are given win", choices=tuple(PRESETS))
+
+    def __post_init__(self) -> None:
+        _check_bounds(self)
+        if self.micro_batch_size and self.batch_size % self.micro_batch_size:
+            raise ConfigError(
+                f"--micro-batch-size {self.micro_batch_size} does not divide --batch-size {self.batch_size}"
+            )
+        if self.engine == "packed" and self.lora_dropout:
+            raise ConfigError("--engine packed has no dropout; use --lora-dropout 0 or --engine resident")
+        if self.engine == "packed" and self.gradient_checkpointing:
+            raise ConfigError("--engine packed does not recompute activations; drop --gradient-checkpointing")
+        if self.run_id and not is_folder_name(self.run_id):
+            raise ConfigError(f"--run-id {self.run_id!r} must be letters, digits, '.', '_' or '-'")
+
+    @property
+    def name(self) -> str:
+        """The run's folder name."""
+        if self.run_id:
+            return self.run_id
+        model = "".join(c if c.isalnum() or c in "._-" else "-" for c in self.base_model.rsplit("/", 1)[-1])
+        return model.lower() + ("" if self.preset == "best" else f"-{self.preset}")
+
+
+@dataclass(frozen=True)
 class EvalConfig:
     """All settings of one call of eval.py."""
 
@@ -148,17 +158,19 @@ class EvalConfig:
     dataset: str = _setting("stanfordnlp/imdb", "anything the loader knows, a CSV of your own included")
     split: str = _setting("test", "which part of it")
     base_model: str = _setting("", "for the baselines without --run: embedded name, Hub id or folder")
-    limit: int | None = _setting(None, "score this many reviews, stratified and seeded", kind=int)
+    limit: int | None = _setting(
+        None, "score this many reviews, stratified and seeded", BOTH_LABELS, kind=int
+    )
     train_dataset: str = _setting(
         "", "where few-shot examples and TF-IDF's training rows come from; by default the run's own source"
     )
     exclude: tuple[str, ...] = _setting(
         (), "as in train.py: reviews the baselines must not learn from", many=True
     )
-    shots: int = _setting(4, "examples in the few-shot prompt, half of each label")
-    max_length_tokens: int = _setting(0, "prompt limit; 0 takes the run's, else 1024")
-    max_new_tokens: int = _setting(16, "length of a free answer")
-    batch_tokens: int = _setting(0, "tokens scored at once; 0 picks what fits the device")
+    shots: int = _setting(4, "examples in the few-shot prompt, half of each label", EVEN)
+    max_length_tokens: int = _setting(0, "prompt limit; 0 takes the run's, else 1024", NOT_NEGATIVE)
+    max_new_tokens: int = _setting(16, "length of a free answer", AT_LEAST_1)
+    batch_tokens: int = _setting(0, "tokens scored at once; 0 picks what fits the device", NOT_NEGATIVE)
     precision: str = _setting("auto", "number format of the matrix products", choices=PRECISIONS)
     engine: str = _setting("auto", "as in train.py", choices=ENGINES)
     seed: int = _setting(0, "few-shot examples, --limit, bootstrap")
@@ -168,15 +180,7 @@ class EvalConfig:
             raise ConfigError(
                 f"--system {self.system} needs --run NAME (a folder under assets/runs; train.py makes one)"
             )
-        if self.shots < 2 or self.shots % 2:
-            raise ConfigError(f"--shots is {self.shots}; it must be even and at least 2, half of each label")
-        if self.limit is not None and self.limit < 2:
-            raise ConfigError(f"--limit is {self.limit}; at least 2 reviews are needed, one of each label")
-        for name in ("max_length_tokens", "batch_tokens"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{flag(name)} is {getattr(self, name)}; it cannot be negative")
-        if self.max_new_tokens < 1:
-            raise ConfigError(f"--max-new-tokens is {self.max_new_tokens}; it must be at least 1")
+        _check_bounds(self)
 
 
 def flag(name: str) -> str:
@@ -186,39 +190,3 @@ def flag(name: str) -> str:
 
 def is_folder_name(name: str) -> bool:
     return bool(name) and name[0].isalnum() and all(c.isalnum() or c in "._-" for c in name)
-
-
-_C = TypeVar("_C", TrainConfig, EvalConfig)
-
-
-def add_flags(parser: argparse.ArgumentParser, config: type[TrainConfig] | type[EvalConfig]) -> None:
-    """One flag per setting; one that is not given stays out of the namespace, so that presets can fill in."""
-    for item in dataclasses.fields(config):
-        if "help" not in item.metadata:
-            continue
-        options: dict[str, Any] = {"dest": item.name, "default": argparse.SUPPRESS}
-        options["help"] = item.metadata["help"]
-        if isinstance(item.default, bool):
-            options["action"] = argparse.BooleanOptionalAction
-        elif item.metadata.get("many"):
-            options |= {"action": "append", "metavar": "PATH"}
-        else:
-            kind = item.metadata.get("kind") or type(item.default)
-            options |= {"type": kind, "metavar": "N" if kind is int else "X" if kind is float else "TEXT"}
-            if "choices" in item.metadata:
-                options["choices"] = item.metadata["choices"]
-                del options["metavar"]
-            if item.default not in (None, ""):
-                options["help"] += f" (default: {item.default})"
-        parser.add_argument(flag(item.name), **options)
-
-
-def from_flags(config: type[_C], given: dict[str, Any], **base: Any) -> _C:
-    """Defaults, then `base` (a preset), then what was given.
-
-    Raises:
-        ConfigError: contradictions, named by their flags.
-    """
-    known = {item.name for item in dataclasses.fields(config)}
-    settings = base | {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k in known}
-    return config(**settings)

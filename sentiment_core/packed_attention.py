@@ -1,37 +1,41 @@
-"""Attention of a pack: each review's tokens see the prefix that all prompts share, and their own past.
+"""Attention of a pack with its rotary embedding: a review's tokens see the shared prefix and their own past.
 
-On a GPU the Triton kernels of `sentiment_core.attention_op` do it; here is their reference, for a CPU.
+On a GPU an op with a backward runs the kernels of `sentiment_core.attention_kernels`; on a CPU their
+reference does it. Both take qkv (tokens, (heads + 2 kv_heads) head_dim), not rotated; cos and sin
+(tokens, head_dim) of each row's position; tiles (n, 4) int32 as a pack has them; and give
+(tokens, heads head_dim).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import functools
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
 
-if TYPE_CHECKING:
-    from sentiment_core.packed_layer import LayerShape
+from sentiment_core.packed_layout import TILE, LayerShape
 
 Attend = Callable[..., torch.Tensor]
-"""(qkv, cos, sin, tiles, shape) -> (T, heads D); qkv (T, (heads + 2 kv_heads) D) not rotated."""
+"""(qkv, cos, sin, tiles, layer shape) -> attended."""
 
-TILE = 64
-"""Rows that the kernels handle together."""
+STEP = 64
+"""Rows of queries that a tile of keys takes at a time."""
+
+CHUNK = 256
+"""Rows whose share in the prefix's gradient one program adds up."""
+
+LOG2E = 1.4426950408889634
 
 
 def attention_on(device: torch.device) -> Attend:
-    """What computes it there.
+    """What computes it there."""
+    return attend_tiles if device.type == "cuda" else attend_each
 
-    Raises:
-        ImportError: it is a GPU, and there is no Triton.
-    """
-    if device.type != "cuda":
-        return attend_each
-    from sentiment_core.attention_op import attend_tiles
 
-    return attend_tiles
+# ---- the reference
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -41,9 +45,10 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
 
 
 def attend_each(qkv, cos, sin, tiles, shape: LayerShape) -> torch.Tensor:
-    """One review after the other, with the prefix before each. Arguments as of `Attend`."""
+    """One review after the other, with the prefix before each."""
     widths = [n * shape.head_dim for n in (shape.heads, shape.kv_heads, shape.kv_heads)]
-    q, k, v = (part.unflatten(-1, (-1, shape.head_dim)) for part in qkv.split(widths, dim=-1))
+    heads = (part.unflatten(-1, (-1, shape.head_dim)) for part in qkv.split(widths, dim=-1))
+    q, k, v = heads  # (tokens, heads or kv_heads, head_dim)
     q, k = (rotate(part, cos[:, None], sin[:, None]) for part in (q, k))
     segments = sorted({(start, end, offset) for start, _, end, offset in tiles.tolist() if start < end})
     out = []
@@ -57,5 +62,149 @@ def attend_each(qkv, cos, sin, tiles, shape: LayerShape) -> torch.Tensor:
         seen = torch.ones(end - start, len(keys), dtype=torch.bool, device=qkv.device).tril(offset)
         heads_first = (t.transpose(0, 1)[None] for t in (q[start:end], keys, values))
         attended = F.scaled_dot_product_attention(*heads_first, attn_mask=seen, enable_gqa=True)
-        out.append(attended[0].transpose(0, 1).flatten(1))
+        out.append(attended[0].transpose(0, 1).flatten(1))  # (rows, heads head_dim)
     return torch.cat(out)
+
+
+# ---- the kernels as an op
+
+
+def _prefix_block(prefix: int) -> int:
+    return min(TILE, max(16, 1 << (prefix - 1).bit_length()))  # a power of two
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
+@contextmanager
+def _two_streams(device: torch.device) -> Iterator[AbstractContextManager]:
+    """Gives a context whose launches run beside those outside it; all are done at the end.
+
+    The last programs of a kernel leave most of a GPU idle, which the first ones of another then fill.
+    """
+    if device.type != "cuda":
+        yield nullcontext()
+        return
+    main, side = torch.cuda.current_stream(device), _side_stream(device)
+    side.wait_stream(main)
+    yield torch.cuda.stream(side)
+    main.wait_stream(side)
+
+
+@torch.library.custom_op("sentiment::attend_forward", mutates_args=())
+def attend_forward(
+    qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, tiles: torch.Tensor,
+    prefix: int, heads: int, kv_heads: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    """What attention gives and what its backward needs.
+
+    Returns:
+        out (tokens, heads head_dim); qkv rotated; lse (heads, tokens) float32, the softmax's norms as
+        base-2 logarithms.
+    """
+    from sentiment_core import attention_kernels as kernels
+
+    total = qkv.shape[0]
+    dim = qkv.shape[1] // (heads + 2 * kv_heads)
+    shape = (heads, kv_heads, dim)
+    rotated = torch.empty_like(qkv)
+    kernels.rotate[(math.ceil(total / TILE), heads + 2 * kv_heads)](
+        qkv, cos, sin, rotated, total, *shape, TILE, num_warps=4
+    )
+    out = qkv.new_empty(total, heads * dim)
+    lse = qkv.new_empty(heads, total, dtype=torch.float32)
+    kernels.forward[(tiles.shape[0], heads)](
+        rotated, tiles, out, lse, total, dim**-0.5 * LOG2E, *shape, prefix, _prefix_block(prefix), TILE,
+        num_warps=4, num_stages=2,
+    )  # fmt: skip
+    return out, rotated, lse
+
+
+@attend_forward.register_fake
+def _(qkv, cos, sin, tiles, prefix, heads, kv_heads):
+    dim = qkv.shape[1] // (heads + 2 * kv_heads)
+    out = qkv.new_empty(qkv.shape[0], heads * dim)
+    return out, torch.empty_like(qkv), qkv.new_empty(heads, qkv.shape[0], dtype=torch.float32)
+
+
+@torch.library.custom_op("sentiment::attend_backward", mutates_args=())
+def attend_backward(
+    d_out: torch.Tensor, qkv: torch.Tensor, lse: torch.Tensor, delta: torch.Tensor, tiles: torch.Tensor,
+    cos: torch.Tensor, sin: torch.Tensor, prefix: int, heads: int, kv_heads: int,
+) -> torch.Tensor:  # fmt: skip
+    """Gradient of qkv before the rotary embedding.
+
+    Args:
+        qkv: rotated.
+        delta: (heads, tokens) float32, sum over each head of d_out · out.
+    """
+    from sentiment_core import attention_kernels as kernels
+
+    total = qkv.shape[0]
+    dim = qkv.shape[1] // (heads + 2 * kv_heads)
+    block = _prefix_block(prefix)
+    root = dim**-0.5
+    d_qkv = torch.empty_like(qkv)
+    shape = (heads, kv_heads, dim, prefix)
+    given = (qkv, d_out, lse, delta, tiles, cos, sin, d_qkv, total, root * LOG2E, root)
+    with _two_streams(qkv.device) as beside:
+        kernels.backward_keys[(tiles.shape[0], kv_heads)](
+            *given, *shape, TILE, STEP, num_warps=4, num_stages=1
+        )
+        with beside:
+            kernels.backward_queries[(tiles.shape[0], heads)](
+                *given, *shape, block, TILE, num_warps=4, num_stages=2
+            )
+            if prefix:
+                _backward_prefix_keys(given, shape, block)
+    return d_qkv
+
+
+def _backward_prefix_keys(given: tuple, shape: tuple[int, ...], block: int) -> None:
+    from sentiment_core import attention_kernels as kernels
+
+    qkv, d_out, lse, delta, _, cos, sin, d_qkv, total, scale, root = given
+    _, kv_heads, dim, prefix = shape
+    blocks, chunks = math.ceil(prefix / block), math.ceil(total / CHUNK)
+    partial = qkv.new_empty(chunks, kv_heads, 2, blocks * block, dim, dtype=torch.float32)
+    kernels.backward_prefix[(chunks, kv_heads, blocks)](
+        qkv, d_out, lse, delta, partial, total, scale, *shape, block, TILE, CHUNK, num_warps=4, num_stages=2
+    )
+    kernels.write_prefix[(kv_heads, blocks)](partial.sum(0), cos, sin, d_qkv, root, *shape, block)
+
+
+@attend_backward.register_fake
+def _(d_out, qkv, lse, delta, tiles, cos, sin, prefix, heads, kv_heads):
+    return torch.empty_like(qkv)
+
+
+class _Attention(torch.autograd.Function):
+    """Rotary embedding and attention; the kernels' backward covers both."""
+
+    @staticmethod
+    def forward(ctx, qkv, cos, sin, tiles, shape: LayerShape):
+        out, rotated, lse = attend_forward(
+            qkv.contiguous(), cos, sin, tiles, shape.prefix, shape.heads, shape.kv_heads
+        )
+        ctx.save_for_backward(rotated, out, lse, tiles, cos, sin)
+        ctx.shape = shape
+        return out
+
+    @staticmethod
+    def backward(ctx, d_out):
+        rotated, out, lse, tiles, cos, sin = ctx.saved_tensors
+        shape = ctx.shape
+        products = (d_out.float() * out.float()).unflatten(-1, (-1, shape.head_dim))
+        delta = products.sum(-1).t().contiguous()  # (heads, tokens)
+        d_qkv = attend_backward(
+            d_out.contiguous(), rotated, lse, delta, tiles, cos, sin,
+            shape.prefix, shape.heads, shape.kv_heads,
+        )  # fmt: skip
+        return d_qkv, None, None, None, None
+
+
+def attend_tiles(qkv, cos, sin, tiles, shape: LayerShape) -> torch.Tensor:
+    """All reviews at once, by the kernels."""
+    return _Attention.apply(qkv, cos, sin, tiles, shape)

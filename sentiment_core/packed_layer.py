@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 
 from sentiment_core.packed_attention import Attend
+from sentiment_core.packed_layout import LayerShape
 
-# ---- parts of a layer
+# ---- parts of a layer; r is the rank of a product's adapters together
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -27,15 +26,15 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, joined, a, b):
-        """x (T, in), joined [W, B] (out, in + r), a (r, in), b (out, r) scaled -> (T, out)."""
-        t = F.linear(x, a)
+        """x (tokens, in), joined [W, B] (out, in + r), a (r, in), b (out, r) scaled -> (tokens, out)."""
+        t = F.linear(x, a)  # (tokens, r)
         ctx.save_for_backward(x, t, joined, a)
         return _add(F.linear(x, joined[:, : x.shape[1]]), F.linear(t, b))
 
     @staticmethod
     def backward(ctx, dy):
         x, t, joined, a = ctx.saved_tensors
-        d_both = dy @ joined
+        d_both = dy @ joined  # (tokens, in + r)
         d_t = d_both[:, x.shape[1] :]
         return _add(d_both[:, : x.shape[1]], d_t @ a), None, d_t.t() @ x, dy.t() @ t
 
@@ -49,11 +48,11 @@ class _NormedLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, norm, joined, a, b, eps: float):
-        """x (T, in), norm (in,), joined [W, B] (out, in + r), a (r, in), b (out, r) scaled -> (T, out)."""
+        """As `_Linear`, with norm (in,): -> (tokens, out)."""
         wide = x.float()
         rstd = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
-        h = norm * (wide * rstd).to(x.dtype)
-        t = (F.linear(x, a * norm).float() * rstd).to(x.dtype)
+        h = norm * (wide * rstd).to(x.dtype)  # (tokens, in)
+        t = (F.linear(x, a * norm).float() * rstd).to(x.dtype)  # (tokens, r)
         both = torch.cat((h, t), dim=1)
         ctx.save_for_backward(x, rstd, norm, joined, a, both)
         return F.linear(both, joined)
@@ -62,7 +61,7 @@ class _NormedLinear(torch.autograd.Function):
     def backward(ctx, dy):
         x, rstd, norm, joined, a, both = ctx.saved_tensors
         width = x.shape[1]
-        d_both = dy @ joined
+        d_both = dy @ joined  # (tokens, in + r)
         d_t = d_both[:, width:]
         d_a, d_b = d_t.t() @ both[:, :width], dy.t() @ both[:, width:]
         d_h = (d_both[:, :width].float() + (d_t @ a).float()) * norm.float()
@@ -87,39 +86,37 @@ def _normed_linear(x: torch.Tensor, norm: torch.Tensor, weight: torch.Tensor, lo
     return _NormedLinear.apply(x, norm, weight, *lora, eps)
 
 
-@dataclass(frozen=True)
-class LayerShape:
-    """What the layer function needs to know beside tensors."""
-
-    heads: int
-    kv_heads: int
-    head_dim: int
-    eps: float
-    prefix: int
-    """Tokens that all prompts of a pack share and that stand in it once."""
+# ---- the layer
 
 
 def layer(x, frozen, lora, cos, sin, tiles, shape: LayerShape, attend: Attend):
-    """One Llama layer on x (T, hidden). frozen: two norms, four weights; lora: four (A, B) pairs or Nones.
+    """One Llama layer on reviews laid end to end.
 
-    With an adapter the four weights are [W, B] each. tiles: as in a pack.
+    Args:
+        x: (tokens, hidden).
+        frozen: two norms (hidden,) and four weights, W (out, in) without an adapter and [W, B] with one.
+        lora: four pairs of A and B, or of Nones.
+        cos, sin, tiles: as attention takes them.
+    Returns:
+        (tokens, hidden).
     """
     return _mlp(x, _attended(x, frozen, lora, cos, sin, tiles, shape, attend), frozen, lora, shape)
 
 
 def last_layer(x, frozen, lora, cos, sin, tiles, shape: LayerShape, attend: Attend, rows: torch.Tensor):
-    """The same for the last layer: behind attention only the rows (N,) that are asked for go on."""
+    """The last layer: behind attention only `rows` (reviews,) go on."""
     attended = _attended(x, frozen, lora, cos, sin, tiles, shape, attend)
     return _mlp(x[rows], attended[rows], frozen, lora, shape)
 
 
 def _attended(x, frozen, lora, cos, sin, tiles, shape: LayerShape, attend: Attend):
     norm, _, w_qkv, *_ = frozen
-    return attend(_normed_linear(x, norm, w_qkv, lora[0], shape.eps), cos, sin, tiles, shape)
+    qkv = _normed_linear(x, norm, w_qkv, lora[0], shape.eps)  # (tokens, (heads + 2 kv_heads) head_dim)
+    return attend(qkv, cos, sin, tiles, shape)  # (tokens, heads head_dim)
 
 
 def _mlp(x, attended, frozen, lora, shape: LayerShape):
     _, norm, _, w_o, w_gate_up, w_down = frozen
-    x = x + _linear(attended, w_o, lora[1])
-    gate, up = _normed_linear(x, norm, w_gate_up, lora[2], shape.eps).chunk(2, dim=-1)
+    x = x + _linear(attended, w_o, lora[1])  # (tokens, hidden)
+    gate, up = _normed_linear(x, norm, w_gate_up, lora[2], shape.eps).chunk(2, dim=-1)  # (tokens, inner)
     return x + _linear(F.silu(gate) * up, w_down, lora[3])

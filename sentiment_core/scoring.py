@@ -18,7 +18,8 @@ from torch.nn.utils.rnn import pad_sequence
 from sentiment_core.batching import batches_by_tokens, round_up
 from sentiment_core.labels import Label
 from sentiment_core.models import Encoded, LoadedModel
-from sentiment_core.packed import PackedLlama, PackShape, lay_out, packed_tokens, unsupported
+from sentiment_core.packed import PackedLlama, unsupported
+from sentiment_core.packed_layout import PackShape, lay_out, packed_tokens
 
 PACKED_TOKENS = 65_536
 PADDED_TOKENS = {"cuda": 32_768, "cpu": 2_048}
@@ -66,6 +67,7 @@ class SentimentScorer:
         engine: "packed" (Llama on a GPU), "padded" (any model), or "auto".
         batch_tokens: tokens scored at once; 0 picks what suits the device.
         compiled: compile the packed layers (pays off from a few thousand reviews on).
+        packed: the engine that trains this model, to score with it.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class SentimentScorer:
         engine: str = "auto",
         batch_tokens: int = 0,
         compiled: bool = True,
+        packed: PackedLlama | None = None,
     ) -> None:
         self.loaded = loaded
         self.model = model if model is not None else loaded.model
@@ -89,7 +92,7 @@ class SentimentScorer:
         self.batch_tokens = batch_tokens or (
             PACKED_TOKENS if engine == "packed" else PADDED_TOKENS.get(self.device.type, 2_048)
         )
-        self._packed: PackedLlama | None = None
+        self._packed, self._shape = packed, None
 
     def __call__(self, texts: Sequence[str], max_length_tokens: int = 1024) -> np.ndarray:
         """Texts -> (n,) P(positive)."""
@@ -145,15 +148,17 @@ class SentimentScorer:
             longest=round_up(int(lengths.max()), 256),
             prefix=prefix,
         )
-        if self._packed is None or not _holds(self._packed.shape, shape):
+        if self._shape and _holds(self._shape, shape):
+            shape = self._shape
+        if self._packed is None or not self._packed.serves(shape):
             self._packed = PackedLlama(self.model, shape, compiled=self.compiled)
         elif self._packed.adapter:
             self._packed.adapter.reattach()
+        self._shape = shape
         packed, label_ids = self._packed, self.loaded.encoder.label_ids
-        no_labels = np.zeros(len(encoded), dtype=np.int64)
 
         def score(batch: np.ndarray) -> torch.Tensor:
-            pack = lay_out(encoded, batch, packed.shape, no_labels, np.zeros(len(batch), np.float32))
+            pack = lay_out(encoded, batch, shape)
             for name, tensor in vars(pack).items():
                 setattr(pack, name, tensor.pin_memory().to(self.device, non_blocking=True)
                         if self.device.type == "cuda" else tensor)  # fmt: skip

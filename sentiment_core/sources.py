@@ -18,6 +18,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sentiment_core.config import UserError
+
 _TABLES = (".parquet", ".csv", ".jsonl")
 _ARCHIVES = (".tar.gz", ".tgz")
 _FORMS = "a Hub id, a .parquet, .csv or .jsonl file, a folder of them, or aclImdb as a folder or .tar.gz"
@@ -29,7 +31,7 @@ _ARCHIVE_BYTES = 1 << 30
 csv.field_size_limit(_REVIEW_BYTES)
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """A source of reviews cannot be used; the message is one sentence with the value and the remedy."""
 
 

@@ -1,11 +1,13 @@
-"""The Hugging Face Trainer with our batches, loss, validation and history, for all three engines."""
+"""The Hugging Face Trainer with our batches, loss, validation and history: plain, and with packs."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 import time
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -17,67 +19,80 @@ from transformers import Trainer, TrainerCallback
 
 from sentiment_core.artifacts import HistoryWriter
 from sentiment_core.batching import round_up, split_alike, split_balanced
-from sentiment_core.models import Encoded
-from sentiment_core.packed import GraphedPass, Pack, PackedLlama, PackShape, lay_out, packed_tokens
+from sentiment_core.config import UserError
+from sentiment_core.models import Encoded, LoadedModel, PromptEncoder
+from sentiment_core.packed import PackedLlama
+from sentiment_core.packed_layout import Pack, PackShape, lay_out, packed_tokens
+from sentiment_core.place import Place
 from sentiment_core.schema import HistoryRow
-from sentiment_core.scoring import float32_head, left_pad
+from sentiment_core.scoring import SentimentScorer, float32_head, left_pad
 
 # ---- micro-batches
 
 
-class MicroBatches(Dataset):
-    """One rank's forward passes in order: item i belongs to step i // accumulation."""
+@dataclass(frozen=True)
+class Prompts:
+    """Reviews as prompts, with their labels (n,), 0 or 1."""
 
-    def __init__(
-        self,
-        encoded: Encoded,
-        labels: np.ndarray,
-        plan: list[np.ndarray],
-        *,
-        accumulation: int,
-        rank: int,
-        world_size: int,
-        shape: PackShape | None,
-        pad_id: int,
-    ) -> None:
-        self.encoded, self.labels, self.plan = encoded, labels, plan
-        self.accumulation, self.rank, self.world_size = accumulation, rank, world_size
-        self.shape, self.pad_id = shape, pad_id
+    encoded: Encoded
+    labels: np.ndarray
+
+
+@dataclass
+class MicroBatches(Dataset):
+    """One process's forward passes in order, padded: item i belongs to step i // accumulation."""
+
+    prompts: Prompts
+    encoder: PromptEncoder
+    plan: list[np.ndarray]  # the reviews of each step
+    accumulation: int  # passes a step on each device
+    place: Place
+
+    split = staticmethod(split_alike)
 
     def __len__(self) -> int:
         return len(self.plan) * self.accumulation
 
+    def parts(self, step: np.ndarray) -> list[np.ndarray]:
+        """A step's reviews, split over passes and processes."""
+        return self.split(step, self.prompts.encoded.lengths, self.accumulation * self.place.world_size)
+
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        step, micro = divmod(index, self.accumulation)
-        split = split_balanced if self.shape else split_alike
-        parts = split(self.plan[step], self.encoded.lengths, self.accumulation * self.world_size)
-        rows = parts[micro * self.world_size + self.rank]
-        share = self.world_size / len(self.plan[step])  # gradients are averaged over devices
-        weights = np.full(len(rows), share, dtype=np.float32)
-        if self.shape:
-            return vars(lay_out(self.encoded, rows, self.shape, self.labels, weights))
-        return left_pad([self.encoded[i] for i in rows], self.pad_id) | {
-            "labels": torch.from_numpy(self.labels[rows].astype(np.int64)),
-            "weights": torch.from_numpy(weights),
-        }
+        number, micro = divmod(index, self.accumulation)
+        step, world = self.plan[number], self.place.world_size
+        rows = self.parts(step)[micro * world + self.place.rank]
+        targets = np.array(self.encoder.label_ids)[self.prompts.labels[rows]]
+        share = world / len(step)  # gradients are averaged over devices
+        return self.collate(rows, targets, np.full(len(rows), share, dtype=np.float32))
+
+    def collate(self, rows: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> dict[str, torch.Tensor]:
+        """One forward pass's tensors from its reviews, their label words' tokens and shares of the loss."""
+        pad = self.encoder.tokenizer.pad_token_id or 0
+        batch = left_pad([self.prompts.encoded[i] for i in rows], pad)
+        return batch | {"targets": torch.from_numpy(targets), "weights": torch.from_numpy(weights)}
 
 
-def pack_shape(encoded: Encoded, plan: list[np.ndarray], parts: int) -> PackShape:
-    """The one static shape that holds every part of every step."""
-    lengths, prefix = encoded.lengths, encoded.shared
-    pieces = [piece for step in plan for piece in split_balanced(step, lengths, parts)]
-    return PackShape(
-        tokens=round_up(max(packed_tokens(lengths[piece], prefix) for piece in pieces), 128),
-        reviews=max(len(piece) for piece in pieces),
-        longest=round_up(int(lengths.max()), 128),
-        prefix=prefix,
-    )
+class PackedBatches(MicroBatches):
+    """The same laid end to end, in one static shape."""
+
+    split = staticmethod(split_balanced)
+
+    @functools.cached_property
+    def shape(self) -> PackShape:
+        """What holds every part of every step."""
+        lengths, prefix = self.prompts.encoded.lengths, self.prompts.encoded.shared
+        pieces = [piece for step in self.plan for piece in self.parts(step)]
+        tokens = max(packed_tokens(lengths[piece], prefix) for piece in pieces)
+        return PackShape(round_up(tokens, 128), max(map(len, pieces)), int(lengths.max()), prefix)
+
+    def collate(self, rows: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> dict[str, torch.Tensor]:
+        return vars(lay_out(self.prompts.encoded, rows, self.shape, targets, weights))
 
 
-# ---- trainer
+# ---- trainers
 
 
-class DivergedError(ArithmeticError):
+class DivergedError(UserError):
     """The loss is no longer a finite number."""
 
 
@@ -85,106 +100,52 @@ class QLoraTrainer(Trainer):
     """The Hugging Face Trainer with our batches, our loss at the label position, and our validation.
 
     Args:
-        batches: this rank's micro-batches, in order.
-        validate: scores the validation reviews; returns {"eval_loss", "eval_accuracy"}.
-        label_ids: token ids of the two label words.
-        packed: the packed model, for the packed engine.
+        loaded: the base model that `model`, a PEFT model, is built on.
+        batches: this process's micro-batches, in order.
+        held_out: the validation reviews.
     """
 
     def __init__(
-        self,
-        *args: Any,
-        batches: MicroBatches,
-        validate: Callable[[], dict[str, float]],
-        label_ids: tuple[int, int],
-        packed: PackedLlama | None,
-        **kwargs: Any,
+        self, *, loaded: LoadedModel, batches: MicroBatches, held_out: Prompts, **kwargs: Any
     ) -> None:
-        super().__init__(*args, **kwargs)
-        self.batches, self.validate = batches, validate
-        self.label_ids = torch.tensor(label_ids, device=self.args.device)
-        self.packed = packed
-        self._attached = False
-        self._passes = 0
-        self.loss_scale = torch.ones((), device=self.args.device)
-        self.packed_pass = GraphedPass(self._packed_loss, self.args.device) if packed else None
+        super().__init__(**kwargs)
+        self.batches, self.held_out = batches, held_out
+        self.scorer = SentimentScorer(loaded, self.model, engine="padded")
 
     def get_train_dataloader(self) -> DataLoader:
+        pinned = self.args.device.type == "cuda"
         return DataLoader(
-            self.batches,
-            batch_size=1,
-            shuffle=False,
-            collate_fn=_only,
-            pin_memory=self.args.device.type == "cuda",
+            self.batches, batch_size=1, shuffle=False, collate_fn=lambda items: items[0], pin_memory=pinned
         )
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 0  # the Trainer's estimate walks all modules at every step
 
     def warm_up(self) -> None:
-        """Compile and capture before the clock starts."""
-        if self.packed_pass is not None:
-            self.packed.adapter.zero_gradients()
-            self.packed_pass.warm_up(Pack(**self.batches[0]))
-
-    def _packed_loss(self, pack: Pack) -> torch.Tensor:
-        loss = self.packed.loss(pack, self.label_ids)
-        (loss * self.loss_scale).backward()
-        return loss.detach()
+        """What can be done before the clock starts: nothing here."""
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None):
-        """One forward and backward pass. The loss of a step's passes adds up to the mean over its reviews."""
-        if self.packed_pass is None:
-            model.train()
-            inputs = self._prepare_inputs(inputs)
-            with self.compute_loss_context_manager():
-                loss = self.compute_loss(model, inputs)
-            self.accelerator.backward(loss)
-            return loss.detach()
-        adapter = self.packed.adapter
-        if not self._attached:  # the Trainer moved, wrapped or loaded the model since
-            adapter.reattach()
-            self._attached = True
-        if self._passes % self.args.gradient_accumulation_steps == 0:
-            adapter.zero_gradients()
-        self._passes += 1
-        if self.accelerator.scaler is not None:
-            self.loss_scale.copy_(self.accelerator.scaler.scale(torch.ones_like(self.loss_scale)))
-        loss = self.packed_pass(Pack(**inputs)).clone()
-        if self.args.world_size > 1 and self.accelerator.sync_gradients:
-            torch.distributed.all_reduce(adapter.flat_gradient)
-            adapter.flat_gradient.div_(self.args.world_size)
-        return loss
-
-    def create_optimizer(self, *args: Any) -> torch.optim.Optimizer:
-        """On the stacked tensors where there are some: the same numbers in 14 tensors instead of hundreds."""
-        if self.packed is None or self.optimizer is not None:
-            return super().create_optimizer(*args)
-        kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-        parameters = self.packed.adapter.parameters()
-        self.optimizer = kind(parameters, **settings | {"weight_decay": self.args.weight_decay})
-        return self.optimizer
-
-    def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor:
-        if self.packed is None:
-            return super()._clip_grad_norm(model)
-        self.accelerator.unscale_gradients(self.optimizer)
-        gradient = self.packed.adapter.flat_gradient
-        norm = gradient.norm()
-        gradient.mul_((self.args.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))  # as torch's clip_grad_norm_
-        return norm
-
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        if grad_norm is None and self.packed is not None:
-            return self.packed.adapter.flat_gradient.norm()
-        return super()._get_grad_norm(model, grad_norm=grad_norm)
+        """One forward and backward pass. The losses of a step's passes add up to its mean."""
+        model.train()
+        inputs = self._prepare_inputs(inputs)
+        with self.compute_loss_context_manager():
+            loss = self.compute_loss(model, inputs)
+        self.accelerator.backward(loss)
+        return loss.detach()
 
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch: Any = None):
-        labels, weights = inputs.pop("labels"), inputs.pop("weights")
+        targets, weights = inputs.pop("targets"), inputs.pop("weights")  # (reviews,)
         with float32_head(self.model):
             logits = model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1].float()
-        nll = F.cross_entropy(logits, self.label_ids[labels], reduction="none")
+        nll = F.cross_entropy(logits, targets, reduction="none")
         return (nll * weights).sum()
+
+    def validate(self) -> dict[str, float]:
+        """Mean negative log-likelihood of the label word, and accuracy, over the validation reviews."""
+        labels = self.held_out.labels
+        scores = self.scorer.log_likelihoods(self.held_out.encoded)  # (n, 2)
+        loss = float(-scores[np.arange(len(labels)), labels].mean())
+        return {"eval_loss": loss, "eval_accuracy": float((scores.argmax(axis=1) == labels).mean())}
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval"):
         metrics = self.validate()
@@ -193,15 +154,74 @@ class QLoraTrainer(Trainer):
         return metrics
 
 
-def _only(items: list[Any]) -> Any:
-    return items[0]
+class PackedQLoraTrainer(QLoraTrainer):
+    """The same by the packed engine, which trains and validates, with all gradients in one flat tensor."""
+
+    def __init__(self, *, loaded: LoadedModel, **kwargs: Any) -> None:
+        super().__init__(loaded=loaded, **kwargs)
+        longest = max(int(each.encoded.lengths.max()) for each in (self.batches.prompts, self.held_out))
+        shape = dataclasses.replace(self.batches.shape, longest=round_up(longest, 256))
+        compiled = self.args.device.type == "cuda"
+        self.engine = PackedLlama(self.model, shape, trainable=True, compiled=compiled)
+        self.adapter = self.engine.adapter
+        self.scorer = SentimentScorer(loaded, self.model, engine="packed", packed=self.engine)
+        self._passes = 0
+
+    def warm_up(self) -> None:
+        """Compile and capture."""
+        self.engine.warm_up(Pack(**self.batches[0]))
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None):
+        """One pass; behind a step's last one the gradients are averaged over all devices."""
+        if self._passes == 0:  # the Trainer moved, wrapped or loaded the model since
+            self.adapter.reattach()
+        if self._passes % self.args.gradient_accumulation_steps == 0:
+            self.adapter.zero_gradients()
+        self._passes += 1
+        scaler, scale = self.accelerator.scaler, self.engine.loss_scale
+        if scaler is not None:
+            scale.copy_(scaler.scale(torch.ones_like(scale)))
+        loss = self.engine.step(Pack(**inputs))
+        if self.args.world_size > 1 and self.accelerator.sync_gradients:
+            torch.distributed.all_reduce(self.adapter.flat_gradient)
+            self.adapter.flat_gradient.div_(self.args.world_size)
+        return loss
+
+    def create_optimizer(self, *args: Any) -> torch.optim.Optimizer:
+        """On the stacked tensors: the same numbers in 14 tensors instead of hundreds."""
+        if self.optimizer is None:
+            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            settings = settings | {"weight_decay": self.args.weight_decay}
+            self.optimizer = kind(self.adapter.parameters(), **settings)
+        return self.optimizer
+
+    def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor:
+        self.accelerator.unscale_gradients(self.optimizer)
+        norm = self.adapter.flat_gradient.norm()
+        scale = (self.args.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)  # as torch's clip_grad_norm_
+        self.adapter.flat_gradient.mul_(scale)
+        return norm
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        return self.adapter.flat_gradient.norm() if grad_norm is None else grad_norm
+
+
+BY_ENGINE = {
+    "plain": (MicroBatches, QLoraTrainer),
+    "resident": (MicroBatches, QLoraTrainer),
+    "packed": (PackedBatches, PackedQLoraTrainer),
+}
+"""What makes the batches of each engine, and what trains on them."""
+
+
+# ---- callbacks
 
 
 class Milestones(TrainerCallback):
-    """Evaluate and save at the planned steps, the last one among them."""
+    """Evaluate and save `count` times, spread evenly over the steps, at last behind the last one."""
 
-    def __init__(self, steps: set[int]) -> None:
-        self.steps = steps
+    def __init__(self, steps: int, count: int) -> None:
+        self.steps = {max(1, round(mark)) for mark in np.linspace(0, steps, count + 1)[1:]}
 
     def on_step_end(self, args, state, control, **kwargs):
         control.should_evaluate = control.should_save = state.global_step in self.steps
@@ -209,33 +229,39 @@ class Milestones(TrainerCallback):
 
 
 class History(TrainerCallback):
-    """Appends to history.jsonl and draws the progress bar (main process only)."""
+    """Appends to history.jsonl and draws the progress bar.
+
+    Args:
+        writer: None in all processes but the main one, which then neither write nor draw.
+        plan: the reviews of each step.
+        lengths: (n,) tokens of each review's prompt.
+    """
 
     def __init__(
-        self, writer: HistoryWriter | None, seen: np.ndarray, tokens: np.ndarray, steps_per_epoch: int
-    ):
-        self.writer, self.seen, self.tokens, self.steps_per_epoch = writer, seen, tokens, steps_per_epoch
-        self.spent = 0.0
-        self.started = time.perf_counter()
-        self.bar: tqdm | None = None
+        self, writer: HistoryWriter | None, plan: list[np.ndarray], lengths: np.ndarray, epochs: int
+    ) -> None:
+        self.writer, self.steps_per_epoch = writer, len(plan) // epochs
+        self.seen = np.cumsum([0, *(len(step) for step in plan)])  # (steps + 1,) reviews
+        self.tokens = np.cumsum([0, *(int(lengths[step].sum()) for step in plan)])  # (steps + 1,)
+        self.start(0, 0, 0.0, None)
 
     @property
     def seconds(self) -> float:
+        """Since training began, pauses between resumed parts not counted."""
         return self.spent + time.perf_counter() - self.started
 
-    def start(self, first_step: int, total: int, spent: float, out: Any) -> None:
+    def start(self, first_step: int, total: int, spent: float, out: TextIO | None) -> None:
+        """Start the clock at `spent` seconds, and a bar of `total` reviews."""
         self.spent, self.started = spent, time.perf_counter()
-        if self.writer:
-            self.bar = tqdm(
-                total=total, initial=int(self.seen[first_step]), unit=" reviews", smoothing=0.1, file=out,
-                dynamic_ncols=True, mininterval=0.5,
-            )  # fmt: skip
+        self.bar = tqdm(
+            total=total, initial=int(self.seen[first_step]), unit=" reviews", smoothing=0.1, file=out,
+            dynamic_ncols=True, mininterval=0.5, disable=self.writer is None or out is None,
+        )  # fmt: skip
 
     def row(self, step: int, values: dict[str, float]) -> None:
         if self.writer is None:
             return
-        known = {k: v for k, v in values.items() if k in HistoryRow.model_fields and k != "epoch"}
-        finite = {k: float(v) for k, v in known.items() if math.isfinite(v)}
+        known = {k: float(v) for k, v in values.items() if k in HistoryRow.model_fields and k != "epoch"}
         self.writer.append(
             HistoryRow(
                 step=step,
@@ -243,13 +269,12 @@ class History(TrainerCallback):
                 examples=int(self.seen[step]),
                 tokens=int(self.tokens[step]),
                 seconds=round(self.seconds, 3),
-                **finite,
+                **{k: v for k, v in known.items() if math.isfinite(v)},
             )
         )
 
     def on_step_end(self, args, state, control, **kwargs):
-        if self.bar is not None:
-            self.bar.update(int(self.seen[state.global_step]) - self.bar.n)
+        self.bar.update(int(self.seen[state.global_step]) - self.bar.n)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         logs = logs or {}
@@ -260,13 +285,9 @@ class History(TrainerCallback):
             )
         if "loss" in logs or "eval_loss" in logs:
             self.row(state.global_step, logs)
-        if self.bar is not None:
-            shown = {
-                k: f"{logs[n]:.3f}" for k, n in (("loss", "loss"), ("val", "eval_accuracy")) if n in logs
-            }
-            if shown:
-                self.bar.set_postfix(shown, refresh=False)
+        names = (("loss", "loss"), ("val", "eval_accuracy"))
+        if shown := {name: f"{logs[key]:.3f}" for name, key in names if key in logs}:
+            self.bar.set_postfix(shown, refresh=False)
 
     def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        self.bar.close()

@@ -1,8 +1,7 @@
 """QLoRA through the Hugging Face Trainer: base rounded to NF4 and frozen, loss on the label position only.
 
-Dettmers et al. 2023 (QLoRA) on Hu et al. 2021 (LoRA). One `QLoraTrainer` serves three engines that compute
-the same steps: `plain` and `resident` run the model as transformers does, `packed` runs
-`sentiment_core.packed`.
+Dettmers et al. 2023 (QLoRA) on Hu et al. 2021 (LoRA). Three engines compute the same steps: `plain` and
+`resident` run the model as transformers does, `packed` runs `sentiment_core.packed`.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import copy
 import dataclasses
 import json
 import os
+import resource
 import shutil
 import sys
 import time
@@ -21,28 +21,19 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import TrainingArguments
+from transformers import PrinterCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from sentiment_core import environment
+from sentiment_core import environment, models
 from sentiment_core.artifacts import HistoryWriter, read_history, utc_now, write_run, write_text
 from sentiment_core.base_models import check_disk, resolve
 from sentiment_core.batching import plan_steps
 from sentiment_core.config import ConfigError, TrainConfig, flag
 from sentiment_core.data import TrainSplit, split_train
 from sentiment_core.intervals import wilson
-from sentiment_core.models import (
-    add_lora,
-    check_causal,
-    load_base,
-    make_resident,
-    quiet_transformers,
-)
-from sentiment_core.packed import PackedLlama
 from sentiment_core.place import Place, choose_engine, choose_micro_batch, find_place, one_device
 from sentiment_core.schema import DataInfo, LoraInfo, RunRecord
-from sentiment_core.scoring import SentimentScorer
-from sentiment_core.trainer import History, MicroBatches, Milestones, QLoraTrainer, pack_shape
+from sentiment_core.trainer import BY_ENGINE, History, Milestones, Prompts, QLoraTrainer
 
 ADAPTER_DTYPE = torch.float16
 """Type the adapter is saved in: half the file, and finer than bfloat16 at the size of these weights."""
@@ -71,7 +62,7 @@ def train(config: TrainConfig, *, assets: Path, work: Path, resume: bool = False
     """Train one run and write its artifacts.
 
     Returns:
-        (RunRecord, folder of the run).
+        (RunRecord, in the main process, else None; folder of the run).
 
     Raises:
         ConfigError, DataError, BaseModelError: one sentence each.
@@ -79,45 +70,31 @@ def train(config: TrainConfig, *, assets: Path, work: Path, resume: bool = False
     place = find_place(config.precision)
     folders = Folders(assets / "runs" / config.name, work / config.name)
     prepare_folders(folders, config, place, resume=resume, overwrite=overwrite)
-    say = (lambda text: print(text, file=sys.stderr, flush=True)) if place.is_main else (lambda text: None)
+
+    def say(text: str) -> None:
+        if place.is_main:
+            print(text, file=sys.stderr, flush=True)
 
     started = time.perf_counter()
-    split = split_train(
-        config.dataset,
-        validation=config.validation,
-        exclude=config.exclude,
-        limit=config.limit,
-        seed=config.seed,
-    )
+    chosen = {name: getattr(config, name) for name in ("validation", "exclude", "limit", "seed")}
+    split = split_train(config.dataset, **chosen)
     say(f"Reviews: {len(split.train):,} to train on, {len(split.validation):,} to validate, "
         f"dropped {split.excluded or 'none'} ({time.perf_counter() - started:.1f} s)")  # fmt: skip
     session = Session.begin(config, split, place, folders, resume=resume, say=say)
     session.run()
-    record = session.finish() if place.is_main else None
-    return record, folders.run
+    return (session.finish() if place.is_main else None), folders.run
 
 
 def prepare_folders(
     folders: Folders, config: TrainConfig, place: Place, *, resume: bool, overwrite: bool
 ) -> None:
-    """Make the run's folders, or check that a run can be resumed in them.
+    """Empty the run's folders and write its settings, or check that the run can be resumed in them.
 
     Raises:
         ConfigError: the run exists already, there is nothing to resume, or its settings were others.
     """
-    settings = json.dumps(dataclasses.asdict(config), indent=1, default=list)
     if resume:
-        if not folders.settings.exists() or not folders.checkpoints.exists():
-            raise ConfigError(f"--resume: there is no checkpoint in {folders.work}; start the run without it")
-        began = json.loads(folders.settings.read_text(encoding="utf-8"))
-        now = json.loads(settings)
-        changed = [k for k in now if k not in ("engine", "micro_batch_size") and began.get(k) != now[k]]
-        if changed:
-            name = changed[0]
-            raise ConfigError(
-                f"--resume: {flag(name)} is {now[name]!r}, the run began with {began.get(name)!r}; "
-                "use the same settings, or another --run-id"
-            )
+        check_same_settings(folders, config)
         return
     if (folders.run / "run.json").exists() and not overwrite:
         raise ConfigError(
@@ -125,211 +102,213 @@ def prepare_folders(
         )
     if place.is_main:
         check_disk(folders.run, 200_000_000, f"run {config.name!r}")
-        shutil.rmtree(folders.work, ignore_errors=True)
+        for folder in (folders.work, folders.run / "adapter"):
+            shutil.rmtree(folder, ignore_errors=True)
         for leftover in ("run.json", "history.jsonl"):
             (folders.run / leftover).unlink(missing_ok=True)
-        shutil.rmtree(folders.run / "adapter", ignore_errors=True)
-        write_text(folders.settings, settings + "\n")
+        write_text(folders.settings, _as_json(config) + "\n")
 
 
+def check_same_settings(folders: Folders, config: TrainConfig) -> None:
+    """Raises ConfigError: there is nothing to resume, or the run's settings were others."""
+    if not folders.settings.exists() or not folders.checkpoints.exists():
+        raise ConfigError(f"--resume: there is no checkpoint in {folders.work}; start the run without it")
+    began, now = json.loads(folders.settings.read_text(encoding="utf-8")), json.loads(_as_json(config))
+    for name in now:
+        if name not in ("engine", "micro_batch_size") and began.get(name) != now[name]:
+            raise ConfigError(
+                f"--resume: {flag(name)} is {now[name]!r}, the run began with {began.get(name)!r}; "
+                "use the same settings, or another --run-id"
+            )
+
+
+def _as_json(config: TrainConfig) -> str:
+    return json.dumps(dataclasses.asdict(config), indent=1)
+
+
+def load_model(config: TrainConfig, place: Place) -> tuple[models.LoadedModel, nn.Module, str, int]:
+    """The base model, the same with a fresh adapter around it, the engine, and reviews a forward pass.
+
+    Raises:
+        ConfigError, BaseModelError: one sentence each.
+    """
+    base = resolve(config.base_model)
+    models.check_causal(base)
+    torch.manual_seed(config.seed)
+    loaded = models.load_base(base, device=place.device, compute_dtype=place.dtype, resident=False)
+    free = torch.cuda.mem_get_info(place.device)[0] if place.device.type == "cuda" else None
+    engine = choose_engine(config, loaded, free)
+    if engine != "plain":
+        models.make_resident(loaded.model, place.dtype)
+    rank, alpha, dropout = config.lora_rank, config.lora_alpha, config.lora_dropout
+    model = models.add_lora(loaded.model, rank=rank, alpha=alpha, dropout=dropout)
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.enable_input_require_grads()
+    return loaded, model, engine, choose_micro_batch(config, loaded.model.config, engine, place, free)
+
+
+@dataclass
 class Session:
-    """Everything that one training run holds while it runs."""
+    """What one training run holds while it runs."""
+
+    config: TrainConfig
+    split: TrainSplit
+    place: Place
+    folders: Folders
+    loaded: models.LoadedModel
+    engine: str  # "plain", "resident" or "packed"
+    plan: list[np.ndarray]  # the reviews of each step
+    history: History
+    trainer: QLoraTrainer
+    checkpoint: str | None  # folder of the one to continue from
+    warmup_seconds: float = 0.0
+    wall_seconds: float = 0.0
 
     @classmethod
     def begin(cls, config: TrainConfig, split: TrainSplit, place: Place, folders: Folders, *, resume, say):
-        self = cls()
-        self.config, self.split, self.place, self.folders, self.say = config, split, place, folders, say
-        base = resolve(config.base_model)
-        check_causal(base)
-        torch.manual_seed(config.seed)
-        self.loaded = load_base(base, device=place.device, compute_dtype=place.dtype, resident=False)
-        free = torch.cuda.mem_get_info(place.device)[0] if place.device.type == "cuda" else None
-        self.engine = choose_engine(config, self.loaded, free)
-        if self.engine != "plain":
-            make_resident(self.loaded.model, place.dtype)
-        self.model = add_lora(
-            self.loaded.model, rank=config.lora_rank, alpha=config.lora_alpha, dropout=config.lora_dropout
+        """Load the model, plan the steps and make the trainer."""
+        checkpoint = find_checkpoint(folders) if resume else None
+        loaded, model, engine, micro = load_model(config, place)
+        accumulation = config.batch_size // (micro * place.world_size)
+        prompts, held_out = (
+            Prompts(loaded.encoder.encode_cached(part.texts, config.max_length_tokens), part.labels)
+            for part in (split.train, split.validation)
         )
-        micro = choose_micro_batch(config, self.loaded.model.config, self.engine, place, free)
-        self.accumulation = config.batch_size // (micro * place.world_size)
-        encoder = self.loaded.encoder
-        self.encoded = encoder.encode_cached(split.train.texts, config.max_length_tokens)
-        self.validation = encoder.encode_cached(split.validation.texts, config.max_length_tokens)
-        self.plan = plan_steps(
-            self.encoded.lengths, config.batch_size, epochs=config.epochs, seed=config.seed
-        )
-        say(f"Training {config.name}: {len(self.plan)} steps of {config.batch_size} reviews "
-            f"({micro} a pass), engine {self.engine}, {place.precision}, {place.world_size} × "
+        lengths = prompts.encoded.lengths
+        plan = plan_steps(lengths, config.batch_size, epochs=config.epochs, seed=config.seed)
+        say(f"Training {config.name}: {len(plan)} steps of {config.batch_size} reviews "
+            f"({micro} a pass), engine {engine}, {place.precision}, {place.world_size} × "
             f"{environment.hardware(place.device.type).device}")  # fmt: skip
-        self._make_trainer(resume)
-        return self
-
-    def _make_trainer(self, resume: bool) -> None:
-        config, place = self.config, self.place
-        parts = self.accumulation * place.world_size
-        packed = None
-        shape = pack_shape(self.encoded, self.plan, parts) if self.engine == "packed" else None
-        if shape:
-            packed = PackedLlama(self.model, shape, trainable=True, compiled=place.device.type == "cuda")
-        elif config.gradient_checkpointing:
-            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-            self.model.enable_input_require_grads()
-        self.scorer = SentimentScorer(self.loaded, self.model, engine="packed" if packed else "padded")
-        sizes = [len(step) for step in self.plan]
-        tokens = [int(self.encoded.lengths[step].sum()) for step in self.plan]
-        self.checkpoint = get_last_checkpoint(str(self.folders.checkpoints)) if resume else None
-        if resume and self.checkpoint is None:
-            raise ConfigError(
-                f"--resume: there is no checkpoint in {self.folders.checkpoints}; start without it"
+        writer = HistoryWriter(folders.run, resume_at=step_of(checkpoint)) if place.is_main else None
+        history = History(writer, plan, lengths, config.epochs)
+        milestones = Milestones(len(plan), config.epochs * config.evaluations_per_epoch)
+        batches, trainer = BY_ENGINE[engine]
+        with models.quiet_transformers():
+            trainer = trainer(
+                model=model,
+                args=training_arguments(config, place, folders, len(plan), accumulation),
+                train_dataset=plan,
+                eval_dataset=[0],  # has to be there; `held_out` is what is scored
+                callbacks=[milestones, history],
+                loaded=loaded,
+                batches=batches(prompts, loaded.encoder, plan, accumulation, place),
+                held_out=held_out,
             )
-        first_step = int(self.checkpoint.rsplit("-", 1)[1]) if self.checkpoint else 0
-        writer = None
-        if place.is_main:
-            writer = HistoryWriter(self.folders.run, resume_at=first_step if resume else None)
-        per_epoch = len(self.plan) // config.epochs
-        self.history = History(
-            writer, np.cumsum([0, *sizes]), np.cumsum([0, *tokens]), steps_per_epoch=per_epoch
-        )
-        self.first_step = first_step
-        marks = np.linspace(0, len(self.plan), config.epochs * config.evaluations_per_epoch + 1)[1:]
-        milestones = {max(1, round(m)) for m in marks}
-        with quiet_transformers():
-            self.trainer = QLoraTrainer(
-                model=self.model,
-                args=self._arguments(),
-                train_dataset=self.plan,
-                eval_dataset=[0],
-                callbacks=[Milestones(milestones), self.history],
-                batches=MicroBatches(
-                    self.encoded,
-                    self.split.train.labels,
-                    self.plan,
-                    accumulation=self.accumulation,
-                    rank=place.rank,
-                    world_size=place.world_size,
-                    shape=shape,
-                    pad_id=self.loaded.encoder.tokenizer.pad_token_id or 0,
-                ),
-                validate=self.validate,
-                label_ids=self.loaded.encoder.label_ids,
-                packed=packed,
-            )
-        from transformers.trainer_callback import PrinterCallback
-
-        self.trainer.remove_callback(PrinterCallback)
-
-    def _arguments(self) -> TrainingArguments:
-        config, place = self.config, self.place
-        steps = len(self.plan)
-        arguments = TrainingArguments(
-            output_dir=str(self.folders.checkpoints),
-            max_steps=steps,
-            per_device_train_batch_size=1,
-            gradient_accumulation_steps=self.accumulation,
-            learning_rate=config.learning_rate,
-            lr_scheduler_type=config.schedule if config.schedule != "constant" else "constant_with_warmup",
-            warmup_steps=round(config.warmup_fraction * steps),
-            weight_decay=config.weight_decay,
-            max_grad_norm=config.max_grad_norm,
-            optim="adamw_torch_fused" if place.device.type == "cuda" else "adamw_torch",
-            bf16=place.precision == "bf16",
-            fp16=place.precision == "fp16",
-            use_cpu=place.device.type == "cpu",
-            eval_strategy="steps",
-            save_strategy="steps",
-            eval_steps=10 * steps,  # Milestones says when
-            save_steps=10 * steps,
-            save_total_limit=2,
-            load_best_model_at_end=True,
-            metric_for_best_model="eval_accuracy",
-            greater_is_better=True,
-            logging_strategy="steps",
-            logging_steps=max(1, steps // 120),
-            logging_nan_inf_filter=False,
-            disable_tqdm=True,
-            report_to=[],
-            remove_unused_columns=False,
-            ddp_find_unused_parameters=False,
-            seed=config.seed,
-        )
-        return one_device(arguments)
-
-    def validate(self) -> dict[str, float]:
-        """Mean negative log-likelihood of the label word, and accuracy, over the validation reviews."""
-        labels = self.split.validation.labels
-        scores = self.scorer.log_likelihoods(self.validation)
-        self.right = int((scores.argmax(axis=1) == labels).sum())
-        loss = float(-scores[np.arange(len(labels)), labels].mean())
-        return {"eval_loss": loss, "eval_accuracy": self.right / len(labels)}
+        trainer.remove_callback(PrinterCallback)
+        return cls(config, split, place, folders, loaded, engine, plan, history, trainer, checkpoint)
 
     def run(self) -> None:
-        if self.place.device.type == "cuda":
+        """Train, from the checkpoint on if there is one."""
+        gpu = self.place.device.type == "cuda"
+        if gpu:
             torch.cuda.reset_peak_memory_stats()  # the warm-up's passes are as large as any
         started = time.perf_counter()
         self.trainer.warm_up()
-        before = self.validate()
+        before = self.trainer.validate()
         self.warmup_seconds = time.perf_counter() - started
-        spent = 0.0
-        if self.checkpoint:
-            rows = read_history(self.folders.run)
-            spent = float(rows["seconds"].max()) if len(rows) else 0.0
-        total = int(self.history.seen[-1])
-        self.history.start(self.first_step, total, spent, sys.stderr)
+        rows = read_history(self.folders.run) if self.checkpoint else ()
+        spent = float(rows["seconds"].max()) if len(rows) else 0.0
+        self.history.start(step_of(self.checkpoint) or 0, int(self.history.seen[-1]), spent, sys.stderr)
         if not self.checkpoint:
             self.history.row(0, before)
         try:
             self.trainer.train(resume_from_checkpoint=self.checkpoint)
         finally:
             self.history.close()
-        if self.place.device.type == "cuda":
+        if gpu:
             torch.cuda.synchronize()
         self.wall_seconds = self.history.seconds
 
     def finish(self) -> RunRecord:
         """Round the adapter to the type it is saved in, validate that, and write the artifacts."""
-        config, split = self.config, self.split
-        save_adapter(self.model, self.folders.run / "adapter", base_name=self.loaded.info.name)
-        final = self.validate()
-        n = len(split.validation)
-        hardware = environment.hardware(self.place.device.type, self.place.world_size)
-        gpu = self.place.device.type == "cuda"
-        lora = self.model.peft_config["default"]
-        record = RunRecord(
+        save_adapter(self.trainer.model, self.folders.run / "adapter", base_name=self.loaded.info.name)
+        record = self.record(self.trainer.validate())
+        write_run(self.folders.run, record)
+        return record
+
+    def record(self, final: dict[str, float]) -> RunRecord:
+        """What was trained, on what, how, and at what cost. `final`: what the saved adapter validated."""
+        config, place, model, seconds = self.config, self.place, self.trainer.model, self.wall_seconds
+        data, n = self.split.train, len(self.split.validation)
+        lora = model.peft_config["default"]
+        return RunRecord(
             run_id=config.name,
             created_at=utc_now(),
             commit=environment.commit(),
             base_model=self.loaded.info,
             lora=LoraInfo(
-                rank=lora.r,
-                alpha=lora.lora_alpha,
-                dropout=lora.lora_dropout,
-                targets=tuple(sorted({name.rsplit(".", 1)[-1] for name in lora.target_modules})),
+                rank=lora.r, alpha=lora.lora_alpha, dropout=lora.lora_dropout, targets=tuple(_targets(lora))
             ),
             prompt=self.loaded.encoder.info,
             data=DataInfo(
-                source=split.train.source,
-                fingerprint=split.train.fingerprint,
-                train=len(split.train),
-                validation=n,
-                excluded=dict(split.excluded),
+                source=data.source, fingerprint=data.fingerprint, train=len(data), validation=n,
+                excluded=dict(self.split.excluded),
             ),
-            config=_shareable(config, self.place.precision),
+            config=_shareable(config, place.precision),
             command=environment.command_line(),
             engine=self.engine,
-            hardware=hardware,
+            hardware=environment.hardware(place.device.type, place.world_size),
             versions=environment.versions(),
-            wall_seconds=round(self.wall_seconds, 2),
+            wall_seconds=round(seconds, 2),
             warmup_seconds=round(self.warmup_seconds, 2),
-            reviews_per_second=round(self.history.seen[-1] / self.wall_seconds, 2),
-            tokens_per_second=round(self.history.tokens[-1] / self.wall_seconds, 1),
-            peak_memory_bytes=torch.cuda.max_memory_allocated() if gpu else _resident_bytes(),
-            trainable_parameters=sum(p.numel() for p in self.model.parameters() if p.requires_grad),
+            reviews_per_second=round(self.history.seen[-1] / seconds, 2),
+            tokens_per_second=round(self.history.tokens[-1] / seconds, 1),
+            peak_memory_bytes=_peak_memory(place.device),
+            trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
             steps=len(self.plan),
-            validation_accuracy=wilson(self.right, n),
+            validation_accuracy=wilson(round(final["eval_accuracy"] * n), n),
             validation_loss=final["eval_loss"],
-        )
-        write_run(self.folders.run, record)
-        return record
+        )  # fmt: skip
+
+
+def find_checkpoint(folders: Folders) -> str:
+    """Raises ConfigError: there is none."""
+    checkpoint = get_last_checkpoint(str(folders.checkpoints))
+    if checkpoint is None:
+        raise ConfigError(f"--resume: there is no checkpoint in {folders.checkpoints}; start without it")
+    return checkpoint
+
+
+def step_of(checkpoint: str | None) -> int | None:
+    """The step after which a checkpoint was written."""
+    return int(checkpoint.rsplit("-", 1)[1]) if checkpoint else None
+
+
+def training_arguments(
+    config: TrainConfig, place: Place, folders: Folders, steps: int, accumulation: int
+) -> TrainingArguments:
+    """The settings as the Trainer wants them. accumulation: forward passes a step on each device."""
+    gpu = place.device.type == "cuda"
+    arguments = TrainingArguments(
+        output_dir=str(folders.checkpoints),
+        max_steps=steps,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=accumulation,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.schedule if config.schedule != "constant" else "constant_with_warmup",
+        warmup_steps=round(config.warmup_fraction * steps),
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        optim="adamw_torch_fused" if gpu else "adamw_torch",
+        bf16=place.precision == "bf16",
+        fp16=place.precision == "fp16",
+        use_cpu=not gpu,
+        eval_strategy="steps",
+        eval_steps=10 * steps,  # Milestones says when
+        save_steps=10 * steps,
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_accuracy",
+        logging_steps=max(1, steps // 120),
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        report_to=[],
+        remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
+        seed=config.seed,
+    )
+    return one_device(arguments)
 
 
 def _shareable(config: TrainConfig, precision: str) -> dict[str, Any]:
@@ -339,6 +318,18 @@ def _shareable(config: TrainConfig, precision: str) -> dict[str, Any]:
         settings[name] = Path(settings[name]).name if os.path.exists(settings[name]) else settings[name]
     settings["exclude"] = [Path(path).name for path in config.exclude]
     return settings
+
+
+def _targets(lora: Any) -> list[str]:
+    """Names of the adapted modules, without where they lie."""
+    return sorted({name.rsplit(".", 1)[-1] for name in lora.target_modules})
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes: of a GPU's memory what PyTorch allocated, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def save_adapter(model: nn.Module, folder: Path, *, base_name: str) -> None:
@@ -357,32 +348,21 @@ def save_adapter(model: nn.Module, folder: Path, *, base_name: str) -> None:
     config = copy.copy(model.peft_config["default"])
     config.inference_mode = True
     config.base_model_name_or_path = base_name
-    config.target_modules = {name.rsplit(".", 1)[-1] for name in config.target_modules}
+    config.target_modules = _targets(config)
     config.save_pretrained(str(folder))
-
-
-def _resident_bytes() -> int:
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def describe(record: RunRecord, folder: Path) -> str:
     """What a person wants to know at the end of a run."""
-    accuracy = record.validation_accuracy
+    accuracy, hardware = record.validation_accuracy, record.hardware
     share = record.trainable_parameters / record.base_model.parameters
-    return "\n".join(
-        (
-            f"Run folder      {folder}",
-            f"Validation      {accuracy.value:.2%} of {accuracy.n:,} right ({accuracy.low:.2%} to "
-            f"{accuracy.high:.2%}), loss {record.validation_loss:.3f}",
-            f"Time            {record.wall_seconds:.1f} s training, {record.warmup_seconds:.1f} s warm-up, "
-            f"on {record.hardware.count} × {record.hardware.device}",
-            f"Speed           {record.reviews_per_second:,.1f} reviews/s, "
-            f"{record.tokens_per_second:,.0f} tokens/s",
-            f"Peak memory     {record.peak_memory_bytes / 1e9:.2f} GB",
-            f"Trained         {record.trainable_parameters:,} weights, {share:.1%} of the base",
-            f"Next            python eval.py --run {record.run_id} --system all "
-            f"--dataset {record.data.source}",
-        )
-    )
+    return f"""\
+Run folder      {folder}
+Validation      accuracy {accuracy.value:.2%} ({accuracy.low:.2%} to {accuracy.high:.2%}) \
+on {accuracy.n:,} reviews, loss {record.validation_loss:.3f}
+Time            {record.wall_seconds:.1f} s training, {record.warmup_seconds:.1f} s warm-up, \
+on {hardware.count} × {hardware.device}
+Speed           {record.reviews_per_second:,.1f} reviews/s, {record.tokens_per_second:,.0f} tokens/s
+Peak memory     {record.peak_memory_bytes / 1e9:.2f} GB
+Trained         {record.trainable_parameters:,} weights, {share:.1%} of the base
+Next            python eval.py --run {record.run_id} --system all --dataset {record.data.source}"""

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from sentiment_core.attention_op import attend_tiles
-from sentiment_core.packed import _tiles
-from sentiment_core.packed_attention import attend_each
-from sentiment_core.packed_layer import LayerShape, last_layer, layer
+from sentiment_core.packed_attention import attend_each, attend_tiles
+from sentiment_core.packed_layer import last_layer, layer
+from sentiment_core.packed_layout import LayerShape, tiles_of
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 PADDING = 70
@@ -30,7 +29,7 @@ def pack(prefix: int, lengths: list[int], shape: LayerShape):
     angles = positions[:, None] * (1 / 10_000 ** (torch.arange(0, dim, 2) / dim))
     cos, sin = (torch.cat((f(angles),) * 2, dim=-1).to(DEVICE) for f in (torch.cos, torch.sin))
 
-    tiles = torch.from_numpy(_tiles(np.array(segments), total // 64 + len(lengths) + 2)).to(DEVICE)
+    tiles = torch.from_numpy(tiles_of(np.array(segments), total // 64 + len(lengths) + 2)).to(DEVICE)
     torch.manual_seed(prefix)
     qkv = torch.randn(total, (shape.heads + 2 * shape.kv_heads) * dim, device=DEVICE)
     return qkv, cos, sin, tiles

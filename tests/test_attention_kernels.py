@@ -18,15 +18,8 @@ HERE = Path(__file__).parent
 def test_kernels_equal_the_reference():
     """On a GPU, or else in Triton's interpreter, which has to be asked for before Triton is imported."""
     interpreted = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        str(HERE / "attention_cases.py"),
-    ]
+    cases = str(HERE / "attention_cases.py")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", cases]
     done = subprocess.run(command, env=os.environ | interpreted, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
 

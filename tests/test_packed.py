@@ -8,7 +8,8 @@ import torch
 
 from sentiment_core.base_models import resolve
 from sentiment_core.models import add_lora, load_base
-from sentiment_core.packed import PackedLlama, PackShape, lay_out, packed_tokens
+from sentiment_core.packed import PackedLlama
+from sentiment_core.packed_layout import PackShape, lay_out, packed_tokens
 from sentiment_core.scoring import SentimentScorer, left_pad, p_positive
 
 TEXTS = [
@@ -48,11 +49,11 @@ def test_packed_loss_and_gradients_equal_peft(adapted, sharing):
     encoded = loaded.encoder.encode(TEXTS, 256)
     labels = np.array([1, 0, 0, 1, 1])
     weights = np.full(len(TEXTS), 1 / len(TEXTS), dtype=np.float32)
-    ids = torch.tensor(loaded.encoder.label_ids)
+    targets = np.array(loaded.encoder.label_ids)[labels]
 
     batch = left_pad([encoded[i] for i in range(len(TEXTS))], 0)
     logits = model(**batch, logits_to_keep=1, use_cache=False).logits[:, -1]
-    expected = torch.nn.functional.cross_entropy(logits, ids[torch.tensor(labels)])
+    expected = torch.nn.functional.cross_entropy(logits, torch.tensor(targets))
     expected.backward()
     wanted = {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
     model.zero_grad()
@@ -61,16 +62,26 @@ def test_packed_loss_and_gradients_equal_peft(adapted, sharing):
     assert encoded.shared > 10
     shape = PackShape(packed_tokens(encoded.lengths, prefix) + 37, reviews=7, longest=256, prefix=prefix)
     packed = PackedLlama(model, shape, trainable=True, compiled=False)
-    packed.adapter.zero_gradients()
-    loss = packed.loss(lay_out(encoded, np.arange(len(TEXTS)), shape, labels, weights), ids)
+    loss = packed.loss(lay_out(encoded, np.arange(len(TEXTS)), shape, targets, weights))
     loss.backward()
 
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
-    found = {id(parameter): gradient for parameter, gradient in packed.adapter.gradients()}
+    found = {id(module.weight): leaf.grad[number] for module, leaf, number in packed.adapter.views}
     assert len(found) == len(wanted)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             torch.testing.assert_close(found[id(parameter)], wanted[name], rtol=1e-3, atol=1e-6, msg=name)
+
+
+def test_the_engine_that_trains_also_scores_and_leaves_the_model_alone(adapted):
+    loaded, model = adapted
+    encoded, before = loaded.encoder.encode(TEXTS, 256), set(vars(model.get_base_model()))
+    shape = PackShape(tokens=64, reviews=1, longest=256, prefix=encoded.shared)
+    engine = PackedLlama(model, shape, trainable=True, compiled=False)
+    packed = SentimentScorer(loaded, model, engine="packed", packed=engine).log_likelihoods(encoded)
+    padded = SentimentScorer(loaded, model, engine="padded").log_likelihoods(encoded)
+    np.testing.assert_allclose(packed, padded, atol=2e-5)
+    assert set(vars(model.get_base_model())) == before
 
 
 def test_reviews_in_one_pack_do_not_see_each_other(adapted):
@@ -89,4 +100,4 @@ def test_a_pack_that_does_not_fit_is_refused(adapted):
     encoded = loaded.encoder.encode(TEXTS, 256)
     shape = PackShape(tokens=100, reviews=2, longest=256)
     with pytest.raises(ValueError, match="do not fit"):
-        lay_out(encoded, np.arange(5), shape, np.zeros(5, int), np.zeros(5, np.float32))
+        lay_out(encoded, np.arange(5), shape)

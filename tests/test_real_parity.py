@@ -11,7 +11,8 @@ from sentiment_core.base_models import DEFAULT_BASE_MODEL, resolve
 from sentiment_core.config import ASSETS
 from sentiment_core.labels import Label
 from sentiment_core.models import add_lora, load_base, make_resident
-from sentiment_core.packed import PackedLlama, PackShape, lay_out, packed_tokens
+from sentiment_core.packed import PackedLlama
+from sentiment_core.packed_layout import PackShape, lay_out, packed_tokens
 from sentiment_core.scoring import SentimentScorer, float32_head, left_pad
 
 STEPS, EACH = 2, 3
@@ -26,8 +27,7 @@ def train(engine: str):
     model = add_lora(loaded.model, rank=16, alpha=32, dropout=0.0)
     reviews = read_sample_reviews(ASSETS)[: STEPS * EACH]
     encoded = loaded.encoder.encode([review.text for review in reviews], 110)
-    labels = np.array([int(review.label) for review in reviews])
-    label_ids = torch.tensor(loaded.encoder.label_ids)
+    targets = np.array([loaded.encoder.label_ids[int(review.label)] for review in reviews])
     packed, parameters = None, [p for p in model.parameters() if p.requires_grad]
     if engine == "packed":
         prefix = encoded.shared
@@ -40,13 +40,13 @@ def train(engine: str):
         rows = np.arange(step * EACH, (step + 1) * EACH)
         if packed:
             packed.adapter.zero_gradients()
-            loss = packed.loss(lay_out(encoded, rows, shape, labels, np.full(EACH, 1 / EACH)), label_ids)
+            loss = packed.loss(lay_out(encoded, rows, shape, targets[rows], np.full(EACH, 1 / EACH)))
         else:
             optimizer.zero_grad()
             with float32_head(model):
                 batch = left_pad([encoded[row] for row in rows], 0)
                 logits = model(**batch, logits_to_keep=1, use_cache=False).logits[:, -1]
-            loss = torch.nn.functional.cross_entropy(logits, label_ids[torch.tensor(labels[rows])])
+            loss = torch.nn.functional.cross_entropy(logits, torch.tensor(targets[rows]))
         loss.backward()
         optimizer.step()
         losses.append(loss.item())

@@ -39,6 +39,9 @@ def test_list_models_names_the_default_and_what_it_needs(capsys):
     ("flags", "sentence"),
     [
         (["--batch-size", "10", "--micro-batch-size", "4"], "--micro-batch-size 4 does not divide"),
+        (["--epochs", "0"], "--epochs is 0; it must be at least 1"),
+        (["--lora-dropout", "1"], "--lora-dropout is 1.0; it must be from 0 up to, not including, 1"),
+        (["--weight-decay", "-1"], "--weight-decay is -1.0; it cannot be negative"),
         (["--learning-rate", "-1"], "--learning-rate is -1.0; it must be above 0"),
         (["--engine", "packed", "--lora-dropout", "0.1"], "--engine packed has no dropout"),
         (["--run-id", "../elsewhere"], "--run-id '../elsewhere' must be"),
@@ -75,6 +78,15 @@ def test_out_of_memory_names_three_settings(capsys, monkeypatch):
     error = capsys.readouterr().err
     for setting in ("--micro-batch-size 24", "--max-length-tokens", "--gradient-checkpointing"):
         assert setting in error
+
+
+def test_a_fault_of_ours_is_not_made_a_sentence(monkeypatch):
+    def broken(*args, **kwargs):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(training, "train", broken)
+    with pytest.raises(RuntimeError, match="shapes"):
+        train.main([])
 
 
 def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch):

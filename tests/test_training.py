@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainingArguments
 
-from sentiment_core import training
+from sentiment_core import trainer, training
 from sentiment_core.artifacts import read_history, read_run
 from sentiment_core.base_models import resolve
 from sentiment_core.config import ConfigError, TrainConfig, flag
@@ -23,7 +23,6 @@ from sentiment_core.data import split_train
 from sentiment_core.models import load_adapter, load_base
 from sentiment_core.place import one_device
 from sentiment_core.scoring import SentimentScorer
-from sentiment_core.trainer import DivergedError
 from tests.own_reviews import write_dataset
 
 
@@ -97,7 +96,7 @@ def test_a_stopped_run_resumes_to_the_same_end(config, tmp_path, monkeypatch, en
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.History, "on_step_end", stop_at_four)
+        patch.setattr(trainer.History, "on_step_end", stop_at_four)
         with pytest.raises(KeyboardInterrupt):
             training.train(config, assets=tmp_path / "b", work=tmp_path / "wb")
     unfinished = read_run(tmp_path / "b" / "runs" / "tiny")
@@ -127,6 +126,14 @@ def test_engines_and_micro_batches_take_the_same_steps(config, tmp_path):
         np.testing.assert_allclose(points, curve, rtol=5e-3, err_msg=name)
 
 
+TWO = """
+import os, sys, torch, train
+status = train.main(sys.argv[1:])
+assert torch.distributed.get_world_size() == int(os.environ["WORLD_SIZE"]) == 2
+sys.exit(status)
+"""
+
+
 @pytest.mark.parametrize("engine", ["resident", "packed"])
 def test_two_processes_take_the_same_steps_as_one(config, tmp_path, engine):
     settings = short(config, engine=engine, micro_batch_size=4)
@@ -136,13 +143,17 @@ def test_two_processes_take_the_same_steps_as_one(config, tmp_path, engine):
         "max_length_tokens lora_rank evaluations_per_epoch engine"
     )
     flags = [part for name in given.split() for part in (flag(name), str(getattr(settings, name)))]
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    root = Path(__file__).parent.parent
     done = subprocess.run(
-        [*command, "train.py", *flags, "--assets", str(tmp_path / "two"), "--work", str(tmp_path / "w-two")],
-        cwd=Path(__file__).parent.parent, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        [*command, script, *flags, "--assets", str(tmp_path / "two"), "--work", str(tmp_path / "w-two")],
+        cwd=root, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)},
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
+    assert "fp32, 2 × " in done.stderr
     together = read_history(tmp_path / "two" / "runs" / "tiny")
     expected = read_history(alone)
     for column in ("loss", "grad_norm", "eval_loss"):
@@ -150,7 +161,7 @@ def test_two_processes_take_the_same_steps_as_one(config, tmp_path, engine):
 
 
 def test_a_diverging_run_ends_with_a_sentence(config, tmp_path):
-    with pytest.raises(DivergedError, match=r"the loss is nan at step \d+; use --precision"):
+    with pytest.raises(trainer.DivergedError, match=r"the loss is nan at step \d+; use --precision"):
         training.train(
             short(config, learning_rate=1e30, max_grad_norm=0), assets=tmp_path, work=tmp_path / "work"
         )

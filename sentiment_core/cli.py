@@ -1,0 +1,96 @@
+"""What the scripts share: flags from a config's fields, one sentence for an error, exit statuses."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sentiment_core.config import ASSETS, PRESETS, UserError, flag
+
+Config = TypeVar("Config")
+
+
+def make_parser(doc: str, config: type, *, work: str, overwrite: str) -> argparse.ArgumentParser:
+    """A script's flags: one for each setting, and where it reads and writes.
+
+    Args:
+        doc: the script's docstring, a line on what it does and then commands.
+        config: a dataclass of settings.
+        work, overwrite: what these flags mean for the script.
+    """
+    what, _, commands = doc.partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=what, epilog=commands, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for item in dataclasses.fields(config):
+        parser.add_argument(flag(item.name), **_options(item))
+    parser.add_argument("--overwrite", action="store_true", help=overwrite)
+    parser.add_argument("--assets", type=Path, default=ASSETS, help="folder of artifacts (default: assets)")
+    parser.add_argument("--work", type=Path, default=Path("outputs"), help=f"{work} (default: outputs)")
+    return parser
+
+
+def _options(item: dataclasses.Field) -> dict[str, Any]:
+    """What argparse wants to know; a flag not given stays out of the namespace, so that presets fill in."""
+    about = item.metadata
+    options = {"dest": item.name, "default": argparse.SUPPRESS, "help": about["help"]}
+    if isinstance(item.default, bool):
+        return options | {"action": argparse.BooleanOptionalAction}
+    if about.get("many"):
+        return options | {"action": "append", "metavar": "PATH"}
+    if item.default not in (None, ""):
+        options["help"] += f" (default: {item.default})"
+    if "choices" in about:
+        return options | {"choices": about["choices"]}
+    kind = about.get("kind") or type(item.default)
+    return options | {"type": kind, "metavar": {int: "N", float: "X"}.get(kind, "TEXT")}
+
+
+def from_flags(config: type[Config], given: dict[str, Any]) -> Config:
+    """Defaults, then the preset's values, then what was given.
+
+    Raises:
+        ConfigError: values out of bounds and contradictions, named by their flags.
+    """
+    known = {item.name for item in dataclasses.fields(config)}
+    asked = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k in known}
+    return config(**PRESETS.get(asked.get("preset"), {}) | asked)
+
+
+def run(work: Callable[[], str], *, advice: Callable[[], str] = str, stopped: str = "Stopped.") -> int:
+    """Do a script's work and print what it says.
+
+    Args:
+        work: imports what is heavy by itself; returns the text to print, "" for none.
+        advice: what helps when the GPU's memory does not suffice.
+        stopped: what to say after Ctrl-C.
+    Returns:
+        The exit status: 0 done, 2 something to correct, 130 stopped by Ctrl-C.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        if text := work():
+            print(text)
+        return 0
+    except UserError as error:
+        return fail(error)
+    except ImportError as error:
+        return fail(f"{error}; install what is missing with: pip install -r requirements.txt")
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's; torch may not be there to ask
+            raise
+        return fail(f"the GPU ran out of memory; {advice()}")
+    except KeyboardInterrupt:
+        print(f"\n{stopped}", file=sys.stderr)
+        return 130
+
+
+def fail(message: object) -> int:
+    """Say what is wrong, under the script's name. Returns the exit status."""
+    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
+    return 2
