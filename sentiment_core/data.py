@@ -15,7 +15,7 @@ import html
 import re
 import string
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -73,8 +73,8 @@ class Reviews:
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Reviews:
         """The reviews at these positions, in the order given."""
-        frame = self.frame.iloc[np.asarray(indices, dtype=np.int64)].reset_index(drop=True)
-        return Reviews(frame, self.source, self.name, self.split)
+        rows = np.asarray(indices, dtype=np.int64)
+        return replace(self, frame=self.frame.iloc[rows].reset_index(drop=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +103,7 @@ def load_reviews(source: str, split: str, *, limit: int | None = None, seed: int
             for one seed, a smaller limit's reviews are among a larger one's.
     Raises:
         DataError: no such file or split, missing columns, an unknown label, an empty text, bytes that are
-            not UTF-8, a single class, fewer rows than `limit`, or the Hub cannot be had.
+            not UTF-8, a single class, fewer rows than `limit`, or the Hub cannot be reached.
     """
     reviews = _reviews(open_source(source), split)
     return reviews if limit is None else reviews.take(_stratified(reviews, limit, seed, "--limit"))
@@ -241,11 +241,9 @@ def _reviews(source: Source, split: str) -> Reviews:
             "label": np.array(_labels(raw, source.given), dtype=np.int8),
             "review_id": [review_id(text) for text in texts],
             "split": split,
+            **{str(column): raw[column].to_numpy() for column in raw.columns if column not in _CORE},
         }
     )
-    for column in raw.columns:
-        if column not in _CORE:
-            frame[str(column)] = raw[column].to_numpy()
     if frame["label"].nunique() < 2:
         found = f"only {Label(int(frame['label'][0])).word.lower()} reviews" if len(frame) else "no reviews"
         raise DataError(f"{source.given} has {found} in {split}; both classes are needed, so add the other")
@@ -253,12 +251,10 @@ def _reviews(source: Source, split: str) -> Reviews:
 
 
 def _require(raw: pd.DataFrame, columns: tuple[str, ...], given: str) -> None:
-    missing = [column for column in columns if column not in raw]
+    missing = ", ".join(column for column in columns if column not in raw)
+    found = ", ".join(map(str, raw.columns)) or "none"
     if missing:
-        found = ", ".join(map(str, raw.columns)) or "none"
-        raise DataError(
-            f"{given} lacks the columns {', '.join(missing)} (found: {found}); rename or add them"
-        )
+        raise DataError(f"{given} lacks the columns {missing} (found: {found}); rename or add them")
 
 
 def _place(row: object) -> str:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,8 +43,7 @@ def model_folder(base: BaseModel) -> str:
     """Where transformers loads `base` from: a folder, or a Hub id. Fetches the embedded model when needed."""
     if base.embedded is not None:
         return str(converted_folder(base.embedded, _convert_gguf))
-    assert base.location is not None
-    return base.location
+    return str(base.location)
 
 
 def _convert_gguf(gguf: Path, folder: Path) -> None:
@@ -159,13 +159,13 @@ class PromptEncoder:
         self._plain = _without_added_tokens(tokenizer)
         self._mark = self._plain.encode(CUT_MARK, add_special_tokens=False).ids
         firsts = [self._control_ids(word)[0] for word in self.rendered.label_words]
+        self.label_ids: tuple[int, int] = (firsts[0], firsts[1])
+        """First token of each label word, in column order (negative, positive)."""
         if firsts[0] == firsts[1]:
             raise BaseModelError(
                 f"the label words {self.rendered.label_words} start with the same token in this model's "
                 "vocabulary, so they cannot be compared at one position; choose another --base-model"
             )
-        self.label_ids: tuple[int, int] = (firsts[0], firsts[1])
-        """First token of each label word, in column order (negative, positive)."""
 
     @property
     def info(self) -> PromptInfo:
@@ -213,31 +213,23 @@ class PromptEncoder:
         for text in texts:
             digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
         path = CACHE / "tokens" / f"{digest.hexdigest()[:32]}.npz"
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                return Encoded(stored["ids"], stored["offsets"], stored["truncated"], int(stored["shared"]))
-        except (OSError, ValueError, KeyError):
-            pass
+        with suppress(OSError, ValueError, KeyError), np.load(path, allow_pickle=False) as stored:
+            return Encoded(stored["ids"], stored["offsets"], stored["truncated"], int(stored["shared"]))
         encoded = self.encode(texts, max_length_tokens)
-        _save_tokens(path, encoded)
+        with suppress(OSError):  # a read-only or full cache costs time, nothing else
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+            np.savez(temporary, **vars(encoded))
+            temporary.replace(path)
         return encoded
-
-
-def _save_tokens(path: Path, encoded: Encoded) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.stem}.{id(encoded)}.npz")
-        np.savez(temporary, **vars(encoded))
-        temporary.replace(path)
-    except OSError:  # a read-only or full cache costs time, nothing else
-        return
 
 
 def render(tokenizer, prompt: Prompt = PROMPT) -> RenderedPrompt:
     """The prompt as this tokenizer's chat template writes it; plain text where there is no template."""
     if not getattr(tokenizer, "chat_template", None):
         lead = tokenizer.bos_token or ""
-        spaced = replace(prompt, label_words=(f" {prompt.label_words[0]}", f" {prompt.label_words[1]}"))
+        negative, positive = prompt.label_words
+        spaced = replace(prompt, label_words=(f" {negative}", f" {positive}"))
         return split_rendered(spaced, f"{lead}{prompt.system}\n\n{prompt.user}\nAnswer:")
 
     def written(messages: list[dict[str, str]]) -> RenderedPrompt:
@@ -257,9 +249,7 @@ def render(tokenizer, prompt: Prompt = PROMPT) -> RenderedPrompt:
 def _without_added_tokens(tokenizer) -> Tokenizer:
     """The same vocabulary and merges, with no string treated as a control token."""
     content = json.loads(tokenizer.backend_tokenizer.to_str())
-    content["added_tokens"] = []
-    content["post_processor"] = None
-    content["truncation"] = content["padding"] = None
+    content |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
     return Tokenizer.from_str(json.dumps(content))
 
 
@@ -280,7 +270,7 @@ class LoadedModel:
 def load_tokenizer(base: BaseModel):
     """Raises BaseModelError when there is none to be had."""
     with _loading(base):
-        return AutoTokenizer.from_pretrained(model_folder(base), **_revision(base))
+        return AutoTokenizer.from_pretrained(model_folder(base), revision=base.revision or "main")
 
 
 def load_base(
@@ -289,14 +279,12 @@ def load_base(
     device: torch.device | str = "cpu",
     compute_dtype: torch.dtype = torch.float32,
     resident: bool = True,
-    quantize: bool = True,
 ) -> LoadedModel:
     """Load a base model with its linear layers rounded to NF4 (double quantization), frozen.
 
     Args:
         compute_dtype: what the matrix products run in; bitsandbytes unpacks the 4-bit values to it.
         resident: unpack once, into plain linear layers, instead of at every use. The values are the same.
-        quantize: False keeps the weights as they come (for a model without 4-bit support, and for tests).
 
     Raises:
         BaseModelError: not there and no network, no causal language model, or label words that clash.
@@ -313,16 +301,16 @@ def load_base(
         model = AutoModelForCausalLM.from_pretrained(
             model_folder(base),
             dtype=compute_dtype,
-            quantization_config=nf4 if quantize else None,
+            quantization_config=nf4,
             device_map={"": device},
             attn_implementation="sdpa",
             use_safetensors=True,
-            **_revision(base),
+            revision=base.revision or "main",
         )
-    if resident and quantize:
+    if resident:
         make_resident(model, compute_dtype)
     model.requires_grad_(False)
-    return LoadedModel(model.eval(), encoder, _info(base, model, quantize), device, compute_dtype)
+    return LoadedModel(model.eval(), encoder, _info(base, model), device, compute_dtype)
 
 
 def make_resident(model: PreTrainedModel, dtype: torch.dtype) -> None:
@@ -337,10 +325,8 @@ def add_lora(model: nn.Module, *, rank: int, alpha: float, dropout: float):
     """A fresh LoRA adapter on every linear layer of the decoder (Hu et al. 2021; Dettmers et al. 2023)."""
     from peft import LoraConfig, get_peft_model
 
-    config = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
-    return get_peft_model(model, config)
+    settings = {"r": rank, "lora_alpha": alpha, "lora_dropout": dropout}
+    return get_peft_model(model, LoraConfig(**settings, target_modules="all-linear", task_type="CAUSAL_LM"))
 
 
 def load_adapter(model: nn.Module, folder: Path):
@@ -361,7 +347,7 @@ def load_adapter(model: nn.Module, folder: Path):
         raise BaseModelError(f"the adapter in {folder} does not fit this base model: {error}") from None
 
 
-def _info(base: BaseModel, model: PreTrainedModel, quantized: bool) -> BaseModelInfo:
+def _info(base: BaseModel, model: PreTrainedModel) -> BaseModelInfo:
     embedded = base.embedded
     source = f"{embedded.package}=={embedded.version}" if embedded else str(base.location)
     return BaseModelInfo(
@@ -369,23 +355,19 @@ def _info(base: BaseModel, model: PreTrainedModel, quantized: bool) -> BaseModel
         source="folder" if base.is_local else source,
         revision=base.revision or base_identity(base),
         parameters=model.num_parameters(),
-        quantization=QUANTIZATION if quantized else "none",
+        quantization=QUANTIZATION,
         licence=embedded.licence if embedded else None,
     )
 
 
-def _revision(base: BaseModel) -> dict[str, str]:
-    return {"revision": base.revision} if base.revision else {}
-
-
 def check_causal(base: BaseModel) -> None:
-    """Refuse a model that is no causal language model, from its configuration alone.
+    """Refuse a model that is not a causal language model, from its configuration alone.
 
     Raises:
         BaseModelError: with the architectures that were found.
     """
     with _loading(base):
-        config = AutoConfig.from_pretrained(model_folder(base), **_revision(base))
+        config = AutoConfig.from_pretrained(model_folder(base), revision=base.revision or "main")
     names = list(config.architectures or ())
     if names and not any(n.endswith(("ForCausalLM", "LMHeadModel")) for n in names):
         raise BaseModelError(

@@ -132,10 +132,7 @@ def choose_micro_batch(
     share = config.batch_size // place.world_size
     if config.micro_batch_size:
         return math.gcd(config.micro_batch_size, share)
-    if free is None:
-        most = 4
-    else:
-        tokens = 350 if engine == "packed" else config.max_length_tokens  # mean or longest prompt
-        keep = activation_bytes(model_config, engine) * tokens / (20 if config.gradient_checkpointing else 1)
-        most = max(1, int(0.6 * free / keep))
+    tokens = 350 if engine == "packed" else config.max_length_tokens  # mean or longest prompt
+    keep = activation_bytes(model_config, engine) * tokens / (20 if config.gradient_checkpointing else 1)
+    most = 4 if free is None else max(1, int(0.6 * free / keep))
     return next(size for size in range(min(share, most), 0, -1) if share % size == 0)

@@ -73,7 +73,7 @@ def open_source(source: str) -> Source:
     """Find out what a source is, and which splits it has.
 
     Raises:
-        DataError: not there, of an unknown kind, unreadable, or the Hub cannot be had.
+        DataError: not there, of an unknown kind, unreadable, or the Hub cannot be reached.
     """
     if not source or "\0" in source:
         raise DataError(f"{source!r} names no reviews; use {_FORMS}")
@@ -104,8 +104,8 @@ def _open_hub(source: str) -> Source:
     except Exception as error:  # its network, cache and parsing layers share no base class
         reason = " ".join(str(error).split())[:200].rstrip(". ") or type(error).__name__
         raise DataError(
-            f"{source} is no local path and could not be had from the Hub ({reason}); check the name and the "
-            "network, or give a local file or folder instead"
+            f"{source} is not a local path and could not be loaded from the Hub ({reason}); check the name "
+            "and the network, or give a local file or folder instead"
         ) from None
 
     def read(split: str) -> pd.DataFrame:
@@ -239,7 +239,9 @@ def _parse_jsonl(given: str, text: str) -> pd.DataFrame:
                 f"{given} holds half a character that is not UTF-8 in line {number + 1}; correct it there"
             ) from None
         if not isinstance(rows[number], dict):
-            raise DataError(f"{given}, line {number + 1}: no object; write it as {{'text': …, 'label': …}}")
+            raise DataError(
+                f"{given}, line {number + 1}: not an object; write it as {{'text': …, 'label': …}}"
+            )
     return pd.DataFrame(list(rows.values()), index=list(rows), dtype=object).infer_objects()
 
 

@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 from sentiment_core import base_models
-from sentiment_core.base_models import EMBEDDED, BaseModelError, converted_folder, fetch_gguf, resolve
+from sentiment_core.base_models import (
+    EMBEDDED,
+    BaseModelError,
+    base_identity,
+    converted_folder,
+    fetch_gguf,
+    resolve,
+)
 from sentiment_core.models import PromptEncoder, check_causal, load_base, load_tokenizer
 from sentiment_core.prompts import REVIEW_SLOT, Prompt  # fmt: skip
 
@@ -30,6 +37,27 @@ def cache(tmp_path, monkeypatch):
 def embedded():
     digest = hashlib.sha256(CONTENT).hexdigest()
     return dataclasses.replace(EMBEDDED["smollm2-135m"], sha256=digest, download_bytes=10, converted_bytes=10)
+
+
+def test_a_base_models_identity_follows_its_weights(tmp_path):
+    assert base_identity(resolve(None)) == EMBEDDED["smollm2-135m"].sha256
+    assert base_identity(resolve(str(tmp_path))) is None
+    (tmp_path / "a.safetensors").write_bytes(CONTENT)
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    assert base_identity(resolve(str(tmp_path))) == digest
+    (tmp_path / "b.safetensors").write_bytes(b"more")
+    assert base_identity(resolve(str(tmp_path))) == f"{digest} {hashlib.sha256(b'more').hexdigest()}"
+
+
+def test_a_hub_models_identity_is_its_commit(tmp_path, monkeypatch):
+    def download(name, file, revision):
+        if name == "org/absent":
+            raise FileNotFoundError(name)
+        return str(tmp_path / "models--org--model" / "snapshots" / f"commit-of-{revision}" / file)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    assert base_identity(resolve("org/model@v1")) == "commit-of-v1"
+    assert base_identity(resolve("org/absent")) is None
 
 
 def a_wheel(folder: Path, model, content: bytes) -> Path:

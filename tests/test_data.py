@@ -240,7 +240,7 @@ def test_hub_failure_names_the_alternative(monkeypatch):
 
     fake_hub(monkeypatch, load_dataset)
     assert refusal(load_reviews, "owner/films", "test") == (
-        "owner/films is no local path and could not be had from the Hub (Couldn't reach owner/films on "
+        "owner/films is not a local path and could not be loaded from the Hub (Couldn't reach owner/films on "
         "the Hub); check the name and the network, or give a local file or folder instead"
     )
 
@@ -276,7 +276,7 @@ def test_the_real_library_loads_from_its_cache_offline(tmp_path):
     assert done.returncode == 0, done.stderr
     count, message = done.stdout.strip().split("\n")
     assert count == "6"
-    assert message.startswith("owner/absent is no local path and could not be had from the Hub (")
+    assert message.startswith("owner/absent is not a local path and could not be loaded from the Hub (")
     assert message.endswith("or give a local file or folder instead")
 
 
@@ -428,7 +428,7 @@ def test_refuses_broken_files(tmp_path):
         "f.csv": (b"text,text,label\nFun,fun,1\n", "3 columns of 2 different names; use at most 1000, each"),
         "g.csv": (b"", "cannot be read as CSV (it is empty); begin it with a header"),
         "a.jsonl": (b'{"text": "Fun", "label": 1}\n{"text": \n', "line 2: Expecting value; correct the JSON"),
-        "b.jsonl": (b"[1]\n", "line 1: no object; write it as"),
+        "b.jsonl": (b"[1]\n", "line 1: not an object; write it as"),
         "a.tar.gz": (b"nothing", "cannot be read as a .tar.gz"),
         "b.tar.gz": (gzip.compress(b"x" * 9), "cannot be read as a .tar.gz"),
     }
