@@ -50,7 +50,7 @@ def _distance(frame: pd.DataFrame) -> pd.Series:
 
 FILTERS: Mapping[str, Filter] = {
     "all": Filter("All", lambda f: np.ones(len(f), bool)),
-    "fixed": Filter("Fixed by fine-tuning", lambda f: f[tables.OUTCOME] == "fixed"),
+    "fixed": Filter("Fixed", lambda f: f[tables.OUTCOME] == "fixed"),
     "broken": Filter("Regressed", lambda f: f[tables.OUTCOME] == "broken"),
     "wrong": Filter("Both wrong", lambda f: f[tables.OUTCOME] == "both wrong"),
     "mistakes": Filter("Most confident mistakes", lambda f: ~f[RIGHT_FINE], lambda f: -_distance(f)),

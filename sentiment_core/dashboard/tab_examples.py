@@ -14,7 +14,7 @@ from sentiment_core.dashboard.context import Context, TabPart, dataset_switch
 from sentiment_core.dashboard.html import render
 from sentiment_core.dashboard.pairs import ANY_LENGTH, ExampleFilter
 from sentiment_core.dashboard.parts import empty, notice
-from sentiment_core.dashboard.reader import predicted_word, reader_hint, reader_html, sample_html
+from sentiment_core.dashboard.reader import predicted, reader_hint, reader_html, sample_html
 from sentiment_core.dashboard.serving import MODEL_EVENT, ModelUnavailable
 from sentiment_core.dashboard.texts import HOW_TO
 from sentiment_core.labels import LABEL_WORDS
@@ -62,7 +62,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
                     interactive=False,
                     wrap=True,
                     max_height=620,
-                    column_widths=["34%", "19%", "22%", "25%"],
+                    column_widths=["32%", "21%", "22%", "25%"],
                     buttons=[],
                 )
                 with gr.Row(elem_classes="chips"):
@@ -231,13 +231,12 @@ def _reading(html: str, review_id: str = "", *, explain: bool = False) -> list[o
 
 
 def _table_row(row: object, text: str | None) -> tuple[str, str, str, str]:
-    """`row`: one of `pairs.paired`. An answer has the sign of whether it is right."""
+    """`row`: one of `pairs.paired`."""
     return (
         _excerpt(text) or f"{row.review_id}, {row.tokens:,} tokens",
         LABEL_WORDS[row.label],
-        f"{'✓' if row.right_base else '✗'} {predicted_word(row.prediction_base, row.p_positive_base)}",
-        f"{'✓' if row.right_fine_tuned else '✗'} "
-        f"{predicted_word(row.prediction_fine_tuned, row.p_positive_fine_tuned)}",
+        predicted(row.prediction_base, row.label, row.p_positive_base),
+        predicted(row.prediction_fine_tuned, row.label, row.p_positive_fine_tuned),
     )
 
 

@@ -265,7 +265,7 @@ def test_examples_filter_search_and_read(page, site) -> None:
     page.goto(site.address(tab="examples"))
     page.locator("#examples-table [role=gridcell]").first.wait_for()
     settle(page)
-    page.locator("#filters").get_by_label("fixed by fine-tuning").check()
+    page.locator("#filters").get_by_label("Fixed").check()
     page.wait_for_function("() => /of \\d/.test(document.querySelector('#page-place').innerText)")
     page.locator("#search input, #search textarea").first.fill("number 17.")
     page.locator("#filters").get_by_label("all · 600").check()
