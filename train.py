@@ -29,9 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0 done, 2 something to correct, 130 stopped by Ctrl-C."""
     given = vars(parser().parse_args(arguments))
     if given["list_models"]:
-        from sentiment_core.base_models import suggestions_table
+        from sentiment_core.config import KNOWN_BASE_MODELS
 
-        return cli.run(suggestions_table)
+        return cli.run(lambda: KNOWN_BASE_MODELS)
     return cli.run(
         lambda: train(given),
         advice=lambda: memory_advice(given),

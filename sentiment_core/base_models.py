@@ -83,24 +83,6 @@ EMBEDDED = {
 }
 
 
-def suggestions_table() -> str:
-    """Base models known to work, as a Markdown table.
-
-    The memory is an estimate for training at 1,024 tokens, 4 reviews a forward pass, plain 4-bit.
-    """
-    return """\
-| base model | parameters | licence | GPU memory for QLoRA (estimate) |
-| --- | ---: | --- | ---: |
-| `smollm2-135m` | 135M | Apache-2.0 | 2 GB |
-| `HuggingFaceTB/SmolLM2-360M-Instruct` | 362M | Apache-2.0 | 3 GB |
-| `Qwen/Qwen2.5-0.5B-Instruct` | 494M | Apache-2.0 | 5 GB |
-| `Qwen/Qwen2.5-1.5B-Instruct` | 1.5B | Apache-2.0 | 7 GB |
-| `HuggingFaceTB/SmolLM2-1.7B-Instruct` | 1.7B | Apache-2.0 | 7 GB |
-| `Qwen/Qwen2.5-7B-Instruct` | 7.6B | Apache-2.0 | 16 GB |
-| `mistralai/Mistral-7B-Instruct-v0.3` | 7.2B | Apache-2.0 | 14 GB |
-| `meta-llama/Llama-3.1-8B-Instruct` | 8.0B | Llama 3.1 Community | 16 GB |"""
-
-
 def resolve(flag: str | None, adapter_base: str | None = None) -> BaseModel:
     """The base model to use: the flag, else the one an adapter was trained on, else the default.
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sentiment_core import artifacts, config
 from sentiment_core.artifacts import ArtifactError
-from sentiment_core.base_models import suggestions_table
+from sentiment_core.config import KNOWN_BASE_MODELS
 from sentiment_core.labels import UNPARSED
 from sentiment_core.schema import OTHER_FORM, AnswerForm, BenchmarkRecord, EvalRecord, Metric
 from sentiment_core.systems import SYSTEMS
@@ -155,7 +155,7 @@ OPTIONAL = {"train-2-gpus", "parity"}
 SECTIONS = {
     "results": results_table,
     "below-chance": below_chance,
-    "models": lambda root: suggestions_table(),
+    "models": lambda root: KNOWN_BASE_MODELS,
     "speed": speed_table,
 }
 """Marker name -> what stands between `<!-- name:begin -->` and `<!-- name:end -->`."""
