@@ -9,7 +9,7 @@ import pytest
 
 from sentiment_core.artifacts import read_sample_reviews
 from sentiment_core.base_models import resolve
-from sentiment_core.data import load_reviews, match_key
+from sentiment_core.data.reviews import load_reviews, match_key
 from sentiment_core.evaluation.systems import generated, scored, tfidf
 from sentiment_core.evaluation.systems.generated import GreedyAnswers, parse_answer
 from sentiment_core.evaluation.systems.scored import choose_examples, few_shot_prefix, with_prefix

@@ -76,7 +76,7 @@ def imdb() -> Path | None:
     imdb() is None, reason="IMDB is not at hand: set SENTIMENT_IMDB to a folder with its parquet"
 )
 def test_the_app_agrees_with_the_committed_predictions(client: Client, store: Store) -> None:
-    from sentiment_core.data import load_reviews
+    from sentiment_core.data.reviews import load_reviews
 
     run = store.run(None)
     evals = store.evals(run, "imdb")

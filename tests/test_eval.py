@@ -20,7 +20,7 @@ from sentiment_core import training
 from sentiment_core.artifacts import list_artifacts, read_eval, read_sample_reviews
 from sentiment_core.base_models import resolve
 from sentiment_core.config import EvalConfig, TrainConfig
-from sentiment_core.data import load_reviews
+from sentiment_core.data.reviews import load_reviews
 from sentiment_core.evaluation import inputs, runner, shards
 from sentiment_core.evaluation.systems import base, generated
 from sentiment_core.models import load_adapter, load_base

@@ -14,7 +14,7 @@ import torch
 from sentiment_core import artifacts, base_models, config, live, live_forward, live_trace, live_weights
 from sentiment_core.artifacts import Run, read_run
 from sentiment_core.base_models import BaseModelError, resolve
-from sentiment_core.data import load_reviews
+from sentiment_core.data.reviews import load_reviews
 from sentiment_core.live import LiveClassifier
 from sentiment_core.live_trace import WordWeight, without_word, word_salience, words
 from sentiment_core.models import add_lora, load_adapter, load_base

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sentiment_core import artifacts, schema
-from sentiment_core.data import load_reviews
+from sentiment_core.data.reviews import load_reviews
 
 ROOT = Path(__file__).resolve().parent.parent / "assets"
 

@@ -19,7 +19,7 @@ from sentiment_core import trainer, training
 from sentiment_core.artifacts import read_history, read_run
 from sentiment_core.base_models import resolve
 from sentiment_core.config import ConfigError, TrainConfig, flag
-from sentiment_core.data import split_train
+from sentiment_core.data.reviews import split_train
 from sentiment_core.models import load_adapter, load_base
 from sentiment_core.place import one_device
 from sentiment_core.scoring import SentimentScorer

@@ -26,7 +26,7 @@ from sentiment_core.artifacts import Run, read_run, read_sample_reviews
 from sentiment_core.base_models import resolve
 from sentiment_core.benchmarks.measure import record, spread
 from sentiment_core.config import ASSETS, ConfigError
-from sentiment_core.data import load_reviews
+from sentiment_core.data.reviews import load_reviews
 from sentiment_core.live import LiveClassifier, usable_cores
 from sentiment_core.live_forward import FIRST_RESULT
 from sentiment_core.live_weights import NUMBER_FORMATS

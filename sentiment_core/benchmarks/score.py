@@ -13,7 +13,7 @@ from sentiment_core.artifacts import read_run
 from sentiment_core.base_models import resolve
 from sentiment_core.benchmarks.measure import measure, record
 from sentiment_core.config import ASSETS, DEFAULT_BASE_MODEL, ConfigError, TrainConfig
-from sentiment_core.data import Reviews, load_reviews
+from sentiment_core.data.reviews import Reviews, load_reviews
 from sentiment_core.models import LoadedModel, add_lora, load_adapter, load_base, quiet_transformers
 from sentiment_core.place import find_place, free_memory
 from sentiment_core.schema import BenchmarkRecord

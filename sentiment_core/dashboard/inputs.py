@@ -6,8 +6,8 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
+from sentiment_core.data.sources import DataError, read_csv
 from sentiment_core.labels import parse_label
-from sentiment_core.sources import DataError, read_csv
 
 MAX_CHARACTERS = 20_000
 """The longest IMDB review has 13,704 characters."""

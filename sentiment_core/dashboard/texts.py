@@ -54,7 +54,7 @@ def _sources() -> list[str]:
 
 def load_texts(sources: list[str], *, split: str = "test") -> dict[str, str]:
     """review_id -> text of every source that can be read; a source that cannot is logged and left out."""
-    from sentiment_core.data import load_reviews
+    from sentiment_core.data.reviews import load_reviews
 
     texts: dict[str, str] = {}
     for source in sources:

@@ -17,7 +17,7 @@ import torch
 from sentiment_core.artifacts import Run, read_run
 from sentiment_core.base_models import BaseModel, BaseModelError, file_sha256, resolve
 from sentiment_core.config import ConfigError, EvalConfig, TrainConfig
-from sentiment_core.data import (
+from sentiment_core.data.reviews import (
     DEFAULT_DATASET,
     DataError,
     Reviews,
@@ -26,6 +26,7 @@ from sentiment_core.data import (
     overlapping_ids,
     split_train,
 )
+from sentiment_core.data.sources import open_source
 from sentiment_core.models import (
     Encoded,
     LoadedModel,
@@ -36,7 +37,6 @@ from sentiment_core.models import (
 )
 from sentiment_core.place import DTYPES, Place, free_memory
 from sentiment_core.schema import PREDICTION_COLUMNS, DatasetInfo, RunRecord
-from sentiment_core.sources import open_source
 
 GROUP_CHARACTERS, GROUP_VALUES = 60, 50
 """A column of the dataset is carried along when its values are this short and this few (pairs aside)."""

@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from sentiment_core.data.sources import DataError, Source, open_source
 from sentiment_core.labels import Label, parse_label
-from sentiment_core.sources import DataError, Source, open_source
 
 DEFAULT_DATASET = "stanfordnlp/imdb"
 

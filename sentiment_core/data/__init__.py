@@ -1,0 +1,1 @@
+"""Reviews from any source in one shape. Read `reviews` first; `sources` opens what they come from."""
