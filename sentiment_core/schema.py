@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
 
-from sentiment_core.intervals import Metric, Record
-from sentiment_core.slices import Slice
+from sentiment_core.metrics.intervals import Metric, Record
+from sentiment_core.metrics.slices import Slice
 from sentiment_core.systems import SYSTEMS, known_system
 
 SystemId = Annotated[str, AfterValidator(known_system)]

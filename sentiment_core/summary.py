@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from sentiment_core import metrics, slices
 from sentiment_core.artifacts import Evaluation
-from sentiment_core.intervals import floats, wilson
+from sentiment_core.metrics import classification, slices
+from sentiment_core.metrics.intervals import floats, wilson
 from sentiment_core.schema import PREDICTION_COLUMNS, Confusion
 
 OVERLAP_SETTING = "overlap_ids"
@@ -30,7 +30,7 @@ def summarize(predictions: pd.DataFrame, *, overlap_ids: Collection[str] = ()) -
     label, answer = predictions["label"], predictions["prediction"]
     groups = [column for column in predictions if column not in PREDICTION_COLUMNS]
     p_positive = floats(predictions["p_positive"], "p_positive").astype("float32")  # as it is stored
-    found = metrics.evaluate(label, answer, p_positive, pair_id=predictions.get("pair_id"))
+    found = classification.evaluate(label, answer, p_positive, pair_id=predictions.get("pair_id"))
     if len(overlap_ids):
         kept = ~predictions["review_id"].isin(list(overlap_ids)).to_numpy()
         if kept.any():
@@ -38,7 +38,7 @@ def summarize(predictions: pd.DataFrame, *, overlap_ids: Collection[str] = ()) -
             found["accuracy_without_overlap"] = wilson(int(right[kept].sum()), int(kept.sum()))
     return {
         "metrics": found,
-        "confusion": Confusion(**metrics.confusion(label, answer)),
+        "confusion": Confusion(**classification.confusion(label, answer)),
         "unparsed": int(answer.isna().sum()),
         "slices": tuple(slices.slices(predictions, groups)),
     }

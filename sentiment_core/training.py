@@ -30,7 +30,7 @@ from sentiment_core.base_models import check_disk, resolve
 from sentiment_core.batching import plan_steps
 from sentiment_core.config import ConfigError, TrainConfig, flag
 from sentiment_core.data.reviews import TrainSplit, split_train
-from sentiment_core.intervals import wilson
+from sentiment_core.metrics.intervals import wilson
 from sentiment_core.place import Place, choose_engine, choose_micro_batch, find_place, one_device
 from sentiment_core.schema import DataInfo, LoraInfo, RunRecord
 from sentiment_core.trainer import BY_ENGINE, History, Milestones, Prompts, QLoraTrainer

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
-from sentiment_core import intervals, metrics, slices
+from sentiment_core.metrics import classification, intervals, slices
 
 LABEL = [0, 0, 0, 0, 1, 1, 1, 1, 1, 1]
 ANSWER = [0, 0, 1, None, 1, 1, 1, 0, None, 1]
@@ -31,7 +31,7 @@ def table(n: int = 400, **columns: object) -> pd.DataFrame:
 
 
 def test_counts_by_hand() -> None:
-    assert metrics.confusion(LABEL, ANSWER) == {
+    assert classification.confusion(LABEL, ANSWER) == {
         "negative_negative": 2,
         "negative_positive": 1,
         "negative_unparsed": 1,
@@ -42,7 +42,7 @@ def test_counts_by_hand() -> None:
 
 
 def test_metrics_of_answers_by_hand() -> None:
-    found = {name: (e.value, e.n) for name, e in metrics.evaluate(LABEL, ANSWER).items()}
+    found = {name: (e.value, e.n) for name, e in classification.evaluate(LABEL, ANSWER).items()}
     assert found == {
         "accuracy": (0.6, 10),
         "accuracy_lenient": (0.75, 8),
@@ -58,7 +58,7 @@ def test_metrics_of_answers_by_hand() -> None:
 def test_metrics_of_answers_agree_with_scikit_learn_unparsed_included() -> None:
     label, answer, _ = synthetic()
     answer[::7] = -1
-    found = metrics.evaluate(label, [None if a < 0 else a for a in answer])
+    found = classification.evaluate(label, [None if a < 0 else a for a in answer])
     recalls = sk.recall_score(label, answer, labels=[0, 1], average=None)
     precisions = sk.precision_score(label, answer, labels=[0, 1], average=None)
     assert found["accuracy"].value == pytest.approx(sk.accuracy_score(label, answer))
@@ -66,14 +66,14 @@ def test_metrics_of_answers_agree_with_scikit_learn_unparsed_included() -> None:
     assert found["macro_f1"].value == pytest.approx(
         sk.f1_score(label, answer, labels=[0, 1], average="macro")
     )
-    for i, name in enumerate(metrics.CLASSES):
+    for i, name in enumerate(classification.CLASSES):
         assert found[f"recall_{name}"].value == pytest.approx(recalls[i])
         assert found[f"precision_{name}"].value == pytest.approx(precisions[i])
 
 
 def test_metrics_of_probabilities_agree_with_scikit_learn() -> None:
     label, answer, p = synthetic()
-    found = metrics.evaluate(label, answer, p, resamples=50)
+    found = classification.evaluate(label, answer, p, resamples=50)
     wide = p.astype(float)
     assert found["roc_auc"].value == pytest.approx(sk.roc_auc_score(label, p))
     assert found["brier"].value == pytest.approx(sk.brier_score_loss(label, wide))
@@ -83,12 +83,12 @@ def test_metrics_of_probabilities_agree_with_scikit_learn() -> None:
 def test_roc_auc_counts_ties_half() -> None:
     label, _, p = synthetic()
     coarse = np.round(p, 1)
-    assert metrics.roc_auc(label, coarse).value == pytest.approx(sk.roc_auc_score(label, coarse))
+    assert classification.roc_auc(label, coarse).value == pytest.approx(sk.roc_auc_score(label, coarse))
 
 
 def test_ece_by_hand_and_as_guo_et_al() -> None:
     """Confidences 0.9, 0.7, 0.7, 0.6: right, right, wrong, right, in bins 14, 11, 11 and 9 of 15."""
-    found = metrics.calibration([1, 1, 0, 0], [0.9, 0.7, 0.7, 0.4])["ece"].value
+    found = classification.calibration([1, 1, 0, 0], [0.9, 0.7, 0.7, 0.4])["ece"].value
     assert found == pytest.approx((0.1 + abs(2 * 0.7 - 1) + 0.4) / 4)
 
     label, _, p = synthetic()
@@ -98,18 +98,20 @@ def test_ece_by_hand_and_as_guo_et_al() -> None:
         inside = (confidence > low) & (confidence <= high)
         if inside.any():
             expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
-    assert metrics.calibration(label, p, resamples=10)["ece"].value == pytest.approx(expected)
+    assert classification.calibration(label, p, resamples=10)["ece"].value == pytest.approx(expected)
 
 
 def test_nll_of_a_certain_mistake_is_finite() -> None:
-    assert metrics.calibration([0, 1], [1.0, 1.0])["nll"].value == pytest.approx(-np.log(1e-7) / 2, rel=1e-6)
+    assert classification.calibration([0, 1], [1.0, 1.0])["nll"].value == pytest.approx(
+        -np.log(1e-7) / 2, rel=1e-6
+    )
 
 
 def test_consistency_asks_for_both_of_a_pair() -> None:
     pairs = ["a", "a", "b", "b", "c", None]
-    found = metrics.consistency([0, 1, 0, 1, 0, 0], [0, 1, 0, None, 0, 0], pairs)
+    found = classification.consistency([0, 1, 0, 1, 0, 0], [0, 1, 0, None, 0, 0], pairs)
     assert (found.value, found.n) == (0.5, 2)
-    assert metrics.consistency([0, 1], [0, 1], ["a", "b"]) is None
+    assert classification.consistency([0, 1], [0, 1], ["a", "b"]) is None
 
 
 # ---- intervals
@@ -129,7 +131,7 @@ def test_delong_interval_agrees_with_a_direct_count_and_with_the_bootstrap() -> 
     positive, negative = p[label == 1], p[label == 0]
     wins = (positive[:, None] > negative) + 0.5 * (positive[:, None] == negative)
     variance = wins.mean(1).var(ddof=1) / len(positive) + wins.mean(0).var(ddof=1) / len(negative)
-    found = metrics.roc_auc(label, p)
+    found = classification.roc_auc(label, p)
     scale = found.value * (1 - found.value)
     logit = np.log(found.value / (1 - found.value))
     expected = 1 / (1 + np.exp(-(logit + stats.norm.ppf([0.025, 0.975]) * np.sqrt(variance) / scale)))
@@ -144,7 +146,7 @@ def test_delong_interval_agrees_with_a_direct_count_and_with_the_bootstrap() -> 
 def test_bootstrap_of_a_mean_agrees_with_the_normal_interval_and_scipy() -> None:
     label, answer, p = synthetic(1000)
     loss = (p.astype(float) - label) ** 2
-    found = metrics.evaluate(label, answer, p)["brier"]
+    found = classification.evaluate(label, answer, p)["brier"]
     half = 1.96 * loss.std(ddof=1) / np.sqrt(len(loss))
     assert (found.low, found.high) == pytest.approx((loss.mean() - half, loss.mean() + half), abs=0.1 * half)
     other = stats.bootstrap((loss,), np.mean, method="percentile", n_resamples=999, rng=1).confidence_interval
@@ -153,7 +155,7 @@ def test_bootstrap_of_a_mean_agrees_with_the_normal_interval_and_scipy() -> None
 
 def test_bootstrap_of_the_counts_is_the_bootstrap_of_the_reviews() -> None:
     label, answer, _ = synthetic(400)
-    found = metrics.evaluate(label, answer)["macro_f1"]
+    found = classification.evaluate(label, answer)["macro_f1"]
     random = np.random.RandomState(1)
     rows = [random.randint(0, 400, 400) for _ in range(300)]
     low, high = np.quantile([sk.f1_score(label[r], answer[r], average="macro") for r in rows], (0.025, 0.975))
@@ -164,7 +166,7 @@ def test_ece_interval_holds_the_value_of_a_calibrated_classifier() -> None:
     """Without the shift the bootstrap lies above the value: resampling adds noise to every bin."""
     random = np.random.RandomState(0)
     p = random.rand(2000)
-    found = metrics.calibration((random.rand(2000) < p).astype(int), p, resamples=200)["ece"]
+    found = classification.calibration((random.rand(2000) < p).astype(int), p, resamples=200)["ece"]
     assert found.low < found.value < found.high
 
 
@@ -176,7 +178,7 @@ def test_resamples_are_frozen_across_library_versions() -> None:
 
 def test_the_same_data_gives_the_same_numbers_and_every_interval_holds_its_value() -> None:
     label, answer, p = synthetic(500)
-    first, second = (metrics.evaluate(label, answer, p, pair_id=np.arange(500) // 2) for _ in range(2))
+    first, second = (classification.evaluate(label, answer, p, pair_id=np.arange(500) // 2) for _ in range(2))
     assert first == second
     for name, estimate in first.items():
         assert estimate.low <= estimate.value <= estimate.high, name
@@ -187,7 +189,7 @@ def test_the_same_data_gives_the_same_numbers_and_every_interval_holds_its_value
 
 
 def test_one_class_leaves_out_what_needs_two() -> None:
-    found = metrics.evaluate([1, 1, 1], [1, 1, 0], [0.9, 0.8, 0.2])
+    found = classification.evaluate([1, 1, 1], [1, 1, 0], [0.9, 0.8, 0.2])
     assert set(found) == {
         "accuracy",
         "precision_negative",
@@ -200,7 +202,7 @@ def test_one_class_leaves_out_what_needs_two() -> None:
 
 
 def test_no_answer_parsed() -> None:
-    found = metrics.evaluate([0, 1], [None, None], [np.nan, np.nan])
+    found = classification.evaluate([0, 1], [None, None], [np.nan, np.nan])
     assert {name: e.value for name, e in found.items()} == {
         "accuracy": 0,
         "balanced_accuracy": 0,
@@ -211,7 +213,7 @@ def test_no_answer_parsed() -> None:
 
 
 def test_partly_scored_reviews_count_only_where_scored() -> None:
-    found = metrics.evaluate([0, 1, 1], [0, 1, None], [0.1, 0.9, np.nan])
+    found = classification.evaluate([0, 1, 1], [0, 1, None], [0.1, 0.9, np.nan])
     assert found["brier"].n == found["roc_auc"].n == 2
     assert (found["roc_auc"].value, found["roc_auc"].low) == (1.0, None)
 
@@ -226,7 +228,7 @@ def test_partly_scored_reviews_count_only_where_scored() -> None:
     ],
 )
 def test_every_way_to_write_an_empty_answer(answers: object) -> None:
-    assert metrics.confusion([0, 0, 1], answers)["negative_unparsed"] == 1
+    assert classification.confusion([0, 0, 1], answers)["negative_unparsed"] == 1
 
 
 @pytest.mark.parametrize(
@@ -244,12 +246,12 @@ def test_every_way_to_write_an_empty_answer(answers: object) -> None:
 )
 def test_input_that_cannot_be_meant_is_refused(arguments: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        metrics.evaluate(*arguments)
+        classification.evaluate(*arguments)
 
 
 def test_pair_ids_and_proportions_are_checked() -> None:
     with pytest.raises(ValueError, match="1 pair ids for 2"):
-        metrics.consistency([0, 1], [0, 1], ["a"])
+        classification.consistency([0, 1], [0, 1], ["a"])
     with pytest.raises(ValueError, match="0 of 0"):
         intervals.wilson(0, 0)
 
@@ -260,7 +262,7 @@ def test_pair_ids_and_proportions_are_checked() -> None:
 def test_compare_counts_and_tests_as_mcnemar() -> None:
     label, answer, _ = synthetic(500)
     other = np.where(np.random.RandomState(3).rand(500) < 0.1, 1 - answer, answer)
-    found = metrics.compare(label, other, answer)
+    found = classification.compare(label, other, answer)
     a, b = other == label, answer == label
     cells = [[(a & b).sum(), (a & ~b).sum()], [(~a & b).sum(), (~a & ~b).sum()]]
     assert [[found.both_right, found.broken], [found.fixed, found.both_wrong]] == cells
@@ -273,7 +275,7 @@ def test_compare_counts_and_tests_as_mcnemar() -> None:
 def test_compare_interval_is_the_paired_one() -> None:
     label, answer, _ = synthetic(2000)
     other = np.where(np.random.RandomState(3).rand(2000) < 0.1, 1 - answer, answer)
-    found = metrics.compare(label, other, answer)
+    found = classification.compare(label, other, answer)
     paired = (answer == label).astype(float) - (other == label)
     half = 1.96 * paired.std() / np.sqrt(2000)
     expected = (paired.mean() - half, paired.mean() + half)
@@ -281,14 +283,17 @@ def test_compare_interval_is_the_paired_one() -> None:
 
 
 def test_compare_of_a_system_with_itself() -> None:
-    found = metrics.compare(LABEL, ANSWER, ANSWER)
+    found = classification.compare(LABEL, ANSWER, ANSWER)
     assert (found.difference.value, found.difference.low, found.difference.high) == (0, 0, 0)
     assert (found.mcnemar_p, found.fixed, found.broken, found.n) == (1.0, 0, 0, 10)
 
 
 def test_compare_swapped_turns_the_sign() -> None:
     label, answer, _ = synthetic(300)
-    there, back = metrics.compare(label, 1 - answer, answer), metrics.compare(label, answer, 1 - answer)
+    there, back = (
+        classification.compare(label, 1 - answer, answer),
+        classification.compare(label, answer, 1 - answer),
+    )
     assert there.difference.value == -back.difference.value
     assert (there.fixed, there.broken, there.mcnemar_p) == (back.broken, back.fixed, back.mcnemar_p)
 
@@ -297,7 +302,7 @@ def test_compare_swapped_turns_the_sign() -> None:
 
 
 def test_reliability_table_puts_every_review_into_one_bin() -> None:
-    rows = metrics.reliability_table([0, 1, 1, 1], [0.0, 1.0, 0.05, np.nan])
+    rows = classification.reliability_table([0, 1, 1, 1], [0.0, 1.0, 0.05, np.nan])
     assert rows[0] == {
         "low": 0.0,
         "high": pytest.approx(1 / 15),
@@ -307,12 +312,12 @@ def test_reliability_table_puts_every_review_into_one_bin() -> None:
     }
     assert (rows[-1]["low"], rows[-1]["n"], rows[-1]["share_positive"]) == (pytest.approx(14 / 15), 1, 1)
     assert len(rows) == 2
-    assert metrics.reliability_table([0], [np.nan]) == []
+    assert classification.reliability_table([0], [np.nan]) == []
 
 
 def test_roc_curve_is_thin_monotone_and_has_the_area() -> None:
     label, _, p = synthetic(5000, gap=0.5)
-    curve = metrics.roc_curve(label, p, points=50)
+    curve = classification.roc_curve(label, p, points=50)
     fpr, tpr, threshold = (curve[name] for name in ("false_positive_rate", "true_positive_rate", "threshold"))
     assert len(fpr) <= 50
     assert (fpr[0], tpr[0], fpr[-1], tpr[-1]) == (0, 0, 1, 1)
@@ -320,25 +325,25 @@ def test_roc_curve_is_thin_monotone_and_has_the_area() -> None:
     assert np.all(np.diff(tpr) >= 0)
     assert np.all(np.diff(threshold) < 0)
     assert np.isfinite(threshold).all()
-    assert sk.auc(fpr, tpr) == pytest.approx(metrics.roc_auc(label, p).value, abs=0.002)
-    assert len(metrics.roc_curve([1, 1], [0.2, 0.4])["threshold"]) == 0
+    assert sk.auc(fpr, tpr) == pytest.approx(classification.roc_auc(label, p).value, abs=0.002)
+    assert len(classification.roc_curve([1, 1], [0.2, 0.4])["threshold"]) == 0
 
 
 def test_a_point_of_the_curve_is_what_its_threshold_gives() -> None:
     label, _, p = synthetic(500)
-    curve = metrics.roc_curve(label, p)
+    curve = classification.roc_curve(label, p)
     for i in (1, len(curve["threshold"]) // 2):
-        found = metrics.at_threshold(label, p, curve["threshold"][i])
+        found = classification.at_threshold(label, p, curve["threshold"][i])
         assert found["recall_positive"] == pytest.approx(curve["true_positive_rate"][i])
         assert found["false_positive_rate"] == pytest.approx(curve["false_positive_rate"][i])
 
 
 def test_at_threshold_by_hand() -> None:
-    found = metrics.at_threshold([*LABEL, 1], [*P, np.nan], 0.75)
+    found = classification.at_threshold([*LABEL, 1], [*P, np.nan], 0.75)
     assert (found["positive_positive"], found["negative_positive"], found["positive_unparsed"]) == (3, 0, 1)
     assert (found["precision_positive"], found["recall_negative"]) == (1.0, 1.0)
     assert found["recall_positive"] == pytest.approx(3 / 7)
-    assert metrics.at_threshold(LABEL, P, 1.01)["precision_positive"] is None
+    assert classification.at_threshold(LABEL, P, 1.01)["precision_positive"] is None
 
 
 def test_slices_by_length_are_quarters_in_order() -> None:

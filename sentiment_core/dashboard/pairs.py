@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from sentiment_core import tables
-from sentiment_core.slices import quarters
+from sentiment_core.metrics.slices import quarters
 
 RIGHT_FINE, P_FINE = (tables.of(column, tables.FINE_TUNED) for column in ("right", "p_positive"))
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gradio as gr
 
-from sentiment_core import metrics
 from sentiment_core.artifacts import Evaluation
 from sentiment_core.dashboard import views
 from sentiment_core.dashboard.context import Context, TabPart, dataset_switch
 from sentiment_core.dashboard.html import render
 from sentiment_core.dashboard.parts import FigureSlot, empty
+from sentiment_core.metrics import classification
 from sentiment_core.systems import SYSTEMS
 
 COMMAND = "python eval.py --run <run> --system all"
@@ -77,7 +77,7 @@ def p_words(p: float) -> str:
     return "p < 10⁻¹⁵" if p < 1e-15 else f"p = {p:.1e}" if p < 0.001 else f"p = {p:.3f}"
 
 
-def outcomes_html(comparison: metrics.Comparison, before: str) -> str:
+def outcomes_html(comparison: classification.Comparison, before: str) -> str:
     """The plain sentence, and fixed / regressed / both as four numbers that sum to n."""
     return render("outcomes", c=comparison, p=p_words(comparison.mcnemar_p), before=SYSTEMS[before].title)
 
@@ -88,7 +88,7 @@ def consistency_html(context: Context, evals: dict[str, Evaluation]) -> str:
     for system, evaluation in evals.items():
         frame = context.store.predictions(evaluation)
         if "pair_id" in frame:
-            rows[system] = metrics.consistency(frame["label"], frame["prediction"], frame["pair_id"])
+            rows[system] = classification.consistency(frame["label"], frame["prediction"], frame["pair_id"])
     best_first = sorted(((s, m) for s, m in rows.items() if m), key=lambda row: -row[1].value)
     if not best_first:
         return ""

@@ -11,7 +11,6 @@ from textwrap import shorten
 import gradio as gr
 import pandas as pd
 
-from sentiment_core import intervals
 from sentiment_core.chart_style import percent
 from sentiment_core.dashboard.answers import word_of
 from sentiment_core.dashboard.context import QUIET, Context
@@ -20,6 +19,7 @@ from sentiment_core.dashboard.inputs import MAX_ROWS, Batch, InputRefused, read_
 from sentiment_core.dashboard.parts import notice
 from sentiment_core.dashboard.serving import BROKE, MODEL_EVENT, CancelFlag, Refused, Scores, Waiting
 from sentiment_core.labels import LABEL_WORDS
+from sentiment_core.metrics import intervals
 
 log = logging.getLogger(__name__)
 

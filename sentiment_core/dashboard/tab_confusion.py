@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 import pandas as pd
 
-from sentiment_core import charts, metrics
+from sentiment_core import charts
 from sentiment_core.artifacts import Evaluation
 from sentiment_core.chart_style import percent
 from sentiment_core.dashboard import views
@@ -16,6 +16,7 @@ from sentiment_core.dashboard.context import Context, TabPart, dataset_switch
 from sentiment_core.dashboard.html import render
 from sentiment_core.dashboard.parts import FigureSlot, Panel, empty, html_table
 from sentiment_core.labels import LABEL_WORDS
+from sentiment_core.metrics import classification
 from sentiment_core.schema import Metric
 from sentiment_core.systems import SYSTEMS, System
 from sentiment_core.tables import read_as
@@ -108,7 +109,7 @@ class Side:
             p, at = frame["p_positive"], threshold / 100
         else:  # answers as given: 0 and 1 lie on both sides of one half, a gap stays a gap
             p, at = frame["prediction"], 0.5
-        return Side(evaluation, frame, threshold, metrics.at_threshold(frame["label"], p, at))
+        return Side(evaluation, frame, threshold, classification.at_threshold(frame["label"], p, at))
 
     @property
     def scored(self) -> bool:
@@ -134,7 +135,9 @@ class Side:
 
 def counts_table(cells: dict[str, Any]) -> pd.DataFrame:
     """2 × 2 counts, or 2 × 3 where some answers are unparsed; rows are the true labels."""
-    rows = [[cells[f"{truth}_{answer}"] for answer in metrics.ANSWERS] for truth in metrics.CLASSES]
+    rows = [
+        [cells[f"{truth}_{answer}"] for answer in classification.ANSWERS] for truth in classification.CLASSES
+    ]
     table = pd.DataFrame(rows, index=list(LABEL_WORDS), columns=[*LABEL_WORDS, UNPARSED])
     return table if table[UNPARSED].any() else table.drop(columns=UNPARSED)
 
@@ -156,7 +159,8 @@ def matrix_panel(side: Side) -> Panel:
 def finding(cells: dict[str, Any]) -> str:
     """What a matrix says: its accuracy, and which way it leans."""
     negative, positive, unparsed = (
-        sum(cells[f"{truth}_{answer}"] for truth in metrics.CLASSES) for answer in metrics.ANSWERS
+        sum(cells[f"{truth}_{answer}"] for truth in classification.CLASSES)
+        for answer in classification.ANSWERS
     )
     accuracy, answered = f"accuracy {percent(cells['accuracy'])}", negative + positive
     if unparsed > 0.02 * (answered + unparsed):
@@ -198,7 +202,9 @@ def _roc(context: Context, side: Side) -> tuple[pd.DataFrame, Metric | None]:
 
     def make() -> tuple[pd.DataFrame, Metric | None]:
         label, p_positive = side.frame["label"], side.frame["p_positive"]
-        return pd.DataFrame(metrics.roc_curve(label, p_positive)), metrics.roc_auc(label, p_positive)
+        return pd.DataFrame(classification.roc_curve(label, p_positive)), classification.roc_auc(
+            label, p_positive
+        )
 
     return context.store.keep(("roc", side.evaluation.path), context.store.stamp(side.evaluation), make)
 

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sentiment_core import charts, intervals, metrics, slices
+from sentiment_core import charts
 from sentiment_core.artifacts import Evaluation
 from sentiment_core.chart_style import percent
 from sentiment_core.dashboard.html import parameters
 from sentiment_core.dashboard.parts import Panel
 from sentiment_core.dashboard.store import Store, dataset_title
+from sentiment_core.metrics import classification, intervals, slices
 from sentiment_core.schema import Metric, Reference
 
 INTERVAL = "Bars are 95\u202f% intervals"
@@ -141,7 +142,9 @@ def reliability_panel(
     """Predicted probability against the observed positive rate. `errors`: actor -> stored ECE."""
     rows = []
     for actor, frame in frames.items():
-        bins = metrics.reliability_table(frame["label"], frame["p_positive"]) if is_scored(frame) else []
+        bins = (
+            classification.reliability_table(frame["label"], frame["p_positive"]) if is_scored(frame) else []
+        )
         for one in bins:
             if n := one["n"]:
                 observed = intervals.wilson(round(n * one["share_positive"]), n)
@@ -152,7 +155,7 @@ def reliability_panel(
     table = pd.DataFrame(rows)
     said = [f"{100 * errors[actor]:.1f} points for {who}" for actor, who in WHO.items() if actor in errors]
     title = "Expected calibration error: " + ", ".join(said) if said else "Predicted and observed rates"
-    width = f"{metrics.CALIBRATION_BINS} equal-width bins"
+    width = f"{classification.CALIBRATION_BINS} equal-width bins"
     caption = (
         f"{where}, {width} of predicted P(positive); those with fewer than {MIN_BIN} reviews stand in the "
         f"data only. {INTERVAL} (Wilson) of the observed positive rate; the dashed line is perfect "
@@ -167,7 +170,7 @@ def reliability_panel(
 
 def comparison(
     store: Store, before: Evaluation | None, after: Evaluation | None
-) -> metrics.Comparison | None:
+) -> classification.Comparison | None:
     """Both systems on the same reviews in the same order, kept while they are unchanged; None without."""
     if not (before and after):
         return None
@@ -177,5 +180,5 @@ def comparison(
     return store.keep(
         ("comparison", before.path, after.path),
         store.stamp(before, after),
-        lambda: metrics.compare(first["label"], first["prediction"], second["prediction"]),
+        lambda: classification.compare(first["label"], first["prediction"], second["prediction"]),
     )

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sentiment_core.intervals import Metric, Record, read_answers, read_labels, read_probabilities, wilson
+from sentiment_core.metrics.intervals import (
+    Metric,
+    Record,
+    read_answers,
+    read_labels,
+    read_probabilities,
+    wilson,
+)
 
 if TYPE_CHECKING:
     import pandas as pd

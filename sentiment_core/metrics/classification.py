@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sentiment_core.intervals import (
+from sentiment_core.metrics.intervals import (
     Metric,
     frozen_random,
     one_each,
