@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from sentiment_core import chart_style, charts, history_charts
+from sentiment_core.figures import evaluation, style, training
 
 SYSTEMS = pd.DataFrame(
     {
@@ -31,11 +31,11 @@ def contrast(first: str, second: str) -> float:
     return (a + 0.05) / (b + 0.05)
 
 
-@pytest.mark.parametrize("name", [name for name in chart_style.PALETTE if name != "line"])
+@pytest.mark.parametrize("name", [name for name in style.PALETTE if name != "line"])
 def test_every_colour_can_be_read_as_text_in_both_themes(name: str) -> None:
     from sentiment_core.dashboard.theme import GROUND
 
-    tint = chart_style.PALETTE[name]
+    tint = style.PALETTE[name]
     for ground in ("page", "card"):
         light, dark = GROUND[ground]
         assert contrast(tint.light, light) >= 4.2, (name, ground)
@@ -77,27 +77,27 @@ def figures() -> dict[str, go.Figure]:
     curve = pd.DataFrame({"false_positive_rate": [0, 0.1, 1], "true_positive_rate": [0, 0.9, 1]})
     counts = pd.DataFrame([[8, 2], [1, 9]], index=["Negative", "Positive"], columns=["Negative", "Positive"])
     return {
-        "systems": charts.systems_chart(SYSTEMS),
-        "slices": charts.slices_chart(parts, x_title="tokens"),
-        "reliability": charts.reliability_chart(bins),
-        "history": history_charts.history_chart({"run": history, "other": history}),
-        "schedule": history_charts.schedule_chart({"run": history}, x="seconds"),
-        "confusion": charts.confusion_chart(counts, "fine"),
-        "roc": charts.roc_chart({"Fine-tuned": ("fine", curve)}, [("fine", 0.1, 0.9, "at 50")]),
-        "empty": chart_style.empty_figure(),
+        "systems": evaluation.systems_chart(SYSTEMS),
+        "slices": evaluation.slices_chart(parts, x_title="tokens"),
+        "reliability": evaluation.reliability_chart(bins),
+        "history": training.history_chart({"run": history, "other": history}),
+        "schedule": training.schedule_chart({"run": history}, x="seconds"),
+        "confusion": evaluation.confusion_chart(counts, "fine"),
+        "roc": evaluation.roc_chart({"Fine-tuned": ("fine", curve)}, [("fine", 0.1, 0.9, "at 50")]),
+        "empty": style.empty_figure(),
     }
 
 
 @pytest.mark.parametrize("name", list(figures()))
 def test_figures_use_only_colours_that_follow_the_theme(name: str) -> None:
-    known = {tint.light for tint in (*chart_style.PALETTE.values(), chart_style.PAPER)} | {
+    known = {tint.light for tint in (*style.PALETTE.values(), style.PAPER)} | {
         "#101828",
         "#ffffff",
         "#808997",
     }
     figure = figures()[name]
     assert colors(figure) <= known
-    assert figure.layout.template.layout.paper_bgcolor == chart_style.TRANSPARENT
+    assert figure.layout.template.layout.paper_bgcolor == style.TRANSPARENT
 
 
 @pytest.mark.parametrize("actor", ["base", "fine", "ink"])
@@ -108,9 +108,9 @@ def test_a_matrix_is_readable_in_both_themes(actor: str) -> None:
     counts = pd.DataFrame(
         [[10, 0], [0, 10]], index=["Negative", "Positive"], columns=["Negative", "Positive"]
     )
-    tint = charts.confusion_chart(counts, actor).data[0].colorscale[-1][1]
+    tint = evaluation.confusion_chart(counts, actor).data[0].colorscale[-1][1]
     *rgb, opacity = (float(part) for part in re.findall(r"[0-9.]+", tint))
-    for ground, ink in zip(GROUND["card"], chart_style.PALETTE["ink"], strict=True):
+    for ground, ink in zip(GROUND["card"], style.PALETTE["ink"], strict=True):
         below = [int(ground[i : i + 2], 16) for i in (1, 3, 5)]
         mixed = [round(opacity * a + (1 - opacity) * b) for a, b in zip(rgb, below, strict=True)]
         color = "#" + "".join(f"{part:02x}" for part in mixed)
@@ -128,7 +128,7 @@ def test_axes_are_named(name: str) -> None:
 
 
 def test_accuracy_axis_runs_from_0_to_100_with_chance_marked() -> None:
-    figure = charts.systems_chart(SYSTEMS)
+    figure = evaluation.systems_chart(SYSTEMS)
     assert figure.layout.xaxis.range[0] <= 0
     assert figure.layout.xaxis.range[1] >= 100
     assert any(shape.x0 == 50 == shape.x1 for shape in figure.layout.shapes)
@@ -140,14 +140,14 @@ def test_confusion_prints_counts_and_row_shares() -> None:
     (matrix,) = figures()["confusion"].data
     texts = [re.split("<.*?>", text) for row in matrix.text for text in row]
     assert [text[1] for text in texts] == ["8", "2", "1", "9"]
-    assert texts[0][-2:] == [f"80.0{chart_style.THIN}%", "correct"]
-    assert texts[2][-2:] == [f"10.0{chart_style.THIN}%", "incorrect"]
+    assert texts[0][-2:] == [f"80.0{style.THIN}%", "correct"]
+    assert texts[2][-2:] == [f"10.0{style.THIN}%", "incorrect"]
     assert (matrix.zmin, matrix.zmax) == (0, 100)  # one scale for every matrix
     assert matrix.z.tolist() == [[80, 20], [10, 90]]
 
 
 def test_marks_carry_their_intervals() -> None:
-    trace = charts.systems_chart(SYSTEMS).data[2]
+    trace = evaluation.systems_chart(SYSTEMS).data[2]
     assert (trace.name, trace.x[0]) == ("Fine-tuned", 95)
     assert trace.error_x.array == pytest.approx([0.3])
     assert trace.error_x.arrayminus == pytest.approx([0.3])
@@ -158,27 +158,27 @@ def test_marks_carry_their_intervals() -> None:
 
 def test_an_empty_row_is_no_division_by_zero() -> None:
     counts = pd.DataFrame([[0, 0], [1, 9]], index=["Negative", "Positive"], columns=["Negative", "Positive"])
-    assert "nan" not in charts.confusion_chart(counts, "base").to_json()
+    assert "nan" not in evaluation.confusion_chart(counts, "base").to_json()
 
 
 def test_long_histories_are_thinned() -> None:
     steps = np.arange(1, 20_001)
     rows = pd.DataFrame({"step": steps, "loss": 1.0, "eval_loss": np.nan, "eval_accuracy": np.nan})
-    figure = history_charts.history_chart({"run": rows})
+    figure = training.history_chart({"run": rows})
     assert all(len(trace.x) <= 1200 for trace in figure.data if trace.x is not None)
     assert figure.data[1].x[-1] == 20_000
 
 
 def test_names_stay_readable() -> None:
-    systems = charts.systems_chart(SYSTEMS)
+    systems = evaluation.systems_chart(SYSTEMS)
     assert len(systems.layout.yaxis.tickvals) == 2  # no line through the name beside a published result
     two_runs = figures()["history"].layout.annotations
     assert [note.yanchor for note in two_runs] == ["bottom", "top"]
 
 
 def test_theme_css_names_every_colour() -> None:
-    css = chart_style.theme_css()
-    assert css.count("!important") == 2 * len([*chart_style.PALETTE, chart_style.PAPER])
+    css = style.theme_css()
+    assert css.count("!important") == 2 * len([*style.PALETTE, style.PAPER])
     assert "rgb(0, 122, 90)" in css
     assert "#2BC79A" in css
 
@@ -192,8 +192,8 @@ def test_long_names_of_published_results_take_two_lines_and_the_room_for_them() 
         "low": [np.nan, np.nan, 0.94],
         "high": [np.nan, np.nan, 0.96],
     })  # fmt: skip
-    figure = charts.systems_chart(table)
+    figure = evaluation.systems_chart(table)
     texts = {a.text: a.y for a in figure.layout.annotations if a.xanchor == "right"}
     assert set(texts) == {"BERT-base + in-task<br>pretraining, 110M", "ULMFiT"}
-    assert max(len(line) for text in texts for line in text.split("<br>")) <= charts.LONGEST_LINE
+    assert max(len(line) for text in texts for line in text.split("<br>")) <= evaluation.LONGEST_LINE
     assert abs(np.subtract(*texts.values())) > 0.75

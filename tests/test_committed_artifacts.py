@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 from fake_artifacts import RUN, write_eval, write_run
 
-from sentiment_core import artifacts, charts, config, summary
+from sentiment_core import artifacts, config, summary
 from sentiment_core.artifacts import Evaluation
+from sentiment_core.figures import evaluation
 from sentiment_core.schema import PREDICTION_COLUMNS
 
 LISTING = artifacts.list_artifacts(config.ASSETS)
@@ -125,14 +126,14 @@ def test_figures_draw_the_stored_numbers() -> None:
     records = [e.record for e in LISTING.evals]
     rows = [(r.system, *r.metrics["accuracy"].model_dump().values()) for r in records]
     table = pd.DataFrame(rows, columns=["system", "accuracy", "low", "high", "n", "_"])
-    drawn = reversed(charts.systems_chart(table.assign(title=table["system"])).data)
+    drawn = reversed(evaluation.systems_chart(table.assign(title=table["system"])).data)
     for row, mark in zip(rows, drawn, strict=True):
         (x,), (above,), (below,) = mark.x, mark.error_x.array, mark.error_x.arrayminus
         assert (x, x - below, x + above) == pytest.approx(tuple(100 * part for part in row[1:4]))
     for record in records:
         cells = list(record.confusion.model_dump().values())
         counts = pd.DataFrame([cells[:3], cells[3:]], index=["n", "p"], columns=["n", "p", "unparsed"])
-        (matrix,) = charts.confusion_chart(counts, "base").data
+        (matrix,) = evaluation.confusion_chart(counts, "base").data
         assert matrix.customdata.tolist() == [cells[:3], cells[3:]]
         assert matrix.z.sum(axis=1) == pytest.approx([100, 100])
         assert 100 * record.metrics["recall_negative"].value == pytest.approx(matrix.z[0, 0])

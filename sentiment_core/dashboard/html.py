@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from sentiment_core.chart_style import THIN, percent
+from sentiment_core.figures.style import THIN, percent
 
 MINUS = "\u2212"
 

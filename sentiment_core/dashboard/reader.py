@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from sentiment_core.chart_style import percent
 from sentiment_core.dashboard.html import render
+from sentiment_core.figures.style import percent
 from sentiment_core.labels import LABEL_WORDS
 from sentiment_core.schema import SampleReview
 

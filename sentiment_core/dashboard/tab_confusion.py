@@ -8,13 +8,13 @@ from typing import Any
 import gradio as gr
 import pandas as pd
 
-from sentiment_core import charts
 from sentiment_core.artifacts import Evaluation
-from sentiment_core.chart_style import percent
 from sentiment_core.dashboard import views
 from sentiment_core.dashboard.context import Context, TabPart, dataset_switch
 from sentiment_core.dashboard.html import render
 from sentiment_core.dashboard.parts import FigureSlot, Panel, empty, html_table
+from sentiment_core.figures import evaluation
+from sentiment_core.figures.style import percent
 from sentiment_core.labels import LABEL_WORDS
 from sentiment_core.metrics import classification
 from sentiment_core.schema import Metric
@@ -151,7 +151,7 @@ def matrix_panel(side: Side) -> Panel:
     if side.scored:
         caption = f"Threshold {side.threshold:.0f}\u202f%. {caption}"
     title = f"{side.system.title}: {finding(side.cells)}"
-    chart = charts.confusion_chart(table, side.system.colour)
+    chart = evaluation.confusion_chart(table, side.system.colour)
     data = table.rename_axis("true label").reset_index()
     return Panel(title, chart, caption, data, f"confusion-{side.system.id}")
 
@@ -194,7 +194,7 @@ def roc_panel(context: Context, sides: list[Side]) -> Panel | None:
         "Marks: the thresholds set above."
     )
     data = pd.concat([curve.assign(system=side.system.id) for side, curve, _ in found], ignore_index=True)
-    return Panel(title, charts.roc_chart(curves, points), caption, data.round(6), "roc")
+    return Panel(title, evaluation.roc_chart(curves, points), caption, data.round(6), "roc")
 
 
 def _roc(context: Context, side: Side) -> tuple[pd.DataFrame, Metric | None]:

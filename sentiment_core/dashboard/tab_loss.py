@@ -8,11 +8,11 @@ from collections.abc import Hashable, Mapping, Sequence
 import gradio as gr
 import pandas as pd
 
-from sentiment_core import history_charts
 from sentiment_core.artifacts import ArtifactError, Run
-from sentiment_core.chart_style import percent
 from sentiment_core.dashboard.context import Context, TabPart
 from sentiment_core.dashboard.parts import FigureSlot, Panel, empty, notice
+from sentiment_core.figures import training
+from sentiment_core.figures.style import percent
 
 COMMAND = "python train.py"
 QUIET_SECONDS = 180
@@ -116,7 +116,7 @@ def loss_panel(histories: Mapping[str, pd.DataFrame], x: str) -> Panel:
         "is drawn. The loss is that of the answer's first token among the whole vocabulary: 0.69 is a coin "
         "toss between the two label words, more means that other words were likelier."
     )
-    chart = history_charts.history_chart(histories, x=x)
+    chart = training.history_chart(histories, x=x)
     return Panel(title, chart, caption, _table(histories), "loss-curves")
 
 
@@ -143,7 +143,7 @@ def schedule_panel(histories: Mapping[str, pd.DataFrame], x: str) -> Panel:
     if len(norms):
         title += f"; the gradient norm's median is {norms.median():.2g}, its largest {norms.max():.2g}"
     caption = f"n = {len(rates):,} logged steps; no interval is drawn. The norm is taken before clipping."
-    chart = history_charts.schedule_chart(histories, x=x)
+    chart = training.schedule_chart(histories, x=x)
     return Panel(title, chart, caption, _table(histories), "learning-rate")
 
 

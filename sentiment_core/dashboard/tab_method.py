@@ -9,12 +9,12 @@ from markupsafe import Markup
 
 from sentiment_core import artifacts
 from sentiment_core.artifacts import ArtifactError, Run
-from sentiment_core.chart_style import percent
 from sentiment_core.dashboard.context import Context, TabPart
 from sentiment_core.dashboard.html import fragment, render, seconds
 from sentiment_core.dashboard.parts import empty
 from sentiment_core.dashboard.store import dataset_title
 from sentiment_core.dashboard.texts import DEFAULT_SOURCE
+from sentiment_core.figures.style import percent
 from sentiment_core.prompts import PROMPT, REVIEW_SLOT
 from sentiment_core.report import BENCHMARKS
 from sentiment_core.schema import BenchmarkRecord, Metric, RunRecord

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from sentiment_core.chart_style import PALETTE, theme_css
+from sentiment_core.figures.style import PALETTE, theme_css
 
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 MONO_FONTS = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono", "monospace")

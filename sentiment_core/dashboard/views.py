@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sentiment_core import charts
 from sentiment_core.artifacts import Evaluation
-from sentiment_core.chart_style import percent
 from sentiment_core.dashboard.html import parameters
 from sentiment_core.dashboard.parts import Panel
 from sentiment_core.dashboard.store import Store, dataset_title
+from sentiment_core.figures import evaluation
+from sentiment_core.figures.style import percent
 from sentiment_core.metrics import classification, intervals, slices
 from sentiment_core.schema import Metric, Reference
 
@@ -64,7 +64,9 @@ def accuracy_panel(
     if references:
         caption += f" {_references_words(references)}"
     title = _accuracy_finding(table, before, evals.get("fine-tuned"))
-    return Panel(title, charts.systems_chart(table), caption, table, f"accuracy-{first.record.dataset.name}")
+    return Panel(
+        title, evaluation.systems_chart(table), caption, table, f"accuracy-{first.record.dataset.name}"
+    )
 
 
 def _reference_row(reference: Reference) -> dict[str, Any]:
@@ -116,7 +118,7 @@ def length_panel(frames: Mapping[str, pd.DataFrame], where: str) -> Panel | None
     if table["part"].nunique() < 2:
         return None
     caption = f"{where}, cut into quarters by length in tokens. {INTERVAL} (Wilson) for each quarter alone."
-    chart = charts.slices_chart(table, x_title="tokens in the review")
+    chart = evaluation.slices_chart(table, x_title="tokens in the review")
     return Panel(_length_finding(table), chart, caption, table, "accuracy-by-length")
 
 
@@ -162,7 +164,7 @@ def reliability_panel(
         f"calibration. Expected calibration error: {width}, top-label confidence."
     )
     drawn = table[table["n"] >= MIN_BIN]
-    return Panel(title, charts.reliability_chart(drawn), caption, table, "reliability")
+    return Panel(title, evaluation.reliability_chart(drawn), caption, table, "reliability")
 
 
 # ---- before and after, review by review

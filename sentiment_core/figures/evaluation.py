@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from sentiment_core.chart_style import PALETTE, PAPER, THIN, color_of, finished, note, percent, series
+from sentiment_core.figures.style import PALETTE, PAPER, THIN, color_of, finished, note, percent, series
 from sentiment_core.systems import SYSTEMS, System
 
 LONGEST_LINE = 32

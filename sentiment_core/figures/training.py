@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from sentiment_core.chart_style import THIN, finished, note, percent, series
+from sentiment_core.figures.style import THIN, finished, note, percent, series
 
 RUN_STYLES = (("fine", "solid"), ("run2", "dash"), ("run3", "dot"), ("run4", "dashdot"))
 """Palette entry and dash of each run in one chart."""

@@ -1,0 +1,1 @@
+"""DataFrames in, Plotly figures out. Read `style` first, then the figures of `evaluation` and `training`."""
