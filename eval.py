@@ -47,7 +47,7 @@ def score(given: dict) -> str:
 
 
 def report(given: dict) -> str:
-    from sentiment_core.report import report_text
+    from sentiment_core.artifacts.report import report_text
 
     return report_text(given["assets"])
 

@@ -27,5 +27,5 @@ for dataset in "$DATASET" "$COUNTERFACTUAL"; do
     "$python" eval.py --run smollm2-135m-study --system fine-tuned --dataset "$dataset" ||
         ls "$assets"/evals/*--fine-tuned--smollm2-135m-study/eval.json
 done
-"$python" -m sentiment_core.report --write README.md
+"$python" -m sentiment_core.artifacts.report --write README.md
 "$python" eval.py --report

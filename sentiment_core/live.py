@@ -22,7 +22,8 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 
-from sentiment_core.artifacts import Run
+from sentiment_core.artifacts.schema import RunRecord
+from sentiment_core.artifacts.store import Run
 from sentiment_core.base_models import BaseModel, BaseModelError, resolve
 from sentiment_core.batching import batches_by_tokens
 from sentiment_core.live_forward import LiveLlama, TransformersPair
@@ -46,7 +47,6 @@ from sentiment_core.live_weights import (
     on_zero_gpu,
 )
 from sentiment_core.models import Encoded, PromptEncoder, load_tokenizer
-from sentiment_core.schema import RunRecord
 
 Which = Literal["base", "fine-tuned"]
 

@@ -24,9 +24,9 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 from transformers import logging as transformers_logging
 
+from sentiment_core.artifacts.schema import BaseModelInfo, PromptInfo
 from sentiment_core.base_models import CACHE, BaseModel, BaseModelError, base_identity, converted_folder
 from sentiment_core.prompts import CUT_MARK, PROMPT, Prompt, RenderedPrompt, cut_middle, split_rendered
-from sentiment_core.schema import BaseModelInfo, PromptInfo
 
 QUANTIZATION = "nf4, double quantization"
 

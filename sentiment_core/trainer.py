@@ -17,14 +17,14 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from transformers import Trainer, TrainerCallback
 
-from sentiment_core.artifacts import HistoryWriter
+from sentiment_core.artifacts.schema import HistoryRow
+from sentiment_core.artifacts.store import HistoryWriter
 from sentiment_core.batching import round_up, split_alike, split_balanced
 from sentiment_core.config import UserError
 from sentiment_core.models import Encoded, LoadedModel, PromptEncoder
 from sentiment_core.packed import PackedLlama
 from sentiment_core.packed_layout import Pack, PackShape, lay_out, packed_tokens
 from sentiment_core.place import Place
-from sentiment_core.schema import HistoryRow
 from sentiment_core.scoring import SentimentScorer, float32_head, left_pad
 
 # ---- micro-batches

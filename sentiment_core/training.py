@@ -24,15 +24,16 @@ from torch import nn
 from transformers import PrinterCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from sentiment_core import environment, models
-from sentiment_core.artifacts import HistoryWriter, read_history, utc_now, write_run, write_text
+from sentiment_core import models
+from sentiment_core.artifacts import provenance
+from sentiment_core.artifacts.schema import DataInfo, LoraInfo, RunRecord
+from sentiment_core.artifacts.store import HistoryWriter, read_history, utc_now, write_run, write_text
 from sentiment_core.base_models import check_disk, resolve
 from sentiment_core.batching import plan_steps
 from sentiment_core.config import ConfigError, TrainConfig, flag
 from sentiment_core.data.reviews import TrainSplit, split_train
 from sentiment_core.metrics.intervals import wilson
 from sentiment_core.place import Place, choose_engine, choose_micro_batch, find_place, one_device
-from sentiment_core.schema import DataInfo, LoraInfo, RunRecord
 from sentiment_core.trainer import BY_ENGINE, History, Milestones, Prompts, QLoraTrainer
 
 ADAPTER_DTYPE = torch.float16
@@ -179,7 +180,7 @@ class Session:
         plan = plan_steps(lengths, config.batch_size, epochs=config.epochs, seed=config.seed)
         say(f"Training {config.name}: {len(plan)} steps of {config.batch_size} reviews "
             f"({micro} a pass), engine {engine}, {place.precision}, {place.world_size} × "
-            f"{environment.hardware(place.device.type).device}")  # fmt: skip
+            f"{provenance.hardware(place.device.type).device}")  # fmt: skip
         writer = HistoryWriter(folders.run, resume_at=step_of(checkpoint)) if place.is_main else None
         history = History(writer, plan, lengths, config.epochs)
         milestones = Milestones(len(plan), config.epochs * config.evaluations_per_epoch)
@@ -235,7 +236,7 @@ class Session:
         return RunRecord(
             run_id=config.name,
             created_at=utc_now(),
-            commit=environment.commit(),
+            commit=provenance.commit(),
             base_model=self.loaded.info,
             lora=LoraInfo(
                 rank=lora.r, alpha=lora.lora_alpha, dropout=lora.lora_dropout, targets=tuple(_targets(lora))
@@ -246,10 +247,10 @@ class Session:
                 excluded=dict(self.split.excluded),
             ),
             config=_shareable(config, place.precision),
-            command=environment.command_line(),
+            command=provenance.command_line(),
             engine=self.engine,
-            hardware=environment.hardware(place.device.type, place.world_size),
-            versions=environment.versions(),
+            hardware=provenance.hardware(place.device.type, place.world_size),
+            versions=provenance.versions(),
             wall_seconds=round(seconds, 2),
             warmup_seconds=round(self.warmup_seconds, 2),
             reviews_per_second=round(self.history.seen[-1] / seconds, 2),

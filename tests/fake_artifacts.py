@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sentiment_core import artifacts, systems
-from sentiment_core.artifacts import HistoryWriter
-from sentiment_core.schema import (
+from sentiment_core import systems
+from sentiment_core.artifacts import store
+from sentiment_core.artifacts.schema import (
     BaseModelInfo,
     Confusion,
     DataInfo,
@@ -24,6 +24,7 @@ from sentiment_core.schema import (
     PromptInfo,
     RunRecord,
 )
+from sentiment_core.artifacts.store import HistoryWriter
 
 RUN, STUDY, TRAINING = "smollm2-135m", "smollm2-135m-study", "in-training"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -117,7 +118,7 @@ def write_run(root: Path, run_id: str, *, seconds: float = 41.0, rank: int = 16,
         validation_loss=0.15,
     )
     (folder / "adapter").mkdir(exist_ok=True)
-    artifacts.write_run(folder, record)
+    store.write_run(folder, record)
     return record
 
 
@@ -180,7 +181,7 @@ def write_eval(
         hardware=GPU,
         versions={"python": "3.11"},
     )
-    artifacts.write_eval(root / "evals" / eval_id, record, frame)
+    store.write_eval(root / "evals" / eval_id, record, frame)
 
 
 SAMPLES = (
@@ -219,7 +220,7 @@ REFERENCES = (
 
 def write_small_files(root: Path) -> None:
     lines = [json.dumps({"id": i, "text": t, "label": y, "kind": k}) for i, t, y, k in SAMPLES]
-    artifacts.write_text(root / "sample_reviews.jsonl", "\n".join(lines) + "\n")
+    store.write_text(root / "sample_reviews.jsonl", "\n".join(lines) + "\n")
     references = [
         {
             "name": name,
@@ -233,7 +234,7 @@ def write_small_files(root: Path) -> None:
         }
         for name, size, accuracy, kind in REFERENCES
     ]
-    artifacts.write_text(root / "references.json", json.dumps(references))
+    store.write_text(root / "references.json", json.dumps(references))
 
 
 def write_assets(root: Path, *, n: int = 1000, pairs: int = 100) -> Path:

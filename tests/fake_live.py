@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sentiment_core.artifacts import Run
+from sentiment_core.artifacts.store import Run
 
 GOOD = {"warm", "funny", "happy", "great", "laughed", "like", "wonderful", "perfect", "good", "love"}
 LONG = 300

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sentiment_core.artifacts import read_sample_reviews
+from sentiment_core.artifacts.store import read_sample_reviews
 from sentiment_core.base_models import resolve
 from sentiment_core.data.reviews import load_reviews, match_key
 from sentiment_core.evaluation.systems import generated, scored, tfidf

@@ -6,10 +6,10 @@ import argparse
 
 import pytest
 
-from sentiment_core.artifacts import read_record
+from sentiment_core.artifacts.schema import BenchmarkRecord
+from sentiment_core.artifacts.store import read_record
 from sentiment_core.benchmarks import __main__ as benchmark
 from sentiment_core.benchmarks import train as benchmark_train
-from sentiment_core.schema import BenchmarkRecord
 from tests.own_reviews import write_dataset
 
 

@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 from fake_artifacts import RUN, write_eval, write_run
 
-from sentiment_core import artifacts, config, summary
-from sentiment_core.artifacts import Evaluation
+from sentiment_core import config
+from sentiment_core.artifacts import store, summary
+from sentiment_core.artifacts.schema import PREDICTION_COLUMNS
+from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.figures import evaluation
-from sentiment_core.schema import PREDICTION_COLUMNS
 
-LISTING = artifacts.list_artifacts(config.ASSETS)
+LISTING = store.list_artifacts(config.ASSETS)
 LARGEST_FILE = 10_000_000  # the Hub and GitHub want larger files in LFS
 LONGEST_VALUE = 60
 """Characters of a group's name or of an answer's form; a review is longer."""
@@ -107,10 +108,10 @@ def test_predictions_hold_ids_and_no_text(evaluation: Evaluation) -> None:
 
 
 @pytest.mark.parametrize("run", **by_name(LISTING.runs))
-def test_every_run_is_finished_and_has_its_adapter_and_history(run: artifacts.Run) -> None:
+def test_every_run_is_finished_and_has_its_adapter_and_history(run: store.Run) -> None:
     assert run.record is not None
     assert list(run.adapter_path.glob("*.safetensors"))
-    assert not artifacts.read_history(run.path).empty
+    assert not store.read_history(run.path).empty
 
 
 def test_every_evaluated_run_is_committed() -> None:
@@ -147,10 +148,10 @@ def test_an_evaluation_of_version_1_reads_as_the_present_one(evaluation: Evaluat
     assert content["schema_version"] == 2
     bins = [{"low": 0.0, "high": 1.0, "n": 120, "mean_p_positive": 0.5, "share_positive": 0.5}]
     path.write_text(json.dumps(content | {"schema_version": 1, "reliability": bins}))
-    assert artifacts.read_eval(evaluation.path).record == evaluation.record
+    assert store.read_eval(evaluation.path).record == evaluation.record
     path.write_text(json.dumps(content | {"reliability": bins}))
-    with pytest.raises(artifacts.ArtifactError, match="'reliability'"):
-        artifacts.read_eval(evaluation.path)
+    with pytest.raises(store.ArtifactError, match="'reliability'"):
+        store.read_eval(evaluation.path)
 
 
 # ---- that the checks would notice
@@ -159,7 +160,7 @@ def test_an_evaluation_of_version_1_reads_as_the_present_one(evaluation: Evaluat
 @pytest.fixture
 def evaluation(tmp_path: Path) -> Evaluation:
     write_eval(tmp_path, "fine-tuned", "imdb", 120, run_id=RUN, paired=True)
-    (made,) = artifacts.list_artifacts(tmp_path).evals
+    (made,) = store.list_artifacts(tmp_path).evals
     frame = made.predictions()
     overlap = frame["review_id"][:7].to_list()
     dataset = made.record.dataset.model_copy(update={"fingerprint": fingerprint(frame["review_id"])})
@@ -170,8 +171,8 @@ def evaluation(tmp_path: Path) -> Evaluation:
             **summary.summarize(frame, overlap_ids=overlap),
         }
     )
-    artifacts.write_eval(made.path, record, frame)
-    return artifacts.read_eval(made.path)
+    store.write_eval(made.path, record, frame)
+    return store.read_eval(made.path)
 
 
 def test_a_sound_evaluation_passes(evaluation: Evaluation) -> None:
@@ -199,7 +200,7 @@ def test_text_among_the_predictions_is_noticed(evaluation: Evaluation) -> None:
     frame = evaluation.predictions().assign(
         note="A film that goes on and on, and on, and then some more. " * 2
     )
-    artifacts.write_eval(evaluation.path, evaluation.record, frame)
+    store.write_eval(evaluation.path, evaluation.record, frame)
     with pytest.raises(AssertionError, match="'note' holds"):
         check_predictions(evaluation)
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sentiment_core import artifacts
+from sentiment_core.artifacts import store
 from sentiment_core.dashboard import (
     answers,
     header,
@@ -258,7 +258,7 @@ def test_figures_of_25_000_reviews_are_small(tmp_path) -> None:
 
 def test_context_figures_are_named_as_such(context: Context) -> None:
     evals = context.store.evals(context.store.run(RUN), "imdb")
-    panel = views.accuracy_panel(evals, artifacts.read_references(ROOT / "assets"), None)
+    panel = views.accuracy_panel(evals, store.read_references(ROOT / "assets"), None)
     assert "context, as reported and not measured here" in panel.caption
     assert "The study" in panel.caption
     assert {"The study, before", "The study, after"} <= set(panel.data["title"])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from gradio_client import Client
 
-from sentiment_core import artifacts
+from sentiment_core.artifacts import store
 from sentiment_core.base_models import BaseModelError, resolve
 from sentiment_core.dashboard import page
 from sentiment_core.dashboard.serving import load_live
@@ -86,7 +86,7 @@ def test_the_app_agrees_with_the_committed_predictions(client: Client, store: St
     for system, key in (("fine-tuned", "fine_tuned"), ("baseline-scored", "base")):
         if system not in evals:
             continue
-        stored = artifacts.read_predictions(evals[system].path).sample(REVIEWS, random_state=0)
+        stored = store.read_predictions(evals[system].path).sample(REVIEWS, random_state=0)
         stored = stored[stored["review_id"].isin(texts.keys())]
         answers = client.predict([texts[i] for i in stored["review_id"]], api_name="/classify_batch")
         live = np.array([answer[f"{key}_p_positive"] for answer in answers])

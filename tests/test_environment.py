@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from sentiment_core import environment
+from sentiment_core.artifacts import provenance
 
 
 def test_the_command_names_no_folder_of_this_machine(monkeypatch):
@@ -19,14 +19,14 @@ def test_the_command_names_no_folder_of_this_machine(monkeypatch):
     ]
     monkeypatch.setattr(sys, "argv", given)
     expected = "python train.py --dataset imdb --exclude pairs.parquet --limit 5"
-    assert environment.command_line() == expected
+    assert provenance.command_line() == expected
 
 
 def test_the_commit_can_be_given(monkeypatch):
     monkeypatch.setenv("SENTIMENT_COMMIT", "abc")
-    assert environment.commit() == "abc"
+    assert provenance.commit() == "abc"
 
 
 def test_hardware_and_versions_are_named():
-    assert environment.hardware().device
-    assert {"python", "torch", "transformers", "peft"} <= set(environment.versions())
+    assert provenance.hardware().device
+    assert {"python", "torch", "transformers", "peft"} <= set(provenance.versions())

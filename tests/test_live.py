@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from sentiment_core import artifacts, base_models, config, live, live_forward, live_trace, live_weights
-from sentiment_core.artifacts import Run, read_run
+from sentiment_core import base_models, config, live, live_forward, live_trace, live_weights
+from sentiment_core.artifacts import store
+from sentiment_core.artifacts.store import Run, read_run
 from sentiment_core.base_models import BaseModelError, resolve
 from sentiment_core.data.reviews import load_reviews
 from sentiment_core.live import LiveClassifier
@@ -65,7 +66,7 @@ def make_run(root: Path, model: Path) -> Run:
         "prompt": loaded.encoder.info,
         "config": record.config | {"max_length_tokens": LIMIT},
     }
-    artifacts.write_run(folder, record.model_copy(update=changes))
+    store.write_run(folder, record.model_copy(update=changes))
     return read_run(folder)
 
 
@@ -373,7 +374,7 @@ def imdb() -> Path | None:
 def test_served_forms_agree_with_the_stored_predictions(number_format):
     reviews = load_reviews(str(imdb()), "test")
     reviews = reviews.take(np.arange(0, len(reviews), len(reviews) // 200))
-    stored = artifacts.read_predictions(STORED).drop_duplicates("review_id").set_index("review_id")
+    stored = store.read_predictions(STORED).drop_duplicates("review_id").set_index("review_id")
     expected = stored.loc[reviews.ids, "p_positive"].to_numpy()
     served = LiveClassifier.load(read_run(config.ASSETS / "runs" / RUN), number_format=number_format)
     found = served.classify_many(reviews.texts, "fine-tuned")

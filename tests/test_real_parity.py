@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sentiment_core.artifacts import read_sample_reviews
+from sentiment_core.artifacts.store import read_sample_reviews
 from sentiment_core.base_models import DEFAULT_BASE_MODEL, resolve
 from sentiment_core.config import ASSETS
 from sentiment_core.labels import Label

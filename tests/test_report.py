@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from fake_artifacts import RUN, write_assets
 
-from sentiment_core import artifacts, config, report, schema, systems
-from sentiment_core.artifacts import ArtifactError
-from sentiment_core.schema import AnswerForm, Metric
+from sentiment_core import config, systems
+from sentiment_core.artifacts import report, schema, store
+from sentiment_core.artifacts.schema import AnswerForm, Metric
+from sentiment_core.artifacts.store import ArtifactError
 
 README = Path(__file__).parent.parent / "README.md"
 MARKED = (
@@ -25,11 +26,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def change(root: Path, system: str, **fields: object) -> schema.EvalRecord:
     """Rewrite the record of `system` on imdb."""
     evaluation = next(
-        e for e in artifacts.list_artifacts(root).evals
+        e for e in store.list_artifacts(root).evals
         if e.record.system == system and e.record.dataset.name == "imdb"
     )  # fmt: skip
     record = evaluation.record.model_copy(update=fields)
-    artifacts.write_record(evaluation.path / "eval.json", record)
+    store.write_record(evaluation.path / "eval.json", record)
     return record
 
 
@@ -149,19 +150,19 @@ def test_command_line_writes_then_finds_nothing_stale(
 
 
 def test_readme_is_fresh() -> None:
-    if not artifacts.list_artifacts(config.ASSETS).evals and not README.exists():
+    if not store.list_artifacts(config.ASSETS).evals and not README.exists():
         pytest.skip("nothing evaluated and no README yet")
     text = README.read_text(encoding="utf-8") if README.exists() else ""
-    if "<!-- results:begin -->" not in text and not artifacts.list_artifacts(config.ASSETS).evals:
+    if "<!-- results:begin -->" not in text and not store.list_artifacts(config.ASSETS).evals:
         pytest.skip("nothing evaluated and no markers in README yet")
-    assert report.refreshed(text) == text, "run python -m sentiment_core.report --write README.md"
+    assert report.refreshed(text) == text, "run python -m sentiment_core.artifacts.report --write README.md"
 
 
 # ---- published results
 
 
 def test_references_are_weakest_first_with_a_source_each() -> None:
-    references = artifacts.read_references()
+    references = store.read_references()
     accuracies = [reference.accuracy for reference in references]
     assert accuracies == sorted(accuracies)
     assert all(0 < accuracy < 1 for accuracy in accuracies)
@@ -176,8 +177,8 @@ def test_references_are_weakest_first_with_a_source_each() -> None:
 
 
 def test_speed_table_shows_each_benchmark_or_how_to_make_it(tmp_path: Path) -> None:
-    from sentiment_core.artifacts import utc_now, write_record  # fmt: skip
-    from sentiment_core.schema import BenchmarkRecord, BenchmarkRow, Hardware
+    from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow, Hardware
+    from sentiment_core.artifacts.store import utc_now, write_record  # fmt: skip
 
     def trained(system: str, rate: float, note: str = "") -> BenchmarkRow:
         return BenchmarkRow(system=system, reviews_per_second=Metric(value=rate, n=1), note=note)

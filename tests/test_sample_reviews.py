@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sentiment_core import artifacts, schema
+from sentiment_core.artifacts import schema, store
 from sentiment_core.data.reviews import load_reviews
 
 ROOT = Path(__file__).resolve().parent.parent / "assets"
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent / "assets"
 
 @pytest.fixture(scope="module")
 def samples() -> tuple[schema.SampleReview, ...]:
-    return artifacts.read_sample_reviews(ROOT)
+    return store.read_sample_reviews(ROOT)
 
 
 def test_enough_and_balanced(samples):

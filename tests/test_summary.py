@@ -3,8 +3,8 @@
 import pytest
 from fake_artifacts import predictions
 
-from sentiment_core import summary
-from sentiment_core.schema import Confusion, EvalRecord
+from sentiment_core.artifacts import summary
+from sentiment_core.artifacts.schema import Confusion, EvalRecord
 
 
 def test_a_scored_system_fills_every_measured_field() -> None:

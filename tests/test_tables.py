@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from fake_artifacts import predictions
 
-from sentiment_core import tables
+from sentiment_core.artifacts import frames
 
 
 def test_predictions_table_by_hand() -> None:
@@ -26,24 +26,24 @@ def test_predictions_table_by_hand() -> None:
 
     base = frame([0, 1, 0, 1, None], [np.nan] * 5)
     tuned = frame([1, 0, 0, 1, 1], [0.75, 0.25, 0.25, 0.5, 1.0])
-    table = tables.predictions_table(base, tuned)
-    assert list(table[tables.OUTCOME]) == ["fixed", "broken", "both right", "both wrong", "fixed"]
+    table = frames.predictions_table(base, tuned)
+    assert list(table[frames.OUTCOME]) == ["fixed", "broken", "both right", "both wrong", "fixed"]
     assert list(table["confidence_fine_tuned"]) == [0.75, 0.75, 0.75, 0.5, 1.0]
     assert table["confidence_base"].isna().all()
     assert table["prediction_base"].isna().sum() == 1
     assert list(table["version"]) == list("xyxyx")
-    assert list(table[tables.POSITION]) == [0, 1, 2, 3, 4]
+    assert list(table[frames.POSITION]) == [0, 1, 2, 3, 4]
 
 
 def test_only_the_same_reviews_can_be_joined() -> None:
     frame = predictions("fine-tuned", 20)
     with pytest.raises(ValueError, match="20 and 19 reviews"):
-        tables.join_predictions(frame, frame.iloc[:19])
+        frames.join_predictions(frame, frame.iloc[:19])
     with pytest.raises(ValueError, match="review_id at review 0"):
-        tables.join_predictions(frame, frame.iloc[::-1])
+        frames.join_predictions(frame, frame.iloc[::-1])
     with pytest.raises(ValueError, match="label at review 3"):
-        tables.join_predictions(frame, frame.assign(label=frame["label"].where(frame.index != 3, 0)))
-    assert len(tables.join_predictions(frame, frame)) == 20
+        frames.join_predictions(frame, frame.assign(label=frame["label"].where(frame.index != 3, 0)))
+    assert len(frames.join_predictions(frame, frame)) == 20
 
 
 def test_25_000_rows_are_quick() -> None:
@@ -51,6 +51,6 @@ def test_25_000_rows_are_quick() -> None:
     times = []
     for _ in range(3):
         start = time.perf_counter()
-        tables.predictions_table(base, tuned)
+        frames.predictions_table(base, tuned)
         times.append(time.perf_counter() - start)
     assert min(times) < 0.1

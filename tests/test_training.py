@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import TrainingArguments
 
 from sentiment_core import trainer, training
-from sentiment_core.artifacts import read_history, read_run
+from sentiment_core.artifacts.store import read_history, read_run
 from sentiment_core.base_models import resolve
 from sentiment_core.config import ConfigError, TrainConfig, flag
 from sentiment_core.data.reviews import split_train

@@ -18,9 +18,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sentiment_core import artifacts
+from sentiment_core.artifacts import store
+from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow
 from sentiment_core.config import ASSETS
-from sentiment_core.schema import BenchmarkRecord, BenchmarkRow
 
 KINDS = {
     "train": "training: the study's settings, plain PEFT + bitsandbytes, and ours",
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if os.environ.get("RANK", "0") != "0":
         return 0
-    artifacts.write_record(Path(arguments.output), record)
+    store.write_record(Path(arguments.output), record)
     print(table(record))
     print(f"\n{record.hardware.device}; written to {arguments.output}")
     return 0

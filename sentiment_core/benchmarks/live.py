@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from sentiment_core.artifacts import Run, read_run, read_sample_reviews
+from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow, Metric
+from sentiment_core.artifacts.store import Run, read_run, read_sample_reviews
 from sentiment_core.base_models import resolve
 from sentiment_core.benchmarks.measure import record, spread
 from sentiment_core.config import ASSETS, ConfigError
@@ -31,7 +32,6 @@ from sentiment_core.live import LiveClassifier, usable_cores
 from sentiment_core.live_forward import FIRST_RESULT
 from sentiment_core.live_weights import NUMBER_FORMATS
 from sentiment_core.models import load_tokenizer, quiet_transformers
-from sentiment_core.schema import BenchmarkRecord, BenchmarkRow, Metric
 
 PEER = "text-classification pipeline, DistilBERT's shape"
 PEER_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

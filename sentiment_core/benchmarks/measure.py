@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from sentiment_core import environment
-from sentiment_core.artifacts import utc_now
+from sentiment_core.artifacts import provenance
+from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow, Metric
+from sentiment_core.artifacts.store import utc_now
 from sentiment_core.config import ConfigError
-from sentiment_core.schema import BenchmarkRecord, BenchmarkRow, Metric
 
 
 def now(device: torch.device) -> float:
@@ -71,11 +71,11 @@ def record(
     return BenchmarkRecord(
         kind=kind,
         created_at=utc_now(),
-        commit=environment.commit(),
-        command=environment.command_line(),
+        commit=provenance.commit(),
+        command=provenance.command_line(),
         base_model=Path(base_model).name,
-        hardware=environment.hardware(device.type, count),
-        versions=environment.versions(),
+        hardware=provenance.hardware(device.type, count),
+        versions=provenance.versions(),
         settings=settings,
         rows=tuple(rows),
     )

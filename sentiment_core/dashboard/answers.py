@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from sentiment_core.artifacts import Run
+from sentiment_core.artifacts.store import Run
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.html import render
 from sentiment_core.dashboard.parts import notice

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from sentiment_core.artifacts import Evaluation, Run
+from sentiment_core.artifacts.store import Evaluation, Run
 from sentiment_core.dashboard.serving import Serving
 from sentiment_core.dashboard.store import Store, dataset_title
 from sentiment_core.dashboard.texts import ReviewTexts

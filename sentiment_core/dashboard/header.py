@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from sentiment_core.artifacts import Run
+from sentiment_core.artifacts.store import Run
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.html import render
 

@@ -13,7 +13,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from sentiment_core import config
-from sentiment_core.artifacts import Run
+from sentiment_core.artifacts.store import Run
 from sentiment_core.dashboard import (
     api,
     header,

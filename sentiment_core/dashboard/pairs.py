@@ -10,26 +10,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sentiment_core import tables
+from sentiment_core.artifacts import frames
 from sentiment_core.metrics.slices import quarters
 
-RIGHT_FINE, P_FINE = (tables.of(column, tables.FINE_TUNED) for column in ("right", "p_positive"))
+RIGHT_FINE, P_FINE = (frames.of(column, frames.FINE_TUNED) for column in ("right", "p_positive"))
 
 
 def paired(before: pd.DataFrame | None, after: pd.DataFrame) -> pd.DataFrame:
     """`tables.predictions_table` in dataset order; a `before` of other reviews counts as unparsed."""
     if before is not None:
         with suppress(ValueError):
-            return tables.predictions_table(before, after)
+            return frames.predictions_table(before, after)
     unparsed = pd.array([pd.NA] * len(after), dtype="Int8")
-    return tables.predictions_table(after.assign(prediction=unparsed, p_positive=np.float32(np.nan)), after)
+    return frames.predictions_table(after.assign(prediction=unparsed, p_positive=np.float32(np.nan)), after)
 
 
 def partner(frame: pd.DataFrame, row: Any) -> Any | None:
     """The other review of a row's pair, as a row; None where there is none."""
     if "pair_id" not in frame:
         return None
-    others = frame[(frame["pair_id"] == row.pair_id) & (frame[tables.REVIEW_ID] != row.review_id)]
+    others = frame[(frame["pair_id"] == row.pair_id) & (frame[frames.REVIEW_ID] != row.review_id)]
     return next(others.itertuples(), None)
 
 
@@ -50,9 +50,9 @@ def _distance(frame: pd.DataFrame) -> pd.Series:
 
 FILTERS: Mapping[str, Filter] = {
     "all": Filter("All", lambda f: np.ones(len(f), bool)),
-    "fixed": Filter("Fixed", lambda f: f[tables.OUTCOME] == "fixed"),
-    "broken": Filter("Regressed", lambda f: f[tables.OUTCOME] == "broken"),
-    "wrong": Filter("Both wrong", lambda f: f[tables.OUTCOME] == "both wrong"),
+    "fixed": Filter("Fixed", lambda f: f[frames.OUTCOME] == "fixed"),
+    "broken": Filter("Regressed", lambda f: f[frames.OUTCOME] == "broken"),
+    "wrong": Filter("Both wrong", lambda f: f[frames.OUTCOME] == "both wrong"),
     "mistakes": Filter("Most confident mistakes", lambda f: ~f[RIGHT_FINE], lambda f: -_distance(f)),
     "unsure": Filter("Lowest confidence", lambda f: _distance(f) < 0.2, _distance),
 }
@@ -83,7 +83,7 @@ def counts(frame: pd.DataFrame) -> dict[str, int]:
 
 def lengths(frame: pd.DataFrame) -> dict[str, tuple[int, int]]:
     """Quarters of the reviews by tokens: title -> (shortest, longest), shortest first."""
-    return {f"{low:,}–{high:,} tokens": (low, high) for low, high in quarters(frame[tables.TOKENS])}
+    return {f"{low:,}–{high:,} tokens": (low, high) for low, high in quarters(frame[frames.TOKENS])}
 
 
 def select(frame: pd.DataFrame, wanted: ExampleFilter, texts: Mapping[str, str] | None = None) -> np.ndarray:
@@ -91,9 +91,9 @@ def select(frame: pd.DataFrame, wanted: ExampleFilter, texts: Mapping[str, str] 
     one = FILTERS.get(wanted.name, FILTERS["all"])
     keep = np.array(one.keep(frame), dtype=bool)
     if quarter := lengths(frame).get(wanted.length):
-        keep &= frame[tables.TOKENS].between(*quarter).to_numpy()
+        keep &= frame[frames.TOKENS].between(*quarter).to_numpy()
     if search := (wanted.search or "").strip().lower()[:200]:
-        ids = frame[tables.REVIEW_ID]
+        ids = frame[frames.REVIEW_ID]
         found = ids.str.startswith(search).to_numpy(dtype=bool, copy=True)
         if texts:
             found |= np.fromiter((search in texts.get(i, "").lower() for i in ids), bool, len(ids))

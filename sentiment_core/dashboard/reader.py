@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from sentiment_core.artifacts.schema import SampleReview
 from sentiment_core.dashboard.html import render
 from sentiment_core.figures.style import percent
 from sentiment_core.labels import LABEL_WORDS
-from sentiment_core.schema import SampleReview
 
 OUTCOMES = {"fixed": "Fixed by fine-tuning", "broken": "Regressed"}
 VERSIONS = {"original": "As originally written.", "edited": "Rewritten to say the opposite."}

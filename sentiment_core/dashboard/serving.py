@@ -21,7 +21,7 @@ import gradio as gr
 import numpy as np
 from markupsafe import Markup
 
-from sentiment_core.artifacts import Run
+from sentiment_core.artifacts.store import Run
 from sentiment_core.dashboard.inputs import InputRefused, clean_text
 
 try:

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from sentiment_core import artifacts, schema
-from sentiment_core.artifacts import ArtifactError, Evaluation, Listing, Problem, Run
+from sentiment_core.artifacts import schema, store
+from sentiment_core.artifacts.store import ArtifactError, Evaluation, Listing, Problem, Run
 from sentiment_core.systems import SYSTEMS, first_base
 
 T = TypeVar("T")
@@ -22,8 +22,8 @@ MOST_KEPT = 400
 DATASET_TITLES = {"imdb": "IMDB test reviews", "counterfactual_imdb_test": "Counterfactual pairs"}
 """What a dataset is called on the page; one that is not here goes by its own name."""
 
-REFERENCES = ("references.json", artifacts.read_references)
-SAMPLES = ("sample_reviews.jsonl", artifacts.read_sample_reviews)
+REFERENCES = ("references.json", store.read_references)
+SAMPLES = ("sample_reviews.jsonl", store.read_sample_reviews)
 
 
 def dataset_title(name: str) -> str:
@@ -86,7 +86,7 @@ class Store:
         return (*marks, *(_stamp(self.root / name) for name, _ in (REFERENCES, SAMPLES)))
 
     def listing(self) -> Listing:
-        return self.keep("listing", self.signature(), lambda: artifacts.list_artifacts(self.root))
+        return self.keep("listing", self.signature(), lambda: store.list_artifacts(self.root))
 
     def problems(self) -> tuple[Problem, ...]:
         """What was passed over, predictions that cannot be read included."""
@@ -123,7 +123,7 @@ class Store:
 
     def history(self, run: Run) -> pd.DataFrame:
         stamp = _stamp(run.history_path)
-        return self.keep(("history", run.path), stamp, lambda: artifacts.read_history(run.path))
+        return self.keep(("history", run.path), stamp, lambda: store.read_history(run.path))
 
     # ---- evaluations
 

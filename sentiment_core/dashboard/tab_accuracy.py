@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from sentiment_core.artifacts import Evaluation
+from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.dashboard import views
 from sentiment_core.dashboard.context import Context, TabPart, dataset_switch
 from sentiment_core.dashboard.html import render

@@ -8,7 +8,9 @@ from typing import Any
 import gradio as gr
 import pandas as pd
 
-from sentiment_core.artifacts import Evaluation
+from sentiment_core.artifacts.frames import read_as
+from sentiment_core.artifacts.schema import Metric
+from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.dashboard import views
 from sentiment_core.dashboard.context import Context, TabPart, dataset_switch
 from sentiment_core.dashboard.html import render
@@ -17,9 +19,7 @@ from sentiment_core.figures import evaluation
 from sentiment_core.figures.style import percent
 from sentiment_core.labels import LABEL_WORDS
 from sentiment_core.metrics import classification
-from sentiment_core.schema import Metric
 from sentiment_core.systems import SYSTEMS, System
-from sentiment_core.tables import read_as
 
 COMMAND = "python eval.py --run <run> --system all"
 UNPARSED = "Unparsed"

@@ -8,12 +8,12 @@ from functools import partial
 
 import gradio as gr
 
+from sentiment_core.artifacts.schema import SampleReview
 from sentiment_core.dashboard import answers, tab_batch
 from sentiment_core.dashboard.context import QUIET, Context, TabPart
 from sentiment_core.dashboard.html import render
 from sentiment_core.dashboard.inputs import MAX_CHARACTERS
 from sentiment_core.dashboard.serving import MODEL_EVENT
-from sentiment_core.schema import SampleReview
 
 CHIPS = 5
 KINDS = ("positive", "negative", "sarcastic", "negated", "mixed")

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import gradio as gr
 import pandas as pd
 
-from sentiment_core.artifacts import ArtifactError, Run
+from sentiment_core.artifacts.store import ArtifactError, Run
 from sentiment_core.dashboard.context import Context, TabPart
 from sentiment_core.dashboard.parts import FigureSlot, Panel, empty, notice
 from sentiment_core.figures import training

@@ -7,8 +7,10 @@ from contextlib import suppress
 import gradio as gr
 from markupsafe import Markup
 
-from sentiment_core import artifacts
-from sentiment_core.artifacts import ArtifactError, Run
+from sentiment_core.artifacts import store
+from sentiment_core.artifacts.report import BENCHMARKS
+from sentiment_core.artifacts.schema import BenchmarkRecord, Metric, RunRecord
+from sentiment_core.artifacts.store import ArtifactError, Run
 from sentiment_core.dashboard.context import Context, TabPart
 from sentiment_core.dashboard.html import fragment, render, seconds
 from sentiment_core.dashboard.parts import empty
@@ -16,8 +18,6 @@ from sentiment_core.dashboard.store import dataset_title
 from sentiment_core.dashboard.texts import DEFAULT_SOURCE
 from sentiment_core.figures.style import percent
 from sentiment_core.prompts import PROMPT, REVIEW_SLOT
-from sentiment_core.report import BENCHMARKS
-from sentiment_core.schema import BenchmarkRecord, Metric, RunRecord
 
 COMMAND = "python train.py"
 ATTENTION = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "o_proj": "output"}
@@ -131,7 +131,7 @@ def _benchmarks(context: Context) -> dict[str, BenchmarkRecord]:
     found = {}
     for kind, title in BENCHMARKS.items():
         with suppress(ArtifactError):
-            found[title] = artifacts.read_benchmark(kind, context.store.root)
+            found[title] = store.read_benchmark(kind, context.store.root)
     return found
 
 

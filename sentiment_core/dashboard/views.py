@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sentiment_core.artifacts import Evaluation
+from sentiment_core.artifacts.schema import Metric, Reference
+from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.dashboard.html import parameters
 from sentiment_core.dashboard.parts import Panel
 from sentiment_core.dashboard.store import Store, dataset_title
 from sentiment_core.figures import evaluation
 from sentiment_core.figures.style import percent
 from sentiment_core.metrics import classification, intervals, slices
-from sentiment_core.schema import Metric, Reference
 
 INTERVAL = "Bars are 95\u202f% intervals"
 MIN_BIN = 20

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sentiment_core.artifacts import Run, read_run
+from sentiment_core.artifacts.schema import PREDICTION_COLUMNS, DatasetInfo, RunRecord
+from sentiment_core.artifacts.store import Run, read_run
 from sentiment_core.base_models import BaseModel, BaseModelError, file_sha256, resolve
 from sentiment_core.config import ConfigError, EvalConfig, TrainConfig
 from sentiment_core.data.reviews import (
@@ -36,7 +37,6 @@ from sentiment_core.models import (
     make_resident,
 )
 from sentiment_core.place import DTYPES, Place, free_memory
-from sentiment_core.schema import PREDICTION_COLUMNS, DatasetInfo, RunRecord
 
 GROUP_CHARACTERS, GROUP_VALUES = 60, 50
 """A column of the dataset is carried along when its values are this short and this few (pairs aside)."""

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sentiment_core import environment
-from sentiment_core.artifacts import read_eval, utc_now, write_eval
+from sentiment_core.artifacts import provenance
+from sentiment_core.artifacts.schema import EvalRecord
+from sentiment_core.artifacts.store import read_eval, utc_now, write_eval
+from sentiment_core.artifacts.summary import OVERLAP_SETTING, summarize
 from sentiment_core.config import ConfigError, EvalConfig
 from sentiment_core.evaluation.inputs import Inputs, group_columns
 from sentiment_core.evaluation.shards import PartStore, Scored, process_group, score
 from sentiment_core.evaluation.systems.base import EvaluatedSystem, Work
 from sentiment_core.place import find_place
-from sentiment_core.schema import EvalRecord
-from sentiment_core.summary import OVERLAP_SETTING, summarize
 from sentiment_core.systems import SYSTEMS
 
 
@@ -95,23 +95,23 @@ def run(system: EvaluatedSystem, folder: Path, work_folder: Path) -> EvalRecord 
         return None
     answers = work.answers(scored.values)
     predictions = predictions_table(inputs, answers)
-    hardware = environment.hardware("cuda" if on_gpu else "cpu", place.world_size if on_gpu else 1)
+    hardware = provenance.hardware("cuda" if on_gpu else "cpu", place.world_size if on_gpu else 1)
     record = EvalRecord(
         eval_id=system.eval_id,
         system=system.id,
         created_at=utc_now(),
-        commit=environment.commit(),
+        commit=provenance.commit(),
         base_model=work.base_model,
         run_id=system.run_id,
         prompt=inputs.encoder.info if work.base_model else None,
         dataset=inputs.test.info,
         answer_forms=answers.get("answer_forms", ()),
         settings=settings_of(system, work, scored),
-        command=environment.command_line(),
+        command=provenance.command_line(),
         wall_seconds=round(scored.seconds, 3),
         reviews_per_second=round(len(predictions) / max(scored.seconds, 1e-9), 2),
         hardware=hardware,
-        versions=environment.versions(),
+        versions=provenance.versions(),
         **summarize(predictions, overlap_ids=inputs.test.overlap_ids),
     )
     (folder / "eval.json").unlink(missing_ok=True)  # from here to the end it is unfinished

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sentiment_core.artifacts.schema import BaseModelInfo
 from sentiment_core.evaluation.inputs import Inputs, safe_name
-from sentiment_core.schema import BaseModelInfo
 from sentiment_core.scoring import p_positive
 
 Parts = Iterator[tuple[np.ndarray, np.ndarray]]

@@ -1,8 +1,8 @@
 """The README's results, written from the committed artifacts so that no figure is typed in.
 
-python -m sentiment_core.report                      # print them
-python -m sentiment_core.report --write README.md    # put them between README's markers
-python -m sentiment_core.report --check README.md    # exit 1 if they are stale
+python -m sentiment_core.artifacts.report                      # print them
+python -m sentiment_core.artifacts.report --write README.md    # put them between README's markers
+python -m sentiment_core.artifacts.report --check README.md    # exit 1 if they are stale
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import re
 import sys
 from pathlib import Path
 
-from sentiment_core import artifacts, config
-from sentiment_core.artifacts import ArtifactError
+from sentiment_core import config
+from sentiment_core.artifacts import store
+from sentiment_core.artifacts.frames import read_as
+from sentiment_core.artifacts.schema import OTHER_FORM, AnswerForm, BenchmarkRecord, EvalRecord, Metric
+from sentiment_core.artifacts.store import ArtifactError
 from sentiment_core.config import KNOWN_BASE_MODELS
 from sentiment_core.labels import UNPARSED
-from sentiment_core.schema import OTHER_FORM, AnswerForm, BenchmarkRecord, EvalRecord, Metric
 from sentiment_core.systems import SYSTEMS
-from sentiment_core.tables import read_as
 
 HEADER = (
     "System", "Dataset", "n", "Accuracy (%, 95 % interval)", "Accuracy on parsed answers (%)",
@@ -76,7 +77,7 @@ def speed_table(root: Path = config.ASSETS) -> str:
     parts = []
     for kind, title in BENCHMARKS.items():
         if (root / "benchmarks" / f"{kind}.json").exists():
-            record = artifacts.read_benchmark(kind, root)
+            record = store.read_benchmark(kind, root)
             title += f", {record.hardware.title}, commit {(record.commit or 'unknown')[:7]}"
             parts.append(_parity(record, title) if kind == "parity" else _benchmark_table(record, title))
         elif kind not in OPTIONAL:
@@ -181,7 +182,7 @@ def refreshed(text: str, root: Path = config.ASSETS) -> str:
 
 def _records(root: Path) -> list[EvalRecord]:
     """Every evaluation: those of most reviews first, then in the order of SYSTEMS, then by run."""
-    listing = artifacts.list_artifacts(root)
+    listing = store.list_artifacts(root)
     broken = [problem for problem in listing.problems if (root / "evals") in problem.path.parents]
     if broken:
         raise ArtifactError(broken[0].message)
@@ -249,7 +250,7 @@ def _overlap_notes(records: list[EvalRecord]) -> list[str]:
 
 def _study_sentence(root: Path) -> str:
     """What the study's own two figures imply, before ours."""
-    study = {r.kind: r.accuracy for r in artifacts.read_references(root)}
+    study = {r.kind: r.accuracy for r in store.read_references(root)}
     before, after = study.get("study-before"), study.get("study-after")
     chance = "With two balanced classes, answering at random is right half of the time"
     if before is None or after is None:
@@ -308,7 +309,7 @@ def _code(form: str) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m sentiment_core.report",
+        prog="python -m sentiment_core.artifacts.report",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -330,9 +331,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{path or options.root}: {error}", file=sys.stderr)
         return 1
     if options.write and new != old:
-        artifacts.write_text(path, new)
+        store.write_text(path, new)
     if options.check and new != old:
-        print(f"{path} is stale; run python -m sentiment_core.report --write {path}", file=sys.stderr)
+        print(
+            f"{path} is stale; run python -m sentiment_core.artifacts.report --write {path}", file=sys.stderr
+        )
         return 1
     return 0
 

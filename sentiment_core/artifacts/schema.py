@@ -1,4 +1,4 @@
-"""The records under `assets/`, typed. `sentiment_core.artifacts` reads and writes them."""
+"""The records under `assets/`, typed. `sentiment_core.artifacts.store` reads and writes them."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from sentiment_core.schema import Hardware
+from sentiment_core.artifacts.schema import Hardware
 
 PACKAGES = (
     "torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets", "tokenizers", "scikit-learn",

@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pandas as pd
 
+from sentiment_core.artifacts.schema import PREDICTION_COLUMNS, AnswerForm
 from sentiment_core.labels import UNPARSED
-from sentiment_core.schema import PREDICTION_COLUMNS, AnswerForm
 
 POSITION, REVIEW_ID, LABEL, TOKENS, TRUNCATED = "position", "review_id", "label", "tokens", "truncated"
 BASE, FINE_TUNED = "base", "fine_tuned"

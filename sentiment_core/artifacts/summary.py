@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from sentiment_core.artifacts import Evaluation
+from sentiment_core.artifacts.schema import PREDICTION_COLUMNS, Confusion
+from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.metrics import classification, slices
 from sentiment_core.metrics.intervals import floats, wilson
-from sentiment_core.schema import PREDICTION_COLUMNS, Confusion
 
 OVERLAP_SETTING = "overlap_ids"
 """Key of `EvalRecord.settings` with the review ids that `accuracy_without_overlap` leaves out."""

@@ -1,4 +1,4 @@
-"""The one writer and the one reader of everything under `assets/`; `sentiment_core.schema` has its types.
+"""The one writer and the one reader of everything under `assets/`; `sentiment_core.artifacts.schema` has its types.
 
 A folder is finished when its JSON record is there: the record is written last and atomically.
 Reading refuses unknown fields and unknown schema versions with the file's name and the remedy;
@@ -21,8 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from sentiment_core.config import ASSETS, UserError
-from sentiment_core.schema import (
+from sentiment_core.artifacts.schema import (
     HISTORY_COLUMNS,
     PREDICTION_COLUMNS,
     BenchmarkRecord,
@@ -33,6 +32,7 @@ from sentiment_core.schema import (
     SampleReview,
     upgraded,
 )
+from sentiment_core.config import ASSETS, UserError
 
 
 class ArtifactError(UserError):

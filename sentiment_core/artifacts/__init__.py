@@ -1,0 +1,1 @@
+"""What stands under assets/, written and read. Read `schema` first; `store` alone opens the files."""
