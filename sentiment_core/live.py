@@ -24,7 +24,6 @@ import torch
 
 from sentiment_core.artifacts.schema import RunRecord
 from sentiment_core.artifacts.store import Run
-from sentiment_core.base_models import BaseModel, BaseModelError, resolve
 from sentiment_core.batching import batches_by_tokens
 from sentiment_core.live_forward import LiveLlama, TransformersPair
 from sentiment_core.live_trace import (
@@ -46,7 +45,8 @@ from sentiment_core.live_weights import (
     load_weights,
     on_zero_gpu,
 )
-from sentiment_core.models import Encoded, PromptEncoder, load_tokenizer
+from sentiment_core.models.base_models import BaseModel, BaseModelError, resolve
+from sentiment_core.models.loading import Encoded, PromptEncoder, load_tokenizer
 
 Which = Literal["base", "fine-tuned"]
 

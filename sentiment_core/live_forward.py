@@ -24,11 +24,11 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from sentiment_core.base_models import BaseModel
 from sentiment_core.labels import Label
 from sentiment_core.live_trace import Saliency, Yield, never_yield
 from sentiment_core.live_weights import GROUPS, LlamaWeights, dtype_of
-from sentiment_core.models import load_adapter, load_base
+from sentiment_core.models.base_models import BaseModel
+from sentiment_core.models.loading import load_adapter, load_base
 from sentiment_core.packed_attention import rotate
 from sentiment_core.packed_layer import rms_norm
 from sentiment_core.scoring import left_pad

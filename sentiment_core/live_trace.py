@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from sentiment_core.models import PromptEncoder
+from sentiment_core.models.loading import PromptEncoder
 from sentiment_core.prompts import CUT_MARK, cut_middle
 
 CANDIDATES = 16

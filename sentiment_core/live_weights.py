@@ -29,15 +29,9 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoConfig
 
-from sentiment_core import base_models
-from sentiment_core.base_models import BaseModel, BaseModelError, check_disk, file_sha256
-from sentiment_core.models import (
-    QUANTIZATION,
-    PromptEncoder,
-    load_adapter,
-    load_base,
-    model_folder,
-)
+from sentiment_core.models import base_models
+from sentiment_core.models.base_models import BaseModel, BaseModelError, check_disk, file_sha256
+from sentiment_core.models.loading import QUANTIZATION, PromptEncoder, load_adapter, load_base, model_folder
 from sentiment_core.packed import unsupported
 from sentiment_core.stacked_adapter import GROUPS as LINEAR_GROUPS
 from sentiment_core.stacked_adapter import target

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from sentiment_core.models import Encoded
+from sentiment_core.models.loading import Encoded
 
 TILE = 64
 """Rows that the kernels handle together."""

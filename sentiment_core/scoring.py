@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from sentiment_core.batching import batches_by_tokens, round_up
 from sentiment_core.labels import Label
-from sentiment_core.models import Encoded, LoadedModel
+from sentiment_core.models.loading import Encoded, LoadedModel
 from sentiment_core.packed import PackedLlama, unsupported
 from sentiment_core.packed_layout import PackShape, lay_out, packed_tokens
 

@@ -24,15 +24,15 @@ from torch import nn
 from transformers import PrinterCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from sentiment_core import models
 from sentiment_core.artifacts import provenance
 from sentiment_core.artifacts.schema import DataInfo, LoraInfo, RunRecord
 from sentiment_core.artifacts.store import HistoryWriter, read_history, utc_now, write_run, write_text
-from sentiment_core.base_models import check_disk, resolve
 from sentiment_core.batching import plan_steps
 from sentiment_core.config import ConfigError, TrainConfig, flag
 from sentiment_core.data.reviews import TrainSplit, split_train
 from sentiment_core.metrics.intervals import wilson
+from sentiment_core.models import loading
+from sentiment_core.models.base_models import check_disk, resolve
 from sentiment_core.place import Place, choose_engine, choose_micro_batch, find_place, one_device
 from sentiment_core.trainer import BY_ENGINE, History, Milestones, Prompts, QLoraTrainer
 
@@ -127,22 +127,22 @@ def _as_json(config: TrainConfig) -> str:
     return json.dumps(dataclasses.asdict(config), indent=1)
 
 
-def load_model(config: TrainConfig, place: Place) -> tuple[models.LoadedModel, nn.Module, str, int]:
+def load_model(config: TrainConfig, place: Place) -> tuple[loading.LoadedModel, nn.Module, str, int]:
     """The base model, the same with a fresh adapter around it, the engine, and reviews a forward pass.
 
     Raises:
         ConfigError, BaseModelError: one sentence each.
     """
     base = resolve(config.base_model)
-    models.check_causal(base)
+    loading.check_causal(base)
     torch.manual_seed(config.seed)
-    loaded = models.load_base(base, device=place.device, compute_dtype=place.dtype, resident=False)
+    loaded = loading.load_base(base, device=place.device, compute_dtype=place.dtype, resident=False)
     free = torch.cuda.mem_get_info(place.device)[0] if place.device.type == "cuda" else None
     engine = choose_engine(config, loaded, free)
     if engine != "plain":
-        models.make_resident(loaded.model, place.dtype)
+        loading.make_resident(loaded.model, place.dtype)
     rank, alpha, dropout = config.lora_rank, config.lora_alpha, config.lora_dropout
-    model = models.add_lora(loaded.model, rank=rank, alpha=alpha, dropout=dropout)
+    model = loading.add_lora(loaded.model, rank=rank, alpha=alpha, dropout=dropout)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
@@ -157,7 +157,7 @@ class Session:
     split: TrainSplit
     place: Place
     folders: Folders
-    loaded: models.LoadedModel
+    loaded: loading.LoadedModel
     engine: str  # "plain", "resident" or "packed"
     plan: list[np.ndarray]  # the reviews of each step
     history: History
@@ -185,7 +185,7 @@ class Session:
         history = History(writer, plan, lengths, config.epochs)
         milestones = Milestones(len(plan), config.epochs * config.evaluations_per_epoch)
         batches, trainer = BY_ENGINE[engine]
-        with models.quiet_transformers():
+        with loading.quiet_transformers():
             trainer = trainer(
                 model=model,
                 args=training_arguments(config, place, folders, len(plan), accumulation),

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sentiment_core import base_models
-from sentiment_core.base_models import (
+from sentiment_core.models import base_models
+from sentiment_core.models.base_models import (
     EMBEDDED,
     BaseModelError,
     base_identity,
@@ -20,7 +20,7 @@ from sentiment_core.base_models import (
     fetch_gguf,
     resolve,
 )
-from sentiment_core.models import PromptEncoder, check_causal, load_base, load_tokenizer
+from sentiment_core.models.loading import PromptEncoder, check_causal, load_base, load_tokenizer
 from sentiment_core.prompts import REVIEW_SLOT, Prompt  # fmt: skip
 
 CONTENT = b"not really a model"

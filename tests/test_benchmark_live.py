@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sentiment_core import base_models
 from sentiment_core.artifacts.schema import BenchmarkRecord
 from sentiment_core.artifacts.store import read_record
 from sentiment_core.benchmarks import __main__ as benchmark
 from sentiment_core.benchmarks.live import review_texts
+from sentiment_core.models import base_models
 
 
 def test_live_benchmark_on_the_tiny_model(tiny_model, tmp_path, monkeypatch, capsys):

@@ -11,10 +11,10 @@ import pytest
 from gradio_client import Client
 
 from sentiment_core.artifacts import store
-from sentiment_core.base_models import BaseModelError, resolve
 from sentiment_core.dashboard import page
 from sentiment_core.dashboard.serving import load_live
 from sentiment_core.dashboard.store import Store
+from sentiment_core.models.base_models import BaseModelError, resolve
 
 pytestmark = pytest.mark.model
 
@@ -43,7 +43,7 @@ def client(store: Store) -> Iterator[Client]:
 
 
 def test_the_app_answers_as_the_scorer_does(client: Client, store: Store) -> None:
-    from sentiment_core.models import load_adapter, load_base
+    from sentiment_core.models.loading import load_adapter, load_base
     from sentiment_core.scoring import SentimentScorer
 
     run = store.run(None)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from sentiment_core.base_models import resolve
-from sentiment_core.models import add_lora, load_base
+from sentiment_core.models.base_models import resolve
+from sentiment_core.models.loading import add_lora, load_base
 from sentiment_core.packed import PackedLlama
 from sentiment_core.packed_layout import PackShape, lay_out, packed_tokens
 from sentiment_core.scoring import SentimentScorer, left_pad, p_positive

