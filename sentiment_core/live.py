@@ -3,7 +3,7 @@
     classifier = LiveClassifier.load(read_run(ASSETS / "runs" / "smollm2-135m"))
     classifier.classify("A film that moves.", "fine-tuned").p_positive
 
-Prompt, label words and probability are those of `sentiment_core.scoring`; only the way they are computed is
+Prompt, label words and probability are those of `sentiment_core.engines.scorer`; only the way they are computed is
 made for single answers.
 """
 
@@ -24,7 +24,7 @@ import torch
 
 from sentiment_core.artifacts.schema import RunRecord
 from sentiment_core.artifacts.store import Run
-from sentiment_core.batching import batches_by_tokens
+from sentiment_core.engines.batching import batches_by_tokens
 from sentiment_core.live_forward import LiveLlama, TransformersPair
 from sentiment_core.live_trace import (
     METHOD,

@@ -29,12 +29,12 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoConfig
 
+from sentiment_core.engines.packed.adapter import GROUPS as LINEAR_GROUPS
+from sentiment_core.engines.packed.adapter import target
+from sentiment_core.engines.packed.model import unsupported
 from sentiment_core.models import base_models
 from sentiment_core.models.base_models import BaseModel, BaseModelError, check_disk, file_sha256
 from sentiment_core.models.loading import QUANTIZATION, PromptEncoder, load_adapter, load_base, model_folder
-from sentiment_core.packed import unsupported
-from sentiment_core.stacked_adapter import GROUPS as LINEAR_GROUPS
-from sentiment_core.stacked_adapter import target
 
 NUMBER_FORMATS = ("bf16", "int8", "fp32")
 GROUPS = ("qkv", "o", "gate_up", "down")

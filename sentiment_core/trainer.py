@@ -19,13 +19,13 @@ from transformers import Trainer, TrainerCallback
 
 from sentiment_core.artifacts.schema import HistoryRow
 from sentiment_core.artifacts.store import HistoryWriter
-from sentiment_core.batching import round_up, split_alike, split_balanced
 from sentiment_core.config import UserError
+from sentiment_core.engines.batching import round_up, split_alike, split_balanced
+from sentiment_core.engines.device import Place
+from sentiment_core.engines.packed.layout import Pack, PackShape, lay_out, packed_tokens
+from sentiment_core.engines.packed.model import PackedLlama
+from sentiment_core.engines.scorer import SentimentScorer, float32_head, left_pad
 from sentiment_core.models.loading import Encoded, LoadedModel, PromptEncoder
-from sentiment_core.packed import PackedLlama
-from sentiment_core.packed_layout import Pack, PackShape, lay_out, packed_tokens
-from sentiment_core.place import Place
-from sentiment_core.scoring import SentimentScorer, float32_head, left_pad
 
 # ---- micro-batches
 

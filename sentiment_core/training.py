@@ -1,7 +1,7 @@
 """QLoRA through the Hugging Face Trainer: base rounded to NF4 and frozen, loss on the label position only.
 
 Dettmers et al. 2023 (QLoRA) on Hu et al. 2021 (LoRA). Three engines compute the same steps: `plain` and
-`resident` run the model as transformers does, `packed` runs `sentiment_core.packed`.
+`resident` run the model as transformers does, `packed` runs `sentiment_core.engines.packed.model`.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from transformers.trainer_utils import get_last_checkpoint
 from sentiment_core.artifacts import provenance
 from sentiment_core.artifacts.schema import DataInfo, LoraInfo, RunRecord
 from sentiment_core.artifacts.store import HistoryWriter, read_history, utc_now, write_run, write_text
-from sentiment_core.batching import plan_steps
 from sentiment_core.config import ConfigError, TrainConfig, flag
 from sentiment_core.data.reviews import TrainSplit, split_train
+from sentiment_core.engines.batching import plan_steps
+from sentiment_core.engines.device import Place, choose_engine, choose_micro_batch, find_place, one_device
 from sentiment_core.metrics.intervals import wilson
 from sentiment_core.models import loading
 from sentiment_core.models.base_models import check_disk, resolve
-from sentiment_core.place import Place, choose_engine, choose_micro_batch, find_place, one_device
 from sentiment_core.trainer import BY_ENGINE, History, Milestones, Prompts, QLoraTrainer
 
 ADAPTER_DTYPE = torch.float16

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from sentiment_core.packed_attention import attend_each, attend_tiles
-from sentiment_core.packed_layer import last_layer, layer
-from sentiment_core.packed_layout import LayerShape, tiles_of
+from sentiment_core.engines.packed.attention import attend_each, attend_tiles
+from sentiment_core.engines.packed.layer import last_layer, layer
+from sentiment_core.engines.packed.layout import LayerShape, tiles_of
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 PADDING = 70

@@ -31,7 +31,7 @@ def test_kernels_compile_without_a_gpu(capability, dtype):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from sentiment_core import attention_kernels as kernels
+    from sentiment_core.engines.packed import kernels
 
     sizes = {"H": 9, "KV": 3, "D": 64, "PREFIX": 28, "PB": 32, "BLOCK": 64, "STEP": 64, "CHUNK": 256}
     types = dict.fromkeys(("qkv", "rotated", "out", "d_out", "cos", "sin", "d_qkv"), f"*{dtype}")

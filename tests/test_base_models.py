@@ -214,7 +214,7 @@ def test_smollm2_control_tokens_stand_only_where_the_prompt_puts_them(smollm):
 @pytest.mark.model
 def test_the_real_base_model_answers_on_our_own_reviews(smollm):
     from sentiment_core.artifacts.store import read_sample_reviews
-    from sentiment_core.scoring import SentimentScorer
+    from sentiment_core.engines.scorer import SentimentScorer
 
     loaded = load_base(resolve(None))
     p = SentimentScorer(loaded)([review.text for review in read_sample_reviews()[:4]])

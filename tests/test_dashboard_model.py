@@ -43,8 +43,8 @@ def client(store: Store) -> Iterator[Client]:
 
 
 def test_the_app_answers_as_the_scorer_does(client: Client, store: Store) -> None:
+    from sentiment_core.engines.scorer import SentimentScorer
     from sentiment_core.models.loading import load_adapter, load_base
-    from sentiment_core.scoring import SentimentScorer
 
     run = store.run(None)
     texts = [sample.text for sample in store.samples()[:12]]

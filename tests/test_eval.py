@@ -21,12 +21,12 @@ from sentiment_core.artifacts.store import list_artifacts, read_eval, read_sampl
 from sentiment_core.artifacts.summary import recompute
 from sentiment_core.config import EvalConfig, TrainConfig
 from sentiment_core.data.reviews import load_reviews
+from sentiment_core.engines.device import find_place
+from sentiment_core.engines.scorer import SentimentScorer
 from sentiment_core.evaluation import inputs, runner, shards
 from sentiment_core.evaluation.systems import base, generated
 from sentiment_core.models.base_models import resolve
 from sentiment_core.models.loading import load_adapter, load_base
-from sentiment_core.place import find_place
-from sentiment_core.scoring import SentimentScorer
 from sentiment_core.systems import SYSTEMS, System
 from tests.own_reviews import frame, write_dataset
 

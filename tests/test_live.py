@@ -15,12 +15,12 @@ from sentiment_core import config, live, live_forward, live_trace, live_weights
 from sentiment_core.artifacts import store
 from sentiment_core.artifacts.store import Run, read_run
 from sentiment_core.data.reviews import load_reviews
+from sentiment_core.engines.scorer import SentimentScorer
 from sentiment_core.live import LiveClassifier
 from sentiment_core.live_trace import WordWeight, without_word, word_salience, words
 from sentiment_core.models import base_models
 from sentiment_core.models.base_models import BaseModelError, resolve
 from sentiment_core.models.loading import add_lora, load_adapter, load_base
-from sentiment_core.scoring import SentimentScorer
 from tests.fake_artifacts import write_run
 
 TEXTS = [

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from sentiment_core.engines.packed.layout import PackShape, lay_out, packed_tokens
+from sentiment_core.engines.packed.model import PackedLlama
+from sentiment_core.engines.scorer import SentimentScorer, left_pad, p_positive
 from sentiment_core.models.base_models import resolve
 from sentiment_core.models.loading import add_lora, load_base
-from sentiment_core.packed import PackedLlama
-from sentiment_core.packed_layout import PackShape, lay_out, packed_tokens
-from sentiment_core.scoring import SentimentScorer, left_pad, p_positive
 
 TEXTS = [
     "A film that moves.",

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sentiment_core.config import ConfigError
-from sentiment_core.place import find_place
+from sentiment_core.engines.device import find_place
 
 
 def test_a_process_alone_is_the_main_one_and_starts_no_group():

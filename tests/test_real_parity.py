@@ -8,12 +8,12 @@ import torch
 
 from sentiment_core.artifacts.store import read_sample_reviews
 from sentiment_core.config import ASSETS
+from sentiment_core.engines.packed.layout import PackShape, lay_out, packed_tokens
+from sentiment_core.engines.packed.model import PackedLlama
+from sentiment_core.engines.scorer import SentimentScorer, float32_head, left_pad
 from sentiment_core.labels import Label
 from sentiment_core.models.base_models import DEFAULT_BASE_MODEL, resolve
 from sentiment_core.models.loading import add_lora, load_base, make_resident
-from sentiment_core.packed import PackedLlama
-from sentiment_core.packed_layout import PackShape, lay_out, packed_tokens
-from sentiment_core.scoring import SentimentScorer, float32_head, left_pad
 
 STEPS, EACH = 2, 3
 

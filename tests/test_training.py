@@ -19,10 +19,10 @@ from sentiment_core import trainer, training
 from sentiment_core.artifacts.store import read_history, read_run
 from sentiment_core.config import ConfigError, TrainConfig, flag
 from sentiment_core.data.reviews import split_train
+from sentiment_core.engines.device import one_device
+from sentiment_core.engines.scorer import SentimentScorer
 from sentiment_core.models.base_models import resolve
 from sentiment_core.models.loading import load_adapter, load_base
-from sentiment_core.place import one_device
-from sentiment_core.scoring import SentimentScorer
 from tests.own_reviews import write_dataset
 
 

@@ -14,10 +14,10 @@ from sentiment_core.artifacts.store import read_run
 from sentiment_core.benchmarks.measure import measure, record
 from sentiment_core.config import ASSETS, DEFAULT_BASE_MODEL, ConfigError, TrainConfig
 from sentiment_core.data.reviews import Reviews, load_reviews
+from sentiment_core.engines.device import find_place, free_memory
+from sentiment_core.engines.scorer import SentimentScorer, p_positive
 from sentiment_core.models.base_models import resolve
 from sentiment_core.models.loading import LoadedModel, add_lora, load_adapter, load_base, quiet_transformers
-from sentiment_core.place import find_place, free_memory
-from sentiment_core.scoring import SentimentScorer, p_positive
 
 MAX_LENGTH = 1024
 OURS = "ours"

@@ -28,9 +28,9 @@ from sentiment_core.artifacts.store import read_record
 from sentiment_core.benchmarks.measure import asked, now, peak_memory, record, spread
 from sentiment_core.config import DEFAULT_BASE_MODEL, ConfigError, TrainConfig
 from sentiment_core.data.reviews import TrainSplit, split_train
+from sentiment_core.engines.device import Place, find_place, free_memory, one_device
 from sentiment_core.models.base_models import resolve
 from sentiment_core.models.loading import PromptEncoder, add_lora, load_base, quiet_transformers
-from sentiment_core.place import Place, find_place, free_memory, one_device
 from sentiment_core.training import Folders, Session, prepare_folders
 
 

@@ -27,6 +27,7 @@ from sentiment_core.data.reviews import (
     split_train,
 )
 from sentiment_core.data.sources import open_source
+from sentiment_core.engines.device import DTYPES, Place, free_memory
 from sentiment_core.models.base_models import BaseModel, BaseModelError, file_sha256, resolve
 from sentiment_core.models.loading import (
     Encoded,
@@ -36,7 +37,6 @@ from sentiment_core.models.loading import (
     load_tokenizer,
     make_resident,
 )
-from sentiment_core.place import DTYPES, Place, free_memory
 
 GROUP_CHARACTERS, GROUP_VALUES = 60, 50
 """A column of the dataset is carried along when its values are this short and this few (pairs aside)."""

@@ -15,10 +15,10 @@ from sentiment_core.artifacts.schema import EvalRecord
 from sentiment_core.artifacts.store import read_eval, utc_now, write_eval
 from sentiment_core.artifacts.summary import OVERLAP_SETTING, summarize
 from sentiment_core.config import ConfigError, EvalConfig
+from sentiment_core.engines.device import find_place
 from sentiment_core.evaluation.inputs import Inputs, group_columns
 from sentiment_core.evaluation.shards import PartStore, Scored, process_group, score
 from sentiment_core.evaluation.systems.base import EvaluatedSystem, Work
-from sentiment_core.place import find_place
 from sentiment_core.systems import SYSTEMS
 
 

@@ -23,8 +23,8 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from tqdm import tqdm
 
+from sentiment_core.engines.device import Place
 from sentiment_core.evaluation.systems.base import Work
-from sentiment_core.place import Place
 
 SECONDS_BETWEEN_PARTS = 5.0
 """At most this much work is lost when a process is killed."""

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from sentiment_core.artifacts.schema import BaseModelInfo
+from sentiment_core.engines.scorer import p_positive
 from sentiment_core.evaluation.inputs import Inputs, safe_name
-from sentiment_core.scoring import p_positive
 
 Parts = Iterator[tuple[np.ndarray, np.ndarray]]
 """(row indices, (rows, width) numbers) in whatever order is fastest."""

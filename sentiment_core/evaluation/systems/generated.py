@@ -13,11 +13,11 @@ import torch
 from transformers import GenerationConfig
 
 from sentiment_core.artifacts.schema import OTHER_FORM, AnswerForm
-from sentiment_core.batching import batches_by_tokens
+from sentiment_core.engines.batching import batches_by_tokens
+from sentiment_core.engines.scorer import fitting_tokens, left_pad, run_ahead
 from sentiment_core.evaluation.systems.base import ModelSystem, Parts, Work
 from sentiment_core.labels import UNPARSED, Label
 from sentiment_core.models.loading import Encoded, LoadedModel, quiet_transformers
-from sentiment_core.scoring import fitting_tokens, left_pad, run_ahead
 
 
 class Generated(ModelSystem):

@@ -14,14 +14,14 @@ from torch import nn
 
 from sentiment_core.config import ConfigError
 from sentiment_core.data.reviews import Reviews, load_reviews, match_key
+from sentiment_core.engines.device import find_place
+from sentiment_core.engines.packed.model import unsupported
+from sentiment_core.engines.scorer import SentimentScorer, fitting_tokens
 from sentiment_core.evaluation.systems.base import ModelSystem, Work
 from sentiment_core.labels import Label
 from sentiment_core.models.base_models import BaseModelError, file_sha256
 from sentiment_core.models.loading import Encoded, LoadedModel, PromptEncoder, load_adapter
-from sentiment_core.packed import unsupported
-from sentiment_core.place import find_place
 from sentiment_core.prompts import PROMPT, REVIEW_SLOT, Prompt
-from sentiment_core.scoring import SentimentScorer, fitting_tokens
 
 
 class ZeroShot(ModelSystem):

@@ -4,7 +4,7 @@ What it computes is what PEFT computes on `resident` layers: y = x Wᵀ + (alpha
 to NF4 and A, B kept in float32 and cast for the product. What differs is only the layout:
 
 - Reviews stand end to end in one row of tokens and attend within themselves
-  (`sentiment_core.packed_attention`). What all prompts begin with stands there once, before the first.
+  (`sentiment_core.engines.packed.attention`). What all prompts begin with stands there once, before the first.
 - q, k, v and gate, up share one product each, and so do their A matrices; the B matrices form one
   block-diagonal matrix.
 - The adapter is 14 tensors stacked over the layers, cast once per pass; PEFT sees views of them.
@@ -23,10 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sentiment_core.packed_attention import attention_on
-from sentiment_core.packed_layer import last_layer, layer, rms_norm
-from sentiment_core.packed_layout import LayerShape, Pack, PackShape
-from sentiment_core.stacked_adapter import GROUPS, StackedAdapter, group_weight, target
+from sentiment_core.engines.packed.adapter import GROUPS, StackedAdapter, group_weight, target
+from sentiment_core.engines.packed.attention import attention_on
+from sentiment_core.engines.packed.layer import last_layer, layer, rms_norm
+from sentiment_core.engines.packed.layout import LayerShape, Pack, PackShape
 
 
 def unsupported(model: nn.Module, device: torch.device) -> str | None:

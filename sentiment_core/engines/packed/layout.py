@@ -45,7 +45,7 @@ class Pack:
 
     input_ids: torch.Tensor  # (tokens,) int64
     positions: torch.Tensor  # (tokens,) int64, from 0 in the prefix, and going on behind it in each review
-    tiles: torch.Tensor  # (tiles, 4) int32, as `sentiment_core.attention_kernels` wants them
+    tiles: torch.Tensor  # (tiles, 4) int32, as `sentiment_core.engines.packed.kernels` wants them
     last: torch.Tensor  # (reviews,) int64, the last token of each review; 0 in unused slots
     targets: torch.Tensor  # (reviews,) int64, the token that should come next; 0 in unused slots
     weights: torch.Tensor  # (reviews,) float32, each review's share of the loss; 0 in unused slots

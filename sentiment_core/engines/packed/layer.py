@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from sentiment_core.packed_attention import Attend
-from sentiment_core.packed_layout import LayerShape
+from sentiment_core.engines.packed.attention import Attend
+from sentiment_core.engines.packed.layout import LayerShape
 
 # ---- parts of a layer; r is the rank of a product's adapters together
 

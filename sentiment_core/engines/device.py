@@ -12,8 +12,8 @@ import torch
 from accelerate import PartialState
 
 from sentiment_core.config import ConfigError, TrainConfig
+from sentiment_core.engines.packed.model import unsupported
 from sentiment_core.models.loading import LoadedModel
-from sentiment_core.packed import unsupported
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 

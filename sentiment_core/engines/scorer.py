@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
-from sentiment_core.batching import batches_by_tokens, round_up
+from sentiment_core.engines.batching import batches_by_tokens, round_up
+from sentiment_core.engines.packed.layout import PackShape, lay_out, packed_tokens
+from sentiment_core.engines.packed.model import PackedLlama, unsupported
 from sentiment_core.labels import Label
 from sentiment_core.models.loading import Encoded, LoadedModel
-from sentiment_core.packed import PackedLlama, unsupported
-from sentiment_core.packed_layout import PackShape, lay_out, packed_tokens
 
 PACKED_TOKENS = 65_536
 PADDED_TOKENS = {"cuda": 32_768, "cpu": 2_048}

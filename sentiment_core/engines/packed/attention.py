@@ -1,6 +1,6 @@
 """Attention of a pack with its rotary embedding: a review's tokens see the shared prefix and their own past.
 
-On a GPU an op with a backward runs the kernels of `sentiment_core.attention_kernels`; on a CPU their
+On a GPU an op with a backward runs the kernels of `sentiment_core.engines.packed.kernels`; on a CPU their
 reference does it. Both take qkv (tokens, (heads + 2 kv_heads) head_dim), not rotated; cos and sin
 (tokens, head_dim) of each row's position; tiles (n, 4) int32 as a pack has them; and give
 (tokens, heads head_dim).
@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 import torch.nn.functional as F
 
-from sentiment_core.packed_layout import TILE, LayerShape
+from sentiment_core.engines.packed.layout import TILE, LayerShape
 
 Attend = Callable[..., torch.Tensor]
 """(qkv, cos, sin, tiles, layer shape) -> attended."""
@@ -104,7 +104,7 @@ def attend_forward(
         out (tokens, heads head_dim); qkv rotated; lse (heads, tokens) float32, the softmax's norms as
         base-2 logarithms.
     """
-    from sentiment_core import attention_kernels as kernels
+    from sentiment_core.engines.packed import kernels
 
     total = qkv.shape[0]
     dim = qkv.shape[1] // (heads + 2 * kv_heads)
@@ -140,7 +140,7 @@ def attend_backward(
         qkv: rotated.
         delta: (heads, tokens) float32, sum over each head of d_out · out.
     """
-    from sentiment_core import attention_kernels as kernels
+    from sentiment_core.engines.packed import kernels
 
     total = qkv.shape[0]
     dim = qkv.shape[1] // (heads + 2 * kv_heads)
@@ -163,7 +163,7 @@ def attend_backward(
 
 
 def _backward_prefix_keys(given: tuple, shape: tuple[int, ...], block: int) -> None:
-    from sentiment_core import attention_kernels as kernels
+    from sentiment_core.engines.packed import kernels
 
     qkv, d_out, lse, delta, _, cos, sin, d_qkv, total, scale, root = given
     _, kv_heads, dim, prefix = shape
