@@ -41,11 +41,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def train(given: dict) -> str:
     config = cli.from_flags(TrainConfig, given)
-    from sentiment_core import training
+    from sentiment_core.training import session
 
     folders = {name: given[name] for name in ("assets", "work", "resume", "overwrite")}
-    record, folder = training.train(config, **folders)
-    return training.describe(record, folder) if record else ""
+    record, folder = session.train(config, **folders)
+    return session.describe(record, folder) if record else ""
 
 
 def memory_advice(given: dict) -> str:

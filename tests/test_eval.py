@@ -16,7 +16,6 @@ import pandas as pd
 import pytest
 
 import eval as cli
-from sentiment_core import training
 from sentiment_core.artifacts.store import list_artifacts, read_eval, read_sample_reviews
 from sentiment_core.artifacts.summary import recompute
 from sentiment_core.config import EvalConfig, TrainConfig
@@ -28,6 +27,7 @@ from sentiment_core.evaluation.systems import base, generated
 from sentiment_core.models.base_models import resolve
 from sentiment_core.models.loading import load_adapter, load_base
 from sentiment_core.systems import SYSTEMS, System
+from sentiment_core.training import session
 from tests.own_reviews import frame, write_dataset
 
 ROOT = Path(cli.__file__).resolve().parent
@@ -48,7 +48,7 @@ def trained(tiny_model, dataset, tmp_path_factory):
         dataset=str(dataset), base_model=str(tiny_model), run_id="tiny", validation=40, epochs=1,
         batch_size=16, learning_rate=4e-3, evaluations_per_epoch=1, max_length_tokens=LENGTH, lora_rank=4,
     )  # fmt: skip
-    training.train(config, assets=root / "assets", work=root / "work")
+    session.train(config, assets=root / "assets", work=root / "work")
     return root / "assets"
 
 

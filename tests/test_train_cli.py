@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import train
-from sentiment_core import training
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -15,7 +15,6 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainingArguments
 
-from sentiment_core import trainer, training
 from sentiment_core.artifacts.store import read_history, read_run
 from sentiment_core.config import ConfigError, TrainConfig, flag
 from sentiment_core.data.reviews import split_train
@@ -23,6 +22,7 @@ from sentiment_core.engines.device import one_device
 from sentiment_core.engines.scorer import SentimentScorer
 from sentiment_core.models.base_models import resolve
 from sentiment_core.models.loading import load_adapter, load_base
+from sentiment_core.training import session, trainer
 from tests.own_reviews import write_dataset
 
 
@@ -50,7 +50,7 @@ def adapter(folder):
 @pytest.fixture(scope="module")
 def trained(config, tmp_path_factory):
     root = tmp_path_factory.mktemp("trained")
-    record, folder = training.train(config, assets=root / "assets", work=root / "work")
+    record, folder = session.train(config, assets=root / "assets", work=root / "work")
     return record, folder
 
 
@@ -89,7 +89,7 @@ def test_no_pickle_and_no_path_in_the_run_folder(trained, config):
 @pytest.mark.parametrize("engine", ["resident", "packed"])
 def test_a_stopped_run_resumes_to_the_same_end(config, tmp_path, monkeypatch, engine):
     config = short(config, evaluations_per_epoch=3, engine=engine)
-    training.train(config, assets=tmp_path / "a", work=tmp_path / "wa")
+    session.train(config, assets=tmp_path / "a", work=tmp_path / "wa")
 
     def stop_at_four(self, args, state, control, **kwargs):
         if state.global_step == 4:
@@ -98,11 +98,11 @@ def test_a_stopped_run_resumes_to_the_same_end(config, tmp_path, monkeypatch, en
     with monkeypatch.context() as patch:
         patch.setattr(trainer.History, "on_step_end", stop_at_four)
         with pytest.raises(KeyboardInterrupt):
-            training.train(config, assets=tmp_path / "b", work=tmp_path / "wb")
+            session.train(config, assets=tmp_path / "b", work=tmp_path / "wb")
     unfinished = read_run(tmp_path / "b" / "runs" / "tiny")
     assert unfinished.record is None
     assert read_history(unfinished.path)["step"].max() >= 3
-    training.train(config, assets=tmp_path / "b", work=tmp_path / "wb", resume=True)
+    session.train(config, assets=tmp_path / "b", work=tmp_path / "wb", resume=True)
 
     whole, parts = (adapter(tmp_path / side / "runs" / "tiny") for side in "ab")
     for name, tensor in whole.items():
@@ -117,7 +117,7 @@ def test_engines_and_micro_batches_take_the_same_steps(config, tmp_path):
     for engine, micro in (("resident", 16), ("resident", 4), ("packed", 16), ("packed", 8)):
         settings = short(config, engine=engine, micro_batch_size=micro)
         name = f"{engine}-{micro}"
-        record, folder = training.train(settings, assets=tmp_path / name, work=tmp_path / f"w-{name}")
+        record, folder = session.train(settings, assets=tmp_path / name, work=tmp_path / f"w-{name}")
         assert record.engine == engine
         ends[name] = (record.validation_loss, read_history(folder)["loss"].dropna().to_numpy())
     loss, curve = ends.pop("resident-4")
@@ -137,7 +137,7 @@ sys.exit(status)
 @pytest.mark.parametrize("engine", ["resident", "packed"])
 def test_two_processes_take_the_same_steps_as_one(config, tmp_path, engine):
     settings = short(config, engine=engine, micro_batch_size=4)
-    _, alone = training.train(settings, assets=tmp_path / "one", work=tmp_path / "w-one")
+    _, alone = session.train(settings, assets=tmp_path / "one", work=tmp_path / "w-one")
     given = (
         "dataset base_model run_id epochs validation limit batch_size micro_batch_size learning_rate "
         "max_length_tokens lora_rank evaluations_per_epoch engine"
@@ -162,7 +162,7 @@ def test_two_processes_take_the_same_steps_as_one(config, tmp_path, engine):
 
 def test_a_diverging_run_ends_with_a_sentence(config, tmp_path):
     with pytest.raises(trainer.DivergedError, match=r"the loss is nan at step \d+; use --precision"):
-        training.train(
+        session.train(
             short(config, learning_rate=1e30, max_grad_norm=0), assets=tmp_path, work=tmp_path / "work"
         )
     assert not (tmp_path / "runs" / "tiny" / "run.json").exists()
@@ -177,7 +177,7 @@ def test_one_process_never_spreads_its_model_over_the_gpus_it_sees(tmp_path):
 
 def test_plain_engine_is_refused_on_a_cpu(config, tmp_path):
     with pytest.raises(ConfigError, match="--engine plain needs a GPU"):
-        training.train(short(config, engine="plain"), assets=tmp_path, work=tmp_path / "work")
+        session.train(short(config, engine="plain"), assets=tmp_path, work=tmp_path / "work")
     assert not (tmp_path / "runs" / "tiny" / "run.json").exists()
 
 
@@ -185,19 +185,19 @@ def test_a_finished_run_is_not_overwritten_unasked(config, trained):
     _, folder = trained
     before = (folder / "run.json").read_text()
     with pytest.raises(ConfigError, match="exists"):
-        training.train(config, assets=folder.parents[1], work=folder.parents[2] / "other")
+        session.train(config, assets=folder.parents[1], work=folder.parents[2] / "other")
     assert (folder / "run.json").read_text() == before
 
 
 def test_resume_refuses_other_settings(config, trained):
     _, folder = trained
     with pytest.raises(ConfigError, match=r"--learning-rate is 0\.02, the run began with 0\.004"):
-        training.train(
+        session.train(
             dataclasses.replace(config, learning_rate=0.02), assets=folder.parents[1],
             work=folder.parents[2] / "work", resume=True,
         )  # fmt: skip
     with pytest.raises(ConfigError, match="no checkpoint"):
-        training.train(config, assets=folder.parents[1], work=folder.parents[2] / "none", resume=True)
+        session.train(config, assets=folder.parents[1], work=folder.parents[2] / "none", resume=True)
 
 
 def test_study_preset_is_the_studys_protocol():

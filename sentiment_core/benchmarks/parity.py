@@ -16,7 +16,7 @@ from sentiment_core.artifacts.store import write_record
 from sentiment_core.benchmarks.measure import asked, record
 from sentiment_core.config import DEFAULT_BASE_MODEL, ENGINES, TrainConfig
 from sentiment_core.engines.device import find_place, free_memory
-from sentiment_core.training import train
+from sentiment_core.training.session import train
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

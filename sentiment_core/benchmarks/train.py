@@ -31,7 +31,7 @@ from sentiment_core.data.reviews import TrainSplit, split_train
 from sentiment_core.engines.device import Place, find_place, free_memory, one_device
 from sentiment_core.models.base_models import resolve
 from sentiment_core.models.loading import PromptEncoder, add_lora, load_base, quiet_transformers
-from sentiment_core.training import Folders, Session, prepare_folders
+from sentiment_core.training.session import Folders, Session, prepare_folders
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -34,7 +34,7 @@ from sentiment_core.engines.device import Place, choose_engine, choose_micro_bat
 from sentiment_core.metrics.intervals import wilson
 from sentiment_core.models import loading
 from sentiment_core.models.base_models import check_disk, resolve
-from sentiment_core.trainer import BY_ENGINE, History, Milestones, Prompts, QLoraTrainer
+from sentiment_core.training.trainer import BY_ENGINE, History, Milestones, Prompts, QLoraTrainer
 
 ADAPTER_DTYPE = torch.float16
 """Type the adapter is saved in: half the file, and finer than bfloat16 at the size of these weights."""

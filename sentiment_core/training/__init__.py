@@ -1,0 +1,1 @@
+"""One run of train.py. Read `session` first; `trainer` has the steps."""
