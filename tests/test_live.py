@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from sentiment_core import config, live, live_forward, live_trace, live_weights
+from sentiment_core import config
 from sentiment_core.artifacts import store
 from sentiment_core.artifacts.store import Run, read_run
 from sentiment_core.data.reviews import load_reviews
 from sentiment_core.engines.scorer import SentimentScorer
-from sentiment_core.live import LiveClassifier
-from sentiment_core.live_trace import WordWeight, without_word, word_salience, words
+from sentiment_core.live import classifier, trace, weights
+from sentiment_core.live.classifier import LiveClassifier
+from sentiment_core.live.trace import WordWeight, without_word, word_salience, words
 from sentiment_core.models import base_models
 from sentiment_core.models.base_models import BaseModelError, resolve
 from sentiment_core.models.loading import add_lora, load_adapter, load_base
@@ -33,12 +34,12 @@ TEXTS = [
     "So much happens, and so little of it matters. " * 40,
 ]
 LIMIT = 256
-IN_CHILD = live_weights._make_in_child
+IN_CHILD = weights._make_in_child
 
 
 def make_here(base, adapter, number_format, paths) -> None:
     """In this process, sooner than in one of its own."""
-    assert live_weights._make(base.spec, adapter and str(adapter), number_format, paths) == 0
+    assert weights._make(base.spec, adapter and str(adapter), number_format, paths) == 0
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +235,7 @@ def test_weights_that_cannot_be_made_say_why_in_one_sentence(run, tiny_model, tm
     shutil.copytree(run.adapter_path, broken)
     (broken / "adapter_model.safetensors").write_bytes(b"nothing")
     with pytest.raises(BaseModelError, match=r"^the live weights of .* could not be made \(.+\)$"):
-        live_weights.load_weights(
+        weights.load_weights(
             resolve(str(tiny_model)), broken, "fp32", load_base(resolve(str(tiny_model))).encoder
         )
 
@@ -267,7 +268,7 @@ def test_weights_are_what_taking_the_word_out_does(classifier):
     steps = list(classifier.explain(text))
     weights = steps[-1].words
     assert [len(step.words) for step in steps] == sorted({len(step.words) for step in steps})
-    assert len(weights) == live_trace.CANDIDATES == steps[0].planned
+    assert len(weights) == trace.CANDIDATES == steps[0].planned
     assert [abs(w.weight) for w in weights] == sorted((abs(w.weight) for w in weights), reverse=True)
     assert {(w.start, w.end) for w in weights} <= set(words(text))
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sentiment_core import live_forward, live_trace
-from sentiment_core.live import LiveClassifier
-from sentiment_core.live_forward import attend, attend_once
-from sentiment_core.live_trace import Turns
+from sentiment_core.live import forward, trace
+from sentiment_core.live.classifier import LiveClassifier
+from sentiment_core.live.forward import attend, attend_once
+from sentiment_core.live.trace import Turns
 from tests.test_live import cache, run  # noqa: F401 (fixtures)
 
 LONG = "It drags, it shouts, it repeats itself; and yet the last scene moved me. " * 8
@@ -38,7 +38,7 @@ def test_blocks_are_attention(length, before, dtype, atol) -> None:
 
 
 def test_gradients_pass_where_they_are_wanted() -> None:
-    q, k, v = parts(live_forward.WHOLE + 9, 4, torch.float32)
+    q, k, v = parts(forward.WHOLE + 9, 4, torch.float32)
     attend(q.requires_grad_(), k.requires_grad_(), v.requires_grad_()).square().sum().backward()
     assert all(t.grad is not None and t.grad.abs().sum() > 0 for t in (q, k, v))
 
@@ -80,6 +80,6 @@ def test_how_many_words_are_tried_depends_on_the_length_alone(classifier, monkey
     def tried() -> int:
         return len(list(classifier.explain(LONG))[-1].words)
 
-    assert tried() == live_trace.CANDIDATES
+    assert tried() == trace.CANDIDATES
     monkeypatch.setattr(live_trace, "TOKENS", 1)  # as if the review were very long
-    assert tried() == live_trace.FEWEST
+    assert tried() == trace.FEWEST

@@ -27,9 +27,9 @@ from sentiment_core.artifacts.store import Run, read_run, read_sample_reviews
 from sentiment_core.benchmarks.measure import record, spread
 from sentiment_core.config import ASSETS, ConfigError
 from sentiment_core.data.reviews import load_reviews
-from sentiment_core.live import LiveClassifier, usable_cores
-from sentiment_core.live_forward import FIRST_RESULT
-from sentiment_core.live_weights import NUMBER_FORMATS
+from sentiment_core.live.classifier import LiveClassifier, usable_cores
+from sentiment_core.live.forward import FIRST_RESULT
+from sentiment_core.live.weights import NUMBER_FORMATS
 from sentiment_core.models.base_models import resolve
 from sentiment_core.models.loading import load_tokenizer, quiet_transformers
 

@@ -50,7 +50,7 @@ Which = Literal["base", "fine-tuned"]
 
 
 class Classifier(Protocol):
-    """What the page needs of `sentiment_core.live.LiveClassifier`."""
+    """What the page needs of `sentiment_core.live.classifier.LiveClassifier`."""
 
     number_format: str
     explain_method: str
@@ -168,7 +168,7 @@ Loaded = tuple[Classifier, float]
 
 def load_live(run: Run | None) -> Classifier:
     """Load base and adapter; imports torch, so it is called only in a loader thread."""
-    from sentiment_core.live import LiveClassifier
+    from sentiment_core.live.classifier import LiveClassifier
 
     return LiveClassifier.load(run)
 

@@ -181,7 +181,7 @@ def _make_in_child(base: BaseModel, adapter: Path | None, number_format: str, pa
     }  # fmt: skip
     hidden = {"CUDA_VISIBLE_DEVICES": "", "SPACES_ZERO_GPU": "", "SENTIMENT_CACHE": str(base_models.CACHE)}
     done = subprocess.run(
-        [sys.executable, "-m", "sentiment_core.live_weights", json.dumps(job)],
+        [sys.executable, "-m", "sentiment_core.live.weights", json.dumps(job)],
         cwd=Path(__file__).resolve().parent.parent, env=os.environ | hidden,
         capture_output=True, text=True, check=False,
     )  # fmt: skip

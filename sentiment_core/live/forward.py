@@ -28,8 +28,8 @@ from sentiment_core.engines.packed.attention import rotate
 from sentiment_core.engines.packed.layer import rms_norm
 from sentiment_core.engines.scorer import left_pad
 from sentiment_core.labels import Label
-from sentiment_core.live_trace import Saliency, Yield, never_yield
-from sentiment_core.live_weights import GROUPS, LlamaWeights, dtype_of
+from sentiment_core.live.trace import Saliency, Yield, never_yield
+from sentiment_core.live.weights import GROUPS, LlamaWeights, dtype_of
 from sentiment_core.models.base_models import BaseModel
 from sentiment_core.models.loading import load_adapter, load_base
 

@@ -25,8 +25,8 @@ import torch
 from sentiment_core.artifacts.schema import RunRecord
 from sentiment_core.artifacts.store import Run
 from sentiment_core.engines.batching import batches_by_tokens
-from sentiment_core.live_forward import LiveLlama, TransformersPair
-from sentiment_core.live_trace import (
+from sentiment_core.live.forward import LiveLlama, TransformersPair
+from sentiment_core.live.trace import (
     METHOD,
     Explainable,
     Explanation,
@@ -36,7 +36,7 @@ from sentiment_core.live_trace import (
     explain_words,
     never_yield,
 )
-from sentiment_core.live_weights import (
+from sentiment_core.live.weights import (
     NUMBER_FORMATS,
     base_config,
     dtype_of,

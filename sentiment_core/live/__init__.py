@@ -1,0 +1,1 @@
+"""One review, answered on two CPU cores or a GPU. Read `classifier` first, then `forward`."""
