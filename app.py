@@ -13,7 +13,7 @@ import os
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-from sentiment_core.dashboard.page import build, launch  # after the settings that Gradio reads
+from sentiment_core.dashboard.app import build, launch  # after the settings that Gradio reads
 
 demo = build()
 

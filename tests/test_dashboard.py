@@ -16,25 +16,15 @@ import pandas as pd
 import pytest
 
 from sentiment_core.artifacts import store
-from sentiment_core.dashboard import (
-    answers,
-    header,
-    page,
-    pairs,
-    tab_batch,
-    tab_confusion,
-    tab_examples,
-    tab_loss,
-    tab_method,
-    theme,
-    views,
-)
+from sentiment_core.dashboard import app, pairs, panels, theme
+from sentiment_core.dashboard.app import build, launch_options
+from sentiment_core.dashboard.components import answers, header
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.inputs import Batch
-from sentiment_core.dashboard.page import build, launch_options
 from sentiment_core.dashboard.pairs import ExampleFilter
 from sentiment_core.dashboard.serving import CHUNK, ModelHost, ModelUnavailable, Scores, Serving
 from sentiment_core.dashboard.store import MOST_KEPT, Store
+from sentiment_core.dashboard.tabs import confusion, examples, loss, method
 from sentiment_core.dashboard.texts import ReviewTexts
 from tests.fake_artifacts import (
     RUN,
@@ -91,7 +81,7 @@ def test_launch_options_keep_to_themselves() -> None:
 
 def test_the_queue_is_bounded_and_the_direct_route_closed(assets: Path) -> None:
     demo = build(assets, FakeClassifier.load, texts={})
-    assert demo._queue.max_size == page.MAX_WAITING
+    assert demo._queue.max_size == app.MAX_WAITING
     assert demo.api_open is False
     public = {f.api_name for f in demo.fns.values() if f.api_visibility == "public"}
     assert public == {"classify", "classify_batch", "metrics", "runs"}
@@ -129,7 +119,7 @@ def test_nothing_at_all_still_builds(tmp_path) -> None:
     context = context_of(tmp_path)
     assert "python train.py" in header.stats_html(context, None)
     assert "python eval.py" in header.stats_html(context, None)
-    assert "python train.py" in tab_method.method_html(context, None)
+    assert "python train.py" in method.method_html(context, None)
     build(tmp_path, FakeClassifier.load, texts={})
 
 
@@ -196,16 +186,16 @@ def test_every_panel_has_finding_caption_n_and_data(context: Context) -> None:
         "base": context.store.predictions(before),
         "fine": context.store.predictions(evals["fine-tuned"]),
     }
-    side = tab_confusion.Side.of(context, evals["fine-tuned"], 50)
+    side = confusion.Side.of(context, evals["fine-tuned"], 50)
     histories = {run.run_id: context.store.history(run)}
     panels = [
-        views.accuracy_panel(evals, context.store.references(), before),
-        views.length_panel(frames, "here, n = 400"),
-        views.reliability_panel(frames, {"fine": 0.02, "base": 0.3}, "here, n = 400"),
-        tab_confusion.matrix_panel(side),
-        tab_confusion.roc_panel(context, [side]),
-        tab_loss.loss_panel(histories, "step"),
-        tab_loss.schedule_panel(histories, "seconds"),
+        panels.accuracy_panel(evals, context.store.references(), before),
+        panels.length_panel(frames, "here, n = 400"),
+        panels.reliability_panel(frames, {"fine": 0.02, "base": 0.3}, "here, n = 400"),
+        confusion.matrix_panel(side),
+        confusion.roc_panel(context, [side]),
+        loss.loss_panel(histories, "step"),
+        loss.schedule_panel(histories, "seconds"),
     ]
     for panel in panels:
         assert any(c.isdigit() for c in panel.title), panel.title
@@ -216,22 +206,22 @@ def test_every_panel_has_finding_caption_n_and_data(context: Context) -> None:
 
 def test_the_four_outcomes_sum_to_n(context: Context) -> None:
     evals = context.store.evals(context.store.run(RUN), "imdb")
-    c = views.comparison(context.store, context.store.before(evals), evals["fine-tuned"])
+    c = panels.comparison(context.store, context.store.before(evals), evals["fine-tuned"])
     assert c.fixed + c.broken + c.both_right + c.both_wrong == c.n == 400
 
 
 def test_unparsed_answers_get_a_column(context: Context) -> None:
     evals = context.store.evals(context.store.run(RUN), "imdb")
-    table = tab_confusion.counts_table(tab_confusion.Side.of(context, evals["baseline-generated"], 50).cells)
+    table = confusion.counts_table(confusion.Side.of(context, evals["baseline-generated"], 50).cells)
     assert list(table.columns) == ["Negative", "Positive", "Unparsed"]
     assert table.to_numpy().sum() == 400
-    scored = tab_confusion.counts_table(tab_confusion.Side.of(context, evals["fine-tuned"], 50).cells)
+    scored = confusion.counts_table(confusion.Side.of(context, evals["fine-tuned"], 50).cells)
     assert list(scored.columns) == ["Negative", "Positive"]
 
 
 def test_threshold_moves_the_counts(context: Context) -> None:
     evaluation = context.store.evals(context.store.run(RUN), "imdb")["fine-tuned"]
-    low, high = (tab_confusion.Side.of(context, evaluation, at).cells for at in (5, 95))
+    low, high = (confusion.Side.of(context, evaluation, at).cells for at in (5, 95))
     assert low["recall_positive"] > high["recall_positive"]
     assert low["precision_positive"] < high["precision_positive"]
 
@@ -246,11 +236,11 @@ def test_figures_of_25_000_reviews_are_small(tmp_path) -> None:
     frames = {"base": context.store.predictions(before), "fine": context.store.predictions(after)}
 
     panels = (
-        views.accuracy_panel(evals, (), before),
-        views.length_panel(frames, "n"),
-        views.reliability_panel(frames, {}, "n"),
-        tab_confusion.matrix_panel(tab_confusion.Side.of(context, after, 30)),
-        tab_confusion.roc_panel(context, [tab_confusion.Side.of(context, after, 30)]),
+        panels.accuracy_panel(evals, (), before),
+        panels.length_panel(frames, "n"),
+        panels.reliability_panel(frames, {}, "n"),
+        confusion.matrix_panel(confusion.Side.of(context, after, 30)),
+        confusion.roc_panel(context, [confusion.Side.of(context, after, 30)]),
     )
     assert run.run_id == RUN
     assert max(len(panel.figure.to_json()) for panel in panels) < 100_000
@@ -258,7 +248,7 @@ def test_figures_of_25_000_reviews_are_small(tmp_path) -> None:
 
 def test_context_figures_are_named_as_such(context: Context) -> None:
     evals = context.store.evals(context.store.run(RUN), "imdb")
-    panel = views.accuracy_panel(evals, store.read_references(ROOT / "assets"), None)
+    panel = panels.accuracy_panel(evals, store.read_references(ROOT / "assets"), None)
     assert "context, as reported and not measured here" in panel.caption
     assert "The study" in panel.caption
     assert {"The study, before", "The study, after"} <= set(panel.data["title"])
@@ -266,14 +256,14 @@ def test_context_figures_are_named_as_such(context: Context) -> None:
 
 def test_a_run_without_predictions_on_these_reviews_says_so(context: Context) -> None:
     evals = context.store.evals(context.store.run(STUDY), "imdb")
-    assert "has not been evaluated" in views.accuracy_panel(evals, (), context.store.before(evals)).title
+    assert "has not been evaluated" in panels.accuracy_panel(evals, (), context.store.before(evals)).title
 
 
 def test_bins_of_few_reviews_are_in_the_data_only() -> None:
     label = np.array([0] * 60 + [1] * 60 + [1])
     p = np.array([0.05] * 60 + [0.95] * 60 + [0.5])
     frame = pd.DataFrame({"label": label, "p_positive": p})
-    panel = views.reliability_panel({"fine": frame}, {"fine": 0.1}, "n = 121")
+    panel = panels.reliability_panel({"fine": frame}, {"fine": 0.1}, "n = 121")
     assert sorted(panel.data["n"]) == [1, 60, 60]
     assert len(panel.figure.data[0].x) == 2
 
@@ -283,7 +273,7 @@ def test_rewritten_reviews_are_told_apart_from_their_originals() -> None:
     run = context.store.run("smollm2-135m")
     if run is None or run.run_id != "smollm2-135m":
         pytest.skip("the committed run is not there")
-    html = tab_method.method_html(context, run)
+    html = method.method_html(context, run)
     record = context.store.evals(run, "counterfactual_imdb_test")["fine-tuned"].record
     right = {part.value: f"{part.accuracy.value:.1%}"[:-1] for part in record.slices if part.by == "version"}
     assert right["edited"] != right["original"]
@@ -336,8 +326,8 @@ def test_polling_does_nothing_until_the_history_grows(assets: Path, context: Con
         )
     assert context.store.signature() != first
     training = next(run for run in context.store.listing().runs if run.run_id == TRAINING)
-    assert tab_loss.is_training(training)
-    words = tab_loss.unfinished_words(training, {TRAINING: context.store.history(training)})
+    assert loss.is_training(training)
+    words = loss.unfinished_words(training, {TRAINING: context.store.history(training)})
     assert "training now, at step 31" in words
 
 
@@ -416,13 +406,13 @@ def test_host_keeps_few_models(context: Context) -> None:
 def test_the_reader_shows_a_pair_and_what_differs(assets: Path) -> None:
     ids = predictions("fine-tuned", 40, paired=True)["review_id"]
     texts = {i: f"It is a {'great' if n % 2 else 'dull'} film <b>{n // 2}</b>." for n, i in enumerate(ids)}
-    view = tab_examples.Examples(context_of(assets, texts=texts))
+    view = examples.Examples(context_of(assets, texts=texts))
     paired = ExampleFilter(RUN, "counterfactual_imdb_test")
     pane = view.open(paired, ids[2])[0]
     assert "It is a dull film &lt;b&gt;1&lt;/b&gt;." in pane
     assert "It is a <ins>great</ins> film &lt;b&gt;1&lt;/b&gt;." in pane
     assert f"Review {ids[3]}" in pane
-    without = tab_examples.Examples(context_of(assets)).open(paired, ids[2])[0]
+    without = examples.Examples(context_of(assets)).open(paired, ids[2])[0]
     assert f"Review {ids[3]}" in without
     assert (
         "partner"
@@ -433,11 +423,11 @@ def test_the_reader_shows_a_pair_and_what_differs(assets: Path) -> None:
 def test_settings_name_only_results_that_there_are(tmp_path) -> None:
     """A dataset on which neither run was evaluated is no row of dashes."""
     context = context_of(write_assets(tmp_path, n=60, pairs=10))
-    assert "accuracy on" in tab_method.method_html(context, context.store.run(RUN))
+    assert "accuracy on" in method.method_html(context, context.store.run(RUN))
     shutil.rmtree(tmp_path / "evals")
     write_eval(tmp_path, "baseline-scored", "imdb", 20, run_id=None)
     assert context.store.datasets()
-    assert "accuracy on" not in tab_method.method_html(context, context.store.run(RUN))
+    assert "accuracy on" not in method.method_html(context, context.store.run(RUN))
 
 
 # ---- live answers
@@ -556,9 +546,9 @@ def test_a_stopped_batch_ends_between_two_parts(context: Context) -> None:
 def test_batch_table_has_labels_and_accuracy(context: Context) -> None:
     batch = Batch(["great film", "dreadful film", "=cmd()"], [1, 0, 0])
     found = context.serving.probabilities(context.store.run(RUN), batch.texts)
-    frame = tab_batch.table_of(batch, found)
-    assert list(frame.columns) == tab_batch.COLUMNS
+    frame = batch.table_of(batch, found)
+    assert list(frame.columns) == batch.COLUMNS
     assert list(frame["fine-tuned"]) == ["Positive", "Negative", "Positive"]
-    assert "Accuracy of the fine-tuned model: 66.7" in tab_batch.summary_of(frame)
-    back = pd.read_csv(tab_batch.write_csv(frame))
+    assert "Accuracy of the fine-tuned model: 66.7" in batch.summary_of(frame)
+    back = pd.read_csv(batch.write_csv(frame))
     assert back["text"][2] == "'=cmd()"

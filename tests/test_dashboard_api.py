@@ -20,7 +20,7 @@ from fake_live import FakeClassifier
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from sentiment_core.dashboard import page
+from sentiment_core.dashboard import app
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,8 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="module")
 def url(tmp_path_factory) -> Iterator[str]:
     assets = write_assets(tmp_path_factory.mktemp("assets"), n=60, pairs=10)
-    demo = page.build(assets, lambda run: FakeClassifier(run, wait=0.05), texts={})
-    _, address, _ = page.launch(demo, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
+    demo = app.build(assets, lambda run: FakeClassifier(run, wait=0.05), texts={})
+    _, address, _ = app.launch(demo, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
     yield address
     demo.close()
 

@@ -15,7 +15,7 @@ from fake_live import HeldClassifier
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from sentiment_core.dashboard import page
+from sentiment_core.dashboard import app
 from sentiment_core.dashboard.serving import LONGEST_QUEUES, TOO_MANY, ModelUnavailable, WaitQueue
 
 
@@ -69,8 +69,8 @@ def test_who_leaves_the_queue_lets_the_others_move_up() -> None:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     assets = write_assets(tmp_path_factory.mktemp("assets"), n=60, pairs=10)
-    built = page.build(assets, HeldClassifier, texts={})
-    _, built.address, _ = page.launch(built, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
+    built = app.build(assets, HeldClassifier, texts={})
+    _, built.address, _ = app.launch(built, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
     yield built
     HeldClassifier.go.set()
     built.close()

@@ -11,7 +11,7 @@ import pytest
 from gradio_client import Client
 
 from sentiment_core.artifacts import store
-from sentiment_core.dashboard import page
+from sentiment_core.dashboard import app
 from sentiment_core.dashboard.serving import load_live
 from sentiment_core.dashboard.store import Store
 from sentiment_core.models.base_models import BaseModelError, resolve
@@ -34,8 +34,8 @@ def client(store: Store) -> Iterator[Client]:
         load_live(store.run(None))
     except BaseModelError as error:
         pytest.skip(f"the base model cannot be had here: {error}")
-    demo = page.build(store.root, load_live, texts={})
-    _, url, _ = page.launch(demo, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
+    demo = app.build(store.root, load_live, texts={})
+    _, url, _ = app.launch(demo, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
     asking = Client(url, verbose=False, analytics_enabled=False)
     yield asking
     asking.close()

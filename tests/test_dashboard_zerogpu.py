@@ -15,10 +15,11 @@ import pytest
 from fake_artifacts import RUN, write_assets
 from fake_live import FakeClassifier
 
-from sentiment_core.dashboard import answers, serving
+from sentiment_core.dashboard import serving
+from sentiment_core.dashboard.components import answers
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.store import Store
-from sentiment_core.dashboard.tab_examples import Examples
+from sentiment_core.dashboard.tabs.examples import Examples
 from sentiment_core.dashboard.texts import ReviewTexts
 
 ROOT = Path(__file__).resolve().parent.parent

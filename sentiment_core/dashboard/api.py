@@ -7,7 +7,7 @@ from typing import TypedDict
 
 import gradio as gr
 
-from sentiment_core.dashboard.answers import word_of
+from sentiment_core.dashboard.components.answers import word_of
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.inputs import MAX_ROWS, InputRefused, clean_text
 from sentiment_core.dashboard.serving import MODEL_EVENT, ModelUnavailable

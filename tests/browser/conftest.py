@@ -55,7 +55,7 @@ class Site:
     """A served page: its address, and what it is made of."""
 
     def __init__(self, assets: Path, load: Callable[..., Any], texts: dict[str, str] | None = None) -> None:
-        from sentiment_core.dashboard.page import build, launch
+        from sentiment_core.dashboard.app import build, launch
 
         self.assets = assets
         self.demo = build(assets, load, texts=texts or {})

@@ -44,7 +44,7 @@ def main() -> None:
     arguments = parser.parse_args()
     from playwright.sync_api import sync_playwright
 
-    from sentiment_core.dashboard import page as dashboard
+    from sentiment_core.dashboard import app as dashboard
 
     demo = dashboard.build()
     _, url, _ = dashboard.launch(demo, prevent_thread_lock=True, quiet=True)

@@ -10,7 +10,7 @@ from fake_artifacts import write_assets
 from fake_live import HeldClassifier
 
 from sentiment_core.dashboard import serving
-from sentiment_core.dashboard.answers import LOOKING
+from sentiment_core.dashboard.components.answers import LOOKING
 from sentiment_core.dashboard.serving import TOO_MANY
 
 pytestmark = pytest.mark.browser

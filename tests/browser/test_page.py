@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from conftest import settle
 
-from sentiment_core.dashboard.page import TABS
+from sentiment_core.dashboard.app import TABS
 
 pytestmark = pytest.mark.browser
 

@@ -11,7 +11,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from sentiment_core.artifacts.schema import SampleReview
-from sentiment_core.dashboard.html import render
+from sentiment_core.dashboard.components.html import render
 from sentiment_core.figures.style import percent
 from sentiment_core.labels import LABEL_WORDS
 

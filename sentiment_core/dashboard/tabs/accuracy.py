@@ -5,10 +5,10 @@ from __future__ import annotations
 import gradio as gr
 
 from sentiment_core.artifacts.store import Evaluation
-from sentiment_core.dashboard import views
+from sentiment_core.dashboard import panels
+from sentiment_core.dashboard.components.html import render
+from sentiment_core.dashboard.components.parts import FigureSlot, empty
 from sentiment_core.dashboard.context import Context, TabPart, dataset_switch
-from sentiment_core.dashboard.html import render
-from sentiment_core.dashboard.parts import FigureSlot, empty
 from sentiment_core.metrics import classification
 from sentiment_core.systems import SYSTEMS
 
@@ -42,18 +42,18 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         actors = {actor: one for actor, one in (("base", before), ("fine", after)) if one}
         frames = {actor: context.store.predictions(one) for actor, one in actors.items()}
         errors = {actor: ece.value for actor, one in actors.items() if (ece := one.record.metrics.get("ece"))}
-        compared = views.comparison(context.store, before, after)
-        where = views.dataset_phrase(after or before or next(iter(evals.values())))
-        by_length = views.length_panel(frames, where) if compared or len(frames) == 1 else None
+        compared = panels.comparison(context.store, before, after)
+        where = panels.dataset_phrase(after or before or next(iter(evals.values())))
+        by_length = panels.length_panel(frames, where) if compared or len(frames) == 1 else None
         fitting = context.store.references() if context.dataset(name) == "imdb" else ()
         return [
-            *systems.show(views.accuracy_panel(evals, fitting if with_references else (), before)),
+            *systems.show(panels.accuracy_panel(evals, fitting if with_references else (), before)),
             outcomes_html(compared, before.record.system) if compared else "",
             *length.show(
                 by_length, empty("Accuracy by length needs both models on the same reviews.", COMMAND)
             ),
             *reliability.show(
-                views.reliability_panel(frames, errors, where),
+                panels.reliability_panel(frames, errors, where),
                 empty("Reliability needs a system that states probabilities.", COMMAND),
             ),
             consistency_html(context, evals) + footnotes_html(evals),

@@ -11,9 +11,9 @@ from sentiment_core.artifacts import store
 from sentiment_core.artifacts.report import BENCHMARKS
 from sentiment_core.artifacts.schema import BenchmarkRecord, Metric, RunRecord
 from sentiment_core.artifacts.store import ArtifactError, Run
+from sentiment_core.dashboard.components.html import fragment, render, seconds
+from sentiment_core.dashboard.components.parts import empty
 from sentiment_core.dashboard.context import Context, TabPart
-from sentiment_core.dashboard.html import fragment, render, seconds
-from sentiment_core.dashboard.parts import empty
 from sentiment_core.dashboard.store import dataset_title
 from sentiment_core.dashboard.texts import DEFAULT_SOURCE
 from sentiment_core.figures.style import percent

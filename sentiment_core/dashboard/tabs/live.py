@@ -9,11 +9,12 @@ from functools import partial
 import gradio as gr
 
 from sentiment_core.artifacts.schema import SampleReview
-from sentiment_core.dashboard import answers, tab_batch
+from sentiment_core.dashboard.components import answers
+from sentiment_core.dashboard.components.html import render
 from sentiment_core.dashboard.context import QUIET, Context, TabPart
-from sentiment_core.dashboard.html import render
 from sentiment_core.dashboard.inputs import MAX_CHARACTERS
 from sentiment_core.dashboard.serving import MODEL_EVENT
+from sentiment_core.dashboard.tabs import batch
 
 CHIPS = 5
 KINDS = ("positive", "negative", "sarcastic", "negated", "mixed")
@@ -55,7 +56,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         )  # fmt: skip
     cards = gr.HTML(answers.cards(), elem_id="answers")
     shown = [cards, gr.HTML(elem_id="verdict"), gr.HTML(elem_id="words")]
-    tab_batch.build(context, run)
+    batch.build(context, run)
     timer = gr.Timer(1.0, active=True)
 
     def ask(run_id: str | None, review: str, latest: Latest) -> Iterator[object]:

@@ -9,12 +9,12 @@ import gradio as gr
 import pandas as pd
 
 from sentiment_core.dashboard import pairs
-from sentiment_core.dashboard.answers import stream_words
+from sentiment_core.dashboard.components.answers import stream_words
+from sentiment_core.dashboard.components.html import render
+from sentiment_core.dashboard.components.parts import empty, notice
+from sentiment_core.dashboard.components.reader import predicted, reader_hint, reader_html, sample_html
 from sentiment_core.dashboard.context import Context, TabPart, dataset_switch
-from sentiment_core.dashboard.html import render
 from sentiment_core.dashboard.pairs import ANY_LENGTH, ExampleFilter
-from sentiment_core.dashboard.parts import empty, notice
-from sentiment_core.dashboard.reader import predicted, reader_hint, reader_html, sample_html
 from sentiment_core.dashboard.serving import MODEL_EVENT, ModelUnavailable
 from sentiment_core.dashboard.texts import HOW_TO
 from sentiment_core.labels import LABEL_WORDS

@@ -11,11 +11,11 @@ from textwrap import shorten
 import gradio as gr
 import pandas as pd
 
-from sentiment_core.dashboard.answers import word_of
+from sentiment_core.dashboard.components.answers import word_of
+from sentiment_core.dashboard.components.html import render
+from sentiment_core.dashboard.components.parts import notice
 from sentiment_core.dashboard.context import QUIET, Context
-from sentiment_core.dashboard.html import render
 from sentiment_core.dashboard.inputs import MAX_ROWS, Batch, InputRefused, read_batch, safe_cell
-from sentiment_core.dashboard.parts import notice
 from sentiment_core.dashboard.serving import BROKE, MODEL_EVENT, CancelFlag, Refused, Scores, Waiting
 from sentiment_core.figures.style import percent
 from sentiment_core.labels import LABEL_WORDS

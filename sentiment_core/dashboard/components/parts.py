@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from gradio.components.plot import PlotData
 from markupsafe import Markup
 
-from sentiment_core.dashboard.html import fragment, render
+from sentiment_core.dashboard.components.html import fragment, render
 from sentiment_core.figures.style import empty_figure
 
 MAX_TABLE_ROWS = 200

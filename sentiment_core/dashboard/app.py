@@ -14,31 +14,23 @@ from starlette.middleware import Middleware
 
 from sentiment_core import config
 from sentiment_core.artifacts.store import Run
-from sentiment_core.dashboard import (
-    api,
-    header,
-    tab_accuracy,
-    tab_confusion,
-    tab_examples,
-    tab_live,
-    tab_loss,
-    tab_method,
-    theme,
-)
+from sentiment_core.dashboard import api, theme
+from sentiment_core.dashboard.components import header
 from sentiment_core.dashboard.context import QUIET, Context, TabPart
 from sentiment_core.dashboard.guard import Guard
 from sentiment_core.dashboard.inputs import MAX_UPLOAD_BYTES
 from sentiment_core.dashboard.serving import Classifier, ModelHost, Serving, load_live
 from sentiment_core.dashboard.store import Store
+from sentiment_core.dashboard.tabs import accuracy, confusion, examples, live, loss, method
 from sentiment_core.dashboard.texts import ReviewTexts
 
 TABS: dict[str, tuple[str, Callable[[Context, gr.Dropdown], TabPart]]] = {
-    "live": ("Live", tab_live.build),
-    "accuracy": ("Accuracy", tab_accuracy.build),
-    "loss": ("Loss curves", tab_loss.build),
-    "confusion": ("Confusion matrices", tab_confusion.build),
-    "examples": ("Example predictions", tab_examples.build),
-    "method": ("Method", tab_method.build),
+    "live": ("Live", live.build),
+    "accuracy": ("Accuracy", accuracy.build),
+    "loss": ("Loss curves", loss.build),
+    "confusion": ("Confusion matrices", confusion.build),
+    "examples": ("Example predictions", examples.build),
+    "method": ("Method", method.build),
 }
 """Name in the address -> title and builder, in the order of the page."""
 
@@ -167,7 +159,7 @@ def _wire(
             gr.Tabs(selected=tab if tab in TABS else "live"),
             gr.Dropdown(choices=names, value=run_id, visible=len(names) > 1),
             *(gr.Radio(choices=choices, value=dataset, visible=len(choices) > 1) for _ in datasets),
-            sample or query.get("text", "")[: 2 * tab_live.SHORT] or tab_live.welcome_text(context),
+            sample or query.get("text", "")[: 2 * live.SHORT] or live.welcome_text(context),
             "" if sample else review[:64],
             *draw_header(run_id),
         ]

@@ -9,9 +9,9 @@ from typing import Any
 import gradio as gr
 
 from sentiment_core.artifacts.store import Run
+from sentiment_core.dashboard.components.html import render
+from sentiment_core.dashboard.components.parts import notice
 from sentiment_core.dashboard.context import Context
-from sentiment_core.dashboard.html import render
-from sentiment_core.dashboard.parts import notice
 from sentiment_core.dashboard.serving import Answer, Refused, Waiting, Which, Words
 from sentiment_core.labels import LABEL_WORDS
 

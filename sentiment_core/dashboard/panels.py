@@ -10,8 +10,8 @@ import pandas as pd
 
 from sentiment_core.artifacts.schema import Metric, Reference
 from sentiment_core.artifacts.store import Evaluation
-from sentiment_core.dashboard.html import parameters
-from sentiment_core.dashboard.parts import Panel
+from sentiment_core.dashboard.components.html import parameters
+from sentiment_core.dashboard.components.parts import Panel
 from sentiment_core.dashboard.store import Store, dataset_title
 from sentiment_core.figures import evaluation
 from sentiment_core.figures.style import percent

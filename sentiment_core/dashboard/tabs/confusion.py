@@ -11,10 +11,10 @@ import pandas as pd
 from sentiment_core.artifacts.frames import read_as
 from sentiment_core.artifacts.schema import Metric
 from sentiment_core.artifacts.store import Evaluation
-from sentiment_core.dashboard import views
+from sentiment_core.dashboard import panels
+from sentiment_core.dashboard.components.html import render
+from sentiment_core.dashboard.components.parts import FigureSlot, Panel, empty, html_table
 from sentiment_core.dashboard.context import Context, TabPart, dataset_switch
-from sentiment_core.dashboard.html import render
-from sentiment_core.dashboard.parts import FigureSlot, Panel, empty, html_table
 from sentiment_core.figures import evaluation
 from sentiment_core.figures.style import percent
 from sentiment_core.labels import LABEL_WORDS
@@ -105,7 +105,7 @@ class Side:
         if evaluation is None:
             return None
         frame = context.store.predictions(evaluation)
-        if views.is_scored(frame):
+        if panels.is_scored(frame):
             p, at = frame["p_positive"], threshold / 100
         else:  # answers as given: 0 and 1 lie on both sides of one half, a gap stays a gap
             p, at = frame["prediction"], 0.5
@@ -113,7 +113,7 @@ class Side:
 
     @property
     def scored(self) -> bool:
-        return views.is_scored(self.frame)
+        return panels.is_scored(self.frame)
 
     @property
     def system(self) -> System:
@@ -145,7 +145,7 @@ def counts_table(cells: dict[str, Any]) -> pd.DataFrame:
 def matrix_panel(side: Side) -> Panel:
     table = counts_table(side.cells)
     caption = (
-        f"{views.dataset_phrase(side.evaluation)}. The percentages are shares of each row; these are counts, "
+        f"{panels.dataset_phrase(side.evaluation)}. The percentages are shares of each row; these are counts, "
         "so no interval is drawn."
     )
     if side.scored:
@@ -189,7 +189,7 @@ def roc_panel(context: Context, sides: list[Side]) -> Panel | None:
         f"{name} {auc.low:.3f} to {auc.high:.3f}" for name, auc in latest_first if auc.low is not None
     )
     caption = (
-        f"{views.dataset_phrase(sides[-1].evaluation)}. The area under the curve is how often a positive "
+        f"{panels.dataset_phrase(sides[-1].evaluation)}. The area under the curve is how often a positive "
         f"review outranks a negative one; 95\u202f% interval (DeLong): {intervals or 'none'}. "
         "Marks: the thresholds set above."
     )

@@ -9,8 +9,8 @@ import gradio as gr
 import pandas as pd
 
 from sentiment_core.artifacts.store import ArtifactError, Run
+from sentiment_core.dashboard.components.parts import FigureSlot, Panel, empty, notice
 from sentiment_core.dashboard.context import Context, TabPart
-from sentiment_core.dashboard.parts import FigureSlot, Panel, empty, notice
 from sentiment_core.figures import training
 from sentiment_core.figures.style import percent
 

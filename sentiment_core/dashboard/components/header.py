@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from sentiment_core.artifacts.store import Run
+from sentiment_core.dashboard.components.html import render
 from sentiment_core.dashboard.context import Context
-from sentiment_core.dashboard.html import render
 
 TITLE = "QLoRA, before and after"
 MOST_PROBLEMS = 8
