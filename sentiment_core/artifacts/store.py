@@ -1,4 +1,4 @@
-"""The one writer and the one reader of everything under `assets/`; `sentiment_core.artifacts.schema` has its types.
+"""The one writer and the one reader of everything under `assets/`; its types are in `schema`.
 
 A folder is finished when its JSON record is there: the record is written last and atomically.
 Reading refuses unknown fields and unknown schema versions with the file's name and the remedy;

@@ -3,7 +3,7 @@
     classifier = LiveClassifier.load(read_run(ASSETS / "runs" / "smollm2-135m"))
     classifier.classify("A film that moves.", "fine-tuned").p_positive
 
-Prompt, label words and probability are those of `sentiment_core.engines.scorer`; only the way they are computed is
+Prompt, label words and probability are those of `engines.scorer`; only the way they are computed is
 made for single answers.
 """
 

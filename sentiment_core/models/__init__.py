@@ -1,1 +1,1 @@
-"""Which base model, loaded and rounded to NF4, with an adapter, and reviews as its tokens. Read `loading` first."""
+"""Which base model, rounded to NF4 with an adapter on it, and its tokens. Read `loading` first."""

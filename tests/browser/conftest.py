@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_artifacts import predictions, write_assets, write_corrupt
-from fake_live import FakeClassifier
+
+from tests.fake_artifacts import predictions, write_assets, write_corrupt
+from tests.fake_live import FakeClassifier
 
 AXE = "axe-core@4.14.1"
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 
 import pytest
-from conftest import Site, settle
-from fake_artifacts import write_assets
-from fake_live import HeldClassifier
 
 from sentiment_core.dashboard import serving
 from sentiment_core.dashboard.components.answers import LOOKING
 from sentiment_core.dashboard.serving import TOO_MANY
+from tests.browser.conftest import Site, settle
+from tests.fake_artifacts import write_assets
+from tests.fake_live import HeldClassifier
 
 pytestmark = pytest.mark.browser
 

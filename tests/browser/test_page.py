@@ -5,9 +5,9 @@ from __future__ import annotations
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from conftest import settle
 
 from sentiment_core.dashboard.app import TABS
+from tests.browser.conftest import settle
 
 pytestmark = pytest.mark.browser
 

@@ -145,7 +145,7 @@ def counts_table(cells: dict[str, Any]) -> pd.DataFrame:
 def matrix_panel(side: Side) -> Panel:
     table = counts_table(side.cells)
     caption = (
-        f"{panels.dataset_phrase(side.evaluation)}. The percentages are shares of each row; these are counts, "
+        f"{panels.dataset_phrase(side.evaluation)}. Percentages are shares of each row; these are counts, "
         "so no interval is drawn."
     )
     if side.scored:

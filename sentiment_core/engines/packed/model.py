@@ -4,7 +4,7 @@ What it computes is what PEFT computes on `resident` layers: y = x Wᵀ + (alpha
 to NF4 and A, B kept in float32 and cast for the product. What differs is only the layout:
 
 - Reviews stand end to end in one row of tokens and attend within themselves
-  (`sentiment_core.engines.packed.attention`). What all prompts begin with stands there once, before the first.
+  (`attention`). What all prompts begin with stands there once, before the first.
 - q, k, v and gate, up share one product each, and so do their A matrices; the B matrices form one
   block-diagonal matrix.
 - The adapter is 14 tensors stacked over the layers, cast once per pass; PEFT sees views of them.

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import gradio as gr
 import pytest
-from fake_artifacts import RUN, write_assets
-from fake_live import FakeClassifier
 
 from sentiment_core.dashboard import serving
 from sentiment_core.dashboard.components import answers
@@ -21,8 +19,10 @@ from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.store import Store
 from sentiment_core.dashboard.tabs.examples import Examples
 from sentiment_core.dashboard.texts import ReviewTexts
+from tests.fake_artifacts import RUN, write_assets
+from tests.fake_live import FakeClassifier
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class StandIn:

@@ -16,7 +16,8 @@ from sentiment_core.artifacts import store
 from sentiment_core.artifacts.store import Run, read_run
 from sentiment_core.data.reviews import load_reviews
 from sentiment_core.engines.scorer import SentimentScorer
-from sentiment_core.live import classifier, trace, weights
+from sentiment_core.live import classifier as live_classifier
+from sentiment_core.live import forward, trace, weights
 from sentiment_core.live.classifier import LiveClassifier
 from sentiment_core.live.trace import WordWeight, without_word, word_salience, words
 from sentiment_core.models import base_models
@@ -48,7 +49,7 @@ def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(base_models, "CACHE", tmp_path_factory.mktemp("cache"))
         patch.delenv("SENTIMENT_LIVE_FORM", raising=False)
-        patch.setattr(live_weights, "_make_in_child", make_here)
+        patch.setattr(weights, "_make_in_child", make_here)
         yield base_models.CACHE
 
 
@@ -103,8 +104,8 @@ def test_live_answers_equal_the_scorers(classifier, exact, system):
 
 def test_a_long_review_gets_a_first_answer_after_its_beginning(classifier, exact, monkeypatch):
     """As if the review ended there; the whole review's answer is what it is without that."""
-    monkeypatch.setattr(live_forward, "LONG", 40)
-    monkeypatch.setattr(live_forward, "FIRST_RESULT", 17)
+    monkeypatch.setattr(forward, "LONG", 40)
+    monkeypatch.setattr(forward, "FIRST_RESULT", 17)
     prefix = len(classifier.encoder.prefix_ids)
     texts = [text for text in TEXTS if classifier.classify(text, "base").tokens > prefix + 40]
     assert texts
@@ -191,7 +192,7 @@ def test_base_alone_without_a_finished_run(tiny_model, cache, exact, tmp_path):
 
 
 def test_a_warm_start_needs_no_bitsandbytes(run, tiny_model, cache, classifier, monkeypatch):
-    monkeypatch.setattr(live_weights, "load_base", None)
+    monkeypatch.setattr(weights, "load_base", None)
     again = LiveClassifier.load(run, base_model=str(tiny_model), number_format="fp32")
     for text in TEXTS[:2]:
         answers = (again.classify(text, "fine-tuned"), classifier.classify(text, "fine-tuned"))
@@ -221,8 +222,8 @@ def test_a_damaged_cache_is_built_again(run, tiny_model, cache, classifier):
 
 def test_a_process_of_its_own_makes_the_weights(run, tiny_model, tmp_path, monkeypatch, exact):
     monkeypatch.setattr(base_models, "CACHE", tmp_path)
-    monkeypatch.setattr(live_weights, "_make_in_child", IN_CHILD)
-    monkeypatch.setattr(live_weights, "load_base", None)  # not in this process
+    monkeypatch.setattr(weights, "_make_in_child", IN_CHILD)
+    monkeypatch.setattr(weights, "load_base", None)  # not in this process
     served = LiveClassifier.load(run, base_model=str(tiny_model), number_format="fp32")
     assert served.classify(TEXTS[0], "base").p_positive == pytest.approx(exact["base"][0], abs=2e-5)
     assert len(list(tmp_path.glob("live/*.safetensors"))) == 2
@@ -230,7 +231,7 @@ def test_a_process_of_its_own_makes_the_weights(run, tiny_model, tmp_path, monke
 
 def test_weights_that_cannot_be_made_say_why_in_one_sentence(run, tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr(base_models, "CACHE", tmp_path)
-    monkeypatch.setattr(live_weights, "_make_in_child", IN_CHILD)
+    monkeypatch.setattr(weights, "_make_in_child", IN_CHILD)
     broken = tmp_path / "adapter"
     shutil.copytree(run.adapter_path, broken)
     (broken / "adapter_model.safetensors").write_bytes(b"nothing")
@@ -321,7 +322,7 @@ def test_nothing_to_explain(classifier):
 
 
 def test_other_models_answer_through_transformers(run, tiny_model, cache, exact, classifier, monkeypatch):
-    monkeypatch.setattr(live, "is_lean", lambda config: False)
+    monkeypatch.setattr(live_classifier, "is_lean", lambda config: False)
     other = LiveClassifier.load(run, base_model=str(tiny_model), number_format="int8")
     assert other.number_format == "fp32"
     for system, expected in exact.items():
@@ -362,7 +363,7 @@ STORED = config.ASSETS / "evals" / f"imdb--fine-tuned--{RUN}"
 
 def imdb() -> Path | None:
     """SENTIMENT_IMDB, or ../shared/imdb beside the checkout."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "imdb"
+    beside = Path(__file__).resolve().parents[3] / "shared" / "imdb"
     given = Path(os.environ.get("SENTIMENT_IMDB") or beside)
     return given if given.is_dir() else None
 

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import pytest
-from fake_artifacts import RUN, write_assets
 
 from sentiment_core import config, systems
 from sentiment_core.artifacts import report, schema, store
 from sentiment_core.artifacts.schema import AnswerForm, Metric
 from sentiment_core.artifacts.store import ArtifactError
+from tests.fake_artifacts import RUN, write_assets
 
-README = Path(__file__).parent.parent / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 MARKED = (
     "a\n<!-- results:begin -->\nold\n<!-- results:end -->\nb\n"
     "<!-- below-chance:begin --><!-- below-chance:end -->\nc\n"

@@ -15,14 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_artifacts import RUN, write_assets
-from fake_live import FakeClassifier
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from sentiment_core.dashboard import app
+from tests.fake_artifacts import RUN, write_assets
+from tests.fake_live import FakeClassifier
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from sentiment_core.data.reviews import (
     split_train,
 )
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parents[2]
 TEXTS = [
     "A dull hour.<br /><br />I left.",
     "Grey soup, and cold.",
@@ -288,7 +288,8 @@ def test_the_real_library_loads_from_its_cache_offline(tmp_path):
 
 
 def test_importing_the_loader_loads_nothing_heavy():
-    script = "import sys, sentiment_core.data.reviews; print({'torch', 'datasets', 'transformers'} & set(sys.modules))"
+    heavy = "{'torch', 'datasets', 'transformers'}"
+    script = f"import sys, sentiment_core.data.reviews; print({heavy} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, timeout=60
     )

@@ -146,7 +146,7 @@ def test_two_processes_take_the_same_steps_as_one(config, tmp_path, engine):
     script = tmp_path / "two.py"
     script.write_text(TWO)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     done = subprocess.run(
         [*command, script, *flags, "--assets", str(tmp_path / "two"), "--work", str(tmp_path / "w-two")],
         cwd=root, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)},

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import train
+from sentiment_core.training import session
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("script", ["train.py", "eval.py"])
@@ -72,7 +73,7 @@ def test_out_of_memory_names_three_settings(capsys, monkeypatch):
     def full(*args, **kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(training, "train", full)
+    monkeypatch.setattr(session, "train", full)
     assert train.main([]) == 2
     error = capsys.readouterr().err
     for setting in ("--micro-batch-size 24", "--max-length-tokens", "--gradient-checkpointing"):
@@ -83,7 +84,7 @@ def test_a_fault_of_ours_is_not_made_a_sentence(monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(training, "train", broken)
+    monkeypatch.setattr(session, "train", broken)
     with pytest.raises(RuntimeError, match="shapes"):
         train.main([])
 
@@ -92,6 +93,6 @@ def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch):
     def stopped(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "train", stopped)
+    monkeypatch.setattr(session, "train", stopped)
     assert train.main([]) == 130
     assert "--resume" in capsys.readouterr().err

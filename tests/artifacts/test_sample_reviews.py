@@ -9,7 +9,7 @@ import pytest
 from sentiment_core.artifacts import schema, store
 from sentiment_core.data.reviews import load_reviews
 
-ROOT = Path(__file__).resolve().parent.parent / "assets"
+ROOT = Path(__file__).resolve().parents[2] / "assets"
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from fake_artifacts import predictions
 
 from sentiment_core.artifacts import frames
+from tests.fake_artifacts import predictions
 
 
 def test_predictions_table_by_hand() -> None:

@@ -10,13 +10,13 @@ import urllib.request
 from collections.abc import Callable, Iterator
 
 import pytest
-from fake_artifacts import RUN, write_assets
-from fake_live import HeldClassifier
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from sentiment_core.dashboard import app
 from sentiment_core.dashboard.serving import LONGEST_QUEUES, TOO_MANY, ModelUnavailable, WaitQueue
+from tests.fake_artifacts import RUN, write_assets
+from tests.fake_live import HeldClassifier
 
 
 def until(true: Callable[[], bool], seconds: float = 20.0) -> None:

@@ -12,7 +12,7 @@ from sentiment_core.live import forward, trace
 from sentiment_core.live.classifier import LiveClassifier
 from sentiment_core.live.forward import attend, attend_once
 from sentiment_core.live.trace import Turns
-from tests.test_live import cache, run  # noqa: F401 (fixtures)
+from tests.live.test_classifier import cache, run  # noqa: F401 (fixtures)
 
 LONG = "It drags, it shouts, it repeats itself; and yet the last scene moved me. " * 8
 
@@ -81,5 +81,5 @@ def test_how_many_words_are_tried_depends_on_the_length_alone(classifier, monkey
         return len(list(classifier.explain(LONG))[-1].words)
 
     assert tried() == trace.CANDIDATES
-    monkeypatch.setattr(live_trace, "TOKENS", 1)  # as if the review were very long
+    monkeypatch.setattr(trace, "TOKENS", 1)  # as if the review were very long
     assert tried() == trace.FEWEST

@@ -38,7 +38,7 @@ from tests.fake_artifacts import (
 )
 from tests.fake_live import FakeClassifier
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,7 @@ def test_every_panel_has_finding_caption_n_and_data(context: Context) -> None:
     }
     side = confusion.Side.of(context, evals["fine-tuned"], 50)
     histories = {run.run_id: context.store.history(run)}
-    panels = [
+    drawn = [
         panels.accuracy_panel(evals, context.store.references(), before),
         panels.length_panel(frames, "here, n = 400"),
         panels.reliability_panel(frames, {"fine": 0.02, "base": 0.3}, "here, n = 400"),
@@ -197,7 +197,7 @@ def test_every_panel_has_finding_caption_n_and_data(context: Context) -> None:
         loss.loss_panel(histories, "step"),
         loss.schedule_panel(histories, "seconds"),
     ]
-    for panel in panels:
+    for panel in drawn:
         assert any(c.isdigit() for c in panel.title), panel.title
         assert "n = " in panel.caption
         assert "interval" in panel.caption
@@ -235,7 +235,7 @@ def test_figures_of_25_000_reviews_are_small(tmp_path) -> None:
     before, after = context.store.before(evals), evals["fine-tuned"]
     frames = {"base": context.store.predictions(before), "fine": context.store.predictions(after)}
 
-    panels = (
+    drawn = (
         panels.accuracy_panel(evals, (), before),
         panels.length_panel(frames, "n"),
         panels.reliability_panel(frames, {}, "n"),
@@ -243,7 +243,7 @@ def test_figures_of_25_000_reviews_are_small(tmp_path) -> None:
         confusion.roc_panel(context, [confusion.Side.of(context, after, 30)]),
     )
     assert run.run_id == RUN
-    assert max(len(panel.figure.to_json()) for panel in panels) < 100_000
+    assert max(len(panel.figure.to_json()) for panel in drawn) < 100_000
 
 
 def test_context_figures_are_named_as_such(context: Context) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from gradio_client import Client
 
-from sentiment_core.artifacts import store
+from sentiment_core.artifacts.store import read_predictions
 from sentiment_core.dashboard import app
 from sentiment_core.dashboard.serving import load_live
 from sentiment_core.dashboard.store import Store
@@ -18,7 +18,7 @@ from sentiment_core.models.base_models import BaseModelError, resolve
 
 pytestmark = pytest.mark.model
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 REVIEWS = 96
 """Test reviews compared with the committed predictions."""
 
@@ -86,7 +86,7 @@ def test_the_app_agrees_with_the_committed_predictions(client: Client, store: St
     for system, key in (("fine-tuned", "fine_tuned"), ("baseline-scored", "base")):
         if system not in evals:
             continue
-        stored = store.read_predictions(evals[system].path).sample(REVIEWS, random_state=0)
+        stored = read_predictions(evals[system].path).sample(REVIEWS, random_state=0)
         stored = stored[stored["review_id"].isin(texts.keys())]
         answers = client.predict([texts[i] for i in stored["review_id"]], api_name="/classify_batch")
         live = np.array([answer[f"{key}_p_positive"] for answer in answers])

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from fake_artifacts import RUN, write_eval, write_run
 
 from sentiment_core import config
 from sentiment_core.artifacts import store, summary
 from sentiment_core.artifacts.schema import PREDICTION_COLUMNS
 from sentiment_core.artifacts.store import Evaluation
-from sentiment_core.figures import evaluation
+from sentiment_core.figures import evaluation as figures
+from tests.fake_artifacts import RUN, write_eval, write_run
 
 LISTING = store.list_artifacts(config.ASSETS)
 LARGEST_FILE = 10_000_000  # the Hub and GitHub want larger files in LFS
@@ -127,14 +127,14 @@ def test_figures_draw_the_stored_numbers() -> None:
     records = [e.record for e in LISTING.evals]
     rows = [(r.system, *r.metrics["accuracy"].model_dump().values()) for r in records]
     table = pd.DataFrame(rows, columns=["system", "accuracy", "low", "high", "n", "_"])
-    drawn = reversed(evaluation.systems_chart(table.assign(title=table["system"])).data)
+    drawn = reversed(figures.systems_chart(table.assign(title=table["system"])).data)
     for row, mark in zip(rows, drawn, strict=True):
         (x,), (above,), (below,) = mark.x, mark.error_x.array, mark.error_x.arrayminus
         assert (x, x - below, x + above) == pytest.approx(tuple(100 * part for part in row[1:4]))
     for record in records:
         cells = list(record.confusion.model_dump().values())
         counts = pd.DataFrame([cells[:3], cells[3:]], index=["n", "p"], columns=["n", "p", "unparsed"])
-        (matrix,) = evaluation.confusion_chart(counts, "base").data
+        (matrix,) = figures.confusion_chart(counts, "base").data
         assert matrix.customdata.tolist() == [cells[:3], cells[3:]]
         assert matrix.z.sum(axis=1) == pytest.approx([100, 100])
         assert 100 * record.metrics["recall_negative"].value == pytest.approx(matrix.z[0, 0])

@@ -1,10 +1,10 @@
 """The measured part of an evaluation's record: complete, typed, and the same each time."""
 
 import pytest
-from fake_artifacts import predictions
 
 from sentiment_core.artifacts import summary
 from sentiment_core.artifacts.schema import Confusion, EvalRecord
+from tests.fake_artifacts import predictions
 
 
 def test_a_scored_system_fills_every_measured_field() -> None:
