@@ -56,7 +56,7 @@ def memory_advice(batch_tokens: int) -> str:
     was = f"it was {batch_tokens}" if batch_tokens else "for example 8192"
     return (
         f"what is scored is kept: repeat the command with a smaller --batch-tokens ({was}), "
-        "a lower --max-length-tokens, or --engine plain"
+        "a lower --max-length-tokens, or --engine nf4"
     )
 
 

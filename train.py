@@ -53,7 +53,7 @@ def memory_advice(given: dict) -> str:
     smaller = max(1, (config.micro_batch_size or config.batch_size) // 2)
     return (
         f"try --micro-batch-size {smaller} (same result, more passes), a lower --max-length-tokens, "
-        "or --engine plain --gradient-checkpointing"
+        "or --engine nf4 --gradient-checkpointing"
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sentiment_core.config import ASSETS, PRESETS, UserError, flag
+from sentiment_core.config import ASSETS, FORMER_ENGINES, PRESETS, UserError, flag
 
 Config = TypeVar("Config")
 
@@ -46,7 +46,8 @@ def _options(item: dataclasses.Field) -> dict[str, Any]:
     if item.default not in (None, ""):
         options["help"] += f" (default: {item.default})"
     if "choices" in about:
-        return options | {"choices": about["choices"]}
+        former = FORMER_ENGINES if item.name == "engine" else {}
+        return options | {"choices": about["choices"], "type": lambda name: former.get(name, name)}
     kind = about.get("kind") or type(item.default)
     return options | {"type": kind, "metavar": {int: "N", float: "X"}.get(kind, "TEXT")}
 

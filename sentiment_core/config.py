@@ -29,7 +29,9 @@ ASSETS = Path(os.environ.get("SENTIMENT_ASSETS") or Path(__file__).resolve().par
 """Folder of artifacts."""
 
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
-ENGINES = ("auto", "plain", "resident", "packed")
+ENGINES = ("auto", "nf4", "dequantized", "packed")
+FORMER_ENGINES = {"plain": "nf4", "resident": "dequantized"}
+"""What two of them were called, in commands and artifacts of before."""
 
 
 class UserError(ValueError):
@@ -128,8 +130,8 @@ class TrainConfig:
         "fp32 on a CPU", choices=PRECISIONS,
     )  # fmt: skip
     engine: str = _setting(
-        "auto", "plain: 4-bit weights unpacked at every use; resident: unpacked once, same values; packed: "
-        "resident, reviews laid end to end without padding, one CUDA graph; auto: the fastest that fits",
+        "auto", "nf4: 4-bit weights unpacked at every use; dequantized: unpacked once, same values; packed: "
+        "dequantized, reviews laid end to end without padding, one CUDA graph; auto: the fastest that fits",
         choices=ENGINES,
     )  # fmt: skip
     evaluations_per_epoch: int = _setting(
@@ -147,7 +149,7 @@ class TrainConfig:
                 f"--micro-batch-size {self.micro_batch_size} does not divide --batch-size {self.batch_size}"
             )
         if self.engine == "packed" and self.lora_dropout:
-            raise ConfigError("--engine packed has no dropout; use --lora-dropout 0 or --engine resident")
+            raise ConfigError("--engine packed has no dropout; use --lora-dropout 0 or --engine dequantized")
         if self.engine == "packed" and self.gradient_checkpointing:
             raise ConfigError("--engine packed does not recompute activations; drop --gradient-checkpointing")
         if self.run_id and not is_folder_name(self.run_id):

@@ -8,7 +8,6 @@ python -m sentiment_core.artifacts.report --check README.md    # exit 1 if they 
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from pathlib import Path
 
@@ -112,19 +111,18 @@ def _benchmark_table(record: BenchmarkRecord, title: str) -> str:
 
 def _ratios(record: BenchmarkRecord) -> str:
     """Ours against each of the others in a sentence; empty where the record does not hold both."""
-    rows = [row for row in record.rows if row.reviews_per_second]
-    ours = next((row.reviews_per_second.value for row in rows if row.system == "ours"), None)
-    others = [row for row in rows if not row.system.startswith("ours")]
-    if ours is None or not others:
+    rates = [(row, row.reviews_per_second.value) for row in record.rows if row.reviews_per_second]
+    ours = next((rate for row, rate in rates if row.system == "ours"), None)
+    beside = [(row, rate) for row, rate in rates if not row.system.startswith("ours")]
+    if ours is None or not beside:
         return ""
-    beside = [f"{ours / row.reviews_per_second.value:,.0f} × {row.system}" for row in others]
-    text = f"Ours: 25,000 reviews in {25_000 / ours:.1f} s; {'; '.join(beside)}."
-    for row in rows:
-        if row.system.startswith("ours, ") and row.system.endswith("GPUs"):
-            step = re.search(r"\d+ reviews", row.note)
-            on = f"{row.system.removeprefix('ours, ')}{f', {step[0]} a step' if step else ''}"
-            text += f" On {on}: {row.reviews_per_second.value / ours:.2f} × one."
-    return text
+    others = "; ".join(f"{ours / rate:,.0f} × {row.system}" for row, rate in beside)
+    several = [
+        f" On {row.devices} GPUs, {row.batch_size} reviews a step: {rate / ours:.2f} × one."
+        for row, rate in rates
+        if row.devices > 1
+    ]
+    return f"Ours: 25,000 reviews in {25_000 / ours:.1f} s; {others}." + "".join(several)
 
 
 def _parity(record: BenchmarkRecord, title: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
 
+from sentiment_core.config import FORMER_ENGINES
 from sentiment_core.metrics.intervals import Metric, Record
 from sentiment_core.metrics.slices import Slice
 from sentiment_core.systems import SYSTEMS, known_system
@@ -100,7 +102,7 @@ class DataInfo(Record):
 class RunRecord(Record):
     """`run.json`: what was trained, on what, how, and at what cost."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     run_id: str
     created_at: datetime
     commit: str | None = None
@@ -112,7 +114,7 @@ class RunRecord(Record):
     """Every setting of the run, by flag name."""
     command: str
     engine: str
-    """Which training path ran: "plain", "resident" or "packed"."""
+    """Which training path ran: "nf4", "dequantized" or "packed"."""
     hardware: Hardware
     versions: dict[str, str]
     wall_seconds: float
@@ -195,16 +197,6 @@ class EvalRecord(Record):
         return SYSTEMS[self.system].title + (f" (k = {shots})" if shots else "")
 
 
-def upgraded(kind: type[BaseModel], content: dict[str, Any]) -> dict[str, Any]:
-    """The JSON of an older version as the present one; anything else as it is.
-
-    Version 2 of an evaluation dropped `reliability`, which follows from the predictions.
-    """
-    if kind is EvalRecord and content.get("schema_version", 1) == 1:
-        return {key: value for key, value in content.items() if key != "reliability"} | {"schema_version": 2}
-    return content
-
-
 # ---- small hand-checkable files
 
 
@@ -248,7 +240,7 @@ class BenchmarkRow(Record):
 
 
 class BenchmarkRecord(Record):
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     kind: Literal["train", "score", "live", "parity"]
     created_at: datetime
     commit: str | None = None
@@ -258,3 +250,32 @@ class BenchmarkRecord(Record):
     versions: dict[str, str]
     settings: dict[str, Any] = Field(default_factory=dict)
     rows: tuple[BenchmarkRow, ...]
+
+
+# ---- what older versions wrote
+
+
+def upgraded(kind: type[BaseModel], content: dict[str, Any]) -> dict[str, Any]:
+    """The JSON of an older version as the present one; anything else as it is.
+
+    Version 2 dropped an evaluation's `reliability`, which follows from the predictions, renamed two engines,
+    and gave a benchmark's rows the fields `devices` and `batch_size` instead of words in names and notes.
+    """
+    if kind not in (RunRecord, EvalRecord, BenchmarkRecord) or content.get("schema_version", 1) != 1:
+        return content
+    content = {key: value for key, value in content.items() if key != "reliability"} | {"schema_version": 2}
+    if kind is RunRecord and "engine" in content:
+        content["engine"] = FORMER_ENGINES.get(content["engine"], content["engine"])
+    if kind is BenchmarkRecord:
+        content["rows"] = [_upgraded_row(row) for row in content.get("rows", ())]
+    return content
+
+
+def _upgraded_row(row: dict[str, Any]) -> dict[str, Any]:
+    gpus, batch = (
+        re.search(r"(\d+) GPUs$", row["system"]),
+        re.search(r"steps of (\d+) reviews", row.get("note", "")),
+    )
+    found = {"devices": gpus and int(gpus[1]), "batch_size": batch and int(batch[1])}
+    system = FORMER_ENGINES.get(row["system"], row["system"])
+    return row | {key: value for key, value in found.items() if value} | {"system": system}

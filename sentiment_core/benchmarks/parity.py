@@ -15,14 +15,14 @@ from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow, Metri
 from sentiment_core.artifacts.store import write_record
 from sentiment_core.benchmarks.measure import asked, record
 from sentiment_core.config import DEFAULT_BASE_MODEL, ENGINES, TrainConfig
-from sentiment_core.engines.device import find_place, free_memory
+from sentiment_core.engines.device import find_device, free_memory
 from sentiment_core.training.session import train
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", default=TrainConfig.dataset, help="reviews to train on")
     parser.add_argument("--base-model", default=DEFAULT_BASE_MODEL, help="as in train.py")
-    parser.add_argument("--engines", default="packed,plain", help="which to compare, as in train.py")
+    parser.add_argument("--engines", default="packed,nf4", help="which to compare, as in train.py")
     parser.add_argument("--epochs", type=int, default=1, help="as in train.py")
     parser.add_argument("--limit", type=int, default=None, help="train on this many reviews")
     parser.add_argument("--validation", type=int, default=5000, help="reviews left out of training")
@@ -53,6 +53,6 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
               f"loss {done.validation_loss:.4f}", file=sys.stderr, flush=True)  # fmt: skip
         free_memory()
         data = {"dataset": done.data.source, "train": done.data.train, "validation": done.data.validation}
-        found = record("parity", rows, arguments.base_model, find_place().device, **data)
+        found = record("parity", rows, arguments.base_model, find_device().device, **data)
         write_record(Path(arguments.output), found)
     return found

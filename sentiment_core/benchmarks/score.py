@@ -14,7 +14,7 @@ from sentiment_core.artifacts.store import read_run
 from sentiment_core.benchmarks.measure import measure, record
 from sentiment_core.config import ASSETS, DEFAULT_BASE_MODEL, ConfigError, TrainConfig
 from sentiment_core.data.reviews import Reviews, load_reviews
-from sentiment_core.engines.device import find_place, free_memory
+from sentiment_core.engines.device import find_device, free_memory
 from sentiment_core.engines.scorer import SentimentScorer, p_positive
 from sentiment_core.models.base_models import resolve
 from sentiment_core.models.loading import LoadedModel, add_lora, load_adapter, load_base, quiet_transformers
@@ -35,7 +35,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     """Time the systems one after the other; all carry the same adapter, unmerged, on the NF4 base."""
-    place = find_place()
+    context = find_device()
     reviews = load_reviews(arguments.dataset, arguments.split, limit=arguments.limit)
     few = reviews.take(np.random.default_rng(0).permutation(len(reviews))[: arguments.few])
     name = arguments.base_model or _base_of(arguments.run)
@@ -43,17 +43,17 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     for system, peer in PEERS.items():
         subject = reviews if system == OURS else few
         loaded = load_base(
-            resolve(name), device=place.device, compute_dtype=place.dtype,
-            resident=system == OURS or place.device.type == "cpu",
+            resolve(name), device=context.device, compute_dtype=context.dtype,
+            dequantized=system == OURS or context.device.type == "cpu",
         )  # fmt: skip
         with quiet_transformers(), torch.inference_mode():
             once, note = peer(loaded, _adapted(loaded, arguments.run), subject)
             note = f"{len(subject):,} reviews a repeat{note}; first pass over them in the column before"
-            rows.append(measure(system, once, len(subject), arguments.repeats, place.device, note=note))
+            rows.append(measure(system, once, len(subject), arguments.repeats, context.device, note=note))
         del loaded, once
         free_memory()
     return record(
-        "score", rows, name, place.device,
+        "score", rows, name, context.device,
         reviews=len(reviews), few=len(few), repeats=arguments.repeats, run=arguments.run,
     )  # fmt: skip
 

@@ -28,7 +28,7 @@ from sentiment_core.artifacts.store import read_record
 from sentiment_core.benchmarks.measure import asked, now, peak_memory, record, spread
 from sentiment_core.config import DEFAULT_BASE_MODEL, ConfigError, TrainConfig
 from sentiment_core.data.reviews import TrainSplit, split_train
-from sentiment_core.engines.device import Place, find_place, free_memory, one_device
+from sentiment_core.engines.device import DeviceContext, find_device, free_memory, one_device
 from sentiment_core.models.base_models import resolve
 from sentiment_core.models.loading import PromptEncoder, add_lora, load_base, quiet_transformers
 from sentiment_core.training.session import Folders, Session, prepare_folders
@@ -48,18 +48,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     """Time the systems one after the other in this process."""
-    place = find_place()
+    context = find_device()
     names = asked("--systems", arguments.systems, list(PEERS))
     split = split_train(arguments.dataset, validation=arguments.validation, limit=arguments.limit)
     rows = []
     for name in names:
-        rows.append(PEERS[name](arguments, place, split))
+        rows.append(PEERS[name](arguments, context, split))
         free_memory()
-    if "ours" in names and place.world_size == 1 and 1 < arguments.gpus <= torch.cuda.device_count():
+    if "ours" in names and context.world_size == 1 and 1 < arguments.gpus <= torch.cuda.device_count():
         for batch_size in (arguments.batch_size, arguments.batch_size * arguments.gpus):
             rows += _on_several(arguments, batch_size)
     return record(
-        "train", rows, arguments.base_model, place.device, count=place.world_size,
+        "train", rows, arguments.base_model, context.device, count=context.world_size,
         blocks=arguments.blocks, reviews=len(split.train), dataset=split.train.source,
     )  # fmt: skip
 
@@ -94,15 +94,15 @@ class BlockClock(TrainerCallback):
         return control
 
     def row(
-        self, system: str, place: Place, note: str, batch_size: int, preparation: float = 0.0
+        self, system: str, context: DeviceContext, note: str, batch_size: int, preparation: float = 0.0
     ) -> BenchmarkRow:
         """preparation: seconds before training began that the first step had to wait for."""
         return BenchmarkRow(
-            system=system + (f", {place.world_size} GPUs" if place.world_size > 1 else ""),
+            system=system + (f", {context.world_size} GPUs" if context.world_size > 1 else ""),
             reviews_per_second=spread(self.rates),
             first_step_seconds=preparation + self.first_step,
             peak_memory_bytes=peak_memory(self.device),
-            devices=place.world_size,
+            devices=context.world_size,
             batch_size=batch_size,
             note=note,
         )
@@ -122,13 +122,15 @@ class Usual:
     steps: int
     """In a block, unless `--steps` says otherwise."""
 
-    def __call__(self, arguments: argparse.Namespace, place: Place, split: TrainSplit) -> BenchmarkRow:
-        gpu = place.device.type == "cuda"
+    def __call__(
+        self, arguments: argparse.Namespace, context: DeviceContext, split: TrainSplit
+    ) -> BenchmarkRow:
+        gpu = context.device.type == "cuda"
         dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[self.precision] if gpu else torch.float32
         steps = arguments.steps or self.steps
         total = steps * (arguments.blocks + 1)
         loaded = load_base(
-            resolve(arguments.base_model), device=place.device, compute_dtype=dtype, resident=not gpu
+            resolve(arguments.base_model), device=context.device, compute_dtype=dtype, dequantized=not gpu
         )
         model = loaded.model
         if self.checkpointing:
@@ -137,7 +139,7 @@ class Usual:
             model = prepare_model_for_kbit_training(
                 model, use_gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": False}
             )
-        clock = BlockClock(np.arange(total + 1) * 16, steps, arguments.blocks, place.device)
+        clock = BlockClock(np.arange(total + 1) * 16, steps, arguments.blocks, context.device)
         with tempfile.TemporaryDirectory() as folder, quiet_transformers():
             trainer = Trainer(
                 model=add_lora(model, rank=16, alpha=32, dropout=0.0),
@@ -157,7 +159,7 @@ class Usual:
             trainer.remove_callback(PrinterCallback)
             trainer.train()
         note = f"language-model loss, 512 tokens, blocks of {steps} steps of 16 reviews"
-        return clock.row(self.title, place, note, 16)
+        return clock.row(self.title, context, note, 16)
 
 
 def _language_model_rows(encoder: PromptEncoder, split: TrainSplit, most: int) -> list[list[int]]:
@@ -178,7 +180,7 @@ def _pad_right(rows: list[list[int]]) -> dict[str, torch.Tensor]:
 # ---- ours
 
 
-def _ours(arguments: argparse.Namespace, place: Place, split: TrainSplit) -> BenchmarkRow:
+def _ours(arguments: argparse.Namespace, context: DeviceContext, split: TrainSplit) -> BenchmarkRow:
     config = TrainConfig(
         dataset=arguments.dataset, base_model=arguments.base_model, validation=arguments.validation,
         batch_size=arguments.batch_size, run_id="benchmark", limit=arguments.limit, epochs=1,
@@ -187,11 +189,11 @@ def _ours(arguments: argparse.Namespace, place: Place, split: TrainSplit) -> Ben
     steps = arguments.steps or 50
     with tempfile.TemporaryDirectory() as folder, quiet_transformers():
         folders = Folders(Path(folder) / "runs" / "benchmark", Path(folder) / "work")
-        prepare_folders(folders, config, place, resume=False, overwrite=True)
-        session = Session.begin(config, split, place, folders, resume=False, say=lambda text: None)
+        prepare_folders(folders, config, context, resume=False, overwrite=True)
+        session = Session.begin(config, split, context, folders, resume=False, say=lambda text: None)
         if len(session.plan) < steps * 2:
             steps = max(1, len(session.plan) // (arguments.blocks + 1))
-        clock = BlockClock(session.history.seen, steps, arguments.blocks, place.device)
+        clock = BlockClock(session.history.seen, steps, arguments.blocks, context.device)
         session.trainer.add_callback(clock)
         began = time.perf_counter()
         session.trainer.warm_up()
@@ -203,7 +205,7 @@ def _ours(arguments: argparse.Namespace, place: Place, split: TrainSplit) -> Ben
         f"engine {session.engine}, {config.max_length_tokens} tokens, blocks of {steps} steps of "
         f"{config.batch_size} reviews; first step after compile and capture"
     )
-    return clock.row("ours", place, note, config.batch_size, preparation)
+    return clock.row("ours", context, note, config.batch_size, preparation)
 
 
 def _on_several(arguments: argparse.Namespace, batch_size: int) -> tuple[BenchmarkRow, ...]:
@@ -224,8 +226,8 @@ def _on_several(arguments: argparse.Namespace, batch_size: int) -> tuple[Benchma
         return read_record(output, BenchmarkRecord, "").rows
 
 
-PEERS: dict[str, Callable[[argparse.Namespace, Place, TrainSplit], BenchmarkRow]] = {
+PEERS: dict[str, Callable[[argparse.Namespace, DeviceContext, TrainSplit], BenchmarkRow]] = {
     "study": Usual("study's settings (4 × 4, FP16, checkpointing)", 4, "fp16", checkpointing=True, steps=4),
-    "plain": Usual("PEFT + bitsandbytes, batch 16", 16, "bf16", checkpointing=False, steps=20),
+    "nf4": Usual("PEFT + bitsandbytes, batch 16", 16, "bf16", checkpointing=False, steps=20),
     "ours": _ours,
 }

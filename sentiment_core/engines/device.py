@@ -12,7 +12,7 @@ import torch
 from accelerate import PartialState
 
 from sentiment_core.config import ConfigError, TrainConfig
-from sentiment_core.engines.packed.model import unsupported
+from sentiment_core.engines.packed.model import packing_blocker
 from sentiment_core.models.loading import LoadedModel
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -22,7 +22,7 @@ PATIENCE = timedelta(hours=12)
 
 
 @dataclass(frozen=True)
-class Place:
+class DeviceContext:
     """Where and in what number format a run computes."""
 
     device: torch.device
@@ -39,7 +39,7 @@ class Place:
         return self.rank == 0
 
 
-def find_place(precision: str = "auto") -> Place:
+def find_device(precision: str = "auto") -> DeviceContext:
     """This process's device (one GPU per process under accelerate or torchrun) and the precision to use.
 
     The processes of one launch find each other here; a process alone starts no group.
@@ -53,7 +53,7 @@ def find_place(precision: str = "auto") -> Place:
     processes = PartialState(cpu=not on_gpu, timeout=PATIENCE)
     rank, world = processes.process_index, processes.num_processes
     if not on_gpu:
-        return Place(torch.device("cpu"), "fp32" if precision == "auto" else precision, rank, world)
+        return DeviceContext(torch.device("cpu"), "fp32" if precision == "auto" else precision, rank, world)
     device = torch.device("cuda", torch.cuda.current_device())
     has_bf16 = torch.cuda.get_device_capability(device) >= (8, 0)
     if precision == "bf16" and not has_bf16:
@@ -61,7 +61,7 @@ def find_place(precision: str = "auto") -> Place:
         raise ConfigError(f"--precision bf16: {name} has no bfloat16 arithmetic; use --precision fp16")
     if precision == "auto":
         precision = "bf16" if has_bf16 else "fp16"
-    return Place(device, precision, rank, world)
+    return DeviceContext(device, precision, rank, world)
 
 
 def one_device(arguments: Any) -> Any:
@@ -89,13 +89,13 @@ def choose_engine(config: TrainConfig, loaded: LoadedModel, free_bytes: int | No
     Raises:
         ConfigError: the engine that was asked for cannot be had here.
     """
-    reason = unsupported(loaded.model, loaded.device)
+    reason = packing_blocker(loaded.model, loaded.device)
     if config.engine == "packed" and reason:
-        raise ConfigError(f"--engine packed: {reason}; use --engine resident")
-    if config.engine == "plain" and loaded.device.type == "cpu":
+        raise ConfigError(f"--engine packed: {reason}; use --engine dequantized")
+    if config.engine == "nf4" and loaded.device.type == "cpu":
         raise ConfigError(
-            "--engine plain needs a GPU: bitsandbytes has no backward pass for its packed CPU layers; "
-            "use --engine resident (the same values, unpacked once)"
+            "--engine nf4 needs a GPU: bitsandbytes has no backward pass for its packed CPU layers; "
+            "use --engine dequantized (the same values, unpacked once)"
         )
     if config.engine != "auto":
         return config.engine
@@ -104,8 +104,8 @@ def choose_engine(config: TrainConfig, loaded: LoadedModel, free_bytes: int | No
         one = activation_bytes(loaded.model.config, "packed") * config.max_length_tokens * 4
         if free_bytes is None or one < 0.6 * free_bytes:
             return "packed"
-    needed = 2 * loaded.info.parameters + activation_bytes(loaded.model.config, "resident") * 1024
-    return "resident" if free_bytes is None or needed < 0.6 * free_bytes else "plain"
+    needed = 2 * loaded.info.parameters + activation_bytes(loaded.model.config, "dequantized") * 1024
+    return "dequantized" if free_bytes is None or needed < 0.6 * free_bytes else "nf4"
 
 
 def activation_bytes(model_config: Any, engine: str) -> int:
@@ -117,19 +117,19 @@ def activation_bytes(model_config: Any, engine: str) -> int:
 
 
 def choose_micro_batch(
-    config: TrainConfig, model_config: Any, engine: str, place: Place, free: int | None
+    config: TrainConfig, model_config: Any, engine: str, context: DeviceContext, free: int | None
 ) -> int:
     """Reviews per forward pass on one device: as asked, else the most that memory allows.
 
     Raises:
         ConfigError: the batch does not divide over the devices.
     """
-    if config.batch_size % place.world_size:
+    if config.batch_size % context.world_size:
         raise ConfigError(
-            f"--batch-size {config.batch_size} does not divide over {place.world_size} devices; "
-            f"use a multiple of {place.world_size}"
+            f"--batch-size {config.batch_size} does not divide over {context.world_size} devices; "
+            f"use a multiple of {context.world_size}"
         )
-    share = config.batch_size // place.world_size
+    share = config.batch_size // context.world_size
     if config.micro_batch_size:
         return math.gcd(config.micro_batch_size, share)
     tokens = 350 if engine == "packed" else config.max_length_tokens  # mean or longest prompt

@@ -16,8 +16,8 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from sentiment_core.engines.batching import batches_by_tokens, round_up
-from sentiment_core.engines.packed.layout import PackShape, lay_out, packed_tokens
-from sentiment_core.engines.packed.model import PackedLlama, unsupported
+from sentiment_core.engines.packed.layout import PackShape, pack_sequences, packed_tokens
+from sentiment_core.engines.packed.model import PackedLlama, packing_blocker
 from sentiment_core.labels import Label
 from sentiment_core.models.loading import Encoded, LoadedModel
 
@@ -84,8 +84,8 @@ class SentimentScorer:
         self.model = model if model is not None else loaded.model
         self.device = loaded.device
         if engine == "auto":
-            resident = not any(type(m).__name__ == "Linear4bit" for m in self.model.modules())
-            fits = self.device.type == "cuda" and resident and not unsupported(self.model, self.device)
+            dequantized = not any(type(m).__name__ == "Linear4bit" for m in self.model.modules())
+            fits = self.device.type == "cuda" and dequantized and not packing_blocker(self.model, self.device)
             engine = "packed" if fits else "padded"
         self.engine = engine
         self.compiled = compiled and self.device.type == "cuda"
@@ -158,7 +158,7 @@ class SentimentScorer:
         packed, label_ids = self._packed, self.loaded.encoder.label_ids
 
         def score(batch: np.ndarray) -> torch.Tensor:
-            pack = lay_out(encoded, batch, shape)
+            pack = pack_sequences(encoded, batch, shape)
             for name, tensor in vars(pack).items():
                 setattr(pack, name, tensor.pin_memory().to(self.device, non_blocking=True)
                         if self.device.type == "cuda" else tensor)  # fmt: skip

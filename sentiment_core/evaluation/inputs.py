@@ -27,15 +27,15 @@ from sentiment_core.data.reviews import (
     split_train,
 )
 from sentiment_core.data.sources import open_source
-from sentiment_core.engines.device import DTYPES, Place, free_memory
+from sentiment_core.engines.device import DTYPES, DeviceContext, free_memory
 from sentiment_core.models.base_models import BaseModel, BaseModelError, file_sha256, resolve
 from sentiment_core.models.loading import (
     Encoded,
     LoadedModel,
     PromptEncoder,
+    dequantize,
     load_base,
     load_tokenizer,
-    make_resident,
 )
 
 GROUP_CHARACTERS, GROUP_VALUES = 60, 50
@@ -49,8 +49,8 @@ class Inputs:
         ConfigError, DataError, BaseModelError, ArtifactError: one sentence each.
     """
 
-    def __init__(self, config: EvalConfig, place: Place, assets: Path) -> None:
-        self.config, self.place = config, place
+    def __init__(self, config: EvalConfig, context: DeviceContext, assets: Path) -> None:
+        self.config, self.context = config, context
         run = find_run(config.run, assets) if config.run else None
         self.run = run.record if run else None
         self.adapter = run.adapter_path if run else None
@@ -68,7 +68,7 @@ class Inputs:
         self._loaded: LoadedModel | None = None
 
     def say(self, text: str) -> None:
-        if self.place.is_main:
+        if self.context.is_main:
             print(text, file=sys.stderr, flush=True)
 
     def _check_prompt(self) -> None:
@@ -126,19 +126,19 @@ class Inputs:
         return loaded
 
     def _load(self, dtype: torch.dtype) -> LoadedModel:
-        loaded = load_base(self.base, device=self.place.device, compute_dtype=dtype, resident=False)
+        loaded = load_base(self.base, device=self.context.device, compute_dtype=dtype, dequantized=False)
         now, then = loaded.info.revision, self.run.base_model.revision if self.run else None
         if now and then and now != then:
             raise BaseModelError(
                 f"base model {self.base.name!r} is not the one that run {self.run.run_id!r} was trained on "
                 f"(revision {now}, then {then}); give the same with --base-model"
             )
-        if self.config.engine != "plain" and (self.config.engine != "auto" or _room_for_resident(loaded)):
-            make_resident(loaded.model, dtype)
+        if self.config.engine != "nf4" and (self.config.engine != "auto" or _room_for_dequantized(loaded)):
+            dequantize(loaded.model, dtype)
         return loaded
 
 
-def _room_for_resident(loaded: LoadedModel) -> bool:
+def _room_for_dequantized(loaded: LoadedModel) -> bool:
     if loaded.device.type != "cuda":
         return True
     return 2 * loaded.info.parameters < 0.5 * torch.cuda.mem_get_info(loaded.device)[0]

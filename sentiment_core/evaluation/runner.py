@@ -15,7 +15,7 @@ from sentiment_core.artifacts.schema import EvalRecord
 from sentiment_core.artifacts.store import read_eval, utc_now, write_eval
 from sentiment_core.artifacts.summary import OVERLAP_SETTING, summarize
 from sentiment_core.config import ConfigError, EvalConfig
-from sentiment_core.engines.device import find_place
+from sentiment_core.engines.device import find_device
 from sentiment_core.evaluation.inputs import Inputs, group_columns
 from sentiment_core.evaluation.shards import PartStore, Scored, process_group, score
 from sentiment_core.evaluation.systems.base import EvaluatedSystem, Work
@@ -37,7 +37,7 @@ def evaluate(config: EvalConfig, *, assets: Path, work: Path, overwrite: bool = 
     Raises:
         ConfigError, DataError, BaseModelError, ArtifactError: one sentence each.
     """
-    inputs = Inputs(config, find_place(config.precision), assets)
+    inputs = Inputs(config, find_device(config.precision), assets)
     asked = SYSTEMS if config.system == "all" else (config.system,)
     systems = [pkgutil.resolve_name(SYSTEMS[name].work)(name, inputs) for name in asked]
     folders = [assets / "evals" / system.eval_id for system in systems]
@@ -46,14 +46,14 @@ def evaluate(config: EvalConfig, *, assets: Path, work: Path, overwrite: bool = 
         for system, folder in zip(systems, folders, strict=True)
     ]
     outcomes: list[Outcome] = []
-    with process_group(inputs.place):
+    with process_group(inputs.context):
         for system, folder, keep in zip(systems, folders, kept, strict=True):
             if keep:
                 inputs.say(f"{system.eval_id}: already finished with the same settings, kept")
                 outcomes.append(Outcome(read_eval(folder).record, folder, kept=True))
             elif record := run(system, folder, work / "evals" / system.eval_id):
                 outcomes.append(Outcome(record, folder))
-    return outcomes if inputs.place.is_main else []
+    return outcomes if inputs.context.is_main else []
 
 
 def finished(system: EvaluatedSystem, folder: Path, *, keep: bool) -> bool:
@@ -82,20 +82,20 @@ def run(system: EvaluatedSystem, folder: Path, work_folder: Path) -> EvalRecord 
     """Score, summarize and write one evaluation; the record on the main process."""
     inputs = system.inputs
     inputs.say(system.eval_id)
-    place = inputs.place if system.on_devices else replace(inputs.place, world_size=1)
-    if not system.on_devices and not place.is_main:
+    context = inputs.context if system.on_devices else replace(inputs.context, world_size=1)
+    if not system.on_devices and not context.is_main:
         return None
-    store = PartStore(work_folder, system.identity(), place)
-    if place.is_main:
+    store = PartStore(work_folder, system.identity(), context)
+    if context.is_main:
         store.open()
     work = system.work()
-    on_gpu = system.on_devices and place.device.type == "cuda"
+    on_gpu = system.on_devices and context.device.type == "cuda"
     scored = score(work, store, inputs.encoded.lengths, warm_up=on_gpu, label=system.id, say=inputs.say)
     if scored is None:
         return None
     answers = work.answers(scored.values)
     predictions = predictions_table(inputs, answers)
-    hardware = provenance.hardware("cuda" if on_gpu else "cpu", place.world_size if on_gpu else 1)
+    hardware = provenance.hardware("cuda" if on_gpu else "cpu", context.world_size if on_gpu else 1)
     record = EvalRecord(
         eval_id=system.eval_id,
         system=system.id,

@@ -23,7 +23,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from tqdm import tqdm
 
-from sentiment_core.engines.device import Place
+from sentiment_core.engines.device import DeviceContext
 from sentiment_core.evaluation.systems.base import Work
 
 SECONDS_BETWEEN_PARTS = 5.0
@@ -36,9 +36,9 @@ BAR = "{desc}: {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remain
 class PartStore:
     """Scored rows on disk: `<work>/<identity>/<rank>of<processes>-<number>.npz`: rows, values and seconds."""
 
-    def __init__(self, work: Path, identity: str, place: Place) -> None:
-        self.work, self.folder, self.place = work, work / identity, place
-        names = (self.folder / f"{place.rank}of{place.world_size}-{n}.npz" for n in itertools.count())
+    def __init__(self, work: Path, identity: str, context: DeviceContext) -> None:
+        self.work, self.folder, self.context = work, work / identity, context
+        names = (self.folder / f"{context.rank}of{context.world_size}-{n}.npz" for n in itertools.count())
         self._unused = (path for path in names if not path.exists())
 
     def open(self) -> None:
@@ -59,7 +59,7 @@ class PartStore:
             now = time.perf_counter()
             if waiting:
                 rows, values = (np.concatenate(part) for part in zip(*waiting, strict=True))
-                self.save(rows, values, (now - since) / self.place.world_size)
+                self.save(rows, values, (now - since) / self.context.world_size)
                 waiting.clear()
             since = now
 
@@ -124,25 +124,25 @@ def score(
         warm_up: run the first batch once before the clock starts.
         label: in front of the progress bar.
     """
-    place = store.place
+    context = store.context
     values = np.full((len(lengths), work.width), np.nan)
     done = np.zeros(len(lengths), dtype=bool)
     before = 0.0
-    for rows, found, seconds in store.load(*values.shape) if place.is_main else ():
+    for rows, found, seconds in store.load(*values.shape) if context.is_main else ():
         values[rows], done[rows] = found, True
         before += seconds
     todo = np.flatnonzero(~done)
-    if place.world_size > 1:
+    if context.world_size > 1:
         (todo,) = broadcast_object_list([todo])
     if 0 < len(todo) < len(lengths):
         say(f"Resuming: {len(lengths) - len(todo):,} of {len(lengths):,} already scored")
     todo = todo[np.argsort(-lengths[todo], kind="stable")]
-    mine = todo[place.rank :: place.world_size]
+    mine = todo[context.rank :: context.world_size]
     warmup = _warm_up(work, mine) if warm_up and len(mine) else 0.0
     shares = [_score(work, store, mine, label)]
-    if place.world_size > 1:
+    if context.world_size > 1:
         shares = gather_object(shares)
-    if not place.is_main:
+    if not context.is_main:
         return None
     for rows, found, _ in shares:
         values[rows] = found
@@ -163,10 +163,10 @@ def _score(
     """This process's rows, their values, and the seconds they took."""
     started = time.perf_counter()
     values = np.full((len(mine), work.width), np.nan)
-    processes = store.place.world_size
+    processes = store.context.world_size
     bar = tqdm(
         total=len(mine), unit=" reviews", smoothing=0.1, file=sys.stderr, dynamic_ncols=True, mininterval=0.5,
-        desc=label, bar_format=BAR, disable=not store.place.is_main,
+        desc=label, bar_format=BAR, disable=not store.context.is_main,
         unit_scale=processes > 1 and processes,  # one process's bar stands for all
     )  # fmt: skip
     with bar, store.saving() as save:
@@ -178,9 +178,9 @@ def _score(
 
 
 @contextmanager
-def process_group(place: Place) -> Iterator[None]:
+def process_group(context: DeviceContext) -> Iterator[None]:
     """Processes of one launch find each other; small arrays travel over CPU memory, also between GPUs."""
-    if place.world_size == 1:
+    if context.world_size == 1:
         yield
         return
     state = PartialState(cpu=True, timeout=timedelta(hours=12))  # the slowest one's share may take that long

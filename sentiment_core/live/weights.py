@@ -31,7 +31,7 @@ from transformers import AutoConfig
 
 from sentiment_core.engines.packed.adapter import GROUPS as LINEAR_GROUPS
 from sentiment_core.engines.packed.adapter import target
-from sentiment_core.engines.packed.model import unsupported
+from sentiment_core.engines.packed.model import packing_blocker
 from sentiment_core.models import base_models
 from sentiment_core.models.base_models import BaseModel, BaseModelError, check_disk, file_sha256
 from sentiment_core.models.loading import QUANTIZATION, PromptEncoder, load_adapter, load_base, model_folder
@@ -386,7 +386,7 @@ def is_lean(config) -> bool:
     """Whether `load_weights` and `live_forward.LiveLlama` know this model's layers."""
     rope = getattr(config, "rope_parameters", None) or {}
     static = rope.get("rope_type", "default") in ("default", "linear", "llama3", "yarn")
-    return static and unsupported(SimpleNamespace(config=config), torch.device("cpu")) is None
+    return static and packing_blocker(SimpleNamespace(config=config), torch.device("cpu")) is None
 
 
 if __name__ == "__main__":

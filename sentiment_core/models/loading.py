@@ -1,7 +1,7 @@
 """Load a base model rounded to NF4, put an adapter on it, and turn reviews into token ids.
 
 Two forms of the same numbers: `Linear4bit` layers that are unpacked at every use (little memory), and
-"resident" layers, the same NF4 values unpacked once into the compute type (more speed). A LoRA adapter
+"dequantized" layers, the same NF4 values unpacked once into the compute type (more speed). A LoRA adapter
 sits on either.
 """
 
@@ -284,13 +284,13 @@ def load_base(
     *,
     device: torch.device | str = "cpu",
     compute_dtype: torch.dtype = torch.float32,
-    resident: bool = True,
+    dequantized: bool = True,
 ) -> LoadedModel:
     """Load a base model with its linear layers rounded to NF4 (double quantization), frozen.
 
     Args:
         compute_dtype: what the matrix products run in; bitsandbytes unpacks the 4-bit values to it.
-        resident: unpack once, into plain linear layers, instead of at every use. The values are the same.
+        dequantized: unpack once, into plain linear layers, instead of at every use. The values are the same.
 
     Raises:
         BaseModelError: not there and no network, no causal language model, or label words that clash.
@@ -313,13 +313,13 @@ def load_base(
             use_safetensors=True,
             revision=base.revision or "main",
         )
-    if resident:
-        make_resident(model, compute_dtype)
+    if dequantized:
+        dequantize(model, compute_dtype)
     model.requires_grad_(False)
     return LoadedModel(model.eval(), encoder, _info(base, model), device, compute_dtype)
 
 
-def make_resident(model: PreTrainedModel, dtype: torch.dtype) -> None:
+def dequantize(model: PreTrainedModel, dtype: torch.dtype) -> None:
     """Replace every 4-bit linear layer by a plain one that holds the same, unpacked, values; all frozen."""
     with quiet_transformers():
         model.dequantize(dtype)

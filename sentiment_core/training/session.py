@@ -1,7 +1,7 @@
 """QLoRA through the Hugging Face Trainer: base rounded to NF4 and frozen, loss on the label position only.
 
-Dettmers et al. 2023 (QLoRA) on Hu et al. 2021 (LoRA). Three engines compute the same steps: `plain` and
-`resident` run the model as transformers does, `packed` runs `sentiment_core.engines.packed.model`.
+Dettmers et al. 2023 (QLoRA) on Hu et al. 2021 (LoRA). Three engines compute the same steps: `nf4` and
+`dequantized` run the model as transformers does, `packed` runs `sentiment_core.engines.packed.model`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,13 @@ from sentiment_core.artifacts.store import HistoryWriter, read_history, utc_now,
 from sentiment_core.config import ConfigError, TrainConfig, flag
 from sentiment_core.data.reviews import TrainSplit, split_train
 from sentiment_core.engines.batching import plan_steps
-from sentiment_core.engines.device import Place, choose_engine, choose_micro_batch, find_place, one_device
+from sentiment_core.engines.device import (
+    DeviceContext,
+    choose_engine,
+    choose_micro_batch,
+    find_device,
+    one_device,
+)
 from sentiment_core.metrics.intervals import wilson
 from sentiment_core.models import loading
 from sentiment_core.models.base_models import check_disk, resolve
@@ -68,12 +74,12 @@ def train(config: TrainConfig, *, assets: Path, work: Path, resume: bool = False
     Raises:
         ConfigError, DataError, BaseModelError: one sentence each.
     """
-    place = find_place(config.precision)
+    context = find_device(config.precision)
     folders = Folders(assets / "runs" / config.name, work / config.name)
-    prepare_folders(folders, config, place, resume=resume, overwrite=overwrite)
+    prepare_folders(folders, config, context, resume=resume, overwrite=overwrite)
 
     def say(text: str) -> None:
-        if place.is_main:
+        if context.is_main:
             print(text, file=sys.stderr, flush=True)
 
     started = time.perf_counter()
@@ -81,13 +87,13 @@ def train(config: TrainConfig, *, assets: Path, work: Path, resume: bool = False
     split = split_train(config.dataset, **chosen)
     say(f"Reviews: {len(split.train):,} to train on, {len(split.validation):,} to validate, "
         f"dropped {split.excluded or 'none'} ({time.perf_counter() - started:.1f} s)")  # fmt: skip
-    session = Session.begin(config, split, place, folders, resume=resume, say=say)
+    session = Session.begin(config, split, context, folders, resume=resume, say=say)
     session.run()
-    return (session.finish() if place.is_main else None), folders.run
+    return (session.finish() if context.is_main else None), folders.run
 
 
 def prepare_folders(
-    folders: Folders, config: TrainConfig, place: Place, *, resume: bool, overwrite: bool
+    folders: Folders, config: TrainConfig, context: DeviceContext, *, resume: bool, overwrite: bool
 ) -> None:
     """Empty the run's folders and write its settings, or check that the run can be resumed in them.
 
@@ -101,7 +107,7 @@ def prepare_folders(
         raise ConfigError(
             f"run {config.name!r} exists in {folders.run.parent}; give another --run-id, or --overwrite"
         )
-    if place.is_main:
+    if context.is_main:
         check_disk(folders.run, 200_000_000, f"run {config.name!r}")
         for folder in (folders.work, folders.run / "adapter"):
             shutil.rmtree(folder, ignore_errors=True)
@@ -127,7 +133,9 @@ def _as_json(config: TrainConfig) -> str:
     return json.dumps(dataclasses.asdict(config), indent=1)
 
 
-def load_model(config: TrainConfig, place: Place) -> tuple[loading.LoadedModel, nn.Module, str, int]:
+def load_model(
+    config: TrainConfig, context: DeviceContext
+) -> tuple[loading.LoadedModel, nn.Module, str, int]:
     """The base model, the same with a fresh adapter around it, the engine, and reviews a forward pass.
 
     Raises:
@@ -136,17 +144,17 @@ def load_model(config: TrainConfig, place: Place) -> tuple[loading.LoadedModel, 
     base = resolve(config.base_model)
     loading.check_causal(base)
     torch.manual_seed(config.seed)
-    loaded = loading.load_base(base, device=place.device, compute_dtype=place.dtype, resident=False)
-    free = torch.cuda.mem_get_info(place.device)[0] if place.device.type == "cuda" else None
+    loaded = loading.load_base(base, device=context.device, compute_dtype=context.dtype, dequantized=False)
+    free = torch.cuda.mem_get_info(context.device)[0] if context.device.type == "cuda" else None
     engine = choose_engine(config, loaded, free)
-    if engine != "plain":
-        loading.make_resident(loaded.model, place.dtype)
+    if engine != "nf4":
+        loading.dequantize(loaded.model, context.dtype)
     rank, alpha, dropout = config.lora_rank, config.lora_alpha, config.lora_dropout
     model = loading.add_lora(loaded.model, rank=rank, alpha=alpha, dropout=dropout)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
-    return loaded, model, engine, choose_micro_batch(config, loaded.model.config, engine, place, free)
+    return loaded, model, engine, choose_micro_batch(config, loaded.model.config, engine, context, free)
 
 
 @dataclass
@@ -155,10 +163,10 @@ class Session:
 
     config: TrainConfig
     split: TrainSplit
-    place: Place
+    context: DeviceContext
     folders: Folders
     loaded: loading.LoadedModel
-    engine: str  # "plain", "resident" or "packed"
+    engine: str  # "nf4", "dequantized" or "packed"
     plan: list[np.ndarray]  # the reviews of each step
     history: History
     trainer: QLoraTrainer
@@ -167,11 +175,13 @@ class Session:
     wall_seconds: float = 0.0
 
     @classmethod
-    def begin(cls, config: TrainConfig, split: TrainSplit, place: Place, folders: Folders, *, resume, say):
+    def begin(
+        cls, config: TrainConfig, split: TrainSplit, context: DeviceContext, folders: Folders, *, resume, say
+    ):
         """Load the model, plan the steps and make the trainer."""
         checkpoint = find_checkpoint(folders) if resume else None
-        loaded, model, engine, micro = load_model(config, place)
-        accumulation = config.batch_size // (micro * place.world_size)
+        loaded, model, engine, micro = load_model(config, context)
+        accumulation = config.batch_size // (micro * context.world_size)
         prompts, held_out = (
             Prompts(loaded.encoder.encode_cached(part.texts, config.max_length_tokens), part.labels)
             for part in (split.train, split.validation)
@@ -179,29 +189,29 @@ class Session:
         lengths = prompts.encoded.lengths
         plan = plan_steps(lengths, config.batch_size, epochs=config.epochs, seed=config.seed)
         say(f"Training {config.name}: {len(plan)} steps of {config.batch_size} reviews "
-            f"({micro} a pass), engine {engine}, {place.precision}, {place.world_size} × "
-            f"{provenance.hardware(place.device.type).device}")  # fmt: skip
-        writer = HistoryWriter(folders.run, resume_at=step_of(checkpoint)) if place.is_main else None
+            f"({micro} a pass), engine {engine}, {context.precision}, {context.world_size} × "
+            f"{provenance.hardware(context.device.type).device}")  # fmt: skip
+        writer = HistoryWriter(folders.run, resume_at=step_of(checkpoint)) if context.is_main else None
         history = History(writer, plan, lengths, config.epochs)
         milestones = Milestones(len(plan), config.epochs * config.evaluations_per_epoch)
         batches, trainer = BY_ENGINE[engine]
         with loading.quiet_transformers():
             trainer = trainer(
                 model=model,
-                args=training_arguments(config, place, folders, len(plan), accumulation),
+                args=training_arguments(config, context, folders, len(plan), accumulation),
                 train_dataset=plan,
                 eval_dataset=[0],  # has to be there; `held_out` is what is scored
                 callbacks=[milestones, history],
                 loaded=loaded,
-                batches=batches(prompts, loaded.encoder, plan, accumulation, place),
+                batches=batches(prompts, loaded.encoder, plan, accumulation, context),
                 held_out=held_out,
             )
         trainer.remove_callback(PrinterCallback)
-        return cls(config, split, place, folders, loaded, engine, plan, history, trainer, checkpoint)
+        return cls(config, split, context, folders, loaded, engine, plan, history, trainer, checkpoint)
 
     def run(self) -> None:
         """Train, from the checkpoint on if there is one."""
-        gpu = self.place.device.type == "cuda"
+        gpu = self.context.device.type == "cuda"
         if gpu:
             torch.cuda.reset_peak_memory_stats()  # the warm-up's passes are as large as any
         started = time.perf_counter()
@@ -230,7 +240,7 @@ class Session:
 
     def record(self, final: dict[str, float]) -> RunRecord:
         """What was trained, on what, how, and at what cost. `final`: what the saved adapter validated."""
-        config, place, model, seconds = self.config, self.place, self.trainer.model, self.wall_seconds
+        config, context, model, seconds = self.config, self.context, self.trainer.model, self.wall_seconds
         data, n = self.split.train, len(self.split.validation)
         lora = model.peft_config["default"]
         return RunRecord(
@@ -246,16 +256,16 @@ class Session:
                 source=data.source, fingerprint=data.fingerprint, train=len(data), validation=n,
                 excluded=dict(self.split.excluded),
             ),
-            config=_shareable(config, place.precision),
+            config=_shareable(config, context.precision),
             command=provenance.command_line(),
             engine=self.engine,
-            hardware=provenance.hardware(place.device.type, place.world_size),
+            hardware=provenance.hardware(context.device.type, context.world_size),
             versions=provenance.versions(),
             wall_seconds=round(seconds, 2),
             warmup_seconds=round(self.warmup_seconds, 2),
             reviews_per_second=round(self.history.seen[-1] / seconds, 2),
             tokens_per_second=round(self.history.tokens[-1] / seconds, 1),
-            peak_memory_bytes=_peak_memory(place.device),
+            peak_memory_bytes=_peak_memory(context.device),
             trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
             steps=len(self.plan),
             validation_accuracy=wilson(round(final["eval_accuracy"] * n), n),
@@ -277,10 +287,10 @@ def step_of(checkpoint: str | None) -> int | None:
 
 
 def training_arguments(
-    config: TrainConfig, place: Place, folders: Folders, steps: int, accumulation: int
+    config: TrainConfig, context: DeviceContext, folders: Folders, steps: int, accumulation: int
 ) -> TrainingArguments:
     """The settings as the Trainer wants them. accumulation: forward passes a step on each device."""
-    gpu = place.device.type == "cuda"
+    gpu = context.device.type == "cuda"
     arguments = TrainingArguments(
         output_dir=str(folders.checkpoints),
         max_steps=steps,
@@ -292,8 +302,8 @@ def training_arguments(
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
         optim="adamw_torch_fused" if gpu else "adamw_torch",
-        bf16=place.precision == "bf16",
-        fp16=place.precision == "fp16",
+        bf16=context.precision == "bf16",
+        fp16=context.precision == "fp16",
         use_cpu=not gpu,
         eval_strategy="steps",
         eval_steps=10 * steps,  # Milestones says when

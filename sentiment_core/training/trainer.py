@@ -21,8 +21,8 @@ from sentiment_core.artifacts.schema import HistoryRow
 from sentiment_core.artifacts.store import HistoryWriter
 from sentiment_core.config import UserError
 from sentiment_core.engines.batching import round_up, split_alike, split_balanced
-from sentiment_core.engines.device import Place
-from sentiment_core.engines.packed.layout import Pack, PackShape, lay_out, packed_tokens
+from sentiment_core.engines.device import DeviceContext
+from sentiment_core.engines.packed.layout import Pack, PackShape, pack_sequences, packed_tokens
 from sentiment_core.engines.packed.model import PackedLlama
 from sentiment_core.engines.scorer import SentimentScorer, float32_head, left_pad
 from sentiment_core.models.loading import Encoded, LoadedModel, PromptEncoder
@@ -46,7 +46,7 @@ class MicroBatches(Dataset):
     encoder: PromptEncoder
     plan: list[np.ndarray]  # the reviews of each step
     accumulation: int  # passes a step on each device
-    place: Place
+    context: DeviceContext
 
     split = staticmethod(split_alike)
 
@@ -55,12 +55,12 @@ class MicroBatches(Dataset):
 
     def parts(self, step: np.ndarray) -> list[np.ndarray]:
         """A step's reviews, split over passes and processes."""
-        return self.split(step, self.prompts.encoded.lengths, self.accumulation * self.place.world_size)
+        return self.split(step, self.prompts.encoded.lengths, self.accumulation * self.context.world_size)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         number, micro = divmod(index, self.accumulation)
-        step, world = self.plan[number], self.place.world_size
-        rows = self.parts(step)[micro * world + self.place.rank]
+        step, world = self.plan[number], self.context.world_size
+        rows = self.parts(step)[micro * world + self.context.rank]
         targets = np.array(self.encoder.label_ids)[self.prompts.labels[rows]]
         share = world / len(step)  # gradients are averaged over devices
         return self.collate(rows, targets, np.full(len(rows), share, dtype=np.float32))
@@ -86,7 +86,7 @@ class PackedBatches(MicroBatches):
         return PackShape(round_up(tokens, 128), max(map(len, pieces)), int(lengths.max()), prefix)
 
     def collate(self, rows: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> dict[str, torch.Tensor]:
-        return vars(lay_out(self.prompts.encoded, rows, self.shape, targets, weights))
+        return vars(pack_sequences(self.prompts.encoded, rows, self.shape, targets, weights))
 
 
 # ---- trainers
@@ -207,8 +207,8 @@ class PackedQLoraTrainer(QLoraTrainer):
 
 
 BY_ENGINE = {
-    "plain": (MicroBatches, QLoraTrainer),
-    "resident": (MicroBatches, QLoraTrainer),
+    "nf4": (MicroBatches, QLoraTrainer),
+    "dequantized": (MicroBatches, QLoraTrainer),
     "packed": (PackedBatches, PackedQLoraTrainer),
 }
 """What makes the batches of each engine, and what trains on them."""

@@ -211,7 +211,7 @@ def test_speed_table_shows_each_benchmark_or_how_to_make_it(tmp_path: Path) -> N
     )
     rows = tuple(
         BenchmarkRow(system=engine, validation_accuracy=accuracy, note="417 steps of 48 reviews")
-        for engine, accuracy in zip(("packed", "plain"), accuracies, strict=True)
+        for engine, accuracy in zip(("packed", "nf4"), accuracies, strict=True)
     )
     parity = record.model_copy(update={"kind": "parity", "rows": rows, "settings": {"train": 20_000}})
     write_record(tmp_path / "benchmarks" / "parity.json", parity)

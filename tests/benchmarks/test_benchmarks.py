@@ -67,10 +67,10 @@ def test_a_missing_dataset_is_one_sentence(tmp_path, capsys):
 
 def test_parity_trains_both_engines_alike_and_tells_their_accuracy(common, tmp_path):
     output = tmp_path / "parity.json"
-    flags = ["--engines", "packed,resident", "--validation", "40", "--output", str(output)]
+    flags = ["--engines", "packed,dequantized", "--validation", "40", "--output", str(output)]
     assert benchmark.main(["parity", *common, *flags]) == 0
     first, second = read_record(output, BenchmarkRecord, "").rows
-    assert [first.system, second.system] == ["packed", "resident"]
+    assert [first.system, second.system] == ["packed", "dequantized"]
     assert first.validation_accuracy.n == 40
     assert first.validation_accuracy == second.validation_accuracy
     assert abs(first.validation_loss - second.validation_loss) < 1e-4

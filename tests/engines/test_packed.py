@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sentiment_core.engines.packed.layout import PackShape, lay_out, packed_tokens
+from sentiment_core.engines.packed.layout import PackShape, pack_sequences, packed_tokens
 from sentiment_core.engines.packed.model import PackedLlama
 from sentiment_core.engines.scorer import SentimentScorer, left_pad, p_positive
 from sentiment_core.models.base_models import resolve
@@ -62,7 +62,7 @@ def test_packed_loss_and_gradients_equal_peft(adapted, sharing):
     assert encoded.shared > 10
     shape = PackShape(packed_tokens(encoded.lengths, prefix) + 37, reviews=7, longest=256, prefix=prefix)
     packed = PackedLlama(model, shape, trainable=True, compiled=False)
-    loss = packed.loss(lay_out(encoded, np.arange(len(TEXTS)), shape, targets, weights))
+    loss = packed.loss(pack_sequences(encoded, np.arange(len(TEXTS)), shape, targets, weights))
     loss.backward()
 
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
@@ -100,4 +100,4 @@ def test_a_pack_that_does_not_fit_is_refused(adapted):
     encoded = loaded.encoder.encode(TEXTS, 256)
     shape = PackShape(tokens=100, reviews=2, longest=256)
     with pytest.raises(ValueError, match="do not fit"):
-        lay_out(encoded, np.arange(5), shape)
+        pack_sequences(encoded, np.arange(5), shape)

@@ -8,21 +8,21 @@ import torch
 
 from sentiment_core.artifacts.store import read_sample_reviews
 from sentiment_core.config import ASSETS
-from sentiment_core.engines.packed.layout import PackShape, lay_out, packed_tokens
+from sentiment_core.engines.packed.layout import PackShape, pack_sequences, packed_tokens
 from sentiment_core.engines.packed.model import PackedLlama
 from sentiment_core.engines.scorer import SentimentScorer, float32_head, left_pad
 from sentiment_core.labels import Label
 from sentiment_core.models.base_models import DEFAULT_BASE_MODEL, resolve
-from sentiment_core.models.loading import add_lora, load_base, make_resident
+from sentiment_core.models.loading import add_lora, dequantize, load_base
 
 STEPS, EACH = 2, 3
 
 
 def train(engine: str):
     """Losses of some steps, and the trained model's scores of all reviews."""
-    loaded = load_base(resolve(DEFAULT_BASE_MODEL), resident=False)
+    loaded = load_base(resolve(DEFAULT_BASE_MODEL), dequantized=False)
     if engine == "packed":
-        make_resident(loaded.model, torch.float32)
+        dequantize(loaded.model, torch.float32)
     torch.manual_seed(5)
     model = add_lora(loaded.model, rank=16, alpha=32, dropout=0.0)
     reviews = read_sample_reviews(ASSETS)[: STEPS * EACH]
@@ -40,7 +40,7 @@ def train(engine: str):
         rows = np.arange(step * EACH, (step + 1) * EACH)
         if packed:
             packed.adapter.zero_gradients()
-            loss = packed.loss(lay_out(encoded, rows, shape, targets[rows], np.full(EACH, 1 / EACH)))
+            loss = packed.loss(pack_sequences(encoded, rows, shape, targets[rows], np.full(EACH, 1 / EACH)))
         else:
             optimizer.zero_grad()
             with float32_head(model):
@@ -56,7 +56,7 @@ def train(engine: str):
 
 @pytest.mark.model
 def test_the_packed_engine_trains_the_real_model_as_plain_peft_does():
-    plain_losses, plain = train("plain")
+    plain_losses, plain = train("nf4")
     packed_losses, packed = train("packed")
     assert plain_losses[-1] < plain_losses[0] / 2, "the steps must have changed something"
     np.testing.assert_allclose(packed_losses, plain_losses, rtol=2e-2, atol=2e-3)

@@ -20,7 +20,7 @@ from sentiment_core.artifacts.store import list_artifacts, read_eval, read_sampl
 from sentiment_core.artifacts.summary import recompute
 from sentiment_core.config import EvalConfig, TrainConfig
 from sentiment_core.data.reviews import load_reviews
-from sentiment_core.engines.device import find_place
+from sentiment_core.engines.device import find_device
 from sentiment_core.engines.scorer import SentimentScorer
 from sentiment_core.evaluation import inputs, runner, shards
 from sentiment_core.evaluation.systems import base, generated
@@ -294,7 +294,7 @@ def test_other_settings_start_anew(call, tmp_path, monkeypatch):
 
 
 def test_a_part_of_another_shape_is_passed_over(tmp_path):
-    store = shards.PartStore(tmp_path / "e", "abc", find_place())
+    store = shards.PartStore(tmp_path / "e", "abc", find_device())
     store.open()
     store.save(np.array([0, 1]), np.zeros((2, 2)), 1.5)
     store.save(np.array([2]), np.zeros((1, 3)), 1.0)

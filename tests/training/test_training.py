@@ -86,7 +86,7 @@ def test_no_pickle_and_no_path_in_the_run_folder(trained, config):
         assert str(folder.anchor + "tmp") not in (folder / name).read_text()
 
 
-@pytest.mark.parametrize("engine", ["resident", "packed"])
+@pytest.mark.parametrize("engine", ["dequantized", "packed"])
 def test_a_stopped_run_resumes_to_the_same_end(config, tmp_path, monkeypatch, engine):
     config = short(config, evaluations_per_epoch=3, engine=engine)
     session.train(config, assets=tmp_path / "a", work=tmp_path / "wa")
@@ -114,7 +114,7 @@ def test_a_stopped_run_resumes_to_the_same_end(config, tmp_path, monkeypatch, en
 
 def test_engines_and_micro_batches_take_the_same_steps(config, tmp_path):
     ends = {}
-    for engine, micro in (("resident", 16), ("resident", 4), ("packed", 16), ("packed", 8)):
+    for engine, micro in (("dequantized", 16), ("dequantized", 4), ("packed", 16), ("packed", 8)):
         settings = short(config, engine=engine, micro_batch_size=micro)
         name = f"{engine}-{micro}"
         record, folder = session.train(settings, assets=tmp_path / name, work=tmp_path / f"w-{name}")
@@ -134,7 +134,7 @@ sys.exit(status)
 """
 
 
-@pytest.mark.parametrize("engine", ["resident", "packed"])
+@pytest.mark.parametrize("engine", ["dequantized", "packed"])
 def test_two_processes_take_the_same_steps_as_one(config, tmp_path, engine):
     settings = short(config, engine=engine, micro_batch_size=4)
     _, alone = session.train(settings, assets=tmp_path / "one", work=tmp_path / "w-one")
@@ -176,8 +176,8 @@ def test_one_process_never_spreads_its_model_over_the_gpus_it_sees(tmp_path):
 
 
 def test_plain_engine_is_refused_on_a_cpu(config, tmp_path):
-    with pytest.raises(ConfigError, match="--engine plain needs a GPU"):
-        session.train(short(config, engine="plain"), assets=tmp_path, work=tmp_path / "work")
+    with pytest.raises(ConfigError, match="--engine nf4 needs a GPU"):
+        session.train(short(config, engine="nf4"), assets=tmp_path, work=tmp_path / "work")
     assert not (tmp_path / "runs" / "tiny" / "run.json").exists()
 
 

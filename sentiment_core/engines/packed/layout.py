@@ -56,7 +56,7 @@ def packed_tokens(lengths: np.ndarray, prefix: int) -> int:
     return int(lengths.sum()) - prefix * (len(lengths) - 1)
 
 
-def lay_out(
+def pack_sequences(
     encoded: Encoded, indices: np.ndarray, shape: PackShape, targets: np.ndarray | int = 0,
     weights: np.ndarray | float = 0.0,
 ) -> Pack:  # fmt: skip

@@ -1,6 +1,6 @@
 """The fast path: a Llama with LoRA on reviews laid end to end, without padding, in one static shape.
 
-What it computes is what PEFT computes on `resident` layers: y = x Wᵀ + (alpha / r) · (x Aᵀ) Bᵀ with W rounded
+It computes what PEFT does on `dequantized` layers: y = x Wᵀ + (alpha / r) · (x Aᵀ) Bᵀ with W rounded
 to NF4 and A, B kept in float32 and cast for the product. What differs is only the layout:
 
 - Reviews stand end to end in one row of tokens and attend within themselves
@@ -29,7 +29,7 @@ from sentiment_core.engines.packed.layer import last_layer, layer, rms_norm
 from sentiment_core.engines.packed.layout import LayerShape, Pack, PackShape
 
 
-def unsupported(model: nn.Module, device: torch.device) -> str | None:
+def packing_blocker(model: nn.Module, device: torch.device) -> str | None:
     """Why this model or device cannot run packed; None when it can."""
     config = _causal_lm(model).config
     if config.model_type != "llama":
@@ -57,7 +57,7 @@ def _causal_lm(model: nn.Module) -> nn.Module:
 
 
 class PackedLlama:
-    """A resident Llama, with its LoRA adapter if it has one, on packs: the engine that trains and scores.
+    """A dequantized Llama, with its LoRA adapter if it has one, on packs: the engine that trains and scores.
 
     It owns the adapter's stacked tensors, of which PEFT's become views: one engine to a model.
 

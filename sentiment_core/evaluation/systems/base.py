@@ -83,7 +83,7 @@ class ModelSystem(EvaluatedSystem):
 
     @property
     def precision(self) -> str:
-        return self.inputs.place.precision
+        return self.inputs.context.precision
 
     @property
     def origin(self) -> str:

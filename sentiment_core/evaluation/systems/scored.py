@@ -14,8 +14,8 @@ from torch import nn
 
 from sentiment_core.config import ConfigError
 from sentiment_core.data.reviews import Reviews, load_reviews, match_key
-from sentiment_core.engines.device import find_place
-from sentiment_core.engines.packed.model import unsupported
+from sentiment_core.engines.device import find_device
+from sentiment_core.engines.packed.model import packing_blocker
 from sentiment_core.engines.scorer import SentimentScorer, fitting_tokens
 from sentiment_core.evaluation.systems.base import ModelSystem, Work
 from sentiment_core.labels import Label
@@ -40,10 +40,10 @@ class ZeroShot(ModelSystem):
 
     def scorer(self, loaded: LoadedModel, model: nn.Module | None = None) -> SentimentScorer:
         """Raises ConfigError: the engine that was asked for cannot be had here."""
-        engine = {"plain": "padded", "resident": "padded"}.get(self.config.engine, self.config.engine)
-        reason = unsupported(loaded.model, loaded.device) if engine == "packed" else None
+        engine = {"nf4": "padded", "dequantized": "padded"}.get(self.config.engine, self.config.engine)
+        reason = packing_blocker(loaded.model, loaded.device) if engine == "packed" else None
         if reason:
-            raise ConfigError(f"--engine packed: {reason}; use --engine resident")
+            raise ConfigError(f"--engine packed: {reason}; use --engine dequantized")
         return SentimentScorer(loaded, model, engine=engine, batch_tokens=self.config.batch_tokens)
 
 
@@ -59,13 +59,13 @@ class FineTuned(ZeroShot):
     @property
     def precision(self) -> str:
         """The run's own number format where this device has it; otherwise this device's."""
-        place = self.inputs.place
-        if self.config.precision != "auto" or place.device.type != "cuda":
-            return place.precision
+        context = self.inputs.context
+        if self.config.precision != "auto" or context.device.type != "cuda":
+            return context.precision
         try:
-            return find_place(self.inputs.run.config.get("precision", "auto")).precision
+            return find_device(self.inputs.run.config.get("precision", "auto")).precision
         except ConfigError:
-            return place.precision
+            return context.precision
 
     def decisive(self) -> dict[str, Any]:
         weights = self.inputs.adapter / "adapter_model.safetensors"
