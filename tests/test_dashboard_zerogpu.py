@@ -141,7 +141,7 @@ def test_loading_the_model_leaves_cuda_alone(tmp_path, tiny_model, cached) -> No
         import sys, torch
         from sentiment_core.live import LiveClassifier
         if {cached}:
-            LiveClassifier.load(None, base_model={str(tiny_model)!r}, form="bf16")
+            LiveClassifier.load(None, base_model={str(tiny_model)!r}, number_format="bf16")
         torch.cuda.is_available = lambda: True
         moved = []
         def to(self, *where, _old=torch.Tensor.to, **how):
@@ -153,7 +153,7 @@ def test_loading_the_model_leaves_cuda_alone(tmp_path, tiny_model, cached) -> No
         def no(*a, **k): raise AssertionError("CUDA was begun outside of a marked function")
         torch.cuda._lazy_init = torch.cuda.is_bf16_supported = torch.cuda.current_device = no
         live = LiveClassifier.load(None, base_model={str(tiny_model)!r})
-        assert live.form == "bf16 on GPU", live.form
+        assert live.number_format == "bf16 on GPU", live.number_format
         assert not moved, "loading moved weights"
         assert {cached} or "bitsandbytes" not in sys.modules, "bitsandbytes begins CUDA"
         try:
