@@ -25,8 +25,12 @@ KNOWN_BASE_MODELS = """\
 | `meta-llama/Llama-3.1-8B-Instruct` | 8.0B | Llama 3.1 Community | 16 GB |"""
 """Known to work; the memory is for training at 1,024 tokens, 4 reviews a forward pass, on 4-bit layers."""
 
-ASSETS = Path(os.environ.get("SENTIMENT_ASSETS") or Path(__file__).resolve().parent.parent / "assets")
-"""Folder of artifacts."""
+_CHECKOUT = Path(__file__).resolve().parent.parent
+ASSETS = Path(
+    os.environ.get("SENTIMENT_ASSETS")
+    or (_CHECKOUT if (_CHECKOUT / "pyproject.toml").exists() else Path.cwd()) / "assets"
+)
+"""Folder of artifacts: the checkout's, or where the package is installed the one of the working folder."""
 
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 ENGINES = ("auto", "nf4", "dequantized", "packed")

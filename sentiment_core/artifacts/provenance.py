@@ -47,7 +47,7 @@ def commit() -> str | None:
     """The checked-out commit, with "+" when tracked code differs from it. `SENTIMENT_COMMIT` overrides."""
     if os.environ.get("SENTIMENT_COMMIT"):
         return os.environ["SENTIMENT_COMMIT"]
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     try:
         head = _git(root, "rev-parse", "HEAD")
         changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", "*.py")
@@ -64,7 +64,9 @@ def _git(root: Path, *arguments: str) -> str:
 def command_line() -> str:
     """How the program was called, with folders that are this machine's own shortened to their last part."""
     script, flags = Path(sys.argv[0]), sys.argv[1:]
-    module = script.parent.name == "sentiment_core"
-    words = ["-m", f"sentiment_core.{script.stem}"] if module else [script.name]
+    words, folders = [script.name], script.with_suffix("").parts
+    if "sentiment_core" in folders:
+        module = ".".join(folders[folders.index("sentiment_core") :])
+        words = ["-m", module.removesuffix(".__main__")]
     words += [Path(flag).name if flag.startswith(("/", ".")) else flag for flag in flags]
     return "python " + shlex.join(words)

@@ -80,7 +80,7 @@ def speed_table(root: Path = config.ASSETS) -> str:
             title += f", {record.hardware.title}, commit {(record.commit or 'unknown')[:7]}"
             parts.append(_parity(record, title) if kind == "parity" else _benchmark_table(record, title))
         elif kind not in OPTIONAL:
-            parts.append(f"{title}: not measured yet; `python -m sentiment_core.benchmark {kind}` does.")
+            parts.append(f"{title}: not measured yet; `python -m sentiment_core.benchmarks {kind}` does.")
     return "\n\n".join(parts)
 
 

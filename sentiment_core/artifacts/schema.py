@@ -267,6 +267,9 @@ def upgraded(kind: type[BaseModel], content: dict[str, Any]) -> dict[str, Any]:
     if kind is RunRecord and "engine" in content:
         content["engine"] = FORMER_ENGINES.get(content["engine"], content["engine"])
     if kind is BenchmarkRecord:
+        content["command"] = content["command"].replace(
+            "sentiment_core.benchmark ", "sentiment_core.benchmarks "
+        )
         content["rows"] = [_upgraded_row(row) for row in content.get("rows", ())]
     return content
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,17 +25,9 @@ import torch
 from sentiment_core.artifacts.schema import RunRecord
 from sentiment_core.artifacts.store import Run
 from sentiment_core.engines.batching import batches_by_tokens
-from sentiment_core.live.forward import LiveLlama, TransformersPair
-from sentiment_core.live.trace import (
-    METHOD,
-    Explainable,
-    Explanation,
-    Turns,
-    WordWeight,
-    Yield,
-    explain_words,
-    never_yield,
-)
+from sentiment_core.live.forward import LiveLlama
+from sentiment_core.live.trace import METHOD, Explanation, Turns, WordWeight, explain_words
+from sentiment_core.live.transformers import LiveTransformers
 from sentiment_core.live.weights import (
     NUMBER_FORMATS,
     base_config,
@@ -46,9 +38,11 @@ from sentiment_core.live.weights import (
     on_zero_gpu,
 )
 from sentiment_core.models.base_models import BaseModel, BaseModelError, resolve
-from sentiment_core.models.loading import Encoded, PromptEncoder, load_tokenizer
+from sentiment_core.models.loading import Encoded, PromptEncoder, load_adapter, load_base, load_tokenizer
 
 Which = Literal["base", "fine-tuned"]
+System = LiveLlama | LiveTransformers
+"""Answers prompts, given as token ids after the prefix, with log-odds of Positive."""
 
 DEFAULT_MAX_LENGTH_TOKENS = 1024
 BATCH_TOKENS = {"cpu": 1_024, "cuda": 32_768}
@@ -74,18 +68,6 @@ class LiveAnswer:
     truncated: bool
     read: float = 1.0
     """Share of the prompt that the answer rests on; less than all in a long review's first answer."""
-
-
-class System(Explainable, Protocol):
-    """Prompts (token ids after the prefix) to log-odds of Positive; see `live_forward`."""
-
-    def log_odds(
-        self, rows: Sequence[np.ndarray], yield_to_interactive: Yield = never_yield
-    ) -> np.ndarray: ...
-
-    def log_odds_progressive(
-        self, row: np.ndarray, tail: int, yield_to_interactive: Yield = never_yield
-    ) -> Iterator[tuple[int, float]]: ...
 
 
 class LiveClassifier:
@@ -253,34 +235,36 @@ def _builder(
     base: BaseModel, adapter: Path | None, number_format: str, encoder: PromptEncoder, device: torch.device
 ) -> tuple[Callable[[], dict[Which, System]], str]:
     """Load the weights; return what puts them on the device at first use, and their number format."""
-    cores = 1 if device.type == "cuda" else usable_cores()
-    if is_lean(base_config(base)):
-        if device.type == "cpu":
-            torch.set_num_threads(1)  # see live_forward.together
-        pair = load_weights(base, adapter, number_format, encoder)
-        names: tuple[Which, ...] = ("base", "fine-tuned")
+    config, on_cpu = base_config(base), device.type == "cpu"
+    cores, fast_int8 = usable_cores() if on_cpu else 1, _processor_has("vnni")
+    names: tuple[Which, ...] = ("base", "fine-tuned") if adapter else ("base",)
+    if not is_lean(config):
+        if on_cpu:
+            torch.set_num_threads(cores)
+        number_format = "fp32" if number_format == "int8" else number_format
+        model = load_base(base, compute_dtype=dtype_of(number_format)).model
+        model, lock = load_adapter(model, adapter) if adapter else model, threading.Lock()
 
-        def build() -> dict[Which, System]:
-            moved: dict[int, torch.Tensor] = {}
-            return {
-                name: LiveLlama(
-                    weights.to(device, moved), number_format, workers=cores, fast_int8=_processor_has("vnni")
-                )
-                for name, weights in zip(names, pair, strict=True)
-                if weights is not None
-            }
+        def build_transformers() -> dict[Which, System]:
+            model.to(device)
+            return {n: LiveTransformers(model, encoder, lock, adapted=n == "fine-tuned") for n in names}
 
-        return build, number_format
-    number_format = "fp32" if number_format == "int8" else number_format
-    if device.type == "cpu":
-        torch.set_num_threads(cores)
-    both = TransformersPair(base, adapter, dtype_of(number_format))
+        return build_transformers, number_format
+    if on_cpu:
+        torch.set_num_threads(1)  # see live_forward
+    weights = load_weights(base, adapter, number_format, encoder)
 
-    def build_transformers() -> dict[Which, System]:
-        both.to(device)
-        return {"base": both.system(False), "fine-tuned": both.system(True)}
+    def build() -> dict[Which, System]:
+        moved: dict[int, torch.Tensor] = {}  # what both systems share stays shared
+        systems: dict[Which, System] = {}
+        for name, tensors in zip(names, weights, strict=False):
+            for tensor in tensors.values():
+                moved[id(tensor)] = moved[id(tensor)] if id(tensor) in moved else tensor.to(device)
+            there = {n: moved[id(tensor)] for n, tensor in tensors.items()}
+            systems[name] = LiveLlama(config, there, workers=cores, fast_int8=fast_int8)
+        return systems
 
-    return build_transformers, number_format
+    return build, number_format
 
 
 def _check_fits(record: RunRecord, base: BaseModel, encoder: PromptEncoder) -> None:

@@ -13,12 +13,15 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from sentiment_core.models.loading import PromptEncoder
 from sentiment_core.prompts import CUT_MARK, cut_middle
+
+if TYPE_CHECKING:
+    from sentiment_core.live.classifier import System
 
 CANDIDATES = 16
 """Words taken out, at most."""
@@ -36,12 +39,12 @@ METHOD = (
     "without it"
 )
 
-Yield = Callable[[], None]
-"""Called where work may wait for others."""
+Hook = Callable[[], None]
+"""Called between two steps of long work, where it may wait for shorter work."""
 
 
-def never_yield() -> None:
-    """A `Yield` that does not wait."""
+def nothing() -> None:
+    """A `Hook` that does not wait."""
 
 
 Span = tuple[int, int]
@@ -68,23 +71,6 @@ class Saliency(NamedTuple):
     """Speeds up variants of the same prompt."""
 
 
-class Explainable(Protocol):
-    """Prompts as token ids after the prefix: see `live_forward`."""
-
-    workers: int
-    """How many variants are computed at once."""
-
-    def saliency(self, row: np.ndarray, yield_to_interactive: Yield = never_yield) -> Saliency: ...
-
-    def log_odds_of_variants(
-        self,
-        variants: list[np.ndarray],
-        row: np.ndarray,
-        cache: Any,
-        yield_to_interactive: Yield = never_yield,
-    ) -> np.ndarray: ...
-
-
 @dataclass(frozen=True)
 class Explanation:
     """The words tried so far, strongest first, and how many will be tried."""
@@ -96,10 +82,10 @@ class Explanation:
 def explain_words(
     text: str,
     encoder: PromptEncoder,
-    system: Explainable,
+    system: System,
     max_length_tokens: int,
     *,
-    yield_to_interactive: Yield = never_yield,
+    yield_to_interactive: Hook = nothing,
 ) -> Iterator[Explanation]:
     """The words of `text` that pull most, a few more each time; nothing where there is no word.
 

@@ -17,15 +17,16 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+import torch.nn.functional as F
 from filelock import FileLock
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig
 
@@ -40,42 +41,16 @@ NUMBER_FORMATS = ("bf16", "int8", "fp32")
 GROUPS = ("qkv", "o", "gate_up", "down")
 """A layer's four matrix products, in `packed`'s order."""
 
+Tensors = dict[str, torch.Tensor]
+"""One system's by name. Of every layer N: "N.norm1", "N.norm2", the four of GROUPS as "N.qkv" … (in eight
+bits with a "….scale" per output row), and the prompt prefix's rotated keys and values "N.k", "N.v" (kv_heads,
+prefix, head_dim), computed in float32. And "embedding", "norm", and in float32 "head" (2, hidden), one row
+per label word, "inv_freq", "rope_scale"."""
+
 KEPT_FILES = 8
 """Files of the cache, the least recently used go first: one per base and one per run, for each format."""
 
 _CODE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class LlamaShape:
-    """What the forward pass needs to know beside tensors."""
-
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    eps: float
-    rope_scale: float
-
-
-@dataclass(frozen=True)
-class LlamaWeights:
-    """One system's tensors by name; `int8` matrices come with a `….scale` per output row.
-
-    Of every layer N: "N.norm1", "N.norm2", the four of GROUPS as "N.qkv" …, and the prompt prefix's rotated
-    keys and values "N.k", "N.v" (kv_heads, prefix, head_dim), computed in float32. And "embedding", "norm",
-    "head" (2, hidden) float32 with one row per label word, "inv_freq" float32.
-    """
-
-    shape: LlamaShape
-    tensors: dict[str, torch.Tensor]
-
-    def to(self, device: torch.device, moved: dict[int, torch.Tensor]) -> LlamaWeights:
-        """On a device; `moved` remembers what is there, so that shared tensors stay shared."""
-        for tensor in self.tensors.values():
-            if id(tensor) not in moved:
-                moved[id(tensor)] = tensor.to(device)
-        return LlamaWeights(self.shape, {name: moved[id(t)] for name, t in self.tensors.items()})
 
 
 def dtype_of(number_format: str) -> torch.dtype:
@@ -85,7 +60,7 @@ def dtype_of(number_format: str) -> torch.dtype:
 
 def load_weights(
     base: BaseModel, adapter: Path | None, number_format: str, encoder: PromptEncoder
-) -> tuple[LlamaWeights, LlamaWeights | None]:
+) -> list[Tensors]:
     """The base's weights and, with an adapter, the merged ones; what is the same in both is shared.
 
     Raises:
@@ -108,10 +83,7 @@ def load_weights(
                 found = _read_all(folder, names)
     if found is None:
         raise BaseModelError(f"the live weights of {base.name!r} were made but cannot be read; try again")
-    shared = found[0]
-    if adapter is None:
-        return shared, None
-    return shared, LlamaWeights(shared.shape, {**shared.tensors, **found[1].tensors})
+    return [found[0] | changed for changed in found]
 
 
 # ---- identity
@@ -151,18 +123,14 @@ def give_memory_back() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def _build(base: BaseModel, adapter: Path | None, number_format: str) -> list[LlamaWeights]:
-    """The base's weights and, with an adapter, those of the merged model that differ."""
+def _build(base: BaseModel, adapter: Path | None, number_format: str) -> list[Tensors]:
+    """The base's tensors and, with an adapter, those of the merged model that differ."""
     loaded = load_base(base, compute_dtype=torch.float32)
-    found = [_take(loaded.model, number_format, loaded.encoder)]
-    if adapter is not None:
-        merged = load_adapter(loaded.model, adapter).merge_and_unload()
-        shared, tensors = found[0].tensors, _take(merged, number_format, loaded.encoder).tensors
-        changed = {
-            name: t for name, t in tensors.items() if name not in shared or not torch.equal(t, shared[name])
-        }
-        found.append(LlamaWeights(found[0].shape, changed))
-    return found
+    shared = _take(loaded.model, number_format, loaded.encoder)
+    if adapter is None:
+        return [shared]
+    merged = _take(load_adapter(loaded.model, adapter).merge_and_unload(), number_format, loaded.encoder)
+    return [shared, {name: t for name, t in merged.items() if not torch.equal(t, shared[name])}]
 
 
 def on_zero_gpu() -> bool:
@@ -182,7 +150,7 @@ def _make_in_child(base: BaseModel, adapter: Path | None, number_format: str, pa
     hidden = {"CUDA_VISIBLE_DEVICES": "", "SPACES_ZERO_GPU": "", "SENTIMENT_CACHE": str(base_models.CACHE)}
     done = subprocess.run(
         [sys.executable, "-m", "sentiment_core.live.weights", json.dumps(job)],
-        cwd=Path(__file__).resolve().parent.parent, env=os.environ | hidden,
+        cwd=Path(__file__).resolve().parents[2], env=os.environ | hidden,
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
@@ -203,7 +171,7 @@ def _make(base: str, adapter: str | None, number_format: str, paths: Sequence[st
 
 
 @torch.no_grad()
-def _take(model: nn.Module, number_format: str, encoder: PromptEncoder) -> LlamaWeights:
+def _take(model: nn.Module, number_format: str, encoder: PromptEncoder) -> Tensors:
     """Copy a float32 Llama's tensors into the number format."""
     rotary = model.model.rotary_emb
     tensors = {
@@ -211,6 +179,7 @@ def _take(model: nn.Module, number_format: str, encoder: PromptEncoder) -> Llama
         "norm": model.model.norm.weight,
         "head": model.get_output_embeddings().weight[list(encoder.label_ids)],
         "inv_freq": rotary.inv_freq,
+        "rope_scale": torch.tensor(float(rotary.attention_scaling)),
     }
     prefix = model.model(input_ids=torch.tensor([encoder.prefix_ids]), use_cache=True).past_key_values
     for number, layer in enumerate(model.model.layers):
@@ -222,22 +191,12 @@ def _take(model: nn.Module, number_format: str, encoder: PromptEncoder) -> Llama
             tensors[f"{number}.{name}"] = torch.cat([target(layer, part).weight for part in group])
     if number_format == "int8":
         tensors = _in_int8(_smoothed(tensors, _largest_inputs(model, encoder)))
-    exact = ("head", "inv_freq", "scale")
-    tensors = {
+    exact = ("head", "inv_freq", "scale")  # rope_scale, too
+    return {
         name: t.contiguous() if t.dtype == torch.int8 or name.endswith(exact)
         else t.to(dtype_of(number_format)).contiguous()
         for name, t in tensors.items()
     }  # fmt: skip
-    config = model.config
-    shape = LlamaShape(
-        layers=config.num_hidden_layers,
-        heads=config.num_attention_heads,
-        kv_heads=config.num_key_value_heads,
-        head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
-        eps=float(config.rms_norm_eps),
-        rope_scale=float(rotary.attention_scaling),
-    )
-    return LlamaWeights(shape, tensors)
 
 
 # ---- eight bits
@@ -258,9 +217,9 @@ nearest to float32's, as near as with inputs that are not rounded at all: the re
 
 
 @torch.no_grad()
-def _largest_inputs(model: nn.Module, encoder: PromptEncoder) -> dict[str, torch.Tensor]:
+def _largest_inputs(model: nn.Module, encoder: PromptEncoder) -> Tensors:
     """Largest absolute value of each input channel of "N.qkv", "N.gate_up" and "N.down" behind the prefix."""
-    largest: dict[str, torch.Tensor] = {}
+    largest: Tensors = {}
     skipped = len(encoder.prefix_ids)
 
     def watch(name: str):
@@ -282,7 +241,7 @@ def _largest_inputs(model: nn.Module, encoder: PromptEncoder) -> dict[str, torch
     return largest
 
 
-def _smoothed(tensors: dict[str, torch.Tensor], largest: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _smoothed(tensors: Tensors, largest: Tensors) -> Tensors:
     """The same function, large input channels made smaller and their weights larger (Xiao et al. 2022).
 
     Few channels are ten times as large as the others and would leave those few of the 255 steps.
@@ -304,7 +263,7 @@ def _smoothed(tensors: dict[str, torch.Tensor], largest: dict[str, torch.Tensor]
     return out
 
 
-def _in_int8(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _in_int8(tensors: Tensors) -> Tensors:
     """The matrix products' weights in eight bits, symmetric, with one scale per output row."""
     out = dict(tensors)
     for name, weight in tensors.items():
@@ -313,6 +272,54 @@ def _in_int8(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             out[name] = (weight / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
             out[f"{name}.scale"] = scale
     return out
+
+
+def linear(tensors: Tensors, name: str, fast_int8: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The product of that name; with `fast_int8` the processor multiplies 8 bits without overflow (VNNI)."""
+    weight = tensors[name]
+    if weight.dtype == torch.int8:
+        return _Int8(weight, tensors[f"{name}.scale"], fast_int8)
+    return lambda x: F.linear(x, weight)
+
+
+class _Int8:
+    """x (n, in) float32 · weightᵀ in 8 bits.
+
+    PyTorch's kernel rounds x with one scale for all of it, which a few large tokens spoil; so every token is
+    brought to the same largest value first, which gives each a scale of its own.
+    """
+
+    def __init__(self, weight: torch.Tensor, scale: torch.Tensor, fast: bool) -> None:
+        self.weight, self.scale = weight, scale
+        self.reduce_range = not fast  # without VNNI two products of 8 bits overflow the 16 they are added in
+        zeros = torch.zeros(len(scale), dtype=torch.long)
+        with warnings.catch_warnings():  # PyTorch means to drop quantized tensors some day; `live` checks
+            warnings.simplefilter("ignore")
+            quantized = torch._make_per_channel_quantized_tensor(weight, scale.double(), zeros, 0)
+        self.packed = torch.ops.quantized.linear_prepack(quantized, None)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if x.requires_grad:
+            return _Int8Gradient.apply(x, self)
+        return self.product(x)
+
+    def product(self, x: torch.Tensor) -> torch.Tensor:
+        largest = x.abs().amax(dim=-1, keepdim=True).clamp_min(1e-9)
+        return torch.ops.quantized.linear_dynamic(x / largest, self.packed, self.reduce_range).mul_(largest)
+
+
+class _Int8Gradient(torch.autograd.Function):
+    """The product's gradient towards x, as if x had not been rounded."""
+
+    @staticmethod
+    def forward(ctx, x: torch.Tensor, linear: _Int8) -> torch.Tensor:
+        ctx.linear = linear
+        return linear.product(x)
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor):
+        linear = ctx.linear
+        return (gradient * linear.scale) @ linear.weight.float(), None
 
 
 # ---- the cache
@@ -333,32 +340,29 @@ def _place_for(cache: Path, *, keep: bool) -> Iterator[Path]:
         yield folder
 
 
-def _read_all(folder: Path, names: Sequence[str]) -> list[LlamaWeights] | None:
+def _read_all(folder: Path, names: Sequence[str]) -> list[Tensors] | None:
     """None when a file is missing or damaged."""
     try:
         return [_read(folder / name) for name in names]
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError):
+    except (OSError, SafetensorError):
         return None
 
 
-def _read(path: Path) -> LlamaWeights:
+def _read(path: Path) -> Tensors:
     """Copied into memory: a mapped file that somebody cuts short would end the process."""
-    with safe_open(path, framework="pt") as stored:
-        shape = LlamaShape(**json.loads(stored.metadata()["shape"]))
-        tensors = {name: stored.get_tensor(name).clone() for name in stored.keys()}  # noqa: SIM118
     os.utime(path)
-    return LlamaWeights(shape, tensors)
+    return {name: tensor.clone() for name, tensor in load_file(path).items()}
 
 
-def _write_all(paths: Sequence[Path], weights: Sequence[LlamaWeights]) -> None:
+def _write_all(paths: Sequence[Path], weights: Sequence[Tensors]) -> None:
     """Each file appears by one rename. Raises OSError or BaseModelError where there is no room."""
     folder = paths[0].parent
     for path, content in zip(paths, weights, strict=True):
-        size = sum(t.numel() * t.element_size() for t in content.tensors.values())
+        size = sum(t.numel() * t.element_size() for t in content.values())
         check_disk(folder, size + 50_000_000, "The live model's cache")
         with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
             temporary = Path(scratch) / path.name
-            save_file(content.tensors, temporary, {"shape": json.dumps(asdict(content.shape))})
+            save_file(content, temporary)
             os.replace(temporary, path)
     _prune(folder, keep=set(paths))
 

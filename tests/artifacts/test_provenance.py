@@ -22,6 +22,11 @@ def test_the_command_names_no_folder_of_this_machine(monkeypatch):
     assert provenance.command_line() == expected
 
 
+def test_a_module_is_named_as_one_calls_it(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/home/me/x/sentiment_core/benchmarks/__main__.py", "live"])
+    assert provenance.command_line() == "python -m sentiment_core.benchmarks live"
+
+
 def test_the_commit_can_be_given(monkeypatch):
     monkeypatch.setenv("SENTIMENT_COMMIT", "abc")
     assert provenance.commit() == "abc"

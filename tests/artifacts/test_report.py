@@ -180,8 +180,8 @@ def test_speed_table_shows_each_benchmark_or_how_to_make_it(tmp_path: Path) -> N
     from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow, Hardware
     from sentiment_core.artifacts.store import utc_now, write_record  # fmt: skip
 
-    def trained(system: str, rate: float, note: str = "") -> BenchmarkRow:
-        return BenchmarkRow(system=system, reviews_per_second=Metric(value=rate, n=1), note=note)
+    def trained(system: str, rate: float, **more: int) -> BenchmarkRow:
+        return BenchmarkRow(system=system, reviews_per_second=Metric(value=rate, n=1), **more)
 
     row = BenchmarkRow(
         system="ours", first_step_seconds=2.25,
@@ -195,9 +195,9 @@ def test_speed_table_shows_each_benchmark_or_how_to_make_it(tmp_path: Path) -> N
     text = report.speed_table(tmp_path)
     assert "| ours | 200 (190–300) | 2.2 |" in text
     assert "Slow CPU" in text
-    assert "python -m sentiment_core.benchmark train" in text
+    assert "python -m sentiment_core.benchmarks train" in text
 
-    two = trained("ours, 2 GPUs", 1700, "blocks of 50 steps of 48 reviews")
+    two = trained("ours, 2 GPUs", 1700, devices=2, batch_size=48)
     rows = (trained("usual", 40), trained("ours", 1000), two)
     write_record(
         tmp_path / "benchmarks" / "train.json", record.model_copy(update={"kind": "train", "rows": rows})

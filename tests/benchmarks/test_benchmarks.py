@@ -79,4 +79,4 @@ def test_parity_trains_both_engines_alike_and_tells_their_accuracy(common, tmp_p
 def test_parity_refuses_an_engine_that_does_not_exist(common, capsys, tmp_path):
     flags = ["--engines", "packed,magic", "--output", str(tmp_path / "parity.json")]
     assert benchmark.main(["parity", *common, *flags]) == 2
-    assert "--engines names 'magic'; use some of plain, resident, packed" in capsys.readouterr().err
+    assert "--engines names 'magic'; use some of nf4, dequantized, packed" in capsys.readouterr().err

@@ -148,11 +148,11 @@ def test_the_server_phones_nobody(tmp_path) -> None:
                 asked.append(str(arguments[1][0]))
         sys.addaudithook(hook)
         import app
-        from fake_live import FakeClassifier
-        from sentiment_core.dashboard import page
+        from sentiment_core.dashboard.app import build, launch
+        from tests.fake_live import FakeClassifier
         app.demo.close()
-        demo = page.build(None, FakeClassifier.load)
-        _, url, _ = page.launch(demo, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
+        demo = build(None, FakeClassifier.load)
+        _, url, _ = launch(demo, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
         urllib.request.urlopen(url).read()
         import time; time.sleep(2)
         own = {"127.0.0.1", "localhost", "::1", "0.0.0.0", "None"}
@@ -165,7 +165,7 @@ def test_the_server_phones_nobody(tmp_path) -> None:
     }
     environment |= {
         "SENTIMENT_ASSETS": str(tmp_path),
-        "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests"))),
+        "PYTHONPATH": str(ROOT),
         "HF_HOME": str(tmp_path / "hub"),
         "NO_PROXY": "127.0.0.1,localhost",
     }

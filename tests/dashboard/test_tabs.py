@@ -24,7 +24,7 @@ from sentiment_core.dashboard.inputs import Batch
 from sentiment_core.dashboard.pairs import ExampleFilter
 from sentiment_core.dashboard.serving import CHUNK, ModelHost, ModelUnavailable, Scores, Serving
 from sentiment_core.dashboard.store import MOST_KEPT, Store
-from sentiment_core.dashboard.tabs import confusion, examples, loss, method
+from sentiment_core.dashboard.tabs import batch, confusion, examples, loss, method
 from sentiment_core.dashboard.texts import ReviewTexts
 from tests.fake_artifacts import (
     RUN,
@@ -544,9 +544,9 @@ def test_a_stopped_batch_ends_between_two_parts(context: Context) -> None:
 
 
 def test_batch_table_has_labels_and_accuracy(context: Context) -> None:
-    batch = Batch(["great film", "dreadful film", "=cmd()"], [1, 0, 0])
-    found = context.serving.probabilities(context.store.run(RUN), batch.texts)
-    frame = batch.table_of(batch, found)
+    rows = Batch(["great film", "dreadful film", "=cmd()"], [1, 0, 0])
+    found = context.serving.probabilities(context.store.run(RUN), rows.texts)
+    frame = batch.table_of(rows, found)
     assert list(frame.columns) == batch.COLUMNS
     assert list(frame["fine-tuned"]) == ["Positive", "Negative", "Positive"]
     assert "Accuracy of the fine-tuned model: 66.7" in batch.summary_of(frame)

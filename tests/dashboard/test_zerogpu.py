@@ -139,7 +139,7 @@ def test_loading_the_model_leaves_cuda_alone(tmp_path, tiny_model, cached) -> No
     """
     code = f"""
         import sys, torch
-        from sentiment_core.live import LiveClassifier
+        from sentiment_core.live.classifier import LiveClassifier
         if {cached}:
             LiveClassifier.load(None, base_model={str(tiny_model)!r}, number_format="bf16")
         torch.cuda.is_available = lambda: True

@@ -259,7 +259,7 @@ def test_the_real_library_loads_from_its_cache_offline(tmp_path):
         import sys
         from pathlib import Path
         import datasets
-        from sentiment_core.data import DataError, load_reviews
+        from sentiment_core.data.reviews import DataError, load_reviews
         root = Path(sys.argv[1])
         datasets.load_dataset(str(root / "tiny"))
         (root / "cache" / "tiny").rename(root / "cache" / "owner___tiny")  # as if it had come from the Hub

@@ -120,7 +120,7 @@ def test_engines_and_micro_batches_take_the_same_steps(config, tmp_path):
         record, folder = session.train(settings, assets=tmp_path / name, work=tmp_path / f"w-{name}")
         assert record.engine == engine
         ends[name] = (record.validation_loss, read_history(folder)["loss"].dropna().to_numpy())
-    loss, curve = ends.pop("resident-4")
+    loss, curve = ends.pop("dequantized-4")
     for name, (other, points) in ends.items():
         assert other == pytest.approx(loss, rel=2e-3), name
         np.testing.assert_allclose(points, curve, rtol=5e-3, err_msg=name)

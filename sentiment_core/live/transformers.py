@@ -1,0 +1,86 @@
+"""The live classifier's slower path, for models that `LiveLlama` does not know: transformers' forward."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from sentiment_core.engines.scorer import left_pad
+from sentiment_core.labels import Label
+from sentiment_core.live.trace import Hook, Saliency, nothing
+from sentiment_core.models.loading import PromptEncoder
+
+
+class LiveTransformers:
+    """A base model, or the same model with its adapter on, through transformers' own forward.
+
+    Args:
+        lock: one for all that share `model`: switching the adapter off is the model's.
+        adapted: with the adapter, where there is one.
+    """
+
+    workers = 1
+
+    def __init__(self, model: Any, encoder: PromptEncoder, lock: threading.Lock, *, adapted: bool) -> None:
+        self._model, self._encoder, self._lock = model, encoder, lock
+        self._off = hasattr(model, "disable_adapter") and not adapted
+        self._prefix = None
+
+    @torch.inference_mode()
+    def log_odds(self, rows: Sequence[np.ndarray], before_layer: Hook = nothing) -> np.ndarray:
+        """(n,) float64 log-odds of Positive against Negative, of token ids after the prefix."""
+        before_layer()
+        model, prefix_ids = self._model, self._encoder.prefix_ids
+        with self._switched():
+            if len(rows) == 1:
+                ids = torch.from_numpy(rows[0].astype(np.int64))[None].to(model.device)
+                inputs = {"input_ids": ids, "past_key_values": copy.deepcopy(self._prefix_cache())}
+            else:
+                whole = [np.concatenate((prefix_ids, row)) for row in rows]
+                inputs = left_pad(whole, self._encoder.tokenizer.pad_token_id or 0)
+                inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
+                inputs["use_cache"] = False
+            return self._margin(model(**inputs, logits_to_keep=1).logits[:, -1]).double().cpu().numpy()
+
+    def log_odds_progressive(self, row: np.ndarray, tail: int) -> Iterator[tuple[int, float]]:
+        """(tokens read, log-odds) of the whole prompt."""
+        yield len(row), float(self.log_odds([row])[0])
+
+    def log_odds_of_variants(
+        self, variants: Sequence[np.ndarray], row: np.ndarray, cache: None, before_layer: Hook = nothing
+    ) -> np.ndarray:
+        """(n,) log-odds, one after the other."""
+        return np.concatenate([self.log_odds([variant], before_layer) for variant in variants])
+
+    def saliency(self, row: np.ndarray, before_layer: Hook = nothing) -> Saliency:
+        """Log-odds and how much they hang on each token's embedding."""
+        before_layer()
+        model, prefix_ids = self._model, self._encoder.prefix_ids
+        ids = torch.tensor([[*prefix_ids, *row.tolist()]], device=model.device)
+        with self._switched():
+            x = model.get_input_embeddings()(ids).detach().requires_grad_(True)
+            margin = self._margin(model(inputs_embeds=x, logits_to_keep=1, use_cache=False).logits[:, -1])
+            (gradient,) = torch.autograd.grad(margin.sum(), x)
+        salience = (gradient.float().norm(dim=-1) * x.detach().float().norm(dim=-1))[0]
+        return Saliency(float(margin.detach()), salience[len(prefix_ids) :].double().cpu().numpy(), None)
+
+    def _margin(self, logits: torch.Tensor) -> torch.Tensor:
+        pair = logits.float()[:, list(self._encoder.label_ids)]
+        return pair[:, Label.POSITIVE] - pair[:, Label.NEGATIVE]
+
+    def _prefix_cache(self):
+        if self._prefix is None:
+            ids = torch.tensor([self._encoder.prefix_ids], device=self._model.device)
+            self._prefix = self._model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
+        return self._prefix
+
+    @contextlib.contextmanager
+    def _switched(self) -> Iterator[None]:
+        with self._lock, self._model.disable_adapter() if self._off else contextlib.nullcontext():
+            yield
