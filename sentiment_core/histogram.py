@@ -1,4 +1,4 @@
-"""Counts of reviews on a log-odds axis: how many a system places where, and how they move between two systems."""
+"""Reviews counted on a log-odds axis: where a system places them, and how they move between two systems."""
 
 from __future__ import annotations
 
