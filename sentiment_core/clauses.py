@@ -1,0 +1,137 @@
+"""Where a review's clauses end, for the reading trace; long reviews get fewer and longer rows."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+MOST_ROWS, FEWEST_ROWS, TOKENS_A_ROW = 24, 6, 10
+
+_END = re.compile(
+    r"""
+    (?P<sentence>
+        [.!?…]+ ["'”’)\]*]{0,8} (?=\s|$)             # marks and what closes with them, before a blank
+      | (?:[!?…]|\.{2,}) ["”)\]]* (?=[^\W\d_])   # no blank after it: "great!And", "well...then"
+      | (?<=[a-z])\. ["”)\]]* (?=[A-Z])          # "the end.Then"
+      | (?:\s{0,8}<(?i:br)\s{0,8}/?>)+                   # a line break as IMDB writes it
+      | (?=[^\S\n]{0,8}\n)                           # or a real one
+    )
+    | [,;:] ["'”’)\]]* (?=\s|[^\W\d_])
+    | (?:[–—]|--+) (?=\w) | (?=\s(?:[–—-]|--)\s)
+    | (?=\s(?i:but|yet|however|although|though)\s)
+    """,
+    re.VERBOSE,
+)
+_ABBREVIATION = re.compile(r"(?:^|[\s(\"“])(?:Mr|Mrs|Ms|Dr|St|vs|[A-Z])\.$")
+_WORD = re.compile(r"\w[\w'’-]*")
+_GOES_ON = re.compile(r"[\s\"'“]{0,20}(?P<next>.)")
+
+
+class _Row(NamedTuple):
+    end: int
+    words: int
+    sentence: bool
+    """Whether a sentence ends with it."""
+
+
+def most_rows(tokens: int) -> int:
+    """Rows that cost no more than the answer itself, for a review of so many tokens.
+
+    >>> most_rows(40), most_rows(150), most_rows(900)
+    (6, 15, 24)
+    """
+    return min(MOST_ROWS, max(FEWEST_ROWS, tokens // TOKENS_A_ROW))
+
+
+def clause_ends(text: str, most: int = MOST_ROWS) -> list[int]:
+    """Where the rows end, in characters; the last one is the text's end.
+
+    A row holds at least two words, or a whole sentence however short. It ends before a blank and behind a
+    whole run of marks, where tokens end as well. Too many rows: neighbours with the fewest words join, those
+    inside a sentence first.
+
+    >>> text = "Slow, yes. But the film finds its feet, and how!"
+    >>> [text[a:b] for a, b in zip([0, *clause_ends(text)], clause_ends(text))]
+    ['Slow, yes.', ' But the film finds its feet,', ' and how!']
+    """
+    rows: list[_Row] = []
+    words = start = 0
+    for end, mark, sentence in [*((m.end(), m[0], m["sentence"] is not None) for m in _END.finditer(text)),
+                                (len(text), "", True)]:  # fmt: skip
+        after = _GOES_ON.match(text, end)
+        goes_on = bool(mark and after) and mark[0] in ".!?…," and after["next"].islower()
+        if _ABBREVIATION.search(text[max(0, end - 8) : end]) or (goes_on and mark[-1] == ")"):
+            continue
+        words += len(_WORD.findall(text[start:end].replace("<br", "<")))
+        start = end
+        ends_sentence = sentence and not goes_on  # "Wow... just wow" goes on
+        if rows and not words:  # marks alone belong to the row before
+            rows[-1] = _Row(end, rows[-1].words, rows[-1].sentence or sentence)
+        elif words >= 2 or (words and ends_sentence):
+            rows.append(_Row(end, words, ends_sentence))
+        else:  # too short: it goes on into the next row
+            continue
+        words = 0
+    return [*(row.end for row in _joined(rows, most)[:-1]), len(text)]
+
+
+def _joined(rows: list[_Row], most: int) -> list[_Row]:
+    """At most `most` rows; of very many, equal runs join first, so that a hostile text costs no more."""
+    rows = list(rows)
+    run = -(-len(rows) // (10 * most))
+    if run > 1:
+        runs = [rows[i : i + run] for i in range(0, len(rows), run)]
+        rows = [_Row(r[-1].end, sum(row.words for row in r), r[-1].sentence) for r in runs]
+    while len(rows) > most:
+        inside = [i for i in range(len(rows) - 1) if not rows[i].sentence] or range(len(rows) - 1)
+        at = min(inside, key=lambda i: rows[i].words + rows[i + 1].words)
+        first, second = rows[at : at + 2]
+        rows[at : at + 2] = [_Row(second.end, first.words + second.words, second.sentence)]
+    return rows
+
+
+# ---- what a trace shows, in one sentence
+
+MOVE = 0.05
+"""A smaller step of P(positive) is never called a move: number formats of a CPU differ by as much."""
+
+UNSURE = (0.3, 0.7)
+
+
+def finding(clauses: list[str], tuned: list[float], base: list[float]) -> str:
+    """Where the fine-tuned model made up its mind, and what the base model did meanwhile.
+
+    Args:
+        clauses: the rows' texts.
+        tuned, base: P(positive) after each row; `tuned` is empty without a fine-tuned model.
+
+    >>> finding(["A mess,", " but it finds its feet."], [0.03, 0.98], [0.9, 0.83])
+    'It made up its mind at “but it finds its feet”; the base model stayed between 83 and 90 %'
+    """
+    low, high = f"{100 * min(base):.0f}", f"{100 * max(base):.0f}"
+    verb = "stayed" if max(base) - min(base) < 0.25 else "moved"
+    beside = (
+        f"the base model {verb} between {low} and {high} %"
+        if low != high
+        else f"the base model stayed at {low} %"
+    )
+    if not tuned:
+        return beside[0].upper() + beside[1:]
+    sides = [p >= 0.5 for p in tuned]
+    turned = next((i for i in range(len(sides) - 1, 0, -1) if sides[i - 1] != sides[-1]), 0)
+    if UNSURE[0] <= tuned[-1] <= UNSURE[1]:
+        first = "It did not make up its mind"
+    elif turned:
+        first = f"It made up its mind at “{_quoted(clauses[turned])}”"
+    else:
+        first = f"It said {'Positive' if sides[-1] else 'Negative'} from the first clause on"
+    return f"{first}; {beside}"
+
+
+def _quoted(clause: str, most: int = 48) -> str:
+    """A clause without its marks; of a long one the last words."""
+    words = clause.strip(' \n\t,.;:!?…–—-"“”').split()
+    kept: list[str] = []
+    while words and sum(map(len, kept)) + len(kept) + len(words[-1]) <= most:
+        kept.insert(0, words.pop())
+    return ("…" if words else "") + (" ".join(kept) or clause.strip()[:most])
