@@ -9,15 +9,13 @@ Prompt, label words and probability are those of `engines.scorer`, computed in a
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
-import gc
 import math
 import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,7 +28,7 @@ from sentiment_core.artifacts.schema import RunRecord
 from sentiment_core.artifacts.store import Run
 from sentiment_core.engines.batching import batches_by_tokens
 from sentiment_core.live.forward import LiveLlama
-from sentiment_core.live.trace import METHOD, Explanation, Turns, explain_words
+from sentiment_core.live.trace import ReadingTrace, Turns, rows_of
 from sentiment_core.live.transformers import LiveTransformers
 from sentiment_core.live.weights import NUMBER_FORMATS, base_config, dtype_of, is_lean, load_weights
 from sentiment_core.models.base_models import BaseModel, BaseModelError, resolve
@@ -63,7 +61,6 @@ class LiveAnswer:
 class LiveClassifier:
     """Base and fine-tuned model, single answers before everything else; made by `load`."""
 
-    explain_method = METHOD
     run_id: str
     number_format: str
     encoder: PromptEncoder
@@ -113,30 +110,31 @@ class LiveClassifier:
 
     def classify(self, text: str, system: Which) -> LiveAnswer:
         """Raises ValueError for "fine-tuned" when there is no finished run."""
-        [answer] = self._answers(text, system, lambda model, row: [(len(row), model.log_odds([row])[0])])
-        return answer
+        model, encoded, began = self._system(system), self._encode([text]), time.perf_counter()
+        with self._turns.answer():
+            [log_odds] = model.log_odds([self._after_prefix(encoded[0])])
+            return _answer(encoded, log_odds, time.perf_counter() - began)
 
-    def classify_progressive(self, text: str, system: Which) -> Iterator[LiveAnswer]:
-        """As `classify`, with a first answer after the beginning of a long review; the last one is whole."""
-        tail = len(self.encoder.suffix_ids)
-        return self._answers(text, system, lambda model, row: model.log_odds_progressive(row, tail))
+    def read(self, text: str, system: Which) -> Iterator[LiveAnswer | ReadingTrace]:
+        """`classify`, of a long review first after its beginning, and then how the answer came while reading.
 
-    def _answers(
-        self, text: str, system: Which, reading: Callable[[System, np.ndarray], Iterable[tuple[int, float]]]
-    ) -> Iterator[LiveAnswer]:
-        """An answer after each step of `reading`, until the whole prompt was read."""
-        began = time.perf_counter()
-        encoded = self._encode([text])
-        spent = time.perf_counter() - began
-        row, steps, tokens = self._after_prefix(encoded[0]), None, 0
-        while tokens < len(row):
+        A review of one row has no trace but its answer.
+        """
+        model, text = self._system(system), _plain(text)
+        encoded, spent, p = self._encode([text]), 0.0, 0.5
+        row, tail = self._after_prefix(encoded[0]), len(self.encoder.suffix_ids)
+        ends, cuts = rows_of(text, self.encoder, len(row) - tail)
+        steps, read = iter(model.log_odds_progressive(row, tail, cuts)), 0.0
+        while read < 1:
             with self._turns.answer():  # not while the page shows what there is
                 began = time.perf_counter()
-                steps = steps or iter(reading(self._system(system), row))
-                tokens, log_odds = next(steps)
-                spent += time.perf_counter() - began
-            length, truncated = int(encoded.lengths[0]), bool(encoded.truncated[0])
-            yield LiveAnswer(float(expit(log_odds)), spent, length, truncated, read=tokens / len(row))
+                tokens, [log_odds] = next(steps)
+                spent, read = spent + time.perf_counter() - began, tokens / len(row)
+            p = float(expit(log_odds))
+            yield _answer(encoded, log_odds, spent, read)
+        with self._turns.answer():
+            before = expit(next(steps)[1]).tolist() if len(cuts) else []
+        yield ReadingTrace(tuple(ends), (*before, p))
 
     def classify_many(
         self, texts: Sequence[str], system: Which, on_progress: Callable[[int, int], None] | None = None
@@ -152,19 +150,6 @@ class LiveClassifier:
             if on_progress:
                 on_progress(done, len(texts))
         return expit(out).astype(np.float32)
-
-    def explain(self, text: str) -> Iterator[Explanation]:
-        """The words that moved the fine-tuned answer, a few more each time; nothing without a finished run.
-
-        Gives way to single answers.
-        """
-        if not self.has_adapter or not text.strip():
-            return
-        system, hook = self._system("fine-tuned"), self._turns.yield_to_interactive
-        try:
-            yield from explain_words(_plain(text), self.encoder, system, self.max_length_tokens, hook)
-        finally:
-            _give_memory_back()  # a long review's gradient takes half a gigabyte
 
     def _encode(self, texts: Sequence[str]) -> Encoded:
         return self.encoder.encode([_plain(text) for text in texts], self.max_length_tokens)
@@ -213,6 +198,11 @@ def _builder(
     return build, number_format
 
 
+def _answer(encoded: Encoded, log_odds: float, seconds: float, read: float = 1.0) -> LiveAnswer:
+    length, truncated = int(encoded.lengths[0]), bool(encoded.truncated[0])
+    return LiveAnswer(float(expit(log_odds)), seconds, length, truncated, read)
+
+
 def _check_fits(record: RunRecord, base: BaseModel, encoder: PromptEncoder) -> None:
     """Refuse a run that was trained on another prompt or on other weights."""
     if encoder.info.hash != record.prompt.hash:
@@ -232,13 +222,6 @@ def _check_fits(record: RunRecord, base: BaseModel, encoder: PromptEncoder) -> N
 def _plain(text: str) -> str:
     """The text with what UTF-8 cannot hold replaced, character for character."""
     return re.sub("[\ud800-\udfff]", "\ufffd", text)
-
-
-def _give_memory_back() -> None:
-    """Free what large work left: models refer to themselves, and glibc keeps freed blocks for later."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 # ---- the processor

@@ -27,12 +27,11 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.utils.checkpoint import checkpoint
 
 from sentiment_core.engines.packed.attention import rotate
 from sentiment_core.engines.packed.layer import rms_norm
 from sentiment_core.labels import Label
-from sentiment_core.live.trace import Hook, Saliency, nothing
+from sentiment_core.live.trace import Hook, nothing, tree
 from sentiment_core.live.weights import GROUPS, Tensors, linear
 
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -87,8 +86,10 @@ class LiveLlama:
         tasks = [partial(self._batch, [rows[i] for i in part], before_layer) for part in parts]
         return np.concatenate(together(tasks))
 
-    def log_odds_progressive(self, row: np.ndarray, tail: int) -> Iterator[tuple[int, float]]:
-        """(tokens read, log-odds): of a long prompt's beginning, and then of all of it.
+    def log_odds_progressive(
+        self, row: np.ndarray, tail: int, cuts: np.ndarray = np.empty(0, dtype=int)
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """(tokens read, log-odds): of a long prompt's beginning, of all of it, and had the review ended earlier.
 
         The beginning gets the prompt's end, which is left out again before reading on, so that nothing is
         computed twice.
@@ -96,21 +97,29 @@ class LiveLlama:
         Args:
             row: token ids after the prefix.
             tail: how many of them are the prompt's end, after the review.
+            cuts: (n,) tokens of the review after which it might have ended; the last result is (n,) of them.
         """
-        done, past = 0, self.prefix
+        done, past, kept = 0, self.prefix, []
         if len(row) > LONG and self.device.type == "cpu":
-            done, kept = FIRST_RESULT, []
+            done = FIRST_RESULT
             beginning = np.concatenate((row[:done], row[-tail:]))
-            yield done, self._stretches(beginning, past, nothing, kept)
+            yield done, np.array([self._stretches(beginning, past, nothing, kept)])
             cut = self.prefix_length + done
-            past = [(k[:, :, :cut], v[:, :, :cut]) for k, v in kept]
-        yield len(row), self._stretches(row[done:], past, nothing)
+            past, kept = [(k[:, :, :cut], v[:, :, :cut]) for k, v in kept], []
+        yield len(row), np.array([self._stretches(row[done:], past, nothing, kept if len(cuts) else None)])
+        if len(cuts):
+            parts = [part for part in np.array_split(cuts, self.workers) if len(part)]
+            tasks = [partial(self._ends, row[-tail:], part, kept) for part in parts]
+            yield len(row), np.concatenate(together(tasks))
 
-    def log_odds_of_variants(
-        self, variants: Sequence[np.ndarray], row: np.ndarray, cache: Cache, before_layer: Hook
-    ) -> np.ndarray:
-        """(n,) log-odds of prompts that begin as `row` does; the beginning is in `saliency`'s cache."""
-        return np.array(together([partial(self._variant, v, row, cache, before_layer) for v in variants]))
+    @torch.inference_mode()
+    def _ends(self, end: np.ndarray, cuts: np.ndarray, kept: Cache) -> np.ndarray:
+        """(n,) log-odds of the prompt's end behind each of n beginnings, whose keys and values are kept."""
+        seen = self.prefix_length + torch.from_numpy(cuts).to(self.device)
+        positions, mask, last = tree(seen, len(end))
+        past = [(k[:, :, : int(seen.max())], v[:, :, : int(seen.max())]) for k, v in kept]
+        x = self._run(self._embed(np.tile(end, len(cuts))[None]), last, past, positions, nothing, mask=mask)
+        return self._margin(x).double().cpu().numpy()
 
     @torch.inference_mode()
     def _batch(self, rows: Sequence[np.ndarray], before_layer: Hook) -> np.ndarray:
@@ -119,30 +128,9 @@ class LiveLlama:
         for place, row in enumerate(rows):
             ids[place, : len(row)] = row
         last = torch.tensor([len(row) - 1 for row in rows], device=self.device)
-        x = self._run(self._embed(ids), last, self.prefix, self.prefix_length, before_layer)
+        positions = torch.arange(self.prefix_length, self.prefix_length + longest, device=self.device)
+        x = self._run(self._embed(ids), last, self.prefix, positions, before_layer)
         return self._margin(x).double().cpu().numpy()
-
-    def saliency(self, row: np.ndarray, before_layer: Hook) -> Saliency:
-        """Log-odds, how much they hang on each token, and keys and values for variants of the prompt.
-
-        The gradient is taken a quarter of the way up, where it picks more of the words that matter than at
-        the embeddings, and its length times the hidden state's picks more than their product does.
-        """
-        kept: Cache = []
-        states: list[torch.Tensor] = []
-
-        def tap(layer: int, x: torch.Tensor) -> None:
-            before_layer()
-            if layer == len(self._layers) // 4:
-                states.append(x.requires_grad_(True))
-            elif x.requires_grad:
-                x.register_hook(lambda gradient: before_layer())  # on the way back
-
-        margin = self._margin_of(row, self.prefix, self.prefix_length, tap, kept)
-        (gradient,) = torch.autograd.grad(margin.sum(), states)
-        salience = gradient.float().norm(dim=-1) * states[0].detach().float().norm(dim=-1)
-        cache = [(k.detach(), v.detach()) for k, v in kept]
-        return Saliency(float(margin.detach()), salience.double().cpu().numpy(), cache)
 
     def _stretches(
         self, row: np.ndarray, past: Cache, before_layer: Hook, kept: Cache | None = None
@@ -170,15 +158,6 @@ class LiveLlama:
 
         return together([partial(stretch, number) for number in range(count)])[-1]
 
-    @torch.inference_mode()
-    def _variant(self, variant: np.ndarray, row: np.ndarray, cache: Cache, before_layer: Hook) -> float:
-        most = min(len(row), len(variant)) - 1
-        differs = np.flatnonzero(row[:most] != variant[:most])
-        same = int(differs[0]) if len(differs) else most
-        cut = self.prefix_length + same
-        past = [(k[:, :, :cut], v[:, :, :cut]) for k, v in cache]
-        return float(self._margin_of(variant[same:], past, cut, before_layer))
-
     # ---- the pass
 
     def _embed(self, ids: np.ndarray) -> torch.Tensor:
@@ -186,36 +165,38 @@ class LiveLlama:
         return F.embedding(torch.from_numpy(ids.astype(np.int64)).to(self.device), self._embedding)
 
     def _margin_of(
-        self,
-        row: np.ndarray,
-        past: Iterable[Pair],
-        before: int,
-        tap: Hook,
-        keep: Cache | Handover | None = None,
-    ) -> torch.Tensor:
-        """(1,) log-odds of one prompt that goes on behind `past`'s `before` tokens."""
+        self, row: np.ndarray, past: Iterable[Pair], before: int, before_layer: Hook,
+        keep: Cache | Handover | None,
+    ) -> torch.Tensor:  # fmt: skip
+        """(1,) log-odds of one prompt that continues behind `past`'s `before` tokens."""
         end = torch.tensor([len(row) - 1], device=self.device)
-        return self._margin(self._run(self._embed(row[None]), end, past, before, tap, keep))
+        positions = torch.arange(before, before + len(row), device=self.device)
+        return self._margin(self._run(self._embed(row[None]), end, past, positions, before_layer, keep))
 
     def _run(
-        self, x: torch.Tensor, last: torch.Tensor, past: Iterable[Pair], before: int, tap: Hook,
-        keep: Cache | Handover | None = None,
+        self, x: torch.Tensor, last: torch.Tensor, past: Iterable[Pair], positions: torch.Tensor,
+        before_layer: Hook, keep: Cache | Handover | None = None, mask: torch.Tensor | None = None,
     ) -> torch.Tensor:  # fmt: skip
-        """x (B, L, hidden) behind `past`'s `before` tokens -> hidden state (B, hidden) at each row's `last`.
+        """Hidden states (n, hidden) at the tokens `last` (n,): one of each row, or several of a single row.
 
-        Of the last layer only those positions are computed. `keep` receives each layer's keys and values,
-        those of `past` among them, as soon as they are there; `tap` gets each layer's number and input.
+        Of the last layer only those are computed.
+
+        Args:
+            x: (batch, length, hidden), the tokens' embeddings.
+            past: each layer's keys and values of what stands before.
+            positions: (length,) of the tokens in their texts.
+            keep: receives each layer's keys and values, those of `past` among them, as soon as they are there.
+            mask: (length, before + length) bool, what each token may see; by default all up to itself.
         """
         batch, length, hidden = x.shape
-        cos, sin = self._angles(before, length)
+        cos, sin = self._angles(positions)
         x = x.reshape(batch * length, hidden)
-        every = torch.arange(batch, device=self.device)
+        row = torch.arange(batch, device=self.device) if batch > 1 else torch.zeros_like(last)
         for number, ((norm1, norm2, (qkv, o, gate_up, down)), past_of_layer) in enumerate(
             zip(self._layers, past, strict=False)  # a Handover does not end
         ):
-            tap(number, x)
-            projected = _lean(lambda x, norm=norm1, qkv=qkv: qkv(rms_norm(x, norm, self.eps)), x)
-            projected = projected.view(batch, length, -1, self.head_dim)
+            before_layer()
+            projected = qkv(rms_norm(x, norm1, self.eps)).view(batch, length, -1, self.head_dim)
             qk, v = projected.split([self.heads + self.kv_heads, self.kv_heads], dim=2)
             q, k = rotate(qk, cos, sin).split([self.heads, self.kv_heads], dim=2)
             q, k, v = (t.transpose(1, 2) for t in (q, k, v))
@@ -224,16 +205,14 @@ class LiveLlama:
             if keep is not None:
                 keep.append((k, v))
             if number == len(self._layers) - 1:
-                x, attended = x[every * length + last], attend_once(q[every, :, last], k, v, before + last)
+                until = torch.arange(k.shape[2], device=self.device) <= k.shape[2] - length + last[:, None]
+                seen = until if mask is None else mask[last]
+                x, attended = x[row * length + last], attend_once(q[row, :, last], k, v, seen)
             else:
-                attended = attend(q, k, v)
+                attended = attend(q, k, v, mask)
             x = x + o(attended.reshape(len(x), -1))
-
-            def feed_forward(x: torch.Tensor, norm=norm2, gate_up=gate_up, down=down) -> torch.Tensor:
-                gate, up = gate_up(rms_norm(x, norm, self.eps)).chunk(2, dim=-1)
-                return down(F.silu(gate) * up)
-
-            x = x + _lean(feed_forward, x)
+            gate, up = gate_up(rms_norm(x, norm2, self.eps)).chunk(2, dim=-1)
+            x = x + down(F.silu(gate) * up)
         return x
 
     def _margin(self, x: torch.Tensor) -> torch.Tensor:
@@ -241,19 +220,11 @@ class LiveLlama:
         logits = F.linear(rms_norm(x, self._norm, self.eps).float(), self._head)
         return logits[:, Label.POSITIVE] - logits[:, Label.NEGATIVE]
 
-    def _angles(self, start: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """cos and sin of the rotary embedding, (length, 1, head_dim) each."""
-        places = torch.arange(start, start + length, device=self.device, dtype=torch.float32)
-        angles = places[:, None] * self._inv_freq[None]
+    def _angles(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """cos and sin of the rotary embedding at (length,) positions, (length, 1, head_dim) each."""
+        angles = positions.float()[:, None] * self._inv_freq[None]
         both = torch.cat((angles, angles), dim=-1)[:, None]
         return (both.cos() * self._rope_scale).to(self.dtype), (both.sin() * self._rope_scale).to(self.dtype)
-
-
-def _lean(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """function(x); where a gradient is wanted, what it keeps for that is computed again instead of stored."""
-    if not x.requires_grad:
-        return function(x)
-    return checkpoint(function, x, use_reentrant=False, preserve_rng_state=False)
 
 
 def _equal_work(length: int, parts: int, behind: int = 0) -> list[int]:
@@ -276,28 +247,36 @@ WHOLE = 256
 """Up to so many tokens PyTorch's kernel is as fast or faster, masked half and all."""
 
 
-def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Causal attention of the last tokens; no gradients on the way in blocks.
+def attend(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Attention of the last tokens.
 
     Args:
         q: (batch, heads, length, head_dim), of the last `length` tokens.
         k, v: (batch, kv_heads, tokens, head_dim), of all tokens up to the last; tokens >= length.
+        mask: (length, tokens) bool, what each may see; by default all up to itself.
 
     Returns:
         (batch, length, heads, head_dim).
     """
     length = q.shape[2]
-    if length <= WHOLE or q.device.type != "cpu" or q.requires_grad:
-        mask = _no_future(length, k.shape[2], q)
+    if mask is not None or length <= WHOLE or q.device.type != "cpu":
+        mask = _no_future(length, k.shape[2], q) if mask is None else mask
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
         return out.transpose(1, 2)
     return torch.stack([_in_blocks(*one) for one in zip(q, k, v, strict=True)])
 
 
-def attend_once(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
-    """The same for one token of each row, at place `last` (batch,): q (batch, heads, d) -> the same shape."""
-    seen = torch.arange(k.shape[2], device=k.device) <= last[:, None, None, None]
-    return F.scaled_dot_product_attention(q[:, :, None], k, v, attn_mask=seen, enable_gqa=True)[:, :, 0]
+def attend_once(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    """The same for n tokens that may see `seen` (n, tokens): q (n, heads, d) -> the same shape.
+
+    k, v: (n, kv_heads, tokens, d), or of one row for all.
+    """
+    k, v = (t.expand(len(q), -1, -1, -1) for t in (k, v))
+    return F.scaled_dot_product_attention(
+        q[:, :, None], k, v, attn_mask=seen[:, None, None], enable_gqa=True
+    )[:, :, 0]
 
 
 def _no_future(length: int, tokens: int, like: torch.Tensor) -> torch.Tensor:

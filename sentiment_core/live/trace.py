@@ -1,39 +1,25 @@
-"""Which words moved an answer: a gradient picks the candidates, taking each out of the review decides.
+"""The reading trace: what a model would answer if the review ended after each of its clauses.
 
-The gradient costs one pass forth and back, and is noisy. Occlusion costs a pass per word, though only from
-the word on: what stands before it is in the cache.
+A causal model's keys and values of a review's beginning are the same whatever follows. So the answer's pass keeps
+them, and one pass more, over the prompt's end alone and once for each clause, gives every row: nothing about it is
+approximated, and its last row is the answer.
 """
 
 from __future__ import annotations
 
-import re
 import threading
-import unicodedata
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import torch
 
+from sentiment_core.live.clauses import clause_ends, most_rows
 from sentiment_core.models.loading import PromptEncoder
 from sentiment_core.prompts import CUT_MARK, cut_middle
-
-if TYPE_CHECKING:
-    from sentiment_core.live.classifier import System
-
-CANDIDATES, FEWEST = 16, 8
-"""Words taken out, at most and of the longest reviews."""
-
-TOKENS = 8_192
-"""Fewer words are tried where the prompt is longer, so that the work is bounded: words times the prompt's
-tokens. Time has no say, so a busy machine shows the same words later, not fewer of them."""
-
-METHOD = (
-    f"occlusion: the words that the gradient points at ({FEWEST} to {CANDIDATES}, fewer in a longer review) "
-    "are taken out of the review one at a time; a word's weight is how far the log-odds of Positive fall "
-    "without it"
-)
 
 Hook = Callable[..., None]
 """Called between two steps of long work, where it may wait for shorter work."""
@@ -43,99 +29,53 @@ def nothing(*_: Any) -> None:
     """A `Hook` that does not wait."""
 
 
-Span = tuple[int, int]
-
-_WORD = re.compile(r"\w+(?:['’\-]\w+)*|[!?]+|[^\w\s.,;:'’‘\"“”()\[\]{}<>/\\…–—\-]+")
-
-
 @dataclass(frozen=True)
-class WordWeight:
-    """A word of the text and its pull; `weight` > 0 pulls towards Positive, in log-odds."""
+class ReadingTrace:
+    """One model's answer after each row of a review; both tuples are as long as there are rows."""
 
-    start: int
-    end: int
-    weight: float
-
-
-class Saliency(NamedTuple):
-    """What one pass forth and back over a prompt tells."""
-
-    log_odds: float
-    salience: np.ndarray
-    """(tokens,) how much the log-odds hang on each token, by the gradient; at least 0, no sign."""
-    cache: Any
-    """Speeds up variants of the same prompt."""
+    ends: tuple[int, ...]
+    """Where the rows end, in characters; the last one is the text's end."""
+    p_positive: tuple[float, ...]
+    """The last one is the answer."""
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """The words tried so far, strongest first, and how many will be tried."""
+def rows_of(text: str, encoder: PromptEncoder, shown: int) -> tuple[list[int], np.ndarray]:
+    """Where a review's rows end, and how much of the prompt each of them has read.
 
-    words: tuple[WordWeight, ...]
-    planned: int
-
-
-def explain_words(
-    text: str, encoder: PromptEncoder, system: System, max_length_tokens: int, yield_to_interactive: Hook
-) -> Iterator[Explanation]:
-    """The words of `text` that pull most on `system`, a few more each time; nothing where there are none."""
-
-    def row_of(review: str) -> np.ndarray:
-        return encoder.encode([review], max_length_tokens)[0][len(encoder.prefix_ids) :]
-
-    row = row_of(text)
-    whole = system.saliency(row, yield_to_interactive)
-    salience = word_salience(text, whole.salience, encoder)
-    count = max(FEWEST, min(CANDIDATES, TOKENS // (len(encoder.prefix_ids) + len(row))))
-    chosen = sorted(salience, key=lambda span: -salience[span])[:count]
-    found: list[WordWeight] = []
-    while len(found) < len(chosen):
-        spans = chosen[len(found) :][: system.workers]
-        variants = [row_of(without_word(text, span)) for span in spans]
-        without = system.log_odds_of_variants(variants, row, whole.cache, yield_to_interactive)
-        found += [WordWeight(*s, whole.log_odds - float(x)) for s, x in zip(spans, without, strict=True)]
-        yield Explanation(tuple(sorted(found, key=lambda word: -abs(word.weight))), len(chosen))
-
-
-def words(text: str) -> list[Span]:
-    """Where the words stand, emoji and exclamations among them, other punctuation not.
-
-    >>> [("Não é bom, isn't it?!")[a:b] for a, b in words("Não é bom, isn't it?!")]
-    ['Não', 'é', 'bom', "isn't", 'it', '?!']
+    Args:
+        shown: tokens of the review that the prompt holds, after any cut in its middle.
+    Returns:
+        (characters, of n rows; (n - 1,) tokens of the prompt's review, for all rows but the last, which is the
+        answer). A row ends where a token ends; a row that ends in what was cut out ends before the cut.
     """
-
-    def is_mark(character: str) -> bool:  # accents and vowel signs belong to their letter
-        return unicodedata.category(character)[0] == "M" and not "\ufe00" <= character <= "\ufe0f"
-
-    return [match.span() for match in _WORD.finditer("".join("a" if is_mark(c) else c for c in text))]
-
-
-def without_word(text: str, span: Span) -> str:
-    """The text without a word and without the blank in front of it (or after it, at the beginning).
-
-    >>> without_word("a good, long film", (2, 6))
-    'a, long film'
-    """
-    before, after = text[: span[0]], text[span[1] :]
-    if before.endswith(" "):
-        return before[:-1] + after
-    return before + (after[1:] if after.startswith(" ") else after)
-
-
-def word_salience(text: str, of_tokens: np.ndarray, encoder: PromptEncoder) -> dict[Span, float]:
-    """The sum over each word's tokens; words in the part that was cut out of the review are absent."""
-    _, offsets = encoder.review_offsets(text)
-    shown = len(of_tokens) - len(encoder.suffix_ids)
+    token_ends = [end for _, end in encoder.review_offsets(text)[1]]
     mark = [-1] * len(encoder.review_ids([CUT_MARK])[0])
-    places, _ = cut_middle(range(len(offsets)), shown, mark)
-    of_character = np.full(len(text), np.nan)
-    for value, place in zip(of_tokens[:shown], places, strict=True):
-        if place >= 0:
-            start, end = offsets[place]
-            start += len(text[start:end]) - len(text[start:end].lstrip())  # a token may begin with the blank
-            of_character[start:end] = np.nan_to_num(of_character[start:end]) + value / max(end - start, 1)
-    found = ((span, of_character[slice(*span)].sum()) for span in words(text))
-    return {span: float(value) for span, value in found if not np.isnan(value)}
+    places = np.array(cut_middle(range(len(token_ends)), shown, mark)[0], dtype=int)
+    ends, cuts = [], []
+    for end in clause_ends(text, most_rows(shown))[:-1]:
+        read = np.flatnonzero((places >= 0) & (places < bisect_right(token_ends, end)))
+        cut = int(read[-1]) + 1 if len(read) else 0
+        if cut < shown and cut > (cuts[-1] if cuts else 0):
+            ends.append(token_ends[places[cut - 1]])
+            cuts.append(cut)
+    return [*ends, len(text)], np.array(cuts, dtype=int)
+
+
+def tree(seen: torch.Tensor, tail: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """How n copies of the prompt's end stand in one row of tokens behind n beginnings of different lengths.
+
+    Args:
+        seen: (n,) tokens that stand before each copy.
+        tail: tokens of the prompt's end.
+    Returns:
+        positions (n tail,); what each token may see (n tail, max(seen) + n tail), bool; each copy's last token (n,).
+    """
+    copy = torch.arange(len(seen), device=seen.device).repeat_interleave(tail)  # 0 0 … 1 1 …
+    positions = (seen[:, None] + torch.arange(tail, device=seen.device)).flatten()
+    before = torch.arange(int(seen.max()), device=seen.device) < seen[copy][:, None]
+    own = (copy[:, None] == copy).tril()
+    last = torch.arange(1, len(seen) + 1, device=seen.device) * tail - 1
+    return positions, torch.cat((before, own), dim=1), last
 
 
 class Turns:

@@ -14,7 +14,7 @@ import torch
 
 from sentiment_core.engines.scorer import left_pad
 from sentiment_core.labels import Label
-from sentiment_core.live.trace import Hook, Saliency, nothing
+from sentiment_core.live.trace import Hook, nothing
 from sentiment_core.models.loading import PromptEncoder
 
 
@@ -25,8 +25,6 @@ class LiveTransformers:
         lock: one for all that share `model`: switching the adapter off is the model's.
         adapted: with the adapter, where there is one.
     """
-
-    workers = 1
 
     def __init__(self, model: Any, encoder: PromptEncoder, lock: threading.Lock, *, adapted: bool) -> None:
         self._model, self._encoder, self._lock = model, encoder, lock
@@ -48,27 +46,14 @@ class LiveTransformers:
                 inputs["use_cache"] = False
             return self._margin(model(**inputs, logits_to_keep=1).logits[:, -1]).double().cpu().numpy()
 
-    def log_odds_progressive(self, row: np.ndarray, tail: int) -> Iterator[tuple[int, float]]:
-        """(tokens read, log-odds) of the whole prompt."""
-        yield len(row), float(self.log_odds([row])[0])
-
-    def log_odds_of_variants(
-        self, variants: Sequence[np.ndarray], row: np.ndarray, cache: None, before_layer: Hook
-    ) -> np.ndarray:
-        """(n,) log-odds, one after the other."""
-        return np.concatenate([self.log_odds([variant], before_layer) for variant in variants])
-
-    def saliency(self, row: np.ndarray, before_layer: Hook) -> Saliency:
-        """Log-odds and how much they hang on each token's embedding."""
-        before_layer()
-        model, prefix_ids = self._model, self._encoder.prefix_ids
-        ids = torch.tensor([[*prefix_ids, *row.tolist()]], device=model.device)
-        with self._switched():
-            x = model.get_input_embeddings()(ids).detach().requires_grad_(True)
-            margin = self._margin(model(inputs_embeds=x, logits_to_keep=1, use_cache=False).logits[:, -1])
-            (gradient,) = torch.autograd.grad(margin.sum(), x)
-        salience = (gradient.float().norm(dim=-1) * x.detach().float().norm(dim=-1))[0]
-        return Saliency(float(margin.detach()), salience[len(prefix_ids) :].double().cpu().numpy(), None)
+    def log_odds_progressive(
+        self, row: np.ndarray, tail: int, cuts: np.ndarray = np.empty(0, dtype=int)
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """As `LiveLlama`'s, with a whole pass for each."""
+        yield len(row), self.log_odds([row])
+        if len(cuts):
+            shorter = (np.concatenate((row[:cut], row[-tail:])) for cut in cuts)
+            yield len(row), np.concatenate([self.log_odds([part]) for part in shorter])
 
     def _margin(self, logits: torch.Tensor) -> torch.Tensor:
         pair = logits.float()[:, list(self._encoder.label_ids)]
