@@ -124,7 +124,7 @@ class LiveClassifier:
         encoded, spent, p = self._encode([text]), 0.0, 0.5
         row, tail = self._after_prefix(encoded[0]), len(self.encoder.suffix_ids)
         ends, cuts = rows_of(text, self.encoder, len(row) - tail)
-        steps, read = iter(model.log_odds_progressive(row, tail, cuts)), 0.0
+        steps, read = iter(model.read(row, tail, cuts)), 0.0
         while read < 1:
             with self._turns.answer():  # not while the page shows what there is
                 began = time.perf_counter()

@@ -86,10 +86,8 @@ class LiveLlama:
         tasks = [partial(self._batch, [rows[i] for i in part], before_layer) for part in parts]
         return np.concatenate(together(tasks))
 
-    def log_odds_progressive(
-        self, row: np.ndarray, tail: int, cuts: np.ndarray = np.empty(0, dtype=int)
-    ) -> Iterator[tuple[int, np.ndarray]]:
-        """(tokens read, log-odds): of a long prompt's beginning, of all of it, and had the review ended earlier.
+    def read(self, row: np.ndarray, tail: int, cuts: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """(tokens read, log-odds): of a long prompt's beginning, of all, and had the review ended earlier.
 
         The beginning gets the prompt's end, which is left out again before reading on, so that nothing is
         computed twice.
@@ -185,7 +183,7 @@ class LiveLlama:
             x: (batch, length, hidden), the tokens' embeddings.
             past: each layer's keys and values of what stands before.
             positions: (length,) of the tokens in their texts.
-            keep: receives each layer's keys and values, those of `past` among them, as soon as they are there.
+            keep: receives each layer's keys and values, those of `past` among them, as they come.
             mask: (length, before + length) bool, what each token may see; by default all up to itself.
         """
         batch, length, hidden = x.shape
@@ -274,9 +272,8 @@ def attend_once(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, seen: torch.T
     k, v: (n, kv_heads, tokens, d), or of one row for all.
     """
     k, v = (t.expand(len(q), -1, -1, -1) for t in (k, v))
-    return F.scaled_dot_product_attention(
-        q[:, :, None], k, v, attn_mask=seen[:, None, None], enable_gqa=True
-    )[:, :, 0]
+    seen = seen[:, None, None]
+    return F.scaled_dot_product_attention(q[:, :, None], k, v, attn_mask=seen, enable_gqa=True)[:, :, 0]
 
 
 def _no_future(length: int, tokens: int, like: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """The reading trace: what a model would answer if the review ended after each of its clauses.
 
-A causal model's keys and values of a review's beginning are the same whatever follows. So the answer's pass keeps
-them, and one pass more, over the prompt's end alone and once for each clause, gives every row: nothing about it is
-approximated, and its last row is the answer.
+A causal model's keys and values of a review's beginning are the same whatever follows. So the answer's pass
+keeps them, and one pass more, over the prompt's end alone and once for each clause, gives every row: nothing
+about it is approximated, and its last row is the answer.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ def rows_of(text: str, encoder: PromptEncoder, shown: int) -> tuple[list[int], n
     Args:
         shown: tokens of the review that the prompt holds, after any cut in its middle.
     Returns:
-        (characters, of n rows; (n - 1,) tokens of the prompt's review, for all rows but the last, which is the
-        answer). A row ends where a token ends; a row that ends in what was cut out ends before the cut.
+        (characters, of n rows; (n - 1,) tokens of the prompt's review, for all rows but the last, which is
+        the answer). A row ends where a token ends; one that ends in what was cut out ends before the cut.
     """
     token_ends = [end for _, end in encoder.review_offsets(text)[1]]
     mark = [-1] * len(encoder.review_ids([CUT_MARK])[0])
     places = np.array(cut_middle(range(len(token_ends)), shown, mark)[0], dtype=int)
     ends, cuts = [], []
-    for end in clause_ends(text, most_rows(shown))[:-1]:
+    for end in clause_ends(text, most_rows(shown + len(encoder.prefix_ids) + len(encoder.suffix_ids)))[:-1]:
         read = np.flatnonzero((places >= 0) & (places < bisect_right(token_ends, end)))
         cut = int(read[-1]) + 1 if len(read) else 0
         if cut < shown and cut > (cuts[-1] if cuts else 0):
@@ -68,7 +68,8 @@ def tree(seen: torch.Tensor, tail: int) -> tuple[torch.Tensor, torch.Tensor, tor
         seen: (n,) tokens that stand before each copy.
         tail: tokens of the prompt's end.
     Returns:
-        positions (n tail,); what each token may see (n tail, max(seen) + n tail), bool; each copy's last token (n,).
+        (n tail,) positions; (n tail, max(seen) + n tail) bool, what each token may see; (n,) each copy's last
+        token.
     """
     copy = torch.arange(len(seen), device=seen.device).repeat_interleave(tail)  # 0 0 … 1 1 …
     positions = (seen[:, None] + torch.arange(tail, device=seen.device)).flatten()

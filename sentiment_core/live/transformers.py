@@ -46,9 +46,7 @@ class LiveTransformers:
                 inputs["use_cache"] = False
             return self._margin(model(**inputs, logits_to_keep=1).logits[:, -1]).double().cpu().numpy()
 
-    def log_odds_progressive(
-        self, row: np.ndarray, tail: int, cuts: np.ndarray = np.empty(0, dtype=int)
-    ) -> Iterator[tuple[int, np.ndarray]]:
+    def read(self, row: np.ndarray, tail: int, cuts: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """As `LiveLlama`'s, with a whole pass for each."""
         yield len(row), self.log_odds([row])
         if len(cuts):
