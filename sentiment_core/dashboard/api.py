@@ -52,7 +52,6 @@ class RunRow(TypedDict):
 
 
 refusal = partial(gr.Error, print_exception=False)
-"""One sentence for the program that asked."""
 
 
 def register(context: Context) -> None:

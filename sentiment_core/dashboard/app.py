@@ -71,7 +71,7 @@ def build(
             with gr.Column(elem_classes="side", min_width=240), gr.Row(elem_id="side"):
                 names = _run_names(context)
                 run = gr.Dropdown(
-                    names, value=first and first.run_id, label="Run", elem_id="run",
+                    names, value=first.run_id if first else None, label="Run", elem_id="run",
                     visible=len(names) > 1, interactive=True, min_width=150,
                 )  # fmt: skip
                 toggle = gr.Button("Light / dark", elem_id="theme-button", size="sm", scale=0)
@@ -144,7 +144,7 @@ def _wire(
         sample = next((s.text for s in context.store.samples() if s.id == review), "")
         return [
             gr.Tabs(selected=tab if tab in TABS else "live"),
-            gr.Dropdown(choices=names, value=chosen and chosen.run_id, visible=len(names) > 1),
+            gr.Dropdown(choices=names, value=chosen.run_id if chosen else None, visible=len(names) > 1),
             *(gr.Radio(choices=choices, value=dataset, visible=len(choices) > 1) for _ in datasets),
             sample or query.get("text", "")[: 2 * SHORT] or welcome_text(context),
             "" if sample else review[:64],

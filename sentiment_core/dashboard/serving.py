@@ -157,7 +157,7 @@ class ModelHost:
 
     def start(self, run: Run | None) -> Loading:
         """Begin to load this run's model unless that was done; returns at once. A failure is tried again."""
-        key = run and run.run_id
+        key = run.run_id if run else None
         with self._lock:
             slot = self._slots.pop(key, None)
             if slot is None or (slot.done() and slot.exception()):
@@ -181,7 +181,7 @@ class ModelHost:
             slot.set_exception(ModelUnavailable(f"The live model could not be loaded: {_reason(error)}"))
 
     def state(self, run: Run | None) -> tuple[Literal["loading", "ready", "failed"], str]:
-        slot = self._slots.get(run and run.run_id)
+        slot = self._slots.get(run.run_id if run else None)
         if slot is None or not slot.done():
             return "loading", "Loading the live model… The other tabs are ready now."
         if error := slot.exception():
@@ -195,7 +195,7 @@ class ModelHost:
         Raises:
             ModelUnavailable: it failed, or is still loading after `timeout` seconds.
         """
-        slot = self._slots.get(run and run.run_id) or self.start(run)
+        slot = self._slots.get(run.run_id if run else None) or self.start(run)
         if not wait([slot], timeout).done:
             raise ModelUnavailable("The live model is still loading; try again in a moment.")
         if error := slot.exception():

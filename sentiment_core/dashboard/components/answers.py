@@ -71,7 +71,7 @@ def stream_words(context: Context, run: Run | None, review: str) -> Iterator[str
     if kept := context.explained.get(key):
         yield kept
         return
-    event = shown = None
+    event, shown = None, ""
     for event in context.serving.words(run, review):
         match event:
             case Waiting():

@@ -21,7 +21,6 @@ from sentiment_core.labels import LABEL_WORDS
 from sentiment_core.metrics import intervals
 
 COLUMNS = ["row", "text", "label", "base", "base P(positive)", "fine-tuned", "fine-tuned P(positive)"]
-SHOWN_CHARACTERS = 160
 STOPPED = "Stopped."
 NO_FILE = render("small", text="No file chosen.", muted=True)
 
@@ -74,7 +73,7 @@ def build(context: Context, run: gr.Dropdown) -> None:
                 case Scores(found, system, share):
                     progress(share, desc=f"{system}: {len(found[system]):,} of {len(batch.texts):,}")
         frame = table_of(batch, found)
-        excerpts = [shorten(text, SHOWN_CHARACTERS, placeholder="…") for text in frame["text"]]
+        excerpts = [shorten(text, 160, placeholder="…") for text in frame["text"]]
         return [
             notice(summary_of(frame)),
             gr.DataFrame(frame.assign(text=excerpts), visible=True),

@@ -15,7 +15,6 @@ from sentiment_core.dashboard.inputs import MAX_CHARACTERS
 from sentiment_core.dashboard.serving import MODEL_EVENT, Latest
 from sentiment_core.dashboard.tabs import batch
 
-CHIPS = 5
 KINDS = ("positive", "negative", "sarcastic", "negated", "mixed")
 SHORT = 300
 """Typed texts up to this many characters go into the address."""
@@ -89,7 +88,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
 def _chips(samples: tuple[SampleReview, ...]) -> dict[str, gr.Button]:
     """Sample id -> its button, for a few samples of different kinds; inside a row under the box."""
     by_kind = [[s for s in samples if s.kind == kind] for kind in KINDS]
-    picked = [s for turn in range(2) for some in by_kind for s in some[turn : turn + 1]][:CHIPS]
+    picked = [s for turn in range(2) for some in by_kind for s in some[turn : turn + 1]][:5]
     if picked:
         gr.HTML(render("small", text="Try one:", muted=True), elem_id="try")
     look = {"size": "sm", "elem_classes": "chip", "scale": 0, "min_width": 0}
