@@ -161,7 +161,7 @@ def test_finished_evaluations_are_kept_and_told_by_all_and_refused_alone(five, c
     def never(*args, **kwargs):
         raise AssertionError("nothing is to be loaded")
 
-    monkeypatch.setattr(inputs, "load_base", never)
+    monkeypatch.setattr(inputs.loading, "load_base", never)
     flags = ("--run", "tiny", "--dataset", str(SAMPLES), "--shots", "2")
     status, out, err = call(*flags, "--system", "all", root=five)
     assert status == 0
