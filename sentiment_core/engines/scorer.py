@@ -135,14 +135,14 @@ class SentimentScorer:
             self._packed = PackedLlama(self.model, shape, compiled=self.compiled)
         elif self._packed.adapter:
             self._packed.adapter.reattach()
-        packed, label_ids, self._shape = self._packed, self.loaded.encoder.label_ids, shape
+        packed, self._shape = self._packed, shape
 
         def score(batch: np.ndarray) -> torch.Tensor:
             pack = pack_sequences(encoded, batch, shape)
             if self.device.type == "cuda":
                 pinned = {name: tensor.pin_memory() for name, tensor in vars(pack).items()}
                 pack = Pack(**{k: tensor.to(self.device, non_blocking=True) for k, tensor in pinned.items()})
-            return label_log_likelihoods(packed.logits(pack)[: len(batch)], label_ids)
+            return label_log_likelihoods(packed.logits(pack)[: len(batch)], self.loaded.encoder.label_ids)
 
         return score, batches
 

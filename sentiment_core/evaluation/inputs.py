@@ -31,7 +31,7 @@ class Inputs:
     """What the systems of one call share: the run, the reviews and their prompts, train rows, the base model.
 
     Raises:
-        ConfigError, data.DataError, BaseModelError, ArtifactError: one sentence each.
+        ConfigError, DataError, BaseModelError, ArtifactError: one sentence each.
     """
 
     def __init__(self, config: EvalConfig, context: DeviceContext, assets: Path) -> None:
@@ -67,10 +67,8 @@ class Inputs:
 
     def prompts(self, rows: np.ndarray) -> loading.Encoded:
         """The zero-shot prompts of these reviews."""
-        encoded = self.encoded
-        return loading.Encoded.from_lists(
-            [encoded[row] for row in rows], encoded.truncated[rows], encoded.shared
-        )
+        ids = [self.encoded[row] for row in rows]
+        return loading.Encoded.from_lists(ids, self.encoded.truncated[rows], self.encoded.shared)
 
     @cached_property
     def base_key(self) -> str:
@@ -143,9 +141,8 @@ class Inputs:
         return loaded
 
     def _load(self, dtype: torch.dtype) -> loading.LoadedModel:
-        loaded = loading.load_base(
-            self.base, device=self.context.device, compute_dtype=dtype, dequantized=False
-        )
+        device = self.context.device
+        loaded = loading.load_base(self.base, device=device, compute_dtype=dtype, dequantized=False)
         now, then = loaded.info.revision, self.run.base_model.revision if self.run else None
         if now and then and now != then:
             raise BaseModelError(
@@ -153,8 +150,8 @@ class Inputs:
                 f"(revision {now}, then {then}); give the same with --base-model"
             )
         engine = self.config.engine
-        if engine == "auto" and loaded.device.type == "cuda":  # bytes that may be needed, and free ones
-            roomy = 2 * loaded.info.parameters < 0.5 * torch.cuda.mem_get_info(loaded.device)[0]
+        if engine == "auto" and device.type == "cuda":
+            roomy = 2 * loaded.info.parameters < 0.5 * torch.cuda.mem_get_info(device)[0]  # bytes
             engine = "dequantized" if roomy else "nf4"
         if engine != "nf4":
             loading.dequantize(loaded.model, dtype)

@@ -40,14 +40,10 @@ def evaluate(config: EvalConfig, *, assets: Path, work: Path, overwrite: bool = 
     """
     inputs = Inputs(config, find_device(config.precision), assets)
     every = config.system == "all"
-    systems = [
-        pkgutil.resolve_name(SYSTEMS[name].work)(name, inputs)
-        for name in (SYSTEMS if every else (config.system,))
-    ]
+    asked = SYSTEMS if every else (config.system,)
+    systems = [pkgutil.resolve_name(SYSTEMS[name].work)(name, inputs) for name in asked]
     folders = {system: assets / "evals" / system.eval_id for system in systems}
-    kept = {
-        system for system, folder in folders.items() if not overwrite and finished(system, folder, keep=every)
-    }
+    kept = {each for each, folder in folders.items() if not overwrite and finished(each, folder, keep=every)}
     processes = PartialState()
     processes.wait_for_everyone()  # all have looked before the first one writes
     outcomes: list[Outcome] = []

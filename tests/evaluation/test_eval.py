@@ -111,6 +111,8 @@ def test_five_systems_have_their_names_and_nulls(five):
         assert (record.dataset.name, record.dataset.split, record.dataset.n) == ("sample_reviews", "all", 48)
         assert record.wall_seconds > 0
         assert record.metrics["accuracy"].n == 48
+        scored = system in ("baseline-scored", "baseline-few-shot", "fine-tuned")
+        assert record.settings.get("engine") == ("padded" if scored else None)
     assert not (five.parent / "work" / "evals").exists() or not list((five.parent / "work/evals").iterdir())
 
 

@@ -12,8 +12,8 @@ from sentiment_core.evaluation.inputs import safe_name
 from sentiment_core.evaluation.systems.base import EvaluatedSystem, Parts, Work
 from sentiment_core.labels import Label
 
-TFIDF_SETTINGS = {"ngram_range": [1, 2], "min_df": 2, "sublinear_tf": True, "strip_accents": "unicode"}
-LOGREG_SETTINGS = {"C": 10.0, "solver": "liblinear", "random_state": 0, "max_iter": 1000}
+TFIDF_SETTINGS: dict = {"ngram_range": [1, 2], "min_df": 2, "sublinear_tf": True, "strip_accents": "unicode"}
+LOGREG_SETTINGS: dict = {"C": 10.0, "solver": "liblinear", "random_state": 0, "max_iter": 1000}
 CHUNK = 2_000
 """Reviews answered at once."""
 
