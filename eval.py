@@ -21,9 +21,8 @@ from sentiment_core.config import EvalConfig
 
 
 def parser() -> argparse.ArgumentParser:
-    out = cli.make_parser(
-        __doc__, EvalConfig, work="unfinished evaluations", overwrite="replace finished evaluations"
-    )
+    replace = "replace finished evaluations"
+    out = cli.make_parser(__doc__, EvalConfig, work="unfinished evaluations", overwrite=replace)
     out.add_argument("--report", action="store_true", help="print a table of all evaluations, and stop")
     return out
 

@@ -13,13 +13,12 @@ import argparse
 import sys
 
 from sentiment_core import cli
-from sentiment_core.config import TrainConfig
+from sentiment_core.config import KNOWN_BASE_MODELS, TrainConfig
 
 
 def parser() -> argparse.ArgumentParser:
-    out = cli.make_parser(
-        __doc__, TrainConfig, work="checkpoints", overwrite="replace a finished run of the same name"
-    )
+    replace = "replace a finished run of the same name"
+    out = cli.make_parser(__doc__, TrainConfig, work="checkpoints", overwrite=replace)
     out.add_argument("--resume", action="store_true", help="continue from the last checkpoint of this run")
     out.add_argument("--list-models", action="store_true", help="print base models known to work, and stop")
     return out
@@ -28,12 +27,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0 done, 2 something to correct, 130 stopped by Ctrl-C."""
     given = vars(parser().parse_args(arguments))
-    if given["list_models"]:
-        from sentiment_core.config import KNOWN_BASE_MODELS
-
-        return cli.run(lambda: KNOWN_BASE_MODELS)
     return cli.run(
-        lambda: train(given),
+        lambda: KNOWN_BASE_MODELS if given["list_models"] else train(given),
         advice=lambda: memory_advice(given),
         stopped="Stopped. The same command with --resume continues from the last checkpoint.",
     )

@@ -20,7 +20,6 @@ def make_parser(doc: str, config: type, *, work: str, overwrite: str) -> argpars
 
     Args:
         doc: the script's docstring, a line on what it does and then commands.
-        config: a dataclass of settings.
         work, overwrite: what these flags mean for the script.
     """
     what, _, commands = doc.partition("\n\n")
@@ -48,7 +47,7 @@ def _options(item: dataclasses.Field) -> dict[str, Any]:
     if "choices" in about:
         former = FORMER_ENGINES if item.name == "engine" else {}
         return options | {"choices": about["choices"], "type": lambda name: former.get(name, name)}
-    kind = about.get("kind") or type(item.default)
+    kind = int if item.default is None else type(item.default)
     return options | {"type": kind, "metavar": {int: "N", float: "X"}.get(kind, "TEXT")}
 
 

@@ -34,8 +34,7 @@ ASSETS = Path(
 
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 ENGINES = ("auto", "nf4", "dequantized", "packed")
-FORMER_ENGINES = {"plain": "nf4", "resident": "dequantized"}
-"""What two of them were called, in commands and artifacts of before."""
+FORMER_ENGINES = {"plain": "nf4", "resident": "dequantized"}  # in commands and artifacts of before
 
 
 class UserError(ValueError):
@@ -46,9 +45,7 @@ class ConfigError(UserError):
     """Settings out of bounds, or that contradict each other; the message names the flags."""
 
 
-Bound = tuple[Callable[[Any], bool], str]
-"""What must hold for a value, and what the error says when it does not."""
-
+Bound = tuple[Callable[[Any], bool], str]  # what must hold, and what the error says when it does not
 AT_LEAST_1: Bound = (lambda value: value >= 1, "it must be at least 1")
 POSITIVE: Bound = (lambda value: value > 0, "it must be above 0")
 NOT_NEGATIVE: Bound = (lambda value: value >= 0, "it cannot be negative")
@@ -59,7 +56,7 @@ ROOM: Bound = (lambda value: value >= 64, "the prompt alone needs 43, use 64 or 
 
 
 def _setting(default: Any, help: str, bound: Bound | None = None, **more: Any) -> Any:
-    """A field with its flag's help text; `choices`, `kind` (type) and `many` are argparse matters."""
+    """A field with its flag's help text; `choices` and `many` are argparse matters."""
     return field(default=default, metadata={"help": help, "bound": bound, **more})
 
 
@@ -72,19 +69,13 @@ def _check_bounds(config: Any) -> None:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "best": {},
+    # The study's own protocol: batch 4 per device × 4 accumulation, 2e-4, one epoch, FP16, evaluation and
+    # checkpoint per epoch. Schedule and warm-up are the Trainer's defaults, which it did not change.
     "study": {
-        # The study's own protocol: batch 4 per device × 4 accumulation, 2e-4, one epoch, FP16, evaluation and
-        # checkpoint per epoch. Schedule and warm-up are the Trainer's defaults, which it did not change.
-        "batch_size": 16,
-        "micro_batch_size": 4,
-        "learning_rate": 2e-4,
-        "epochs": 1,
-        "precision": "fp16",
-        "evaluations_per_epoch": 1,
-        "schedule": "linear",
-        "warmup_fraction": 0.0,
+        "batch_size": 16, "micro_batch_size": 4, "learning_rate": 2e-4, "epochs": 1, "precision": "fp16",
+        "evaluations_per_epoch": 1, "schedule": "linear", "warmup_fraction": 0.0,
     },
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -101,13 +92,10 @@ class TrainConfig:
     exclude: tuple[str, ...] = _setting(
         (), "file whose reviews must stay unseen in training; may be given again", many=True
     )
-    limit: int | None = _setting(
-        None, "train on this many reviews, stratified and seeded", BOTH_LABELS, kind=int
-    )
+    limit: int | None = _setting(None, "train on this many reviews, stratified and seeded", BOTH_LABELS)
     validation: int = _setting(
         1000, "reviews cut from train to choose settings and checkpoint by", AT_LEAST_1
     )
-
     epochs: int = _setting(2, "passes over the training reviews; two validated better than one", AT_LEAST_1)
     batch_size: int = _setting(48, "reviews per optimizer step, over all devices", AT_LEAST_1)
     micro_batch_size: int = _setting(
@@ -124,11 +112,9 @@ class TrainConfig:
     max_length_tokens: int = _setting(
         1024, "longer prompts lose the middle of the review, as 2.3 %% of IMDB do at 1024", ROOM
     )
-
     lora_rank: int = _setting(16, "rank of the adapter's matrices", AT_LEAST_1)
     lora_alpha: float = _setting(32.0, "the adapter's output is scaled by alpha / rank", POSITIVE)
     lora_dropout: float = _setting(0.0, "dropout in front of the adapter", FRACTION)
-
     precision: str = _setting(
         "auto", "number format of the matrix products; auto: bf16 where the GPU has it, fp16 on older ones, "
         "fp32 on a CPU", choices=PRECISIONS,
@@ -143,15 +129,13 @@ class TrainConfig:
     )
     gradient_checkpointing: bool = _setting(False, "recompute activations: slower, less memory")
     seed: int = _setting(0, "order of the reviews, validation part and the adapter's start values")
-
     preset: str = _setting("best", "settings to start from; flags that are given win", choices=tuple(PRESETS))
 
     def __post_init__(self) -> None:
         _check_bounds(self)
-        if self.micro_batch_size and self.batch_size % self.micro_batch_size:
-            raise ConfigError(
-                f"--micro-batch-size {self.micro_batch_size} does not divide --batch-size {self.batch_size}"
-            )
+        batch, micro = self.batch_size, self.micro_batch_size
+        if micro and batch % micro:
+            raise ConfigError(f"--micro-batch-size {micro} does not divide --batch-size {batch}")
         if self.engine == "packed" and self.lora_dropout:
             raise ConfigError("--engine packed has no dropout; use --lora-dropout 0 or --engine dequantized")
         if self.engine == "packed" and self.gradient_checkpointing:
@@ -177,9 +161,7 @@ class EvalConfig:
     dataset: str = _setting("stanfordnlp/imdb", "anything the loader knows, a CSV of your own included")
     split: str = _setting("test", "which part of it")
     base_model: str = _setting("", "for the baselines without --run: embedded name, Hub id or folder")
-    limit: int | None = _setting(
-        None, "score this many reviews, stratified and seeded", BOTH_LABELS, kind=int
-    )
+    limit: int | None = _setting(None, "score this many reviews, stratified and seeded", BOTH_LABELS)
     train_dataset: str = _setting(
         "", "where few-shot examples and TF-IDF's training rows come from; by default the run's own source"
     )

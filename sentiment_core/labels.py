@@ -23,14 +23,9 @@ LABEL_WORDS: tuple[str, str] = (Label.NEGATIVE.word, Label.POSITIVE.word)
 UNPARSED = "unparsed"
 """Name of the third outcome: an answer that is no label."""
 
-_NAMES = {
-    "0": Label.NEGATIVE,
-    "1": Label.POSITIVE,
-    "neg": Label.NEGATIVE,
-    "pos": Label.POSITIVE,
-    "negative": Label.NEGATIVE,
-    "positive": Label.POSITIVE,
-}
+# "0.0": a CSV column with a gap in it is read as floats
+_NAMES = dict.fromkeys(("0", "0.0", "neg", "negative"), Label.NEGATIVE)
+_NAMES |= dict.fromkeys(("1", "1.0", "pos", "positive"), Label.POSITIVE)
 
 
 def parse_label(value: object) -> Label:
@@ -39,12 +34,7 @@ def parse_label(value: object) -> Label:
     Raises:
         ValueError: the value is none of these.
     """
-    if isinstance(value, bool):
+    label = _NAMES.get(str(value).strip().lower())
+    if label is None:
         raise ValueError(f"unknown label {value!r}; use 0/1, neg/pos or negative/positive")
-    text = str(value).strip().lower()
-    if text in ("0.0", "1.0"):  # a CSV column with a gap in it is read as floats
-        text = text[0]
-    try:
-        return _NAMES[text]
-    except KeyError:
-        raise ValueError(f"unknown label {value!r}; use 0/1, neg/pos or negative/positive") from None
+    return label

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 
 from sentiment_core.labels import LABEL_WORDS
 
+# Stands for the review while a chat template is rendered; no dataset text can hold a NUL and be kept.
 REVIEW_SLOT = "\u0000review\u0000"
-"""Stands for the review while a chat template is rendered; no dataset text can hold a NUL and be kept."""
-
-CUT_MARK = "\n[...]\n"
-"""Stands where the middle of a long review was cut out."""
+CUT_MARK = "\n[...]\n"  # stands where the middle of a long review was cut out
 
 
 @dataclass(frozen=True)
@@ -22,8 +20,7 @@ class Prompt:
 
     name: str
     system: str
-    user: str
-    """Holds REVIEW_SLOT once."""
+    user: str  # holds REVIEW_SLOT once
     label_words: tuple[str, str] = LABEL_WORDS
 
     def messages(self) -> list[dict[str, str]]:

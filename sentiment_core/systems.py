@@ -1,11 +1,8 @@
-"""The one registry of evaluated systems: what each is called, how it is drawn, and which class does its work.
-
-A new system is a line here and a file in `sentiment_core/evaluation/systems/`.
-"""
+"""The one registry of evaluated systems; a new one is a line here and a file in `evaluation/systems/`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container
 from dataclasses import dataclass
 
 
@@ -15,16 +12,11 @@ class System:
 
     id: str
     title: str
-    short_title: str
-    """Where room is scarce, such as a slider's label."""
-    work: str
-    """"module:class" of what scores the reviews; imported when it is run."""
-    colour: str
-    """Palette entry of its marks, see `figures.style`."""
-    marker: str
-    """Plotly symbol of its marks."""
-    is_base: bool = False
-    """The base model without an adapter: what "before" can stand for, the first evaluated one does."""
+    short_title: str  # where room is scarce, such as a slider's label
+    work: str  # "module:class" of what scores the reviews; imported when it is run
+    colour: str  # palette entry of its marks, see `figures.style`
+    marker: str  # Plotly symbol of its marks
+    is_base: bool = False  # the base model without an adapter, which "before" can stand for
 
 
 _ALL = (
@@ -55,17 +47,12 @@ SYSTEMS: dict[str, System] = {system.id: system for system in _ALL}
 
 
 def known_system(system_id: str) -> str:
-    """The id itself.
-
-    Raises:
-        ValueError: no such system.
-    """
+    """The id itself. Raises ValueError: no such system."""
     if system_id not in SYSTEMS:
         raise ValueError(f"system is {system_id!r}; use one of {', '.join(SYSTEMS)}")
     return system_id
 
 
-def first_base(system_ids: Iterable[str]) -> str | None:
+def first_base(system_ids: Container[str]) -> str | None:
     """Which of these systems "before" stands for: the first one of the base model; None without one."""
-    there = set(system_ids)
-    return next((system.id for system in _ALL if system.is_base and system.id in there), None)
+    return next((system.id for system in _ALL if system.is_base and system.id in system_ids), None)

@@ -1,1 +1,1 @@
-"""The dashboard: one file per tab, each a function that builds its part. Imports no torch."""
+"""The page; imports no torch. Read `app` first; a click goes `tabs.live`, `components.answers`, `serving`."""

@@ -3,6 +3,7 @@
 # No postponed annotations here: Gradio reads the return types of the endpoints as they stand.
 
 from functools import partial
+from itertools import zip_longest
 from typing import TypedDict
 
 import gradio as gr
@@ -14,10 +15,10 @@ from sentiment_core.dashboard.serving import MODEL_EVENT, ModelUnavailable
 
 
 class Answer(TypedDict):
-    """One review's answers; null where that model is not there."""
+    """One review's answers; null where nothing is fine-tuned."""
 
-    base_p_positive: float | None
-    base_label: str | None
+    base_p_positive: float
+    base_label: str
     fine_tuned_p_positive: float | None
     fine_tuned_label: str | None
     run_id: str
@@ -51,7 +52,6 @@ class RunRow(TypedDict):
 
 
 refusal = partial(gr.Error, print_exception=False)
-"""One sentence for the program that asked."""
 
 
 def register(context: Context) -> None:
@@ -67,16 +67,15 @@ def register(context: Context) -> None:
             found = context.serving.probabilities(chosen, [clean_text(text) for text in texts])
         except (InputRefused, ModelUnavailable) as error:
             raise refusal(str(error)) from None
-        none = [None] * len(texts)
         return [
             {
                 "base_p_positive": base,
-                "base_label": None if base is None else word_of(base),
+                "base_label": word_of(base),
                 "fine_tuned_p_positive": fine,
                 "fine_tuned_label": None if fine is None else word_of(fine),
                 "run_id": run_id,
             }
-            for base, fine in zip(found.get("base", none), found.get("fine-tuned", none), strict=True)
+            for base, fine in zip_longest(found["base"], found.get("fine-tuned", []))
         ]
 
     def classify(text: str, run: str = "") -> Answer:
@@ -110,17 +109,14 @@ def register(context: Context) -> None:
         """
         return [
             {
-                "eval_id": e.record.eval_id,
-                "system": e.record.system,
-                "run_id": e.record.run_id,
-                "dataset": e.record.dataset.name,
+                **record.model_dump(include={"eval_id", "system", "run_id"}),
+                "dataset": record.dataset.name,
                 "metric": name,
                 **metric.model_dump(include={"value", "low", "high", "n"}),
             }
-            for e in context.store.listing().evals
-            if (not run or e.record.run_id in (None, run))
-            and (not dataset or e.record.dataset.name == dataset)
-            for name, metric in e.record.metrics.items()
+            for record in (evaluation.record for evaluation in context.store.listing().evals)
+            if (not run or record.run_id in (None, run)) and (not dataset or record.dataset.name == dataset)
+            for name, metric in record.metrics.items()
         ]
 
     def runs() -> list[RunRow]:
@@ -140,7 +136,7 @@ def register(context: Context) -> None:
             for r in [run.record]
         ]
 
-    gr.api(classify, api_name="classify", **MODEL_EVENT)
-    gr.api(classify_batch, api_name="classify_batch", **MODEL_EVENT)
-    gr.api(metrics, api_name="metrics")
-    gr.api(runs, api_name="runs")
+    for endpoint in (classify, classify_batch):
+        gr.api(endpoint, **MODEL_EVENT)
+    for endpoint in (metrics, runs):
+        gr.api(endpoint)

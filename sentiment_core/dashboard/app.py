@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import gradio as gr
@@ -19,20 +20,21 @@ from sentiment_core.dashboard.components import header
 from sentiment_core.dashboard.context import QUIET, Context, TabPart
 from sentiment_core.dashboard.guard import Guard
 from sentiment_core.dashboard.inputs import MAX_UPLOAD_BYTES
-from sentiment_core.dashboard.serving import Classifier, ModelHost, Serving, load_live
+from sentiment_core.dashboard.serving import ModelHost, Serving, load_live
 from sentiment_core.dashboard.store import Store
-from sentiment_core.dashboard.tabs import accuracy, confusion, examples, live, loss, method
+from sentiment_core.dashboard.tabs.live import SHORT, welcome_text
 from sentiment_core.dashboard.texts import ReviewTexts
 
-TABS: dict[str, tuple[str, Callable[[Context, gr.Dropdown], TabPart]]] = {
-    "live": ("Live", live.build),
-    "accuracy": ("Accuracy", accuracy.build),
-    "loss": ("Loss curves", loss.build),
-    "confusion": ("Confusion matrices", confusion.build),
-    "examples": ("Example predictions", examples.build),
-    "method": ("Method", method.build),
+TABS = {
+    "live": "Live",
+    "accuracy": "Accuracy",
+    "loss": "Loss curves",
+    "confusion": "Confusion matrices",
+    "examples": "Example predictions",
+    "method": "Method",
 }
-"""Name in the address -> title and builder, in the order of the page."""
+"""Name in the address -> title, in the order of the page. `tabs/<name>.py` has its
+`build(context, run dropdown) -> TabPart`."""
 
 MAX_WAITING = 500
 """Events in Gradio's queue, about eight for each page that opens. Requests for the model wait elsewhere
@@ -45,12 +47,12 @@ OFF = ("show_error", "enable_monitoring", "run_history", "ssr_mode", "pwa", "mcp
 """What Gradio can do and this page does not."""
 
 HEAD_START_SECONDS = 4.0
-"""From serving the page to what is loaded behind it: the model, and what its other tabs will want."""
+"""From serving the page to loading the model, whose imports take half of the page's time on few cores."""
 
 
 def build(
     assets: Path | None = None,
-    load_classifier: Callable[[Run | None], Classifier] = load_live,
+    load_classifier: Callable[[Run | None], Any] = load_live,
     texts: Mapping[str, str] | None = None,
 ) -> gr.Blocks:
     """The dashboard as Blocks.
@@ -65,11 +67,11 @@ def build(
     first = store.run(None)
     with gr.Blocks(title=header.TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
         with gr.Row(elem_id="head"):
-            title = gr.HTML(header.title_html(context, first), elem_id="title")
+            title = gr.HTML(header.title_html(first), elem_id="title")
             with gr.Column(elem_classes="side", min_width=240), gr.Row(elem_id="side"):
                 names = _run_names(context)
                 run = gr.Dropdown(
-                    names, value=_id(first), label="Run", elem_id="run",
+                    names, value=first.run_id if first else None, label="Run", elem_id="run",
                     visible=len(names) > 1, interactive=True, min_width=150,
                 )  # fmt: skip
                 toggle = gr.Button("Light / dark", elem_id="theme-button", size="sm", scale=0)
@@ -77,15 +79,15 @@ def build(
         problems = gr.HTML(elem_id="problems")
         parts: dict[str, TabPart] = {}
         with gr.Tabs(selected="live", elem_id="tabs", overflow_behavior="wrap") as tabs:
-            for name, (tab_title, build_tab) in TABS.items():
+            for name, tab_title in TABS.items():
                 with gr.Tab(tab_title, id=name, elem_id=f"tab-{name}") as tab:
-                    parts[name] = build_tab(context, run)
+                    parts[name] = resolve_name(f"sentiment_core.dashboard.tabs.{name}:build")(context, run)
                 tab.select(None, js=f"() => {{ window.qUrl({{tab: {name!r}}}); return [] }}", **QUIET)
         toggle.click(None, js="() => window.qTheme()", **QUIET)
         _wire(demo, context, parts, run, tabs, [title, stats, problems])
         api.register(context)
     demo.queue(api_open=False, max_size=MAX_WAITING, default_concurrency_limit=4)
-    demo.warm_up = lambda: _start(context)
+    demo.warm_up = threading.Thread(target=_warm_up, args=(context,), name="warm-up", daemon=True).start
     return demo
 
 
@@ -98,30 +100,19 @@ def launch(demo: gr.Blocks, *, prevent_thread_lock: bool = False, **more: Any) -
     return served
 
 
-def _start(context: Context) -> None:
-    """Begin, in the background, what the first visitor should not wait for: the most wanted first.
-
-    The page itself is wanted more than the model, whose imports would take half of its time on few cores.
-    """
-    context.serving.host.hold(HEAD_START_SECONDS)
-    context.serving.host.start(context.store.run(None))
-    threading.Thread(target=_warm, args=(context,), name="warm", daemon=True).start()
-
-
-def _warm(context: Context) -> None:
-    """Predictions and slow imports, what tabs need; then, once the model is there, the review texts."""
+def _warm_up(context: Context) -> None:
+    """Predictions and slow imports, which tabs need; the model; and once that is there, the review texts."""
+    host = context.serving.host
+    host.hold(HEAD_START_SECONDS)
+    host.start(context.store.run(None))
     context.store.problems()
     time.sleep(HEAD_START_SECONDS)  # whoever opens the page now brings in what it needs
     import scipy.stats  # noqa: F401
     import sklearn.metrics  # noqa: F401
 
-    while context.serving.host.state(context.store.run(None))[0] == "loading":
+    while host.state(context.store.run(None))[0] == "loading":
         time.sleep(0.5)
     context.texts.start()
-
-
-def _id(run: Run | None) -> str | None:
-    return run.run_id if run else None
 
 
 def _run_names(context: Context) -> list[str]:
@@ -141,27 +132,23 @@ def _wire(
     live = parts["live"].extra
     review_id = gr.State("")
 
-    def draw_header(run_id: str | None) -> list[str]:
+    def draw_header(run_id: str | None) -> tuple[str, str, str]:
         chosen = context.store.run(run_id)
-        return [
-            header.title_html(context, chosen),
-            header.stats_html(context, chosen),
-            header.problems_html(context),
-        ]
+        return header.title_html(chosen), header.stats_html(context, chosen), header.problems_html(context)
 
     def opened(request: gr.Request) -> list[object]:
         query = request.query_params
-        run_id, names = _id(context.store.run(query.get("run"))), _run_names(context)
+        chosen, names = context.store.run(query.get("run")), _run_names(context)
         choices, dataset = context.dataset_choices(), context.dataset(query.get("data"))
-        tab, review = query.get("tab", "live"), query.get("review", "")
-        sample = next((s.text for s in context.store.samples_or_none() if s.id == review), "")
+        tab, review = query.get("tab"), query.get("review", "")
+        sample = next((s.text for s in context.store.samples() if s.id == review), "")
         return [
             gr.Tabs(selected=tab if tab in TABS else "live"),
-            gr.Dropdown(choices=names, value=run_id, visible=len(names) > 1),
+            gr.Dropdown(choices=names, value=chosen.run_id if chosen else None, visible=len(names) > 1),
             *(gr.Radio(choices=choices, value=dataset, visible=len(choices) > 1) for _ in datasets),
-            sample or query.get("text", "")[: 2 * live.SHORT] or live.welcome_text(context),
+            sample or query.get("text", "")[: 2 * SHORT] or welcome_text(context),
             "" if sample else review[:64],
-            *draw_header(run_id),
+            *draw_header(query.get("run")),
         ]
 
     loaded = demo.load(opened, None, [tabs, run, *datasets, live["text"], review_id, *head], **QUIET)
@@ -183,7 +170,6 @@ def launch_options() -> dict[str, object]:
         "footer_links": ["api"],
         "max_file_size": MAX_UPLOAD_BYTES,
         "allowed_paths": [],
-        "strict_cors": True,
         "state_session_capacity": 1000,
         "max_threads": MAX_THREADS,
         "app_kwargs": {"middleware": [Middleware(Guard)]},

@@ -53,14 +53,8 @@ def dataset_switch(context: Context, tab: str) -> gr.Radio:
     """The dataset radio of a tab; it writes its choice to the address."""
     choices = context.dataset_choices()
     radio = gr.Radio(
-        choices,
-        value=choices[0][1] if choices else None,
-        label="Reviews",
-        elem_id=f"{tab}-dataset",
-        elem_classes="pills",
-        container=True,
-        visible=len(choices) > 1,
-        interactive=True,
-    )
+        choices, value=context.dataset(None), label="Reviews", elem_id=f"{tab}-dataset", elem_classes="pills",
+        visible=len(choices) > 1, interactive=True,
+    )  # fmt: skip
     radio.input(None, radio, None, js="(v) => window.qUrl({data: v})", api_visibility="private")
     return radio

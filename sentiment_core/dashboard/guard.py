@@ -11,19 +11,14 @@ from sentiment_core.dashboard.serving import TOO_MANY
 MAX_BODY_BYTES = 24_000_000
 """1,000 reviews of the longest kind that is read, as JSON."""
 
-POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
-    "connect-src 'self' data: blob:; worker-src 'self' blob:; "
-    "object-src 'none'; base-uri 'self'; form-action 'self'"
-)
-"""Inline scripts are Gradio's own configuration and events. Framing stays allowed: a Space is a frame."""
-
 HEADERS = {
-    "content-security-policy": POLICY,
+    "content-security-policy": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' "
+    "data: blob:; worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
+"""Inline scripts are Gradio's own configuration and events. Framing stays allowed: a Space is a frame."""
 
 
 class Guard:

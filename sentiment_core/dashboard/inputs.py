@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+import pandas as pd
 
 from sentiment_core.data.sources import DataError, read_csv
 from sentiment_core.labels import parse_label
+
+T = TypeVar("T")
 
 MAX_CHARACTERS = 20_000
 """The longest IMDB review has 13,704 characters."""
@@ -29,14 +35,10 @@ def clean_text(text: object) -> str:
     if not isinstance(text, str):
         raise InputRefused("Please send the review as text.")
     if len(text) > MAX_CHARACTERS:
-        raise InputRefused(
-            f"This text has {len(text):,} characters; up to {MAX_CHARACTERS:,} can be read. Please shorten "
-            f"it."
-        )
+        sizes = f"{len(text):,} characters; up to {MAX_CHARACTERS:,} can be read"
+        raise InputRefused(f"This text has {sizes}. Please shorten it.")
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    text = "".join(
-        c if c == "\n" or c == "\t" or unicodedata.category(c) not in ("Cc", "Cs") else " " for c in text
-    )
+    text = "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs") else " " for c in text)
     if not any(unicodedata.category(c)[0] not in "ZC" for c in text):
         raise InputRefused("There is nothing to read yet: type a review, or pick one of the samples.")
     return text.strip()
@@ -56,33 +58,32 @@ def read_batch(path: str | Path | None, pasted: str | None) -> Batch:
     Raises:
         InputRefused: nothing given, no CSV, no `text` column, too many rows, or a bad row (named).
     """
-    if path:
-        return _from_csv(Path(path))
-    lines = [line for line in (pasted or "").splitlines() if line.strip()]
-    if not lines:
+    texts = [line for line in (pasted or "").splitlines() if line.strip()]
+    if not path and not texts:
         raise InputRefused("Choose a CSV file with a column named text, or paste one review per line.")
-    _check_count(len(lines))
-    return Batch([_row(line, number) for number, line in enumerate(lines, 1)], None)
+    frame = _read_csv(Path(path)) if path else pd.DataFrame({"text": texts}, dtype=object)
+    if len(frame) > MAX_ROWS:
+        raise InputRefused(f"{len(frame):,} rows are too many; up to {MAX_ROWS:,} at a time.")
+    texts = list(_by_row(clean_text, frame["text"]))
+    labelled = "label" in frame and frame["label"].str.strip().any()
+    return Batch(texts, list(_by_row(parse_label, frame["label"])) if labelled else None)
 
 
-def _check_count(rows: int) -> None:
-    if rows > MAX_ROWS:
-        raise InputRefused(f"{rows:,} rows are too many; up to {MAX_ROWS:,} at a time.")
+def _by_row(read: Callable[[str], T], values: Iterable[str]) -> Iterator[T]:
+    """`read` of each value; a refusal names the row."""
+    for number, value in enumerate(values, 1):
+        try:
+            yield read(value)
+        except ValueError as error:
+            raise InputRefused(f"Row {number}: {str(error).rstrip('.')}.") from None
 
 
-def _row(text: object, number: int) -> str:
-    try:
-        return clean_text(text)
-    except InputRefused as error:
-        raise InputRefused(f"Row {number}: {error}") from None
-
-
-def _from_csv(path: Path) -> Batch:
+def _read_csv(path: Path) -> pd.DataFrame:
+    """Its cells, all of them text, in columns named in small letters; one of them is `text`."""
     try:
         if path.stat().st_size > MAX_UPLOAD_BYTES:
-            raise InputRefused(
-                f"The file is larger than {MAX_UPLOAD_BYTES // 1_000_000} MB; please split it."
-            )
+            most = f"{MAX_UPLOAD_BYTES // 1_000_000} MB"
+            raise InputRefused(f"The file is larger than {most}; please split it.")
         frame = read_csv("The file", path.read_bytes(), most=MAX_ROWS + 1)
     except OSError:
         raise InputRefused("The file cannot be read; please choose it again.") from None
@@ -95,22 +96,9 @@ def _from_csv(path: Path) -> Batch:
         raise InputRefused(f"The CSV has no column named text; it has: {found}.")
     if frame.empty:
         raise InputRefused("The CSV has a header but no rows.")
-    _check_count(len(frame))
-    texts = [_row(text, number) for number, text in enumerate(frame["text"], 1)]
-    if "label" not in frame or not frame["label"].str.strip().any():
-        return Batch(texts, None)
-    return Batch(texts, [_label(value, number) for number, value in enumerate(frame["label"], 1)])
+    return frame
 
 
-def _label(value: str, number: int) -> int:
-    try:
-        return int(parse_label(value))
-    except ValueError as error:
-        raise InputRefused(f"Row {number}: {error}.") from None
-
-
-def safe_cell(value: object) -> object:
+def safe_cell(text: str) -> str:
     """A CSV cell that a spreadsheet will not run as a formula."""
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        return "'" + value
-    return value
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ RIGHT_FINE, P_FINE = (frames.of(column, frames.FINE_TUNED) for column in ("right
 
 
 def paired(before: pd.DataFrame | None, after: pd.DataFrame) -> pd.DataFrame:
-    """`tables.predictions_table` in dataset order; a `before` of other reviews counts as unparsed."""
+    """`frames.predictions_table` in dataset order; a `before` of other reviews counts as unparsed."""
     if before is not None:
         with suppress(ValueError):
             return frames.predictions_table(before, after)
@@ -33,14 +33,13 @@ def partner(frame: pd.DataFrame, row: Any) -> Any | None:
     return next(others.itertuples(), None)
 
 
-@dataclass(frozen=True)
-class Filter:
+class Filter(NamedTuple):
     """A named choice of rows: which ones, and in which order."""
 
     title: str
     keep: Callable[[pd.DataFrame], pd.Series | np.ndarray]
-    order: Callable[[pd.DataFrame], pd.Series] | None = None
-    """Rows with the smallest value first; None leaves dataset order."""
+    order: Callable[[pd.DataFrame], pd.Series] = lambda f: f[frames.POSITION]
+    """Rows with the smallest value first."""
 
 
 def _distance(frame: pd.DataFrame) -> pd.Series:
@@ -68,9 +67,9 @@ class ExampleFilter:
     run_id: str | None = None
     dataset: str | None = None
     name: str = "all"
-    """A key of FILTERS; anything else counts as "all"."""
+    """A key of FILTERS; anything else counts as "all", and so below."""
     length: str = ANY_LENGTH
-    """A key of `lengths`; anything else counts as any length."""
+    """A key of `lengths`."""
     search: str | None = ""
     """Words looked for in the text where there are texts, or a review id's beginning."""
     page: int = 0
@@ -93,12 +92,7 @@ def select(frame: pd.DataFrame, wanted: ExampleFilter, texts: Mapping[str, str] 
     if quarter := lengths(frame).get(wanted.length):
         keep &= frame[frames.TOKENS].between(*quarter).to_numpy()
     if search := (wanted.search or "").strip().lower()[:200]:
-        ids = frame[frames.REVIEW_ID]
-        found = ids.str.startswith(search).to_numpy(dtype=bool, copy=True)
-        if texts:
-            found |= np.fromiter((search in texts.get(i, "").lower() for i in ids), bool, len(ids))
-        keep &= found
+        texts, ids = texts or {}, frame[frames.REVIEW_ID]
+        keep &= np.array([i.startswith(search) or search in texts.get(i, "").lower() for i in ids], bool)
     positions = np.flatnonzero(keep)
-    if one.order is not None:
-        positions = positions[np.argsort(one.order(frame.iloc[positions]).to_numpy(), kind="stable")]
-    return positions
+    return positions[np.argsort(one.order(frame.iloc[positions]).to_numpy(), kind="stable")]

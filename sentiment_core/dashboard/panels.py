@@ -21,7 +21,6 @@ INTERVAL = "Bars are 95\u202f% intervals"
 MIN_BIN = 20
 """Reviews that a bin of the reliability diagram needs to be drawn: of fewer, a share says nothing."""
 
-STUDY = ("study-before", "study-after")
 WHO = {"fine": "the fine-tuned model", "base": "the base model"}
 
 
@@ -40,22 +39,18 @@ def _columns(share: Metric, name: str = "accuracy") -> dict[str, Any]:
     return {name: share.value, "low": share.low, "high": share.high, "n": share.n}
 
 
-# ---- accuracy of all systems
-
-
 def accuracy_panel(
     evals: Mapping[str, Evaluation], references: Sequence[Reference], before: Evaluation | None
 ) -> Panel:
     """Every system, and published results where asked for, from best to worst."""
     rows = [
         {"title": one.record.title, "system": system}
-        | _columns(one.record.metrics["accuracy"])
-        | {"note": "measured here"}
+        | _columns(one.record.metrics["accuracy"]) | {"note": "measured here"}
         for system, one in evals.items()
-    ]
+    ]  # fmt: skip
     table = pd.DataFrame(rows + [_reference_row(reference) for reference in references])
     table = table.sort_values("accuracy", ascending=False, ignore_index=True)
-    table = table.astype({"accuracy": float, "low": float, "high": float})
+    table = table.astype(dict.fromkeys(("accuracy", "low", "high"), float))
     first = next(iter(evals.values()))
     caption = (
         f"{dataset_phrase(first)}. {INTERVAL} (Wilson): drawn for many test sets of this kind, "
@@ -63,16 +58,12 @@ def accuracy_panel(
     )
     if references:
         caption += f" {_references_words(references)}"
-    title = _accuracy_finding(table, before, evals.get("fine-tuned"))
-    return Panel(
-        title, evaluation.systems_chart(table), caption, table, f"accuracy-{first.record.dataset.name}"
-    )
+    title, name = _accuracy_finding(table, before, evals.get("fine-tuned")), first.record.dataset.name
+    return Panel(title, evaluation.systems_chart(table), caption, table, f"accuracy-{name}")
 
 
 def _reference_row(reference: Reference) -> dict[str, Any]:
-    name = reference.name
-    if reference.kind in STUDY:  # short: it stands beside its mark
-        name = name.removesuffix(" fine-tuning")
+    name = reference.name.removesuffix(" fine-tuning")  # short: it stands beside its mark
     if reference.parameters:
         name += f", {parameters(reference.parameters)}"
     unknown = {"low": np.nan, "high": np.nan, "n": pd.NA}
@@ -83,9 +74,8 @@ def _reference_row(reference: Reference) -> dict[str, Any]:
 def _accuracy_finding(table: pd.DataFrame, before: Evaluation | None, after: Evaluation | None) -> str:
     if after and before:
         old, new = (one.record.metrics["accuracy"].value for one in (before, after))
-        return (
-            f"Fine-tuning {'lifts' if new > old else 'moves'} accuracy from {percent(old)} to {percent(new)}"
-        )
+        verb = "lifts" if new > old else "moves"
+        return f"Fine-tuning {verb} accuracy from {percent(old)} to {percent(new)}"
     best = table[table["system"] != ""].iloc[0]
     title = f"{best['title']}: accuracy {percent(best['accuracy'])}"
     unknown = "; this run’s fine-tuned model has not been evaluated on these reviews"
@@ -96,14 +86,11 @@ def _references_words(references: Sequence[Reference]) -> str:
     """What the open squares are: context, never measured here."""
     kinds = {reference.kind for reference in references}
     words = "Open squares are context, as reported and not measured here; their protocols differ."
-    if kinds.intersection(STUDY):
+    if kinds & {"study-before", "study-after"}:
         words += " “The study” is the small project reproduced here: model and number of reviews unknown."
     if "ceiling" in kinds:
         words += " Label errors bound what any system could reach, roughly."
     return words
-
-
-# ---- parts of the reviews
 
 
 def length_panel(frames: Mapping[str, pd.DataFrame], where: str) -> Panel | None:
@@ -129,10 +116,8 @@ def _length_finding(table: pd.DataFrame) -> str:
     best, worst = shown.loc[shown["accuracy"].idxmax()], shown.loc[shown["accuracy"].idxmin()]
     low, high = percent(worst["accuracy"]), percent(best["accuracy"])
     if best["low"] > worst["high"]:
-        return (
-            f"{WHO[actor].capitalize()}’s accuracy is {high} on reviews with {best['part']} tokens, "
-            f"{low} on those with {worst['part']}"
-        )
+        start = f"{WHO[actor].capitalize()}’s accuracy is {high} on reviews with"
+        return f"{start} {best['part']} tokens, {low} on those with {worst['part']}"
     hardly = best["accuracy"] - worst["accuracy"] < 0.02
     start = "Length hardly matters" if hardly else "Length makes no clear difference"
     return f"{start}: {WHO[actor]}’s accuracy is {low} to {high}"
@@ -142,16 +127,12 @@ def reliability_panel(
     frames: Mapping[str, pd.DataFrame], errors: Mapping[str, float], where: str
 ) -> Panel | None:
     """Predicted probability against the observed positive rate. `errors`: actor -> stored ECE."""
-    rows = []
-    for actor, frame in frames.items():
-        bins = (
-            classification.reliability_table(frame["label"], frame["p_positive"]) if is_scored(frame) else []
-        )
-        for one in bins:
-            if n := one["n"]:
-                observed = intervals.wilson(round(n * one["share_positive"]), n)
-                predicted = {"actor": actor, "mean_p_positive": one["mean_p_positive"]}
-                rows.append(predicted | _columns(observed, "share_positive"))
+    rows = [
+        {"actor": actor, "mean_p_positive": one["mean_p_positive"]}
+        | _columns(intervals.wilson(round(one["n"] * one["share_positive"]), one["n"]), "share_positive")
+        for actor, frame in frames.items() if is_scored(frame)
+        for one in classification.reliability_table(frame["label"], frame["p_positive"])
+    ]  # fmt: skip
     if not rows:
         return None
     table = pd.DataFrame(rows)
@@ -167,9 +148,6 @@ def reliability_panel(
     return Panel(title, evaluation.reliability_chart(drawn), caption, table, "reliability")
 
 
-# ---- before and after, review by review
-
-
 def comparison(
     store: Store, before: Evaluation | None, after: Evaluation | None
 ) -> classification.Comparison | None:
@@ -179,8 +157,6 @@ def comparison(
     first, second = store.predictions(before), store.predictions(after)
     if not first["review_id"].equals(second["review_id"]):
         return None
-    return store.keep(
-        ("comparison", before.path, after.path),
-        store.stamp(before, after),
-        lambda: classification.compare(first["label"], first["prediction"], second["prediction"]),
-    )
+    key, stamp = ("comparison", before.path, after.path), store.stamp(before, after)
+    answers = first["label"], first["prediction"], second["prediction"]
+    return store.keep(key, stamp, lambda: classification.compare(*answers))

@@ -1,8 +1,7 @@
 """The live model as the page uses it: loaded in the background, waited for in one place, answers as events.
 
 On a ZeroGPU Space a GPU exists only inside a function marked with `spaces.GPU`, which runs in another
-process: arguments and results must be plain, and the model is waited for outside. Elsewhere the mark does
-nothing.
+process: arguments and results must be plain, and the model is waited for outside.
 """
 
 from __future__ import annotations
@@ -15,14 +14,16 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import gradio as gr
-import numpy as np
 from markupsafe import Markup
 
 from sentiment_core.artifacts.store import Run
 from sentiment_core.dashboard.inputs import InputRefused, clean_text
+
+if TYPE_CHECKING:
+    from sentiment_core.live.classifier import LiveAnswer, LiveClassifier
 
 try:
     import spaces
@@ -41,7 +42,7 @@ MODEL_EVENT: dict[str, Any] = {"concurrency_limit": None}
 """For Gradio's events that use the model: they wait in our queues, which refuse politely, not in Gradio's."""
 
 LOOK_AGAIN = 1.0
-"""Seconds between two looks at the queue, for the visitor who is told how many come first."""
+"""Seconds after which a visitor is told again how many come first."""
 
 TOO_MANY = "Many visitors are asking at this moment. Please try again in a minute; the other tabs are open."
 BROKE = "Something went wrong while reading; the server's log has the details. Please try another review."
@@ -49,26 +50,8 @@ BROKE = "Something went wrong while reading; the server's log has the details. P
 Which = Literal["base", "fine-tuned"]
 
 
-class Classifier(Protocol):
-    """What the page needs of `sentiment_core.live.classifier.LiveClassifier`."""
-
-    number_format: str
-    explain_method: str
-
-    def classify(self, text: str, system: Which) -> Any: ...
-
-    def classify_progressive(self, text: str, system: Which) -> Iterator[Any]: ...
-
-    def classify_many(self, texts: Sequence[str], system: Which) -> np.ndarray: ...
-
-    def explain(self, text: str) -> Iterator[Any]: ...
-
-
 class ModelUnavailable(RuntimeError):
     """The live model cannot answer; the message is one sentence for the visitor."""
-
-
-# ---- what a visitor is told, step by step
 
 
 class Waiting(NamedTuple):
@@ -78,8 +61,8 @@ class Waiting(NamedTuple):
 
 class Answer(NamedTuple):
     system: Which
-    answer: Any
-    """A `LiveAnswer`; its `read` is less than 1 while only the beginning has been read."""
+    answer: LiveAnswer
+    """Its `read` is less than 1 while only the beginning has been read."""
 
 
 class Words(NamedTuple):
@@ -94,8 +77,7 @@ class Words(NamedTuple):
 class Scores(NamedTuple):
     found: dict[Which, list[float]]
     """P(positive) of a batch by each model, as far as it has come."""
-    system: Which
-    """The model that is at work."""
+    system: Which  # the one at work
     share: float
     """Of the whole work, in [0, 1]."""
 
@@ -107,21 +89,14 @@ class Refused(NamedTuple):
 
 Event = Waiting | Answer | Words | Scores | Refused
 Work = Callable[[Run | None, Any], Iterator[Event]]
-
-
-# ---- waiting
+Loading: TypeAlias = "Future[tuple[LiveClassifier, float]]"  # the model, and how many seconds it took
 
 
 class WaitQueue:
-    """First come, first served, one at a time.
-
-    Args:
-        longest: how many may stand in it, the one being served among them.
-    """
+    """First come, first served, one at a time; `longest` may stand in it, the one being served among them."""
 
     def __init__(self, longest: int) -> None:
-        self.longest = longest
-        self._tickets: list[object] = []
+        self.longest, self._tickets = longest, list[object]()
         self._moved = threading.Condition()
 
     def __len__(self) -> int:
@@ -154,19 +129,13 @@ class WaitQueue:
 
 
 @dataclass
-class CancelFlag:
-    """Whether a visitor wants the batch under way to stop; looked at between its events."""
+class Latest:
+    """A visitor's newest question: what still works on an older one stops, and shows nothing more."""
 
-    cancelled: bool = False
-
-
-# ---- loading
-
-Loaded = tuple[Classifier, float]
-"""The model, and how many seconds it took."""
+    question: object = None
 
 
-def load_live(run: Run | None) -> Classifier:
+def load_live(run: Run | None) -> LiveClassifier:
     """Load base and adapter; imports torch, so it is called only in a loader thread."""
     from sentiment_core.live.classifier import LiveClassifier
 
@@ -174,15 +143,11 @@ def load_live(run: Run | None) -> Classifier:
 
 
 class ModelHost:
-    """Loads each run's model once; at most `keep` of them stay in memory.
+    """Loads each run's model once; at most `keep` of them stay in memory. What `load` raises is told."""
 
-    Args:
-        load: run -> classifier; raises OSError, ValueError or ImportError with one clear sentence.
-    """
-
-    def __init__(self, load: Callable[[Run | None], Classifier] = load_live, *, keep: int = 2) -> None:
+    def __init__(self, load: Callable[[Run | None], LiveClassifier] = load_live, *, keep: int = 2) -> None:
         self._load, self._keep = load, keep
-        self._slots: dict[str, Future[Loaded]] = {}
+        self._slots: dict[str | None, Loading] = {}
         self._lock, self._loading = threading.Lock(), threading.Lock()
         self._not_before = 0.0
 
@@ -190,9 +155,9 @@ class ModelHost:
         """Begin no loading for so long; what is asked to load meanwhile is begun then."""
         self._not_before = time.monotonic() + seconds
 
-    def start(self, run: Run | None) -> Future[Loaded]:
+    def start(self, run: Run | None) -> Loading:
         """Begin to load this run's model unless that was done; returns at once. A failure is tried again."""
-        key = _key(run)
+        key = run.run_id if run else None
         with self._lock:
             slot = self._slots.pop(key, None)
             if slot is None or (slot.done() and slot.exception()):
@@ -204,7 +169,7 @@ class ModelHost:
             self._slots[key] = slot  # most recently used last
             return slot
 
-    def _fill(self, slot: Future[Loaded], run: Run | None) -> None:
+    def _fill(self, slot: Loading, run: Run | None) -> None:
         time.sleep(max(0.0, self._not_before - time.monotonic()))
         began = time.perf_counter()
         try:
@@ -216,8 +181,7 @@ class ModelHost:
             slot.set_exception(ModelUnavailable(f"The live model could not be loaded: {_reason(error)}"))
 
     def state(self, run: Run | None) -> tuple[Literal["loading", "ready", "failed"], str]:
-        """The state and a sentence for the page."""
-        slot = self._slots.get(_key(run))
+        slot = self._slots.get(run.run_id if run else None)
         if slot is None or not slot.done():
             return "loading", "Loading the live model… The other tabs are ready now."
         if error := slot.exception():
@@ -225,22 +189,18 @@ class ModelHost:
         model, seconds = slot.result()
         return "ready", f"Live model ready ({model.number_format}, loaded in {seconds:.0f} s)."
 
-    def get(self, run: Run | None, *, timeout: float = 60.0) -> Classifier:
+    def get(self, run: Run | None, *, timeout: float = 60.0) -> LiveClassifier:
         """The loaded model; waits for it.
 
         Raises:
             ModelUnavailable: it failed, or is still loading after `timeout` seconds.
         """
-        slot = self._slots.get(_key(run)) or self.start(run)
+        slot = self._slots.get(run.run_id if run else None) or self.start(run)
         if not wait([slot], timeout).done:
             raise ModelUnavailable("The live model is still loading; try again in a moment.")
         if error := slot.exception():
             raise ModelUnavailable(str(error))
         return slot.result()[0]
-
-
-def _key(run: Run | None) -> str:
-    return run.run_id if run else ""
 
 
 def _reason(error: Exception) -> str:
@@ -251,14 +211,10 @@ def _reason(error: Exception) -> str:
     return f"{words.rstrip('.') or type(error).__name__}."
 
 
-# ---- asking
-
-
 def gpu(function: Work, seconds: int) -> Work:
-    """Mark a generator that needs the GPU of a ZeroGPU Space; changes nothing elsewhere.
+    """Mark a generator that needs the GPU of a ZeroGPU Space, for `seconds` at most; no change elsewhere.
 
-    A visitor needs as much left of a day's share as a call may take: `seconds`, at most. What the Space
-    refuses (no GPU free, a visitor's share used up) becomes a `ModelUnavailable`.
+    What the Space refuses (no GPU free, a visitor's daily share used up) becomes a `ModelUnavailable`.
     """
     if spaces is None:
         return function
@@ -282,8 +238,7 @@ def systems_of(run: Run | None) -> tuple[Which, ...]:
 class Serving:
     """What the page asks of the live model, each as a stream of events that ends with the last or `Refused`.
 
-    Answers, words and batches have a queue each; where cores are shared, the model itself lets answers go
-    first.
+    Answers, words and batches queue apart; where cores are shared, the model lets answers go first.
     """
 
     def __init__(self, host: ModelHost) -> None:
@@ -339,7 +294,7 @@ class Serving:
         return last.found
 
     def _events(self, kind: str, work: Work, run: Run | None, given: str | list[str]) -> Iterator[Event]:
-        """The one place to wait: for a turn in the queue, then for the model; then the work's own events."""
+        """Waits for a turn in the queue, then for the model; then come the work's own events."""
         try:
             given = clean_text(given) if isinstance(given, str) else given
             with self.queues[kind].join() as ahead:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ MOST_KEPT = 400
 DATASET_TITLES = {"imdb": "IMDB test reviews", "counterfactual_imdb_test": "Counterfactual pairs"}
 """What a dataset is called on the page; one that is not here goes by its own name."""
 
+FILES = {"runs": ("run.json", "history.jsonl"), "evals": ("eval.json", "predictions.parquet")}
 REFERENCES = ("references.json", store.read_references)
 SAMPLES = ("sample_reviews.jsonl", store.read_sample_reviews)
 
@@ -36,6 +38,14 @@ def _stamp(path: Path) -> tuple[int, int]:
     except OSError:
         return (0, 0)
     return info.st_mtime_ns, info.st_size
+
+
+def _attempt(path: Path, read: Callable[[], T]) -> tuple[T | None, Problem | None]:
+    """What `read` gives, or why it cannot."""
+    try:
+        return read(), None
+    except ArtifactError as error:
+        return None, Problem(path, str(error))
 
 
 @dataclass
@@ -71,18 +81,13 @@ class Store:
                 kept.value, kept.stamp = make(), stamp
             return kept.value
 
-    # ---- what is there
-
     def signature(self) -> Hashable:
         """Changes when any run, evaluation or small file appears, changes or goes."""
-        marks = []
-        for kind, names in (
-            ("runs", ("run.json", "history.jsonl")),
-            ("evals", ("eval.json", "predictions.parquet")),
-        ):
-            folder = self.root / kind
-            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-                marks.append((path.name, *(_stamp(path / name) for name in names)))
+        marks = [
+            (path.name, *(_stamp(path / name) for name in names))
+            for kind, names in FILES.items()
+            for path in sorted(self.root.glob(f"{kind}/*"))
+        ]
         return (*marks, *(_stamp(self.root / name) for name, _ in (REFERENCES, SAMPLES)))
 
     def listing(self) -> Listing:
@@ -90,20 +95,9 @@ class Store:
 
     def problems(self) -> tuple[Problem, ...]:
         """What was passed over, predictions that cannot be read included."""
-        tried = (*self._tried(), self._small(*REFERENCES), self._small(*SAMPLES))
+        tried = [_attempt(one.path, partial(self.predictions, one)) for one in self.listing().evals]
+        tried += [self._small(*REFERENCES), self._small(*SAMPLES)]
         return (*self.listing().problems, *(problem for _, problem in tried if problem))
-
-    def _tried(self) -> Iterator[tuple[Evaluation, Problem | None]]:
-        """Each evaluation, and why its predictions cannot be read."""
-        for evaluation in self.listing().evals:
-            try:
-                self.predictions(evaluation)
-            except ArtifactError as error:
-                yield evaluation, Problem(evaluation.path, str(error))
-            else:
-                yield evaluation, None
-
-    # ---- runs
 
     def finished_runs(self) -> list[Run]:
         return [run for run in self.listing().runs if run.record is not None]
@@ -125,11 +119,10 @@ class Store:
         stamp = _stamp(run.history_path)
         return self.keep(("history", run.path), stamp, lambda: store.read_history(run.path))
 
-    # ---- evaluations
-
     def _usable(self) -> list[Evaluation]:
         """Evaluations whose predictions can be read and that carry an accuracy."""
-        return [one for one, problem in self._tried() if not problem and "accuracy" in one.record.metrics]
+        scored = [one for one in self.listing().evals if "accuracy" in one.record.metrics]
+        return [one for one in scored if not _attempt(one.path, partial(self.predictions, one))[1]]
 
     def predictions(self, evaluation: Evaluation) -> pd.DataFrame:
         """Columns as the artifact; do not write into it."""
@@ -162,21 +155,15 @@ class Store:
         system = first_base(evals)
         return evals[system] if system else None
 
-    # ---- small files; one that cannot be read is empty
-
     def references(self) -> tuple[schema.Reference, ...]:
-        return self._small(*REFERENCES)[0]
+        """Empty where the file cannot be read, as are `samples`."""
+        return self._small(*REFERENCES)[0] or ()
 
     def samples(self) -> tuple[schema.SampleReview, ...]:
-        return self._small(*SAMPLES)[0]
+        return self._small(*SAMPLES)[0] or ()
 
-    references_or_none, samples_or_none = references, samples
+    samples_or_none = samples
 
-    def _small(
-        self, name: str, read: Callable[[Path], tuple[T, ...]]
-    ) -> tuple[tuple[T, ...], Problem | None]:
-        """Its records, and why it cannot be read."""
-        try:
-            return self.keep(name, _stamp(self.root / name), lambda: read(self.root)), None
-        except ArtifactError as error:
-            return (), Problem(self.root, str(error))
+    def _small(self, name: str, read: Callable[[Path], T]) -> tuple[T | None, Problem | None]:
+        stamp = _stamp(self.root / name)
+        return _attempt(self.root, lambda: self.keep(name, stamp, lambda: read(self.root)))

@@ -52,16 +52,15 @@ def _sources() -> list[str]:
     return [DEFAULT_SOURCE] if folder.is_dir() and any(folder.iterdir()) else []
 
 
-def load_texts(sources: list[str], *, split: str = "test") -> dict[str, str]:
+def load_texts(sources: list[str]) -> dict[str, str]:
     """review_id -> text of every source that can be read; a source that cannot is logged and left out."""
     from sentiment_core.data.reviews import load_reviews
 
     texts: dict[str, str] = {}
     for source in sources:
         try:
-            frame = load_reviews(source, split).frame
+            frame = load_reviews(source, "test").frame
+            texts |= zip(frame["review_id"], frame["text"], strict=True)
         except Exception as error:  # any loader's trouble only means: no texts from this source
             log.warning("no review texts from %s: %s", source, error)
-            continue
-        texts.update(zip(frame["review_id"], frame["text"], strict=True))
     return texts

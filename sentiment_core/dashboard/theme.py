@@ -53,15 +53,11 @@ MEASURES = {
 }
 
 
-def variables_css() -> str:
-    """`--q-base`, `--q-fine`, … in the light and in the dark form."""
-    light, dark = ("".join(f"--q-{name}:{tint[i]};" for name, tint in COLOURS.items()) for i in (0, 1))
-    return f":root{{{light}}}\n.dark{{{dark}}}\n"
-
-
 def css() -> str:
+    """`--q-base`, `--q-fine`, … in the light and in the dark form, and what wears them."""
+    light, dark = ("".join(f"--q-{name}:{tint[i]};" for name, tint in COLOURS.items()) for i in (0, 1))
     style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
-    return variables_css() + style + theme_css()
+    return f":root{{{light}}}\n.dark{{{dark}}}\n{style}{theme_css()}"
 
 
 def theme() -> gr.themes.Base:
@@ -71,14 +67,5 @@ def theme() -> gr.themes.Base:
     for colour, names in WEARERS.items():
         for name in names.split():
             settings[name], settings[f"{name}_dark"] = COLOURS[colour]
-    slate = gr.themes.colors.slate
-    base = gr.themes.Base(
-        primary_hue=slate,
-        secondary_hue=slate,
-        neutral_hue=slate,
-        radius_size=gr.themes.sizes.radius_md,
-        text_size=gr.themes.sizes.text_md,
-        font=SYSTEM_FONTS,
-        font_mono=MONO_FONTS,
-    )
-    return base.set(**settings)
+    hues = dict.fromkeys(("primary_hue", "secondary_hue", "neutral_hue"), "slate")
+    return gr.themes.Base(**hues, font=SYSTEM_FONTS, font_mono=MONO_FONTS).set(**settings)

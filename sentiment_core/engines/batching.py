@@ -13,8 +13,7 @@ def plan_steps(lengths: np.ndarray, batch_size: int, *, epochs: int, seed: int) 
     """Assign every review to one step per epoch, each step a sample stratified by length.
 
     Reviews are sorted by length and cut into strata of as many reviews as there are steps; each step draws
-    one review from every stratum. So all steps hold nearly the same number of tokens, which lets them share
-    one static shape without padding, and their order stays random.
+    one from every stratum. So all steps hold nearly as many tokens, and can share one static shape.
 
     Args:
         lengths: (n,) tokens of each review's prompt.
@@ -23,19 +22,15 @@ def plan_steps(lengths: np.ndarray, batch_size: int, *, epochs: int, seed: int) 
         epochs × ceil(n / batch_size) index arrays; within one epoch every index occurs once.
     """
     n = len(lengths)
-    if n == 0:
-        raise ValueError("there are no reviews to train on")
     count = -(-n // batch_size)
-    plan: list[np.ndarray] = []
+    plan = []
     for epoch in range(epochs):
         rng = np.random.default_rng([seed, epoch])
         shuffled = rng.permutation(n)
         order = shuffled[np.argsort(lengths[shuffled], kind="stable")]
         steps: list[list[int]] = [[] for _ in range(count)]
-        first = n % count  # the stratum of the shortest reviews may be a partial one
-        starts = [0, *range(first, n, count)] if first else list(range(0, n, count))
-        for start in starts:
-            stratum = order[start : first if first and start == 0 else start + count]
+        # the stratum of the shortest reviews may be a partial one
+        for stratum in np.split(order, range(n % count or count, n, count)):
             for step, review in zip(rng.permutation(count), stratum, strict=False):
                 steps[step].append(int(review))
         plan += [np.array(step, dtype=np.int64) for step in steps]
@@ -44,8 +39,7 @@ def plan_steps(lengths: np.ndarray, batch_size: int, *, epochs: int, seed: int) 
 
 def split_alike(indices: np.ndarray, lengths: np.ndarray, parts: int) -> list[np.ndarray]:
     """Split a step into parts of equal size whose reviews are of like length (least padding)."""
-    order = indices[np.argsort(lengths[indices], kind="stable")]
-    return np.array_split(order, parts)
+    return np.array_split(indices[np.argsort(lengths[indices], kind="stable")], parts)
 
 
 def split_balanced(indices: np.ndarray, lengths: np.ndarray, parts: int) -> list[np.ndarray]:
@@ -54,13 +48,8 @@ def split_balanced(indices: np.ndarray, lengths: np.ndarray, parts: int) -> list
     Deals the reviews out from longest to shortest, each round in the opposite direction of the last.
     """
     order = indices[np.argsort(-lengths[indices], kind="stable")]
-    dealt: list[list[int]] = [[] for _ in range(parts)]
-    for start in range(0, len(order), parts):
-        row = order[start : start + parts]
-        places = range(parts) if (start // parts) % 2 == 0 else range(parts - 1, -1, -1)
-        for place, review in zip(places, row, strict=False):
-            dealt[place].append(int(review))
-    return [np.array(part, dtype=np.int64) for part in dealt]
+    part = np.resize([*range(parts), *reversed(range(parts))], len(order))
+    return [order[part == number] for number in range(parts)]
 
 
 def batches_by_tokens(lengths: np.ndarray, budget: int, *, padded: bool) -> list[np.ndarray]:
@@ -71,10 +60,9 @@ def batches_by_tokens(lengths: np.ndarray, budget: int, *, padded: bool) -> list
     Returns:
         Index arrays that cover 0 … n-1 once. A review longer than the budget gets a batch of its own.
     """
-    order = np.argsort(-lengths, kind="stable")
     batches: list[list[int]] = []
     used = longest = 0
-    for review in order:
+    for review in np.argsort(-lengths, kind="stable"):
         length = int(lengths[review])
         cost = longest * (len(batches[-1]) + 1) if padded and batches else used + length
         if not batches or cost > budget:

@@ -17,9 +17,6 @@ from sentiment_core.models.loading import LoadedModel
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
-PATIENCE = timedelta(hours=12)
-"""How long one process waits for another's share of the work."""
-
 
 @dataclass(frozen=True)
 class DeviceContext:
@@ -50,7 +47,7 @@ def find_device(precision: str = "auto") -> DeviceContext:
     on_gpu = torch.cuda.is_available()
     if not on_gpu and precision == "fp16":
         raise ConfigError("--precision fp16 needs a GPU; use --precision fp32 or bf16 on a CPU")
-    processes = PartialState(cpu=not on_gpu, timeout=PATIENCE)
+    processes = PartialState(cpu=not on_gpu, timeout=timedelta(hours=12))  # wait so long for others
     rank, world = processes.process_index, processes.num_processes
     if not on_gpu:
         return DeviceContext(torch.device("cpu"), "fp32" if precision == "auto" else precision, rank, world)
@@ -65,10 +62,7 @@ def find_device(precision: str = "auto") -> DeviceContext:
 
 
 def one_device(arguments: Any) -> Any:
-    """Keep a Trainer that sees several GPUs in one process from spreading its model over them (DataParallel).
-
-    Several GPUs take one process each, under accelerate or torchrun.
-    """
+    """Keep a Trainer that sees several GPUs in one process from spreading its model over them."""
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1
     return arguments
@@ -81,10 +75,7 @@ def free_memory() -> None:
 
 
 def choose_engine(config: TrainConfig, loaded: LoadedModel, free_bytes: int | None) -> str:
-    """The fastest engine that this model, device and memory allow.
-
-    Args:
-        free_bytes: free device memory; None where it does not matter (CPU).
+    """The fastest engine that this model, device and free memory (None: it does not matter) allow.
 
     Raises:
         ConfigError: the engine that was asked for cannot be had here.

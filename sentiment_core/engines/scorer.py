@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -16,16 +16,11 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from sentiment_core.engines.batching import batches_by_tokens, round_up
-from sentiment_core.engines.packed.layout import PackShape, pack_sequences, packed_tokens
+from sentiment_core.engines.packed.layout import Pack, PackShape, pack_sequences, packed_tokens
 from sentiment_core.engines.packed.model import PackedLlama, packing_blocker
 from sentiment_core.labels import Label
 from sentiment_core.models.loading import Encoded, LoadedModel
 
-PACKED_TOKENS = 65_536
-PADDED_TOKENS = {"cuda": 32_768, "cpu": 2_048}
-"""Tokens scored at once unless told otherwise: enough to keep the device busy."""
-CACHED_TOKENS = {"cuda": 262_144, "cpu": 4_096}
-"""Tokens of a batch with a KV cache, at most, unless told otherwise."""
 LONG_PREFIX = 128
 """From so many shared tokens on (few-shot examples), padded batches share one KV cache of them."""
 
@@ -43,10 +38,9 @@ def label_log_likelihoods(logits: torch.Tensor, label_ids: Sequence[int]) -> tor
 
 
 def fitting_tokens(loaded: LoadedModel) -> int:
-    """Tokens, prompt and cache, that one batch may hold: half of the free memory, CACHED_TOKENS at most."""
-    most = CACHED_TOKENS.get(loaded.device.type, CACHED_TOKENS["cpu"])
+    """Tokens, prompt and cache, that one batch may hold: half of a GPU's free memory, 262,144 at most."""
     if loaded.device.type != "cuda":
-        return most
+        return 4_096
     config = loaded.model.config.get_text_config()
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
@@ -55,7 +49,7 @@ def fitting_tokens(loaded: LoadedModel) -> int:
     # the cache stands in memory up to four times while it grows; activations of one layer at a time
     per_token = loaded.compute_dtype.itemsize * (4 * cache + 12 * config.hidden_size + 4 * inner)
     free = torch.cuda.mem_get_info(loaded.device)[0]
-    return int(min(most, max(2_048, 0.5 * free / per_token)))
+    return int(min(262_144, max(2_048, 0.5 * free / per_token)))
 
 
 class SentimentScorer:
@@ -71,27 +65,19 @@ class SentimentScorer:
     """
 
     def __init__(
-        self,
-        loaded: LoadedModel,
-        model: nn.Module | None = None,
-        *,
-        engine: str = "auto",
-        batch_tokens: int = 0,
-        compiled: bool = True,
-        packed: PackedLlama | None = None,
-    ) -> None:
+        self, loaded: LoadedModel, model: nn.Module | None = None, *, engine: str = "auto",
+        batch_tokens: int = 0, compiled: bool = True, packed: PackedLlama | None = None,
+    ) -> None:  # fmt: skip
         self.loaded = loaded
         self.model = model if model is not None else loaded.model
-        self.device = loaded.device
+        self.device, on_gpu = loaded.device, loaded.device.type == "cuda"
         if engine == "auto":
             dequantized = not any(type(m).__name__ == "Linear4bit" for m in self.model.modules())
-            fits = self.device.type == "cuda" and dequantized and not packing_blocker(self.model, self.device)
+            fits = on_gpu and dequantized and not packing_blocker(self.model, self.device)
             engine = "packed" if fits else "padded"
-        self.engine = engine
-        self.compiled = compiled and self.device.type == "cuda"
-        self.batch_tokens = batch_tokens or (
-            PACKED_TOKENS if engine == "packed" else PADDED_TOKENS.get(self.device.type, 2_048)
-        )
+        self.engine, self.compiled = engine, compiled and on_gpu
+        padded_tokens = 32_768 if on_gpu else 2_048
+        self.batch_tokens = batch_tokens or (65_536 if engine == "packed" else padded_tokens)
         self._packed, self._shape = packed, None
 
     def __call__(self, texts: Sequence[str], max_length_tokens: int = 1024) -> np.ndarray:
@@ -118,7 +104,11 @@ class SentimentScorer:
         model, label_ids = self.model, self.loaded.encoder.label_ids
         pad = self.loaded.encoder.tokenizer.pad_token_id or 0
         prefix = encoded.shared if encoded.shared >= LONG_PREFIX else 0
-        cache = self._cache(encoded[0][:prefix]) if prefix else None
+        cache = None
+        if prefix:
+            ids = torch.as_tensor(encoded[0][:prefix], dtype=torch.int64, device=self.device)[None]
+            with torch.inference_mode():
+                cache = model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
 
         def score(batch: np.ndarray) -> torch.Tensor:
             inputs = left_pad([encoded[i][prefix:] for i in batch], pad, prefix=prefix)
@@ -132,37 +122,27 @@ class SentimentScorer:
 
         return score, batches_by_tokens(encoded.lengths, self.batch_tokens, padded=True)
 
-    @torch.inference_mode()
-    def _cache(self, prefix: np.ndarray):
-        """Keys and values of one row of token ids, in every layer."""
-        ids = torch.as_tensor(prefix, dtype=torch.int64, device=self.device)[None]
-        return self.model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
-
     def _packed_batches(self, encoded: Encoded):
         """Llama on a GPU: reviews laid end to end in one static shape."""
         lengths, prefix = encoded.lengths, encoded.shared
         batches = spread_tokens(lengths - prefix, self.batch_tokens)
-        shape = PackShape(
-            tokens=round_up(max(packed_tokens(lengths[b], prefix) for b in batches), 1_024),
-            reviews=round_up(max(len(b) for b in batches), 64),
-            longest=round_up(int(lengths.max()), 256),
-            prefix=prefix,
-        )
+        tokens = round_up(max(packed_tokens(lengths[batch], prefix) for batch in batches), 1_024)
+        reviews, longest = round_up(max(map(len, batches)), 64), round_up(int(lengths.max()), 256)
+        shape = PackShape(tokens, reviews, longest, prefix)
         if self._shape and _holds(self._shape, shape):
             shape = self._shape
         if self._packed is None or not self._packed.serves(shape):
             self._packed = PackedLlama(self.model, shape, compiled=self.compiled)
         elif self._packed.adapter:
             self._packed.adapter.reattach()
-        self._shape = shape
-        packed, label_ids = self._packed, self.loaded.encoder.label_ids
+        packed, self._shape = self._packed, shape
 
         def score(batch: np.ndarray) -> torch.Tensor:
             pack = pack_sequences(encoded, batch, shape)
-            for name, tensor in vars(pack).items():
-                setattr(pack, name, tensor.pin_memory().to(self.device, non_blocking=True)
-                        if self.device.type == "cuda" else tensor)  # fmt: skip
-            return label_log_likelihoods(packed.logits(pack)[: len(batch)], label_ids)
+            if self.device.type == "cuda":
+                pinned = {name: tensor.pin_memory() for name, tensor in vars(pack).items()}
+                pack = Pack(**{k: tensor.to(self.device, non_blocking=True) for k, tensor in pinned.items()})
+            return label_log_likelihoods(packed.logits(pack)[: len(batch)], self.loaded.encoder.label_ids)
 
         return score, batches
 
@@ -170,21 +150,15 @@ class SentimentScorer:
 @contextmanager
 def float32_head(model: nn.Module) -> Iterator[None]:
     """Let the vocabulary head work in float32: logits of 20 in bfloat16 come in steps of 0.125."""
-    head = model.get_output_embeddings()
-    if not isinstance(head, nn.Linear):
-        yield
-        return
 
     def widely(module, inputs, output):
         bias = None if module.bias is None else module.bias.float()
         with torch.autocast(inputs[0].device.type, enabled=False):
             return F.linear(inputs[0].float(), module.weight.float(), bias)
 
-    handle = head.register_forward_hook(widely)
-    try:
+    head = model.get_output_embeddings()
+    with head.register_forward_hook(widely) if isinstance(head, nn.Linear) else nullcontext():
         yield
-    finally:
-        handle.remove()
 
 
 def run_ahead(
@@ -218,8 +192,6 @@ def _holds(have: PackShape, need: PackShape) -> bool:
 def left_pad(rows: Sequence[np.ndarray], pad_id: int, *, prefix: int = 0) -> dict[str, torch.Tensor]:
     """Prompts of different lengths as input_ids, attention_mask and position_ids, each (n, longest) int64.
 
-    Reviews of one length need no mask, which spares the model building one.
-
     Args:
         prefix: tokens in a KV cache in front of every row; mask and positions count them.
     """
@@ -227,7 +199,7 @@ def left_pad(rows: Sequence[np.ndarray], pad_id: int, *, prefix: int = 0) -> dic
     ids = pad_sequence(tensors, batch_first=True, padding_value=pad_id, padding_side="left")
     padding = ids.shape[1] - torch.tensor([len(row) for row in rows])
     if not prefix and not padding.any():
-        return {"input_ids": ids}
+        return {"input_ids": ids}  # spares the model building a mask
     positions = torch.arange(ids.shape[1]) - padding[:, None]  # (n, longest), negative where padded
     mask = F.pad((positions >= 0).long(), (prefix, 0), value=1)
     return {"input_ids": ids, "attention_mask": mask, "position_ids": positions.clamp(min=0) + prefix}

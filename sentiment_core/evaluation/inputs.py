@@ -17,26 +17,11 @@ import torch
 from sentiment_core.artifacts.schema import PREDICTION_COLUMNS, DatasetInfo, RunRecord
 from sentiment_core.artifacts.store import Run, read_run
 from sentiment_core.config import ConfigError, EvalConfig, TrainConfig
-from sentiment_core.data.reviews import (
-    DEFAULT_DATASET,
-    DataError,
-    Reviews,
-    TrainSplit,
-    load_reviews,
-    overlapping_ids,
-    split_train,
-)
+from sentiment_core.data import reviews as data
 from sentiment_core.data.sources import open_source
 from sentiment_core.engines.device import DTYPES, DeviceContext, free_memory
+from sentiment_core.models import loading
 from sentiment_core.models.base_models import BaseModel, BaseModelError, file_sha256, resolve
-from sentiment_core.models.loading import (
-    Encoded,
-    LoadedModel,
-    PromptEncoder,
-    dequantize,
-    load_base,
-    load_tokenizer,
-)
 
 GROUP_CHARACTERS, GROUP_VALUES = 60, 50
 """A column of the dataset is carried along when its values are this short and this few (pairs aside)."""
@@ -57,45 +42,33 @@ class Inputs:
         self.base = base_of(config.base_model, self.run)
         started = time.perf_counter()
         self.test = TestSet.load(config)
-        self.encoder = PromptEncoder(load_tokenizer(self.base))
-        self._check_prompt()
-        self.max_length = self._max_length()
-        self.encoded = self.encoder.encode_cached(self.test.reviews.texts, self.max_length)
-        self.say(
-            f"Reviews: {len(self.encoded):,} from {self.test.reviews.source}, "
-            f"{int(self.encoded.lengths.sum()):,} prompt tokens ({time.perf_counter() - started:.1f} s)"
-        )
-        self._loaded: LoadedModel | None = None
-
-    def say(self, text: str) -> None:
-        if self.context.is_main:
-            print(text, file=sys.stderr, flush=True)
-
-    def _check_prompt(self) -> None:
+        self.encoder = loading.PromptEncoder(loading.load_tokenizer(self.base))
         if self.run and self.run.prompt.hash != self.encoder.info.hash:
             raise ConfigError(
                 f"run {self.run.run_id!r} was trained with prompt {self.run.prompt.hash}, this program's is "
                 f"{self.encoder.info.hash}; train it again, or use the version that trained it"
             )
-
-    def _max_length(self) -> int:
-        """Tokens that a prompt may have: as asked, else the run's, else train.py's default."""
         trained = self.run.config.get("max_length_tokens") if self.run else None
-        length = self.config.max_length_tokens or trained or TrainConfig.max_length_tokens
+        length = config.max_length_tokens or trained or TrainConfig.max_length_tokens
         shortest = self.encoder.shortest_limit()
         if length < shortest:
             raise ConfigError(f"--max-length-tokens is {length}; the prompt needs at least {shortest}")
-        return length
+        self.max_length = length
+        self.encoded = self.encoder.encode_cached(self.test.reviews.texts, self.max_length)
+        self.say(
+            f"Reviews: {len(self.encoded):,} from {self.test.reviews.source}, "
+            f"{int(self.encoded.lengths.sum()):,} prompt tokens ({time.perf_counter() - started:.1f} s)"
+        )
+        self._loaded: loading.LoadedModel | None = None
 
-    def prompts(self, rows: np.ndarray) -> Encoded:
+    def say(self, text: str) -> None:
+        if self.context.is_main:
+            print(text, file=sys.stderr, flush=True)
+
+    def prompts(self, rows: np.ndarray) -> loading.Encoded:
         """The zero-shot prompts of these reviews."""
-        encoded = self.encoded
-        return Encoded.from_lists([encoded[row] for row in rows], encoded.truncated[rows], encoded.shared)
-
-    @cached_property
-    def train_split(self) -> TrainSplit:
-        """See `train_rows`."""
-        return train_rows(self.config, self.run)
+        ids = [self.encoded[row] for row in rows]
+        return loading.Encoded.from_lists(ids, self.encoded.truncated[rows], self.encoded.shared)
 
     @cached_property
     def base_key(self) -> str:
@@ -105,11 +78,53 @@ class Inputs:
             return base.embedded.sha256
         if not base.is_local:
             return f"{base.location}@{base.revision or 'main'}"
-        files = {path: path.stat().st_size for path in sorted(Path(str(base.location)).glob("*.safetensors"))}
-        rows = (f"{path.name} {n if n > 2 << 30 else file_sha256(path)}\n" for path, n in files.items())
-        return hashlib.sha256("".join(rows).encode()).hexdigest()
+        digest = hashlib.sha256()
+        for path in sorted(Path(str(base.location)).glob("*.safetensors")):
+            size = path.stat().st_size
+            digest.update(f"{path.name} {size if size > 2 << 30 else file_sha256(path)}\n".encode())
+        return digest.hexdigest()
 
-    def base_model(self, precision: str, *, shared: bool = True) -> LoadedModel:
+    @cached_property
+    def train_split(self) -> data.TrainSplit:
+        """The train rows of the run, or those that train.py's defaults would take.
+
+        Raises:
+            ConfigError: they are not the rows that the run was trained on, or its source is not here.
+        """
+        config, run, source = self.config, self.run, self._train_source()
+        if run is None:
+            most = len(data.load_reviews(source, "train")) // 10
+            held = min(TrainConfig.validation, most) if most > 1 else 0
+            return data.split_train(source, validation=held, exclude=config.exclude, seed=TrainConfig.seed)
+        excluded = tuple(run.config.get("exclude", ()))
+        exclude = config.exclude or tuple(path for path in excluded if os.path.exists(path))
+        sizes = {"validation": run.config["validation"], "limit": run.config.get("limit")}
+        try:
+            split = data.split_train(source, exclude=exclude, seed=run.config["seed"], **sizes)
+        except data.DataError as error:
+            raise ConfigError(
+                f"the baselines need the train rows of run {run.run_id!r}: {error} "
+                "(--train-dataset says where they are)"
+            ) from None
+        if split.train.fingerprint != run.data.fingerprint:
+            unseen = f" without {', '.join(excluded)}" if excluded else ""
+            raise ConfigError(
+                f"{source} gives train rows with fingerprint {split.train.fingerprint}, run {run.run_id!r} "
+                f"was trained on {run.data.fingerprint} ({run.data.source}{unseen}); "
+                "name the same with --train-dataset and --exclude"
+            )
+        return split
+
+    def _train_source(self) -> str:
+        """--train-dataset, else the run's source, found again under --dataset when that is a local copy."""
+        dataset, tested = self.config.dataset, open_source(self.config.dataset)
+        if self.config.train_dataset:
+            return self.config.train_dataset
+        if self.run is None:
+            return dataset if "train" in tested.splits else data.DEFAULT_DATASET
+        return dataset if tested.shown == self.run.data.source else self.run.data.source
+
+    def base_model(self, precision: str, *, shared: bool = True) -> loading.LoadedModel:
         """The base model without an adapter, loaded once as long as the precision stays.
 
         Args:
@@ -120,28 +135,27 @@ class Inputs:
         if loaded is not None and loaded.compute_dtype != dtype:
             loaded = None
         free_memory()  # what the last system left counts when this one sizes its batches
-        if loaded is None:
-            loaded = self._load(dtype)
-        self._loaded = loaded if shared else None
+        loaded = loaded or self._load(dtype)
+        if shared:
+            self._loaded = loaded
         return loaded
 
-    def _load(self, dtype: torch.dtype) -> LoadedModel:
-        loaded = load_base(self.base, device=self.context.device, compute_dtype=dtype, dequantized=False)
+    def _load(self, dtype: torch.dtype) -> loading.LoadedModel:
+        device = self.context.device
+        loaded = loading.load_base(self.base, device=device, compute_dtype=dtype, dequantized=False)
         now, then = loaded.info.revision, self.run.base_model.revision if self.run else None
         if now and then and now != then:
             raise BaseModelError(
                 f"base model {self.base.name!r} is not the one that run {self.run.run_id!r} was trained on "
                 f"(revision {now}, then {then}); give the same with --base-model"
             )
-        if self.config.engine != "nf4" and (self.config.engine != "auto" or _room_for_dequantized(loaded)):
-            dequantize(loaded.model, dtype)
+        engine = self.config.engine
+        if engine == "auto" and device.type == "cuda":
+            roomy = 2 * loaded.info.parameters < 0.5 * torch.cuda.mem_get_info(device)[0]  # bytes
+            engine = "dequantized" if roomy else "nf4"
+        if engine != "nf4":
+            loading.dequantize(loaded.model, dtype)
         return loaded
-
-
-def _room_for_dequantized(loaded: LoadedModel) -> bool:
-    if loaded.device.type != "cuda":
-        return True
-    return 2 * loaded.info.parameters < 0.5 * torch.cuda.mem_get_info(loaded.device)[0]
 
 
 # ---- run and base model
@@ -208,9 +222,8 @@ def safe_name(name: str) -> str:
 class TestSet:
     """The reviews under test."""
 
-    reviews: Reviews
-    split: str
-    """"all" for an undivided source."""
+    reviews: data.Reviews
+    info: DatasetInfo
     overlap_ids: tuple[str, ...]
     """Reviews whose text also stands in train."""
     short_name: str
@@ -218,24 +231,20 @@ class TestSet:
 
     @classmethod
     def load(cls, config: EvalConfig) -> TestSet:
-        source = open_source(config.dataset)
-        split = config.split if source.splits else "all"
-        reviews = load_reviews(config.dataset, config.split, limit=config.limit, seed=config.seed)
-        overlap = overlapping_ids(config.dataset) if split == "test" else set()
+        split = config.split if open_source(config.dataset).splits else "all"  # of an undivided source
+        reviews = data.load_reviews(config.dataset, config.split, limit=config.limit, seed=config.seed)
+        overlap = data.overlapping_ids(config.dataset) if split == "test" else set()
         name = safe_name(reviews.name)
         name += f"-{safe_name(split)}" if split not in ("test", "all") else ""
         name += f"-n{config.limit}" if config.limit else ""
-        return cls(reviews, split, tuple(sorted(overlap & set(reviews.ids))), name)
-
-    @property
-    def info(self) -> DatasetInfo:
-        of = self.reviews
-        return DatasetInfo(
-            name=of.name, split=self.split, n=len(of), fingerprint=of.fingerprint, source=of.source
-        )
+        info = DatasetInfo(
+            name=reviews.name, split=split, n=len(reviews), fingerprint=reviews.fingerprint,
+            source=reviews.source,
+        )  # fmt: skip
+        return cls(reviews, info, tuple(sorted(overlap & set(reviews.ids))), name)
 
 
-def group_columns(reviews: Reviews) -> pd.DataFrame:
+def group_columns(reviews: data.Reviews) -> dict[str, pd.Series]:
     """The dataset's further columns that hold short values, few of them unless they tie pairs together."""
     texts = set(reviews.texts)
     kept: dict[str, pd.Series] = {}
@@ -250,52 +259,4 @@ def group_columns(reviews: Reviews) -> pd.DataFrame:
         if few and shown.str.len().max() <= GROUP_CHARACTERS and not shown.isin(texts).any():
             mixed = values.dtype == object and present.map(type).nunique() > 1
             kept[column] = values.where(values.isna(), values.astype(str)) if mixed else values
-    return pd.DataFrame(kept, index=reviews.frame.index)
-
-
-# ---- the train rows
-
-
-def train_rows(config: EvalConfig, run: RunRecord | None) -> TrainSplit:
-    """The train rows of the run, or those that train.py's defaults would take.
-
-    Raises:
-        ConfigError: they are not the rows that the run was trained on, or its source is not here.
-    """
-    source = _train_source(config, run)
-    if run is None:
-        most = len(load_reviews(source, "train")) // 10
-        held = min(TrainConfig.validation, most) if most > 1 else 0
-        return split_train(source, validation=held, exclude=config.exclude, seed=TrainConfig.seed)
-    excluded = tuple(run.config.get("exclude", ()))
-    try:
-        split = split_train(
-            source,
-            validation=run.config["validation"],
-            exclude=config.exclude or tuple(path for path in excluded if os.path.exists(path)),
-            limit=run.config.get("limit"),
-            seed=run.config["seed"],
-        )
-    except DataError as error:
-        raise ConfigError(
-            f"the baselines need the train rows of run {run.run_id!r}: {error} "
-            "(--train-dataset says where they are)"
-        ) from None
-    if split.train.fingerprint != run.data.fingerprint:
-        unseen = f" without {', '.join(excluded)}" if excluded else ""
-        raise ConfigError(
-            f"{source} gives train rows with fingerprint {split.train.fingerprint}, run {run.run_id!r} "
-            f"was trained on {run.data.fingerprint} ({run.data.source}{unseen}); "
-            "name the same with --train-dataset and --exclude"
-        )
-    return split
-
-
-def _train_source(config: EvalConfig, run: RunRecord | None) -> str:
-    """--train-dataset, else the run's source, found again under --dataset when that is a local copy."""
-    if config.train_dataset:
-        return config.train_dataset
-    tested = open_source(config.dataset)
-    if run is None:
-        return config.dataset if "train" in tested.splits else DEFAULT_DATASET
-    return config.dataset if tested.shown == run.data.source else run.data.source
+    return kept

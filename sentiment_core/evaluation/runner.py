@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
+from accelerate import PartialState
 
 from sentiment_core.artifacts import provenance
 from sentiment_core.artifacts.schema import EvalRecord
@@ -17,7 +19,7 @@ from sentiment_core.artifacts.summary import OVERLAP_SETTING, summarize
 from sentiment_core.config import ConfigError, EvalConfig
 from sentiment_core.engines.device import find_device
 from sentiment_core.evaluation.inputs import Inputs, group_columns
-from sentiment_core.evaluation.shards import PartStore, Scored, process_group, score
+from sentiment_core.evaluation.shards import PartStore, score
 from sentiment_core.evaluation.systems.base import EvaluatedSystem, Work
 from sentiment_core.systems import SYSTEMS
 
@@ -27,7 +29,6 @@ class Outcome:
     """One evaluation: made by this call, or found finished with the same settings and kept."""
 
     record: EvalRecord
-    folder: Path
     kept: bool = False
 
 
@@ -38,21 +39,22 @@ def evaluate(config: EvalConfig, *, assets: Path, work: Path, overwrite: bool = 
         ConfigError, DataError, BaseModelError, ArtifactError: one sentence each.
     """
     inputs = Inputs(config, find_device(config.precision), assets)
-    asked = SYSTEMS if config.system == "all" else (config.system,)
+    every = config.system == "all"
+    asked = SYSTEMS if every else (config.system,)
     systems = [pkgutil.resolve_name(SYSTEMS[name].work)(name, inputs) for name in asked]
-    folders = [assets / "evals" / system.eval_id for system in systems]
-    kept = [
-        not overwrite and finished(system, folder, keep=config.system == "all")
-        for system, folder in zip(systems, folders, strict=True)
-    ]
+    folders = {system: assets / "evals" / system.eval_id for system in systems}
+    kept = {each for each, folder in folders.items() if not overwrite and finished(each, folder, keep=every)}
+    processes = PartialState()
+    processes.wait_for_everyone()  # all have looked before the first one writes
     outcomes: list[Outcome] = []
-    with process_group(inputs.context):
-        for system, folder, keep in zip(systems, folders, kept, strict=True):
-            if keep:
-                inputs.say(f"{system.eval_id}: already finished with the same settings, kept")
-                outcomes.append(Outcome(read_eval(folder).record, folder, kept=True))
-            elif record := run(system, folder, work / "evals" / system.eval_id):
-                outcomes.append(Outcome(record, folder))
+    for system, folder in folders.items():
+        if system in kept:
+            inputs.say(f"{system.eval_id}: already finished with the same settings, kept")
+            outcomes.append(Outcome(read_eval(folder).record, kept=True))
+        elif record := run(system, folder, work / "evals" / system.eval_id):
+            outcomes.append(Outcome(record))
+    processes.wait_for_everyone()  # the first one may still be at a system that it does alone
+    processes.destroy_process_group()
     return outcomes if inputs.context.is_main else []
 
 
@@ -80,22 +82,31 @@ def finished(system: EvaluatedSystem, folder: Path, *, keep: bool) -> bool:
 
 def run(system: EvaluatedSystem, folder: Path, work_folder: Path) -> EvalRecord | None:
     """Score, summarize and write one evaluation; the record on the main process."""
-    inputs = system.inputs
+    inputs, context = system.inputs, system.inputs.context
     inputs.say(system.eval_id)
-    context = inputs.context if system.on_devices else replace(inputs.context, world_size=1)
-    if not system.on_devices and not context.is_main:
-        return None
+    if not system.on_devices:
+        context = replace(context, device=torch.device("cpu"), world_size=1)
+        if not context.is_main:
+            return None
     store = PartStore(work_folder, system.identity(), context)
     if context.is_main:
         store.open()
     work = system.work()
-    on_gpu = system.on_devices and context.device.type == "cuda"
-    scored = score(work, store, inputs.encoded.lengths, warm_up=on_gpu, label=system.id, say=inputs.say)
+    scored = score(system, work, store)
     if scored is None:
         return None
-    answers = work.answers(scored.values)
-    predictions = predictions_table(inputs, answers)
-    hardware = provenance.hardware("cuda" if on_gpu else "cpu", context.world_size if on_gpu else 1)
+    values, seconds, warmup = scored
+    answers = work.answers(values)
+    reviews, encoded = inputs.test.reviews, inputs.encoded
+    columns = {
+        "review_id": reviews.ids,
+        "label": reviews.labels,
+        "prediction": answers["prediction"],
+        "p_positive": answers["p_positive"],
+        "tokens": encoded.lengths.astype(np.int32),
+        "truncated": encoded.truncated,
+    }
+    predictions = pd.DataFrame(columns | group_columns(reviews))
     record = EvalRecord(
         eval_id=system.eval_id,
         system=system.id,
@@ -106,11 +117,11 @@ def run(system: EvaluatedSystem, folder: Path, work_folder: Path) -> EvalRecord 
         prompt=inputs.encoder.info if work.base_model else None,
         dataset=inputs.test.info,
         answer_forms=answers.get("answer_forms", ()),
-        settings=settings_of(system, work, scored),
+        settings=settings_of(system, work) | {"warmup_seconds": round(warmup, 2)},
         command=provenance.command_line(),
-        wall_seconds=round(scored.seconds, 3),
-        reviews_per_second=round(len(predictions) / max(scored.seconds, 1e-9), 2),
-        hardware=hardware,
+        wall_seconds=round(seconds, 3),
+        reviews_per_second=round(len(predictions) / max(seconds, 1e-9), 2),
+        hardware=provenance.hardware(context.device.type, context.world_size),
         versions=provenance.versions(),
         **summarize(predictions, overlap_ids=inputs.test.overlap_ids),
     )
@@ -120,33 +131,13 @@ def run(system: EvaluatedSystem, folder: Path, work_folder: Path) -> EvalRecord 
     return record
 
 
-def predictions_table(inputs: Inputs, answers: dict[str, Any]) -> pd.DataFrame:
-    """PREDICTION_COLUMNS and the groups of the dataset, one row a review."""
-    reviews, encoded = inputs.test.reviews, inputs.encoded
-    predictions = pd.DataFrame(
-        {
-            "review_id": reviews.ids,
-            "label": reviews.labels,
-            "prediction": answers["prediction"],
-            "p_positive": answers["p_positive"],
-            "tokens": encoded.lengths.astype(np.int32),
-            "truncated": encoded.truncated,
-        }
-    )
-    return pd.concat([predictions, group_columns(reviews)], axis=1)
-
-
-def settings_of(system: EvaluatedSystem, work: Work, scored: Scored) -> dict[str, Any]:
+def settings_of(system: EvaluatedSystem, work: Work) -> dict[str, Any]:
     """What decided the predictions first, see `EvaluatedSystem.decisive`."""
-    inputs, config = system.inputs, system.config
-    settings = system.decisive() | {"max_length_tokens": inputs.max_length}
-    if config.limit:
-        settings |= {"limit": config.limit, "limit_seed": config.seed}
-    settings |= work.settings | {"identity": system.identity()}
-    settings["warmup_seconds"] = round(scored.warmup_seconds, 2)
-    if inputs.test.overlap_ids:
-        settings[OVERLAP_SETTING] = list(inputs.test.overlap_ids)
-    return settings
+    config, overlap = system.config, system.inputs.test.overlap_ids
+    limit = {"limit": config.limit, "limit_seed": config.seed} if config.limit else {}
+    settings = system.decisive() | {"max_length_tokens": system.inputs.max_length} | limit | work.settings
+    settings["identity"] = system.identity()
+    return settings | ({OVERLAP_SETTING: list(overlap)} if overlap else {})
 
 
 # ---- what a person sees
@@ -154,22 +145,19 @@ def settings_of(system: EvaluatedSystem, work: Work, scored: Scored) -> dict[str
 
 def describe(outcomes: list[Outcome], assets: Path) -> str:
     """A table of what was evaluated, where it is, and what to do next."""
-    titles = [SYSTEMS[outcome.record.system].title for outcome in outcomes]
-    table = pd.DataFrame([_row(outcome) for outcome in outcomes], index=titles)
-    lines = [line.rstrip() for line in table.to_string().splitlines()]
-    lines += ["", f"Folder  {assets / 'evals'}"]
-    lines += [f"        {outcome.folder.name}" for outcome in outcomes]
+    rows = {}
+    for outcome in outcomes:
+        record = outcome.record
+        accuracy = record.metrics["accuracy"]
+        rows[SYSTEMS[record.system].title] = {
+            "Accuracy (95 % interval)": f"{accuracy.value:.2%} ({accuracy.low:.2%}–{accuracy.high:.2%})",
+            "n": f"{accuracy.n:,}",
+            "Unparsed": f"{record.unparsed:,}",
+            "Seconds": f"{record.wall_seconds:.1f}",
+            "Reviews/s": f"{record.reviews_per_second:,.0f}",
+            "": "kept" if outcome.kept else "",
+        }
+    table = pd.DataFrame.from_dict(rows, orient="index").to_string()
+    lines = [*map(str.rstrip, table.splitlines()), "", f"Folder  {assets / 'evals'}"]
+    lines += [f"        {outcome.record.eval_id}" for outcome in outcomes]
     return "\n".join([*lines, "Next    python app.py"])
-
-
-def _row(outcome: Outcome) -> dict[str, str]:
-    record = outcome.record
-    accuracy = record.metrics["accuracy"]
-    return {
-        "Accuracy (95 % interval)": f"{accuracy.value:.2%} ({accuracy.low:.2%}–{accuracy.high:.2%})",
-        "n": f"{accuracy.n:,}",
-        "Unparsed": f"{record.unparsed:,}",
-        "Seconds": f"{record.wall_seconds:.1f}",
-        "Reviews/s": f"{record.reviews_per_second:,.0f}",
-        "": "kept" if outcome.kept else "",
-    }

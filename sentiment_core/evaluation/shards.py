@@ -12,19 +12,16 @@ import shutil
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from tqdm import tqdm
 
 from sentiment_core.engines.device import DeviceContext
-from sentiment_core.evaluation.systems.base import Work
+from sentiment_core.evaluation.systems.base import EvaluatedSystem, Work
 
 SECONDS_BETWEEN_PARTS = 5.0
 """At most this much work is lost when a process is killed."""
@@ -47,31 +44,6 @@ class PartStore:
         for other in self.work.iterdir():
             if other != self.folder:
                 shutil.rmtree(other, ignore_errors=True)
-
-    @contextmanager
-    def saving(self) -> Iterator[Callable[[np.ndarray, np.ndarray], None]]:
-        """Takes (rows, values) as they come; saves them every few seconds and, however it ends, then."""
-        waiting: list[tuple[np.ndarray, np.ndarray]] = []
-        since = time.perf_counter()
-
-        def save() -> None:
-            nonlocal since
-            now = time.perf_counter()
-            if waiting:
-                rows, values = (np.concatenate(part) for part in zip(*waiting, strict=True))
-                self.save(rows, values, (now - since) / self.context.world_size)
-                waiting.clear()
-            since = now
-
-        def take(rows: np.ndarray, values: np.ndarray) -> None:
-            waiting.append((rows, values))
-            if time.perf_counter() - since > SECONDS_BETWEEN_PARTS:
-                save()
-
-        try:
-            yield take
-        finally:
-            save()
 
     def save(self, rows: np.ndarray, values: np.ndarray, seconds: float) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -96,35 +68,14 @@ class PartStore:
         shutil.rmtree(self.work, ignore_errors=True)
 
 
-@dataclass(frozen=True)
-class Scored:
-    """Raw values of all reviews, (n, width), and what they cost."""
-
-    values: np.ndarray
-    seconds: float
-    """Scoring only, interrupted calls included; of several processes, the slowest one's."""
-    warmup_seconds: float
-
-
-def score(
-    work: Work,
-    store: PartStore,
-    lengths: np.ndarray,
-    *,
-    warm_up: bool,
-    label: str,
-    say: Callable[[str], None],
-) -> Scored | None:
+def score(system: EvaluatedSystem, work: Work, store: PartStore) -> tuple[np.ndarray, float, float] | None:
     """All reviews' values: those of earlier calls, then this process's share of the rest.
 
-    Returns None on every process but the first.
-
-    Args:
-        lengths: (n,) tokens of each prompt.
-        warm_up: run the first batch once before the clock starts.
-        label: in front of the progress bar.
+    Returns:
+        (n, width) raw values, the seconds that scoring took (interrupted calls included; of several
+        processes, the slowest one's), and those of the warm-up; None on every process but the first.
     """
-    context = store.context
+    context, lengths = store.context, system.inputs.encoded.lengths
     values = np.full((len(lengths), work.width), np.nan)
     done = np.zeros(len(lengths), dtype=bool)
     before = 0.0
@@ -135,56 +86,54 @@ def score(
     if context.world_size > 1:
         (todo,) = broadcast_object_list([todo])
     if 0 < len(todo) < len(lengths):
-        say(f"Resuming: {len(lengths) - len(todo):,} of {len(lengths):,} already scored")
+        system.inputs.say(f"Resuming: {len(lengths) - len(todo):,} of {len(lengths):,} already scored")
     todo = todo[np.argsort(-lengths[todo], kind="stable")]
     mine = todo[context.rank :: context.world_size]
-    warmup = _warm_up(work, mine) if warm_up and len(mine) else 0.0
-    shares = [_score(work, store, mine, label)]
+    started = time.perf_counter()
+    if context.device.type == "cuda" and len(mine):  # compile and allocate, before the clock starts
+        with closing(work.stream(mine)) as stream:
+            next(stream, None)
+    warmup = time.perf_counter() - started
+    shares = [_score(work, store, mine, system.id)]
     if context.world_size > 1:
         shares = gather_object(shares)
     if not context.is_main:
         return None
     for rows, found, _ in shares:
         values[rows] = found
-    return Scored(values, before + max(seconds for *_, seconds in shares), warmup)
-
-
-def _warm_up(work: Work, rows: np.ndarray) -> float:
-    """Compile and allocate on the first batch, whose values are thrown away; returns the seconds it took."""
-    started = time.perf_counter()
-    with closing(work.stream(rows)) as stream:
-        next(stream, None)
-    return time.perf_counter() - started
+    return values, before + max(seconds for *_, seconds in shares), warmup
 
 
 def _score(
     work: Work, store: PartStore, mine: np.ndarray, label: str
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """This process's rows, their values, and the seconds they took."""
-    started = time.perf_counter()
+    """This process's rows, their values, and the seconds they took; saved now and then, however it ends."""
+    started = since = time.perf_counter()
     values = np.full((len(mine), work.width), np.nan)
+    unsaved: list[np.ndarray] = []
     processes = store.context.world_size
+
+    def save() -> None:
+        nonlocal since
+        before, since = since, time.perf_counter()
+        if unsaved:
+            rows = np.concatenate(unsaved)
+            store.save(mine[rows], values[rows], (since - before) / processes)
+            unsaved.clear()
+
     bar = tqdm(
         total=len(mine), unit=" reviews", smoothing=0.1, file=sys.stderr, dynamic_ncols=True, mininterval=0.5,
         desc=label, bar_format=BAR, disable=not store.context.is_main,
         unit_scale=processes > 1 and processes,  # one process's bar stands for all
     )  # fmt: skip
-    with bar, store.saving() as save:
+    try:
         for local, found in work.stream(mine):
             values[local] = found
-            save(mine[local], found)
+            unsaved.append(local)
             bar.update(len(local))
-    return mine, values, time.perf_counter() - started
-
-
-@contextmanager
-def process_group(context: DeviceContext) -> Iterator[None]:
-    """Processes of one launch find each other; small arrays travel over CPU memory, also between GPUs."""
-    if context.world_size == 1:
-        yield
-        return
-    state = PartialState(cpu=True, timeout=timedelta(hours=12))  # the slowest one's share may take that long
-    try:
-        yield
+            if time.perf_counter() - since > SECONDS_BETWEEN_PARTS:
+                save()
     finally:
-        state.destroy_process_group()
+        bar.close()
+        save()
+    return mine, values, time.perf_counter() - started

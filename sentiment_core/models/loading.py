@@ -193,13 +193,9 @@ class PromptEncoder:
         encoding = self._plain.encode(text, add_special_tokens=False)
         return encoding.ids, encoding.offsets
 
-    def encode(self, texts: Sequence[str], max_length_tokens: int, *, head: Sequence[int] = ()) -> Encoded:
-        """Whole prompts of at most `max_length_tokens`; a longer review loses its middle.
-
-        Args:
-            head: token ids put before every prompt's review instead of the prefix (few-shot examples).
-        """
-        prefix = list(head) or self.prefix_ids
+    def encode(self, texts: Sequence[str], max_length_tokens: int) -> Encoded:
+        """Whole prompts of at most `max_length_tokens`; a longer review loses its middle."""
+        prefix = self.prefix_ids
         room = max_length_tokens - len(prefix) - len(self.suffix_ids)
         if room < 2 * len(self._mark):
             raise ValueError(

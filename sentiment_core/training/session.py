@@ -1,7 +1,7 @@
 """QLoRA through the Hugging Face Trainer: base rounded to NF4 and frozen, loss on the label position only.
 
 Dettmers et al. 2023 (QLoRA) on Hu et al. 2021 (LoRA). Three engines compute the same steps: `nf4` and
-`dequantized` run the model as transformers does, `packed` runs `sentiment_core.engines.packed.model`.
+`dequantized` run the model as transformers does, `packed` runs `engines.packed.model`.
 """
 
 from __future__ import annotations
@@ -42,11 +42,8 @@ from sentiment_core.models import loading
 from sentiment_core.models.base_models import check_disk, resolve
 from sentiment_core.training.trainer import BY_ENGINE, History, Milestones, Prompts, QLoraTrainer
 
+# Type the adapter is saved in: half the file, and finer than bfloat16 at the size of these weights.
 ADAPTER_DTYPE = torch.float16
-"""Type the adapter is saved in: half the file, and finer than bfloat16 at the size of these weights."""
-
-
-# ---- a run
 
 
 @dataclass(frozen=True)
@@ -66,10 +63,7 @@ class Folders:
 
 
 def train(config: TrainConfig, *, assets: Path, work: Path, resume: bool = False, overwrite: bool = False):
-    """Train one run and write its artifacts.
-
-    Returns:
-        (RunRecord, in the main process, else None; folder of the run).
+    """Train one run and write its artifacts: (RunRecord, None but in the main process; folder of the run).
 
     Raises:
         ConfigError, DataError, BaseModelError: one sentence each.
@@ -101,8 +95,7 @@ def prepare_folders(
         ConfigError: the run exists already, there is nothing to resume, or its settings were others.
     """
     if resume:
-        check_same_settings(folders, config)
-        return
+        return check_same_settings(folders, config)
     if (folders.run / "run.json").exists() and not overwrite:
         raise ConfigError(
             f"run {config.name!r} exists in {folders.run.parent}; give another --run-id, or --overwrite"
@@ -113,24 +106,19 @@ def prepare_folders(
             shutil.rmtree(folder, ignore_errors=True)
         for leftover in ("run.json", "history.jsonl"):
             (folders.run / leftover).unlink(missing_ok=True)
-        write_text(folders.settings, _as_json(config) + "\n")
+        write_text(folders.settings, json.dumps(dataclasses.asdict(config), indent=1) + "\n")
 
 
 def check_same_settings(folders: Folders, config: TrainConfig) -> None:
-    """Raises ConfigError: there is nothing to resume, or the run's settings were others."""
     if not folders.settings.exists() or not folders.checkpoints.exists():
         raise ConfigError(f"--resume: there is no checkpoint in {folders.work}; start the run without it")
-    began, now = json.loads(folders.settings.read_text(encoding="utf-8")), json.loads(_as_json(config))
-    for name in now:
-        if name not in ("engine", "micro_batch_size") and began.get(name) != now[name]:
+    began = json.loads(folders.settings.read_text(encoding="utf-8"))
+    for name, value in (dataclasses.asdict(config) | {"exclude": list(config.exclude)}).items():
+        if name not in ("engine", "micro_batch_size") and began.get(name) != value:
             raise ConfigError(
-                f"--resume: {flag(name)} is {now[name]!r}, the run began with {began.get(name)!r}; "
+                f"--resume: {flag(name)} is {value!r}, the run began with {began.get(name)!r}; "
                 "use the same settings, or another --run-id"
             )
-
-
-def _as_json(config: TrainConfig) -> str:
-    return json.dumps(dataclasses.asdict(config), indent=1)
 
 
 def load_model(
@@ -179,7 +167,9 @@ class Session:
         cls, config: TrainConfig, split: TrainSplit, context: DeviceContext, folders: Folders, *, resume, say
     ):
         """Load the model, plan the steps and make the trainer."""
-        checkpoint = find_checkpoint(folders) if resume else None
+        checkpoint = get_last_checkpoint(str(folders.checkpoints)) if resume else None
+        if resume and not checkpoint:
+            raise ConfigError(f"--resume: there is no checkpoint in {folders.checkpoints}; start without it")
         loaded, model, engine, micro = load_model(config, context)
         accumulation = config.batch_size // (micro * context.world_size)
         prompts, held_out = (
@@ -196,16 +186,12 @@ class Session:
         milestones = Milestones(len(plan), config.epochs * config.evaluations_per_epoch)
         batches, trainer = BY_ENGINE[engine]
         with loading.quiet_transformers():
+            # eval_dataset has to be there; `held_out` is what is scored
             trainer = trainer(
-                model=model,
-                args=training_arguments(config, context, folders, len(plan), accumulation),
-                train_dataset=plan,
-                eval_dataset=[0],  # has to be there; `held_out` is what is scored
-                callbacks=[milestones, history],
-                loaded=loaded,
-                batches=batches(prompts, loaded.encoder, plan, accumulation, context),
-                held_out=held_out,
-            )
+                model=model, args=training_arguments(config, context, folders, len(plan), accumulation),
+                train_dataset=plan, eval_dataset=[0], callbacks=[milestones, history], loaded=loaded,
+                batches=batches(prompts, loaded.encoder, plan, accumulation, context), held_out=held_out,
+            )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         return cls(config, split, context, folders, loaded, engine, plan, history, trainer, checkpoint)
 
@@ -244,25 +230,19 @@ class Session:
         data, n = self.split.train, len(self.split.validation)
         lora = model.peft_config["default"]
         return RunRecord(
-            run_id=config.name,
-            created_at=utc_now(),
-            commit=provenance.commit(),
-            base_model=self.loaded.info,
+            run_id=config.name, created_at=utc_now(), commit=provenance.commit(),
+            base_model=self.loaded.info, prompt=self.loaded.encoder.info,
             lora=LoraInfo(
                 rank=lora.r, alpha=lora.lora_alpha, dropout=lora.lora_dropout, targets=tuple(_targets(lora))
             ),
-            prompt=self.loaded.encoder.info,
             data=DataInfo(
                 source=data.source, fingerprint=data.fingerprint, train=len(data), validation=n,
                 excluded=dict(self.split.excluded),
             ),
-            config=_shareable(config, context.precision),
-            command=provenance.command_line(),
-            engine=self.engine,
-            hardware=provenance.hardware(context.device.type, context.world_size),
+            config=_shareable(config, context.precision), command=provenance.command_line(),
+            engine=self.engine, hardware=provenance.hardware(context.device.type, context.world_size),
             versions=provenance.versions(),
-            wall_seconds=round(seconds, 2),
-            warmup_seconds=round(self.warmup_seconds, 2),
+            wall_seconds=round(seconds, 2), warmup_seconds=round(self.warmup_seconds, 2),
             reviews_per_second=round(self.history.seen[-1] / seconds, 2),
             tokens_per_second=round(self.history.tokens[-1] / seconds, 1),
             peak_memory_bytes=_peak_memory(context.device),
@@ -271,14 +251,6 @@ class Session:
             validation_accuracy=wilson(round(final["eval_accuracy"] * n), n),
             validation_loss=final["eval_loss"],
         )  # fmt: skip
-
-
-def find_checkpoint(folders: Folders) -> str:
-    """Raises ConfigError: there is none."""
-    checkpoint = get_last_checkpoint(str(folders.checkpoints))
-    if checkpoint is None:
-        raise ConfigError(f"--resume: there is no checkpoint in {folders.checkpoints}; start without it")
-    return checkpoint
 
 
 def step_of(checkpoint: str | None) -> int | None:
@@ -290,35 +262,20 @@ def training_arguments(
     config: TrainConfig, context: DeviceContext, folders: Folders, steps: int, accumulation: int
 ) -> TrainingArguments:
     """The settings as the Trainer wants them. accumulation: forward passes a step on each device."""
-    gpu = context.device.type == "cuda"
+    gpu, never = context.device.type == "cuda", 10 * steps  # evaluated and saved when Milestones says
     arguments = TrainingArguments(
-        output_dir=str(folders.checkpoints),
-        max_steps=steps,
-        per_device_train_batch_size=1,
-        gradient_accumulation_steps=accumulation,
-        learning_rate=config.learning_rate,
+        output_dir=str(folders.checkpoints), max_steps=steps, seed=config.seed,
+        per_device_train_batch_size=1, gradient_accumulation_steps=accumulation,
+        learning_rate=config.learning_rate, warmup_steps=round(config.warmup_fraction * steps),
         lr_scheduler_type=config.schedule if config.schedule != "constant" else "constant_with_warmup",
-        warmup_steps=round(config.warmup_fraction * steps),
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
+        weight_decay=config.weight_decay, max_grad_norm=config.max_grad_norm,
         optim="adamw_torch_fused" if gpu else "adamw_torch",
-        bf16=context.precision == "bf16",
-        fp16=context.precision == "fp16",
-        use_cpu=not gpu,
-        eval_strategy="steps",
-        eval_steps=10 * steps,  # Milestones says when
-        save_steps=10 * steps,
-        save_total_limit=2,
-        load_best_model_at_end=True,
-        metric_for_best_model="eval_accuracy",
-        logging_steps=max(1, steps // 120),
-        logging_nan_inf_filter=False,
-        disable_tqdm=True,
-        report_to=[],
-        remove_unused_columns=False,
-        ddp_find_unused_parameters=False,
-        seed=config.seed,
-    )
+        bf16=context.precision == "bf16", fp16=context.precision == "fp16", use_cpu=not gpu,
+        eval_strategy="steps", eval_steps=never, save_steps=never, save_total_limit=2,
+        load_best_model_at_end=True, metric_for_best_model="eval_accuracy",
+        logging_steps=max(1, steps // 120), logging_nan_inf_filter=False, disable_tqdm=True, report_to=[],
+        remove_unused_columns=False, ddp_find_unused_parameters=False,
+    )  # fmt: skip
     return one_device(arguments)
 
 

@@ -27,8 +27,6 @@ from sentiment_core.engines.packed.model import PackedLlama
 from sentiment_core.engines.scorer import SentimentScorer, float32_head, left_pad
 from sentiment_core.models.loading import Encoded, LoadedModel, PromptEncoder
 
-# ---- micro-batches
-
 
 @dataclass(frozen=True)
 class Prompts:
@@ -89,9 +87,6 @@ class PackedBatches(MicroBatches):
         return vars(pack_sequences(self.prompts.encoded, rows, self.shape, targets, weights))
 
 
-# ---- trainers
-
-
 class DivergedError(UserError):
     """The loss is no longer a finite number."""
 
@@ -105,18 +100,15 @@ class QLoraTrainer(Trainer):
         held_out: the validation reviews.
     """
 
-    def __init__(
-        self, *, loaded: LoadedModel, batches: MicroBatches, held_out: Prompts, **kwargs: Any
-    ) -> None:
+    def __init__(self, *, loaded: LoadedModel, batches: MicroBatches, held_out: Prompts, **kwargs: Any):
         super().__init__(**kwargs)
         self.batches, self.held_out = batches, held_out
         self.scorer = SentimentScorer(loaded, self.model, engine="padded")
 
     def get_train_dataloader(self) -> DataLoader:
         pinned = self.args.device.type == "cuda"
-        return DataLoader(
-            self.batches, batch_size=1, shuffle=False, collate_fn=lambda items: items[0], pin_memory=pinned
-        )
+        # batch_size None would be shorter, but resuming skips batches by their sampler
+        return DataLoader(self.batches, batch_size=1, collate_fn=lambda items: items[0], pin_memory=pinned)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 0  # the Trainer's estimate walks all modules at every step
@@ -206,15 +198,12 @@ class PackedQLoraTrainer(QLoraTrainer):
         return self.adapter.flat_gradient.norm() if grad_norm is None else grad_norm
 
 
+# What makes the batches of each engine, and what trains on them.
 BY_ENGINE = {
     "nf4": (MicroBatches, QLoraTrainer),
     "dequantized": (MicroBatches, QLoraTrainer),
     "packed": (PackedBatches, PackedQLoraTrainer),
 }
-"""What makes the batches of each engine, and what trains on them."""
-
-
-# ---- callbacks
 
 
 class Milestones(TrainerCallback):
@@ -262,16 +251,12 @@ class History(TrainerCallback):
         if self.writer is None:
             return
         known = {k: float(v) for k, v in values.items() if k in HistoryRow.model_fields and k != "epoch"}
-        self.writer.append(
-            HistoryRow(
-                step=step,
-                epoch=round(step / self.steps_per_epoch, 4),
-                examples=int(self.seen[step]),
-                tokens=int(self.tokens[step]),
-                seconds=round(self.seconds, 3),
-                **{k: v for k, v in known.items() if math.isfinite(v)},
-            )
-        )
+        row = HistoryRow(
+            step=step, epoch=round(step / self.steps_per_epoch, 4), examples=int(self.seen[step]),
+            tokens=int(self.tokens[step]), seconds=round(self.seconds, 3),
+            **{k: v for k, v in known.items() if math.isfinite(v)},
+        )  # fmt: skip
+        self.writer.append(row)
 
     def on_step_end(self, args, state, control, **kwargs):
         self.bar.update(int(self.seen[state.global_step]) - self.bar.n)

@@ -31,7 +31,7 @@ def ask(page, review: str) -> None:
 def test_the_page_says_what_it_is_and_uses_its_own_origin_only(page, site) -> None:
     page.goto(site.address(tab="live"))
     page.get_by_role("heading", name="QLoRA, before and after").wait_for()
-    for name, _ in TABS.values():
+    for name in TABS.values():
         page.get_by_role("tab", name=name).click()
         settle(page)
     foreign = [

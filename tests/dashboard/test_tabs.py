@@ -10,16 +10,18 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
+import gradio as gr
 import numpy as np
 import pandas as pd
 import pytest
 
 from sentiment_core.artifacts import store
-from sentiment_core.dashboard import app, pairs, panels, theme
+from sentiment_core.dashboard import app, pairs, panels, tabs, theme
 from sentiment_core.dashboard.app import build, launch_options
 from sentiment_core.dashboard.components import answers, header
-from sentiment_core.dashboard.context import Context
+from sentiment_core.dashboard.context import Context, TabPart
 from sentiment_core.dashboard.inputs import Batch
 from sentiment_core.dashboard.pairs import ExampleFilter
 from sentiment_core.dashboard.serving import CHUNK, ModelHost, ModelUnavailable, Scores, Serving
@@ -85,6 +87,19 @@ def test_the_queue_is_bounded_and_the_direct_route_closed(assets: Path) -> None:
     assert demo.api_open is False
     public = {f.api_name for f in demo.fns.values() if f.api_visibility == "public"}
     assert public == {"classify", "classify_batch", "metrics", "runs"}
+
+
+def test_a_tab_is_one_file_and_one_line(assets: Path, monkeypatch) -> None:
+    def toy(context: Context, run: gr.Dropdown) -> TabPart:
+        return TabPart(lambda run_id: [f"a toy of {run_id}"], [], [gr.HTML(elem_id="toy")])
+
+    monkeypatch.setitem(sys.modules, f"{tabs.__name__}.toy", SimpleNamespace(build=toy))
+    monkeypatch.setitem(app.TABS, "toy", "Toy")
+    demo = build(assets, FakeClassifier.load, texts={})
+    elements = {getattr(block, "elem_id", None) for block in demo.blocks.values()}
+    assert {"tab-toy", "toy"} <= elements
+    drawn = [f.fn for f in demo.fns.values() if [getattr(o, "elem_id", None) for o in f.outputs] == ["toy"]]
+    assert [draw(RUN) for draw in drawn] == [[f"a toy of {RUN}"]] * 2  # on opening, and for another run
 
 
 # ---- artifacts
@@ -172,7 +187,7 @@ def test_header_figures_come_from_the_artifacts(context: Context) -> None:
         assert f"{100 * evals[system].record.metrics['accuracy'].value:.1f}" in html
     assert "41" in html
     assert "3.6" in html
-    assert "135M-parameter" in header.title_html(context, run)
+    assert "135M-parameter" in header.title_html(run)
 
 
 # ---- views

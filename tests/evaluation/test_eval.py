@@ -111,6 +111,8 @@ def test_five_systems_have_their_names_and_nulls(five):
         assert (record.dataset.name, record.dataset.split, record.dataset.n) == ("sample_reviews", "all", 48)
         assert record.wall_seconds > 0
         assert record.metrics["accuracy"].n == 48
+        scored = system in ("baseline-scored", "baseline-few-shot", "fine-tuned")
+        assert record.settings.get("engine") == ("padded" if scored else None)
     assert not (five.parent / "work" / "evals").exists() or not list((five.parent / "work/evals").iterdir())
 
 
@@ -161,7 +163,7 @@ def test_finished_evaluations_are_kept_and_told_by_all_and_refused_alone(five, c
     def never(*args, **kwargs):
         raise AssertionError("nothing is to be loaded")
 
-    monkeypatch.setattr(inputs, "load_base", never)
+    monkeypatch.setattr(inputs.loading, "load_base", never)
     flags = ("--run", "tiny", "--dataset", str(SAMPLES), "--shots", "2")
     status, out, err = call(*flags, "--system", "all", root=five)
     assert status == 0

@@ -49,17 +49,18 @@ def stream_answers(context: Context, run: Run | None, review: str) -> Iterator[S
     seen: dict[Which, Any] = {}
     for event in context.serving.ask(run, review):
         match event:
-            case Waiting(0):
-                yield cards(READING), "", ""
             case Waiting(ahead):
                 visitors = "one visitor comes" if ahead == 1 else f"{ahead} visitors come"
-                yield cards(f"Waiting: {visitors} before you."), "", ""
+                yield cards(f"Waiting: {visitors} before you." if ahead else READING), "", ""
             case Refused(sentence):
                 yield cards("No answer."), notice(sentence, warn=True), ""
             case Answer(system, answer):
                 seen[system] = answer
                 if len(seen) == 2:
-                    yield cards("", seen), verdict(seen["base"], seen["fine-tuned"]), notice(LOOKING)
+                    base, fine = word_of(seen["base"].p_positive), word_of(seen["fine-tuned"].p_positive)
+                    cut = any(one.truncated for one in seen.values())
+                    verdict = render("verdict", base=base, fine=fine, cut=cut)
+                    yield cards("", seen), verdict, notice(LOOKING)
                 else:
                     yield cards(NOT_TUNED if system == "base" else READING, seen), "", ""
 
@@ -67,10 +68,10 @@ def stream_answers(context: Context, run: Run | None, review: str) -> Iterator[S
 def stream_words(context: Context, run: Run | None, review: str) -> Iterator[str]:
     """The tinted review, more words each time. What our own sample reviews get is kept."""
     key = (run.run_id if run else "", review)
-    if key in context.explained:
-        yield context.explained[key]
+    if kept := context.explained.get(key):
+        yield kept
         return
-    event = shown = None
+    event, shown = None, ""
     for event in context.serving.words(run, review):
         match event:
             case Waiting():
@@ -80,19 +81,13 @@ def stream_words(context: Context, run: Run | None, review: str) -> Iterator[str
             case Words(text, words, planned, method):
                 shown = tinted(text, words, method, planned)
         yield shown
-    if isinstance(event, Words) and any(review == sample.text for sample in context.store.samples_or_none()):
+    if isinstance(event, Words) and any(review == sample.text for sample in context.store.samples()):
         context.explained[key] = shown
 
 
 def cards(note: str = IDLE, answers: Mapping[Which, Any] | None = None) -> str:
     """Both models' cards; without its answer a card holds the note."""
     return render("answers", answers=answers or {}, note=note, word_of=word_of)
-
-
-def verdict(base: Any, fine: Any) -> str:
-    """One line between the models: whether they agree; and whether the review was cut."""
-    cut = base.truncated or fine.truncated
-    return render("verdict", before=word_of(base.p_positive), after=word_of(fine.p_positive), cut=cut)
 
 
 def tinted(text: str, weights: Sequence[Any], method: str, planned: int = 0) -> str:
@@ -109,16 +104,10 @@ def tinted(text: str, weights: Sequence[Any], method: str, planned: int = 0) -> 
             end = w.end
     table = [(text[w.start : w.end], w.weight) for w in moved]
     return render(
-        "words",
-        finding=_finding(table),
-        pieces=[*pieces, (text[end:], 0.0)],
-        strongest=max((abs(w.weight) for w in moved), default=1.0),
-        table=table[:MAX_TABLE_WORDS],
-        odds=odds,
-        tried=len(weights),
-        planned=planned,
-        method=method.rstrip("."),
-    )
+        "words", finding=_finding(table), pieces=[*pieces, (text[end:], 0.0)], odds=odds,
+        strongest=abs(moved[0].weight) if moved else 1.0, table=table[:MAX_TABLE_WORDS],
+        tried=len(weights), planned=planned, method=method.rstrip("."),
+    )  # fmt: skip
 
 
 def odds(weight: float) -> str:

@@ -13,10 +13,9 @@ MOST_PROBLEMS = 8
 """Problems that are told one by one; the rest are counted."""
 
 
-def title_html(context: Context, run: Run | None) -> str:
+def title_html(run: Run | None) -> str:
     """The page's name and what it shows, with the size of the run's model."""
-    model = run.record.base_model if run and run.record else None
-    return render("title", title=TITLE, model=model)
+    return render("title", title=TITLE, model=run and run.record and run.record.base_model)
 
 
 def stats_html(context: Context, run: Run | None) -> str:
@@ -24,9 +23,7 @@ def stats_html(context: Context, run: Run | None) -> str:
     evals = context.store.evals(run, context.dataset("imdb"))
     both = {"base": context.store.before(evals), "fine": evals.get("fine-tuned")}
     records = {actor: one.record for actor, one in both.items() if one}
-    record = run.record if run else None
-    device = short_device(record.hardware.device) if record else ""
-    return render("stats", evals=records, record=record, device=device)
+    return render("stats", evals=records, record=run and run.record, short_device=short_device)
 
 
 def short_device(device: str) -> str:

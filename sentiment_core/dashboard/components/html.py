@@ -10,8 +10,6 @@ from markupsafe import Markup
 
 from sentiment_core.figures.style import THIN, percent
 
-MINUS = "\u2212"
-
 
 def points(fraction: float, digits: int = 1) -> str:
     """A difference of percentages, with its sign.
@@ -19,8 +17,7 @@ def points(fraction: float, digits: int = 1) -> str:
     >>> points(0.451)
     '+45.1 points'
     """
-    sign = "+" if fraction >= 0 else MINUS
-    return f"{sign}{abs(100 * fraction):.{digits}f} points"
+    return f"{100 * fraction:+.{digits}f} points".replace("-", "\u2212")
 
 
 def seconds(value: float) -> str:
@@ -57,13 +54,10 @@ def _environment() -> Environment:
 def render(template: str, /, **values: object) -> Markup:
     """A template's HTML inside the page's own style; `template` is a file's name without ".html".
 
-    Markup so that it can be put into another template as it is.
-
     Raises:
         jinja2.UndefinedError: the template asks for a value that was not given.
     """
-    inner = _environment().get_template(f"{template}.html").render(values)
-    return Markup(f'<div class="q">{inner}</div>')
+    return Markup(f'<div class="q">{fragment(template, **values)}</div>')
 
 
 def fragment(template: str, /, **values: object) -> Markup:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import gradio as gr
 import pandas as pd
@@ -18,11 +18,6 @@ from sentiment_core.figures.style import empty_figure
 MAX_TABLE_ROWS = 200
 
 
-def q(inner: str) -> Markup:
-    """Wrap trusted HTML into the page's own style."""
-    return Markup(f'<div class="q">{inner}</div>')
-
-
 def notice(sentence: str, *, warn: bool = False) -> Markup:
     return render("notice", sentence=sentence, warn=warn)
 
@@ -30,6 +25,11 @@ def notice(sentence: str, *, warn: bool = False) -> Markup:
 def empty(sentence: str, command: str = "") -> Markup:
     """An empty state: what is missing, and the command that makes it."""
     return render("empty", sentence=sentence, command=command)
+
+
+def waiting(sentence: str, height: int) -> Markup:
+    """Stands where something will come, so high that nothing moves when it does."""
+    return render("placeholder", sentence=sentence, height=height)
 
 
 def html_table(frame: pd.DataFrame, *, row_header: bool = True) -> Markup:
@@ -42,30 +42,17 @@ def html_table(frame: pd.DataFrame, *, row_header: bool = True) -> Markup:
 def _cell(value: object) -> str:
     if value is None or value is pd.NA or value != value:
         return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:,.4g}" if abs(value) < 1 else f"{value:,.2f}"
     return f"{value:,}" if hasattr(value, "__index__") else str(value)
 
 
-def data_details(frame: pd.DataFrame, name: str) -> Markup:
-    """The figure's data, folded: a table (first rows) and the whole as a CSV download."""
-    coded = base64.b64encode(frame.to_csv(index=False).encode()).decode()
-    table = html_table(frame, row_header=False)
-    return fragment("data", table=table, name=name, csv=coded, n=len(frame), shown=MAX_TABLE_ROWS)
-
-
 def plot_data(figure: go.Figure, name: str) -> PlotData:
     """The figure for `gr.Plot`, with a camera button that saves an SVG, and no logo."""
     content = json.loads(figure.to_json())
-    content["config"] = {
-        "displaylogo": False,
-        "displayModeBar": True,
-        "modeBarButtons": [["toImage"]],
-        "toImageButtonOptions": {"format": "svg", "filename": name},
-        "responsive": True,
-    }
+    saved = {"format": "svg", "filename": name}
+    content["config"] = {"displaylogo": False, "displayModeBar": True, "modeBarButtons": [["toImage"]]}
+    content["config"] |= {"toImageButtonOptions": saved, "responsive": True}
     return PlotData(type="plotly", plot=json.dumps(content))
 
 
@@ -81,34 +68,26 @@ class Panel:
     """File name of the downloads."""
 
 
-@dataclass
 class FigureSlot:
     """Where one figure goes on the page. Build it inside a Blocks; `show` gives values for `outputs`."""
 
-    elem_id: str
-    height: int = 320
-    level: int = 2
-    outputs: list[gr.components.Component] = field(init=False)
-
-    def __post_init__(self) -> None:
-        with gr.Column(elem_classes="figure", elem_id=self.elem_id):
-            title = gr.HTML(render("waiting", height=self.height), elem_id=f"{self.elem_id}-title")
-            plot = gr.Plot(
-                plot_data(empty_figure(), "empty"),
-                show_label=False,
-                container=False,
-                visible=False,
-                elem_id=f"{self.elem_id}-plot",
-            )
-            notes = gr.HTML("", elem_id=f"{self.elem_id}-notes")
-        self.outputs = [title, plot, notes]
+    def __init__(self, elem_id: str, height: int, level: int = 2) -> None:
+        self.level = level
+        with gr.Column(elem_classes="figure", elem_id=elem_id):
+            title = gr.HTML(waiting("Reading the artifacts…", height), elem_id=f"{elem_id}-title")
+            look = {"elem_id": f"{elem_id}-plot", "show_label": False, "container": False, "visible": False}
+            plot = gr.Plot(plot_data(empty_figure(), "empty"), **look)
+            notes = gr.HTML("", elem_id=f"{elem_id}-notes")
+        self.outputs: list[gr.components.Component] = [title, plot, notes]
 
     def show(self, panel: Panel | None, otherwise: str = "") -> list[object]:
-        """The figure; `otherwise`, as `hide` takes it, where there is none."""
+        """The figure, its table (first rows) and all its data as a CSV; where there is none, `otherwise`."""
         if panel is None:
             return self.hide(otherwise)
         title = render("figure_title", level=self.level, title=panel.title)
-        notes = render("figure_notes", caption=panel.caption, data=data_details(panel.data, panel.name))
+        table = html_table(panel.data, row_header=False)
+        csv = base64.b64encode(panel.data.to_csv(index=False).encode()).decode()
+        notes = render("figure_notes", panel=panel, table=table, csv=csv, shown=MAX_TABLE_ROWS)
         return [title, gr.Plot(plot_data(panel.figure, panel.name), visible=True), notes]
 
     def hide(self, html: str) -> list[object]:

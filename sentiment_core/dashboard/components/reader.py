@@ -16,7 +16,7 @@ from sentiment_core.figures.style import percent
 from sentiment_core.labels import LABEL_WORDS
 
 OUTCOMES = {"fixed": "Fixed by fine-tuning", "broken": "Regressed"}
-VERSIONS = {"original": "As originally written.", "edited": "Rewritten to say the opposite."}
+VERSIONS = {"original": " As originally written.", "edited": " Rewritten to say the opposite."}
 
 
 def reader_hint(sentence: str) -> Markup:
@@ -26,12 +26,7 @@ def reader_hint(sentence: str) -> Markup:
 def reader_html(
     row: Any, text: str | None, base_name: str, partner: Any = None, partner_text: str | None = None
 ) -> Markup:
-    """A review of the test set; below it the other one of its pair, the words that differ underlined.
-
-    Args:
-        row: a row of `pairs.paired`; `partner` as well, None where there is no pair.
-        base_name: what the system before fine-tuning is called.
-    """
+    """A row of `pairs.paired`; below it the other one of its pair, the words that differ underlined."""
     heading = OUTCOMES.get(row.outcome, row.outcome.capitalize())
     other = _pane(partner, "The other review of this pair", base_name) if partner else None
     changed = marked_changes(text, partner_text) if text and partner_text else None
@@ -45,31 +40,24 @@ def sample_html(sample: SampleReview, base: float | None, fine: float | None) ->
         for actor, name, p in (("base", "Base model, live", base), ("fine", "Fine-tuned, live", fine))
         if p is not None
     ]
-    pane = {
-        "heading": "Our own sample review",
-        "label": LABEL_WORDS[sample.label],
-        "small": f"{sample.kind.capitalize()}, written for this page.",
-        "answers": answers,
-    }
-    return render("reader", pane=pane, text=sample.text, partner=None)
+    small = f"{sample.kind.capitalize()}, written for this page."
+    pane = {"heading": "Our own sample review", "label": LABEL_WORDS[sample.label], "small": small}
+    return render("reader", pane=pane | {"answers": answers}, text=sample.text, partner=None)
 
 
 def predicted(prediction: object, label: int, p_positive: float = math.nan) -> str:
     """A prediction with the sign of whether it is right, and P(prediction) in percent where that is given."""
     if pd.isna(prediction):
         return "✗\u00a0Unparsed"
-    word = f"{'✓' if prediction == label else '✗'}\u00a0{LABEL_WORDS[int(prediction)]}"
-    return (
-        word if pd.isna(p_positive) else f"{word} {percent(p_positive if prediction else 1 - p_positive, 0)}"
-    )
+    sure = "" if pd.isna(p_positive) else f" {percent(p_positive if prediction else 1 - p_positive, 0)}"
+    return f"{'✓' if prediction == label else '✗'}\u00a0{LABEL_WORDS[int(prediction)]}{sure}"
 
 
 def _pane(row: Any, heading: str, base_name: str) -> dict[str, object]:
     """What `reader.html` says of a review; of each answer the actor, name, prediction, and P or None."""
-    small = [f"Review {row.review_id}, {row.tokens:,} tokens."]
-    if row.truncated:
-        small.append("Its middle was left out for the model.")
-    small.append(VERSIONS.get(getattr(row, "version", ""), ""))
+    small = f"Review {row.review_id}, {row.tokens:,} tokens."
+    small += " Its middle was left out for the model." if row.truncated else ""
+    small += VERSIONS.get(getattr(row, "version", None), "")
     answers = [
         (actor, name, predicted(prediction, row.label), None if pd.isna(p) else float(p))
         for actor, name, prediction, p in (
@@ -77,8 +65,7 @@ def _pane(row: Any, heading: str, base_name: str) -> dict[str, object]:
             ("fine", "Fine-tuned", row.prediction_fine_tuned, row.p_positive_fine_tuned),
         )
     ]
-    label = LABEL_WORDS[row.label]
-    return {"heading": heading, "label": label, "small": " ".join(small), "answers": answers}
+    return {"heading": heading, "label": LABEL_WORDS[row.label], "small": small, "answers": answers}
 
 
 def marked_changes(before: str, after: str) -> Markup:
@@ -93,8 +80,6 @@ def marked_changes(before: str, after: str) -> Markup:
     for kind, _, _, start, end in found.get_opcodes():
         part = "".join(new[start:end])
         words = part.rstrip()
-        if words and kind != "equal":
-            out.append(Markup("<ins>{}</ins>").format(words))
-            part = part[len(words) :]
-        out.append(part)
+        changed = words and kind != "equal"
+        out += [Markup("<ins>{}</ins>").format(words), part[len(words) :]] if changed else [part]
     return Markup().join(out)

@@ -8,9 +8,8 @@ from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.dashboard import panels
 from sentiment_core.dashboard.components.html import render
 from sentiment_core.dashboard.components.parts import FigureSlot, empty
-from sentiment_core.dashboard.context import Context, TabPart, dataset_switch
+from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_switch
 from sentiment_core.metrics import classification
-from sentiment_core.systems import SYSTEMS
 
 COMMAND = "python eval.py --run <run> --system all"
 
@@ -18,13 +17,8 @@ COMMAND = "python eval.py --run <run> --system all"
 def build(context: Context, run: gr.Dropdown) -> TabPart:
     with gr.Row():
         dataset = dataset_switch(context, "accuracy")
-        references = gr.Checkbox(
-            True,
-            label="Show published results for context",
-            elem_id="references",
-            container=False,
-            min_width=240,
-        )
+        label = "Show published results for context"
+        references = gr.Checkbox(True, label=label, elem_id="references", container=False, min_width=240)
     systems = FigureSlot("systems", height=480)
     outcomes = gr.HTML(elem_id="outcomes")
     with gr.Row(equal_height=True):
@@ -45,64 +39,52 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         compared = panels.comparison(context.store, before, after)
         where = panels.dataset_phrase(after or before or next(iter(evals.values())))
         by_length = panels.length_panel(frames, where) if compared or len(frames) == 1 else None
+        calibration = panels.reliability_panel(frames, errors, where)
         fitting = context.store.references() if context.dataset(name) == "imdb" else ()
+        one_sided = empty("Accuracy by length needs both models on the same reviews.", COMMAND)
+        unscored = empty("Reliability needs a system that states probabilities.", COMMAND)
         return [
             *systems.show(panels.accuracy_panel(evals, fitting if with_references else (), before)),
-            outcomes_html(compared, before.record.system) if compared else "",
-            *length.show(
-                by_length, empty("Accuracy by length needs both models on the same reviews.", COMMAND)
-            ),
-            *reliability.show(
-                panels.reliability_panel(frames, errors, where),
-                empty("Reliability needs a system that states probabilities.", COMMAND),
-            ),
+            outcomes_html(compared, before) if compared and before else "",
+            *length.show(by_length, one_sided),
+            *reliability.show(calibration, unscored),
             consistency_html(context, evals) + footnotes_html(evals),
             gr.Checkbox(visible=bool(fitting)),
         ]
 
+    inputs, changed = [dataset, references], [dataset.input, references.input]
     outputs = [*systems.outputs, outcomes, *length.outputs, *reliability.outputs, footnote, references]
-    part = TabPart(draw, [dataset, references], outputs, dataset)
-    gr.on(
-        [dataset.input, references.input],
-        draw,
-        [run, *part.inputs],
-        outputs,
-        api_visibility="private",
-        show_progress="minimal",
-    )
-    return part
+    gr.on(changed, draw, [run, *inputs], outputs, **QUIET | {"show_progress": "minimal"})
+    return TabPart(draw, inputs, outputs, dataset)
 
 
-def p_words(p: float) -> str:
-    return "p < 10⁻¹⁵" if p < 1e-15 else f"p = {p:.1e}" if p < 0.001 else f"p = {p:.3f}"
-
-
-def outcomes_html(comparison: classification.Comparison, before: str) -> str:
+def outcomes_html(comparison: classification.Comparison, before: Evaluation) -> str:
     """The plain sentence, and fixed / regressed / both as four numbers that sum to n."""
-    return render("outcomes", c=comparison, p=p_words(comparison.mcnemar_p), before=SYSTEMS[before].title)
+    p = comparison.mcnemar_p
+    words = f"{p:.1e}" if p < 0.001 else f"{p:.3f}"
+    p_words = "p < 10⁻¹⁵" if p < 1e-15 else f"p = {words}"
+    return render("outcomes", c=comparison, p=p_words, before=before.record.title)
 
 
 def consistency_html(context: Context, evals: dict[str, Evaluation]) -> str:
     """Share of pairs with both reviews classified correctly, for each system; empty without pairs."""
-    rows = {}
-    for system, evaluation in evals.items():
-        frame = context.store.predictions(evaluation)
+    rows = []
+    for one in evals.values():
+        frame = context.store.predictions(one)
         if "pair_id" in frame:
-            rows[system] = classification.consistency(frame["label"], frame["prediction"], frame["pair_id"])
-    best_first = sorted(((s, m) for s, m in rows.items() if m), key=lambda row: -row[1].value)
-    if not best_first:
+            share = classification.consistency(frame["label"], frame["prediction"], frame["pair_id"])
+            rows += [(one.record, share)] if share else []
+    if not rows:
         return ""
-    shown = "fine-tuned" if rows.get("fine-tuned") else best_first[0][0]
-    return render("consistency", rows=best_first, systems=SYSTEMS, shown=shown, metric=rows[shown])
+    rows.sort(key=lambda row: -row[1].value)
+    shown = next((row for row in rows if row[0].system == "fine-tuned"), rows[0])
+    return render("consistency", rows=rows, shown=shown)
 
 
 def footnotes_html(evals: dict[str, Evaluation]) -> str:
     """What the figures above leave out: unparsed answers, and texts that also stand in training."""
-    found = {system: evaluation.record.metrics for system, evaluation in evals.items()}
-    unparsed = {
-        system: evals[system].record.unparsed for system in found if "accuracy_lenient" in found[system]
-    }
-    overlap = "accuracy_without_overlap" in found.get("fine-tuned", {})
-    if not (unparsed or overlap):
-        return ""
-    return render("footnotes", metrics=found, systems=SYSTEMS, unparsed=unparsed, overlap=overlap)
+    records = [one.record for one in evals.values()]
+    unparsed = [record for record in records if "accuracy_lenient" in record.metrics]
+    tuned = [record for record in records if record.system == "fine-tuned"]
+    overlap = [record for record in tuned if "accuracy_without_overlap" in record.metrics]
+    return render("footnotes", unparsed=unparsed, overlap=overlap) if unparsed or overlap else ""

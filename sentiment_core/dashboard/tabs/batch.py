@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,16 +15,14 @@ from sentiment_core.dashboard.components.html import render
 from sentiment_core.dashboard.components.parts import notice
 from sentiment_core.dashboard.context import QUIET, Context
 from sentiment_core.dashboard.inputs import MAX_ROWS, Batch, InputRefused, read_batch, safe_cell
-from sentiment_core.dashboard.serving import BROKE, MODEL_EVENT, CancelFlag, Refused, Scores, Waiting
+from sentiment_core.dashboard.serving import MODEL_EVENT, Latest, Refused, Scores, Waiting
 from sentiment_core.figures.style import percent
 from sentiment_core.labels import LABEL_WORDS
 from sentiment_core.metrics import intervals
 
-log = logging.getLogger(__name__)
-
 COLUMNS = ["row", "text", "label", "base", "base P(positive)", "fine-tuned", "fine-tuned P(positive)"]
-SHOWN_CHARACTERS = 160
 STOPPED = "Stopped."
+NO_FILE = render("small", text="No file chosen.", muted=True)
 
 
 def build(context: Context, run: gr.Dropdown) -> None:
@@ -34,7 +31,7 @@ def build(context: Context, run: gr.Dropdown) -> None:
         with gr.Row():
             with gr.Column(scale=0, min_width=220):
                 file = gr.UploadButton("Choose a CSV file", file_types=[".csv"], elem_id="batch-file")
-                chosen = gr.HTML(no_file(), elem_id="batch-chosen")
+                chosen = gr.HTML(NO_FILE, elem_id="batch-chosen")
                 clear = gr.Button("Remove the file", size="sm", visible=False, elem_id="batch-clear")
             lines = gr.Textbox(
                 label="Or one review per line", lines=5, max_lines=12, elem_id="batch-lines", min_width=280
@@ -50,60 +47,53 @@ def build(context: Context, run: gr.Dropdown) -> None:
             interactive=False, visible=False, wrap=True, max_height=420,
         )  # fmt: skip
         download = gr.DownloadButton("Download as CSV", visible=False, elem_id="batch-download", scale=0)
-    flag = gr.State(CancelFlag())
+    latest = gr.State(Latest())
     results = [summary, table, download]
 
     def answer(
         run_id: str | None,
         path: str | None,
         pasted: str,
-        flag: CancelFlag,
+        latest: Latest,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[object]:
-        flag.cancelled = False
+        question = latest.question = object()
         try:
             batch = read_batch(path, pasted)
-            for event in context.serving.scores(context.store.run(run_id), batch.texts):
-                if flag.cancelled:
-                    return only(STOPPED)
-                match event:
-                    case Refused(sentence):
-                        return only(sentence, warn=True)
-                    case Waiting(ahead) if ahead:
-                        progress(0.0, desc=f"waiting, {ahead} before you")
-                    case Scores(found, system, share):
-                        progress(share, desc=f"{system}: {len(found[system]):,} of {len(batch.texts):,}")
-            frame = table_of(batch, found)
         except InputRefused as error:
             return only(str(error), warn=True)
-        except Exception:
-            log.exception("batch failed")
-            return only(BROKE, warn=True)
-        excerpts = [shorten(text, SHOWN_CHARACTERS, placeholder="…") for text in frame["text"]]
+        for event in context.serving.scores(context.store.run(run_id), batch.texts):
+            if latest.question is not question:
+                return only(STOPPED)
+            match event:
+                case Refused(sentence):
+                    return only(sentence, warn=True)
+                case Waiting(ahead) if ahead:
+                    progress(0.0, desc=f"waiting, {ahead} before you")
+                case Scores(found, system, share):
+                    progress(share, desc=f"{system}: {len(found[system]):,} of {len(batch.texts):,}")
+        frame = table_of(batch, found)
+        excerpts = [shorten(text, 160, placeholder="…") for text in frame["text"]]
         return [
             notice(summary_of(frame)),
             gr.DataFrame(frame.assign(text=excerpts), visible=True),
             gr.DownloadButton(value=write_csv(frame), visible=True),
         ]
 
-    def cancel(flag: CancelFlag) -> str:
-        flag.cancelled = True
+    def cancel(latest: Latest) -> str:
+        latest.question = None
         return notice(STOPPED)
 
     file.upload(
         lambda path: [render("small", text=Path(path).name[:60], muted=False), gr.Button(visible=True)],
         file, [chosen, clear], **QUIET,
     )  # fmt: skip
-    clear.click(lambda: [None, no_file(), gr.Button(visible=False)], None, [file, chosen, clear], **QUIET)
+    clear.click(lambda: [None, NO_FILE, gr.Button(visible=False)], None, [file, chosen, clear], **QUIET)
     go.click(lambda: only("Asking both models…"), None, results, **QUIET).then(
-        answer, [run, file, lines, flag], results,
+        answer, [run, file, lines, latest], results,
         api_visibility="private", show_progress="full", show_progress_on=[summary], **MODEL_EVENT,
     )  # fmt: skip
-    stop.click(cancel, flag, summary, **QUIET)
-
-
-def no_file() -> str:
-    return render("small", text="No file chosen.", muted=True)
+    stop.click(cancel, latest, summary, **QUIET)
 
 
 def only(sentence: str, *, warn: bool = False) -> list[object]:
@@ -127,19 +117,14 @@ def summary_of(frame: pd.DataFrame) -> str:
     """How many, how they split, and the accuracy where labels came along."""
     sentences = [f"{len(frame):,} reviews."]
     for system in ("fine-tuned", "base"):
-        if system not in frame:
-            continue
-        if "label" in frame:
+        if system in frame and "label" in frame:
             share = intervals.wilson(int((frame[system] == frame["label"]).sum()), len(frame))
-            sentences.append(
-                f"Accuracy of the {system} model: {percent(share.value)} "
-                f"(95\u202f% interval {percent(share.low)} to {percent(share.high)})."
-            )
-        else:
+            interval = f"95\u202f% interval {percent(share.low)} to {percent(share.high)}"
+            sentences.append(f"Accuracy of the {system} model: {percent(share.value)} ({interval}).")
+        elif system in frame:
             positive = int((frame[system] == LABEL_WORDS[1]).sum())
-            sentences.append(
-                f"The {system} model predicts {positive:,} positive and {len(frame) - positive:,} negative."
-            )
+            split = f"{positive:,} positive and {len(frame) - positive:,} negative"
+            sentences.append(f"The {system} model predicts {split}.")
     return " ".join(sentences)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +10,12 @@ import gradio as gr
 import pandas as pd
 
 from sentiment_core.artifacts.frames import read_as
-from sentiment_core.artifacts.schema import Metric
+from sentiment_core.artifacts.schema import AnswerForm, Metric
 from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.dashboard import panels
 from sentiment_core.dashboard.components.html import render
 from sentiment_core.dashboard.components.parts import FigureSlot, Panel, empty, html_table
-from sentiment_core.dashboard.context import Context, TabPart, dataset_switch
+from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_switch
 from sentiment_core.figures import evaluation
 from sentiment_core.figures.style import percent
 from sentiment_core.labels import LABEL_WORDS
@@ -22,7 +23,6 @@ from sentiment_core.metrics import classification
 from sentiment_core.systems import SYSTEMS, System
 
 COMMAND = "python eval.py --run <run> --system all"
-UNPARSED = "Unparsed"
 MOST_FORMS = 12
 """Beginnings of free answers that are listed, the most frequent ones."""
 
@@ -30,20 +30,11 @@ MOST_FORMS = 12
 def build(context: Context, run: gr.Dropdown) -> TabPart:
     with gr.Row():
         dataset = dataset_switch(context, "confusion")
-        other = gr.Dropdown(
-            [],
-            label="Compare the fine-tuned model with",
-            elem_id="confusion-other",
-            interactive=True,
-            min_width=280,
-        )
+        label, look = "Compare the fine-tuned model with", {"interactive": True, "min_width": 280}
+        other = gr.Dropdown([], label=label, elem_id="confusion-other", **look)
     with gr.Row(equal_height=False):
-        with gr.Column(min_width=300):
-            left = FigureSlot("matrix-before", height=380)
-            left_at = _slider("threshold-before")
-        with gr.Column(min_width=300):
-            right = FigureSlot("matrix-after", height=380)
-            right_at = _slider("threshold-after")
+        left, left_at = _matrix("before")
+        right, right_at = _matrix("after")
     with gr.Row(equal_height=True):
         with gr.Column(min_width=300):
             roc = FigureSlot("roc", height=440, level=3)
@@ -57,100 +48,82 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         if not evals:
             nothing = empty("No evaluation yet. This command scores the test reviews:", COMMAND)
             return [*left.hide(nothing), hidden, *right.hide(""), hidden, *roc.hide(""), ""]
-        sides = [
-            Side.of(context, evals.get(one or ""), at)
-            for one, at in zip((system, "fine-tuned"), thresholds, strict=True)
-        ]
-        values: list[object] = []
-        for slot, side in zip((left, right), sides, strict=True):
-            missing = empty("This system has not been evaluated on these reviews.", COMMAND)
-            values += slot.show(matrix_panel(side) if side else None, missing)
-            values.append(gr.Slider(visible=side.scored, label=side.slider_label) if side else hidden)
-        present = [side for side in sides if side]
+        values, sides = [], []
+        for slot, one, at in zip((left, right), (system, "fine-tuned"), thresholds, strict=True):
+            if one in evals:
+                side = Side.of(context, evals[one], at)
+                sides.append(side)
+                label = f"{side.system.short_title}: threshold on P(positive), %"
+                values += [*slot.show(matrix_panel(side)), gr.Slider(visible=side.scored, label=label)]
+            else:
+                missing = empty("This system has not been evaluated on these reviews.", COMMAND)
+                values += [*slot.hide(missing), hidden]
         unscored = empty("A ROC curve needs a system that states probabilities.")
-        return [*values, *roc.show(roc_panel(context, present), unscored), rates_html(present)]
+        return [*values, *roc.show(roc_panel(context, sides), unscored), rates_html(sides)]
 
     def restart(run_id: str | None, name: str | None, _: str | None, *thresholds: float) -> list[object]:
         """On load, and when run or dataset change: the base model that compares like with like is chosen."""
         _, evals = context.evals(run_id, name)
-        options = [(SYSTEMS[system].title, system) for system in evals if system != "fine-tuned"]
+        options = [(one.record.title, system) for system, one in evals.items() if system != "fine-tuned"]
         before = context.store.before(evals)
         value = before.record.system if before else (options[0][1] if options else None)
         return [gr.Dropdown(choices=options, value=value), *draw(run_id, name, value, *thresholds)]
 
     inputs = [dataset, other, left_at, right_at]
-    quiet = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
-    dataset.input(restart, [run, *inputs], [other, *drawn], **quiet)
-    gr.on([other.input, left_at.input, right_at.input], draw, [run, *inputs], drawn, **quiet)
+    latest = QUIET | {"trigger_mode": "always_last"}
+    dataset.input(restart, [run, *inputs], [other, *drawn], **latest)
+    gr.on([other.input, left_at.input, right_at.input], draw, [run, *inputs], drawn, **latest)
     return TabPart(restart, inputs, [other, *drawn], dataset)
 
 
-def _slider(elem_id: str) -> gr.Slider:
-    return gr.Slider(1, 99, 50, step=1, elem_id=elem_id, interactive=True, visible=False, buttons=["reset"])
+def _matrix(which: str) -> tuple[FigureSlot, gr.Slider]:
+    """Place for a matrix and, below it, the threshold."""
+    look = {"interactive": True, "visible": False, "buttons": ["reset"]}
+    with gr.Column(min_width=300):
+        slot = FigureSlot(f"matrix-{which}", height=380)
+        return slot, gr.Slider(1, 99, 50, step=1, elem_id=f"threshold-{which}", **look)
 
 
 @dataclass(frozen=True)
 class Side:
     """One system at one threshold."""
 
+    system: System
     evaluation: Evaluation
     frame: pd.DataFrame
-    threshold: float
-    """In percent; without effect where the system states no probabilities."""
+    scored: bool
+    at: str
+    """The threshold in words; empty where the system states no probabilities."""
     cells: dict[str, Any]
     """As `metrics.at_threshold` gives them."""
 
     @staticmethod
-    def of(context: Context, evaluation: Evaluation | None, threshold: float) -> Side | None:
-        if evaluation is None:
-            return None
+    def of(context: Context, evaluation: Evaluation, threshold: float) -> Side:
+        """`threshold` in percent; without effect on a system that states no probabilities."""
         frame = context.store.predictions(evaluation)
-        if panels.is_scored(frame):
-            p, at = frame["p_positive"], threshold / 100
+        if scored := panels.is_scored(frame):
+            p, at, words = frame["p_positive"], threshold / 100, f"at {threshold:.0f}\u202f%"
         else:  # answers as given: 0 and 1 lie on both sides of one half, a gap stays a gap
-            p, at = frame["prediction"], 0.5
-        return Side(evaluation, frame, threshold, classification.at_threshold(frame["label"], p, at))
-
-    @property
-    def scored(self) -> bool:
-        return panels.is_scored(self.frame)
-
-    @property
-    def system(self) -> System:
-        return SYSTEMS[self.evaluation.record.system]
-
-    @property
-    def name(self) -> str:
-        return self.system.short_title
-
-    @property
-    def slider_label(self) -> str:
-        return f"{self.name}: threshold on P(positive), %"
-
-    @property
-    def at(self) -> str:
-        """The threshold in words; empty where it has no effect."""
-        return f"at {self.threshold:.0f}\u202f%" if self.scored else ""
+            p, at, words = frame["prediction"], 0.5, ""
+        cells = classification.at_threshold(frame["label"], p, at)
+        return Side(SYSTEMS[evaluation.record.system], evaluation, frame, scored, words, cells)
 
 
 def counts_table(cells: dict[str, Any]) -> pd.DataFrame:
     """2 × 2 counts, or 2 × 3 where some answers are unparsed; rows are the true labels."""
-    rows = [
-        [cells[f"{truth}_{answer}"] for answer in classification.ANSWERS] for truth in classification.CLASSES
-    ]
-    table = pd.DataFrame(rows, index=list(LABEL_WORDS), columns=[*LABEL_WORDS, UNPARSED])
-    return table if table[UNPARSED].any() else table.drop(columns=UNPARSED)
+    answers = classification.ANSWERS
+    rows = [[cells[f"{truth}_{answer}"] for answer in answers] for truth in classification.CLASSES]
+    table = pd.DataFrame(rows, index=list(LABEL_WORDS), columns=[*LABEL_WORDS, "Unparsed"])
+    return table if table["Unparsed"].any() else table.drop(columns="Unparsed")
 
 
 def matrix_panel(side: Side) -> Panel:
     table = counts_table(side.cells)
-    caption = (
-        f"{panels.dataset_phrase(side.evaluation)}. Percentages are shares of each row; these are counts, "
-        "so no interval is drawn."
-    )
+    where = panels.dataset_phrase(side.evaluation)
+    caption = f"{where}. Percentages are shares of each row; these are counts, so no interval is drawn."
     if side.scored:
-        caption = f"Threshold {side.threshold:.0f}\u202f%. {caption}"
-    title = f"{side.system.title}: {finding(side.cells)}"
+        caption = f"{side.at.replace('at', 'Threshold')}. {caption}"
+    title = f"{side.evaluation.record.title}: {finding(side.cells)}"
     chart = evaluation.confusion_chart(table, side.system.colour)
     data = table.rename_axis("true label").reset_index()
     return Panel(title, chart, caption, data, f"confusion-{side.system.id}")
@@ -159,8 +132,7 @@ def matrix_panel(side: Side) -> Panel:
 def finding(cells: dict[str, Any]) -> str:
     """What a matrix says: its accuracy, and which way it leans."""
     negative, positive, unparsed = (
-        sum(cells[f"{truth}_{answer}"] for truth in classification.CLASSES)
-        for answer in classification.ANSWERS
+        cells[f"negative_{answer}"] + cells[f"positive_{answer}"] for answer in classification.ANSWERS
     )
     accuracy, answered = f"accuracy {percent(cells['accuracy'])}", negative + positive
     if unparsed > 0.02 * (answered + unparsed):
@@ -173,17 +145,17 @@ def finding(cells: dict[str, Any]) -> str:
 
 def roc_panel(context: Context, sides: list[Side]) -> Panel | None:
     """The curves of the scored systems, with the thresholds marked; None without any."""
-    found = [(side, *_roc(context, side)) for side in sides if side.scored]
-    found = [(side, curve, auc) for side, curve, auc in found if auc]
+    scored = [(side, *_roc(context, side)) for side in sides if side.scored]
+    found = [(side, curve, auc) for side, curve, auc in scored if auc]
     if not found:
         return None
-    curves = {side.name: (side.system.colour, curve) for side, curve, _ in found}
+    curves = {side.system.short_title: (side.system.colour, curve) for side, curve, _ in found}
+    corner = ("false_positive_rate", "recall_positive")
     points = [
-        (side.system.colour, side.cells["false_positive_rate"], side.cells["recall_positive"],
-         f"{side.name} {side.at}")
+        (side.system.colour, *map(side.cells.get, corner), f"{side.system.short_title} {side.at}")
         for side, _, _ in found
-    ]  # fmt: skip
-    latest_first = [(side.name, auc) for side, _, auc in reversed(found)]
+    ]
+    latest_first = [(side.system.short_title, auc) for side, _, auc in reversed(found)]
     title = "ROC AUC: " + "; ".join(f"{name} {auc.value:.3f}" for name, auc in latest_first)
     intervals = "; ".join(
         f"{name} {auc.low:.3f} to {auc.high:.3f}" for name, auc in latest_first if auc.low is not None
@@ -200,13 +172,11 @@ def roc_panel(context: Context, sides: list[Side]) -> Panel | None:
 def _roc(context: Context, side: Side) -> tuple[pd.DataFrame, Metric | None]:
     """The curve and the area under it; kept while the predictions are unchanged."""
 
-    def make() -> tuple[pd.DataFrame, Metric | None]:
-        label, p_positive = side.frame["label"], side.frame["p_positive"]
-        return pd.DataFrame(classification.roc_curve(label, p_positive)), classification.roc_auc(
-            label, p_positive
-        )
-
-    return context.store.keep(("roc", side.evaluation.path), context.store.stamp(side.evaluation), make)
+    scored = side.frame["label"], side.frame["p_positive"]
+    return context.store.keep(
+        ("roc", side.evaluation.path), context.store.stamp(side.evaluation),
+        lambda: (pd.DataFrame(classification.roc_curve(*scored)), classification.roc_auc(*scored)),
+    )  # fmt: skip
 
 
 def rates_html(sides: list[Side]) -> str:
@@ -214,14 +184,12 @@ def rates_html(sides: list[Side]) -> str:
     rates = {"accuracy": "Accuracy"}
     for word in LABEL_WORDS:
         rates |= {f"{rate}_{word.lower()}": f"{word}, {rate}" for rate in ("precision", "recall")}
-    forms = {side.system.title: table for side in sides if (table := forms_table(side))}
+    records = [side.evaluation.record for side in sides]
+    forms = {record.title: forms_table(record.answer_forms) for record in records if record.answer_forms}
     return render("rates", sides=sides, rates=rates, forms=forms)
 
 
-def forms_table(side: Side) -> str:
-    """How a free answer most often began, and what it was parsed as; empty for a scored system."""
-    forms = side.evaluation.record.answer_forms
-    if not forms:
-        return ""
+def forms_table(forms: Sequence[AnswerForm]) -> str:
+    """How a free answer most often began, and what it was parsed as."""
     rows = [(form.form or "(nothing)", form.count, read_as(form)) for form in forms[:MOST_FORMS]]
     return html_table(pd.DataFrame(rows, columns=["answer", "count", "parsed as"]))

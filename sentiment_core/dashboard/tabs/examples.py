@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterator, Mapping
 import gradio as gr
 import pandas as pd
 
+from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.dashboard import pairs
 from sentiment_core.dashboard.components.answers import stream_words
 from sentiment_core.dashboard.components.html import render
-from sentiment_core.dashboard.components.parts import empty, notice
+from sentiment_core.dashboard.components.parts import empty, notice, waiting
 from sentiment_core.dashboard.components.reader import predicted, reader_hint, reader_html, sample_html
-from sentiment_core.dashboard.context import Context, TabPart, dataset_switch
+from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_switch
 from sentiment_core.dashboard.pairs import ANY_LENGTH, ExampleFilter
 from sentiment_core.dashboard.serving import MODEL_EVENT, ModelUnavailable
 from sentiment_core.dashboard.texts import HOW_TO
 from sentiment_core.labels import LABEL_WORDS
-from sentiment_core.systems import SYSTEMS
 
 log = logging.getLogger(__name__)
 
@@ -29,54 +29,43 @@ COLUMNS = ["review", "true label", "base model", "fine-tuned"]
 WAIT_SECONDS = 30.0
 """For the texts, when the page is opened; only this tab waits."""
 OWN_SAMPLE = "Or read one of our own sample reviews"
+EXPLAIN = "Show the words that moved the answer"
+READING = "Reading predictions, and looking for the texts…"
 PICK = "Pick a row to read the review."
 NOT_EVALUATED = "This run’s fine-tuned model has not answered these reviews yet. This command does that:"
 NO_PREDICTIONS = "No predictions yet. This command makes them:"
 NO_TEXTS = f"The review texts are not at hand; the table shows ids and figures. {HOW_TO}"
-QUIET = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
+LATEST = QUIET | {"trigger_mode": "always_last"}
 
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
-    waiting = "Reading predictions, and looking for the texts…"
-    message = gr.HTML(render("placeholder", sentence=waiting, height=500), elem_id="examples-message")
+    message = gr.HTML(waiting(READING, 500), elem_id="examples-message")
     dataset = dataset_switch(context, "examples")
     samples = [(f"{s.kind}: {' '.join(s.text.split()[:8])}…", s.id) for s in context.store.samples_or_none()]
     with gr.Column(visible=False) as body:
         names = [(one.title, name) for name, one in pairs.FILTERS.items()]
         name = gr.Radio(names, label="Show", elem_id="filters", value="all")
         with gr.Row():
-            search = gr.Textbox(
-                label="Search", placeholder="words, or an id", max_lines=1, elem_id="search", min_width=200
-            )
-            length = gr.Dropdown(
-                [ANY_LENGTH], value=ANY_LENGTH, label="Length", elem_id="length", min_width=180
-            )
+            box = {"placeholder": "words, or an id", "max_lines": 1, "min_width": 200}
+            search = gr.Textbox(label="Search", elem_id="search", **box)
+            length = gr.Dropdown([ANY_LENGTH], label="Length", elem_id="length", min_width=180)
         with gr.Row(equal_height=False):
             with gr.Column(scale=7, min_width=320):
                 table = gr.DataFrame(
-                    pd.DataFrame(columns=COLUMNS),
-                    elem_id="examples-table",
-                    label="Reviews",
-                    show_label=False,
-                    datatype="str",
-                    interactive=False,
-                    wrap=True,
-                    max_height=620,
-                    column_widths=["32%", "21%", "22%", "25%"],
-                    buttons=[],
-                )
+                    pd.DataFrame(columns=COLUMNS), elem_id="examples-table", label="Reviews",
+                    show_label=False, datatype="str", interactive=False, wrap=True, max_height=620,
+                    column_widths=["32%", "21%", "22%", "25%"], buttons=[],
+                )  # fmt: skip
                 with gr.Row(elem_classes="chips"):
-                    back = gr.Button("Previous", size="sm", scale=0, min_width=100, elem_id="page-back")
+                    small = {"size": "sm", "scale": 0, "min_width": 100}
+                    back = gr.Button("Previous", elem_id="page-back", **small)
                     place = gr.HTML(elem_id="page-place")
-                    forth = gr.Button("Next", size="sm", scale=0, min_width=100, elem_id="page-forth")
+                    forth = gr.Button("Next", elem_id="page-forth", **small)
             with gr.Column(scale=5, min_width=300):
-                sample = gr.Dropdown(
-                    samples, value=None, label=OWN_SAMPLE, elem_id="own-sample", visible=False
-                )
+                own = {"label": OWN_SAMPLE, "elem_id": "own-sample"}
+                sample = gr.Dropdown(samples, value=None, visible=False, **own)
                 reader = gr.HTML(reader_hint(PICK), elem_id="reader")
-                explain = gr.Button(
-                    "Show the words that moved the answer", visible=False, elem_id="explain-review"
-                )
+                explain = gr.Button(EXPLAIN, visible=False, elem_id="explain-review")
                 words = gr.HTML(elem_id="reader-words")
     page = gr.State(0)
     opened = gr.Textbox("", visible="hidden", elem_id="opened", label="Review in the reader")
@@ -102,15 +91,15 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
             yield from stream_words(context, context.store.run(run_id), text)
 
     changed = [name.input, length.input, search.change]
-    gr.on(changed, lambda *values: view.rows(ExampleFilter(*values)), [run, *filters], listed, **QUIET)
-    dataset.input(render_all, [run, *filters], outputs, **QUIET)
-    back.click(turned(-1), [run, *filters, page], listed, **QUIET)
-    forth.click(turned(+1), [run, *filters, page], listed, **QUIET)
+    gr.on(changed, lambda *values: view.rows(ExampleFilter(*values)), [run, *filters], listed, **LATEST)
+    dataset.input(render_all, [run, *filters], outputs, **LATEST)
+    for button, step in ((back, -1), (forth, 1)):
+        button.click(turned(step), [run, *filters, page], listed, **LATEST)
     to_address = "(id) => { window.qUrl({review: id, text: null}); return [] }"
-    picked = table.select(pick, [run, *filters, page], reading, **QUIET)
+    picked = table.select(pick, [run, *filters, page], reading, **LATEST)
     picked.then(None, opened, None, js=to_address, api_visibility="private")
-    sample.input(view.open_sample, [run, sample], reading, **QUIET | MODEL_EVENT)
-    visibly = MODEL_EVENT | {"api_visibility": "private", "show_progress": "minimal"}
+    sample.input(view.open_sample, [run, sample], reading, **LATEST | MODEL_EVENT)
+    visibly = QUIET | MODEL_EVENT | {"show_progress": "minimal"}
     explain.click(explained, [run, opened], words, **visibly)
     return TabPart(render_all, filters, outputs, dataset)
 
@@ -121,22 +110,19 @@ class Examples:
     def __init__(self, context: Context) -> None:
         self.context = context
 
-    # ---- data
-
     def frame(self, wanted: ExampleFilter) -> pd.DataFrame | None:
         """Both systems' answers (see `pairs.paired`), or None without an evaluation of the fine-tuned one."""
         store = self.context.store
-        _, evals = self.context.evals(wanted.run_id, wanted.dataset)
-        after, before = evals.get("fine-tuned"), store.before(evals)
+        before, after = self.both(wanted)
         if after is None:
             return None
-        second = store.predictions(after)
-        first = store.predictions(before) if before else None
-        return store.keep(
-            ("paired", after.path, before and before.path),
-            store.stamp(after, before),
-            lambda: pairs.paired(first, second),
-        )
+        first, second = store.predictions(before) if before else None, store.predictions(after)
+        key = ("paired", after.path, before and before.path)
+        return store.keep(key, store.stamp(after, before), lambda: pairs.paired(first, second))
+
+    def both(self, wanted: ExampleFilter) -> tuple[Evaluation | None, Evaluation | None]:
+        _, evals = self.context.evals(wanted.run_id, wanted.dataset)
+        return self.context.store.before(evals), evals.get("fine-tuned")
 
     def texts(self, frame: pd.DataFrame, wait: float = 0.0) -> Mapping[str, str]:
         """Texts at hand, if they cover this dataset; else none."""
@@ -159,12 +145,9 @@ class Examples:
         ids = () if frame is None else self.page(frame, wanted)[0]["review_id"].tolist()
         return ids[row] if row < len(ids) else ""
 
-    # ---- views
-
     def whole(self, wanted: ExampleFilter, review_id: str = "") -> list[object]:
         """Everything in the tab; where no review is asked for, the first one is open."""
         frame = self.frame(wanted)
-        samples = bool(self.context.store.samples_or_none())
         if frame is None:
             why = NOT_EVALUATED if self.context.store.datasets() else NO_PREDICTIONS
             return [empty(why, COMMAND), gr.Column(visible=False), *[gr.skip()] * 10]
@@ -177,7 +160,7 @@ class Examples:
             gr.Column(visible=True),
             gr.Radio(choices=names, value=wanted.name if wanted.name in pairs.FILTERS else "all"),
             gr.Dropdown(choices=lengths, value=wanted.length if wanted.length in lengths else ANY_LENGTH),
-            gr.Dropdown(visible=samples and not texts),
+            gr.Dropdown(visible=bool(self.context.store.samples_or_none()) and not texts),
             *self.rows(wanted),
             *self.open(wanted, review_id or self.id_at(wanted, 0)),
         ]
@@ -187,14 +170,13 @@ class Examples:
         frame = self.frame(wanted)
         if frame is None:
             return [pd.DataFrame(columns=COLUMNS), "", 0]
-        part, page, total = self.page(frame, wanted)
-        texts = self.texts(frame)
+        (part, page, total), texts = self.page(frame, wanted), self.texts(frame)
         table = [_table_row(row, texts.get(row.review_id)) for row in part.itertuples()]
         place = render("page_place", first=page * PAGE + 1, rows=len(part), total=total)
         return [pd.DataFrame(table, columns=COLUMNS), place, page]
 
     def open(self, wanted: ExampleFilter, review_id: str) -> list[object]:
-        """The reader pane for a review: html, the explain button, no words yet, the id."""
+        """The reader pane for a review, as `_reading` gives it."""
         frame = self.frame(wanted)
         if frame is None or not review_id:
             return _reading(reader_hint(PICK))
@@ -203,9 +185,8 @@ class Examples:
             return _reading(reader_hint(f"This review is not among the predictions shown. {PICK}"))
         row, texts = next(found.itertuples()), self.texts(frame)
         text, other = texts.get(review_id), pairs.partner(frame, row)
-        _, evals = self.context.evals(wanted.run_id, wanted.dataset)
-        before = self.context.store.before(evals)
-        base_name = SYSTEMS[before.record.system].title if before else "Base model"
+        before, _ = self.both(wanted)
+        base_name = before.record.title if before else "Base model"
         html = reader_html(row, text, base_name, other, texts.get(other.review_id) if other else None)
         return _reading(html, review_id, explain=text is not None)
 
@@ -226,7 +207,7 @@ class Examples:
 
 
 def _reading(html: str, review_id: str = "", *, explain: bool = False) -> list[object]:
-    """Values for the reader, its button, the words below, which are not there yet, and the id."""
+    """The reader's html, the explain button, no words yet, the id."""
     return [html, gr.Button(visible=explain), "", review_id]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 
 import gradio as gr
@@ -13,10 +12,9 @@ from sentiment_core.dashboard.components import answers
 from sentiment_core.dashboard.components.html import render
 from sentiment_core.dashboard.context import QUIET, Context, TabPart
 from sentiment_core.dashboard.inputs import MAX_CHARACTERS
-from sentiment_core.dashboard.serving import MODEL_EVENT
+from sentiment_core.dashboard.serving import MODEL_EVENT, Latest
 from sentiment_core.dashboard.tabs import batch
 
-CHIPS = 5
 KINDS = ("positive", "negative", "sarcastic", "negated", "mixed")
 SHORT = 300
 """Typed texts up to this many characters go into the address."""
@@ -27,18 +25,11 @@ TEXT_TO_ADDRESS = f"""(run, text, latest) => {{
 }}"""
 
 
-@dataclass
-class Latest:
-    """A visitor's newest question: what still works on an older one stops, and shows nothing more."""
-
-    question: object = None
-
-
 def build(context: Context, run: gr.Dropdown) -> TabPart:
-    samples = context.store.samples_or_none()
-    text_of = {sample.id: sample.text for sample in samples}
-    loading = render("state", kind="loading", sentence="Loading the live model…")
-    state = gr.HTML(loading, elem_id="model-state")
+    samples = context.store.samples()
+    state = gr.HTML(
+        render("state", kind="loading", sentence="Loading the live model…"), elem_id="model-state"
+    )
     text = gr.Textbox(
         label="A movie review, in English", elem_id="review",
         placeholder="Type or paste a review, or pick one of ours below.",
@@ -57,7 +48,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     cards = gr.HTML(answers.cards(), elem_id="answers")
     shown = [cards, gr.HTML(elem_id="verdict"), gr.HTML(elem_id="words")]
     batch.build(context, run)
-    timer = gr.Timer(1.0, active=True)
+    timer = gr.Timer(1.0)
 
     def ask(run_id: str | None, review: str, latest: Latest) -> Iterator[object]:
         question = latest.question = object()
@@ -71,7 +62,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         yield from ask(run_id, review, latest) if review else [[gr.skip()] * len(shown)]
 
     def take(sample_id: str) -> object:
-        return text_of.get(sample_id, gr.skip())
+        return next((sample.text for sample in samples if sample.id == sample_id), gr.skip())
 
     def poll(run_id: str | None) -> list[object]:
         kind, sentence = context.serving.host.state(context.store.run(run_id))
@@ -97,16 +88,12 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
 def _chips(samples: tuple[SampleReview, ...]) -> dict[str, gr.Button]:
     """Sample id -> its button, for a few samples of different kinds; inside a row under the box."""
     by_kind = [[s for s in samples if s.kind == kind] for kind in KINDS]
-    picked = [s for turn in range(2) for some in by_kind for s in some[turn : turn + 1]][:CHIPS]
+    picked = [s for turn in range(2) for some in by_kind for s in some[turn : turn + 1]][:5]
     if picked:
         gr.HTML(render("small", text="Try one:", muted=True), elem_id="try")
-    return {sample.id: _chip(sample) for sample in picked}
-
-
-def _chip(sample: SampleReview) -> gr.Button:
-    title = f"{sample.kind.capitalize()}: {_beginning(sample.text, 3)}"
-    name = f"sample-{sample.id}"
-    return gr.Button(title, size="sm", elem_classes="chip", elem_id=name, scale=0, min_width=0)
+    look = {"size": "sm", "elem_classes": "chip", "scale": 0, "min_width": 0}
+    titles = {s.id: f"{s.kind.capitalize()}: {_beginning(s.text, 3)}" for s in picked}
+    return {name: gr.Button(title, elem_id=f"sample-{name}", **look) for name, title in titles.items()}
 
 
 def _beginning(text: str, words: int) -> str:
@@ -115,4 +102,4 @@ def _beginning(text: str, words: int) -> str:
 
 def welcome_text(context: Context) -> str:
     """What stands in the box when a visitor comes with nothing: a plain negative review of ours."""
-    return next((s.text for s in context.store.samples_or_none() if s.kind == "negative"), "")
+    return next((s.text for s in context.store.samples() if s.kind == "negative"), "")

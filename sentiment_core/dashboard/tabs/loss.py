@@ -10,7 +10,7 @@ import pandas as pd
 
 from sentiment_core.artifacts.store import ArtifactError, Run
 from sentiment_core.dashboard.components.parts import FigureSlot, Panel, empty, notice
-from sentiment_core.dashboard.context import Context, TabPart
+from sentiment_core.dashboard.context import QUIET, Context, TabPart
 from sentiment_core.figures import training
 from sentiment_core.figures.style import percent
 
@@ -23,9 +23,8 @@ AXES = [("Steps", "step"), ("Reviews seen", "examples"), ("Seconds", "seconds")]
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
     with gr.Row():
-        runs = gr.Dropdown(
-            [], multiselect=True, label="Runs", elem_id="loss-runs", max_choices=MAX_RUNS, scale=2
-        )
+        several = {"multiselect": True, "max_choices": MAX_RUNS, "scale": 2}
+        runs = gr.Dropdown([], label="Runs", elem_id="loss-runs", **several)
         axis = gr.Radio(AXES, value="step", label="X axis", elem_id="loss-axis", elem_classes="pills")
     state = gr.HTML(elem_id="loss-state")
     loss = FigureSlot("loss", height=540)
@@ -39,7 +38,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         listed = context.store.listing().runs
         picked = [one for one in listed if one.run_id in (chosen or [])][:MAX_RUNS]
         histories, problems = _histories(context, picked)
-        words = " ".join([*problems, *filter(None, (unfinished_words(one, histories) for one in picked))])
+        words = " ".join(filter(None, [*problems, *(unfinished_words(one, histories) for one in picked)]))
         if histories:
             figures = loss.show(loss_panel(histories, x)) + schedule.show(schedule_panel(histories, x))
         else:
@@ -61,10 +60,10 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         """Costs one stat per file of the artifacts while nothing changed."""
         return gr.skip() if context.store.signature() == last else draw(chosen, x)
 
-    chosen, private = [runs, axis], {"api_visibility": "private"}
-    gr.on([runs.input, axis.input], draw, chosen, outputs, show_progress="minimal", **private)
-    timer.tick(poll, [*chosen, seen], outputs, show_progress="hidden", **private)
-    return TabPart(render, [runs, axis], [runs, *outputs])
+    chosen = [runs, axis]
+    gr.on([runs.input, axis.input], draw, chosen, outputs, **QUIET | {"show_progress": "minimal"})
+    timer.tick(poll, [*chosen, seen], outputs, **QUIET)
+    return TabPart(render, chosen, [runs, *outputs])
 
 
 def _histories(context: Context, runs: Sequence[Run]) -> tuple[dict[str, pd.DataFrame], list[str]]:
@@ -72,15 +71,11 @@ def _histories(context: Context, runs: Sequence[Run]) -> tuple[dict[str, pd.Data
     histories, problems = {}, []
     for run in runs:
         try:
-            history = context.store.history(run)
+            histories[run.run_id] = context.store.history(run)
         except ArtifactError as error:
             problems.append(str(error))
-            continue
-        if len(history):
-            histories[run.run_id] = history
-        else:
-            problems.append(f"{run.run_id} has no history yet.")
-    return histories, problems
+    problems += [f"{run_id} has no history yet." for run_id, history in histories.items() if history.empty]
+    return {run_id: history for run_id, history in histories.items() if len(history)}, problems
 
 
 def is_training(run: Run) -> bool:
@@ -106,9 +101,7 @@ def loss_panel(histories: Mapping[str, pd.DataFrame], x: str) -> Panel:
     title = f"{run_id}: {_loss_finding(train)}"
     if len(checks):
         title += f"; validation accuracy reaches {percent(checks.max())}"
-    every = (
-        int(train["step"].diff().median()) if len(train) > 1 else 1
-    )  # the Trainer logs the mean since then
+    every = int(train["step"].diff().median()) if len(train) > 1 else 1  # logged: the mean since then
     thin = f"the mean loss of every {every} steps" if every > 1 else "the loss of every step"
     caption = (
         f"Thin: {thin}; thick: its exponential mean (half-life a fiftieth of the run, two points at least); "

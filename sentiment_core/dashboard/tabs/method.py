@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import chain
 
 import gradio as gr
 from markupsafe import Markup
@@ -12,7 +13,7 @@ from sentiment_core.artifacts.report import BENCHMARKS
 from sentiment_core.artifacts.schema import BenchmarkRecord, Metric, RunRecord
 from sentiment_core.artifacts.store import ArtifactError, Run
 from sentiment_core.dashboard.components.html import fragment, render, seconds
-from sentiment_core.dashboard.components.parts import empty
+from sentiment_core.dashboard.components.parts import empty, waiting
 from sentiment_core.dashboard.context import Context, TabPart
 from sentiment_core.dashboard.store import dataset_title
 from sentiment_core.dashboard.texts import DEFAULT_SOURCE
@@ -20,13 +21,14 @@ from sentiment_core.figures.style import percent
 from sentiment_core.prompts import PROMPT, REVIEW_SLOT
 
 COMMAND = "python train.py"
-ATTENTION = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "o_proj": "output"}
-MLP = {"gate_proj": "gate", "up_proj": "up", "down_proj": "down"}
+MATRICES = {
+    "Attention": {"q_proj": "query", "k_proj": "key", "v_proj": "value", "o_proj": "output"},
+    "Feed-forward": {"gate_proj": "gate", "up_proj": "up", "down_proj": "down"},
+}
 
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
-    waiting = render("placeholder", sentence="Reading the artifacts…", height=600)
-    page = gr.HTML(waiting, elem_id="method")
+    page = gr.HTML(waiting("Reading the artifacts…", 600), elem_id="method")
     return TabPart(lambda run_id: [method_html(context, context.store.run(run_id))], [], [page])
 
 
@@ -34,57 +36,43 @@ def method_html(context: Context, run: Run | None) -> Markup:
     if run is None or run.record is None:
         return empty("No finished training run yet. This command makes one:", COMMAND)
     record, study = run.record, study_run(context, run)
+    share = record.trainable_parameters / record.base_model.parameters
     return render(
-        "method",
-        record=record,
-        share=record.trainable_parameters / record.base_model.parameters,
-        picture=layer_picture(record),
+        "method", record=record, share=share, picture=layer_picture(record, share),
         prompt=PROMPT if record.prompt.name == PROMPT.name else None,
         question=PROMPT.user.replace(REVIEW_SLOT, "").strip(),
-        settings=_settings(context, run, study),
-        study=study,
-        references={reference.kind: reference for reference in context.store.references_or_none()},
-        benchmarks=_benchmarks(context),
-        versions=_version_accuracies(context, run),
-        commands=_commands(context, run),
-        default_source=DEFAULT_SOURCE,
-    )
+        settings=_settings(context, run, study), study=study,
+        references={reference.kind: reference for reference in context.store.references()},
+        benchmarks=_benchmarks(context), versions=_version_accuracies(context, run),
+        commands=_commands(context, run), default_source=DEFAULT_SOURCE,
+    )  # fmt: skip
 
 
-def layer_picture(record: RunRecord) -> Markup:
+def layer_picture(record: RunRecord, share: float) -> Markup:
     """An inline SVG of one layer in the page's own colours (CSS variables), with its description."""
     targets = set(record.lora.targets)
     every = "all-linear" in targets
-    known = {"Attention": ATTENTION, "Feed-forward": MLP}
     groups = {
         title: [(f"{word} · {name}", every or name in targets) for name, word in matrices.items()]
-        for title, matrices in known.items()
+        for title, matrices in MATRICES.items()
     }
-    if others := sorted(targets - {"all-linear"} - ATTENTION.keys() - MLP.keys()):
+    if others := sorted(targets.difference(["all-linear"], *MATRICES.values())):
         groups["Other layers"] = [(name, True) for name in others]
-    share = record.trainable_parameters / record.base_model.parameters
     beside = "each" if every else len(targets)
     return fragment("picture", groups=groups, beside=beside, rank=record.lora.rank, share=share)
 
 
-# ---- settings
-
-
 def study_run(context: Context, run: Run) -> Run | None:
     """The run made with the study's preset, unless it is the one being shown."""
-    for other in context.store.finished_runs():
-        if other.record and other.record.config.get("preset") == "study" and other.run_id != run.run_id:
-            return other
-    return None
+    others = (other for other in context.store.finished_runs() if other.run_id != run.run_id)
+    return next((other for other in others if other.record.config.get("preset") == "study"), None)
 
 
 def _settings(context: Context, run: Run, study: Run | None) -> dict[str, list[tuple[str, ...]]]:
     """Rows of (name, this run's value, the study run's): "shown", and "folded" what both runs share."""
     runs = [one for one in (run, study) if one]
     values = [_setting_values(one.record) for one in runs]
-    rows = [
-        (key, *(one.get(key, "–") for one in values)) for key in dict.fromkeys(k for v in values for k in v)
-    ]
+    rows = [(key, *(one.get(key, "–") for one in values)) for key in dict.fromkeys(chain(*values))]
     same = [row for row in rows if study and len(set(row[1:])) == 1]
     times = ("training time", *(seconds(one.record.wall_seconds) for one in runs))
     results = [
@@ -111,19 +99,16 @@ def _setting_values(record: RunRecord) -> dict[str, str]:
 def _value(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, list):
         return ", ".join(map(str, value)) or "–"
-    return "–" if value in (None, "") else str(value)
+    if value in (None, ""):
+        return "–"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _accuracy(context: Context, run: Run, dataset: str) -> str:
     evaluation = context.store.evals(run, dataset).get("fine-tuned")
     return percent(evaluation.record.metrics["accuracy"].value) if evaluation else "–"
-
-
-# ---- what was measured, and how
 
 
 def _benchmarks(context: Context) -> dict[str, BenchmarkRecord]:

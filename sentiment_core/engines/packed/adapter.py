@@ -38,31 +38,28 @@ class StackedAdapter:
         if len(scales) != 1:
             raise ValueError(f"the adapter's layers have different scales {sorted(scales)}")
         self.scale: float = scales.pop()
+        # PEFT's module, the stacked tensor its weight is a view of, and the layer
         self.views: list[tuple[nn.Module, nn.Parameter, int]] = []
-        """PEFT's module, the stacked tensor its weight is a view of, and the layer."""
+        # by target: A (layers, r, in) and B (layers, out, r)
         self.leaves = {
             name: tuple(self._stack(layers, name, kind, trainable) for kind in ("lora_A", "lora_B"))
             for name in TARGETS
         }
-        """By target: A (layers, r, in) and B (layers, out, r)."""
         if trainable:
-            self._lay_out_gradients()
+            leaves = self.parameters()
+            sizes = [leaf.numel() for leaf in leaves]
+            self.flat_gradient = torch.zeros(sum(sizes), device=leaves[0].device)
+            for leaf, part in zip(leaves, self.flat_gradient.split(sizes), strict=True):
+                leaf.grad = part.view_as(leaf)
 
     def _stack(self, layers: nn.ModuleList, name: str, kind: str, trainable: bool) -> nn.Parameter:
         modules = [getattr(target(layer, name), kind)["default"] for layer in layers]
-        stacked = torch.stack([module.weight.detach().float() for module in modules])
-        leaf = nn.Parameter(stacked, requires_grad=trainable)
+        weights = torch.stack([module.weight.detach().float() for module in modules])
+        leaf = nn.Parameter(weights, requires_grad=trainable)
         for number, module in enumerate(modules):
             module.weight.data = leaf.data[number]
             self.views.append((module, leaf, number))
         return leaf
-
-    def _lay_out_gradients(self) -> None:
-        leaves = self.parameters()
-        self.flat_gradient = torch.zeros(sum(leaf.numel() for leaf in leaves), device=leaves[0].device)
-        parts = self.flat_gradient.split([leaf.numel() for leaf in leaves])
-        for leaf, part in zip(leaves, parts, strict=True):
-            leaf.grad = part.view_as(leaf)
 
     def zero_gradients(self) -> None:
         """Set all gradients to zero; they stay in place, as parts of `flat_gradient`."""

@@ -21,21 +21,9 @@ from sentiment_core.engines.packed.layout import TILE, LayerShape
 Attend = Callable[..., torch.Tensor]
 """(qkv, cos, sin, tiles, layer shape) -> attended."""
 
-STEP = 64
-"""Rows of queries that a tile of keys takes at a time."""
-
-CHUNK = 256
-"""Rows whose share in the prefix's gradient one program adds up."""
-
+STEP = 64  # rows of queries that a tile of keys takes at a time
+CHUNK = 256  # rows whose share in the prefix's gradient one program adds up
 LOG2E = 1.4426950408889634
-
-
-def attention_on(device: torch.device) -> Attend:
-    """What computes it there."""
-    return attend_tiles if device.type == "cuda" else attend_each
-
-
-# ---- the reference
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -47,8 +35,8 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
 def attend_each(qkv, cos, sin, tiles, shape: LayerShape) -> torch.Tensor:
     """One review after the other, with the prefix before each."""
     widths = [n * shape.head_dim for n in (shape.heads, shape.kv_heads, shape.kv_heads)]
-    heads = (part.unflatten(-1, (-1, shape.head_dim)) for part in qkv.split(widths, dim=-1))
-    q, k, v = heads  # (tokens, heads or kv_heads, head_dim)
+    # (tokens, heads or kv_heads, head_dim)
+    q, k, v = (part.unflatten(-1, (-1, shape.head_dim)) for part in qkv.split(widths, dim=-1))
     q, k = (rotate(part, cos[:, None], sin[:, None]) for part in (q, k))
     segments = sorted({(start, end, offset) for start, _, end, offset in tiles.tolist() if start < end})
     out = []
@@ -64,9 +52,6 @@ def attend_each(qkv, cos, sin, tiles, shape: LayerShape) -> torch.Tensor:
         attended = F.scaled_dot_product_attention(*heads_first, attn_mask=seen, enable_gqa=True)
         out.append(attended[0].transpose(0, 1).flatten(1))  # (rows, heads head_dim)
     return torch.cat(out)
-
-
-# ---- the kernels as an op
 
 
 def _prefix_block(prefix: int) -> int:
@@ -106,8 +91,7 @@ def attend_forward(
     """
     from sentiment_core.engines.packed import kernels
 
-    total = qkv.shape[0]
-    dim = qkv.shape[1] // (heads + 2 * kv_heads)
+    total, dim = qkv.shape[0], qkv.shape[1] // (heads + 2 * kv_heads)
     shape = (heads, kv_heads, dim)
     rotated = torch.empty_like(qkv)
     kernels.rotate[(math.ceil(total / TILE), heads + 2 * kv_heads)](
@@ -142,13 +126,10 @@ def attend_backward(
     """
     from sentiment_core.engines.packed import kernels
 
-    total = qkv.shape[0]
-    dim = qkv.shape[1] // (heads + 2 * kv_heads)
-    block = _prefix_block(prefix)
-    root = dim**-0.5
-    d_qkv = torch.empty_like(qkv)
-    shape = (heads, kv_heads, dim, prefix)
-    given = (qkv, d_out, lse, delta, tiles, cos, sin, d_qkv, total, root * LOG2E, root)
+    total, dim = qkv.shape[0], qkv.shape[1] // (heads + 2 * kv_heads)
+    block, root, d_qkv = _prefix_block(prefix), dim**-0.5, torch.empty_like(qkv)
+    scale, shape = root * LOG2E, (heads, kv_heads, dim, prefix)
+    given = (qkv, d_out, lse, delta, tiles, cos, sin, d_qkv, total, scale, root)
     with _two_streams(qkv.device) as beside:
         kernels.backward_keys[(tiles.shape[0], kv_heads)](
             *given, *shape, TILE, STEP, num_warps=4, num_stages=1
@@ -158,21 +139,14 @@ def attend_backward(
                 *given, *shape, block, TILE, num_warps=4, num_stages=2
             )
             if prefix:
-                _backward_prefix_keys(given, shape, block)
+                blocks, chunks = math.ceil(prefix / block), math.ceil(total / CHUNK)
+                partial = qkv.new_empty(chunks, kv_heads, 2, blocks * block, dim, dtype=torch.float32)
+                kernels.backward_prefix[(chunks, kv_heads, blocks)](
+                    qkv, d_out, lse, delta, partial, total, scale, *shape, block, TILE, CHUNK,
+                    num_warps=4, num_stages=2,
+                )  # fmt: skip
+                kernels.write_prefix[(kv_heads, blocks)](partial.sum(0), cos, sin, d_qkv, root, *shape, block)
     return d_qkv
-
-
-def _backward_prefix_keys(given: tuple, shape: tuple[int, ...], block: int) -> None:
-    from sentiment_core.engines.packed import kernels
-
-    qkv, d_out, lse, delta, _, cos, sin, d_qkv, total, scale, root = given
-    _, kv_heads, dim, prefix = shape
-    blocks, chunks = math.ceil(prefix / block), math.ceil(total / CHUNK)
-    partial = qkv.new_empty(chunks, kv_heads, 2, blocks * block, dim, dtype=torch.float32)
-    kernels.backward_prefix[(chunks, kv_heads, blocks)](
-        qkv, d_out, lse, delta, partial, total, scale, *shape, block, TILE, CHUNK, num_warps=4, num_stages=2
-    )
-    kernels.write_prefix[(kv_heads, blocks)](partial.sum(0), cos, sin, d_qkv, root, *shape, block)
 
 
 @attend_backward.register_fake
@@ -194,8 +168,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, d_out):
-        rotated, out, lse, tiles, cos, sin = ctx.saved_tensors
-        shape = ctx.shape
+        (rotated, out, lse, tiles, cos, sin), shape = ctx.saved_tensors, ctx.shape
         products = (d_out.float() * out.float()).unflatten(-1, (-1, shape.head_dim))
         delta = products.sum(-1).t().contiguous()  # (heads, tokens)
         d_qkv = attend_backward(

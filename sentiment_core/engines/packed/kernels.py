@@ -1,7 +1,6 @@
 """Causal attention within reviews laid end to end behind one shared prefix: the Triton kernels.
 
-FlashAttention-2 (Dao 2023) over tiles of 64 rows, made for what a pack looks like: many reviews of a few
-hundred tokens. Compared with a general kernel for variable lengths,
+FlashAttention-2 (Dao 2023) over tiles of 64 rows. Compared with a general kernel for variable lengths,
 
 - only tiles that hold tokens are started (`tiles` lists them), in one launch for all reviews;
 - the shared prefix stands in memory once; every review's tokens attend to it and to their own past;
@@ -19,14 +18,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+# What of a block of keys is seen: all of it, what is before an end, or by each row what is not behind it.
+# The causal block needs no end: a row before the end sees nothing from there on.
 FULL, ENDING, CAUSAL = (tl.constexpr(kind) for kind in range(3))
-"""What of a block of keys is seen: all of it, what is before an end, or by each row what is not behind it.
-
-The causal block needs no end: a row before the end sees nothing from there on.
-"""
-
-
-# ---- rotary embedding
 
 
 @triton.jit
@@ -72,9 +66,6 @@ def _store_rotated_back(
     tl.store(to + HALF, (right * c - left * s).to(to.dtype.element_ty), mask=inside[:, None])
 
 
-# ---- blocks
-
-
 @triton.jit
 def _tile(tiles, number):
     at = tiles + number * 4
@@ -91,9 +82,6 @@ def _load_keys(k_at, v_at, columns, inside, W: tl.constexpr, D: tl.constexpr, MA
         k = tl.load(k_at + columns[:, None] * W + d[None, :], mask=inside[:, None], other=0.0)
         v = tl.load(v_at + columns[:, None] * W + d[None, :], mask=inside[:, None], other=0.0)
     return k, v
-
-
-# ---- forward
 
 
 @triton.jit
@@ -151,9 +139,6 @@ def forward(
         m, norm, acc = _attend_block(q, k_at, v_at, columns, end, rows, m, norm, acc, scale, W, D, CAUSAL)
         tl.store(to, (acc / norm[:, None]).to(out.dtype.element_ty), mask=inside[:, None])
         tl.store(lse + head * total + rows, m + tl.log2(norm), mask=inside)
-
-
-# ---- backward
 
 
 @triton.jit

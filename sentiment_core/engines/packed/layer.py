@@ -8,8 +8,6 @@ import torch.nn.functional as F
 from sentiment_core.engines.packed.attention import Attend
 from sentiment_core.engines.packed.layout import LayerShape
 
-# ---- parts of a layer; r is the rank of a product's adapters together
-
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     wide = x.float()
@@ -18,7 +16,7 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 
 
 class _Linear(torch.autograd.Function):
-    """A frozen product and its adapter's: y = x Wᵀ + (x Aᵀ) Bᵀ.
+    """A frozen product and its adapter's of rank r: y = x Wᵀ + (x Aᵀ) Bᵀ.
 
     Sums of two products are taken in float32, where compiling fuses them into what follows; in the compute
     type they would become a product that adds to a copy. Backward takes dy W and dy B in one product.
@@ -84,9 +82,6 @@ def _normed_linear(x: torch.Tensor, norm: torch.Tensor, weight: torch.Tensor, lo
         # x reaches 24,000 in some channels, which leaves float16 no room for x (A · diag(norm))ᵀ
         return _linear(rms_norm(x, norm, eps), weight, lora)
     return _NormedLinear.apply(x, norm, weight, *lora, eps)
-
-
-# ---- the layer
 
 
 def layer(x, frozen, lora, cos, sin, tiles, shape: LayerShape, attend: Attend):

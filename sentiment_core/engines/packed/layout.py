@@ -9,8 +9,7 @@ import torch
 
 from sentiment_core.models.loading import Encoded
 
-TILE = 64
-"""Rows that the kernels handle together."""
+TILE = 64  # rows that the kernels handle together
 
 
 @dataclass(frozen=True)

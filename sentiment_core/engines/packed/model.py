@@ -3,12 +3,10 @@
 It computes what PEFT does on `dequantized` layers: y = x Wᵀ + (alpha / r) · (x Aᵀ) Bᵀ with W rounded
 to NF4 and A, B kept in float32 and cast for the product. What differs is only the layout:
 
-- Reviews stand end to end in one row of tokens and attend within themselves
-  (`attention`). What all prompts begin with stands there once, before the first.
-- q, k, v and gate, up share one product each, and so do their A matrices; the B matrices form one
-  block-diagonal matrix.
-- The adapter is 14 tensors stacked over the layers, cast once per pass; PEFT sees views of them.
-- B stands beside W in one matrix: where a norm comes before, x Wᵀ + (x Aᵀ) Bᵀ is one product.
+- Reviews stand end to end in one row of tokens and attend within themselves; what all prompts begin with
+  stands there once, before the first.
+- q, k, v and gate, up share one product each, and so do their A matrices; their B are one block-diagonal
+  matrix. B stands beside W: where a norm comes before, x Wᵀ + (x Aᵀ) Bᵀ is one product.
 - Behind the last layer's attention only the label positions go on; the vocabulary head is in float32.
 - Each layer is compiled once for the one shape, and the whole pass is a CUDA graph.
 """
@@ -24,7 +22,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sentiment_core.engines.packed.adapter import GROUPS, StackedAdapter, group_weight, target
-from sentiment_core.engines.packed.attention import attention_on
+from sentiment_core.engines.packed.attention import attend_each, attend_tiles
 from sentiment_core.engines.packed.layer import last_layer, layer, rms_norm
 from sentiment_core.engines.packed.layout import LayerShape, Pack, PackShape
 
@@ -36,15 +34,16 @@ def packing_blocker(model: nn.Module, device: torch.device) -> str | None:
         return f"packed layout knows Llama's layers, not {config.model_type}'s"
     if config.attention_bias or config.mlp_bias or config.hidden_act != "silu":
         return "packed layout knows Llama layers without biases and with SiLU"
-    if device.type == "cuda":
-        if torch.cuda.get_device_capability(device) < (8, 0):
-            return "attention kernels need a GPU of compute capability 8.0 or more"
-        if not importlib.util.find_spec("triton"):
-            return "attention kernels need the package triton"
-        if _head_dim(config) not in (16, 32, 64, 128):
-            return f"attention kernels know heads of 16, 32, 64 or 128 numbers, not {_head_dim(config)}"
-    if device.type not in ("cuda", "cpu"):
+    if device.type == "cpu":
+        return None
+    if device.type != "cuda":
         return f"packed layout runs on CUDA (and, for tests, on a CPU), not on {device.type}"
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return "attention kernels need a GPU of compute capability 8.0 or more"
+    if not importlib.util.find_spec("triton"):
+        return "attention kernels need the package triton"
+    if _head_dim(config) not in (16, 32, 64, 128):
+        return f"attention kernels know heads of 16, 32, 64 or 128 numbers, not {_head_dim(config)}"
     return None
 
 
@@ -59,7 +58,7 @@ def _causal_lm(model: nn.Module) -> nn.Module:
 class PackedLlama:
     """A dequantized Llama, with its LoRA adapter if it has one, on packs: the engine that trains and scores.
 
-    It owns the adapter's stacked tensors, of which PEFT's become views: one engine to a model.
+    It owns the adapter's tensors, of which PEFT's become views: one engine to a model.
 
     Args:
         model: a Llama with plain linear layers, or a PEFT model around one.
@@ -81,7 +80,7 @@ class PackedLlama:
         self._head = base.get_output_embeddings().weight.detach().float()  # (vocabulary, hidden)
         heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
         self._layer_shape = LayerShape(heads, kv_heads, _head_dim(config), config.rms_norm_eps, shape.prefix)
-        self._attend = attention_on(self.device)
+        self._attend = attend_tiles if self.device.type == "cuda" else attend_each
         self._layer, self._last_layer = (
             torch.compile(function, fullgraph=True, dynamic=False) if compiled else function
             for function in (layer, last_layer)
@@ -90,8 +89,8 @@ class PackedLlama:
             places = torch.arange(shape.longest, device=self.device)[None]
             cos, sin = base.model.rotary_emb(embedding.new_zeros(1, 1, 1), places)
         self._cos, self._sin = cos[0], sin[0]  # (longest, head_dim)
+        # what `step` multiplies a loss by before its backward pass, for float16
         self.loss_scale = torch.ones((), device=self.device)
-        """What `step` multiplies a loss by before its backward pass, for float16."""
         self._graph: torch.cuda.CUDAGraph | None = None
         self._static: Pack | None = None
         self._loss: torch.Tensor | None = None
@@ -100,10 +99,8 @@ class PackedLlama:
         """Whether packs of this shape can be run."""
         return shape.prefix == self.shape.prefix and shape.longest <= self.shape.longest
 
-    # ---- passes
-
-    def hidden(self, pack: Pack) -> torch.Tensor:
-        """Final hidden state at each review's last token, (reviews, hidden) float32."""
+    def logits(self, pack: Pack) -> torch.Tensor:
+        """Vocabulary logits at each review's label position, (reviews, vocabulary) float32."""
         x = F.embedding(pack.input_ids, self._base.get_input_embeddings().weight)  # (tokens, hidden)
         cos, sin = self._cos[pack.positions], self._sin[pack.positions]  # (tokens, head_dim)
         given = (cos, sin, pack.tiles, self._layer_shape, self._attend)
@@ -111,7 +108,8 @@ class PackedLlama:
         for each_frozen, each_lora in parts:
             x = self._layer(x, each_frozen, each_lora, *given)
         x = self._last_layer(x, frozen, lora, *given, pack.last)  # (reviews, hidden)
-        return rms_norm(x.float(), self._base.model.norm.weight.float(), self._layer_shape.eps)
+        x = rms_norm(x.float(), self._base.model.norm.weight.float(), self._layer_shape.eps)
+        return F.linear(x, self._head)
 
     def _parts(self) -> Iterator[tuple]:
         """Per layer: its norms and weights, and its adapter's (A, B) of each group in the compute type."""
@@ -122,20 +120,13 @@ class PackedLlama:
                 for room, (_, b) in zip(self._weights, lora, strict=True):
                     room[:, :, -b.shape[2] :] = b
             pairs = zip(*(zip(a.unbind(0), b.unbind(0), strict=True) for a, b in lora), strict=True)
-        weights = zip(*self._weights, strict=True)
-        for norms, four, pair in zip(self._norms, weights, pairs, strict=True):
-            yield (*norms, *four), pair
-
-    def logits(self, pack: Pack) -> torch.Tensor:
-        """Vocabulary logits at each review's label position, (reviews, vocabulary) float32."""
-        return F.linear(self.hidden(pack), self._head)
+        for norms, pair, *weights in zip(self._norms, pairs, *self._weights, strict=True):
+            yield (*norms, *weights), pair
 
     def loss(self, pack: Pack) -> torch.Tensor:
         """Weighted sum of the target tokens' negative log-likelihoods."""
         nll = F.cross_entropy(self.logits(pack), pack.targets, reduction="none")  # (reviews,)
         return (nll * pack.weights).sum()
-
-    # ---- training
 
     def _backward(self, pack: Pack) -> torch.Tensor:
         loss = self.loss(pack)
@@ -146,21 +137,18 @@ class PackedLlama:
         """Compile `step` for packs of this one's size and, on a GPU, capture it as a CUDA graph."""
         self._static = Pack(*(tensor.to(self.device) for tensor in vars(pack).values()))
         if self.device.type == "cuda":
-            self._capture(self._static)
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(2):
+                    self._backward(self._static)
+            torch.cuda.current_stream().wait_stream(side)
+            self._graph = torch.cuda.CUDAGraph()
+            # NCCL's watchdog asks the device from a thread of its own, which a capture would else forbid
+            mode = "thread_local" if torch.distributed.is_initialized() else "global"
+            with torch.cuda.graph(self._graph, capture_error_mode=mode):
+                self._loss = self._backward(self._static)
         self.adapter.zero_gradients()
-
-    def _capture(self, pack: Pack) -> None:
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(2):
-                self._backward(pack)
-        torch.cuda.current_stream().wait_stream(side)
-        self._graph = torch.cuda.CUDAGraph()
-        # NCCL's watchdog asks the device from a thread of its own, which a capture would else forbid
-        mode = "thread_local" if torch.distributed.is_initialized() else "global"
-        with torch.cuda.graph(self._graph, capture_error_mode=mode):
-            self._loss = self._backward(pack)
 
     def step(self, pack: Pack) -> torch.Tensor:
         """Forward and backward pass: adds the pack's share to the adapter's gradients, returns its loss."""

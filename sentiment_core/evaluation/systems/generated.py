@@ -29,22 +29,9 @@ class Generated(ModelSystem):
     def work(self) -> Work:
         loaded, width = self.inputs.base_model(self.precision), self.config.max_new_tokens
         free = GreedyAnswers(loaded, max_new_tokens=width, batch_tokens=self.config.batch_tokens)
-        return Work(
-            lambda rows: free.stream(self.inputs.prompts(rows)),
-            width,
-            lambda values: from_texts(free.texts(values)),
-            {"batch_tokens": free.batch_tokens},
-            loaded.info,
-        )
-
-
-def from_texts(answers: list[str]) -> dict[str, Any]:
-    """Free answers -> columns of the predictions and forms; no probability."""
-    return {
-        "prediction": pd.array([parse_answer(answer) for answer in answers], dtype="Int8"),
-        "p_positive": np.full(len(answers), np.nan, dtype=np.float32),
-        "answer_forms": count_forms(answers),
-    }
+        settings = {"batch_tokens": free.batch_tokens}
+        prompts = self.inputs.prompts
+        return Work(lambda rows: free.stream(prompts(rows)), width, free.answers, settings, loaded.info)
 
 
 # ---- what counts as an answer
@@ -116,17 +103,13 @@ class GreedyAnswers:
 
     def __init__(self, loaded: LoadedModel, *, max_new_tokens: int, batch_tokens: int = 0) -> None:
         tokenizer = loaded.encoder.tokenizer
-        self.loaded, self.max_new_tokens = loaded, max_new_tokens
+        self.loaded, self.max_new_tokens, self.pad_id = loaded, max_new_tokens, tokenizer.pad_token_id or 0
         self.batch_tokens = batch_tokens or fitting_tokens(loaded)
-        self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         stops = np.atleast_1d(loaded.model.generation_config.eos_token_id).tolist()
         self.settings = GenerationConfig(
-            do_sample=False,
-            num_beams=1,
-            max_new_tokens=max_new_tokens,
-            pad_token_id=self.pad_id,
+            do_sample=False, num_beams=1, max_new_tokens=max_new_tokens, pad_token_id=self.pad_id,
             eos_token_id=sorted({tokenizer.eos_token_id, *stops} - {None}) or None,
-        )
+        )  # fmt: skip
 
     def stream(self, encoded: Encoded) -> Parts:
         """Values: (rows, max_new_tokens) int64 token ids, padded behind."""
@@ -143,6 +126,15 @@ class GreedyAnswers:
         answers = out[:, ids.shape[1] :]
         room = self.max_new_tokens - answers.shape[1]
         return torch.nn.functional.pad(answers, (0, room), value=self.pad_id)
+
+    def answers(self, values: np.ndarray) -> dict[str, Any]:
+        """Columns of the predictions and forms; no probability."""
+        texts = self.texts(values)
+        return {
+            "prediction": pd.array([parse_answer(text) for text in texts], dtype="Int8"),
+            "p_positive": np.full(len(texts), np.nan, dtype=np.float32),
+            "answer_forms": count_forms(texts),
+        }
 
     def texts(self, answers: np.ndarray) -> list[str]:
         """(n, max_new_tokens) token ids -> answers without control tokens."""

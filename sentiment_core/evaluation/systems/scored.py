@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Collection, Sequence
-from functools import cached_property
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from functools import cached_property, partial
 from itertools import chain, islice
 from typing import Any
 
@@ -21,21 +22,22 @@ from sentiment_core.evaluation.systems.base import ModelSystem, Work
 from sentiment_core.labels import Label
 from sentiment_core.models.base_models import BaseModelError, file_sha256
 from sentiment_core.models.loading import Encoded, LoadedModel, PromptEncoder, load_adapter
-from sentiment_core.prompts import PROMPT, REVIEW_SLOT, Prompt
+from sentiment_core.prompts import PROMPT, REVIEW_SLOT
 
 
 class ZeroShot(ModelSystem):
     """The base model as it is."""
 
     def work(self) -> Work:
-        return self.scored(self.inputs.base_model(self.precision))
+        return self.scored(self.scorer(self.inputs.base_model(self.precision)), self.inputs.prompts)
 
-    def scored(self, loaded: LoadedModel, model: nn.Module | None = None) -> Work:
-        scorer = self.scorer(loaded, model)
+    def scored(
+        self, scorer: SentimentScorer, prompts: Callable[[np.ndarray], Encoded], **settings: Any
+    ) -> Work:
+        """Prompts of rows through a scorer; `settings` are recorded."""
+        settings |= {"batch_tokens": scorer.batch_tokens, "engine": scorer.engine}
         return Work(
-            lambda rows: scorer.stream(self.inputs.prompts(rows)),
-            settings={"batch_tokens": scorer.batch_tokens, "engine": scorer.engine},
-            base_model=loaded.info,
+            lambda rows: scorer.stream(prompts(rows)), settings=settings, base_model=scorer.loaded.info
         )
 
     def scorer(self, loaded: LoadedModel, model: nn.Module | None = None) -> SentimentScorer:
@@ -70,9 +72,9 @@ class FineTuned(ZeroShot):
     def decisive(self) -> dict[str, Any]:
         weights = self.inputs.adapter / "adapter_model.safetensors"
         if not weights.is_file():
+            folder = weights.parent.parent
             raise BaseModelError(
-                f"{self.inputs.adapter.parent} holds no adapter/{weights.name}; "
-                "train the run again (python train.py)"
+                f"{folder} holds no adapter/{weights.name}; train the run again (python train.py)"
             )
         return super().decisive() | {"adapter_sha256": file_sha256(weights)}
 
@@ -81,7 +83,7 @@ class FineTuned(ZeroShot):
         with warnings.catch_warnings():  # peft asks transformers for an attribute by its old name
             warnings.simplefilter("ignore", FutureWarning)
             model = load_adapter(loaded.model, self.inputs.adapter)
-        return self.scored(loaded, model)
+        return self.scored(self.scorer(loaded, model), self.inputs.prompts)
 
 
 # ---- few-shot
@@ -106,33 +108,24 @@ class FewShot(ZeroShot):
         return super().decisive() | {"shots": self.config.shots, "shot_ids": self.examples.ids}
 
     def work(self) -> Work:
+        """Raises ConfigError: examples and the longest review are more than the model can read."""
         loaded = self.inputs.base_model(self.precision)
         prefix = few_shot_prefix(self.inputs.encoder, self.examples.texts, self.examples.labels)
-        self._check_room(loaded, len(prefix))
-        scorer = self.scorer(loaded)
-        if scorer.engine == "padded" and not self.config.batch_tokens:
-            scorer.batch_tokens = fitting_tokens(loaded)  # a batch repeats the prefix's keys and values
-        settings = {
-            "shot_seed": self.config.seed,
-            "train_source": self.examples.source,
-            "batch_tokens": scorer.batch_tokens,
-            "shared_tokens": len(prefix),
-        }
-        return Work(
-            lambda rows: scorer.stream(with_prefix(prefix, self.inputs.prompts(rows))),
-            settings=settings,
-            base_model=loaded.info,
-        )
-
-    def _check_room(self, loaded: LoadedModel, prefix: int) -> None:
-        """Raises ConfigError: examples and the longest review are more than the model can read."""
         most = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
-        needed = prefix - len(self.inputs.encoder.prefix_ids) + int(self.inputs.encoded.lengths.max())
+        longest = int(self.inputs.encoded.lengths.max())
+        needed = len(prefix) - len(self.inputs.encoder.prefix_ids) + longest
         if most and needed > most:
             raise ConfigError(
                 f"--shots {self.config.shots} makes prompts of {needed} tokens, the model reads {most}; "
                 "use fewer --shots or a lower --max-length-tokens"
             )
+        scorer = self.scorer(loaded)
+        if scorer.engine == "padded" and not self.config.batch_tokens:
+            scorer.batch_tokens = fitting_tokens(loaded)  # a batch repeats the prefix's keys and values
+        return self.scored(
+            scorer, lambda rows: with_prefix(prefix, self.inputs.prompts(rows)),
+            shot_seed=self.config.seed, train_source=self.examples.source, shared_tokens=len(prefix),
+        )  # fmt: skip
 
 
 def choose_examples(train: Reviews, shots: int, *, seed: int, unseen: Collection[bytes]) -> Reviews:
@@ -165,9 +158,7 @@ def with_prefix(prefix: Sequence[int], encoded: Encoded) -> Encoded:
     return Encoded.from_lists(rows, encoded.truncated, len(prefix))
 
 
-def few_shot_prefix(
-    encoder: PromptEncoder, texts: Sequence[str], labels: Sequence[int], prompt: Prompt = PROMPT
-) -> list[int]:
+def few_shot_prefix(encoder: PromptEncoder, texts: Sequence[str], labels: Sequence[int]) -> list[int]:
     """Token ids of everything before the review under test: instruction, examples with answers, its header.
 
     A review in it is encoded as plain text, like every review.
@@ -175,7 +166,7 @@ def few_shot_prefix(
     Raises:
         ConfigError: the chat template does not show every turn once.
     """
-    first, *between, suffix = _conversation(encoder.tokenizer, prompt, len(texts))
+    first, *between, suffix = _conversation(encoder.tokenizer, len(texts))
     if len(between) != 2 * len(texts) or suffix != encoder.rendered.suffix:
         raise ConfigError(
             "baseline-few-shot: this model's chat template does not show every example once; "
@@ -193,26 +184,19 @@ def few_shot_prefix(
     return prefix
 
 
-def _conversation(tokenizer: Any, prompt: Prompt, shots: int) -> list[str]:
+def _conversation(tokenizer: Any, shots: int) -> list[str]:
     """Fixed text around each review and answer of a conversation with `shots` answered turns."""
+    system, user = PROMPT.system, PROMPT.user
     if not getattr(tokenizer, "chat_template", None):
-        lead = f"{tokenizer.bos_token or ''}{prompt.system}\n\n"
-        text = lead + f"{prompt.user}\nAnswer:{_ANSWER_SLOT}\n\n" * shots + f"{prompt.user}\nAnswer:"
+        lead = f"{tokenizer.bos_token or ''}{system}\n\n"
+        text = lead + f"{user}\nAnswer:{_ANSWER_SLOT}\n\n" * shots + f"{user}\nAnswer:"
     else:
-        asked = {"role": "user", "content": prompt.user}
+        write = partial(tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True)
+        asked = {"role": "user", "content": user}
         turns = [asked, {"role": "assistant", "content": _ANSWER_SLOT}] * shots + [asked]
-        text = _render(tokenizer, prompt, turns)
+        text = ""
+        with suppress(Exception):  # templates raise their own kinds where they know no system message
+            text = write([{"role": "system", "content": system}, *turns])
+        if system not in text:
+            text = write([{"role": "user", "content": f"{system}\n\n{user}"}, *turns[1:]])
     return re.split(f"{re.escape(REVIEW_SLOT)}|{re.escape(_ANSWER_SLOT)}", text)
-
-
-def _render(tokenizer: Any, prompt: Prompt, turns: list[dict[str, str]]) -> str:
-    options = {"tokenize": False, "add_generation_prompt": True}
-    try:
-        system = {"role": "system", "content": prompt.system}
-        text = tokenizer.apply_chat_template([system, *turns], **options)
-        if prompt.system in text:
-            return text
-    except Exception:  # templates raise their own kinds of error where they know no system message
-        pass
-    merged = [{"role": "user", "content": f"{prompt.system}\n\n{prompt.user}"}, *turns[1:]]
-    return tokenizer.apply_chat_template(merged, **options)

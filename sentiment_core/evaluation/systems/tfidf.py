@@ -12,13 +12,8 @@ from sentiment_core.evaluation.inputs import safe_name
 from sentiment_core.evaluation.systems.base import EvaluatedSystem, Parts, Work
 from sentiment_core.labels import Label
 
-TFIDF_SETTINGS: dict[str, Any] = {
-    "ngram_range": [1, 2],
-    "min_df": 2,
-    "sublinear_tf": True,
-    "strip_accents": "unicode",
-}
-LOGREG_SETTINGS: dict[str, Any] = {"C": 10.0, "solver": "liblinear", "random_state": 0, "max_iter": 1000}
+TFIDF_SETTINGS: dict = {"ngram_range": [1, 2], "min_df": 2, "sublinear_tf": True, "strip_accents": "unicode"}
+LOGREG_SETTINGS: dict = {"C": 10.0, "solver": "liblinear", "random_state": 0, "max_iter": 1000}
 CHUNK = 2_000
 """Reviews answered at once."""
 
@@ -33,11 +28,9 @@ class Tfidf(EvaluatedSystem):
         return safe_name(self.inputs.train_split.train.name)
 
     def decisive(self) -> dict[str, Any]:
-        return super().decisive() | {
-            "train_fingerprint": self.inputs.train_split.train.fingerprint,
-            "tfidf": TFIDF_SETTINGS,
-            "logreg": LOGREG_SETTINGS,
-        }
+        fingerprint = self.inputs.train_split.train.fingerprint
+        own = {"train_fingerprint": fingerprint, "tfidf": TFIDF_SETTINGS, "logreg": LOGREG_SETTINGS}
+        return super().decisive() | own
 
     def work(self) -> Work:
         train, texts = self.inputs.train_split.train, self.inputs.test.reviews.texts

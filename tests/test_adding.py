@@ -1,0 +1,71 @@
+"""A system and a tab are a file and a line each: one of both is added, evaluated, and shown by the page."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import gradio as gr
+import pytest
+
+from sentiment_core.config import EvalConfig
+from sentiment_core.dashboard import app
+from sentiment_core.evaluation.runner import evaluate
+from sentiment_core.systems import SYSTEMS, System
+from tests.fake_live import FakeClassifier
+from tests.own_reviews import write_dataset
+
+SYSTEM = """
+    import numpy as np
+
+    from sentiment_core.evaluation.systems.base import EvaluatedSystem, Work
+
+
+    class LongIsGood(EvaluatedSystem):
+        origin = "toy"
+
+        def work(self) -> Work:
+            lengths = np.array([len(text) for text in self.inputs.test.reviews.texts])
+            p = (lengths / lengths.max())[:, None]
+            return Work(lambda rows: iter([(np.arange(len(rows)), p[rows])]), width=1)
+"""
+
+TAB = """
+    import gradio as gr
+
+    from sentiment_core.dashboard.context import Context, TabPart
+
+
+    def build(context: Context, run: gr.Dropdown) -> TabPart:
+        shown = gr.HTML(elem_id="toy")
+        return TabPart(lambda run_id: [f"{len(context.store.listing().evals)} evaluations"], [], [shown])
+"""
+
+
+@pytest.fixture
+def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The two files, where Python finds them, and the line that registers each."""
+    (tmp_path / "toy_system.py").write_text(textwrap.dedent(SYSTEM))
+    (tmp_path / "toy_tab.py").write_text(textwrap.dedent(TAB))
+    monkeypatch.syspath_prepend(tmp_path)
+    long_is_good = System("toy", "Long is good", "Long", "toy_system:LongIsGood", "run2", "star")
+    monkeypatch.setitem(SYSTEMS, "toy", long_is_good)
+    monkeypatch.setitem(app.TABS, "toy", ("Toy", "toy_tab:build"))
+    return tmp_path
+
+
+def test_a_system_and_a_tab_are_a_file_and_a_line(toys: Path, tiny_model: Path) -> None:
+    dataset = write_dataset(toys / "reviews", train=40, test=20)
+    config = EvalConfig(system="toy", dataset=str(dataset), base_model=str(tiny_model))
+    [outcome] = evaluate(config, assets=toys / "assets", work=toys / "work")
+    assert outcome.record.title == "Long is good"
+    assert outcome.record.metrics["accuracy"].n == 20
+
+    demo = app.build(toys / "assets", FakeClassifier.load, texts={})
+    tabs = [block.label for block in demo.blocks.values() if isinstance(block, gr.Tab)]
+    assert tabs[-1] == "Toy"
+    html = [fn.fn for fn in demo.fns.values() if fn.outputs and fn.outputs[0].elem_id == "toy"]
+    assert html[0](None) == ["1 evaluations"]
+    accuracy = next(fn.fn for fn in demo.fns.values() if fn.outputs and "systems" in fn.outputs[0].elem_id)
+    drawn = accuracy(None, outcome.record.dataset.name, False)
+    assert "Long is good" in str(drawn[1].value)
