@@ -1,42 +1,38 @@
-"""Classify reviews live, with the base model and with the fine-tuned one: on two CPU cores, or on a GPU.
+"""Classify reviews live, with the base and the fine-tuned model, on two CPU cores or a GPU.
 
     classifier = LiveClassifier.load(read_run(ASSETS / "runs" / "smollm2-135m"))
     classifier.classify("A film that moves.", "fine-tuned").p_positive
 
-Prompt, label words and probability are those of `engines.scorer`; only the way they are computed is
-made for single answers.
+Prompt, label words and probability are those of `engines.scorer`, computed in a way made for single answers.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
+import gc
 import math
 import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from scipy.special import expit
 
 from sentiment_core.artifacts.schema import RunRecord
 from sentiment_core.artifacts.store import Run
 from sentiment_core.engines.batching import batches_by_tokens
 from sentiment_core.live.forward import LiveLlama
-from sentiment_core.live.trace import METHOD, Explanation, Turns, WordWeight, explain_words
+from sentiment_core.live.trace import METHOD, Explanation, Turns, explain_words
 from sentiment_core.live.transformers import LiveTransformers
-from sentiment_core.live.weights import (
-    NUMBER_FORMATS,
-    base_config,
-    dtype_of,
-    give_memory_back,
-    is_lean,
-    load_weights,
-    on_zero_gpu,
-)
+from sentiment_core.live.weights import NUMBER_FORMATS, base_config, dtype_of, is_lean, load_weights
 from sentiment_core.models.base_models import BaseModel, BaseModelError, resolve
 from sentiment_core.models.loading import Encoded, PromptEncoder, load_adapter, load_base, load_tokenizer
 
@@ -44,18 +40,11 @@ Which = Literal["base", "fine-tuned"]
 System = LiveLlama | LiveTransformers
 """Answers prompts, given as token ids after the prefix, with log-odds of Positive."""
 
-DEFAULT_MAX_LENGTH_TOKENS = 1024
 BATCH_TOKENS = {"cpu": 1_024, "cuda": 32_768}
 """Most padded tokens of one batch: on a CPU, what keeps the cores busy without filling their caches."""
 
 MOST_THREADS = 8
 """One review is too small to keep more busy."""
-
-INT8_AGREES = True
-"""Whether 8 bits were seen to keep 99.5 % of the labels and to move probabilities by 0.01 at most on average
-(200 test reviews): test_served_forms_agree_with_the_stored_predictions."""
-
-_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -70,29 +59,20 @@ class LiveAnswer:
     """Share of the prompt that the answer rests on; less than all in a long review's first answer."""
 
 
+@dataclass(eq=False)
 class LiveClassifier:
     """Base and fine-tuned model, single answers before everything else; made by `load`."""
 
     explain_method = METHOD
+    run_id: str
+    number_format: str
+    encoder: PromptEncoder
+    build: Callable[[], dict[Which, System]]
+    has_adapter: bool
+    max_length_tokens: int
 
-    def __init__(
-        self,
-        run_id: str,
-        number_format: str,
-        encoder: PromptEncoder,
-        build: Callable[[], dict[Which, System]],
-        *,
-        has_adapter: bool,
-        max_length_tokens: int = DEFAULT_MAX_LENGTH_TOKENS,
-    ) -> None:
-        self.run_id = run_id
-        self.number_format = number_format
-        self.encoder = encoder
-        self.has_adapter = has_adapter
-        self.max_length_tokens = max_length_tokens
-        self._build = build
-        self._systems: dict[Which, System] | None = None
-        self._building = threading.Lock()
+    def __post_init__(self) -> None:
+        self._systems, self._building = functools.cache(self.build), threading.Lock()
         self._turns = Turns()
 
     @staticmethod
@@ -114,9 +94,7 @@ class LiveClassifier:
         flag = base_model or os.environ.get("SENTIMENT_BASE_MODEL") or None
         base = resolve(flag, record.base_model.name if record else None)
         cuda = torch.cuda.is_available()
-        number_format = _choose_number_format(
-            number_format or os.environ.get("SENTIMENT_LIVE_FORM"), cuda=cuda
-        )
+        number_format = _choose_number_format(number_format or os.environ.get("SENTIMENT_LIVE_FORM"), cuda)
         encoder = PromptEncoder(load_tokenizer(base))
         if record is not None:
             _check_fits(record, base, encoder)
@@ -125,29 +103,17 @@ class LiveClassifier:
         build, number_format = _builder(base, adapter, number_format, encoder, device)
         limit = record.config.get("max_length_tokens") if record else None
         classifier = LiveClassifier(
-            run.run_id if run else "",
-            f"{number_format} on GPU" if cuda else number_format,
-            encoder,
-            build,
-            has_adapter=adapter is not None,
-            max_length_tokens=int(limit or DEFAULT_MAX_LENGTH_TOKENS),
-        )
-        if not on_zero_gpu():  # there, a GPU exists only inside a call
-            classifier.warm_up()
+            run.run_id if run else "", f"{number_format} on GPU" if cuda else number_format, encoder, build,
+            has_adapter=adapter is not None, max_length_tokens=int(limit or 1024),
+        )  # fmt: skip
+        if not _on_zero_gpu():  # there, a GPU exists only inside a call
+            for system in ("base", "fine-tuned") if adapter else ("base",):
+                classifier.classify("A warm-up, of a few words.", system)
         return classifier
-
-    def warm_up(self) -> None:
-        """Run once what a first answer would pay for."""
-        for system in ("base", "fine-tuned") if self.has_adapter else ("base",):
-            self.classify("A warm-up, of a few words.", system)
 
     def classify(self, text: str, system: Which) -> LiveAnswer:
         """Raises ValueError for "fine-tuned" when there is no finished run."""
-
-        def whole(model: System, row: np.ndarray) -> Iterator[tuple[int, float]]:
-            yield len(row), float(model.log_odds([row])[0])
-
-        [answer] = self._answers(text, system, whole)
+        [answer] = self._answers(text, system, lambda model, row: [(len(row), model.log_odds([row])[0])])
         return answer
 
     def classify_progressive(self, text: str, system: Which) -> Iterator[LiveAnswer]:
@@ -156,7 +122,7 @@ class LiveClassifier:
         return self._answers(text, system, lambda model, row: model.log_odds_progressive(row, tail))
 
     def _answers(
-        self, text: str, system: Which, reading: Callable[[System, np.ndarray], Iterator[tuple[int, float]]]
+        self, text: str, system: Which, reading: Callable[[System, np.ndarray], Iterable[tuple[int, float]]]
     ) -> Iterator[LiveAnswer]:
         """An answer after each step of `reading`, until the whole prompt was read."""
         began = time.perf_counter()
@@ -166,26 +132,18 @@ class LiveClassifier:
         while tokens < len(row):
             with self._turns.answer():  # not while the page shows what there is
                 began = time.perf_counter()
-                steps = steps or reading(self._system(system), row)
+                steps = steps or iter(reading(self._system(system), row))
                 tokens, log_odds = next(steps)
                 spent += time.perf_counter() - began
-            yield LiveAnswer(
-                p_positive=_sigmoid(log_odds),
-                seconds=spent,
-                tokens=int(encoded.lengths[0]),
-                truncated=bool(encoded.truncated[0]),
-                read=tokens / len(row),
-            )
+            length, truncated = int(encoded.lengths[0]), bool(encoded.truncated[0])
+            yield LiveAnswer(float(expit(log_odds)), spent, length, truncated, read=tokens / len(row))
 
     def classify_many(
         self, texts: Sequence[str], system: Which, on_progress: Callable[[int, int], None] | None = None
     ) -> np.ndarray:
         """(n,) float32 P(positive). Gives way to single answers."""
-        out = np.zeros(len(texts))
-        if not len(texts):
-            return out.astype(np.float32)
         encoded = self._encode(texts)
-        done = 0
+        out, done = np.zeros(len(texts)), 0
         budget = BATCH_TOKENS["cuda" if self.number_format.endswith("GPU") else "cpu"]
         for batch in batches_by_tokens(encoded.lengths - len(self.encoder.prefix_ids), budget, padded=True):
             rows = [self._after_prefix(encoded[i]) for i in batch]
@@ -193,7 +151,7 @@ class LiveClassifier:
             done += len(batch)
             if on_progress:
                 on_progress(done, len(texts))
-        return np.array([_sigmoid(value) for value in out], dtype=np.float32)
+        return expit(out).astype(np.float32)
 
     def explain(self, text: str) -> Iterator[Explanation]:
         """The words that moved the fine-tuned answer, a few more each time; nothing without a finished run.
@@ -202,17 +160,11 @@ class LiveClassifier:
         """
         if not self.has_adapter or not text.strip():
             return
-        system, yield_to_interactive = self._system("fine-tuned"), self._turns.yield_to_interactive
+        system, hook = self._system("fine-tuned"), self._turns.yield_to_interactive
         try:
-            yield from explain_words(
-                _plain(text),
-                self.encoder,
-                system,
-                self.max_length_tokens,
-                yield_to_interactive=yield_to_interactive,
-            )
+            yield from explain_words(_plain(text), self.encoder, system, self.max_length_tokens, hook)
         finally:
-            give_memory_back()  # a long review's gradient takes half a gigabyte
+            _give_memory_back()  # a long review's gradient takes half a gigabyte
 
     def _encode(self, texts: Sequence[str]) -> Encoded:
         return self.encoder.encode([_plain(text) for text in texts], self.max_length_tokens)
@@ -226,9 +178,7 @@ class LiveClassifier:
         if name == "fine-tuned" and not self.has_adapter:
             raise ValueError("there is no finished run to answer with; train one first (python train.py)")
         with self._building:
-            if self._systems is None:
-                self._systems = self._build()
-        return self._systems[name]
+            return self._systems()[name]
 
 
 def _builder(
@@ -251,18 +201,14 @@ def _builder(
 
         return build_transformers, number_format
     if on_cpu:
-        torch.set_num_threads(1)  # see live_forward
+        torch.set_num_threads(1)  # see `forward`
     weights = load_weights(base, adapter, number_format, encoder)
 
     def build() -> dict[Which, System]:
-        moved: dict[int, torch.Tensor] = {}  # what both systems share stays shared
-        systems: dict[Which, System] = {}
-        for name, tensors in zip(names, weights, strict=False):
-            for tensor in tensors.values():
-                moved[id(tensor)] = moved[id(tensor)] if id(tensor) in moved else tensor.to(device)
-            there = {n: moved[id(tensor)] for n, tensor in tensors.items()}
-            systems[name] = LiveLlama(config, there, workers=cores, fast_int8=fast_int8)
-        return systems
+        unique = {id(tensor): tensor for tensors in weights for tensor in tensors.values()}
+        moved = {key: tensor.to(device) for key, tensor in unique.items()}  # what is shared stays shared
+        there = [{n: moved[id(tensor)] for n, tensor in tensors.items()} for tensors in weights]
+        return {n: LiveLlama(config, t, cores, fast_int8) for n, t in zip(names, there, strict=True)}
 
     return build, number_format
 
@@ -285,52 +231,55 @@ def _check_fits(record: RunRecord, base: BaseModel, encoder: PromptEncoder) -> N
 
 def _plain(text: str) -> str:
     """The text with what UTF-8 cannot hold replaced, character for character."""
-    return _SURROGATES.sub("\ufffd", text)
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
-def _sigmoid(log_odds: float) -> float:
-    return 1.0 / (1.0 + math.exp(-log_odds)) if log_odds > -700 else 0.0
+def _give_memory_back() -> None:
+    """Free what large work left: models refer to themselves, and glibc keeps freed blocks for later."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 # ---- the processor
 
 
-def _choose_number_format(wanted: str | None, *, cuda: bool) -> str:
+def _on_zero_gpu() -> bool:
+    """Whether this is a ZeroGPU Space, where a GPU exists only inside marked functions."""
+    return bool(os.environ.get("SPACES_ZERO_GPU"))
+
+
+def _choose_number_format(wanted: str | None, cuda: bool) -> str:
     if wanted and wanted not in NUMBER_FORMATS:
         raise ValueError(
             f"SENTIMENT_LIVE_FORM is {wanted!r}; use one of {', '.join(NUMBER_FORMATS)}, or leave it out"
         )
     if cuda:
-        old = not on_zero_gpu() and not torch.cuda.is_bf16_supported()
+        old = not _on_zero_gpu() and not torch.cuda.is_bf16_supported()
         return "fp32" if wanted == "fp32" or old else "bf16"
     if wanted:
         return wanted
     if _processor_has("avx512_bf16") or _processor_has("amx_bf16"):
         return "bf16"
-    return "int8" if INT8_AGREES and _processor_has("vnni") else "fp32"
+    # 8 bits keep 99.5 % of the labels: tests/live/test_classifier.py, against the stored predictions
+    return "int8" if _processor_has("vnni") else "fp32"
 
 
 def _processor_has(feature: str) -> bool:
     """Whether a feature's name is (part of) one of the processor's flags; False where they are not known."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        described = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return False
-    flags = next((line for line in lines if line.startswith("flags")), "")
-    return any(feature in flag for flag in flags.split())
+    return re.search(f"^flags.*{feature}", described, re.MULTILINE) is not None
 
 
 def usable_cores() -> int:
     """Cores that this process may use: its affinity, and its container's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
+    with contextlib.suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
         cores = min(cores, max(1, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):
-        pass
     if "OMP_NUM_THREADS" in os.environ:
         cores = min(cores, torch.get_num_threads())
     return min(cores, MOST_THREADS)
-
-
-__all__ = ["Explanation", "LiveAnswer", "LiveClassifier", "WordWeight"]

@@ -1,10 +1,8 @@
 """Which of the two label words comes next: one question, answered fast on a few cores.
 
-`LiveLlama` computes what transformers computes, without what a single answer does not need: the prompt's
-prefix is in the weights' file as keys and values, products that share an input are one product, only the two
-label words' rows of the head exist, and reviews of one batch are padded on the right, where causal attention
-makes padding invisible, so that no mask is needed beyond the causal one. Models of other families answer
-through `live_transformers`.
+`LiveLlama` computes what transformers computes, with less: the weights' file holds the prompt's prefix as
+keys and values, products that share an input are one, of the head only the two label words' rows exist, and
+a batch is padded on the right, which causal attention does not see. Other families: `live.transformers`.
 
 PyTorch spreads each single operation over the cores and waits for all of them at its end, some hundred times
 an answer; where another process takes a core away for a moment, each of those waits can last milliseconds.
@@ -24,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -56,12 +54,12 @@ class LiveLlama:
 
     Args:
         config: transformers' configuration of the base model.
-        tensors: as `live_weights` names them, all on one device.
+        tensors: as `live.weights` names them, all on one device.
         workers: cores to share the work between; PyTorch's own threads are to be off when there are several.
         fast_int8: whether the processor multiplies 8-bit numbers without overflow (VNNI).
     """
 
-    def __init__(self, config: Any, tensors: Tensors, *, workers: int = 1, fast_int8: bool = True) -> None:
+    def __init__(self, config: Any, tensors: Tensors, workers: int, fast_int8: bool) -> None:
         self.workers = workers
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.eps = float(config.rms_norm_eps)
@@ -109,11 +107,7 @@ class LiveLlama:
         yield len(row), self._stretches(row[done:], past, nothing)
 
     def log_odds_of_variants(
-        self,
-        variants: Sequence[np.ndarray],
-        row: np.ndarray,
-        cache: Cache,
-        before_layer: Hook = nothing,
+        self, variants: Sequence[np.ndarray], row: np.ndarray, cache: Cache, before_layer: Hook
     ) -> np.ndarray:
         """(n,) log-odds of prompts that begin as `row` does; the beginning is in `saliency`'s cache."""
         return np.array(together([partial(self._variant, v, row, cache, before_layer) for v in variants]))
@@ -125,11 +119,10 @@ class LiveLlama:
         for place, row in enumerate(rows):
             ids[place, : len(row)] = row
         last = torch.tensor([len(row) - 1 for row in rows], device=self.device)
-        tap = _before_layers(before_layer)
-        x = self._run(self.embed(ids), last, self.prefix, self.prefix_length, tap=tap)
+        x = self._run(self._embed(ids), last, self.prefix, self.prefix_length, before_layer)
         return self._margin(x).double().cpu().numpy()
 
-    def saliency(self, row: np.ndarray, before_layer: Hook = nothing) -> Saliency:
+    def saliency(self, row: np.ndarray, before_layer: Hook) -> Saliency:
         """Log-odds, how much they hang on each token, and keys and values for variants of the prompt.
 
         The gradient is taken a quarter of the way up, where it picks more of the words that matter than at
@@ -145,9 +138,7 @@ class LiveLlama:
             elif x.requires_grad:
                 x.register_hook(lambda gradient: before_layer())  # on the way back
 
-        end = self._end(row)
-        final = self._run(self.embed(row[None]), end, self.prefix, self.prefix_length, kept, tap)
-        margin = self._margin(final)
+        margin = self._margin_of(row, self.prefix, self.prefix_length, tap, kept)
         (gradient,) = torch.autograd.grad(margin.sum(), states)
         salience = gradient.float().norm(dim=-1) * states[0].detach().float().norm(dim=-1)
         cache = [(k.detach(), v.detach()) for k, v in kept]
@@ -163,20 +154,18 @@ class LiveLlama:
         count = max(1, min(self.workers, len(row) // SHORTEST_PART))
         behind = past[0][0].shape[2]
         cuts = _equal_work(len(row), count, behind)
-        handovers: list[Handover[Pair]] = [Handover() for _ in range(count - 1)]
+        handovers = [Handover() for _ in range(count - 1)]
 
         @torch.inference_mode()
         def stretch(number: int) -> float:
             part = row[cuts[number] : cuts[number + 1]]
-            before, tap = behind + cuts[number], _before_layers(before_layer)
             known = handovers[number - 1] if number else past
             keep = handovers[number] if number < count - 1 else kept
             try:
-                x = self._run(self.embed(part[None]), self._end(part), known, before, keep, tap)
-                return float(self._margin(x))
+                return float(self._margin_of(part, known, behind + cuts[number], before_layer, keep))
             except BaseException as error:
                 if isinstance(keep, Handover):
-                    keep.fail(error)
+                    keep.append(error)
                 raise
 
         return together([partial(stretch, number) for number in range(count)])[-1]
@@ -188,32 +177,34 @@ class LiveLlama:
         same = int(differs[0]) if len(differs) else most
         cut = self.prefix_length + same
         past = [(k[:, :, :cut], v[:, :, :cut]) for k, v in cache]
-        rest = variant[same:]
-        tap = _before_layers(before_layer)
-        return float(self._margin(self._run(self.embed(rest[None]), self._end(rest), past, cut, tap=tap)))
+        return float(self._margin_of(variant[same:], past, cut, before_layer))
 
     # ---- the pass
 
-    def embed(self, ids: np.ndarray) -> torch.Tensor:
+    def _embed(self, ids: np.ndarray) -> torch.Tensor:
         """(batch, tokens) ids -> (batch, tokens, hidden)."""
         return F.embedding(torch.from_numpy(ids.astype(np.int64)).to(self.device), self._embedding)
 
-    def _end(self, row: np.ndarray) -> torch.Tensor:
-        return torch.tensor([len(row) - 1], device=self.device)
-
-    def _run(
+    def _margin_of(
         self,
-        x: torch.Tensor,
-        last: torch.Tensor,
+        row: np.ndarray,
         past: Iterable[Pair],
         before: int,
-        keep: Cache | Handover[Pair] | None = None,
-        tap: Callable[[int, torch.Tensor], None] | None = None,
+        tap: Hook,
+        keep: Cache | Handover | None = None,
     ) -> torch.Tensor:
+        """(1,) log-odds of one prompt that goes on behind `past`'s `before` tokens."""
+        end = torch.tensor([len(row) - 1], device=self.device)
+        return self._margin(self._run(self._embed(row[None]), end, past, before, tap, keep))
+
+    def _run(
+        self, x: torch.Tensor, last: torch.Tensor, past: Iterable[Pair], before: int, tap: Hook,
+        keep: Cache | Handover | None = None,
+    ) -> torch.Tensor:  # fmt: skip
         """x (B, L, hidden) behind `past`'s `before` tokens -> hidden state (B, hidden) at each row's `last`.
 
         Of the last layer only those positions are computed. `keep` receives each layer's keys and values,
-        those of `past` among them, as soon as they are there; `tap` sees what goes into each layer.
+        those of `past` among them, as soon as they are there; `tap` gets each layer's number and input.
         """
         batch, length, hidden = x.shape
         cos, sin = self._angles(before, length)
@@ -222,8 +213,7 @@ class LiveLlama:
         for number, ((norm1, norm2, (qkv, o, gate_up, down)), past_of_layer) in enumerate(
             zip(self._layers, past, strict=False)  # a Handover does not end
         ):
-            if tap is not None:
-                tap(number, x)
+            tap(number, x)
             projected = _lean(lambda x, norm=norm1, qkv=qkv: qkv(rms_norm(x, norm, self.eps)), x)
             projected = projected.view(batch, length, -1, self.head_dim)
             qk, v = projected.split([self.heads + self.kv_heads, self.kv_heads], dim=2)
@@ -266,15 +256,11 @@ def _lean(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> 
     return checkpoint(function, x, use_reentrant=False, preserve_rng_state=False)
 
 
-def _before_layers(before_layer: Hook) -> Callable[[int, torch.Tensor], None]:
-    return lambda layer, x: before_layer()
-
-
 def _equal_work(length: int, parts: int, behind: int = 0) -> list[int]:
     """Where to cut so that all parts take as long: later tokens attend to more, so later parts are shorter.
 
     >>> _equal_work(1000, 2), _equal_work(100, 2), _equal_work(700, 2, behind=300)
-    ([0, 567, 1000], [0, 51, 100], [0, 373, 700])
+    ([0, 567, 1000], [0, 51, 100], [0, 381, 700])
     """
     tokens = np.arange(length + 1)
     work = tokens + ((behind + tokens) ** 2 - behind**2) / PAIRS_PER_TOKEN
@@ -352,24 +338,17 @@ def together(tasks: Sequence[Callable[[], _T]]) -> list[_T]:
     if len(tasks) == 1:
         return [tasks[0]()]
     with ThreadPoolExecutor(len(tasks)) as pool:
-        return [future.result() for future in [pool.submit(task) for task in tasks]]
+        return list(pool.map(lambda task: task(), tasks))
 
 
-class Handover(Generic[_T]):
-    """What one thread appends and another iterates over, waiting for what is not there yet."""
+class Handover(SimpleQueue):
+    """Pairs (or an error) that one thread appends and another iterates over, waiting for them."""
 
-    def __init__(self) -> None:
-        self._queue: SimpleQueue[_T | BaseException] = SimpleQueue()
+    append = SimpleQueue.put
 
-    def append(self, item: _T) -> None:
-        self._queue.put(item)
-
-    def fail(self, error: BaseException) -> None:
-        """End the iteration with an error: nothing more will come."""
-        self._queue.put(error)
-
-    def __iter__(self) -> Iterator[_T]:
-        for item in iter(self._queue.get, None):
+    def __iter__(self) -> Iterator[Pair]:
+        while True:
+            item = self.get()
             if isinstance(item, BaseException):
                 raise item
             yield item

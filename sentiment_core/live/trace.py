@@ -1,8 +1,7 @@
 """Which words moved an answer: a gradient picks the candidates, taking each out of the review decides.
 
-The gradient (one pass forth and back) tells roughly how much the answer hangs on each token; it is cheap
-and noisy. Occlusion, asking again without a word, is what a reader means by "moved the answer",
-and costs a pass per word, though only from the word on: what stands before it is in the cache.
+The gradient costs one pass forth and back, and is noisy. Occlusion costs a pass per word, though only from
+the word on: what stands before it is in the cache.
 """
 
 from __future__ import annotations
@@ -23,11 +22,8 @@ from sentiment_core.prompts import CUT_MARK, cut_middle
 if TYPE_CHECKING:
     from sentiment_core.live.classifier import System
 
-CANDIDATES = 16
-"""Words taken out, at most."""
-
-FEWEST = 8
-"""Words taken out of the longest reviews."""
+CANDIDATES, FEWEST = 16, 8
+"""Words taken out, at most and of the longest reviews."""
 
 TOKENS = 8_192
 """Fewer words are tried where the prompt is longer, so that the work is bounded: words times the prompt's
@@ -39,11 +35,11 @@ METHOD = (
     "without it"
 )
 
-Hook = Callable[[], None]
+Hook = Callable[..., None]
 """Called between two steps of long work, where it may wait for shorter work."""
 
 
-def nothing() -> None:
+def nothing(*_: Any) -> None:
     """A `Hook` that does not wait."""
 
 
@@ -80,19 +76,9 @@ class Explanation:
 
 
 def explain_words(
-    text: str,
-    encoder: PromptEncoder,
-    system: System,
-    max_length_tokens: int,
-    *,
-    yield_to_interactive: Hook = nothing,
+    text: str, encoder: PromptEncoder, system: System, max_length_tokens: int, yield_to_interactive: Hook
 ) -> Iterator[Explanation]:
-    """The words of `text` that pull most, a few more each time; nothing where there is no word.
-
-    Args:
-        system: the model to explain.
-        yield_to_interactive: called often, to wait for others.
-    """
+    """The words of `text` that pull most on `system`, a few more each time; nothing where there are none."""
 
     def row_of(review: str) -> np.ndarray:
         return encoder.encode([review], max_length_tokens)[0][len(encoder.prefix_ids) :]
@@ -117,14 +103,11 @@ def words(text: str) -> list[Span]:
     >>> [("Não é bom, isn't it?!")[a:b] for a, b in words("Não é bom, isn't it?!")]
     ['Não', 'é', 'bom', "isn't", 'it', '?!']
     """
-    joined = "".join(
-        "a" if _is_mark(c) else c for c in text
-    )  # accents and vowel signs belong to their letter
-    return [match.span() for match in _WORD.finditer(joined)]
 
+    def is_mark(character: str) -> bool:  # accents and vowel signs belong to their letter
+        return unicodedata.category(character)[0] == "M" and not "\ufe00" <= character <= "\ufe0f"
 
-def _is_mark(character: str) -> bool:
-    return unicodedata.category(character)[0] == "M" and not "\ufe00" <= character <= "\ufe0f"
+    return [match.span() for match in _WORD.finditer("".join("a" if is_mark(c) else c for c in text))]
 
 
 def without_word(text: str, span: Span) -> str:
@@ -175,7 +158,7 @@ class Turns:
                 self._wanted -= 1
                 self._changed.notify_all()
 
-    def yield_to_interactive(self) -> None:
+    def yield_to_interactive(self, *_: Any) -> None:
         """Return once no answer is wanted."""
         with self._changed:
             self._changed.wait_for(lambda: self._wanted == 0)

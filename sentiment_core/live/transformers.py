@@ -6,6 +6,7 @@ import contextlib
 import copy
 import threading
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,6 @@ class LiveTransformers:
     def __init__(self, model: Any, encoder: PromptEncoder, lock: threading.Lock, *, adapted: bool) -> None:
         self._model, self._encoder, self._lock = model, encoder, lock
         self._off = hasattr(model, "disable_adapter") and not adapted
-        self._prefix = None
 
     @torch.inference_mode()
     def log_odds(self, rows: Sequence[np.ndarray], before_layer: Hook = nothing) -> np.ndarray:
@@ -40,7 +40,7 @@ class LiveTransformers:
         with self._switched():
             if len(rows) == 1:
                 ids = torch.from_numpy(rows[0].astype(np.int64))[None].to(model.device)
-                inputs = {"input_ids": ids, "past_key_values": copy.deepcopy(self._prefix_cache())}
+                inputs = {"input_ids": ids, "past_key_values": copy.deepcopy(self._prefix)}
             else:
                 whole = [np.concatenate((prefix_ids, row)) for row in rows]
                 inputs = left_pad(whole, self._encoder.tokenizer.pad_token_id or 0)
@@ -53,12 +53,12 @@ class LiveTransformers:
         yield len(row), float(self.log_odds([row])[0])
 
     def log_odds_of_variants(
-        self, variants: Sequence[np.ndarray], row: np.ndarray, cache: None, before_layer: Hook = nothing
+        self, variants: Sequence[np.ndarray], row: np.ndarray, cache: None, before_layer: Hook
     ) -> np.ndarray:
         """(n,) log-odds, one after the other."""
         return np.concatenate([self.log_odds([variant], before_layer) for variant in variants])
 
-    def saliency(self, row: np.ndarray, before_layer: Hook = nothing) -> Saliency:
+    def saliency(self, row: np.ndarray, before_layer: Hook) -> Saliency:
         """Log-odds and how much they hang on each token's embedding."""
         before_layer()
         model, prefix_ids = self._model, self._encoder.prefix_ids
@@ -74,11 +74,10 @@ class LiveTransformers:
         pair = logits.float()[:, list(self._encoder.label_ids)]
         return pair[:, Label.POSITIVE] - pair[:, Label.NEGATIVE]
 
-    def _prefix_cache(self):
-        if self._prefix is None:
-            ids = torch.tensor([self._encoder.prefix_ids], device=self._model.device)
-            self._prefix = self._model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
-        return self._prefix
+    @cached_property
+    def _prefix(self):
+        ids = torch.tensor([self._encoder.prefix_ids], device=self._model.device)
+        return self._model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
 
     @contextlib.contextmanager
     def _switched(self) -> Iterator[None]:

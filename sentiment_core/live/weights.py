@@ -1,16 +1,13 @@
 """What a live Llama runs on: weights rounded to NF4, the adapter merged in, cast, cached.
 
-The base's linear layers are rounded to NF4 and unpacked to float32; the adapter is added in float32; only
-the sum is cast to the number format that the processor is fast in. A process of its own writes the result
-once to the user's cache, keyed by the content of base and adapter, so that a later start reads one file and
-needs no bitsandbytes.
+The base's linear layers are rounded to NF4 and unpacked to float32; the adapter is added in float32; only the
+sum is cast to the number format that the processor is fast in. A process of its own writes the result once to
+the user's cache, keyed by the content of base and adapter: a later start needs no bitsandbytes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import gc
 import hashlib
 import json
 import os
@@ -19,8 +16,10 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +33,7 @@ from sentiment_core.engines.packed.adapter import GROUPS as LINEAR_GROUPS
 from sentiment_core.engines.packed.adapter import target
 from sentiment_core.engines.packed.model import packing_blocker
 from sentiment_core.models import base_models
-from sentiment_core.models.base_models import BaseModel, BaseModelError, check_disk, file_sha256
+from sentiment_core.models.base_models import BaseModel, BaseModelError, base_identity, file_sha256
 from sentiment_core.models.loading import QUANTIZATION, PromptEncoder, load_adapter, load_base, model_folder
 
 NUMBER_FORMATS = ("bf16", "int8", "fp32")
@@ -50,8 +49,6 @@ per label word, "inv_freq", "rope_scale"."""
 KEPT_FILES = 8
 """Files of the cache, the least recently used go first: one per base and one per run, for each format."""
 
-_CODE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
-
 
 def dtype_of(number_format: str) -> torch.dtype:
     """What activations are computed in."""
@@ -66,17 +63,22 @@ def load_weights(
     Raises:
         BaseModelError: the base cannot be had, or the adapter does not fit it.
     """
-    key = {
-        "code": _CODE, "quantization": QUANTIZATION, "number_format": number_format,
-        "base": base_identity(base), "prefix": encoder.prefix_ids, "labels": encoder.label_ids,
-    }  # fmt: skip
+    known, config = base_identity(base), Path(model_folder(base)) / "config.json"
+    key: list[Any] = [  # whatever changes the files' content; this module's code, too
+        number_format, known, file_sha256(config) if config.is_file() else None, QUANTIZATION,
+        base_models.CONVERSION_VERSION, encoder.prefix_ids, encoder.label_ids, file_sha256(Path(__file__)),
+    ]  # fmt: skip
     names = [f"base-{_digest(key)}.safetensors"]
     if adapter is not None:
-        names.append(f"merged-{_digest(key | {'adapter': _adapter_identity(adapter)})}.safetensors")
+        parts = [adapter / name for name in ("adapter_model.safetensors", "adapter_config.json")]
+        for part in parts:
+            if not part.is_file():
+                raise BaseModelError(f"{adapter} holds no {part.name}; train the run again (python train.py)")
+        names.append(f"merged-{_digest([*key, *map(file_sha256, parts)])}.safetensors")
     cache = base_models.CACHE / "live"
-    found = _read_all(cache, names) if key["base"] else None
+    found = _read_all(cache, names) if known else None
     if found is None:
-        with _place_for(cache, keep=key["base"] is not None) as folder:
+        with _place_for(cache, keep=known is not None) as folder:
             found = _read_all(folder, names)
             if found is None:
                 _make_in_child(base, adapter, number_format, [folder / name for name in names])
@@ -86,56 +88,11 @@ def load_weights(
     return [found[0] | changed for changed in found]
 
 
-# ---- identity
-
-
-def base_identity(base: BaseModel) -> str | None:
-    """The content of a base model as a string, None where it is not known without loading it."""
-    if base.embedded is not None:
-        return f"{base.embedded.sha256} v{base_models.CONVERSION_VERSION}"
-    if base.is_local:
-        files = sorted(Path(str(base.location)).glob("*.safetensors"))
-        hashes = [file_sha256(path) for path in [*files, Path(str(base.location)) / "config.json"]]
-        return " ".join(hashes) if files else None
-    commit = getattr(base_config(base), "_commit_hash", None)
-    return f"{base.location}@{commit}" if commit else None
-
-
-def _adapter_identity(folder: Path) -> str:
-    names = ("adapter_model.safetensors", "adapter_config.json")
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise BaseModelError(f"{folder} holds no {missing[0]}; train the run again (python train.py)")
-    return " ".join(file_sha256(folder / name) for name in names)
-
-
-def _digest(key: dict) -> str:
-    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
+def _digest(key: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
 
 
 # ---- building
-
-
-def give_memory_back() -> None:
-    """Free what large work left: models refer to themselves, and glibc keeps freed blocks for later."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-
-
-def _build(base: BaseModel, adapter: Path | None, number_format: str) -> list[Tensors]:
-    """The base's tensors and, with an adapter, those of the merged model that differ."""
-    loaded = load_base(base, compute_dtype=torch.float32)
-    shared = _take(loaded.model, number_format, loaded.encoder)
-    if adapter is None:
-        return [shared]
-    merged = _take(load_adapter(loaded.model, adapter).merge_and_unload(), number_format, loaded.encoder)
-    return [shared, {name: t for name, t in merged.items() if not torch.equal(t, shared[name])}]
-
-
-def on_zero_gpu() -> bool:
-    """Whether this is a ZeroGPU Space, where a GPU exists only inside marked functions."""
-    return bool(os.environ.get("SPACES_ZERO_GPU"))
 
 
 def _make_in_child(base: BaseModel, adapter: Path | None, number_format: str, paths: Sequence[Path]) -> None:
@@ -159,10 +116,17 @@ def _make_in_child(base: BaseModel, adapter: Path | None, number_format: str, pa
 
 
 def _make(base: str, adapter: str | None, number_format: str, paths: Sequence[str]) -> int:
-    """What the child process does; its exit status. The sentence that says why it failed is its last line."""
-    resolved = base_models.resolve(base)
+    """What the child process does; its exit status. The sentence that says why it failed is its last line.
+
+    It writes the base's tensors and, with an adapter, those of the merged model that differ.
+    """
     try:
-        weights = _build(resolved, Path(adapter) if adapter else None, number_format)
+        loaded = load_base(base_models.resolve(base), compute_dtype=torch.float32)
+        weights = [_take(loaded.model, number_format, loaded.encoder)]
+        if adapter:
+            model = load_adapter(loaded.model, Path(adapter)).merge_and_unload()
+            merged = _take(model, number_format, loaded.encoder)
+            weights.append({name: t for name, t in merged.items() if not torch.equal(t, weights[0][name])})
         _write_all([Path(path) for path in paths], weights)
     except (OSError, ValueError) as error:  # a BaseModelError is a ValueError
         print(str(error).replace("\n", " "), file=sys.stderr)
@@ -222,17 +186,15 @@ def _largest_inputs(model: nn.Module, encoder: PromptEncoder) -> Tensors:
     largest: Tensors = {}
     skipped = len(encoder.prefix_ids)
 
-    def watch(name: str):
-        def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            found = inputs[0][0, skipped:].abs().amax(dim=0)
-            largest[name] = torch.maximum(largest[name], found) if name in largest else found
-
-        return hook
+    def watch(name: str, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        found = inputs[0][0, skipped:].abs().amax(dim=0)
+        largest[name] = torch.maximum(largest[name], found) if name in largest else found
 
     hooks = []
     for number, layer in enumerate(model.model.layers):
         parts = {"qkv": layer.self_attn.q_proj, "gate_up": layer.mlp.gate_proj, "down": layer.mlp.down_proj}
-        hooks += [part.register_forward_pre_hook(watch(f"{number}.{name}")) for name, part in parts.items()]
+        for name, part in parts.items():
+            hooks.append(part.register_forward_pre_hook(partial(watch, f"{number}.{name}")))
     encoded = encoder.encode(CALIBRATION, 1024)
     for place in range(len(encoded)):
         model.model(input_ids=torch.from_numpy(encoded[place].astype("int64"))[None], use_cache=False)
@@ -250,9 +212,8 @@ def _smoothed(tensors: Tensors, largest: Tensors) -> Tensors:
     for name, inputs in largest.items():
         number, product = name.split(".")
         weight = tensors[name]
-        ratio = inputs.clamp_min(1e-5) ** SMOOTHING / weight.abs().amax(dim=0).clamp_min(1e-5) ** (
-            1 - SMOOTHING
-        )
+        ratio = inputs.clamp_min(1e-5) ** SMOOTHING
+        ratio = ratio / weight.abs().amax(dim=0).clamp_min(1e-5) ** (1 - SMOOTHING)
         out[name] = out[name] * ratio
         if product == "down":
             gate, up = out[f"{number}.gate_up"].chunk(2)
@@ -334,24 +295,21 @@ def _place_for(cache: Path, *, keep: bool) -> Iterator[Path]:
                 raise OSError("not known by content")
             cache.mkdir(parents=True, exist_ok=True)
             stack.enter_context(FileLock(cache / ".lock"))
-            folder = cache
         except OSError:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        yield folder
+            cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        yield cache
 
 
 def _read_all(folder: Path, names: Sequence[str]) -> list[Tensors] | None:
-    """None when a file is missing or damaged."""
+    """None when a file is missing or damaged. Copied: a mapped file cut short would end the process."""
+    found: list[Tensors] = []
     try:
-        return [_read(folder / name) for name in names]
+        for path in (folder / name for name in names):
+            os.utime(path)
+            found.append({name: tensor.clone() for name, tensor in load_file(path).items()})
     except (OSError, SafetensorError):
         return None
-
-
-def _read(path: Path) -> Tensors:
-    """Copied into memory: a mapped file that somebody cuts short would end the process."""
-    os.utime(path)
-    return {name: tensor.clone() for name, tensor in load_file(path).items()}
+    return found
 
 
 def _write_all(paths: Sequence[Path], weights: Sequence[Tensors]) -> None:
@@ -359,19 +317,14 @@ def _write_all(paths: Sequence[Path], weights: Sequence[Tensors]) -> None:
     folder = paths[0].parent
     for path, content in zip(paths, weights, strict=True):
         size = sum(t.numel() * t.element_size() for t in content.values())
-        check_disk(folder, size + 50_000_000, "The live model's cache")
+        base_models.check_disk(folder, size + 50_000_000, "The live model's cache")
         with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
             temporary = Path(scratch) / path.name
             save_file(content, temporary)
             os.replace(temporary, path)
-    _prune(folder, keep=set(paths))
-
-
-def _prune(folder: Path, *, keep: set[Path]) -> None:
     files = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime, reverse=True)
     for old in files[KEPT_FILES:]:
-        if old not in keep:
-            old.unlink(missing_ok=True)
+        old.unlink(missing_ok=True)
 
 
 # ---- which models
@@ -387,7 +340,7 @@ def base_config(base: BaseModel):
 
 
 def is_lean(config) -> bool:
-    """Whether `load_weights` and `live_forward.LiveLlama` know this model's layers."""
+    """Whether `load_weights` and `LiveLlama` know this model's layers."""
     rope = getattr(config, "rope_parameters", None) or {}
     static = rope.get("rope_type", "default") in ("default", "linear", "llama3", "yarn")
     return static and packing_blocker(SimpleNamespace(config=config), torch.device("cpu")) is None
