@@ -148,9 +148,6 @@ class HistoryRow(Record):
     eval_accuracy: float | None = None
 
 
-HISTORY_COLUMNS = tuple(HistoryRow.model_fields)
-
-
 # ---- evaluations
 
 

@@ -1,8 +1,7 @@
 """The one writer and the one reader of everything under `assets/`; its types are in `schema`.
 
 A folder is finished when its JSON record is there: the record is written last and atomically.
-Reading refuses unknown fields and unknown schema versions with the file's name and the remedy;
-`list_artifacts` turns such refusals into `Problem`s, so that one bad folder never takes the others down.
+`list_artifacts` turns refusals into `Problem`s, so that one bad folder never takes the others down.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +21,6 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sentiment_core.artifacts.schema import (
-    HISTORY_COLUMNS,
     PREDICTION_COLUMNS,
     BenchmarkRecord,
     EvalRecord,
@@ -113,18 +111,16 @@ class HistoryWriter:
     def __init__(self, folder: Path, *, resume_at: int | None = None) -> None:
         self.path = folder / "history.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
-        kept: list[str] = []
-        if resume_at is not None and self.path.exists():
-            rows = read_history(folder)
-            kept = [
-                HistoryRow(**{k: v for k, v in row.items() if pd.notna(v)}).model_dump_json(exclude_none=True)
-                for row in rows[rows["step"] <= resume_at].to_dict("records")
-            ]
-        write_text(self.path, "".join(line + "\n" for line in kept))
+        kept = [] if resume_at is None else [row for row in _history_rows(folder) if row.step <= resume_at]
+        write_text(self.path, "".join(map(_history_line, kept)))
 
     def append(self, row: HistoryRow) -> None:
         with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(row.model_dump_json(exclude_none=True) + "\n")
+            stream.write(_history_line(row))
+
+
+def _history_line(row: HistoryRow) -> str:
+    return row.model_dump_json(exclude_none=True) + "\n"
 
 
 def write_eval(folder: Path, record: EvalRecord, predictions: pd.DataFrame) -> None:
@@ -198,26 +194,31 @@ def read_run(folder: Path) -> Run:
 
 
 def read_history(folder: Path) -> pd.DataFrame:
-    """All complete lines of `history.jsonl`; columns HISTORY_COLUMNS, gaps as NaN.
+    """All complete lines of `history.jsonl`; columns as in HistoryRow, gaps as NaN.
 
     A last line that is still being written is left out; any other bad line is refused.
     """
+    rows = [row.model_dump() for row in _history_rows(folder)]
+    frame = pd.DataFrame(rows, columns=list(HistoryRow.model_fields))
+    return frame.astype({c: "float64" for c in frame if c not in ("step", "examples", "tokens")})
+
+
+def _history_rows(folder: Path) -> list[HistoryRow]:
     path = folder / "history.jsonl"
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
-        return pd.DataFrame(columns=list(HISTORY_COLUMNS))
+        return []
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}); train the run again") from None
     rows = []
     for number, line in enumerate(lines[:-1], start=1):
         try:
-            rows.append(HistoryRow.model_validate_json(line).model_dump())
+            rows.append(HistoryRow.model_validate_json(line))
         except ValidationError as error:
             message = error.errors()[0]["msg"].lower()
             raise ArtifactError(f"{path} line {number}: {message}; train the run again") from None
-    frame = pd.DataFrame(rows, columns=list(HISTORY_COLUMNS))
-    return frame.astype({c: "float64" for c in HISTORY_COLUMNS if c not in ("step", "examples", "tokens")})
+    return rows
 
 
 def read_eval(folder: Path) -> Evaluation:
@@ -262,46 +263,39 @@ def list_artifacts(root: Path = ASSETS) -> Listing:
     """Read every run and evaluation under `root`, in the order of their names."""
     problems: list[Problem] = []
 
-    def collect(kind: str, read: Any) -> Iterable[Any]:
-        folder = root / kind
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if not path.is_dir() or path.name.startswith("."):
-                continue
+    def collect(kind: str, read: Callable[[Path], Any]) -> Iterable[Any]:
+        for path in sorted((root / kind).glob("[!.]*/")):
             try:
                 yield read(path)
             except ArtifactError as error:
                 problems.append(Problem(path, str(error)))
 
-    runs = tuple(collect("runs", read_run))
-    evals = tuple(collect("evals", read_eval))
+    runs, evals = tuple(collect("runs", read_run)), tuple(collect("evals", read_eval))
     return Listing(runs, evals, tuple(problems))
 
 
 def read_references(root: Path = ASSETS) -> tuple[Reference, ...]:
     """Published results, weakest first."""
-    return tuple(_read_list(root / "references.json", Reference))
+    return _read_list(root / "references.json", Reference)
 
 
 def read_sample_reviews(root: Path = ASSETS) -> tuple[SampleReview, ...]:
     """Our own reviews, in the file's order."""
-    return tuple(_read_list(root / "sample_reviews.jsonl", SampleReview))
+    return _read_list(root / "sample_reviews.jsonl", SampleReview)
 
 
 def read_benchmark(kind: str, root: Path = ASSETS) -> BenchmarkRecord:
-    return read_record(
-        root / "benchmarks" / f"{kind}.json",
-        BenchmarkRecord,
-        f"make it with python -m sentiment_core.benchmarks {kind}",
-    )
+    path, remedy = root / "benchmarks" / f"{kind}.json", f"python -m sentiment_core.benchmarks {kind}"
+    return read_record(path, BenchmarkRecord, f"make it with {remedy}")
 
 
-def _read_list(path: Path, kind: type[_R]) -> list[_R]:
+def _read_list(path: Path, kind: type[_R]) -> tuple[_R, ...]:
     remedy = "restore it from the repository"
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".jsonl":
             text = f"[{','.join(line for line in text.splitlines() if line.strip())}]"
-        return TypeAdapter(list[kind]).validate_json(text)
+        return TypeAdapter(tuple[kind, ...]).validate_json(text)
     except FileNotFoundError:
         raise ArtifactError(f"{path} is not there; {remedy}") from None
     except (OSError, ValueError) as error:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from sentiment_core import config
-from sentiment_core.artifacts import store, summary
+from sentiment_core.artifacts import frames, store
 from sentiment_core.artifacts.schema import PREDICTION_COLUMNS
 from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.figures import evaluation as figures
@@ -35,7 +35,7 @@ Seen between two machines: 5 % of the interval's width."""
 
 def check_recomputed(evaluation: Evaluation) -> None:
     """Every measured field of the record follows from the predictions."""
-    record, found = evaluation.record, summary.recompute(evaluation)
+    record, found = evaluation.record, frames.recompute(evaluation)
     assert set(record.metrics) == set(found["metrics"])
     for name, metric in record.metrics.items():
         again = found["metrics"][name]
@@ -167,8 +167,8 @@ def evaluation(tmp_path: Path) -> Evaluation:
     record = made.record.model_copy(
         update={
             "dataset": dataset,
-            "settings": {summary.OVERLAP_SETTING: overlap},
-            **summary.summarize(frame, overlap_ids=overlap),
+            "settings": {frames.OVERLAP_SETTING: overlap},
+            **frames.summarize(frame, overlap_ids=overlap),
         }
     )
     store.write_eval(made.path, record, frame)
