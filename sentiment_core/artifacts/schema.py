@@ -261,21 +261,16 @@ def upgraded(kind: type[BaseModel], content: dict[str, Any]) -> dict[str, Any]:
     if kind not in (RunRecord, EvalRecord, BenchmarkRecord) or content.get("schema_version", 1) != 1:
         return content
     content = {key: value for key, value in content.items() if key != "reliability"} | {"schema_version": 2}
-    if kind is RunRecord and "engine" in content:
-        content["engine"] = FORMER_ENGINES.get(content["engine"], content["engine"])
+    if (engine := content.get("engine")) in FORMER_ENGINES:
+        content["engine"] = FORMER_ENGINES[engine]
     if kind is BenchmarkRecord:
-        content["command"] = content["command"].replace(
-            "sentiment_core.benchmark ", "sentiment_core.benchmarks "
-        )
+        content["command"] = content["command"].replace("_core.benchmark ", "_core.benchmarks ")
         content["rows"] = [_upgraded_row(row) for row in content.get("rows", ())]
     return content
 
 
 def _upgraded_row(row: dict[str, Any]) -> dict[str, Any]:
-    gpus, batch = (
-        re.search(r"(\d+) GPUs$", row["system"]),
-        re.search(r"steps of (\d+) reviews", row.get("note", "")),
-    )
-    found = {"devices": gpus and int(gpus[1]), "batch_size": batch and int(batch[1])}
-    system = FORMER_ENGINES.get(row["system"], row["system"])
-    return row | {key: value for key, value in found.items() if value} | {"system": system}
+    gpus = re.search(r"(\d+) GPUs$", row["system"])
+    batch = re.search(r"steps of (\d+) reviews", row.get("note", ""))
+    found = {name: int(match[1]) for name, match in (("devices", gpus), ("batch_size", batch)) if match}
+    return row | found | {"system": FORMER_ENGINES.get(row["system"], row["system"])}

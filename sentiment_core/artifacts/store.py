@@ -170,10 +170,8 @@ def read_record(path: Path, kind: type[_R], remedy: str) -> _R:
     content = upgraded(kind, content) if isinstance(content, dict) else {"schema_version": None}
     known = kind.model_fields["schema_version"].default
     if (version := content.get("schema_version", known)) != known:
-        raise ArtifactError(
-            f"{path} has schema version {version!r}, this program reads {known}; "
-            f"update the program or {remedy}"
-        )
+        what = f"{path} has schema version {version!r}, this program reads {known}"
+        raise ArtifactError(f"{what}; update the program or {remedy}")
     try:
         return kind.model_validate(content)
     except ValidationError as error:

@@ -47,17 +47,10 @@ def _actor_series(actor: str, rows: pd.DataFrame, x: object, y: str, hover: str)
     """One model's line of marks: column `y` of `rows` with its interval, as percent; `n` is for the hover."""
     name, symbol, dash, _ = ACTORS[actor]
     return series(
-        name,
-        actor,
-        x,
-        100 * rows[y],
-        bounds=(100 * rows["low"], 100 * rows["high"]),
-        hover=f"{name}{hover}",
-        mode="lines+markers",
-        line={"width": 1.5, "dash": dash},
-        marker={"size": 10, "symbol": symbol},
+        name, actor, x, 100 * rows[y], bounds=(100 * rows["low"], 100 * rows["high"]), hover=f"{name}{hover}",
+        mode="lines+markers", line={"width": 1.5, "dash": dash}, marker={"size": 10, "symbol": symbol},
         customdata=rows[["n"]],
-    )
+    )  # fmt: skip
 
 
 def _look(actor: str) -> Actor:
@@ -103,9 +96,8 @@ def systems_chart(table: pd.DataFrame) -> go.Figure:
         figure.add_trace(_system_mark(row, place))
         notes += _system_notes(row, place, title)
     figure.update_xaxes(range=[0, 101], title_text="Accuracy (%)", **PERCENT_TICKS)
-    figure.update_yaxes(
-        range=[places[0] - 0.6, places[-1] + 1.15], tickvals=places[measured], showticklabels=False
-    )
+    around = [places[0] - 0.6, places[-1] + 1.15]
+    figure.update_yaxes(range=around, tickvals=places[measured], showticklabels=False)
     height = 78 + int(44 * (places[-1] - places[0] + 1))
     return finished(figure, height, annotations=notes, margin_r=70)
 
@@ -116,17 +108,9 @@ def _system_mark(row: NamedTuple, place: float) -> go.Scatter:
     if not np.isnan(row.high - row.low):
         hover += f" (95{THIN}% interval {percent(row.low, 2)} to {percent(row.high, 2)})"
         bounds = ([100 * row.low], [100 * row.high])
-    return series(
-        row.title,
-        system.colour,
-        [100 * row.accuracy],
-        [place],
-        bounds=bounds,
-        along="x",
-        hover=hover,
-        mode="markers",
-        marker={"symbol": system.marker, "size": 9 if system is PUBLISHED else 14},
-    )
+    look = {"mode": "markers", "marker": {"symbol": system.marker, "size": 9 if system is PUBLISHED else 14}}
+    x = [100 * row.accuracy]
+    return series(row.title, system.colour, x, [place], bounds=bounds, along="x", hover=hover, **look)
 
 
 def _system_notes(row: NamedTuple, place: float, title: str) -> list[dict]:
@@ -171,16 +155,14 @@ def slices_chart(table: pd.DataFrame, *, x_title: str) -> go.Figure:
     figure.add_hline(y=50, line=DASHED)
     parts = list(dict.fromkeys(table["part"]))
     notes = [note(0, 50, "chance", "muted", xref="paper", xanchor="left", yanchor="top", yshift=-8)]
+    hover = f", %{{x}}<br>Accuracy %{{y:.1f}}{THIN}%, n = %{{customdata[0]:,}}"
     for actor, rows in table.groupby("actor", sort=False):
-        hover = f", %{{x}}<br>Accuracy %{{y:.1f}}{THIN}%, n = %{{customdata[0]:,}}"
         figure.add_trace(_actor_series(actor, rows, rows["part"], "accuracy", hover))
-        middle = rows.iloc[len(rows) // 2]
-        shift = -24 if actor == "fine" else 24
-        place = parts.index(middle["part"])
-        notes.append(note(place, 100 * middle["accuracy"], ACTORS[actor].name, actor, yshift=shift))
-    figure.update_xaxes(
-        title_text=x_title, type="category", range=[-0.4, len(parts) - 0.6], tickangle=0, tickfont_size=11
-    )
+        middle, shift = rows.iloc[len(rows) // 2], -24 if actor == "fine" else 24
+        at = parts.index(middle["part"]), 100 * middle["accuracy"]
+        notes.append(note(*at, ACTORS[actor].name, actor, yshift=shift))
+    figure.update_xaxes(title_text=x_title, type="category", tickangle=0, tickfont_size=11)
+    figure.update_xaxes(range=[-0.4, len(parts) - 0.6])
     figure.update_yaxes(range=[0, 102], title_text="Accuracy (%)", **PERCENT_TICKS)
     return finished(figure, 320, annotations=notes)
 
@@ -216,25 +198,14 @@ def confusion_chart(counts: pd.DataFrame, actor: str) -> go.Figure:
         f'<span style="font-size:22px">{count:,}</span><br>{share:.1f}{THIN}%<br>{kind}'
         for count, share, kind in zip(counts.to_numpy().flat, shares.to_numpy().flat, word.flat, strict=True)
     ]
-    figure = go.Figure(
-        go.Heatmap(
-            x=list(counts.columns),
-            y=list(counts.index),
-            z=shares,
-            customdata=counts,
-            text=np.reshape(text, counts.shape),
-            texttemplate="%{text}",
-            textfont={"size": 12, "color": color_of("ink")},
-            zmin=0,
-            zmax=100,
-            colorscale=[[0, _tint(actor, 0.06)], [1, _tint(actor, 0.5)]],
-            showscale=False,
-            xgap=6,
-            ygap=6,
-            hovertemplate=f"True label %{{y}}, predicted %{{x}}: %{{customdata:,}} (%{{z:.1f}}{THIN}% of the "
-            "row)<extra></extra>",
-        )
-    )
+    hover = f"True label %{{y}}, predicted %{{x}}: %{{customdata:,}} (%{{z:.1f}}{THIN}% of the row)"
+    heatmap = go.Heatmap(
+        x=list(counts.columns), y=list(counts.index), z=shares, zmin=0, zmax=100, customdata=counts,
+        text=np.reshape(text, counts.shape), texttemplate="%{text}",
+        textfont={"size": 12, "color": color_of("ink")}, hovertemplate=f"{hover}<extra></extra>",
+        colorscale=[[0, _tint(actor, 0.06)], [1, _tint(actor, 0.5)]], showscale=False, xgap=6, ygap=6,
+    )  # fmt: skip
+    figure = go.Figure(heatmap)
     for i, j in np.argwhere(right):
         figure.add_shape(
             type="rect", x0=j - 0.49, x1=j + 0.49, y0=i - 0.485, y1=i + 0.485,
@@ -277,8 +248,7 @@ def roc_chart(
         figure.add_trace(series(name, actor, fpr, tpr, hover=hover, mode="lines", line=line))
     for i, (actor, fpr, tpr, label) in enumerate(points):
         marker = {"size": 13, "symbol": _look(actor).symbol, "line": {"color": "#ffffff", "width": 2}}
-        figure.add_trace(
-            series(label, actor, [100 * fpr], [100 * tpr], hover=label, mode="markers", marker=marker)
-        )
+        at = [100 * fpr], [100 * tpr]
+        figure.add_trace(series(label, actor, *at, hover=label, mode="markers", marker=marker))
         notes.append(_listed(actor, label, i, top=False))
     return finished(figure, 360, annotations=notes)
