@@ -25,15 +25,13 @@ OUTCOMES = ("fixed", "broken", "both right", "both wrong")
 
 
 def summarize(predictions: pd.DataFrame, *, overlap_ids: Collection[str] = ()) -> dict[str, Any]:
-    """Everything in an `EvalRecord` that follows from its predictions.
+    """What follows from the predictions in an `EvalRecord`: its metrics, confusion, unparsed and slices.
 
     Args:
         predictions: columns PREDICTION_COLUMNS plus any group columns.
         overlap_ids: reviews whose text also stands in the training data. They stay in every metric but
             one, `accuracy_without_overlap`, which is there only when ids are given; store them under
             `settings[OVERLAP_SETTING]`, so that it can be recomputed.
-    Returns:
-        The fields metrics, confusion, unparsed and slices.
     """
     label, answer = predictions["label"], predictions["prediction"]
     groups = [column for column in predictions if column not in PREDICTION_COLUMNS]

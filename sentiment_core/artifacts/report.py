@@ -27,14 +27,10 @@ HEADER = (
 PROGRAM = "python -m sentiment_core.artifacts.report"
 
 
-# ---- the text
-
-
 def results_table(root: Path = config.ASSETS) -> str:
     """A Markdown table of every evaluation under `root`; a sentence where there is none.
 
-    Raises:
-        ArtifactError: an evaluation cannot be read. Unlike the dashboard, a report must not pass over one.
+    Unlike the dashboard, a report must not pass over one that cannot be read: ArtifactError.
     """
     records = _records(root)
     if not records:
@@ -85,37 +81,31 @@ def _benchmark_table(record: BenchmarkRecord, title: str) -> str:
     live = record.kind == "live"
     unit, scale, digits = ("Latency (ms/review)", 1000.0, 0) if live else ("Reviews/s", 1.0, 1)
     lines = [f"{title} (median, slowest and fastest repeat):", ""]
-    lines += [
-        _row(("System", unit, "Time to first result (s)", "Note")),
-        _row(("---", "---:", "---:", "---")),
-    ]
+    lines += map(_row, (("System", unit, "Time to first result (s)", "Note"), ("---", "---:", "---:", "---")))
     for row in record.rows:
         if metric := row.seconds_per_review if live else row.reviews_per_second:
-            value, *ends = (
-                f"{scale * x:,.{digits}f}" for x in (metric.value, metric.low, metric.high) if x is not None
-            )
+            shown = (metric.value, metric.low, metric.high)
+            value, *ends = (f"{scale * x:,.{digits}f}" for x in shown if x is not None)
             spread = f" ({'–'.join(ends)})" if ends else ""
             first = "" if row.first_step_seconds is None else f"{row.first_step_seconds:.1f}"
             lines.append(_row((row.system, value + spread, first, row.note)))
-    if ratios := _ratios(record):
-        lines += ["", ratios]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_ratios(record)])
 
 
-def _ratios(record: BenchmarkRecord) -> str:
-    """Ours against each of the others in a sentence; empty where the record does not hold both."""
+def _ratios(record: BenchmarkRecord) -> Iterator[str]:
+    """Ours against each of the others, in a paragraph; nothing where the record does not hold both."""
     rates = [(row, row.reviews_per_second.value) for row in record.rows if row.reviews_per_second]
     ours = next((rate for row, rate in rates if row.system == "ours"), None)
     beside = [(row, rate) for row, rate in rates if not row.system.startswith("ours")]
     if ours is None or not beside:
-        return ""
+        return
     others = "; ".join(f"{ours / rate:,.0f} × {row.system}" for row, rate in beside)
-    sentences = [f"Ours: 25,000 reviews in {25_000 / ours:.1f} s; {others}."] + [
-        f"On {row.devices} GPUs, {row.batch_size} reviews a step: {rate / ours:.2f} × one."
-        for row, rate in rates
-        if row.devices > 1
-    ]
-    return " ".join(sentences)
+    sentences = [f"Ours: 25,000 reviews in {25_000 / ours:.1f} s; {others}."]
+    for row, rate in rates:
+        if row.devices > 1:
+            batch = f"{row.batch_size} reviews a step"
+            sentences.append(f"On {row.devices} GPUs, {batch}: {rate / ours:.2f} × one.")
+    yield from ("", " ".join(sentences))
 
 
 def _parity(record: BenchmarkRecord, title: str) -> str:
@@ -149,11 +139,7 @@ SECTIONS = {
 
 
 def refreshed(text: str, root: Path = config.ASSETS) -> str:
-    """`text` with every section written anew.
-
-    Raises:
-        ValueError: a marker is missing, stands twice, or end comes before begin.
-    """
+    """`text` with every section anew; ValueError if a marker is missing, stands twice, or ends first."""
     for name, make in SECTIONS.items():
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
         if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
@@ -161,9 +147,6 @@ def refreshed(text: str, root: Path = config.ASSETS) -> str:
         before, rest = text.split(begin)
         text = f"{before}{begin}\n{make(root)}\n{end}{rest.split(end)[1]}"
     return text
-
-
-# ---- its parts
 
 
 def _records(root: Path) -> list[EvalRecord]:
@@ -220,16 +203,15 @@ def _decimals(metric: Metric | None) -> str:
 
 def _overlap_notes(records: list[EvalRecord]) -> list[str]:
     """One line per dataset: the accuracies, in the table's order, without texts that also stand in train."""
-    groups: dict[tuple[str, int, int], list[Metric]] = {}
+    groups: dict[tuple[str, int, int], list[str]] = {}
     for record in records:
         if kept := record.metrics.get("accuracy_without_overlap"):
-            key = (record.dataset.name, record.dataset.n - kept.n, kept.n)
-            groups.setdefault(key, []).append(kept)
+            accuracy = percent_interval(kept.model_copy(update={"low": None}), unit="")
+            groups.setdefault((record.dataset.name, record.dataset.n - kept.n, kept.n), []).append(accuracy)
     return [
-        f"Without the {left_out:,} reviews of {name} whose text also stands in its train split "
-        f"(n = {n:,}; our training leaves them out), in the table's order: "
-        f"{', '.join(percent_interval(m.model_copy(update={'low': None}), unit='') for m in kept)} %."
-        for (name, left_out, n), kept in groups.items()
+        f"Without the {left_out:,} reviews of {name} whose text also stands in its train split (n = {n:,}; "
+        f"our training leaves them out), in the table's order: {', '.join(accuracies)} %."
+        for (name, left_out, n), accuracies in groups.items()
     ]
 
 

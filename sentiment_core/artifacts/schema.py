@@ -13,12 +13,7 @@ from sentiment_core.metrics.intervals import Metric, Record
 from sentiment_core.metrics.slices import Slice
 from sentiment_core.systems import SYSTEMS, known_system
 
-SystemId = Annotated[str, AfterValidator(known_system)]
-
 PREDICTION_COLUMNS = ("review_id", "label", "prediction", "p_positive", "tokens", "truncated")
-
-
-# ---- shared parts
 
 
 class BaseModelInfo(Record):
@@ -77,9 +72,6 @@ class AnswerForm(Record):
     form: str
     count: int
     parsed: Literal["negative", "positive", "unparsed"]
-
-
-# ---- runs
 
 
 class LoraInfo(Record):
@@ -148,9 +140,6 @@ class HistoryRow(Record):
     eval_accuracy: float | None = None
 
 
-# ---- evaluations
-
-
 class DatasetInfo(Record):
     name: str
     """Short name, for example "imdb" or the file's stem."""
@@ -166,7 +155,7 @@ class EvalRecord(Record):
 
     schema_version: Literal[2] = 2
     eval_id: str
-    system: SystemId
+    system: Annotated[str, AfterValidator(known_system)]
     created_at: datetime
     commit: str | None = None
     base_model: BaseModelInfo | None
@@ -192,9 +181,6 @@ class EvalRecord(Record):
         """The system's, with the number of examples that its prompt showed: "Few-shot (k = 4)"."""
         shots = self.settings.get("shots")
         return SYSTEMS[self.system].title + (f" (k = {shots})" if shots else "")
-
-
-# ---- small hand-checkable files
 
 
 class Reference(Record):

@@ -20,16 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from sentiment_core.artifacts.schema import (
-    PREDICTION_COLUMNS,
-    BenchmarkRecord,
-    EvalRecord,
-    HistoryRow,
-    Reference,
-    RunRecord,
-    SampleReview,
-    upgraded,
-)
+from sentiment_core.artifacts import schema
+from sentiment_core.artifacts.schema import EvalRecord, HistoryRow, Reference, RunRecord, SampleReview
 from sentiment_core.config import ASSETS, UserError
 
 
@@ -110,7 +102,6 @@ class HistoryWriter:
 
     def __init__(self, folder: Path, *, resume_at: int | None = None) -> None:
         self.path = folder / "history.jsonl"
-        folder.mkdir(parents=True, exist_ok=True)
         kept = [] if resume_at is None else [row for row in _history_rows(folder) if row.step <= resume_at]
         write_text(self.path, "".join(map(_history_line, kept)))
 
@@ -126,8 +117,7 @@ def _history_line(row: HistoryRow) -> str:
 def write_eval(folder: Path, record: EvalRecord, predictions: pd.DataFrame) -> None:
     """Write `predictions.parquet`, extra columns as they are, then the record that finishes the folder.
 
-    Raises:
-        ArtifactError: a column is missing, or a prediction is neither 0, 1 nor null.
+    Raises ArtifactError where a column is missing, or a prediction is neither 0, 1 nor null.
     """
     _check_columns(predictions, "the predictions table")
     if not predictions["prediction"].dropna().isin((0, 1)).all():
@@ -146,7 +136,7 @@ def write_eval(folder: Path, record: EvalRecord, predictions: pd.DataFrame) -> N
 
 
 def _check_columns(frame: pd.DataFrame, whose: str, remedy: str = "") -> None:
-    if missing := [column for column in PREDICTION_COLUMNS if column not in frame]:
+    if missing := [column for column in schema.PREDICTION_COLUMNS if column not in frame]:
         raise ArtifactError(f"{whose} lacks the columns {missing}{remedy}")
 
 
@@ -156,18 +146,14 @@ _R = TypeVar("_R", bound=BaseModel)
 
 
 def read_record(path: Path, kind: type[_R], remedy: str) -> _R:
-    """Read and check one JSON record.
-
-    Raises:
-        ArtifactError: not there, not JSON, another schema version, or unknown or missing fields.
-    """
+    """One JSON record; ArtifactError if not there, not JSON, of another version, or with other fields."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ArtifactError(f"{path} is not there; {remedy}") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ArtifactError(f"{path} cannot be read as JSON ({error}); {remedy}") from None
-    content = upgraded(kind, content) if isinstance(content, dict) else {"schema_version": None}
+    content = schema.upgraded(kind, content) if isinstance(content, dict) else {"schema_version": None}
     known = kind.model_fields["schema_version"].default
     if (version := content.get("schema_version", known)) != known:
         what = f"{path} has schema version {version!r}, this program reads {known}"
@@ -192,10 +178,7 @@ def read_run(folder: Path) -> Run:
 
 
 def read_history(folder: Path) -> pd.DataFrame:
-    """All complete lines of `history.jsonl`; columns as in HistoryRow, gaps as NaN.
-
-    A last line that is still being written is left out; any other bad line is refused.
-    """
+    """`history.jsonl`, columns as in HistoryRow, gaps as NaN; without a last line still being written."""
     rows = [row.model_dump() for row in _history_rows(folder)]
     frame = pd.DataFrame(rows, columns=list(HistoryRow.model_fields))
     return frame.astype({c: "float64" for c in frame if c not in ("step", "examples", "tokens")})
@@ -282,9 +265,9 @@ def read_sample_reviews(root: Path = ASSETS) -> tuple[SampleReview, ...]:
     return _read_list(root / "sample_reviews.jsonl", SampleReview)
 
 
-def read_benchmark(kind: str, root: Path = ASSETS) -> BenchmarkRecord:
+def read_benchmark(kind: str, root: Path = ASSETS) -> schema.BenchmarkRecord:
     path, remedy = root / "benchmarks" / f"{kind}.json", f"python -m sentiment_core.benchmarks {kind}"
-    return read_record(path, BenchmarkRecord, f"make it with {remedy}")
+    return read_record(path, schema.BenchmarkRecord, f"make it with {remedy}")
 
 
 def _read_list(path: Path, kind: type[_R]) -> tuple[_R, ...]:

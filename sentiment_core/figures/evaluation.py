@@ -40,9 +40,6 @@ ACTORS = {
 """By palette entry; what has another colour is drawn as the base model."""
 
 
-# ---- parts of figures
-
-
 def _actor_series(actor: str, rows: pd.DataFrame, x: object, y: str, hover: str) -> go.Scatter:
     """One model's line of marks: column `y` of `rows` with its interval, as percent; `n` is for the hover."""
     name, symbol, dash, _ = ACTORS[actor]
@@ -70,9 +67,6 @@ def _unit_square(figure: go.Figure, x_title: str, y_title: str) -> None:
     figure.add_shape(type="line", x0=0, y0=0, x1=100, y1=100, line=DASHED)
     figure.update_xaxes(range=[-2, 102], title_text=x_title, **PERCENT_TICKS)
     figure.update_yaxes(range=[-2, 102], title_text=y_title, **PERCENT_TICKS)
-
-
-# ---- accuracy
 
 
 def systems_chart(table: pd.DataFrame) -> go.Figure:
@@ -179,9 +173,6 @@ def reliability_chart(table: pd.DataFrame) -> go.Figure:
         figure.add_trace(_actor_series(actor, rows, 100 * rows["mean_p_positive"], "share_positive", hover))
         notes.append(_listed(actor, ACTORS[actor].name, line, top=True))
     return finished(figure, 340, annotations=notes)
-
-
-# ---- confusion
 
 
 def confusion_chart(counts: pd.DataFrame, actor: str) -> go.Figure:

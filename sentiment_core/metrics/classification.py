@@ -21,25 +21,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from sentiment_core.metrics.intervals import (
-    Metric,
-    Reviews,
-    frozen_random,
-    one_each,
-    percentile_interval,
-    read_answers,
-    read_labels,
-    read_probabilities,
-    resampled_means,
-    wilson,
-)
+from sentiment_core.metrics import intervals
+from sentiment_core.metrics.intervals import Metric, Reviews, percentile_interval, read_answers, read_labels
 
 CLASSES = ("negative", "positive")
 ANSWERS = ("negative", "positive", "unparsed")
 CALIBRATION_BINS = 15
 NLL_FLOOR = 1e-7
 """Probabilities are kept this far from 0 and 1 in the NLL, about float32's resolution near 1."""
-ROC_POINTS = 300
 _Z = 1.959963984540054  # 97.5 % point of the standard normal
 
 
@@ -62,11 +51,7 @@ class Comparison:
 
 
 def confusion(label: ArrayLike, prediction: ArrayLike) -> dict[str, int]:
-    """Counts by label (first word) and answer (second word).
-
-    >>> confusion([0, 0, 1, 1], [0, 1, 1, None])["positive_unparsed"]
-    1
-    """
+    """Counts by label (first word) and answer (second word), such as "positive_unparsed"."""
     y = read_labels(label)
     return _named(_cells(y, read_answers(prediction, len(y))))
 
@@ -98,11 +83,11 @@ def consistency(label: ArrayLike, prediction: ArrayLike, pair_id: Sequence[Any])
     0.5
     """
     y = read_labels(label)
-    one_each(pair_id, len(y), "pair ids")
+    intervals.one_each(pair_id, len(y), "pair ids")
     right = pd.Series(read_answers(prediction, len(y)) == y)
     groups = right.groupby(np.asarray(pair_id, dtype=object)).agg(["size", "all"])
     whole = groups.loc[groups["size"] >= 2, "all"]
-    return wilson(int(whole.sum()), len(whole)) if len(whole) else None
+    return intervals.wilson(int(whole.sum()), len(whole)) if len(whole) else None
 
 
 # ---- probabilities against labels
@@ -111,7 +96,7 @@ def consistency(label: ArrayLike, prediction: ArrayLike, pair_id: Sequence[Any])
 def _scored(label: ArrayLike, p_positive: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Labels and probabilities of the reviews that have one."""
     y = read_labels(label)
-    p = read_probabilities(p_positive, len(y))
+    p = intervals.read_probabilities(p_positive, len(y))
     keep = ~np.isnan(p)
     return y[keep], p[keep]
 
@@ -159,7 +144,7 @@ def calibration(reviews: Reviews) -> Iterator[tuple[str, Metric]]:
     if not len(y):
         return
     columns = _calibration_columns(y, p)
-    values, draws = columns.mean(0), resampled_means(columns, reviews.resamples)
+    values, draws = columns.mean(0), intervals.resampled_means(columns, reviews.resamples)
     ece, ece_draws = np.abs(values[2:]).sum(), np.abs(draws[:, 2:]).sum(1)
     unbiased = np.clip(ece_draws - (ece_draws.mean() - ece), 0, 1)
     found = {"brier": (values[0], draws[:, 0]), "nll": (values[1], draws[:, 1]), "ece": (ece, unbiased)}
@@ -190,12 +175,11 @@ def reliability_table(label: ArrayLike, p_positive: ArrayLike) -> list[dict[str,
     return found.to_dict("records")
 
 
-def roc_curve(label: ArrayLike, p_positive: ArrayLike, *, points: int = ROC_POINTS) -> dict[str, np.ndarray]:
-    """The ROC curve, thinned to at most `points` corners spread evenly along it.
+def roc_curve(label: ArrayLike, p_positive: ArrayLike, *, points: int = 300) -> dict[str, np.ndarray]:
+    """The ROC curve, thinned to at most `points` corners spread evenly along it, from (0, 0) to (1, 1).
 
-    Returns:
-        false_positive_rate, true_positive_rate and threshold (positive where p >= threshold), from (0, 0)
-        to (1, 1); the first threshold lies just above 1. Empty arrays where a class is absent.
+    Returns false_positive_rate, true_positive_rate and threshold (positive where p >= threshold; the first
+    lies just above 1); empty arrays where a class is absent.
     """
     from sklearn import metrics as sk
 
@@ -215,14 +199,11 @@ def roc_curve(label: ArrayLike, p_positive: ArrayLike, *, points: int = ROC_POIN
 def at_threshold(label: ArrayLike, p_positive: ArrayLike, threshold: float) -> dict[str, float | int | None]:
     """Confusion counts and rates when p >= threshold is called positive; about a millisecond for 25,000.
 
-    A review without a probability counts as unparsed.
-
-    Returns:
-        The six counts of `confusion`; accuracy, precision and recall of both classes and
-        false_positive_rate, None where undefined.
+    Returns the six counts of `confusion` (without a probability: unparsed); accuracy, precision and recall
+    of both classes and false_positive_rate, None where undefined.
     """
     y = read_labels(label)
-    p = read_probabilities(p_positive, len(y))
+    p = intervals.read_probabilities(p_positive, len(y))
     cells = _cells(y, np.where(np.isnan(p), 2, p >= threshold).astype(np.intp))
 
     shares = {"accuracy": (cells[0, 0] + cells[1, 1], cells.sum())}
@@ -240,20 +221,20 @@ def at_threshold(label: ArrayLike, p_positive: ArrayLike, threshold: float) -> d
 def _counts(reviews: Reviews) -> Iterator[tuple[str, Metric]]:
     cells = _cells(reviews.label, reviews.answer)
     n, parsed, right = int(cells.sum()), int(cells[:, :2].sum()), cells[(0, 1), (0, 1)]
-    yield "accuracy", wilson(int(right.sum()), n)
+    yield "accuracy", intervals.wilson(int(right.sum()), n)
     if 0 < parsed < n:
-        yield "accuracy_lenient", wilson(int(right.sum()), parsed)
+        yield "accuracy_lenient", intervals.wilson(int(right.sum()), parsed)
     truths, answers = cells.sum(1), cells.sum(0)
     if truths.all():  # with one class both would only repeat its recall
-        draws = frozen_random().multinomial(n, (cells / n).ravel(), size=reviews.resamples)
+        draws = intervals.frozen_random().multinomial(n, (cells / n).ravel(), size=reviews.resamples)
         draws = _class_means(draws.reshape(-1, 2, 3))
         for name, value in _class_means(cells).items():
             yield name, percentile_interval(float(value), draws[name], n)
     for i, name in enumerate(CLASSES):
         if answers[i]:
-            yield f"precision_{name}", wilson(int(right[i]), int(answers[i]))
+            yield f"precision_{name}", intervals.wilson(int(right[i]), int(answers[i]))
         if truths[i]:
-            yield f"recall_{name}", wilson(int(right[i]), int(truths[i]))
+            yield f"recall_{name}", intervals.wilson(int(right[i]), int(truths[i]))
 
 
 def _ranking(reviews: Reviews) -> Iterator[tuple[str, Metric]]:
@@ -302,7 +283,7 @@ def evaluate(
     if not n:
         raise ValueError("there are no reviews to evaluate")
     answer = read_answers(prediction, n)
-    p = np.full(n, np.nan) if p_positive is None else read_probabilities(p_positive, n)
+    p = np.full(n, np.nan) if p_positive is None else intervals.read_probabilities(p_positive, n)
     reviews = Reviews(y, answer, p, pair_id, resamples)
     return {name: metric for metrics in METRICS for name, metric in metrics(reviews)}
 
@@ -327,7 +308,7 @@ def compare(label: ArrayLike, prediction_a: ArrayLike, prediction_b: ArrayLike) 
     right_a, right_b = read_answers(prediction_a, n) == y, read_answers(prediction_b, n) == y
     both_wrong, fixed, broken, both_right = (int(c) for c in np.bincount(2 * right_a + right_b, minlength=4))
     shares = np.array([fixed, broken, both_right, both_wrong]) / n
-    draws = frozen_random().multinomial(n, shares, size=10_000)
+    draws = intervals.frozen_random().multinomial(n, shares, size=10_000)
     difference = percentile_interval((fixed - broken) / n, (draws[:, 0] - draws[:, 1]) / n, n)
     p = float(binomtest(fixed, fixed + broken).pvalue) if fixed + broken else 1.0
     return Comparison(difference, p, fixed, broken, both_right, both_wrong, n)

@@ -12,8 +12,6 @@ from sentiment_core.metrics import intervals
 from sentiment_core.metrics.intervals import Metric, Record, wilson
 
 CONFIDENCE_EDGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
-MAX_GROUPS = 20
-"""A column with more distinct values is an identifier, not a group."""
 
 
 class Slice(Record):
@@ -74,7 +72,7 @@ def _by_confidence(frame: pd.DataFrame) -> Iterator[tuple[str, str, np.ndarray]]
 def _by_group(frame: pd.DataFrame, column: str) -> Iterator[tuple[str, str, np.ndarray]]:
     values = frame[column]
     distinct = sorted(values.dropna().unique(), key=lambda value: (isinstance(value, str), value))
-    if column == "pair_id" or len(distinct) > MAX_GROUPS:
+    if column == "pair_id" or len(distinct) > 20:  # an identifier, not a group
         return
     for value in distinct:
         yield column, str(value), np.asarray((values == value).fillna(False), dtype=bool)
