@@ -34,7 +34,7 @@ def summarize(predictions: pd.DataFrame, *, overlap_ids: Collection[str] = ()) -
             `settings[OVERLAP_SETTING]`, so that it can be recomputed.
     """
     label, answer = predictions["label"], predictions["prediction"]
-    groups = [column for column in predictions if column not in PREDICTION_COLUMNS]
+    groups = [str(column) for column in predictions if column not in PREDICTION_COLUMNS]
     p_positive = floats(predictions["p_positive"], "p_positive").astype("float32")  # as it is stored
     found = classification.evaluate(label, answer, p_positive, pair_id=predictions.get("pair_id"))
     if len(overlap_ids):
@@ -99,7 +99,7 @@ def predictions_table(base: pd.DataFrame, fine_tuned: pd.DataFrame) -> pd.DataFr
         table[of("confidence", system)] = given
     before, after = table[of("right", BASE)], table[of("right", FINE_TUNED)]
     code = np.select([~before & after, before & ~after, before & after], [0, 1, 2], default=3)
-    table[OUTCOME] = pd.Categorical.from_codes(code, categories=list(OUTCOMES))
+    table[OUTCOME] = pd.Categorical.from_codes(code, categories=pd.Index(OUTCOMES))
     return table
 
 

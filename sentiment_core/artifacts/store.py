@@ -127,7 +127,7 @@ def write_eval(folder: Path, record: EvalRecord, predictions: pd.DataFrame) -> N
         "p_positive": pa.float32(), "tokens": pa.int32(), "truncated": pa.bool_(),
     }  # fmt: skip
     table = predictions.assign(prediction=predictions["prediction"].astype("Int8"))
-    arrays = {name: pa.array(table[name], type=types.get(name), from_pandas=True) for name in table}
+    arrays = {name: pa.array(table[name], type=types.get(str(name)), from_pandas=True) for name in table}
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / ".predictions.parquet"
     pq.write_table(pa.table(arrays), temporary, compression="zstd", compression_level=19)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -40,7 +40,7 @@ ACTORS = {
 """By palette entry; what has another colour is drawn as the base model."""
 
 
-def _actor_series(actor: str, rows: pd.DataFrame, x: object, y: str, hover: str) -> go.Scatter:
+def _actor_series(actor: str, rows: pd.DataFrame, x: Iterable[object], y: str, hover: str) -> go.Scatter:
     """One model's line of marks: column `y` of `rows` with its interval, as percent; `n` is for the hover."""
     name, symbol, dash, _ = ACTORS[actor]
     return series(
@@ -48,6 +48,10 @@ def _actor_series(actor: str, rows: pd.DataFrame, x: object, y: str, hover: str)
         mode="lines+markers", line={"width": 1.5, "dash": dash}, marker={"size": 10, "symbol": symbol},
         customdata=rows[["n"]],
     )  # fmt: skip
+
+
+def _by_actor(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    return ((str(actor), rows) for actor, rows in table.groupby("actor", sort=False))
 
 
 def _look(actor: str) -> Actor:
@@ -78,7 +82,7 @@ def systems_chart(table: pd.DataFrame) -> go.Figure:
         table: one row per mark, best first. Columns title, system ("" for a published result),
             accuracy, low, high (fractions; low and high may be NaN).
     """
-    rows = list(reversed(list(table.itertuples())))
+    rows: list[Any] = list(table.itertuples())[::-1]
     measured = [row.system in SYSTEMS for row in rows]
     titles = [row.title if own else _in_lines(row.title) for row, own in zip(rows, measured, strict=True)]
     rooms = [_room(*pair) for pair in zip(measured[:-1], titles[:-1], titles[1:], strict=True)]
@@ -96,7 +100,7 @@ def systems_chart(table: pd.DataFrame) -> go.Figure:
     return finished(figure, height, annotations=notes, margin_r=70)
 
 
-def _system_mark(row: NamedTuple, place: float) -> go.Scatter:
+def _system_mark(row: Any, place: float) -> go.Scatter:
     system = SYSTEMS.get(row.system, PUBLISHED)
     hover, bounds = f"{row.title}<br>{percent(row.accuracy, 2)}", None
     if not np.isnan(row.high - row.low):
@@ -107,7 +111,7 @@ def _system_mark(row: NamedTuple, place: float) -> go.Scatter:
     return series(row.title, system.colour, x, [place], bounds=bounds, along="x", hover=hover, **look)
 
 
-def _system_notes(row: NamedTuple, place: float, title: str) -> list[dict]:
+def _system_notes(row: Any, place: float, title: str) -> list[dict]:
     """The name, above the line of a system measured here or beside a published mark, and the figure."""
     system = SYSTEMS.get(row.system, PUBLISHED)
     size, weight = 11 if system is PUBLISHED else 13, 600 if row.system == "fine-tuned" else 400
@@ -150,7 +154,7 @@ def slices_chart(table: pd.DataFrame, *, x_title: str) -> go.Figure:
     parts = list(dict.fromkeys(table["part"]))
     notes = [note(0, 50, "chance", "muted", xref="paper", xanchor="left", yanchor="top", yshift=-8)]
     hover = f", %{{x}}<br>Accuracy %{{y:.1f}}{THIN}%, n = %{{customdata[0]:,}}"
-    for actor, rows in table.groupby("actor", sort=False):
+    for actor, rows in _by_actor(table):
         figure.add_trace(_actor_series(actor, rows, rows["part"], "accuracy", hover))
         middle, shift = rows.iloc[len(rows) // 2], -24 if actor == "fine" else 24
         at = parts.index(middle["part"]), 100 * middle["accuracy"]
@@ -169,7 +173,7 @@ def reliability_chart(table: pd.DataFrame) -> go.Figure:
     notes = [note(100, 1, "dashed: perfect calibration", "muted", xanchor="right", yanchor="bottom")]
     hover = f"<br>Mean predicted probability %{{x:.1f}}{THIN}%"
     hover += f"<br>Observed positive rate %{{y:.1f}}{THIN}%, n = %{{customdata[0]:,}}"
-    for line, (actor, rows) in enumerate(table.groupby("actor", sort=False)):
+    for line, (actor, rows) in enumerate(_by_actor(table)):
         figure.add_trace(_actor_series(actor, rows, 100 * rows["mean_p_positive"], "share_positive", hover))
         notes.append(_listed(actor, ACTORS[actor].name, line, top=True))
     return finished(figure, 340, annotations=notes)

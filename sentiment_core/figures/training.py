@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -93,10 +94,11 @@ def schedule_chart(histories: Mapping[str, pd.DataFrame], *, x: str = "step") ->
     return finished(figure, 380)
 
 
-def _line(run: str, color: str, x: str, rows: pd.DataFrame, y: str, hover: str, **look: object) -> go.Scatter:
+def _line(run: str, color: str, x: str, rows: pd.DataFrame, y: str, hover: str, **look: Any) -> go.Scatter:
     """Column `y` of a run's rows over column `x`."""
     hover = f"{run}<br>{X_TITLES[x]} %{{x:,.0f}}<br>{hover}"
-    return series(run, color, rows[x], rows[y], hover=hover, **{"mode": "lines", **look})
+    look.setdefault("mode", "lines")
+    return series(run, color, rows[x], rows[y], hover=hover, **look)
 
 
 def _end_note(run_id: str, last: pd.Series, x: str, color: str, *, above: bool) -> dict:

@@ -13,7 +13,7 @@ A new metric is a function of `Reviews` in a file of its own, and a line in METR
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +74,7 @@ def _class_means(cells: np.ndarray) -> dict[str, np.ndarray]:
     return {name: share.mean(-1) for name, share in shares.items()}
 
 
-def consistency(label: ArrayLike, prediction: ArrayLike, pair_id: Sequence[Any]) -> Metric | None:
+def consistency(label: ArrayLike, prediction: ArrayLike, pair_id: ArrayLike) -> Metric | None:
     """Share of pairs with every member right; n counts pairs. None where no pair is complete.
 
     A review without a pair_id, or whose partner is missing, is left out.
@@ -82,15 +82,12 @@ def consistency(label: ArrayLike, prediction: ArrayLike, pair_id: Sequence[Any])
     >>> consistency([0, 1, 0, 1], [0, 1, 0, 0], ["a", "a", "b", "b"]).value
     0.5
     """
-    y = read_labels(label)
-    intervals.one_each(pair_id, len(y), "pair ids")
+    y, pairs = read_labels(label), np.asarray(pair_id, dtype=object)
+    intervals.one_each(pairs, len(y), "pair ids")
     right = pd.Series(read_answers(prediction, len(y)) == y)
-    groups = right.groupby(np.asarray(pair_id, dtype=object)).agg(["size", "all"])
+    groups = right.groupby(pairs).agg(["size", "all"])
     whole = groups.loc[groups["size"] >= 2, "all"]
     return intervals.wilson(int(whole.sum()), len(whole)) if len(whole) else None
-
-
-# ---- probabilities against labels
 
 
 def _scored(label: ArrayLike, p_positive: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -163,7 +160,7 @@ def _calibration_columns(y: np.ndarray, p: np.ndarray) -> np.ndarray:
     return columns
 
 
-def reliability_table(label: ArrayLike, p_positive: ArrayLike) -> list[dict[str, Any]]:
+def reliability_table(label: ArrayLike, p_positive: ArrayLike) -> list[dict[Any, Any]]:
     """Equal-width bins of p_positive (not of the confidence, as in `ece`) over [0, 1], each [low, high), the
     last one closed. Per bin that holds reviews: low, high, n, mean_p_positive, share_positive."""
     bins = CALIBRATION_BINS
@@ -258,7 +255,7 @@ def evaluate(
     prediction: ArrayLike,
     p_positive: ArrayLike | None = None,
     *,
-    pair_id: Sequence[Any] | None = None,
+    pair_id: ArrayLike | None = None,
     resamples: int = 1000,
 ) -> dict[str, Metric]:
     """Every metric that the data defines.

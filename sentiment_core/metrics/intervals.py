@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
+from collections.abc import Sized
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -39,7 +38,7 @@ class Reviews:
     """(n,) int: 0, 1, or 2 for an answer that is no label."""
     p_positive: np.ndarray
     """(n,) float64 in [0, 1], NaN where a review was not scored."""
-    pair_id: Sequence[Any] | None
+    pair_id: ArrayLike | None
     resamples: int
     """Of the bootstraps."""
 
