@@ -30,7 +30,8 @@ from sentiment_core.config import DEFAULT_BASE_MODEL, ConfigError, TrainConfig
 from sentiment_core.data.reviews import TrainSplit, split_train
 from sentiment_core.engines.device import DeviceContext, find_device, free_memory, one_device
 from sentiment_core.models.base_models import resolve
-from sentiment_core.models.loading import PromptEncoder, add_lora, load_base, quiet_transformers
+from sentiment_core.models.loading import add_lora, load_base, quiet_transformers
+from sentiment_core.models.tokens import PromptEncoder
 from sentiment_core.training.session import Folders, Session, prepare_folders
 
 

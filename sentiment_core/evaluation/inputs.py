@@ -29,14 +29,8 @@ from sentiment_core.data.reviews import (
 from sentiment_core.data.sources import open_source
 from sentiment_core.engines.device import DTYPES, DeviceContext, free_memory
 from sentiment_core.models.base_models import BaseModel, BaseModelError, file_sha256, resolve
-from sentiment_core.models.loading import (
-    Encoded,
-    LoadedModel,
-    PromptEncoder,
-    dequantize,
-    load_base,
-    load_tokenizer,
-)
+from sentiment_core.models.loading import LoadedModel, dequantize, load_base, load_tokenizer
+from sentiment_core.models.tokens import Encoded, PromptEncoder
 
 GROUP_CHARACTERS, GROUP_VALUES = 60, 50
 """A column of the dataset is carried along when its values are this short and this few (pairs aside)."""

@@ -38,7 +38,8 @@ from sentiment_core.live.weights import (
     on_zero_gpu,
 )
 from sentiment_core.models.base_models import BaseModel, BaseModelError, resolve
-from sentiment_core.models.loading import Encoded, PromptEncoder, load_adapter, load_base, load_tokenizer
+from sentiment_core.models.loading import load_adapter, load_base, load_tokenizer
+from sentiment_core.models.tokens import Encoded, PromptEncoder
 
 Which = Literal["base", "fine-tuned"]
 System = LiveLlama | LiveTransformers
