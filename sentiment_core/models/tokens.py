@@ -64,7 +64,9 @@ class PromptEncoder:
         self.rendered = render(tokenizer, prompt)
         self.prefix_ids = self._control_ids(self.rendered.prefix)
         self.suffix_ids = self._control_ids(self.rendered.suffix)
-        self._plain = _without_added_tokens(tokenizer)
+        bare = json.loads(tokenizer.backend_tokenizer.to_str())
+        bare |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
+        self._plain = Tokenizer.from_str(json.dumps(bare))
         self._mark = self._plain.encode(CUT_MARK, add_special_tokens=False).ids
         firsts = [self._control_ids(word)[0] for word in self.rendered.label_words]
         self.label_ids: tuple[int, int] = (firsts[0], firsts[1])
@@ -108,11 +110,8 @@ class PromptEncoder:
                 f"{max_length_tokens} tokens leave no room for a review; use at least {self.shortest_limit()}"
             )
         cut = [cut_middle(ids, room, self._mark) for ids in self.review_ids(texts)]
-        return Encoded.from_lists(
-            [[*prefix, *ids, *self.suffix_ids] for ids, _ in cut],
-            [truncated for _, truncated in cut],
-            shared=len(prefix),
-        )
+        rows = [[*prefix, *ids, *self.suffix_ids] for ids, _ in cut]
+        return Encoded.from_lists(rows, [truncated for _, truncated in cut], shared=len(prefix))
 
     def encode_cached(self, texts: Sequence[str], max_length_tokens: int) -> Encoded:
         """`encode`, remembered on disk under the content of texts, prompt and tokenizer."""
@@ -135,15 +134,13 @@ class PromptEncoder:
 def render(tokenizer, prompt: Prompt = PROMPT) -> RenderedPrompt:
     """The prompt as this tokenizer's chat template writes it; plain text where there is no template."""
     if not getattr(tokenizer, "chat_template", None):
-        lead = tokenizer.bos_token or ""
         negative, positive = prompt.label_words
         spaced = replace(prompt, label_words=(f" {negative}", f" {positive}"))
-        return split_rendered(spaced, f"{lead}{prompt.system}\n\n{prompt.user}\nAnswer:")
+        return split_rendered(spaced, f"{tokenizer.bos_token or ''}{prompt.system}\n\n{prompt.user}\nAnswer:")
 
     def written(messages: list[dict[str, str]]) -> RenderedPrompt:
-        return split_rendered(
-            prompt, tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        )
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return split_rendered(prompt, text)
 
     try:
         return written(prompt.messages())
@@ -152,10 +149,3 @@ def render(tokenizer, prompt: Prompt = PROMPT) -> RenderedPrompt:
             return written([{"role": "user", "content": f"{prompt.system}\n\n{prompt.user}"}])
         except Exception:
             raise BaseModelError(f"this model's chat template cannot hold the prompt: {first}") from None
-
-
-def _without_added_tokens(tokenizer) -> Tokenizer:
-    """The same vocabulary and merges, with no string treated as a control token."""
-    content = json.loads(tokenizer.backend_tokenizer.to_str())
-    content |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
-    return Tokenizer.from_str(json.dumps(content))
