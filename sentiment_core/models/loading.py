@@ -39,9 +39,7 @@ for _message in (".*_check_is_size.*", ".*is_gradient_checkpointing.*"):
 
 def model_folder(base: BaseModel) -> str:
     """Where transformers loads `base` from: a folder, or a Hub id. Fetches the embedded model when needed."""
-    if base.embedded is not None:
-        return str(converted_folder(base.embedded, _convert_gguf))
-    return str(base.location)
+    return str(converted_folder(base.embedded, _convert_gguf) if base.embedded else base.location)
 
 
 def _convert_gguf(gguf: Path, folder: Path) -> None:
@@ -190,11 +188,7 @@ def load_adapter(model: nn.Module, folder: Path):
 
 
 def check_causal(base: BaseModel) -> None:
-    """Refuse a model that is not a causal language model, from its configuration alone.
-
-    Raises:
-        BaseModelError: with the architectures that were found.
-    """
+    """Raises BaseModelError for what is no causal language model, from its configuration alone."""
     with _loading(base):
         config = AutoConfig.from_pretrained(model_folder(base), revision=base.revision or "main")
     names = list(config.architectures or ())
