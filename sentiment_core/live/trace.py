@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from sentiment_core.models.loading import PromptEncoder
+from sentiment_core.models.tokens import PromptEncoder
 from sentiment_core.prompts import CUT_MARK, cut_middle
 
 if TYPE_CHECKING:
