@@ -9,7 +9,8 @@ import gradio as gr
 import pytest
 
 from sentiment_core.config import EvalConfig
-from sentiment_core.dashboard import app
+from sentiment_core.dashboard import app, tabs
+from sentiment_core.evaluation import systems
 from sentiment_core.evaluation.runner import evaluate
 from sentiment_core.systems import SYSTEMS, System
 from tests.fake_live import FakeClassifier
@@ -44,13 +45,13 @@ TAB = """
 
 @pytest.fixture
 def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The two files, where Python finds them, and the line that registers each."""
-    (tmp_path / "toy_system.py").write_text(textwrap.dedent(SYSTEM))
-    (tmp_path / "toy_tab.py").write_text(textwrap.dedent(TAB))
-    monkeypatch.syspath_prepend(tmp_path)
-    long_is_good = System("toy", "Long is good", "Long", "toy_system:LongIsGood", "run2", "star")
-    monkeypatch.setitem(SYSTEMS, "toy", long_is_good)
-    monkeypatch.setitem(app.TABS, "toy", ("Toy", "toy_tab:build"))
+    """The two files, in their packages as far as Python sees, and the line that registers each."""
+    for package, name, content in ((systems, "toy_system", SYSTEM), (tabs, "toy", TAB)):
+        (tmp_path / f"{name}.py").write_text(textwrap.dedent(content))
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    work = "sentiment_core.evaluation.systems.toy_system:LongIsGood"
+    monkeypatch.setitem(SYSTEMS, "toy", System("toy", "Long is good", "Long", work, "run2", "star"))
+    monkeypatch.setitem(app.TABS, "toy", "Toy")
     return tmp_path
 
 
@@ -62,8 +63,7 @@ def test_a_system_and_a_tab_are_a_file_and_a_line(toys: Path, tiny_model: Path) 
     assert outcome.record.metrics["accuracy"].n == 20
 
     demo = app.build(toys / "assets", FakeClassifier.load, texts={})
-    tabs = [block.label for block in demo.blocks.values() if isinstance(block, gr.Tab)]
-    assert tabs[-1] == "Toy"
+    assert [one.label for one in demo.blocks.values() if isinstance(one, gr.Tab)][-1] == "Toy"
     html = [fn.fn for fn in demo.fns.values() if fn.outputs and fn.outputs[0].elem_id == "toy"]
     assert html[0](None) == ["1 evaluations"]
     accuracy = next(fn.fn for fn in demo.fns.values() if fn.outputs and "systems" in fn.outputs[0].elem_id)

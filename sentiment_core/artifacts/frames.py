@@ -1,14 +1,22 @@
-"""Predictions of two systems on the same reviews as one tidy frame; gaps are NaN, never 0."""
+"""Predictions in; the measured part of an `EvalRecord`, or two systems side by side, out. Gaps are NaN."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from sentiment_core.artifacts.schema import PREDICTION_COLUMNS, AnswerForm
+from sentiment_core.artifacts.schema import PREDICTION_COLUMNS, AnswerForm, Confusion
+from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.labels import UNPARSED
+from sentiment_core.metrics import classification, slices
+from sentiment_core.metrics.intervals import floats, wilson
+
+OVERLAP_SETTING = "overlap_ids"
+"""Key of `EvalRecord.settings` with the review ids that `accuracy_without_overlap` leaves out."""
 
 POSITION, REVIEW_ID, LABEL, TOKENS, TRUNCATED = "position", "review_id", "label", "tokens", "truncated"
 BASE, FINE_TUNED = "base", "fine_tuned"
@@ -16,8 +24,40 @@ OUTCOME = "outcome"
 OUTCOMES = ("fixed", "broken", "both right", "both wrong")
 
 
+def summarize(predictions: pd.DataFrame, *, overlap_ids: Collection[str] = ()) -> dict[str, Any]:
+    """What follows from the predictions in an `EvalRecord`: its metrics, confusion, unparsed and slices.
+
+    Args:
+        predictions: columns PREDICTION_COLUMNS plus any group columns.
+        overlap_ids: reviews whose text also stands in the training data. They stay in every metric but
+            one, `accuracy_without_overlap`, which is there only when ids are given; store them under
+            `settings[OVERLAP_SETTING]`, so that it can be recomputed.
+    """
+    label, answer = predictions["label"], predictions["prediction"]
+    groups = [str(column) for column in predictions if column not in PREDICTION_COLUMNS]
+    p_positive = floats(predictions["p_positive"], "p_positive").astype("float32")  # as it is stored
+    found = classification.evaluate(label, answer, p_positive, pair_id=predictions.get("pair_id"))
+    if len(overlap_ids):
+        kept = ~predictions["review_id"].isin(list(overlap_ids)).to_numpy()
+        if kept.any():
+            right = (label == answer).fillna(False).to_numpy(dtype=bool)
+            found["accuracy_without_overlap"] = wilson(int(right[kept].sum()), int(kept.sum()))
+    return {
+        "metrics": found,
+        "confusion": Confusion(**classification.confusion(label, answer)),
+        "unparsed": int(answer.isna().sum()),
+        "slices": tuple(slices.slices(predictions, groups)),
+    }
+
+
+def recompute(evaluation: Evaluation) -> dict[str, Any]:
+    """`summarize` on a stored evaluation, with the settings that it was made with."""
+    overlap_ids = evaluation.record.settings.get(OVERLAP_SETTING, ())
+    return summarize(evaluation.predictions(), overlap_ids=overlap_ids)
+
+
 def of(name: str, system: str) -> str:
-    """A prediction column of one of the two systems: of("right", BASE) is "right_base"."""
+    """A column of one of the two systems: of("right", BASE) is "right_base"."""
     return f"{name}_{system}"
 
 
@@ -59,7 +99,7 @@ def predictions_table(base: pd.DataFrame, fine_tuned: pd.DataFrame) -> pd.DataFr
         table[of("confidence", system)] = given
     before, after = table[of("right", BASE)], table[of("right", FINE_TUNED)]
     code = np.select([~before & after, before & ~after, before & after], [0, 1, 2], default=3)
-    table[OUTCOME] = pd.Categorical.from_codes(code, categories=list(OUTCOMES))
+    table[OUTCOME] = pd.Categorical.from_codes(code, categories=pd.Index(OUTCOMES))
     return table
 
 

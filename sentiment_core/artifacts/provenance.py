@@ -19,9 +19,7 @@ PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that numbers depend on."""
-    return {"python": platform.python_version()} | {
-        package: metadata.version(package) for package in PACKAGES
-    }
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
 
 
 def cpu_name() -> str:
@@ -47,17 +45,16 @@ def commit() -> str | None:
     """The checked-out commit, with "+" when tracked code differs from it. `SENTIMENT_COMMIT` overrides."""
     if os.environ.get("SENTIMENT_COMMIT"):
         return os.environ["SENTIMENT_COMMIT"]
-    root = Path(__file__).resolve().parents[2]
     try:
-        head = _git(root, "rev-parse", "HEAD")
-        changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", "*.py")
+        head = _git("rev-parse", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", "*.py")
     except (OSError, subprocess.SubprocessError):
         return None
     return head + ("+" if changed else "")
 
 
-def _git(root: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(root), *arguments]
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).resolve().parents[2]), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
 

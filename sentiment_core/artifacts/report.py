@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sentiment_core import config
@@ -16,7 +17,6 @@ from sentiment_core.artifacts import store
 from sentiment_core.artifacts.frames import read_as
 from sentiment_core.artifacts.schema import OTHER_FORM, AnswerForm, BenchmarkRecord, EvalRecord, Metric
 from sentiment_core.artifacts.store import ArtifactError
-from sentiment_core.config import KNOWN_BASE_MODELS
 from sentiment_core.labels import UNPARSED
 from sentiment_core.systems import SYSTEMS
 
@@ -24,23 +24,19 @@ HEADER = (
     "System", "Dataset", "n", "Accuracy (%, 95 % interval)", "Accuracy on parsed answers (%)",
     "ROC AUC", "ECE", "Contrast consistency (%)", "Unparsed", "Hardware",
 )  # fmt: skip
-FORMS_SHOWN = 3
-
-
-# ---- the text
+PROGRAM = "python -m sentiment_core.artifacts.report"
 
 
 def results_table(root: Path = config.ASSETS) -> str:
     """A Markdown table of every evaluation under `root`; a sentence where there is none.
 
-    Raises:
-        ArtifactError: an evaluation cannot be read. Unlike the dashboard, a report must not pass over one.
+    Unlike the dashboard, a report must not pass over one that cannot be read: ArtifactError.
     """
     records = _records(root)
     if not records:
         return "No evaluation yet; `python eval.py --system all` makes them."
-    lines = [_row(HEADER), _row(["---", "---", *["---:"] * (len(HEADER) - 3), "---"])]
-    lines += [_row(_cells(record)) for record in records]
+    alignment = ("---", "---", *["---:"] * (len(HEADER) - 3), "---")
+    lines = [_row(cells) for cells in (HEADER, alignment, *map(_cells, records))]
     notes = _overlap_notes(records)
     return "\n".join(lines + (["", *notes] if notes else []))
 
@@ -50,14 +46,11 @@ def below_chance(root: Path = config.ASSETS) -> str:
     records = _records(root)
     generated = next((r for r in records if r.system == "baseline-generated"), None)
     if generated is None:
-        return (
-            "No `baseline-generated` evaluation yet; `python eval.py --system baseline-generated` makes it."
-        )
+        system = "baseline-generated"
+        return f"No `{system}` evaluation yet; `python eval.py --system {system}` makes it."
     lines = [_study_sentence(root), *_generated_sentences(generated)]
-    scored = next(
-        (r for r in records if r.system == "baseline-scored" and _subject(r) == _subject(generated)), None
-    )
-    if scored:
+    alike = (r for r in records if r.system == "baseline-scored" and _subject(r) == _subject(generated))
+    if scored := next(alike, None):
         accuracy = percent_interval(scored.metrics["accuracy"])
         lines.append(
             f"Comparing the two label words' likelihoods instead, so that every review gets a label, "
@@ -85,58 +78,43 @@ def speed_table(root: Path = config.ASSETS) -> str:
 
 
 def _benchmark_table(record: BenchmarkRecord, title: str) -> str:
-    unit = "Latency (ms/review)" if record.kind == "live" else "Reviews/s"
-    lines = [
-        f"{title} (median, slowest and fastest repeat):",
-        "",
-        _row(("System", unit, "Time to first result (s)", "Note")),
-        _row(("---", "---:", "---:", "---")),
-    ]
+    live = record.kind == "live"
+    unit, scale, digits = ("Latency (ms/review)", 1000.0, 0) if live else ("Reviews/s", 1.0, 1)
+    lines = [f"{title} (median, slowest and fastest repeat):", ""]
+    lines += map(_row, (("System", unit, "Time to first result (s)", "Note"), ("---", "---:", "---:", "---")))
     for row in record.rows:
-        metric, scale, digits = row.reviews_per_second, 1.0, 1
-        if metric is None:
-            metric, scale, digits = row.seconds_per_review, 1000.0, 0
-        if metric is None:
-            continue
-        spread = ""
-        if metric.low is not None and metric.high is not None:
-            ends = sorted((metric.low * scale, metric.high * scale))
-            spread = f" ({ends[0]:,.{digits}f}–{ends[1]:,.{digits}f})"
-        first = "" if row.first_step_seconds is None else f"{row.first_step_seconds:.1f}"
-        lines.append(_row((row.system, f"{metric.value * scale:,.{digits}f}{spread}", first, row.note)))
-    if ratios := _ratios(record):
-        lines += ["", ratios]
-    return "\n".join(lines)
+        if metric := row.seconds_per_review if live else row.reviews_per_second:
+            shown = (metric.value, metric.low, metric.high)
+            value, *ends = (f"{scale * x:,.{digits}f}" for x in shown if x is not None)
+            spread = f" ({'–'.join(ends)})" if ends else ""
+            first = "" if row.first_step_seconds is None else f"{row.first_step_seconds:.1f}"
+            lines.append(_row((row.system, value + spread, first, row.note)))
+    return "\n".join([*lines, *_ratios(record)])
 
 
-def _ratios(record: BenchmarkRecord) -> str:
-    """Ours against each of the others in a sentence; empty where the record does not hold both."""
+def _ratios(record: BenchmarkRecord) -> Iterator[str]:
+    """Ours against each of the others, in a paragraph; nothing where the record does not hold both."""
     rates = [(row, row.reviews_per_second.value) for row in record.rows if row.reviews_per_second]
     ours = next((rate for row, rate in rates if row.system == "ours"), None)
     beside = [(row, rate) for row, rate in rates if not row.system.startswith("ours")]
     if ours is None or not beside:
-        return ""
+        return
     others = "; ".join(f"{ours / rate:,.0f} × {row.system}" for row, rate in beside)
-    several = [
-        f" On {row.devices} GPUs, {row.batch_size} reviews a step: {rate / ours:.2f} × one."
-        for row, rate in rates
-        if row.devices > 1
-    ]
-    return f"Ours: 25,000 reviews in {25_000 / ours:.1f} s; {others}." + "".join(several)
+    sentences = [f"Ours: 25,000 reviews in {25_000 / ours:.1f} s; {others}."]
+    for row, rate in rates:
+        if row.devices > 1:
+            batch = f"{row.batch_size} reviews a step"
+            sentences.append(f"On {row.devices} GPUs, {batch}: {rate / ours:.2f} × one.")
+    yield from ("", " ".join(sentences))
 
 
 def _parity(record: BenchmarkRecord, title: str) -> str:
     """What each engine reached, in one sentence."""
-    found = [
-        f"{accuracy.value:.2%} ({accuracy.low:.2%} to {accuracy.high:.2%}) with engine {row.system}"
-        for row in record.rows
-        if (accuracy := row.validation_accuracy)
-    ]
-    n = next((row.validation_accuracy.n for row in record.rows if row.validation_accuracy), 0)
+    reached = [(row.system, row.validation_accuracy) for row in record.rows if row.validation_accuracy]
+    found = " and ".join(f"{a.value:.2%} ({a.low:.2%} to {a.high:.2%}) with engine {e}" for e, a in reached)
     return (
-        f"{title}: {' and '.join(found)}, of {n:,} validation "
-        f"reviews, trained on the same {record.settings['train']:,} in {record.rows[0].note} "
-        f"(95 % intervals; `{record.command}`)."
+        f"{title}: {found}, of {reached[0][1].n:,} validation reviews, trained on the same "
+        f"{record.settings['train']:,} in {record.rows[0].note} (95 % intervals; `{record.command}`)."
     )
 
 
@@ -154,18 +132,14 @@ OPTIONAL = {"train-2-gpus", "parity"}
 SECTIONS = {
     "results": results_table,
     "below-chance": below_chance,
-    "models": lambda root: KNOWN_BASE_MODELS,
+    "models": lambda root: config.KNOWN_BASE_MODELS,
     "speed": speed_table,
 }
 """Marker name -> what stands between `<!-- name:begin -->` and `<!-- name:end -->`."""
 
 
 def refreshed(text: str, root: Path = config.ASSETS) -> str:
-    """`text` with every section written anew.
-
-    Raises:
-        ValueError: a marker is missing, stands twice, or end comes before begin.
-    """
+    """`text` with every section anew; ValueError if a marker is missing, stands twice, or ends first."""
     for name, make in SECTIONS.items():
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
         if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
@@ -175,19 +149,15 @@ def refreshed(text: str, root: Path = config.ASSETS) -> str:
     return text
 
 
-# ---- its parts
-
-
 def _records(root: Path) -> list[EvalRecord]:
     """Every evaluation: those of most reviews first, then in the order of SYSTEMS, then by run."""
-    listing = store.list_artifacts(root)
-    broken = [problem for problem in listing.problems if (root / "evals") in problem.path.parents]
-    if broken:
-        raise ArtifactError(broken[0].message)
-    order = list(SYSTEMS).index
+    listing, order = store.list_artifacts(root), list(SYSTEMS).index
+    for problem in listing.problems:
+        if problem.path.parent == root / "evals":
+            raise ArtifactError(problem.message)
+    records = (evaluation.record for evaluation in listing.evals)
     return sorted(
-        (evaluation.record for evaluation in listing.evals),
-        key=lambda r: (-r.dataset.n, r.dataset.name, order(r.system), r.run_id or "", r.eval_id),
+        records, key=lambda r: (-r.dataset.n, r.dataset.name, order(r.system), r.run_id or "", r.eval_id)
     )
 
 
@@ -196,7 +166,7 @@ def _subject(record: EvalRecord) -> tuple[str | None, str]:
     return record.base_model.name if record.base_model else None, record.dataset.fingerprint
 
 
-def _row(cells: tuple[str, ...] | list[str]) -> str:
+def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
@@ -233,16 +203,15 @@ def _decimals(metric: Metric | None) -> str:
 
 def _overlap_notes(records: list[EvalRecord]) -> list[str]:
     """One line per dataset: the accuracies, in the table's order, without texts that also stand in train."""
-    groups: dict[tuple[str, int, int], list[Metric]] = {}
+    groups: dict[tuple[str, int, int], list[str]] = {}
     for record in records:
         if kept := record.metrics.get("accuracy_without_overlap"):
-            key = (record.dataset.name, record.dataset.n - kept.n, kept.n)
-            groups.setdefault(key, []).append(kept)
+            accuracy = percent_interval(kept.model_copy(update={"low": None}), unit="")
+            groups.setdefault((record.dataset.name, record.dataset.n - kept.n, kept.n), []).append(accuracy)
     return [
-        f"Without the {left_out:,} reviews of {name} whose text also stands in its train split "
-        f"(n = {n:,}; our training leaves them out), in the table's order: "
-        f"{', '.join(percent_interval(m.model_copy(update={'low': None}), unit='') for m in kept)} %."
-        for (name, left_out, n), kept in groups.items()
+        f"Without the {left_out:,} reviews of {name} whose text also stands in its train split (n = {n:,}; "
+        f"our training leaves them out), in the table's order: {', '.join(accuracies)} %."
+        for (name, left_out, n), accuracies in groups.items()
     ]
 
 
@@ -254,28 +223,25 @@ def _study_sentence(root: Path) -> str:
     if before is None or after is None:
         return f"{chance}."
     return (
-        f"{chance}, so the study's "
-        f"{100 * before:.1f} % is no measure of how badly its model judges reviews: it points to free "
-        f"answers that were no label and counted as wrong. If those that were a label were right at chance, "
-        f"{100 * (1 - 2 * before):.0f} % of all were none before fine-tuning and "
+        f"{chance}, so the study's {100 * before:.1f} % is no measure of how badly its model judges reviews: "
+        f"it points to free answers that were no label and counted as wrong. If those that were a label were "
+        f"right at chance, {100 * (1 - 2 * before):.0f} % of all were none before fine-tuning and "
         f"{100 * (1 - 2 * after):.0f} % after it ({100 * after:.1f} %)."
     )
 
 
-def _generated_sentences(record: EvalRecord) -> list[str]:
+def _generated_sentences(record: EvalRecord) -> Iterator[str]:
     n, unparsed = record.dataset.n, record.unparsed
     model = record.base_model.name if record.base_model else record.system
     where = f"n = {n:,} of {record.dataset.name}, {record.hardware.title}"
-    strict = record.metrics["accuracy"]
     lenient = record.metrics.get("accuracy_lenient") if unparsed else None
-    lines = [
+    yield (
         f"Our `baseline-generated` ({model}, {where}) gives no label for {unparsed:,} reviews "
-        f"({100 * unparsed / n:.1f} %): {percent_interval(strict)} of all are right"
+        f"({100 * unparsed / n:.1f} %): {percent_interval(record.metrics['accuracy'])} of all are right"
         + (f", but {percent_interval(lenient)} of those with a label." if lenient else ".")
-    ]
+    )
     if begins := _frequent_answers(record):
-        lines.append(f"Its most frequent answers begin {begins}.")
-    return lines
+        yield f"Its most frequent answers begin {begins}."
 
 
 def _frequent_answers(record: EvalRecord) -> str:
@@ -284,7 +250,7 @@ def _frequent_answers(record: EvalRecord) -> str:
     for form in record.answer_forms:
         if form.form != OTHER_FORM:
             by_form.setdefault(form.form, []).append(form)
-    shown = sorted(by_form.items(), key=lambda item: -sum(f.count for f in item[1]))[:FORMS_SHOWN]
+    shown = sorted(by_form.items(), key=lambda item: -sum(f.count for f in item[1]))[:3]
     return "; ".join(
         f"{_code(name)}, " + " and ".join(_share_read_as(form, record.dataset.n) for form in forms)
         for name, forms in shown
@@ -307,14 +273,10 @@ def _code(form: str) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m sentiment_core.artifacts.report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     action = parser.add_mutually_exclusive_group()
-    action.add_argument(
-        "--write", type=Path, metavar="FILE", help="write the sections between FILE's markers"
-    )
+    action.add_argument("--write", type=Path, metavar="FILE", help="write sections between FILE's markers")
     action.add_argument("--check", type=Path, metavar="FILE", help="exit 1 if FILE's sections are stale")
     parser.add_argument("--root", type=Path, default=config.ASSETS, help="folder of artifacts")
     options = parser.parse_args(arguments)
@@ -331,9 +293,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.write and new != old:
         store.write_text(path, new)
     if options.check and new != old:
-        print(
-            f"{path} is stale; run python -m sentiment_core.artifacts.report --write {path}", file=sys.stderr
-        )
+        print(f"{path} is stale; run {PROGRAM} --write {path}", file=sys.stderr)
         return 1
     return 0
 

@@ -13,12 +13,7 @@ from sentiment_core.metrics.intervals import Metric, Record
 from sentiment_core.metrics.slices import Slice
 from sentiment_core.systems import SYSTEMS, known_system
 
-SystemId = Annotated[str, AfterValidator(known_system)]
-
 PREDICTION_COLUMNS = ("review_id", "label", "prediction", "p_positive", "tokens", "truncated")
-
-
-# ---- shared parts
 
 
 class BaseModelInfo(Record):
@@ -77,9 +72,6 @@ class AnswerForm(Record):
     form: str
     count: int
     parsed: Literal["negative", "positive", "unparsed"]
-
-
-# ---- runs
 
 
 class LoraInfo(Record):
@@ -148,12 +140,6 @@ class HistoryRow(Record):
     eval_accuracy: float | None = None
 
 
-HISTORY_COLUMNS = tuple(HistoryRow.model_fields)
-
-
-# ---- evaluations
-
-
 class DatasetInfo(Record):
     name: str
     """Short name, for example "imdb" or the file's stem."""
@@ -169,7 +155,7 @@ class EvalRecord(Record):
 
     schema_version: Literal[2] = 2
     eval_id: str
-    system: SystemId
+    system: Annotated[str, AfterValidator(known_system)]
     created_at: datetime
     commit: str | None = None
     base_model: BaseModelInfo | None
@@ -195,9 +181,6 @@ class EvalRecord(Record):
         """The system's, with the number of examples that its prompt showed: "Few-shot (k = 4)"."""
         shots = self.settings.get("shots")
         return SYSTEMS[self.system].title + (f" (k = {shots})" if shots else "")
-
-
-# ---- small hand-checkable files
 
 
 class Reference(Record):
@@ -264,21 +247,16 @@ def upgraded(kind: type[BaseModel], content: dict[str, Any]) -> dict[str, Any]:
     if kind not in (RunRecord, EvalRecord, BenchmarkRecord) or content.get("schema_version", 1) != 1:
         return content
     content = {key: value for key, value in content.items() if key != "reliability"} | {"schema_version": 2}
-    if kind is RunRecord and "engine" in content:
-        content["engine"] = FORMER_ENGINES.get(content["engine"], content["engine"])
+    if (engine := content.get("engine")) in FORMER_ENGINES:
+        content["engine"] = FORMER_ENGINES[engine]
     if kind is BenchmarkRecord:
-        content["command"] = content["command"].replace(
-            "sentiment_core.benchmark ", "sentiment_core.benchmarks "
-        )
+        content["command"] = content["command"].replace("_core.benchmark ", "_core.benchmarks ")
         content["rows"] = [_upgraded_row(row) for row in content.get("rows", ())]
     return content
 
 
 def _upgraded_row(row: dict[str, Any]) -> dict[str, Any]:
-    gpus, batch = (
-        re.search(r"(\d+) GPUs$", row["system"]),
-        re.search(r"steps of (\d+) reviews", row.get("note", "")),
-    )
-    found = {"devices": gpus and int(gpus[1]), "batch_size": batch and int(batch[1])}
-    system = FORMER_ENGINES.get(row["system"], row["system"])
-    return row | {key: value for key, value in found.items() if value} | {"system": system}
+    gpus = re.search(r"(\d+) GPUs$", row["system"])
+    batch = re.search(r"steps of (\d+) reviews", row.get("note", ""))
+    found = {name: int(match[1]) for name, match in (("devices", gpus), ("batch_size", batch)) if match}
+    return row | found | {"system": FORMER_ENGINES.get(row["system"], row["system"])}

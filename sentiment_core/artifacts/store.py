@@ -1,8 +1,7 @@
 """The one writer and the one reader of everything under `assets/`; its types are in `schema`.
 
 A folder is finished when its JSON record is there: the record is written last and atomically.
-Reading refuses unknown fields and unknown schema versions with the file's name and the remedy;
-`list_artifacts` turns such refusals into `Problem`s, so that one bad folder never takes the others down.
+`list_artifacts` turns refusals into `Problem`s, so that one bad folder never takes the others down.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,17 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from sentiment_core.artifacts.schema import (
-    HISTORY_COLUMNS,
-    PREDICTION_COLUMNS,
-    BenchmarkRecord,
-    EvalRecord,
-    HistoryRow,
-    Reference,
-    RunRecord,
-    SampleReview,
-    upgraded,
-)
+from sentiment_core.artifacts import schema
+from sentiment_core.artifacts.schema import EvalRecord, HistoryRow, Reference, RunRecord, SampleReview
 from sentiment_core.config import ASSETS, UserError
 
 
@@ -112,26 +102,22 @@ class HistoryWriter:
 
     def __init__(self, folder: Path, *, resume_at: int | None = None) -> None:
         self.path = folder / "history.jsonl"
-        folder.mkdir(parents=True, exist_ok=True)
-        kept: list[str] = []
-        if resume_at is not None and self.path.exists():
-            rows = read_history(folder)
-            kept = [
-                HistoryRow(**{k: v for k, v in row.items() if pd.notna(v)}).model_dump_json(exclude_none=True)
-                for row in rows[rows["step"] <= resume_at].to_dict("records")
-            ]
-        write_text(self.path, "".join(line + "\n" for line in kept))
+        kept = [] if resume_at is None else [row for row in _history_rows(folder) if row.step <= resume_at]
+        write_text(self.path, "".join(map(_history_line, kept)))
 
     def append(self, row: HistoryRow) -> None:
         with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(row.model_dump_json(exclude_none=True) + "\n")
+            stream.write(_history_line(row))
+
+
+def _history_line(row: HistoryRow) -> str:
+    return row.model_dump_json(exclude_none=True) + "\n"
 
 
 def write_eval(folder: Path, record: EvalRecord, predictions: pd.DataFrame) -> None:
     """Write `predictions.parquet`, extra columns as they are, then the record that finishes the folder.
 
-    Raises:
-        ArtifactError: a column is missing, or a prediction is neither 0, 1 nor null.
+    Raises ArtifactError where a column is missing, or a prediction is neither 0, 1 nor null.
     """
     _check_columns(predictions, "the predictions table")
     if not predictions["prediction"].dropna().isin((0, 1)).all():
@@ -141,7 +127,7 @@ def write_eval(folder: Path, record: EvalRecord, predictions: pd.DataFrame) -> N
         "p_positive": pa.float32(), "tokens": pa.int32(), "truncated": pa.bool_(),
     }  # fmt: skip
     table = predictions.assign(prediction=predictions["prediction"].astype("Int8"))
-    arrays = {name: pa.array(table[name], type=types.get(name), from_pandas=True) for name in table}
+    arrays = {name: pa.array(table[name], type=types.get(str(name)), from_pandas=True) for name in table}
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / ".predictions.parquet"
     pq.write_table(pa.table(arrays), temporary, compression="zstd", compression_level=19)
@@ -150,7 +136,7 @@ def write_eval(folder: Path, record: EvalRecord, predictions: pd.DataFrame) -> N
 
 
 def _check_columns(frame: pd.DataFrame, whose: str, remedy: str = "") -> None:
-    if missing := [column for column in PREDICTION_COLUMNS if column not in frame]:
+    if missing := [column for column in schema.PREDICTION_COLUMNS if column not in frame]:
         raise ArtifactError(f"{whose} lacks the columns {missing}{remedy}")
 
 
@@ -160,24 +146,18 @@ _R = TypeVar("_R", bound=BaseModel)
 
 
 def read_record(path: Path, kind: type[_R], remedy: str) -> _R:
-    """Read and check one JSON record.
-
-    Raises:
-        ArtifactError: not there, not JSON, another schema version, or unknown or missing fields.
-    """
+    """One JSON record; ArtifactError if not there, not JSON, of another version, or with other fields."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ArtifactError(f"{path} is not there; {remedy}") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ArtifactError(f"{path} cannot be read as JSON ({error}); {remedy}") from None
-    content = upgraded(kind, content) if isinstance(content, dict) else {"schema_version": None}
+    content = schema.upgraded(kind, content) if isinstance(content, dict) else {"schema_version": None}
     known = kind.model_fields["schema_version"].default
     if (version := content.get("schema_version", known)) != known:
-        raise ArtifactError(
-            f"{path} has schema version {version!r}, this program reads {known}; "
-            f"update the program or {remedy}"
-        )
+        what = f"{path} has schema version {version!r}, this program reads {known}"
+        raise ArtifactError(f"{what}; update the program or {remedy}")
     try:
         return kind.model_validate(content)
     except ValidationError as error:
@@ -198,26 +178,28 @@ def read_run(folder: Path) -> Run:
 
 
 def read_history(folder: Path) -> pd.DataFrame:
-    """All complete lines of `history.jsonl`; columns HISTORY_COLUMNS, gaps as NaN.
+    """`history.jsonl`, columns as in HistoryRow, gaps as NaN; without a last line still being written."""
+    rows = [row.model_dump() for row in _history_rows(folder)]
+    frame = pd.DataFrame(rows, columns=list(HistoryRow.model_fields))
+    return frame.astype({c: "float64" for c in frame if c not in ("step", "examples", "tokens")})
 
-    A last line that is still being written is left out; any other bad line is refused.
-    """
+
+def _history_rows(folder: Path) -> list[HistoryRow]:
     path = folder / "history.jsonl"
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
-        return pd.DataFrame(columns=list(HISTORY_COLUMNS))
+        return []
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}); train the run again") from None
     rows = []
     for number, line in enumerate(lines[:-1], start=1):
         try:
-            rows.append(HistoryRow.model_validate_json(line).model_dump())
+            rows.append(HistoryRow.model_validate_json(line))
         except ValidationError as error:
             message = error.errors()[0]["msg"].lower()
             raise ArtifactError(f"{path} line {number}: {message}; train the run again") from None
-    frame = pd.DataFrame(rows, columns=list(HISTORY_COLUMNS))
-    return frame.astype({c: "float64" for c in HISTORY_COLUMNS if c not in ("step", "examples", "tokens")})
+    return rows
 
 
 def read_eval(folder: Path) -> Evaluation:
@@ -262,46 +244,39 @@ def list_artifacts(root: Path = ASSETS) -> Listing:
     """Read every run and evaluation under `root`, in the order of their names."""
     problems: list[Problem] = []
 
-    def collect(kind: str, read: Any) -> Iterable[Any]:
-        folder = root / kind
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if not path.is_dir() or path.name.startswith("."):
-                continue
+    def collect(kind: str, read: Callable[[Path], Any]) -> Iterable[Any]:
+        for path in sorted((root / kind).glob("[!.]*/")):
             try:
                 yield read(path)
             except ArtifactError as error:
                 problems.append(Problem(path, str(error)))
 
-    runs = tuple(collect("runs", read_run))
-    evals = tuple(collect("evals", read_eval))
+    runs, evals = tuple(collect("runs", read_run)), tuple(collect("evals", read_eval))
     return Listing(runs, evals, tuple(problems))
 
 
 def read_references(root: Path = ASSETS) -> tuple[Reference, ...]:
     """Published results, weakest first."""
-    return tuple(_read_list(root / "references.json", Reference))
+    return _read_list(root / "references.json", Reference)
 
 
 def read_sample_reviews(root: Path = ASSETS) -> tuple[SampleReview, ...]:
     """Our own reviews, in the file's order."""
-    return tuple(_read_list(root / "sample_reviews.jsonl", SampleReview))
+    return _read_list(root / "sample_reviews.jsonl", SampleReview)
 
 
-def read_benchmark(kind: str, root: Path = ASSETS) -> BenchmarkRecord:
-    return read_record(
-        root / "benchmarks" / f"{kind}.json",
-        BenchmarkRecord,
-        f"make it with python -m sentiment_core.benchmarks {kind}",
-    )
+def read_benchmark(kind: str, root: Path = ASSETS) -> schema.BenchmarkRecord:
+    path, remedy = root / "benchmarks" / f"{kind}.json", f"python -m sentiment_core.benchmarks {kind}"
+    return read_record(path, schema.BenchmarkRecord, f"make it with {remedy}")
 
 
-def _read_list(path: Path, kind: type[_R]) -> list[_R]:
+def _read_list(path: Path, kind: type[_R]) -> tuple[_R, ...]:
     remedy = "restore it from the repository"
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".jsonl":
             text = f"[{','.join(line for line in text.splitlines() if line.strip())}]"
-        return TypeAdapter(list[kind]).validate_json(text)
+        return TypeAdapter(tuple[kind, ...]).validate_json(text)
     except FileNotFoundError:
         raise ArtifactError(f"{path} is not there; {remedy}") from None
     except (OSError, ValueError) as error:

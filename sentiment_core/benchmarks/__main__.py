@@ -34,9 +34,8 @@ KINDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     kind = next(iter(sys.argv[1:] if argv is None else argv), "")
     looks = {"formatter_class": argparse.ArgumentDefaultsHelpFormatter}
-    parser = argparse.ArgumentParser(
-        prog="python -m sentiment_core.benchmarks", description=(__doc__ or "").split("\n")[0]
-    )
+    about = (__doc__ or "").split("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m sentiment_core.benchmarks", description=about)
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="|".join(KINDS))
     for name, help in KINDS.items():
         sub = kinds.add_parser(name, help=help, description=help, **looks)
@@ -61,16 +60,9 @@ def table(record: BenchmarkRecord) -> str:
     """The rows as a Markdown table."""
     live = record.kind == "live"
     speed = "Latency (s/review)" if live else "reviews/s"
-    head = (
-        "system",
-        f"{speed} (median)",
-        "low – high",
-        "Time to first result (s)",
-        "peak memory, MB",
-        "note",
-    )
-    lines = [f"| {' | '.join(head)} |", "| --- | ---: | ---: | ---: | ---: | --- |"]
-    return "\n".join(lines + [_line(row, 3 if live else 1) for row in record.rows])
+    head = f"| system | {speed} (median) | low – high | Time to first result (s) | peak memory, MB | note |"
+    lines = [_line(row, 3 if live else 1) for row in record.rows]
+    return "\n".join([head, "| --- | ---: | ---: | ---: | ---: | --- |", *lines])
 
 
 def _line(row: BenchmarkRow, digits: int) -> str:

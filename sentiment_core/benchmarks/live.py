@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,8 @@ import numpy as np
 import torch
 
 from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow, Metric
-from sentiment_core.artifacts.store import Run, read_run, read_sample_reviews
-from sentiment_core.benchmarks.measure import record, spread
-from sentiment_core.config import ASSETS, ConfigError
+from sentiment_core.artifacts.store import Run, read_sample_reviews
+from sentiment_core.benchmarks.measure import finished, record, spread
 from sentiment_core.data.reviews import load_reviews
 from sentiment_core.live.classifier import LiveClassifier, usable_cores
 from sentiment_core.live.forward import FIRST_RESULT
@@ -39,7 +38,7 @@ PEER_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 LONG_WORDS, LONG_REVIEWS = 900, 6
 """Of reviews that fill the model's 1,024 tokens, and how many of them."""
 
-Answer = Callable[[str], Iterator[Any]]
+Answer = Callable[[str], Iterable[Any]]
 """A review's answers, one or two of them, as they come."""
 
 
@@ -60,16 +59,15 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     quick = arguments.quick
     count, repeats = (2, 1) if quick else (arguments.reviews, arguments.repeats)
     texts = review_texts(arguments.dataset, arguments.words, count)
-    run = _finished(arguments.run)
+    run, base_model = finished(arguments.run)
     formats = ("bf16",) if torch.cuda.is_available() else NUMBER_FORMATS
     with tempfile.TemporaryDirectory() as scratch:
-        peer = str(make_peer(run, arguments.base_model, Path(scratch)))
+        peer = make_peer(arguments.base_model or base_model, scratch)
         served = {f: _classifier(run, f, arguments.base_model) for f in formats}
-        systems = {f"ours, {f}": ("ours", f) for f in formats} | {
-            f"{PEER}, {d}": (peer, d) for d in PEER_DTYPES
-        }
-        started = dict(list(systems.items())[: 1 if quick else None])
-        starts = {system: _start(*what, arguments, texts[0]) for system, what in started.items()}
+        systems = {f"ours, {f}": ("ours", f) for f in formats}
+        systems |= {f"{PEER}, {d}": (peer, d) for d in PEER_DTYPES}
+        started = list(systems)[: 1 if quick else None]
+        starts = {system: _start(*systems[system], arguments, texts[0]) for system in started}
         answers = {f"ours, {f}": once(served[f]) for f in formats}
         answers |= {f"{PEER}, {d}": load_peer(peer, d) for d in PEER_DTYPES}
         seconds = take_turns(answers, texts, repeats)
@@ -77,21 +75,15 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     ours = f"{int(np.median(tokens))} tokens in the middle of the reviews' prompts"
     rows = [
         BenchmarkRow(
-            system=system,
-            seconds_per_review=_latency(seconds[system][-1]),
-            first_step_seconds=starts.get(system, {}).get("seconds"),
-            peak_memory_bytes=starts.get(system, {}).get("peak_bytes"),
+            system=system, seconds_per_review=_latency(seconds[system][-1]), **starts.get(system, {}),
             note=ours if system.startswith("ours") else "random weights, at most 512 tokens",
         )
         for system in answers
-    ]
-    rows += _long_rows(
-        served, review_texts(arguments.dataset, LONG_WORDS, 1 if quick else LONG_REVIEWS), repeats
-    )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    base_model = run.record.base_model.name if run and run.record else resolve(None).name
+    ]  # fmt: skip
+    long = review_texts(arguments.dataset, LONG_WORDS, 1 if quick else LONG_REVIEWS)
+    rows += _long_rows(served, long, repeats)
     return record(
-        "live", rows, base_model, device, run=arguments.run, words=arguments.words, reviews=len(texts),
+        "live", rows, base_model, run=arguments.run, words=arguments.words, reviews=len(texts),
         repeats=repeats, dataset=Path(arguments.dataset).name, cores=usable_cores(),
         first_answer="from the start of the process, imports included; weights in the cache",
     )  # fmt: skip
@@ -150,16 +142,6 @@ def with_threads(count: int, answer: Answer) -> Answer:
 # ---- ours and the peer
 
 
-def _finished(run_id: str) -> Run | None:
-    """Raises ConfigError when there is no such finished run; no name is no run."""
-    if not run_id:
-        return None
-    found = read_run(ASSETS / "runs" / run_id)
-    if found.record is None:
-        raise ConfigError(f"--run {run_id!r} is not a finished run under {ASSETS.name}/runs; train it first")
-    return found
-
-
 def _classifier(run: Run | None, number_format: str, base_model: str) -> LiveClassifier:
     return LiveClassifier.load(run, base_model=base_model or None, number_format=number_format)
 
@@ -167,7 +149,7 @@ def _classifier(run: Run | None, number_format: str, base_model: str) -> LiveCla
 def once(classifier: LiveClassifier) -> Answer:
     """One whole answer, with PyTorch's threads as `load` left them: one where the answer brings its own."""
     system = "fine-tuned" if classifier.has_adapter else "base"
-    return with_threads(torch.get_num_threads(), lambda text: iter([classifier.classify(text, system)]))
+    return with_threads(torch.get_num_threads(), lambda text: [classifier.classify(text, system)])
 
 
 def progressively(classifier: LiveClassifier) -> Answer:
@@ -176,18 +158,16 @@ def progressively(classifier: LiveClassifier) -> Answer:
     return with_threads(torch.get_num_threads(), lambda text: classifier.classify_progressive(text, system))
 
 
-def make_peer(run: Run | None, base_model: str, folder: Path) -> Path:
-    """Save a random classifier of DistilBERT's shape with the base model's tokenizer."""
+def make_peer(base_model: str, folder: str) -> str:
+    """Save a random classifier of DistilBERT's shape with the base model's tokenizer. Returns the folder."""
     from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
-    trained_on = run.record.base_model.name if run and run.record else None
-    tokenizer = load_tokenizer(resolve(base_model or None, trained_on))
+    tokenizer = load_tokenizer(resolve(base_model))
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
     tokenizer.model_max_length = 512
+    model = DistilBertForSequenceClassification(DistilBertConfig(vocab_size=len(tokenizer)))
     with quiet_transformers():
-        DistilBertForSequenceClassification(DistilBertConfig(vocab_size=len(tokenizer))).save_pretrained(
-            folder
-        )
+        model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     return folder
 
@@ -198,14 +178,14 @@ def load_peer(folder: str, dtype: str) -> Answer:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with quiet_transformers():
         classify = pipeline("text-classification", model=folder, dtype=PEER_DTYPES[dtype], device=device)
-    return with_threads(usable_cores(), lambda text: iter([classify(text, truncation=True)]))
+    return with_threads(usable_cores(), lambda text: [classify(text, truncation=True)])
 
 
 # ---- start-up, in a process of its own
 
 
 def _start(system: str, number_format: str, arguments: argparse.Namespace, text: str) -> dict[str, Any]:
-    """Seconds from a process's start to its first answer, and its peak memory, with a warm cache."""
+    """A row's seconds from a process's start to its first answer, and peak memory, with a warm cache."""
     call = [sys.executable, "-m", "sentiment_core.benchmarks.live"]
     call += [system, number_format, arguments.run, arguments.base_model, text]
     surroundings = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -213,17 +193,16 @@ def _start(system: str, number_format: str, arguments: argparse.Namespace, text:
         began = time.time()
         done = subprocess.run(call, capture_output=True, text=True, env=surroundings, check=False)
         if done.returncode:
-            raise ValueError(
-                f"{system}, {number_format} did not start: {done.stderr.strip().splitlines()[-1:]}"
-            )
+            reason = done.stderr.strip().splitlines()[-1:]
+            raise ValueError(f"{system}, {number_format} did not start: {reason}")
         told = json.loads(done.stdout.splitlines()[-1])
-    return {"seconds": told["answered_at"] - began, "peak_bytes": told["peak_bytes"]}
+    return {"first_step_seconds": told["answered_at"] - began, "peak_memory_bytes": told["peak_bytes"]}
 
 
 def _first_answer(system: str, number_format: str, run_id: str, base_model: str, text: str) -> None:
     """Answer once and print when, and how much memory it took."""
     if system == "ours":
-        answer = once(_classifier(_finished(run_id), number_format, base_model))
+        answer = once(_classifier(finished(run_id)[0], number_format, base_model))
     else:
         answer = load_peer(system, number_format)
     list(answer(text))

@@ -12,8 +12,8 @@ import torch
 
 from sentiment_core.artifacts import provenance
 from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow, Metric
-from sentiment_core.artifacts.store import utc_now
-from sentiment_core.config import ConfigError
+from sentiment_core.artifacts.store import Run, read_run, utc_now
+from sentiment_core.config import ASSETS, DEFAULT_BASE_MODEL, ConfigError
 
 
 def now(device: torch.device) -> float:
@@ -43,14 +43,11 @@ def measure(
         once()
         return now(device) - began
 
-    first = seconds()
+    first, rates = seconds(), spread([n / seconds() for _ in range(repeats)])
     return BenchmarkRow(
-        system=system,
-        reviews_per_second=spread([n / seconds() for _ in range(repeats)]),
-        first_step_seconds=first,
-        peak_memory_bytes=peak_memory(device),
-        **more,
-    )
+        system=system, reviews_per_second=rates, first_step_seconds=first,
+        peak_memory_bytes=peak_memory(device), **more,
+    )  # fmt: skip
 
 
 def peak_memory(device: torch.device) -> int | None:
@@ -58,27 +55,30 @@ def peak_memory(device: torch.device) -> int | None:
     return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
 
 
-def record(
-    kind: str,
-    rows: Sequence[BenchmarkRow],
-    base_model: str,
-    device: torch.device,
-    *,
-    count: int = 1,
-    **settings: Any,
-) -> BenchmarkRecord:
-    """The rows with what they depend on. count: devices; settings: what the command chose."""
+def record(kind: str, rows: Sequence[BenchmarkRow], base_model: str, **settings: Any) -> BenchmarkRecord:
+    """The rows with what they depend on. settings: what the command chose."""
+    from sentiment_core.engines.device import find_device  # not among a measured start's imports
+
+    context = find_device()
     return BenchmarkRecord(
-        kind=kind,
-        created_at=utc_now(),
-        commit=provenance.commit(),
-        command=provenance.command_line(),
-        base_model=Path(base_model).name,
-        hardware=provenance.hardware(device.type, count),
-        versions=provenance.versions(),
-        settings=settings,
-        rows=tuple(rows),
-    )
+        kind=kind, created_at=utc_now(), commit=provenance.commit(), command=provenance.command_line(),
+        base_model=Path(base_model).name, versions=provenance.versions(), settings=settings, rows=tuple(rows),
+        hardware=provenance.hardware(context.device.type, context.world_size),
+    )  # fmt: skip
+
+
+def finished(run_id: str) -> tuple[Run | None, str]:
+    """The run under assets/ and its base model's name; without an id, none and the default's.
+
+    Raises:
+        ConfigError: there is no such finished run.
+    """
+    if not run_id:
+        return None, DEFAULT_BASE_MODEL
+    run = read_run(ASSETS / "runs" / run_id)
+    if run.record is None:
+        raise ConfigError(f"--run {run_id!r} is not a finished run under {ASSETS.name}/runs; train it first")
+    return run, run.record.base_model.name
 
 
 def asked(flag: str, given: str, known: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow, Metri
 from sentiment_core.artifacts.store import write_record
 from sentiment_core.benchmarks.measure import asked, record
 from sentiment_core.config import DEFAULT_BASE_MODEL, ENGINES, TrainConfig
-from sentiment_core.engines.device import find_device, free_memory
+from sentiment_core.engines.device import free_memory
 from sentiment_core.training.session import train
 
 
@@ -38,21 +38,17 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
         config = TrainConfig(**settings, evaluations_per_epoch=1, engine=engine, run_id="parity")
         with tempfile.TemporaryDirectory() as folder:
             done, _ = train(config, assets=Path(folder), work=Path(folder) / "work")
-        rows.append(
-            BenchmarkRow(
-                system=engine,
-                reviews_per_second=Metric(value=done.reviews_per_second, n=1),
-                validation_accuracy=done.validation_accuracy,
-                validation_loss=done.validation_loss,
-                peak_memory_bytes=done.peak_memory_bytes,
-                note=f"{done.steps} steps of {config.batch_size} reviews, seed {config.seed}, "
-                f"{done.config['precision']}",
-            )
-        )
-        print(f"{engine}: {done.validation_accuracy.value:.2%} of {done.validation_accuracy.n:,}, "
-              f"loss {done.validation_loss:.4f}", file=sys.stderr, flush=True)  # fmt: skip
+        accuracy, loss = done.validation_accuracy, done.validation_loss
+        precision = done.config["precision"]
+        rows.append(BenchmarkRow(
+            system=engine, reviews_per_second=Metric(value=done.reviews_per_second, n=1),
+            validation_accuracy=accuracy, validation_loss=loss, peak_memory_bytes=done.peak_memory_bytes,
+            note=f"{done.steps} steps of {config.batch_size} reviews, seed {config.seed}, {precision}",
+        ))  # fmt: skip
+        told = f"{engine}: {accuracy.value:.2%} of {accuracy.n:,}, loss {loss:.4f}"
+        print(told, file=sys.stderr, flush=True)
         free_memory()
         data = {"dataset": done.data.source, "train": done.data.train, "validation": done.data.validation}
-        found = record("parity", rows, arguments.base_model, find_device().device, **data)
+        found = record("parity", rows, arguments.base_model, **data)
         write_record(Path(arguments.output), found)
     return found

@@ -10,9 +10,8 @@ import torch
 from torch import nn
 
 from sentiment_core.artifacts.schema import BenchmarkRecord
-from sentiment_core.artifacts.store import read_run
-from sentiment_core.benchmarks.measure import measure, record
-from sentiment_core.config import ASSETS, DEFAULT_BASE_MODEL, ConfigError, TrainConfig
+from sentiment_core.benchmarks.measure import finished, measure, record
+from sentiment_core.config import ASSETS, TrainConfig
 from sentiment_core.data.reviews import Reviews, load_reviews
 from sentiment_core.engines.device import find_device, free_memory
 from sentiment_core.engines.scorer import SentimentScorer, p_positive
@@ -38,7 +37,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     context = find_device()
     reviews = load_reviews(arguments.dataset, arguments.split, limit=arguments.limit)
     few = reviews.take(np.random.default_rng(0).permutation(len(reviews))[: arguments.few])
-    name = arguments.base_model or _base_of(arguments.run)
+    name = arguments.base_model or finished(arguments.run)[1]
     rows = []
     for system, peer in PEERS.items():
         subject = reviews if system == OURS else few
@@ -46,31 +45,18 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
             resolve(name), device=context.device, compute_dtype=context.dtype,
             dequantized=system == OURS or context.device.type == "cpu",
         )  # fmt: skip
+        if arguments.run:
+            model = load_adapter(loaded.model, ASSETS / "runs" / arguments.run / "adapter")
+        else:
+            model = add_lora(loaded.model, rank=16, alpha=32, dropout=0.0).eval()
         with quiet_transformers(), torch.inference_mode():
-            once, note = peer(loaded, _adapted(loaded, arguments.run), subject)
+            once, note = peer(loaded, model, subject)
             note = f"{len(subject):,} reviews a repeat{note}; first pass over them in the column before"
             rows.append(measure(system, once, len(subject), arguments.repeats, context.device, note=note))
-        del loaded, once
+        del loaded, model, once
         free_memory()
-    return record(
-        "score", rows, name, context.device,
-        reviews=len(reviews), few=len(few), repeats=arguments.repeats, run=arguments.run,
-    )  # fmt: skip
-
-
-def _base_of(run_id: str) -> str:
-    if not run_id:
-        return DEFAULT_BASE_MODEL
-    found = read_run(ASSETS / "runs" / run_id).record
-    if found is None:
-        raise ConfigError(f"--run {run_id!r} is not finished; finish it with train.py --resume")
-    return found.base_model.name
-
-
-def _adapted(loaded: LoadedModel, run_id: str) -> nn.Module:
-    if run_id:
-        return load_adapter(loaded.model, ASSETS / "runs" / run_id / "adapter")
-    return add_lora(loaded.model, rank=16, alpha=32, dropout=0.0).eval()
+    settings = {"reviews": len(reviews), "few": len(few), "repeats": arguments.repeats, "run": arguments.run}
+    return record("score", rows, name, **settings)
 
 
 # ---- the systems: (model, adapted model, reviews) -> what scores them once, and a note
@@ -106,9 +92,8 @@ def _pipeline(loaded: LoadedModel, model: nn.Module, reviews: Reviews) -> Once:
     ids = encoder.encode(reviews.texts, MAX_LENGTH)
     prompts = encoder.tokenizer.batch_decode([ids[i].tolist() for i in range(len(ids))])
     generate = pipeline("text-generation", model=model, tokenizer=encoder.tokenizer, batch_size=32)
-    return lambda: generate(
-        prompts, max_new_tokens=2, do_sample=False, return_full_text=False
-    ), ", 2 new tokens"
+    options = {"max_new_tokens": 2, "do_sample": False, "return_full_text": False}
+    return lambda: generate(prompts, **options), ", 2 new tokens"
 
 
 def _ours(loaded: LoadedModel, model: nn.Module, reviews: Reviews) -> Once:

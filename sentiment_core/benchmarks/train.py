@@ -15,11 +15,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from peft import prepare_model_for_kbit_training
+from torch.nn.utils.rnn import pad_sequence
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
@@ -30,7 +32,8 @@ from sentiment_core.config import DEFAULT_BASE_MODEL, ConfigError, TrainConfig
 from sentiment_core.data.reviews import TrainSplit, split_train
 from sentiment_core.engines.device import DeviceContext, find_device, free_memory, one_device
 from sentiment_core.models.base_models import resolve
-from sentiment_core.models.loading import PromptEncoder, add_lora, load_base, quiet_transformers
+from sentiment_core.models.loading import add_lora, load_base, quiet_transformers
+from sentiment_core.models.tokens import PromptEncoder
 from sentiment_core.training.session import Folders, Session, prepare_folders
 
 
@@ -58,10 +61,8 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     if "ours" in names and context.world_size == 1 and 1 < arguments.gpus <= torch.cuda.device_count():
         for batch_size in (arguments.batch_size, arguments.batch_size * arguments.gpus):
             rows += _on_several(arguments, batch_size)
-    return record(
-        "train", rows, arguments.base_model, context.device, count=context.world_size,
-        blocks=arguments.blocks, reviews=len(split.train), dataset=split.train.source,
-    )  # fmt: skip
+    settings = {"blocks": arguments.blocks, "reviews": len(split.train), "dataset": split.train.source}
+    return record("train", rows, arguments.base_model, **settings)
 
 
 class BlockClock(TrainerCallback):
@@ -99,67 +100,50 @@ class BlockClock(TrainerCallback):
         """preparation: seconds before training began that the first step had to wait for."""
         return BenchmarkRow(
             system=system + (f", {context.world_size} GPUs" if context.world_size > 1 else ""),
-            reviews_per_second=spread(self.rates),
-            first_step_seconds=preparation + self.first_step,
-            peak_memory_bytes=peak_memory(self.device),
-            devices=context.world_size,
-            batch_size=batch_size,
+            reviews_per_second=spread(self.rates), first_step_seconds=preparation + self.first_step,
+            peak_memory_bytes=peak_memory(self.device), devices=context.world_size, batch_size=batch_size,
             note=note,
-        )
+        )  # fmt: skip
 
 
 # ---- the usual way
 
 
-@dataclass(frozen=True)
-class Usual:
-    """PEFT's LoRA on bitsandbytes' 4-bit layers, 16 reviews a step, as tutorials do it."""
+def _usual(
+    arguments: argparse.Namespace, context: DeviceContext, split: TrainSplit, *, title: str, study: bool
+) -> BenchmarkRow:
+    """PEFT's LoRA on bitsandbytes' 4-bit layers, 16 reviews a step, as tutorials do it.
 
-    title: str
-    micro: int
-    precision: str
-    checkpointing: bool
-    steps: int
-    """In a block, unless `--steps` says otherwise."""
-
-    def __call__(
-        self, arguments: argparse.Namespace, context: DeviceContext, split: TrainSplit
-    ) -> BenchmarkRow:
-        gpu = context.device.type == "cuda"
-        dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[self.precision] if gpu else torch.float32
-        steps = arguments.steps or self.steps
-        total = steps * (arguments.blocks + 1)
-        loaded = load_base(
-            resolve(arguments.base_model), device=context.device, compute_dtype=dtype, dequantized=not gpu
-        )
-        model = loaded.model
-        if self.checkpointing:
-            from peft import prepare_model_for_kbit_training
-
-            model = prepare_model_for_kbit_training(
-                model, use_gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": False}
-            )
-        clock = BlockClock(np.arange(total + 1) * 16, steps, arguments.blocks, context.device)
-        with tempfile.TemporaryDirectory() as folder, quiet_transformers():
-            trainer = Trainer(
-                model=add_lora(model, rank=16, alpha=32, dropout=0.0),
-                args=one_device(
-                    TrainingArguments(
-                        output_dir=folder, max_steps=total, per_device_train_batch_size=self.micro,
-                        gradient_accumulation_steps=16 // self.micro, learning_rate=2e-4,
-                        fp16=gpu and self.precision == "fp16", bf16=gpu and self.precision == "bf16",
-                        use_cpu=not gpu, save_strategy="no", logging_steps=10, disable_tqdm=True,
-                        report_to=[], remove_unused_columns=False,
-                    )
-                ),
-                train_dataset=_language_model_rows(loaded.encoder, split, 16 * total),
-                data_collator=_pad_right,
-                callbacks=[clock],
-            )  # fmt: skip
-            trainer.remove_callback(PrinterCallback)
-            trainer.train()
-        note = f"language-model loss, 512 tokens, blocks of {steps} steps of 16 reviews"
-        return clock.row(self.title, context, note, 16)
+    study: 4 × 4 reviews a step in FP16 with gradient checkpointing, otherwise all 16 at once in BF16.
+    """
+    gpu = context.device.type == "cuda"
+    half, micro, usual_steps = (torch.float16, 4, 4) if study else (torch.bfloat16, 16, 20)
+    steps = arguments.steps or usual_steps
+    total = steps * (arguments.blocks + 1)
+    loaded = load_base(
+        resolve(arguments.base_model), device=context.device, dequantized=not gpu,
+        compute_dtype=half if gpu else torch.float32,
+    )  # fmt: skip
+    model = loaded.model
+    if study:
+        model = prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs={"use_reentrant": False})
+    clock = BlockClock(np.arange(total + 1) * 16, steps, arguments.blocks, context.device)
+    with tempfile.TemporaryDirectory() as folder, quiet_transformers():
+        settings = TrainingArguments(
+            output_dir=folder, max_steps=total, per_device_train_batch_size=micro, learning_rate=2e-4,
+            gradient_accumulation_steps=16 // micro, fp16=gpu and study, bf16=gpu and not study,
+            use_cpu=not gpu, save_strategy="no", logging_steps=10, disable_tqdm=True, report_to=[],
+            remove_unused_columns=False,
+        )  # fmt: skip
+        trainer = Trainer(
+            model=add_lora(model, rank=16, alpha=32, dropout=0.0), args=one_device(settings),
+            train_dataset=_language_model_rows(loaded.encoder, split, 16 * total),
+            data_collator=_pad_right, callbacks=[clock],
+        )  # fmt: skip
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    note = f"language-model loss, 512 tokens, blocks of {steps} steps of 16 reviews"
+    return clock.row(title, context, note, 16)
 
 
 def _language_model_rows(encoder: PromptEncoder, split: TrainSplit, most: int) -> list[list[int]]:
@@ -171,10 +155,9 @@ def _language_model_rows(encoder: PromptEncoder, split: TrainSplit, most: int) -
 
 def _pad_right(rows: list[list[int]]) -> dict[str, torch.Tensor]:
     """(n, longest) each; the loss is on every token."""
-    longest = max(map(len, rows))
-    ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
-    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
-    return {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}
+    labels = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=-100)
+    mask = labels != -100
+    return {"input_ids": labels * mask, "attention_mask": mask.long(), "labels": labels}
 
 
 # ---- ours
@@ -214,10 +197,8 @@ def _on_several(arguments: argparse.Namespace, batch_size: int) -> tuple[Benchma
     flags = {name: getattr(arguments, name) for name in names} | {"systems": "ours", "batch_size": batch_size}
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "train.json"
-        words = [
-            word for name, value in (flags | {"output": output}).items() if value is not None
-            for word in (f"--{name.replace('_', '-')}", str(value))
-        ]  # fmt: skip
+        given = {name: value for name, value in (flags | {"output": output}).items() if value is not None}
+        words = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
         launch = ["torch.distributed.run", "--standalone", f"--nproc_per_node={arguments.gpus}"]
         command = [sys.executable, "-m", *launch, "-m", "sentiment_core.benchmarks", "train", *words]
         done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "4"}, check=False)
@@ -227,7 +208,7 @@ def _on_several(arguments: argparse.Namespace, batch_size: int) -> tuple[Benchma
 
 
 PEERS: dict[str, Callable[[argparse.Namespace, DeviceContext, TrainSplit], BenchmarkRow]] = {
-    "study": Usual("study's settings (4 × 4, FP16, checkpointing)", 4, "fp16", checkpointing=True, steps=4),
-    "nf4": Usual("PEFT + bitsandbytes, batch 16", 16, "bf16", checkpointing=False, steps=20),
+    "study": partial(_usual, title="study's settings (4 × 4, FP16, checkpointing)", study=True),
+    "nf4": partial(_usual, title="PEFT + bitsandbytes, batch 16", study=False),
     "ours": _ours,
 }

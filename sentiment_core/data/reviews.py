@@ -3,9 +3,8 @@
     load_reviews("stanfordnlp/imdb", "test", limit=1000)
     split_train("reviews/", validation=1000, exclude=["counterfactual.parquet"])
 
-A source is a Hub id, a parquet/CSV/JSONL file, a folder of such files named by split, or IMDB's raw
-`aclImdb` folder or `.tar.gz`. Every refusal is a DataError of one sentence: what was wrong, with which
-value, what to do.
+A source is a Hub id, a parquet/CSV/JSONL file, a folder of such files named by split, or IMDB's raw `aclImdb`
+folder or `.tar.gz`. Every refusal is a DataError of one sentence: what was wrong, the value, what to do.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import re
 import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,11 +24,7 @@ from sentiment_core.data.sources import DataError, Source, open_source
 from sentiment_core.labels import Label, parse_label
 
 DEFAULT_DATASET = "stanfordnlp/imdb"
-
 _CORE = ("text", "label", "review_id", "split")
-
-
-# ---- what a caller gets
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,8 +130,13 @@ def split_train(
     for path in exclude:
         other = open_source(path)
         unseen.setdefault(f"in_{other.name}", set()).update(_keys(other, other.splits or ("all",)))
-    rows, excluded = _unseen_rows(train, unseen)
-    kept = train.take(rows)
+    match_keys = pd.Series([match_key(text) for text in train.texts])
+    reasons = {reason: match_keys.isin(keys) for reason, keys in unseen.items()}
+    keep, excluded = np.ones(len(train), dtype=bool), {}
+    for reason, holds in (reasons | {"duplicate": match_keys.duplicated()}).items():
+        excluded[reason] = int((keep & holds).sum())
+        keep &= ~holds.to_numpy()
+    kept = train.take(np.flatnonzero(keep))
     held = _stratified(kept, validation, seed, "validation") if validation else np.empty(0, np.int64)
     rest = kept.take(np.setdiff1d(np.arange(len(kept)), held))
     if len(set(rest.labels.tolist())) < 2:
@@ -162,8 +163,6 @@ def overlapping_ids(source: str) -> set[str]:
     return set(_reviews(opened, "train").ids) & set(_reviews(opened, "test").ids)
 
 
-# ---- comparing texts
-
 _BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 _ASCII_NOISE = (string.punctuation + string.whitespace).encode()
 _NOISE = re.compile(r"[\W_]+")
@@ -182,32 +181,8 @@ def match_key(text: str) -> bytes:
 
 def _keys(source: Source, splits: Iterable[str]) -> set[bytes]:
     """Keys of every text in these splits; labels are not looked at."""
-    keys: set[bytes] = set()
-    for split in splits:
-        raw = source.read(split)
-        _require(raw, ("text",), source.given)
-        keys.update(match_key(text) for text in _decoded(raw, source.given))
-    return keys
-
-
-def _unseen_rows(reviews: Reviews, unseen: dict[str, set[bytes]]) -> tuple[list[int], dict[str, int]]:
-    """Positions of the rows to keep, and how many were dropped for each reason."""
-    before: set[bytes] = set()
-    unseen = {**unseen, "duplicate": before}
-    excluded = dict.fromkeys(unseen, 0)
-    rows: list[int] = []
-    for row, text in enumerate(reviews.texts):
-        key = match_key(text)
-        reason = next((reason for reason, keys in unseen.items() if key in keys), None)
-        before.add(key)
-        if reason is None:
-            rows.append(row)
-        else:
-            excluded[reason] += 1
-    return rows, excluded
-
-
-# ---- drawing
+    tables = (_table(source, split, "text") for split in splits)
+    return {match_key(text) for raw in tables for text in _decoded(raw, source.given)}
 
 
 def _stratified(reviews: Reviews, n: int, seed: int, flag: str) -> np.ndarray:
@@ -219,63 +194,55 @@ def _stratified(reviews: Reviews, n: int, seed: int, flag: str) -> np.ndarray:
             f"{reviews.source} has {len(reviews)} {reviews.split} reviews to draw from, fewer than "
             f"{flag} {n}; ask for at most {len(reviews)}"
         )
-    positive = np.flatnonzero(reviews.labels == Label.POSITIVE)
-    negative = np.flatnonzero(reviews.labels == Label.NEGATIVE)
+    negative, positive = (np.flatnonzero(reviews.labels == label) for label in Label)
     n_positive = min(max(int(n * len(positive) / len(reviews) + 0.5), 1), n - 1)
     rng = np.random.default_rng(seed)
     parts = (rng.permutation(negative)[: n - n_positive], rng.permutation(positive)[:n_positive])
     return np.sort(np.concatenate(parts))
 
 
-# ---- checking
-
-
 def _reviews(source: Source, split: str) -> Reviews:
     """One split in the common shape, every row checked."""
-    raw = source.read(split)
-    _require(raw, ("text", "label"), source.given)
+    raw = _table(source, split, "text", "label")
     texts = _decoded(raw, source.given)
-    frame = pd.DataFrame(
-        {
-            "text": [_BREAK.sub("\n", text) for text in texts],
-            "label": np.array(_labels(raw, source.given), dtype=np.int8),
-            "review_id": [review_id(text) for text in texts],
-            "split": split,
-            **{str(column): raw[column].to_numpy() for column in raw.columns if column not in _CORE},
-        }
-    )
+    columns = {
+        "text": [_BREAK.sub("\n", text) for text in texts],
+        "label": np.array(_labels(raw, source.given), dtype=np.int8),
+        "review_id": [review_id(text) for text in texts],
+        "split": split,
+    }
+    others = {str(column): raw[column].to_numpy() for column in raw.columns if column not in _CORE}
+    frame = pd.DataFrame(columns | others)
     if frame["label"].nunique() < 2:
         found = f"only {Label(int(frame['label'][0])).word.lower()} reviews" if len(frame) else "no reviews"
         raise DataError(f"{source.given} has {found} in {split}; both classes are needed, so add the other")
     return Reviews(frame, source.shown, source.name, split)
 
 
-def _require(raw: pd.DataFrame, columns: tuple[str, ...], given: str) -> None:
-    missing = ", ".join(column for column in columns if column not in raw)
-    found = ", ".join(map(str, raw.columns)) or "none"
-    if missing:
-        raise DataError(f"{given} lacks the columns {missing} (found: {found}); rename or add them")
+def _table(source: Source, split: str, *columns: str) -> pd.DataFrame:
+    """One split as the source has it, with these columns among others."""
+    raw = source.read(split)
+    if missing := ", ".join(column for column in columns if column not in raw):
+        found = ", ".join(map(str, raw.columns)) or "none"
+        raise DataError(f"{source.given} lacks the columns {missing} (found: {found}); rename or add them")
+    return raw
 
 
-def _place(row: object) -> str:
+def _place(row: Any) -> str:
     """Where a bad value stands: a file's name in an aclImdb folder, otherwise its row, counted from 1."""
-    return row if isinstance(row, str) else f"row {int(row) + 1}"  # type: ignore[call-overload]
+    return row if isinstance(row, str) else f"row {row + 1}"
 
 
 def _decoded(raw: pd.DataFrame, given: str) -> list[str]:
     """The texts exactly as the source gives them; not one of them is empty."""
     texts = []
-    for row, value in zip(raw.index, raw["text"].tolist(), strict=True):
-        try:
-            text = value.decode() if isinstance(value, bytes) else value
-            if isinstance(text, str):
-                text.encode()
-        except UnicodeError:
-            raise DataError(
-                f"{given} holds bytes that are not UTF-8 in {_place(row)}; save it as UTF-8"
-            ) from None
-        if pd.api.types.is_scalar(text) and pd.isna(text):
-            text = ""
+    for row, text in raw["text"].astype(object).where(raw["text"].notna(), "").items():
+        if isinstance(text, bytes):
+            try:
+                text = text.decode()
+            except UnicodeError:
+                message = f"{given} holds bytes that are not UTF-8 in {_place(row)}; save it as UTF-8"
+                raise DataError(message) from None
         if not isinstance(text, str):
             raise DataError(f"{given} has {text!r} in place of a text in {_place(row)}; put the review there")
         if not _BREAK.sub("", text).strip():
@@ -288,7 +255,7 @@ def _decoded(raw: pd.DataFrame, given: str) -> list[str]:
 
 def _labels(raw: pd.DataFrame, given: str) -> list[int]:
     labels = []
-    for row, value in zip(raw.index, raw["label"].tolist(), strict=True):
+    for row, value in raw["label"].items():
         try:
             labels.append(int(parse_label(value)))
         except ValueError as error:

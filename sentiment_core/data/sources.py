@@ -23,10 +23,8 @@ from sentiment_core.config import UserError
 _TABLES = (".parquet", ".csv", ".jsonl")
 _ARCHIVES = (".tar.gz", ".tgz")
 _FORMS = "a Hub id, a .parquet, .csv or .jsonl file, a folder of them, or aclImdb as a folder or .tar.gz"
-_REVIEW_BYTES = 1 << 20
-_COLUMNS = 1000
-_ARCHIVE_BYTES = 1 << 30
-"""What an archive may hold in memory; IMDB's labelled reviews are 66 MB, its longest one is 14 kB."""
+_COLUMNS, _REVIEW_BYTES, _ARCHIVE_BYTES = 1000, 1 << 20, 1 << 30
+"""Bounds of what is read into memory; IMDB's labelled reviews are 66 MB, its longest one is 14 kB."""
 
 csv.field_size_limit(_REVIEW_BYTES)
 
@@ -81,9 +79,9 @@ def open_source(source: str) -> Source:
         raise DataError(f"{source!r} names no reviews; use {_FORMS}")
     path = Path(source).expanduser()
     with _refusing(source):
+        if not path.exists() and _is_hub_id(source):
+            return _open_hub(source)
         if not path.exists():
-            if _is_hub_id(source):
-                return _open_hub(source)
             raise DataError(f"{source} is not there; check the path, or use {_FORMS}")
         if path.is_dir():
             return _open_folder(source, path)
@@ -157,20 +155,16 @@ def _open_folder(source: str, path: Path) -> Source:
 
 
 def _read_table(given: str, path: Path) -> pd.DataFrame:
-    """A parquet, CSV or JSONL file."""
     suffix = path.suffix.lower()
     if suffix not in _TABLES:
         raise DataError(f"{given} is of a kind that cannot be read ({suffix or 'no ending'}); use {_FORMS}")
+    if suffix != ".parquet":
+        return (read_csv if suffix == ".csv" else _parse_jsonl)(given, path.read_bytes())
     try:
-        if suffix == ".parquet":
-            table = pq.read_table(path)
-            table.validate(full=True)
-            columns = [name for name in table.column_names if not name.startswith("__index_level_")]
-            return table.select(columns).to_pandas(ignore_metadata=True)
-        content = path.read_bytes()
-        if suffix == ".jsonl":
-            return _parse_jsonl(given, _utf8(given, content))
-        return read_csv(given, content)
+        table = pq.read_table(path)
+        table.validate(full=True)
+        columns = [name for name in table.column_names if not name.startswith("__index_level_")]
+        return table.select(columns).to_pandas(ignore_metadata=True)
     except pa.ArrowException as error:
         reason = str(error).split("\n")[0].rstrip(". ")
         what = "holds bytes that are not UTF-8" if "UTF8" in reason else "cannot be read as parquet"
@@ -182,10 +176,8 @@ def _utf8(given: str, content: bytes) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{given} holds bytes that are not UTF-8 in line {line} (0x{content[error.start]:02x}); "
-            "save it as UTF-8"
-        ) from None
+        what = f"line {line} (0x{content[error.start]:02x})"
+        raise DataError(f"{given} holds bytes that are not UTF-8 in {what}; save it as UTF-8") from None
 
 
 def read_csv(given: str, content: bytes, *, most: int | None = None) -> pd.DataFrame:
@@ -202,13 +194,13 @@ def read_csv(given: str, content: bytes, *, most: int | None = None) -> pd.DataF
     line = 1
     try:
         for row in reader:
-            if row and rows and len(row) != len(rows[0]):
+            if row:
+                rows.append(row)
+            if row and len(row) != len(rows[0]):
                 raise DataError(
                     f"{given}, line {line}: {len(row)} cells, and the header has {len(rows[0])}; put quotes "
                     "around a text that holds a comma, and leave out no cell"
                 )
-            if row:
-                rows.append(row)
             if len(rows) - 1 == most:
                 break
             line = reader.line_num + 1
@@ -218,45 +210,39 @@ def read_csv(given: str, content: bytes, *, most: int | None = None) -> pd.DataF
         raise DataError(f"{given} cannot be read as CSV (it is empty); begin it with a header")
     names = [name or f"column {number}" for number, name in enumerate(rows[0], 1)]
     if len(names) > _COLUMNS or len(set(names)) < len(names):
-        raise DataError(
-            f"{given} has {len(names)} columns of {len(set(names))} different names; use at most {_COLUMNS}, "
-            "each name once"
-        )
+        found = f"{len(names)} columns of {len(set(names))} different names"
+        raise DataError(f"{given} has {found}; use at most {_COLUMNS}, each name once")
     return pd.DataFrame(rows[1:], columns=names, dtype=str)
 
 
-def _parse_jsonl(given: str, text: str) -> pd.DataFrame:
+def _parse_jsonl(given: str, content: bytes) -> pd.DataFrame:
     """One object a line; only a newline ends a line, as U+2028 and the like may stand in a text."""
-    rows = {}
-    for number, line in enumerate(text.split("\n")):
+    rows: dict[int, dict[str, object]] = {}
+    for number, line in enumerate(_utf8(given, content).split("\n"), 1):
         if not line.strip():
             continue
         try:
-            rows[number] = json.loads(line)
-            json.dumps(rows[number], ensure_ascii=False).encode()
+            rows[number - 1] = row = json.loads(line)
+            json.dumps(row, ensure_ascii=False).encode()
         except json.JSONDecodeError as error:
-            raise DataError(f"{given}, line {number + 1}: {error.msg}; correct the JSON there") from None
+            raise DataError(f"{given}, line {number}: {error.msg}; correct the JSON there") from None
         except UnicodeEncodeError:  # half of a surrogate pair is valid JSON
-            raise DataError(
-                f"{given} holds half a character that is not UTF-8 in line {number + 1}; correct it there"
-            ) from None
-        if not isinstance(rows[number], dict):
-            raise DataError(
-                f"{given}, line {number + 1}: not an object; write it as {{'text': …, 'label': …}}"
-            )
+            message = f"{given} holds half a character that is not UTF-8 in line {number}; correct it there"
+            raise DataError(message) from None
+        if not isinstance(row, dict):
+            raise DataError(f"{given}, line {number}: not an object; write it as {{'text': …, 'label': …}}")
     return pd.DataFrame(list(rows.values()), index=list(rows), dtype=object).infer_objects()
 
 
-# ---- IMDB as its authors give it
-
-_MEMBER = re.compile(r"(?:^|/)(?P<split>[^/]+)/(?P<label>neg|pos)/(?P<file>[^/]+\.txt)$")
+_MEMBER = re.compile(r"(?:^|/)(([^/]+)/(?:neg|pos)/[^/]+\.txt)$")
+"""Groups: split/label/file, split."""
 
 
 def _raw_frame(found: dict[str, bytes]) -> pd.DataFrame:
-    """Place in the source → bytes, as a table: negative first, then by number, whatever the order found."""
+    """split/label/file → bytes, as a table: negative first, then by number, whatever the order found."""
 
     def order(place: str) -> tuple[str, int, str]:
-        label, file = place.split("/")[-2:]
+        _, label, file = place.split("/")
         return label, int((re.match(r"\d+", file) or ["-1"])[0]), file
 
     places = sorted(found, key=order)
@@ -282,12 +268,9 @@ def _open_archive(given: str, path: Path) -> Source:
                     continue
                 total += member.size
                 if member.size > _REVIEW_BYTES or total > _ARCHIVE_BYTES:
-                    raise DataError(
-                        f"{given} is too large at {member.name} ({member.size} bytes, {total} so far); "
-                        "use IMDB's own archive"
-                    )
-                place = f"{match['split']}/{match['label']}/{match['file']}"
-                found.setdefault(match["split"], {})[place] = archive.extractfile(member).read()
+                    size = f"{member.size} bytes, {total} so far"
+                    raise DataError(f"{given} is too large at {member.name} ({size}); use IMDB's own archive")
+                found.setdefault(match[2], {})[match[1]] = archive.extractfile(member).read()
             while stream.read(1 << 20):
                 pass
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:

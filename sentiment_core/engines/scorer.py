@@ -19,7 +19,8 @@ from sentiment_core.engines.batching import batches_by_tokens, round_up
 from sentiment_core.engines.packed.layout import Pack, PackShape, pack_sequences, packed_tokens
 from sentiment_core.engines.packed.model import PackedLlama, packing_blocker
 from sentiment_core.labels import Label
-from sentiment_core.models.loading import Encoded, LoadedModel
+from sentiment_core.models.loading import LoadedModel
+from sentiment_core.models.tokens import Encoded
 
 LONG_PREFIX = 128
 """From so many shared tokens on (few-shot examples), padded batches share one KV cache of them."""

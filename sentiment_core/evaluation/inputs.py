@@ -22,6 +22,7 @@ from sentiment_core.data.sources import open_source
 from sentiment_core.engines.device import DTYPES, DeviceContext, free_memory
 from sentiment_core.models import loading
 from sentiment_core.models.base_models import BaseModel, BaseModelError, file_sha256, resolve
+from sentiment_core.models.tokens import Encoded, PromptEncoder
 
 GROUP_CHARACTERS, GROUP_VALUES = 60, 50
 """A column of the dataset is carried along when its values are this short and this few (pairs aside)."""
@@ -42,7 +43,7 @@ class Inputs:
         self.base = base_of(config.base_model, self.run)
         started = time.perf_counter()
         self.test = TestSet.load(config)
-        self.encoder = loading.PromptEncoder(loading.load_tokenizer(self.base))
+        self.encoder = PromptEncoder(loading.load_tokenizer(self.base))
         if self.run and self.run.prompt.hash != self.encoder.info.hash:
             raise ConfigError(
                 f"run {self.run.run_id!r} was trained with prompt {self.run.prompt.hash}, this program's is "
@@ -65,10 +66,10 @@ class Inputs:
         if self.context.is_main:
             print(text, file=sys.stderr, flush=True)
 
-    def prompts(self, rows: np.ndarray) -> loading.Encoded:
+    def prompts(self, rows: np.ndarray) -> Encoded:
         """The zero-shot prompts of these reviews."""
         ids = [self.encoded[row] for row in rows]
-        return loading.Encoded.from_lists(ids, self.encoded.truncated[rows], self.encoded.shared)
+        return Encoded.from_lists(ids, self.encoded.truncated[rows], self.encoded.shared)
 
     @cached_property
     def base_key(self) -> str:

@@ -13,9 +13,9 @@ import torch
 from accelerate import PartialState
 
 from sentiment_core.artifacts import provenance
+from sentiment_core.artifacts.frames import OVERLAP_SETTING, summarize
 from sentiment_core.artifacts.schema import EvalRecord
 from sentiment_core.artifacts.store import read_eval, utc_now, write_eval
-from sentiment_core.artifacts.summary import OVERLAP_SETTING, summarize
 from sentiment_core.config import ConfigError, EvalConfig
 from sentiment_core.engines.device import find_device
 from sentiment_core.evaluation.inputs import Inputs, group_columns

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -40,24 +40,18 @@ ACTORS = {
 """By palette entry; what has another colour is drawn as the base model."""
 
 
-# ---- parts of figures
-
-
-def _actor_series(actor: str, rows: pd.DataFrame, x: object, y: str, hover: str) -> go.Scatter:
+def _actor_series(actor: str, rows: pd.DataFrame, x: Iterable[object], y: str, hover: str) -> go.Scatter:
     """One model's line of marks: column `y` of `rows` with its interval, as percent; `n` is for the hover."""
     name, symbol, dash, _ = ACTORS[actor]
     return series(
-        name,
-        actor,
-        x,
-        100 * rows[y],
-        bounds=(100 * rows["low"], 100 * rows["high"]),
-        hover=f"{name}{hover}",
-        mode="lines+markers",
-        line={"width": 1.5, "dash": dash},
-        marker={"size": 10, "symbol": symbol},
+        name, actor, x, 100 * rows[y], bounds=(100 * rows["low"], 100 * rows["high"]), hover=f"{name}{hover}",
+        mode="lines+markers", line={"width": 1.5, "dash": dash}, marker={"size": 10, "symbol": symbol},
         customdata=rows[["n"]],
-    )
+    )  # fmt: skip
+
+
+def _by_actor(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    return ((str(actor), rows) for actor, rows in table.groupby("actor", sort=False))
 
 
 def _look(actor: str) -> Actor:
@@ -79,9 +73,6 @@ def _unit_square(figure: go.Figure, x_title: str, y_title: str) -> None:
     figure.update_yaxes(range=[-2, 102], title_text=y_title, **PERCENT_TICKS)
 
 
-# ---- accuracy
-
-
 def systems_chart(table: pd.DataFrame) -> go.Figure:
     """Accuracy of every system from worst to best, with intervals, from 0 to 100 and chance marked.
 
@@ -91,7 +82,7 @@ def systems_chart(table: pd.DataFrame) -> go.Figure:
         table: one row per mark, best first. Columns title, system ("" for a published result),
             accuracy, low, high (fractions; low and high may be NaN).
     """
-    rows = list(reversed(list(table.itertuples())))
+    rows: list[Any] = list(table.itertuples())[::-1]
     measured = [row.system in SYSTEMS for row in rows]
     titles = [row.title if own else _in_lines(row.title) for row, own in zip(rows, measured, strict=True)]
     rooms = [_room(*pair) for pair in zip(measured[:-1], titles[:-1], titles[1:], strict=True)]
@@ -103,33 +94,24 @@ def systems_chart(table: pd.DataFrame) -> go.Figure:
         figure.add_trace(_system_mark(row, place))
         notes += _system_notes(row, place, title)
     figure.update_xaxes(range=[0, 101], title_text="Accuracy (%)", **PERCENT_TICKS)
-    figure.update_yaxes(
-        range=[places[0] - 0.6, places[-1] + 1.15], tickvals=places[measured], showticklabels=False
-    )
+    around = [places[0] - 0.6, places[-1] + 1.15]
+    figure.update_yaxes(range=around, tickvals=places[measured], showticklabels=False)
     height = 78 + int(44 * (places[-1] - places[0] + 1))
     return finished(figure, height, annotations=notes, margin_r=70)
 
 
-def _system_mark(row: NamedTuple, place: float) -> go.Scatter:
+def _system_mark(row: Any, place: float) -> go.Scatter:
     system = SYSTEMS.get(row.system, PUBLISHED)
     hover, bounds = f"{row.title}<br>{percent(row.accuracy, 2)}", None
     if not np.isnan(row.high - row.low):
         hover += f" (95{THIN}% interval {percent(row.low, 2)} to {percent(row.high, 2)})"
         bounds = ([100 * row.low], [100 * row.high])
-    return series(
-        row.title,
-        system.colour,
-        [100 * row.accuracy],
-        [place],
-        bounds=bounds,
-        along="x",
-        hover=hover,
-        mode="markers",
-        marker={"symbol": system.marker, "size": 9 if system is PUBLISHED else 14},
-    )
+    look = {"mode": "markers", "marker": {"symbol": system.marker, "size": 9 if system is PUBLISHED else 14}}
+    x = [100 * row.accuracy]
+    return series(row.title, system.colour, x, [place], bounds=bounds, along="x", hover=hover, **look)
 
 
-def _system_notes(row: NamedTuple, place: float, title: str) -> list[dict]:
+def _system_notes(row: Any, place: float, title: str) -> list[dict]:
     """The name, above the line of a system measured here or beside a published mark, and the figure."""
     system = SYSTEMS.get(row.system, PUBLISHED)
     size, weight = 11 if system is PUBLISHED else 13, 600 if row.system == "fine-tuned" else 400
@@ -171,16 +153,14 @@ def slices_chart(table: pd.DataFrame, *, x_title: str) -> go.Figure:
     figure.add_hline(y=50, line=DASHED)
     parts = list(dict.fromkeys(table["part"]))
     notes = [note(0, 50, "chance", "muted", xref="paper", xanchor="left", yanchor="top", yshift=-8)]
-    for actor, rows in table.groupby("actor", sort=False):
-        hover = f", %{{x}}<br>Accuracy %{{y:.1f}}{THIN}%, n = %{{customdata[0]:,}}"
+    hover = f", %{{x}}<br>Accuracy %{{y:.1f}}{THIN}%, n = %{{customdata[0]:,}}"
+    for actor, rows in _by_actor(table):
         figure.add_trace(_actor_series(actor, rows, rows["part"], "accuracy", hover))
-        middle = rows.iloc[len(rows) // 2]
-        shift = -24 if actor == "fine" else 24
-        place = parts.index(middle["part"])
-        notes.append(note(place, 100 * middle["accuracy"], ACTORS[actor].name, actor, yshift=shift))
-    figure.update_xaxes(
-        title_text=x_title, type="category", range=[-0.4, len(parts) - 0.6], tickangle=0, tickfont_size=11
-    )
+        middle, shift = rows.iloc[len(rows) // 2], -24 if actor == "fine" else 24
+        at = parts.index(middle["part"]), 100 * middle["accuracy"]
+        notes.append(note(*at, ACTORS[actor].name, actor, yshift=shift))
+    figure.update_xaxes(title_text=x_title, type="category", tickangle=0, tickfont_size=11)
+    figure.update_xaxes(range=[-0.4, len(parts) - 0.6])
     figure.update_yaxes(range=[0, 102], title_text="Accuracy (%)", **PERCENT_TICKS)
     return finished(figure, 320, annotations=notes)
 
@@ -193,13 +173,10 @@ def reliability_chart(table: pd.DataFrame) -> go.Figure:
     notes = [note(100, 1, "dashed: perfect calibration", "muted", xanchor="right", yanchor="bottom")]
     hover = f"<br>Mean predicted probability %{{x:.1f}}{THIN}%"
     hover += f"<br>Observed positive rate %{{y:.1f}}{THIN}%, n = %{{customdata[0]:,}}"
-    for line, (actor, rows) in enumerate(table.groupby("actor", sort=False)):
+    for line, (actor, rows) in enumerate(_by_actor(table)):
         figure.add_trace(_actor_series(actor, rows, 100 * rows["mean_p_positive"], "share_positive", hover))
         notes.append(_listed(actor, ACTORS[actor].name, line, top=True))
     return finished(figure, 340, annotations=notes)
-
-
-# ---- confusion
 
 
 def confusion_chart(counts: pd.DataFrame, actor: str) -> go.Figure:
@@ -216,25 +193,14 @@ def confusion_chart(counts: pd.DataFrame, actor: str) -> go.Figure:
         f'<span style="font-size:22px">{count:,}</span><br>{share:.1f}{THIN}%<br>{kind}'
         for count, share, kind in zip(counts.to_numpy().flat, shares.to_numpy().flat, word.flat, strict=True)
     ]
-    figure = go.Figure(
-        go.Heatmap(
-            x=list(counts.columns),
-            y=list(counts.index),
-            z=shares,
-            customdata=counts,
-            text=np.reshape(text, counts.shape),
-            texttemplate="%{text}",
-            textfont={"size": 12, "color": color_of("ink")},
-            zmin=0,
-            zmax=100,
-            colorscale=[[0, _tint(actor, 0.06)], [1, _tint(actor, 0.5)]],
-            showscale=False,
-            xgap=6,
-            ygap=6,
-            hovertemplate=f"True label %{{y}}, predicted %{{x}}: %{{customdata:,}} (%{{z:.1f}}{THIN}% of the "
-            "row)<extra></extra>",
-        )
-    )
+    hover = f"True label %{{y}}, predicted %{{x}}: %{{customdata:,}} (%{{z:.1f}}{THIN}% of the row)"
+    heatmap = go.Heatmap(
+        x=list(counts.columns), y=list(counts.index), z=shares, zmin=0, zmax=100, customdata=counts,
+        text=np.reshape(text, counts.shape), texttemplate="%{text}",
+        textfont={"size": 12, "color": color_of("ink")}, hovertemplate=f"{hover}<extra></extra>",
+        colorscale=[[0, _tint(actor, 0.06)], [1, _tint(actor, 0.5)]], showscale=False, xgap=6, ygap=6,
+    )  # fmt: skip
+    figure = go.Figure(heatmap)
     for i, j in np.argwhere(right):
         figure.add_shape(
             type="rect", x0=j - 0.49, x1=j + 0.49, y0=i - 0.485, y1=i + 0.485,
@@ -277,8 +243,7 @@ def roc_chart(
         figure.add_trace(series(name, actor, fpr, tpr, hover=hover, mode="lines", line=line))
     for i, (actor, fpr, tpr, label) in enumerate(points):
         marker = {"size": 13, "symbol": _look(actor).symbol, "line": {"color": "#ffffff", "width": 2}}
-        figure.add_trace(
-            series(label, actor, [100 * fpr], [100 * tpr], hover=label, mode="markers", marker=marker)
-        )
+        at = [100 * fpr], [100 * tpr]
+        figure.add_trace(series(label, actor, *at, hover=label, mode="markers", marker=marker))
         notes.append(_listed(actor, label, i, top=False))
     return finished(figure, 360, annotations=notes)

@@ -121,24 +121,12 @@ def series(
         bounds: low and high ends of the intervals, in the units of the axis `along` ("x" or "y").
         look: further properties of the trace, `marker_size` for example.
     """
-    trace = go.Scatter(
-        x=x,
-        y=y,
-        name=name,
-        marker_color=color_of(color),
-        line_color=color_of(color),
-        hovertemplate=f"{hover}<extra></extra>",
-        **look,
-    )
+    light, hover = color_of(color), f"{hover}<extra></extra>"
+    trace = go.Scatter(x=x, y=y, name=name, marker_color=light, line_color=light, hovertemplate=hover, **look)
     if bounds is not None:
         middle, low, high = (np.asarray(values, dtype=float) for values in (trace[along], *bounds))
-        trace[f"error_{along}"] = {
-            "array": high - middle,
-            "arrayminus": middle - low,
-            "thickness": 1.5,
-            "width": 5,
-            "color": color_of(color),
-        }
+        error = {"array": high - middle, "arrayminus": middle - low}
+        trace[f"error_{along}"] = error | {"thickness": 1.5, "width": 5, "color": light}
     return trace
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,11 +36,8 @@ def _log_range(values: Sequence[float]) -> dict[str, object]:
     positive = [value for value in values if 0 < value < np.inf]
     low, high = (min(positive), max(positive)) if positive else (0.1, 1.0)
     ticks = [m * 10.0**e for e in range(-6, 7) for m in (1, 2, 5)]
-    return {
-        "range": [float(np.log10(low / 1.25)), float(np.log10(high * 1.25))],
-        "tickvals": ticks,
-        "ticktext": [f"{tick:g}" for tick in ticks],
-    }
+    ends = [float(np.log10(low / 1.25)), float(np.log10(high * 1.25))]
+    return {"range": ends, "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
 
 
 def history_chart(histories: Mapping[str, pd.DataFrame], *, x: str = "step") -> go.Figure:
@@ -50,9 +48,7 @@ def history_chart(histories: Mapping[str, pd.DataFrame], *, x: str = "step") -> 
         x: "step", "examples" or "seconds".
     """
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.64, 0.36], vertical_spacing=0.07)
-    notes: list[dict] = []
-    losses: list[float] = []
-    accuracies: list[float] = []
+    notes, losses, accuracies = [], [], []
     for (run_id, rows), (color, dash) in zip(histories.items(), RUN_STYLES * len(histories), strict=False):
         train = rows[rows["loss"].notna()]
         checks = rows[rows["eval_loss"].notna()].assign(accuracy=lambda r: 100 * r["eval_accuracy"])
@@ -98,20 +94,18 @@ def schedule_chart(histories: Mapping[str, pd.DataFrame], *, x: str = "step") ->
     return finished(figure, 380)
 
 
-def _line(
-    run_id: str, color: str, x: str, rows: pd.DataFrame, y: str, hover: str, **look: object
-) -> go.Scatter:
+def _line(run: str, color: str, x: str, rows: pd.DataFrame, y: str, hover: str, **look: Any) -> go.Scatter:
     """Column `y` of a run's rows over column `x`."""
-    hover = f"{run_id}<br>{X_TITLES[x]} %{{x:,.0f}}<br>{hover}"
-    return series(run_id, color, rows[x], rows[y], hover=hover, **{"mode": "lines", **look})
+    hover = f"{run}<br>{X_TITLES[x]} %{{x:,.0f}}<br>{hover}"
+    look.setdefault("mode", "lines")
+    return series(run, color, rows[x], rows[y], hover=hover, **look)
 
 
 def _end_note(run_id: str, last: pd.Series, x: str, color: str, *, above: bool) -> dict:
     """The last validation accuracy, beside its mark in the lower part."""
     side = {"yanchor": "bottom", "yshift": 6} if above else {"yanchor": "top", "yshift": -6}
-    text = f"{run_id} {percent(last['eval_accuracy'])}"
-    where = {"xref": "x2", "yref": "y2", "xanchor": "right"}
-    return note(float(last[x]), last["accuracy"], text, color, **where, **side)
+    text, where = f"{run_id} {percent(last['eval_accuracy'])}", {"xref": "x2", "yref": "y2"}
+    return note(float(last[x]), last["accuracy"], text, color, **where, xanchor="right", **side)
 
 
 def _name_axes(figure: go.Figure, x: str, upper: str, lower: str) -> None:

@@ -32,7 +32,8 @@ from sentiment_core.live.trace import ReadingTrace, Turns, rows_of
 from sentiment_core.live.transformers import LiveTransformers
 from sentiment_core.live.weights import NUMBER_FORMATS, base_config, dtype_of, is_lean, load_weights
 from sentiment_core.models.base_models import BaseModel, BaseModelError, resolve
-from sentiment_core.models.loading import Encoded, PromptEncoder, load_adapter, load_base, load_tokenizer
+from sentiment_core.models.loading import load_adapter, load_base, load_tokenizer
+from sentiment_core.models.tokens import Encoded, PromptEncoder
 
 Which = Literal["base", "fine-tuned"]
 System = LiveLlama | LiveTransformers

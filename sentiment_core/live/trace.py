@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from sentiment_core.live.clauses import clause_ends, most_rows
-from sentiment_core.models.loading import PromptEncoder
+from sentiment_core.models.tokens import PromptEncoder
 from sentiment_core.prompts import CUT_MARK, cut_middle
 
 Hook = Callable[..., None]

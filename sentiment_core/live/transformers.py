@@ -15,7 +15,7 @@ import torch
 from sentiment_core.engines.scorer import left_pad
 from sentiment_core.labels import Label
 from sentiment_core.live.trace import Hook, nothing
-from sentiment_core.models.loading import PromptEncoder
+from sentiment_core.models.tokens import PromptEncoder
 
 
 class LiveTransformers:

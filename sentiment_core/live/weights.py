@@ -34,7 +34,8 @@ from sentiment_core.engines.packed.adapter import target
 from sentiment_core.engines.packed.model import packing_blocker
 from sentiment_core.models import base_models
 from sentiment_core.models.base_models import BaseModel, BaseModelError, base_identity, file_sha256
-from sentiment_core.models.loading import QUANTIZATION, PromptEncoder, load_adapter, load_base, model_folder
+from sentiment_core.models.loading import QUANTIZATION, load_adapter, load_base, model_folder
+from sentiment_core.models.tokens import PromptEncoder
 
 NUMBER_FORMATS = ("bf16", "int8", "fp32")
 GROUPS = ("qkv", "o", "gate_up", "down")

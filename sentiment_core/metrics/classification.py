@@ -5,38 +5,30 @@ out. A metric that is not defined for the data at hand is left out of the result
 meant raises ValueError. Counts get Wilson intervals, ROC AUC an analytic one (DeLong), all others a
 percentile bootstrap over reviews, seeded, so that the same data gives the same interval.
 
-The count metrics and the losses are computed here and not by scikit-learn so that one formula serves the
-value and its thousand resamples; the tests hold each against scikit-learn. scikit-learn and scipy.stats
-load slowly, so they wait inside functions.
+Counts and losses are computed here and not by scikit-learn so that one formula serves the value and its
+thousand resamples; the tests hold each against scikit-learn. What loads slowly is imported inside functions.
+
+A new metric is a function of `Reviews` in a file of its own, and a line in METRICS.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 
-from sentiment_core.metrics.intervals import (
-    Metric,
-    frozen_random,
-    one_each,
-    percentile_interval,
-    read_answers,
-    read_labels,
-    read_probabilities,
-    resampled_means,
-    wilson,
-)
+from sentiment_core.metrics import intervals
+from sentiment_core.metrics.intervals import Metric, Reviews, percentile_interval, read_answers, read_labels
 
 CLASSES = ("negative", "positive")
 ANSWERS = ("negative", "positive", "unparsed")
 CALIBRATION_BINS = 15
 NLL_FLOOR = 1e-7
 """Probabilities are kept this far from 0 and 1 in the NLL, about float32's resolution near 1."""
-ROC_POINTS = 300
 _Z = 1.959963984540054  # 97.5 % point of the standard normal
 
 
@@ -59,11 +51,7 @@ class Comparison:
 
 
 def confusion(label: ArrayLike, prediction: ArrayLike) -> dict[str, int]:
-    """Counts by label (first word) and answer (second word).
-
-    >>> confusion([0, 0, 1, 1], [0, 1, 1, None])["positive_unparsed"]
-    1
-    """
+    """Counts by label (first word) and answer (second word), such as "positive_unparsed"."""
     y = read_labels(label)
     return _named(_cells(y, read_answers(prediction, len(y))))
 
@@ -77,39 +65,16 @@ def _named(cells: np.ndarray) -> dict[str, int]:
     return {f"{t}_{a}": int(cells[i, j]) for i, t in enumerate(CLASSES) for j, a in enumerate(ANSWERS)}
 
 
-def _balanced_accuracy(cells: np.ndarray) -> np.ndarray:
-    """Mean recall of the two classes, of (..., 2, 3) counts; NaN where a class is absent."""
-    right = cells[..., (0, 1), (0, 1)]
+def _class_means(cells: np.ndarray) -> dict[str, np.ndarray]:
+    """Mean recall and mean F1 of the two classes, of (..., 2, 3) counts; an unparsed answer is a miss, no
+    false alarm. NaN where a class is absent."""
+    right, truths, answers = cells[..., (0, 1), (0, 1)], cells.sum(-1), cells[..., :2].sum(-2)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return (right / cells.sum(-1)).mean(-1)
+        shares = {"balanced_accuracy": right / truths, "macro_f1": 2 * right / (truths + answers)}
+    return {name: share.mean(-1) for name, share in shares.items()}
 
 
-def _macro_f1(cells: np.ndarray) -> np.ndarray:
-    """Mean F1 of the two classes, of (..., 2, 3) counts; an unparsed answer is a miss, no false alarm."""
-    right = cells[..., (0, 1), (0, 1)]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (2 * right / (cells.sum(-1) + cells[..., :2].sum(-2))).mean(-1)
-
-
-def _count_metrics(cells: np.ndarray, seed: int, resamples: int) -> Iterator[tuple[str, Metric]]:
-    n, right = int(cells.sum()), cells[(0, 1), (0, 1)]
-    parsed = int(cells[:, :2].sum())
-    yield "accuracy", wilson(int(right.sum()), n)
-    if 0 < parsed < n:
-        yield "accuracy_lenient", wilson(int(right.sum()), parsed)
-    truths, answers = cells.sum(1), cells.sum(0)
-    if truths.all():  # with one class both would only repeat its recall
-        draws = frozen_random(seed).multinomial(n, (cells / n).ravel(), size=resamples).reshape(-1, 2, 3)
-        for name, score in (("balanced_accuracy", _balanced_accuracy), ("macro_f1", _macro_f1)):
-            yield name, percentile_interval(float(score(cells)), score(draws), n)
-    for i, name in enumerate(CLASSES):
-        if answers[i]:
-            yield f"precision_{name}", wilson(int(right[i]), int(answers[i]))
-        if truths[i]:
-            yield f"recall_{name}", wilson(int(right[i]), int(truths[i]))
-
-
-def consistency(label: ArrayLike, prediction: ArrayLike, pair_id: Sequence[Any]) -> Metric | None:
+def consistency(label: ArrayLike, prediction: ArrayLike, pair_id: ArrayLike) -> Metric | None:
     """Share of pairs with every member right; n counts pairs. None where no pair is complete.
 
     A review without a pair_id, or whose partner is missing, is left out.
@@ -117,23 +82,18 @@ def consistency(label: ArrayLike, prediction: ArrayLike, pair_id: Sequence[Any])
     >>> consistency([0, 1, 0, 1], [0, 1, 0, 0], ["a", "a", "b", "b"]).value
     0.5
     """
-    import pandas as pd
-
-    y = read_labels(label)
-    one_each(pair_id, len(y), "pair ids")
+    y, pairs = read_labels(label), np.asarray(pair_id, dtype=object)
+    intervals.one_each(pairs, len(y), "pair ids")
     right = pd.Series(read_answers(prediction, len(y)) == y)
-    groups = right.groupby(np.asarray(pair_id, dtype=object)).agg(["size", "all"])
+    groups = right.groupby(pairs).agg(["size", "all"])
     whole = groups.loc[groups["size"] >= 2, "all"]
-    return wilson(int(whole.sum()), len(whole)) if len(whole) else None
-
-
-# ---- probabilities against labels
+    return intervals.wilson(int(whole.sum()), len(whole)) if len(whole) else None
 
 
 def _scored(label: ArrayLike, p_positive: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Labels and probabilities of the reviews that have one."""
     y = read_labels(label)
-    p = read_probabilities(p_positive, len(y))
+    p = intervals.read_probabilities(p_positive, len(y))
     keep = ~np.isnan(p)
     return y[keep], p[keep]
 
@@ -167,25 +127,7 @@ def roc_auc(label: ArrayLike, p_positive: ArrayLike) -> Metric | None:
     return Metric(value=value, low=low, high=high, n=len(y))
 
 
-def _calibration_columns(y: np.ndarray, p: np.ndarray, bins: int = CALIBRATION_BINS) -> np.ndarray:
-    """(n, 2 + bins): squared error, negative log-likelihood, and right minus confidence in its bin."""
-    floored = np.clip(p, NLL_FLOOR, 1 - NLL_FLOOR)
-    confidence = np.maximum(p, 1 - p)
-    slot = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # bins (low, high], as Guo et al.
-    columns = np.zeros((len(y), 2 + bins))
-    columns[:, 0] = (p - y) ** 2
-    columns[:, 1] = -np.log(np.where(y == 1, floored, 1 - floored))
-    columns[np.arange(len(y)), 2 + slot] = ((p >= 0.5) == y) - confidence
-    return columns
-
-
-def calibration(
-    label: ArrayLike,
-    p_positive: ArrayLike,
-    *,
-    seed: int = 0,
-    resamples: int = 1000,
-) -> dict[str, Metric]:
+def calibration(reviews: Reviews) -> Iterator[tuple[str, Metric]]:
     """Brier score, negative log-likelihood and expected calibration error; lower is better in all.
 
     - brier: mean squared distance of p_positive from the outcome, in [0, 1] (Brier 1950).
@@ -194,41 +136,34 @@ def calibration(
       weighted by their reviews, in [0, 1] (Guo et al. 2017, arXiv 1706.04599). The top label is the one
       with p >= 0.5. Resampling adds noise to every bin and so inflates ECE; its interval is shifted back
       by the mean of that excess.
-
-    Args:
-        label: (n,) 0 or 1.
-        p_positive: (n,) in [0, 1]; reviews without one are left out.
-    Returns:
-        The three estimates; empty where no review has a probability.
-
-    >>> {k: round(v.value, 3) for k, v in calibration([0, 1], [0.2, 0.8]).items()}
-    {'brier': 0.04, 'nll': 0.223, 'ece': 0.2}
     """
-    y, p = _scored(label, p_positive)
+    y, p = _scored(reviews.label, reviews.p_positive)
     if not len(y):
-        return {}
+        return
     columns = _calibration_columns(y, p)
-    values, draws = columns.mean(0), resampled_means(columns, seed, resamples)
-    ece, ece_draws = float(np.abs(values[2:]).sum()), np.abs(draws[:, 2:]).sum(1)
+    values, draws = columns.mean(0), intervals.resampled_means(columns, reviews.resamples)
+    ece, ece_draws = np.abs(values[2:]).sum(), np.abs(draws[:, 2:]).sum(1)
     unbiased = np.clip(ece_draws - (ece_draws.mean() - ece), 0, 1)
     found = {"brier": (values[0], draws[:, 0]), "nll": (values[1], draws[:, 1]), "ece": (ece, unbiased)}
-    return {
-        name: percentile_interval(float(value), drawn, len(y), higher_is_better=False)
-        for name, (value, drawn) in found.items()
-    }
+    for name, (value, drawn) in found.items():
+        yield name, percentile_interval(float(value), drawn, len(y), higher_is_better=False)
 
 
-def reliability_table(
-    label: ArrayLike, p_positive: ArrayLike, *, bins: int = CALIBRATION_BINS
-) -> list[dict[str, Any]]:
-    """Equal-width bins of p_positive over [0, 1], each [low, high), the last one closed.
+def _calibration_columns(y: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """(n, 2 + bins): squared error, negative log-likelihood, and right minus confidence in its bin."""
+    floored, confidence = np.clip(p, NLL_FLOOR, 1 - NLL_FLOOR), np.maximum(p, 1 - p)
+    slot = np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1  # bins (low, high], as Guo et al.
+    columns = np.zeros((len(y), 2 + CALIBRATION_BINS))
+    columns[:, 0] = (p - y) ** 2
+    columns[:, 1] = -np.log(np.where(y == 1, floored, 1 - floored))
+    columns[np.arange(len(y)), 2 + slot] = ((p >= 0.5) == y) - confidence
+    return columns
 
-    Returns:
-        Per bin that holds reviews: low, high, n, mean_p_positive, share_positive. The bins are of
-        p_positive, those of `ece` of the top label's confidence.
-    """
-    import pandas as pd
 
+def reliability_table(label: ArrayLike, p_positive: ArrayLike) -> list[dict[Any, Any]]:
+    """Equal-width bins of p_positive (not of the confidence, as in `ece`) over [0, 1], each [low, high), the
+    last one closed. Per bin that holds reviews: low, high, n, mean_p_positive, share_positive."""
+    bins = CALIBRATION_BINS
     y, p = _scored(label, p_positive)
     slot = np.minimum((p * bins).astype(int), bins - 1)
     table = pd.DataFrame({"low": slot / bins, "high": (slot + 1) / bins, "y": y, "p": p})
@@ -237,12 +172,11 @@ def reliability_table(
     return found.to_dict("records")
 
 
-def roc_curve(label: ArrayLike, p_positive: ArrayLike, *, points: int = ROC_POINTS) -> dict[str, np.ndarray]:
-    """The ROC curve, thinned to at most `points` corners spread evenly along it.
+def roc_curve(label: ArrayLike, p_positive: ArrayLike, *, points: int = 300) -> dict[str, np.ndarray]:
+    """The ROC curve, thinned to at most `points` corners spread evenly along it, from (0, 0) to (1, 1).
 
-    Returns:
-        false_positive_rate, true_positive_rate and threshold (positive where p >= threshold), from (0, 0)
-        to (1, 1); the first threshold lies just above 1. Empty arrays where a class is absent.
+    Returns false_positive_rate, true_positive_rate and threshold (positive where p >= threshold; the first
+    lies just above 1); empty arrays where a class is absent.
     """
     from sklearn import metrics as sk
 
@@ -262,14 +196,11 @@ def roc_curve(label: ArrayLike, p_positive: ArrayLike, *, points: int = ROC_POIN
 def at_threshold(label: ArrayLike, p_positive: ArrayLike, threshold: float) -> dict[str, float | int | None]:
     """Confusion counts and rates when p >= threshold is called positive; about a millisecond for 25,000.
 
-    A review without a probability counts as unparsed.
-
-    Returns:
-        The six counts of `confusion`; accuracy, precision and recall of both classes and
-        false_positive_rate, None where undefined.
+    Returns the six counts of `confusion` (without a probability: unparsed); accuracy, precision and recall
+    of both classes and false_positive_rate, None where undefined.
     """
     y = read_labels(label)
-    p = read_probabilities(p_positive, len(y))
+    p = intervals.read_probabilities(p_positive, len(y))
     cells = _cells(y, np.where(np.isnan(p), 2, p >= threshold).astype(np.intp))
 
     shares = {"accuracy": (cells[0, 0] + cells[1, 1], cells.sum())}
@@ -284,13 +215,47 @@ def at_threshold(label: ArrayLike, p_positive: ArrayLike, threshold: float) -> d
 # ---- all together
 
 
+def _counts(reviews: Reviews) -> Iterator[tuple[str, Metric]]:
+    cells = _cells(reviews.label, reviews.answer)
+    n, parsed, right = int(cells.sum()), int(cells[:, :2].sum()), cells[(0, 1), (0, 1)]
+    yield "accuracy", intervals.wilson(int(right.sum()), n)
+    if 0 < parsed < n:
+        yield "accuracy_lenient", intervals.wilson(int(right.sum()), parsed)
+    truths, answers = cells.sum(1), cells.sum(0)
+    if truths.all():  # with one class both would only repeat its recall
+        draws = intervals.frozen_random().multinomial(n, (cells / n).ravel(), size=reviews.resamples)
+        draws = _class_means(draws.reshape(-1, 2, 3))
+        for name, value in _class_means(cells).items():
+            yield name, percentile_interval(float(value), draws[name], n)
+    for i, name in enumerate(CLASSES):
+        if answers[i]:
+            yield f"precision_{name}", intervals.wilson(int(right[i]), int(answers[i]))
+        if truths[i]:
+            yield f"recall_{name}", intervals.wilson(int(right[i]), int(truths[i]))
+
+
+def _ranking(reviews: Reviews) -> Iterator[tuple[str, Metric]]:
+    if auc := roc_auc(reviews.label, reviews.p_positive):
+        yield "roc_auc", auc
+
+
+def _pairs(reviews: Reviews) -> Iterator[tuple[str, Metric]]:
+    answer = np.where(reviews.answer == 2, np.nan, reviews.answer)
+    if reviews.pair_id is not None and (share := consistency(reviews.label, answer, reviews.pair_id)):
+        yield "consistency", share
+
+
+METRICS: tuple[Callable[[Reviews], Iterator[tuple[str, Metric]]], ...]
+METRICS = (_counts, _ranking, calibration, _pairs)
+"""What `evaluate` computes, in this order: each yields the metrics that the reviews define, by name."""
+
+
 def evaluate(
     label: ArrayLike,
     prediction: ArrayLike,
     p_positive: ArrayLike | None = None,
     *,
-    pair_id: Sequence[Any] | None = None,
-    seed: int = 0,
+    pair_id: ArrayLike | None = None,
     resamples: int = 1000,
 ) -> dict[str, Metric]:
     """Every metric that the data defines.
@@ -311,27 +276,16 @@ def evaluate(
     1.0
     """
     y = read_labels(label)
-    answer = read_answers(prediction, len(y))
-    if not len(y):
+    n = len(y)
+    if not n:
         raise ValueError("there are no reviews to evaluate")
-    metrics = dict(_count_metrics(_cells(y, answer), seed, resamples))
-    if p_positive is not None:
-        if (auc := roc_auc(y, p_positive)) is not None:
-            metrics["roc_auc"] = auc
-        metrics |= calibration(y, p_positive, seed=seed, resamples=resamples)
-    if pair_id is not None and (share := consistency(y, prediction, pair_id)) is not None:
-        metrics["consistency"] = share
-    return metrics
+    answer = read_answers(prediction, n)
+    p = np.full(n, np.nan) if p_positive is None else intervals.read_probabilities(p_positive, n)
+    reviews = Reviews(y, answer, p, pair_id, resamples)
+    return {name: metric for metrics in METRICS for name, metric in metrics(reviews)}
 
 
-def compare(
-    label: ArrayLike,
-    prediction_a: ArrayLike,
-    prediction_b: ArrayLike,
-    *,
-    seed: int = 0,
-    resamples: int = 10_000,
-) -> Comparison:
+def compare(label: ArrayLike, prediction_a: ArrayLike, prediction_b: ArrayLike) -> Comparison:
     """Whether b answers more of the same reviews right than a.
 
     Resampling reviews in pairs is resampling the four counts fixed, broken, both right, both wrong from a
@@ -351,7 +305,7 @@ def compare(
     right_a, right_b = read_answers(prediction_a, n) == y, read_answers(prediction_b, n) == y
     both_wrong, fixed, broken, both_right = (int(c) for c in np.bincount(2 * right_a + right_b, minlength=4))
     shares = np.array([fixed, broken, both_right, both_wrong]) / n
-    draws = frozen_random(seed).multinomial(n, shares, size=resamples)
+    draws = intervals.frozen_random().multinomial(n, shares, size=10_000)
     difference = percentile_interval((fixed - broken) / n, (draws[:, 0] - draws[:, 1]) / n, n)
     p = float(binomtest(fixed, fixed + broken).pvalue) if fixed + broken else 1.0
     return Comparison(difference, p, fixed, broken, both_right, both_wrong, n)

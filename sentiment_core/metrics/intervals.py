@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sized
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -25,6 +26,21 @@ class Metric(Record):
     high: float | None = None
     n: int
     higher_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class Reviews:
+    """n evaluated reviews, checked: what every metric is computed from."""
+
+    label: np.ndarray
+    """(n,) int, 0 or 1."""
+    answer: np.ndarray
+    """(n,) int: 0, 1, or 2 for an answer that is no label."""
+    p_positive: np.ndarray
+    """(n,) float64 in [0, 1], NaN where a review was not scored."""
+    pair_id: ArrayLike | None
+    resamples: int
+    """Of the bootstraps."""
 
 
 # ---- reading the input
@@ -92,12 +108,12 @@ def wilson(successes: int, n: int) -> Metric:
     return Metric(value=value, low=min(bounds.low, value), high=max(bounds.high, value), n=n)
 
 
-def frozen_random(seed: int) -> np.random.RandomState:
+def frozen_random() -> np.random.RandomState:
     """The legacy generator: its stream is frozen, so stored intervals can be recomputed under any numpy.
 
     Integers are the same on every machine; multinomial draws are so up to its mathematical library.
     """
-    return np.random.RandomState(seed)
+    return np.random.RandomState(0)
 
 
 def percentile_interval(value: float, draws: np.ndarray, n: int, *, higher_is_better: bool = True) -> Metric:
@@ -107,10 +123,9 @@ def percentile_interval(value: float, draws: np.ndarray, n: int, *, higher_is_be
     return Metric(value=value, low=low, high=high, n=n, higher_is_better=higher_is_better)
 
 
-def resampled_means(columns: np.ndarray, seed: int, resamples: int) -> np.ndarray:
+def resampled_means(columns: np.ndarray, resamples: int) -> np.ndarray:
     """(resamples, k) means of (n, k) columns over n reviews drawn with replacement."""
-    n = len(columns)
-    random = frozen_random(seed)
+    n, random = len(columns), frozen_random()
     means = np.empty((resamples, columns.shape[1]))
     for start in range(0, resamples, _CHUNK):
         rows = min(_CHUNK, resamples - start)

@@ -4,25 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
-from sentiment_core.metrics.intervals import (
-    Metric,
-    Record,
-    read_answers,
-    read_labels,
-    read_probabilities,
-    wilson,
-)
-
-if TYPE_CHECKING:
-    import pandas as pd
+from sentiment_core.metrics import intervals
+from sentiment_core.metrics.intervals import Metric, Record, wilson
 
 CONFIDENCE_EDGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
-MAX_GROUPS = 20
-"""A column with more distinct values is an identifier, not a group."""
 
 
 class Slice(Record):
@@ -44,7 +33,7 @@ def slices(frame: pd.DataFrame, group_columns: Iterable[str] = ()) -> list[Slice
         by "tokens" (quarters of the reviews by length, "1–178 tokens", shortest first), "truncated" ("no",
         "yes"), "confidence" of the top label ("50–60 %", … of the scored reviews), then each group column.
     """
-    right = read_answers(frame["prediction"], len(frame)) == read_labels(frame["label"])
+    right = intervals.read_answers(frame["prediction"], len(frame)) == intervals.read_labels(frame["label"])
     truncated = np.asarray(frame["truncated"], dtype=bool)
     parts = [*_by_length(frame), ("truncated", "no", ~truncated), ("truncated", "yes", truncated)]
     parts += _by_confidence(frame)
@@ -57,9 +46,6 @@ def slices(frame: pd.DataFrame, group_columns: Iterable[str] = ()) -> list[Slice
     ]
 
 
-_Part = tuple[str, str, np.ndarray]
-
-
 def quarters(tokens: np.ndarray) -> list[tuple[int, int]]:
     """Quarters of the reviews by length: (shortest, longest), shortest first; fewer where lengths tie."""
     if not len(tokens):
@@ -68,25 +54,25 @@ def quarters(tokens: np.ndarray) -> list[tuple[int, int]]:
     return list(zip([int(tokens.min()), *(edge + 1 for edge in edges)], edges, strict=False))
 
 
-def _by_length(frame: pd.DataFrame) -> Iterator[_Part]:
+def _by_length(frame: pd.DataFrame) -> Iterator[tuple[str, str, np.ndarray]]:
     tokens = np.asarray(frame["tokens"], dtype=np.int64)
     for low, high in quarters(tokens):
         name = f"{low}–{high} tokens" if low < high else f"{high} tokens"
         yield "tokens", name, (tokens >= low) & (tokens <= high)
 
 
-def _by_confidence(frame: pd.DataFrame) -> Iterator[_Part]:
-    p = read_probabilities(frame["p_positive"], len(frame)).astype(np.float32).astype(float)
+def _by_confidence(frame: pd.DataFrame) -> Iterator[tuple[str, str, np.ndarray]]:
+    p = intervals.read_probabilities(frame["p_positive"], len(frame)).astype(np.float32).astype(float)
     confidence = np.maximum(p, 1 - p)
     for low, high in itertools.pairwise(CONFIDENCE_EDGES):
         inside = (confidence >= low) & ((confidence < high) | (high == CONFIDENCE_EDGES[-1]))
         yield "confidence", f"{100 * low:.0f}–{100 * high:.0f} %", inside
 
 
-def _by_group(frame: pd.DataFrame, column: str) -> Iterator[_Part]:
+def _by_group(frame: pd.DataFrame, column: str) -> Iterator[tuple[str, str, np.ndarray]]:
     values = frame[column]
     distinct = sorted(values.dropna().unique(), key=lambda value: (isinstance(value, str), value))
-    if column == "pair_id" or len(distinct) > MAX_GROUPS:
+    if column == "pair_id" or len(distinct) > 20:  # an identifier, not a group
         return
     for value in distinct:
         yield column, str(value), np.asarray((values == value).fillna(False), dtype=bool)

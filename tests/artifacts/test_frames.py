@@ -1,4 +1,4 @@
-"""Tables: what rows and columns they have, what they refuse, and that 25,000 rows are quick."""
+"""Tables and the measured part of a record: complete, typed, refusing what cannot be meant, quick."""
 
 import time
 
@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from sentiment_core.artifacts import frames
+from sentiment_core.artifacts.schema import Confusion, EvalRecord
 from tests.fake_artifacts import predictions
 
 
@@ -54,3 +55,42 @@ def test_25_000_rows_are_quick() -> None:
         frames.predictions_table(base, tuned)
         times.append(time.perf_counter() - start)
     assert min(times) < 0.1
+
+
+def test_a_scored_system_fills_every_measured_field() -> None:
+    frame = predictions("fine-tuned", 200, paired=True)
+    parts = frames.summarize(frame)
+    assert set(parts) == {"metrics", "confusion", "unparsed", "slices"}
+    assert set(parts) < set(EvalRecord.model_fields)
+    assert {"accuracy", "roc_auc", "ece", "consistency"} <= set(parts["metrics"])
+    assert "accuracy_lenient" not in parts["metrics"]
+    assert {part.by for part in parts["slices"]} == {"tokens", "truncated", "confidence", "version"}
+    assert parts == frames.summarize(frame)
+
+
+def test_a_free_answering_system_has_no_probabilities() -> None:
+    parts = frames.summarize(predictions("baseline-generated", 90))
+    assert parts["unparsed"] == 10
+    assert isinstance(parts["confusion"], Confusion)
+    assert parts["metrics"]["accuracy_lenient"].n == 80
+    assert "ece" not in parts["metrics"]
+
+
+def test_overlapping_reviews_are_left_out_of_one_metric_only() -> None:
+    frame = predictions("fine-tuned", 100)
+    overlap = frame["review_id"][:20].to_list()
+    parts, plain = frames.summarize(frame, overlap_ids=overlap), frames.summarize(frame)
+    without = parts["metrics"].pop("accuracy_without_overlap")
+    assert parts == plain
+    assert without.n == 80
+    assert without.value == pytest.approx((frame["prediction"] == frame["label"])[20:].mean())
+    everything = frames.summarize(frame, overlap_ids=set(frame["review_id"]))
+    assert "accuracy_without_overlap" not in everything["metrics"]
+
+
+def test_a_metric_is_the_same_before_and_after_its_scores_are_stored() -> None:
+    """p_positive is stored as float32."""
+    frame = predictions("fine-tuned", 200, paired=True)
+    doubled = frame.assign(p_positive=frame["p_positive"].astype(float) + 1e-12)
+    assert frames.summarize(doubled) == frames.summarize(frame)
+    assert frames.summarize(frame)["metrics"]["consistency"].n == 100

@@ -117,8 +117,7 @@ def test_sections_are_replaced_and_the_rest_is_kept(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["", MARKED + MARKED, MARKED.replace("results:begin", "results:x"), MARKED[::-1]],
+    "text", ["", MARKED + MARKED, MARKED.replace("results:begin", "results:x"), MARKED[::-1]]
 )
 def test_text_without_its_markers_is_refused(text: str, root: Path) -> None:
     with pytest.raises(ValueError, match="<!-- results:begin -->"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import pkgutil
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,6 @@ import pandas as pd
 import pytest
 
 from sentiment_core.config import ASSETS
-from sentiment_core.dashboard.app import TABS
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.serving import ModelHost, Serving
 from sentiment_core.dashboard.store import Store
@@ -78,7 +78,8 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
 def test_a_tab_shows_the_numbers_that_it_showed(context: Context, where: str) -> None:
     tab, run_id, dataset = [*where.split(), ""][:3]
     with gr.Blocks():
-        part = TABS[tab][1](context, gr.Dropdown([run_id]))
+        build = pkgutil.resolve_name(f"sentiment_core.dashboard.tabs.{tab}:build")
+        part = build(context, gr.Dropdown([run_id]))
     inputs = [dataset if one is part.dataset else one.value for one in part.inputs]
     found = np.array(
         sorted({float(f"{n:.6g}") for one in part.render(run_id, *inputs) for n in shown(one) if n == n})

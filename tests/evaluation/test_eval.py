@@ -16,8 +16,8 @@ import pandas as pd
 import pytest
 
 import eval as cli
+from sentiment_core.artifacts.frames import recompute
 from sentiment_core.artifacts.store import list_artifacts, read_eval, read_sample_reviews
-from sentiment_core.artifacts.summary import recompute
 from sentiment_core.config import EvalConfig, TrainConfig
 from sentiment_core.data.reviews import load_reviews
 from sentiment_core.engines.device import find_device

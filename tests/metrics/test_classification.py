@@ -1,5 +1,7 @@
 """Every metric by hand, against scikit-learn or scipy, and at its edges."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,6 +27,11 @@ def table(n: int = 400, **columns: object) -> pd.DataFrame:
     label, answer, p = synthetic(n)
     base = {"label": label, "prediction": pd.array(answer, dtype="Int8"), "p_positive": p}
     return pd.DataFrame(base | {"tokens": np.arange(1, n + 1), "truncated": np.arange(n) > n - 10} | columns)
+
+
+def calibration(label: object, p: object, **more: int) -> dict[str, intervals.Metric]:
+    """`classification.evaluate` where only the probabilities matter."""
+    return classification.evaluate(label, label, p, **more)
 
 
 # ---- values
@@ -88,7 +95,7 @@ def test_roc_auc_counts_ties_half() -> None:
 
 def test_ece_by_hand_and_as_guo_et_al() -> None:
     """Confidences 0.9, 0.7, 0.7, 0.6: right, right, wrong, right, in bins 14, 11, 11 and 9 of 15."""
-    found = classification.calibration([1, 1, 0, 0], [0.9, 0.7, 0.7, 0.4])["ece"].value
+    found = calibration([1, 1, 0, 0], [0.9, 0.7, 0.7, 0.4])["ece"].value
     assert found == pytest.approx((0.1 + abs(2 * 0.7 - 1) + 0.4) / 4)
 
     label, _, p = synthetic()
@@ -98,13 +105,11 @@ def test_ece_by_hand_and_as_guo_et_al() -> None:
         inside = (confidence > low) & (confidence <= high)
         if inside.any():
             expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
-    assert classification.calibration(label, p, resamples=10)["ece"].value == pytest.approx(expected)
+    assert calibration(label, p, resamples=10)["ece"].value == pytest.approx(expected)
 
 
 def test_nll_of_a_certain_mistake_is_finite() -> None:
-    assert classification.calibration([0, 1], [1.0, 1.0])["nll"].value == pytest.approx(
-        -np.log(1e-7) / 2, rel=1e-6
-    )
+    assert calibration([0, 1], [1.0, 1.0])["nll"].value == pytest.approx(-np.log(1e-7) / 2, rel=1e-6)
 
 
 def test_consistency_asks_for_both_of_a_pair() -> None:
@@ -166,13 +171,13 @@ def test_ece_interval_holds_the_value_of_a_calibrated_classifier() -> None:
     """Without the shift the bootstrap lies above the value: resampling adds noise to every bin."""
     random = np.random.RandomState(0)
     p = random.rand(2000)
-    found = classification.calibration((random.rand(2000) < p).astype(int), p, resamples=200)["ece"]
+    found = calibration((random.rand(2000) < p).astype(int), p, resamples=200)["ece"]
     assert found.low < found.value < found.high
 
 
 def test_resamples_are_frozen_across_library_versions() -> None:
     """Stored intervals depend on this stream."""
-    drawn = intervals.resampled_means(np.arange(5.0)[:, None], 0, 4)
+    drawn = intervals.resampled_means(np.arange(5.0)[:, None], 4)
     assert drawn[:, 0] == pytest.approx([2.6, 2.0, 1.4, 1.4])
 
 
@@ -183,6 +188,17 @@ def test_the_same_data_gives_the_same_numbers_and_every_interval_holds_its_value
     for name, estimate in first.items():
         assert estimate.low <= estimate.value <= estimate.high, name
         assert estimate.higher_is_better == (name not in ("brier", "nll", "ece"))
+
+
+def test_a_new_metric_is_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unparsed_rate(reviews: intervals.Reviews) -> Iterator[tuple[str, intervals.Metric]]:
+        yield "unparsed_rate", intervals.wilson(int((reviews.answer == 2).sum()), len(reviews.label))
+
+    before = classification.evaluate(LABEL, ANSWER, P)
+    monkeypatch.setattr(classification, "METRICS", (*classification.METRICS, unparsed_rate))
+    found = classification.evaluate(LABEL, ANSWER, P)
+    assert found.pop("unparsed_rate").value == 0.2
+    assert list(found.items()) == list(before.items())
 
 
 # ---- edges

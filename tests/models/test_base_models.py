@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sentiment_core.models import base_models
+from sentiment_core.models import base_models, tokens
 from sentiment_core.models.base_models import (
     EMBEDDED,
     BaseModelError,
@@ -20,7 +20,8 @@ from sentiment_core.models.base_models import (
     fetch_gguf,
     resolve,
 )
-from sentiment_core.models.loading import PromptEncoder, check_causal, load_base, load_tokenizer
+from sentiment_core.models.loading import check_causal, load_base, load_tokenizer
+from sentiment_core.models.tokens import PromptEncoder
 from sentiment_core.prompts import REVIEW_SLOT, Prompt  # fmt: skip
 
 CONTENT = b"not really a model"
@@ -176,6 +177,19 @@ def test_label_words_that_share_their_first_token_are_refused(tiny_model):
     clash = Prompt("clash", "Answer.", REVIEW_SLOT, label_words=("Positive!", "Positive?"))
     with pytest.raises(BaseModelError, match="start with the same token"):
         PromptEncoder(tokenizer, clash)
+
+
+def test_a_token_cache_that_was_cut_off_is_made_anew(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(tokens, "CACHE", tmp_path)
+    encoder = PromptEncoder(load_tokenizer(resolve(str(tiny_model))))
+    first = encoder.encode_cached(["Good.", "Bad."], 256)
+    [path] = (tmp_path / "tokens").iterdir()
+    whole = path.read_bytes()
+    for kept in (len(whole) - 20, 10, 0):
+        path.write_bytes(whole[:kept])
+        again = encoder.encode_cached(["Good.", "Bad."], 256)
+        assert (again.ids.tolist(), again.offsets.tolist()) == (first.ids.tolist(), first.offsets.tolist())
+        assert path.read_bytes()[:2] == b"PK", "the cache is whole again"
 
 
 @pytest.fixture(scope="module")

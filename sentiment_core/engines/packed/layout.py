@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from sentiment_core.models.loading import Encoded
+from sentiment_core.models.tokens import Encoded
 
 TILE = 64  # rows that the kernels handle together
 

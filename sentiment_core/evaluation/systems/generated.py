@@ -17,7 +17,8 @@ from sentiment_core.engines.batching import batches_by_tokens
 from sentiment_core.engines.scorer import fitting_tokens, left_pad, run_ahead
 from sentiment_core.evaluation.systems.base import ModelSystem, Parts, Work
 from sentiment_core.labels import UNPARSED, Label
-from sentiment_core.models.loading import Encoded, LoadedModel, quiet_transformers
+from sentiment_core.models.loading import LoadedModel, quiet_transformers
+from sentiment_core.models.tokens import Encoded
 
 
 class Generated(ModelSystem):

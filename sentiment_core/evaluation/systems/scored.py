@@ -21,7 +21,8 @@ from sentiment_core.engines.scorer import SentimentScorer, fitting_tokens
 from sentiment_core.evaluation.systems.base import ModelSystem, Work
 from sentiment_core.labels import Label
 from sentiment_core.models.base_models import BaseModelError, file_sha256
-from sentiment_core.models.loading import Encoded, LoadedModel, PromptEncoder, load_adapter
+from sentiment_core.models.loading import LoadedModel, load_adapter
+from sentiment_core.models.tokens import Encoded, PromptEncoder
 from sentiment_core.prompts import PROMPT, REVIEW_SLOT
 
 
