@@ -160,13 +160,18 @@ def _wire(
     run.input(draw_header, run, head, js="(v) => { window.qUrl({run: v}); return v }", **QUIET)
 
 
+def _script(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
 def launch_options() -> dict[str, object]:
     """Arguments for `Blocks.launch`: nothing from other origins, nothing told to anybody, bounded uploads."""
     return {
         "server_name": os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
         "theme": theme.theme(),
         "css": theme.css(),
-        "js": Path(__file__).with_name("browser.js").read_text(encoding="utf-8"),
+        "head": f"<script>{_script('figures.js')}</script>",
+        "js": _script("browser.js"),
         "footer_links": ["api"],
         "max_file_size": MAX_UPLOAD_BYTES,
         "allowed_paths": [],

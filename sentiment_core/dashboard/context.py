@@ -22,8 +22,6 @@ class Context:
     store: Store
     serving: Serving
     texts: ReviewTexts
-    explained: dict[tuple[str, str], str] = field(default_factory=dict)
-    """(run, our own sample review) -> its tinted words; what visitors type is not kept."""
 
     def evals(self, run_id: str | None, dataset: str | None) -> tuple[Run | None, dict[str, Evaluation]]:
         """The run and its evaluations on the dataset, or on the largest one where that name is unknown."""

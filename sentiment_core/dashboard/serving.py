@@ -10,7 +10,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from sentiment_core.dashboard.inputs import InputRefused, clean_text
 
 if TYPE_CHECKING:
     from sentiment_core.live.classifier import LiveAnswer, LiveClassifier
+    from sentiment_core.live.trace import ReadingTrace
 
 try:
     import spaces
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 CHUNK = 24
 """Reviews between two events of a batch; in between, it can be stopped."""
 
-LONGEST_QUEUES = {"answers": 24, "words": 12, "batches": 6}
+LONGEST_QUEUES = {"answers": 24, "batches": 6}
 """Visitors that wait for each kind of work; whoever comes then is told politely to try again."""
 
 MODEL_EVENT: dict[str, Any] = {"concurrency_limit": None}
@@ -65,13 +66,11 @@ class Answer(NamedTuple):
     """Its `read` is less than 1 while only the beginning has been read."""
 
 
-class Words(NamedTuple):
+class Trace(NamedTuple):
     text: str
-    """The review as it was read, which the words' places refer to."""
-    words: Sequence[Any]
-    planned: int
-    """How many words will be tried."""
-    method: str
+    """The review as it was read, which the rows' ends refer to."""
+    found: dict[Which, ReadingTrace]
+    """How each model's answer came, as far as they are known."""
 
 
 class Scores(NamedTuple):
@@ -87,7 +86,7 @@ class Refused(NamedTuple):
     """Why nothing more comes."""
 
 
-Event = Waiting | Answer | Words | Scores | Refused
+Event = Waiting | Answer | Trace | Scores | Refused
 Work = Callable[[Run | None, Any], Iterator[Event]]
 Loading: TypeAlias = "Future[tuple[LiveClassifier, float]]"  # the model, and how many seconds it took
 
@@ -238,7 +237,7 @@ def systems_of(run: Run | None) -> tuple[Which, ...]:
 class Serving:
     """What the page asks of the live model, each as a stream of events that ends with the last or `Refused`.
 
-    Answers, words and batches queue apart; where cores are shared, the model lets answers go first.
+    Answers and batches queue apart; where cores are shared, the model lets answers go first.
     """
 
     def __init__(self, host: ModelHost) -> None:
@@ -246,18 +245,16 @@ class Serving:
         self.queues = {kind: WaitQueue(longest) for kind, longest in LONGEST_QUEUES.items()}
 
         def answers(run: Run | None, text: str) -> Iterator[Event]:
-            model = host.get(run)
-            if "fine-tuned" in systems_of(run):
-                for answer in model.classify_progressive(text, "fine-tuned"):
-                    yield Answer("fine-tuned", answer)
-            yield Answer("base", model.classify(text, "base"))
-
-        def words(run: Run | None, text: str) -> Iterator[Event]:
-            model, found = host.get(run), None
-            for found in model.explain(text):
-                yield Words(text, found.words, found.planned, model.explain_method)
-            if found is None:
-                yield Words(text, (), 0, model.explain_method)
+            model, found = host.get(run), {}
+            reading = {system: model.read(text, system) for system in systems_of(run)}
+            for system, steps in reading.items():
+                for answer in steps:
+                    yield Answer(system, answer)
+                    if answer.read == 1:
+                        break
+            for system, steps in reading.items():
+                found[system] = next(steps)
+                yield Trace(text, dict(found))
 
         def scores(run: Run | None, texts: list[str]) -> Iterator[Event]:
             model = host.get(run)
@@ -268,15 +265,11 @@ class Serving:
                     done = sum(map(len, found.values()))
                     yield Scores(found, system, done / (len(texts) * len(found)))
 
-        self._answers, self._words, self._scores = gpu(answers, 20), gpu(words, 30), gpu(scores, 60)
+        self._answers, self._scores = gpu(answers, 20), gpu(scores, 60)
 
     def ask(self, run: Run | None, review: str) -> Iterator[Event]:
-        """The fine-tuned `Answer`, of a long review first after its beginning, then the base model's."""
+        """The fine-tuned `Answer`, of a long review first of its beginning; the base's; then each `Trace`."""
         return self._events("answers", self._answers, run, review)
-
-    def words(self, run: Run | None, review: str) -> Iterator[Event]:
-        """`Words` that moved the fine-tuned answer, a few more each time."""
-        return self._events("words", self._words, run, review)
 
     def scores(self, run: Run | None, texts: list[str]) -> Iterator[Event]:
         """`Scores` of all texts, which `clean_text` has seen, by one model and then by the other."""

@@ -23,7 +23,7 @@ def settle(page: Any, tab: str) -> None:
     """Wait for the figures of a tab, and on the live tab for the answer."""
     page.wait_for_selector("#stats .num")
     if tab == "live":
-        page.locator("#words .q").filter(has_text="Method").wait_for(timeout=120_000)
+        page.locator("#trace h3", has_text="the base model").wait_for(timeout=120_000)
     elif tab in ("accuracy", "loss", "confusion"):
         page.locator(".js-plotly-plot:visible").first.wait_for()
     page.wait_for_timeout(2500)

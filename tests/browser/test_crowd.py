@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from sentiment_core.dashboard import serving
-from sentiment_core.dashboard.components.answers import LOOKING
 from sentiment_core.dashboard.serving import TOO_MANY
 from tests.browser.conftest import Site, settle
 from tests.fake_artifacts import write_assets
@@ -72,17 +69,15 @@ def test_a_full_queue_is_one_polite_sentence(page, held) -> None:
     page.locator("#answers .num.positive").first.wait_for()
 
 
-def test_asking_again_ends_the_search_for_words(page, held) -> None:
+def test_asking_again_ends_the_older_question(page, held) -> None:
     page.goto(held.url)
     settle(page)
+    HeldClassifier.go.clear()
     ask(page, "great " * 60)
-    page.locator("#tried", has_text="tried so far").wait_for()
+    page.locator("#answers", has_text="Reading").wait_for()
     ask(page, "A dreadful film")
-    page.locator("#words mark", has_text="dreadful").wait_for()
-    page.locator("#tried", has_text="1 word tried.").wait_for()
-    end = time.monotonic() + 5
-    while HeldClassifier.explaining:
-        assert time.monotonic() < end, "the first search goes on for nobody"
-        time.sleep(0.05)
-    assert "great" not in page.locator("#words").inner_text()
-    assert LOOKING not in page.locator("#words").inner_text()
+    HeldClassifier.go.set()
+    page.locator("#trace li", has_text="A dreadful film").wait_for()
+    page.locator("#trace h3", has_text="the base model").wait_for()
+    assert "great" not in page.locator("#trace").inner_text()
+    assert page.errors == []

@@ -51,7 +51,7 @@ def test_axe_finds_nothing_serious(page, site, axe_source, tab: str, theme: str)
     page.goto(site.address(tab=tab, __theme=theme, **more))
     settle(page)
     if tab == "live":
-        page.locator("#words mark").first.wait_for()
+        page.locator("#trace li").first.wait_for()
         page.locator("#batch button").first.click()
     if tab == "examples":
         page.locator("#examples-table [role=gridcell]").first.click()
@@ -128,10 +128,10 @@ def test_a_short_typed_review_is_in_the_link(page, site) -> None:
     page.goto(site.address(tab="live"))
     settle(page)
     ask(page, "A dreadful & boring film")
-    page.locator("#words mark").first.wait_for()
+    page.locator("#trace li").first.wait_for()
     assert query(page)["text"] == ["A dreadful & boring film"]
     page.goto(page.url)
-    page.locator("#words mark").first.wait_for()
+    page.locator("#trace li").first.wait_for()
     assert page.locator("#review textarea").input_value() == "A dreadful & boring film"
 
 
@@ -160,7 +160,7 @@ def test_a_sample_is_answered_by_both_and_disagreement_is_marked(page, site) -> 
     page.locator("#verdict", has_text="Both say Positive").wait_for()
     page.get_by_role("button", name="Negative: ").click()
     page.locator("#verdict", has_text="The two disagree").wait_for()
-    page.locator("#words .words mark").first.wait_for()
+    page.locator("#trace svg .mark.base").first.wait_for()
     assert "P(positive)" in text_of(page, "#answers")
     assert query(page)["review"] == ["sample-02"]
 
@@ -278,7 +278,7 @@ def test_examples_filter_search_and_read(page, site) -> None:
     page.locator("#reader", has_text="<b>bold</b>").wait_for()
     page.wait_for_function("location.search.includes('review=')")
     page.locator("#explain-review").click()
-    page.locator("#reader-words mark").first.wait_for()
+    page.locator("#reader-trace li", has_text="Review number 17").wait_for()
     page.goto(page.url)
     page.locator("#reader", has_text="Review number 17").wait_for()
 

@@ -1,6 +1,5 @@
 """The dashboard's parts without a browser: store, model host, views, and the Blocks' promises."""
 
-import html
 import os
 import re
 import shutil
@@ -20,7 +19,7 @@ import pytest
 from sentiment_core.artifacts import store
 from sentiment_core.dashboard import app, pairs, panels, tabs, theme
 from sentiment_core.dashboard.app import build, launch_options
-from sentiment_core.dashboard.components import answers, header
+from sentiment_core.dashboard.components import answers, header, trace
 from sentiment_core.dashboard.context import Context, TabPart
 from sentiment_core.dashboard.inputs import Batch
 from sentiment_core.dashboard.pairs import ExampleFilter
@@ -448,103 +447,46 @@ def test_settings_name_only_results_that_there_are(tmp_path) -> None:
 # ---- live answers
 
 
-def test_answers_stream_fine_tuned_first(context: Context) -> None:
-    review = "A dreadful, boring film."
-    steps = list(answers.stream_answers(context, context.store.run(RUN), review))
-    assert len(steps) == 3
-    assert "Negative" in steps[1][0]
+def test_answers_stream_fine_tuned_first_and_then_how_they_came(context: Context) -> None:
+    review = "A dreadful, boring film. But the end is warm and funny and great."
+    steps = list(answers.stream(context, context.store.run(RUN), review))
+    assert "Reading" in steps[0][0]
+    assert "Positive" in steps[1][0]
     assert "Reading" in steps[1][0]
-    assert "disagree" in steps[2][1]
-    assert answers.LOOKING in steps[2][2]
+    assert "Both say" in steps[2][1]
+    assert all(step[2] in (trace.NOTHING, gr.skip()) for step in steps[:3])
+    first, both = steps[3][2], steps[4][2]
+    assert len(steps) == 5
+    assert [row["base"] for row in first["rows"]] == [None] * len(first["rows"])
+    assert "".join(row["text"] for row in both["rows"]).replace(" ", "") == review.replace(" ", "")
+    assert [row["fine"] for row in both["rows"]] == [row["fine"] for row in first["rows"]]
+    assert both["title"].startswith("It made up its mind at “")
 
 
-def test_words_come_a_few_at_a_time_and_say_how_many(context: Context) -> None:
-    review = "A dreadful, boring film."
-    steps = list(answers.stream_words(context, context.store.run(RUN), review))
-    assert [step.count('class="down" style') for step in steps] == [0, 2, 3]  # one of them is the legend
-    assert "1 of 2 words tried so far" in steps[1]
-    assert "2 words tried." in steps[2]
-    assert "counting words" in steps[2]
-
-
-def test_words_of_our_samples_are_kept_and_those_of_visitors_are_not(context: Context) -> None:
-    run = context.store.run(RUN)
-    own = next(s.text for s in context.store.samples() if "nothing" in s.text or "warm" in s.text)
-    for review in (own, "A great secret."):
-        list(answers.stream_words(context, run, review))
-    assert (RUN, own) in context.explained
-    assert (RUN, "A great secret.") not in context.explained
-    assert len(list(answers.stream_words(context, run, own))) == 1
-
-
-def test_a_review_without_a_word_says_so(context: Context) -> None:
-    last = list(answers.stream_words(context, context.store.run(RUN), "10/10"))[-1]
-    assert "No single word moved" in last
+def test_a_trace_alone_streams_for_the_reader(context: Context) -> None:
+    *_, last = answers.stream_trace(context, context.store.run(RUN), "10/10")
+    assert [row["text"] for row in last["rows"]] == ["10/10"]
 
 
 @pytest.mark.parametrize("given", ["", " \n ", "x" * 1_000_000, "\x00"])
 def test_bad_input_is_one_sentence(context: Context, given: str) -> None:
-    steps = list(answers.stream_answers(context, context.store.run(RUN), given))
+    steps = list(answers.stream(context, context.store.run(RUN), given))
     assert len(steps) == 1
     assert "notice" in steps[0][1]
 
 
-def test_markup_is_never_executed(context: Context) -> None:
+def test_a_visitors_text_is_never_html(context: Context) -> None:
+    """The cards hold none of it, and the trace hands it over as a value that the script sets as text."""
     review = "<img src=x onerror=alert(1)> bad <script>alert(2)</script> great"
-    run = context.store.run(RUN)
-    shown = "".join(list(answers.stream_answers(context, run, review))[-1])
-    shown += list(answers.stream_words(context, run, review))[-1]
-    assert "<script" not in shown
-    assert "<img" not in shown
-    assert "&lt;script&gt;" in shown
-
-
-def test_a_crash_is_a_sentence_without_a_traceback(assets: Path) -> None:
-    class Broken(FakeClassifier):
-        def classify(self, text, system):
-            raise RuntimeError("secret /path/inside")
-
-    context = context_of(assets, Broken)
-    last = list(answers.stream_answers(context, context.store.run(RUN), "A film."))[-1]
-    assert "Something went wrong" in last[1]
-    assert "secret" not in "".join(last)
-
-
-def test_a_long_review_is_answered_so_far_and_then_whole(context: Context) -> None:
-    review = "A great start. " + "And on it goes. " * 90 + "Dreadful, boring, the worst."
-    steps = list(answers.stream_answers(context, context.store.run(RUN), review))
-    first = next(i for i, shown in enumerate(steps) if "P(positive)" in shown[0])
-    assert "so far" in steps[first][0]
-    assert "after reading 33\u202f%" in steps[first][0]
-    assert "Positive" in steps[first][0]
-    later = "".join("".join(shown) for shown in steps[first + 1 :])
-    assert "so far" not in later
-    assert "Negative" in steps[first + 1][0]
+    *_, last = answers.stream(context, context.store.run(RUN), review)
+    assert "".join(row["text"] for row in last[2]["rows"]).replace(" ", "") == review.replace(" ", "")
+    figure = trace.trace_figure("any")
+    assert not re.search(r"[{}$]", figure.html_template), "nothing in the template is evaluated"
 
 
 def test_truncation_is_said(context: Context) -> None:
-    last = list(answers.stream_answers(context, context.store.run(RUN), "word " * 950))[-1]
-    assert "middle was left out" in last[1]
-
-
-def test_overlapping_words_are_tinted_once() -> None:
-    from tests.fake_live import WordWeight
-
-    shown = answers.tinted("not good", [WordWeight(0, 8, -0.4), WordWeight(4, 8, 0.3)], "m.")
-    assert shown.count('<mark class="down" style="--w:1.00"') == 1
-    assert "“not good” pulled it down most" in shown
-
-
-def test_the_tinted_review_is_the_review_letter_by_letter() -> None:
-    from tests.fake_live import WordWeight
-
-    text = " <b>Bad</b>,\n\n\tnot & good \n"
-    shown = answers.tinted(text, [WordWeight(1, 8, -0.4), WordWeight(15, 18, 0.3)], "<i>m</i>")
-    inside = re.search(r"that moved the answer\">(.*?)</div>", shown, re.S).group(1)
-    assert html.unescape(re.sub(r"<mark [^>]*>|</mark>", "", inside)) == text
-    assert inside.count("<mark") == 2
-    assert "<b>" not in shown
-    assert "<i>" not in shown
+    steps = list(answers.stream(context, context.store.run(RUN), "word " * 950))
+    assert any("middle was left out" in str(step[1]) for step in steps)
 
 
 def test_a_stopped_batch_ends_between_two_parts(context: Context) -> None:

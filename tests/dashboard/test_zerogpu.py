@@ -64,23 +64,19 @@ def context(spaces, tmp_path) -> Context:
             assert spaces.inside, "the model was used outside of spaces.GPU"
             return super()._p(text, system)
 
-        def _weights(self, text):
-            assert spaces.inside, "the model was used outside of spaces.GPU"
-            return super()._weights(text)
-
     store = Store(write_assets(tmp_path, n=40, pairs=5))
     return Context(store, serving.Serving(serving.ModelHost(OnGpu)), ReviewTexts({}))
 
 
 def test_everything_that_the_page_asks_of_the_model_runs_inside(context: Context, spaces: StandIn) -> None:
     run = context.store.run(RUN)
-    shown = list(answers.stream_answers(context, run, "A great film"))
-    assert "Positive" in shown[-1][0]
-    assert "<mark" in list(answers.stream_words(context, run, "A great film"))[-1]
+    shown = list(answers.stream(context, run, "A great film"))
+    assert "Both say Positive" in shown[2][1]
+    assert shown[-1][2]["rows"][-1]["text"] == "A great film"
     assert context.serving.probabilities(run, ["A great film", "A dreadful film"])["fine-tuned"][1] < 0.5
     sample = context.store.samples()[0]
     assert "live" in Examples(context).open_sample(RUN, sample.id)[0]
-    assert spaces.called == ["answers", "words", "scores", "scores"]
+    assert spaces.called == ["answers", "scores", "scores"]
     assert spaces.inside == 0
 
 
@@ -95,7 +91,7 @@ def test_what_the_space_refuses_is_told_in_its_words(context: Context, spaces: S
     monkeypatch.setattr(spaces, "GPU", refuse)
     refusing = serving.Serving(context.serving.host)
     run = context.store.run(RUN)
-    steps = list(answers.stream_answers(replace(context, serving=refusing), run, "A great film"))
+    steps = list(answers.stream(replace(context, serving=refusing), run, "A great film"))
     assert "You have used up your GPU time. Sign up for more" in steps[-1][1]
 
 

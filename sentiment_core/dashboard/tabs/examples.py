@@ -10,10 +10,11 @@ import pandas as pd
 
 from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.dashboard import pairs
-from sentiment_core.dashboard.components.answers import stream_words
+from sentiment_core.dashboard.components.answers import stream_trace
 from sentiment_core.dashboard.components.html import render
 from sentiment_core.dashboard.components.parts import empty, notice, waiting
 from sentiment_core.dashboard.components.reader import predicted, reader_hint, reader_html, sample_html
+from sentiment_core.dashboard.components.trace import NOTHING, trace_figure
 from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_switch
 from sentiment_core.dashboard.pairs import ANY_LENGTH, ExampleFilter
 from sentiment_core.dashboard.serving import MODEL_EVENT, ModelUnavailable
@@ -29,7 +30,7 @@ COLUMNS = ["review", "true label", "base model", "fine-tuned"]
 WAIT_SECONDS = 30.0
 """For the texts, when the page is opened; only this tab waits."""
 OWN_SAMPLE = "Or read one of our own sample reviews"
-EXPLAIN = "Show the words that moved the answer"
+EXPLAIN = "Watch both models read it"
 READING = "Reading predictions, and looking for the texts…"
 PICK = "Pick a row to read the review."
 NOT_EVALUATED = "This run’s fine-tuned model has not answered these reviews yet. This command does that:"
@@ -66,12 +67,12 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
                 sample = gr.Dropdown(samples, value=None, visible=False, **own)
                 reader = gr.HTML(reader_hint(PICK), elem_id="reader")
                 explain = gr.Button(EXPLAIN, visible=False, elem_id="explain-review")
-                words = gr.HTML(elem_id="reader-words")
+                trace = trace_figure("reader-trace")
     page = gr.State(0)
     opened = gr.Textbox("", visible="hidden", elem_id="opened", label="Review in the reader")
     view = Examples(context)
     filters = [dataset, name, length, search]
-    listed, reading = [table, place, page], [reader, explain, words, opened]
+    listed, reading = [table, place, page], [reader, explain, trace, opened]
     outputs = [message, body, name, length, sample, *listed, *reading]
 
     def render_all(*values: object) -> list[object]:
@@ -85,10 +86,10 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         wanted = ExampleFilter(*values)
         return view.open(wanted, view.id_at(wanted, event.index[0]))
 
-    def explained(run_id: str, review_id: str) -> Iterator[str]:
+    def explained(run_id: str, review_id: str) -> Iterator[object]:
         text = view.text_of(review_id)
         if text is not None:
-            yield from stream_words(context, context.store.run(run_id), text)
+            yield from stream_trace(context, context.store.run(run_id), text)
 
     changed = [name.input, length.input, search.change]
     gr.on(changed, lambda *values: view.rows(ExampleFilter(*values)), [run, *filters], listed, **LATEST)
@@ -100,7 +101,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     picked.then(None, opened, None, js=to_address, api_visibility="private")
     sample.input(view.open_sample, [run, sample], reading, **LATEST | MODEL_EVENT)
     visibly = QUIET | MODEL_EVENT | {"show_progress": "minimal"}
-    explain.click(explained, [run, opened], words, **visibly)
+    explain.click(explained, [run, opened], trace, **visibly)
     return TabPart(render_all, filters, outputs, dataset)
 
 
@@ -207,8 +208,8 @@ class Examples:
 
 
 def _reading(html: str, review_id: str = "", *, explain: bool = False) -> list[object]:
-    """The reader's html, the explain button, no words yet, the id."""
-    return [html, gr.Button(visible=explain), "", review_id]
+    """The reader's html, the button below it, no trace yet, the id."""
+    return [html, gr.Button(visible=explain), NOTHING, review_id]
 
 
 def _table_row(row: object, text: str | None) -> tuple[str, str, str, str]:

@@ -1,4 +1,4 @@
-"""Live: one review, both models, and the words that moved the fine-tuned answer."""
+"""Live: one review, both models, and how their answers came while reading."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import gradio as gr
 from sentiment_core.artifacts.schema import SampleReview
 from sentiment_core.dashboard.components import answers
 from sentiment_core.dashboard.components.html import render
+from sentiment_core.dashboard.components.trace import trace_figure
 from sentiment_core.dashboard.context import QUIET, Context, TabPart
 from sentiment_core.dashboard.inputs import MAX_CHARACTERS
 from sentiment_core.dashboard.serving import MODEL_EVENT, Latest
@@ -46,7 +47,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
             container=False, interactive=True, visible=bool(samples), min_width=260,
         )  # fmt: skip
     cards = gr.HTML(answers.cards(), elem_id="answers")
-    shown = [cards, gr.HTML(elem_id="verdict"), gr.HTML(elem_id="words")]
+    shown = [cards, gr.HTML(elem_id="verdict"), trace_figure("trace")]
     batch.build(context, run)
     timer = gr.Timer(1.0)
 

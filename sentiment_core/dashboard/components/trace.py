@@ -1,0 +1,56 @@
+"""The reading trace as a figure: one clause a row, both models' marks beside it, the finding as its title.
+
+A visitor's text must never be in a template, which Gradio runs as code: the template is static, and
+`figures.js` puts the text in as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from sentiment_core.dashboard.serving import Which
+from sentiment_core.live.clauses import MOVE, finding
+
+if TYPE_CHECKING:
+    from sentiment_core.live.trace import ReadingTrace
+
+NOTHING: dict[str, Any] = {"rows": []}
+
+TEMPLATE = (
+    '<div class="q trace"><h3></h3><div class="frame"><div class="scale" aria-hidden="true"><span>0</span>'
+    '<span>50</span><span>100\u202f%</span></div><ol></ol></div><p class="small muted"></p></div>'
+)
+
+CAPTION = (
+    "P(positive) if the review ended there: squares are the base model, circles the fine-tuned. Steps of "
+    f"{100 * MOVE:.0f} points or more are tinted: solid line towards positive, dashed line towards negative. "
+    "Nothing is approximated; the last row is the answer."
+)
+
+
+def trace_figure(elem_id: str) -> gr.HTML:
+    """An empty place for a trace; its value is what `value_of` gives."""
+    return gr.HTML(
+        NOTHING, html_template=TEMPLATE, js_on_load="figs.trace(element, props, watch)",
+        apply_default_css=False, elem_id=elem_id,
+    )  # fmt: skip
+
+
+def value_of(text: str, found: Mapping[Which, ReadingTrace]) -> dict[str, Any]:
+    """Rows of {text, base, fine}; the marks of a model whose trace is still to come are null."""
+    ends = next(iter(found.values())).ends
+    clauses = [text[start:end] for start, end in pairwise((0, *ends))]
+    nothing = (None,) * len(ends)
+    base, tuned = (found[s].p_positive if s in found else nothing for s in ("base", "fine-tuned"))
+    rows = [
+        {"text": clause.strip(), "base": p, "fine": q}
+        for clause, p, q in zip(clauses, base, tuned, strict=True)
+    ]
+    title = "Reading once more, clause by clause…"
+    if "base" in found:
+        title = finding(clauses, list(tuned) if "fine-tuned" in found else [], list(base))
+    return {"rows": rows, "title": title, "caption": CAPTION}
