@@ -484,6 +484,28 @@ def test_a_visitors_text_is_never_html(context: Context) -> None:
     assert not re.search(r"[{}$]", figure.html_template), "nothing in the template is evaluated"
 
 
+def test_a_crash_is_a_sentence_without_a_traceback(assets: Path) -> None:
+    class Broken(FakeClassifier):
+        def read(self, text, system):
+            raise RuntimeError("secret /path/inside")
+
+    context = context_of(assets, Broken)
+    *_, last = answers.stream(context, context.store.run(RUN), "A film.")
+    assert "Something went wrong" in last[1]
+    assert "secret" not in str(last)
+
+
+def test_a_long_review_is_answered_so_far_and_then_whole(context: Context) -> None:
+    review = "A great start. " + "And on it goes. " * 90 + "Dreadful, boring, the worst."
+    steps = [str(step[0]) for step in answers.stream(context, context.store.run(RUN), review)]
+    first = next(i for i, shown in enumerate(steps) if "P(positive)" in shown)
+    assert "so far" in steps[first]
+    assert "after reading 33\u202f%" in steps[first]
+    assert "Positive" in steps[first]
+    assert "Negative" in steps[first + 1]
+    assert "so far" not in steps[first + 1]
+
+
 def test_truncation_is_said(context: Context) -> None:
     steps = list(answers.stream(context, context.store.run(RUN), "word " * 950))
     assert any("middle was left out" in str(step[1]) for step in steps)
