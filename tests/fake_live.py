@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sentiment_core.artifacts.store import Run
+from sentiment_core.live.clauses import clause_ends, most_rows
 
 GOOD = {"warm", "funny", "happy", "great", "laughed", "like", "wonderful", "perfect", "good", "love"}
 LONG = 300
@@ -30,23 +31,15 @@ class LiveAnswer:
 
 
 @dataclass(frozen=True)
-class WordWeight:
-    start: int
-    end: int
-    weight: float
-
-
-@dataclass(frozen=True)
-class Explanation:
-    words: tuple[WordWeight, ...]
-    planned: int
+class ReadingTrace:
+    ends: tuple[int, ...]
+    p_positive: tuple[float, ...]
 
 
 class FakeClassifier:
     """The fine-tuned model counts words; the base model always leans to Positive."""
 
     number_format = "fake"
-    explain_method = "counting words (a stand-in for tests)."
 
     def __init__(self, run: Run | None, wait: float = 0.0) -> None:
         self.run_id = run.run_id if run else ""
@@ -68,52 +61,37 @@ class FakeClassifier:
         tokens = len(text.split())
         return LiveAnswer(self._p(text, system), 0.012, tokens, tokens > 900)
 
-    def classify_progressive(self, text: str, system: str) -> Iterator[LiveAnswer]:
+    def read(self, text: str, system: str) -> Iterator[LiveAnswer | ReadingTrace]:
         words = text.split()
         if len(words) > LONG:
             beginning = " ".join(words[: len(words) // 3])
             yield replace(self.classify(beginning, system), read=1 / 3)
-        yield self.classify(text, system)
+        answer = self.classify(text, system)
+        yield answer
+        time.sleep(self.wait)
+        ends = clause_ends(text, most_rows(len(words)))
+        before = [self._p(text[:end], system) for end in ends[:-1]]
+        yield ReadingTrace(tuple(ends), (*before, answer.p_positive))
 
     def classify_many(self, texts: Sequence[str], system: str) -> np.ndarray:
         time.sleep(len(texts) * self.wait / 10)
         return np.array([self._p(text, system) for text in texts])
-
-    def explain(self, text: str) -> Iterator[Explanation]:
-        found = self._weights(text)
-        for count in range(1, len(found) + 1):
-            time.sleep(self.wait)
-            yield Explanation(tuple(found[:count]), len(found))
-
-    def _weights(self, text: str) -> list[WordWeight]:
-        weights = []
-        for match in re.finditer(r"[A-Za-z]+", text):
-            word = match.group().lower()
-            if word in GOOD or word in BAD:
-                weights.append(WordWeight(match.start(), match.end(), 0.2 if word in GOOD else -0.25))
-        return weights
 
 
 class HeldClassifier(FakeClassifier):
     """Answers only while `go` is set, so that a test can let visitors pile up."""
 
     go = threading.Event()
-    explaining = 0
-    """How many explanations are under way."""
 
     def classify(self, text: str, system: str) -> LiveAnswer:
         self.go.wait(60)
         return super().classify(text, system)
 
+    def read(self, text: str, system: str) -> Iterator[LiveAnswer | ReadingTrace]:
+        for step in super().read(text, system):
+            self.go.wait(60)
+            yield step
+
     def classify_many(self, texts: Sequence[str], system: str) -> np.ndarray:
         self.go.wait(60)
         return super().classify_many(texts, system)
-
-    def explain(self, text: str) -> Iterator[Explanation]:
-        HeldClassifier.explaining += 1
-        try:
-            for found in super().explain(text):
-                yield found
-                time.sleep(0.3)
-        finally:
-            HeldClassifier.explaining -= 1

@@ -26,7 +26,7 @@ from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow, Metri
 from sentiment_core.artifacts.store import Run, read_sample_reviews
 from sentiment_core.benchmarks.measure import finished, record, spread
 from sentiment_core.data.reviews import load_reviews
-from sentiment_core.live.classifier import LiveClassifier, usable_cores
+from sentiment_core.live.classifier import LiveAnswer, LiveClassifier, usable_cores
 from sentiment_core.live.forward import FIRST_RESULT
 from sentiment_core.live.weights import NUMBER_FORMATS
 from sentiment_core.models.base_models import resolve
@@ -155,7 +155,13 @@ def once(classifier: LiveClassifier) -> Answer:
 def progressively(classifier: LiveClassifier) -> Answer:
     """A first answer, then the whole one."""
     system = "fine-tuned" if classifier.has_adapter else "base"
-    return with_threads(torch.get_num_threads(), lambda text: classifier.classify_progressive(text, system))
+
+    def answers(text: str) -> Iterator[LiveAnswer]:
+        for step in classifier.read(text, system):
+            if isinstance(step, LiveAnswer):
+                yield step
+
+    return with_threads(torch.get_num_threads(), answers)
 
 
 def make_peer(base_model: str, folder: str) -> str:
