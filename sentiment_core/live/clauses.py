@@ -7,17 +7,18 @@ from typing import NamedTuple
 
 MOST_ROWS, FEWEST_ROWS, TOKENS_A_ROW = 24, 6, 10
 
+# A run of marks is tried from its first one alone: a text of 20,000 of them must not take seconds.
 _END = re.compile(
     r"""
     (?P<sentence>
-        [.!?…]+ ["'”’)\]*]{0,8} (?=\s|$)             # marks and what closes with them, before a blank
-      | (?:[!?…]|\.{2,}) ["”)\]]* (?=[^\W\d_])   # no blank after it: "great!And", "well...then"
-      | (?<=[a-z])\. ["”)\]]* (?=[A-Z])          # "the end.Then"
-      | (?:\s{0,8}<(?i:br)\s{0,8}/?>)+                   # a line break as IMDB writes it
-      | (?=[^\S\n]{0,8}\n)                           # or a real one
+        (?<![.!?…]) [.!?…]+ ["'”’)\]*]{0,8} (?=\s|$)      # marks and what closes with them, before a blank
+      | (?:[!?…]|(?<!\.)\.{2,}) ["”)\]]* (?=[^\W\d_])   # no blank after it: "great!And", "well...then"
+      | (?<=[a-z])\. ["”)\]]* (?=[A-Z])                 # "the end.Then"
+      | (?:\s{0,8}<(?i:br)\s{0,8}/?>)+                  # a line break as IMDB writes it
+      | (?=[^\S\n]{0,8}\n)                              # or a real one
     )
     | [,;:] ["'”’)\]]* (?=\s|[^\W\d_])
-    | (?:[–—]|--+) (?=\w) | (?=\s(?:[–—-]|--)\s)
+    | (?:[–—]|(?<!-)--+) (?=\w) | (?=\s(?:[–—-]|--)\s)
     | (?=\s(?i:but|yet|however|although|though)\s)
     """,
     re.VERBOSE,
