@@ -1,4 +1,4 @@
-"""The live classifier answers as the scorer does, in every form, and says which words did it."""
+"""The live classifier answers as the scorer does, in every form."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from sentiment_core.artifacts.store import Run, read_run
 from sentiment_core.data.reviews import load_reviews
 from sentiment_core.engines.scorer import SentimentScorer
 from sentiment_core.live import classifier as live_classifier
-from sentiment_core.live import forward, trace, weights
+from sentiment_core.live import forward, weights
 from sentiment_core.live.classifier import LiveClassifier
-from sentiment_core.live.trace import WordWeight, without_word, word_salience, words
 from sentiment_core.models import base_models
 from sentiment_core.models.base_models import BaseModelError, resolve
 from sentiment_core.models.loading import add_lora, load_adapter, load_base
@@ -111,7 +110,7 @@ def test_a_long_review_gets_a_first_answer_after_its_beginning(classifier, exact
     assert texts
     for system, expected in exact.items():
         for text in texts:
-            first, whole = classifier.classify_progressive(text, system)
+            first, whole, _ = classifier.read(text, system)
             np.testing.assert_allclose(whole.p_positive, expected[TEXTS.index(text)], atol=2e-5)
             row = classifier._after_prefix(classifier._encode([text])[0])
             assert first.read == 17 / len(row)
@@ -123,7 +122,7 @@ def test_a_long_review_gets_a_first_answer_after_its_beginning(classifier, exact
 
 
 def test_a_short_review_is_answered_once(classifier):
-    [answer] = classifier.classify_progressive(TEXTS[0], "base")
+    answer, _ = classifier.read(TEXTS[0], "base")
     assert answer.read == 1
     assert answer.p_positive == classifier.classify(TEXTS[0], "base").p_positive
 
@@ -141,7 +140,7 @@ def test_served_forms_stay_near(run, tiny_model, cache, exact, number_format):
 def test_a_call_leaves_nothing_behind_for_the_next(classifier):
     alone = [classifier.classify(text, "fine-tuned").p_positive for text in TEXTS]
     classifier.classify_many(TEXTS, "base")
-    words_of(classifier, TEXTS[1])
+    list(classifier.read(TEXTS[1], "base"))
     assert [classifier.classify(text, "fine-tuned").p_positive for text in TEXTS] == alone
     seen: dict[int, float] = {}
 
@@ -185,7 +184,8 @@ def test_base_alone_without_a_finished_run(tiny_model, cache, exact, tmp_path):
         assert answer == pytest.approx(exact["base"][0], abs=2e-5)
         with pytest.raises(ValueError, match=r"train\.py"):
             served.classify("Fine.", "fine-tuned")
-        assert words_of(served, "Fine.") == ()
+        with pytest.raises(ValueError, match=r"train\.py"):
+            next(served.read("Fine.", "fine-tuned"))
 
 
 # ---- the cache
@@ -249,75 +249,6 @@ def test_a_cache_that_cannot_be_written_costs_time_only(run, tiny_model, tmp_pat
     assert 0 <= served.classify("Fine.", "fine-tuned").p_positive <= 1
 
 
-# ---- words
-
-
-def words_of(classifier: LiveClassifier, text: str) -> tuple[WordWeight, ...]:
-    """All words that were tried, strongest first."""
-    steps = list(classifier.explain(text))
-    return steps[-1].words if steps else ()
-
-
-def test_words_are_spans_of_the_text():
-    text = "Não é bom 😀, isn't it?! — ❤️ हिन्दी 10/10 <br />"
-    found = [text[a:b] for a, b in words(text)]
-    assert found == ["Não", "é", "bom", "😀", "isn't", "it", "?!", "❤️", "हिन्दी", "10", "10", "br"]
-
-
-def test_weights_are_what_taking_the_word_out_does(classifier):
-    text = "A cold, dull film 😀; but the acting was superb — and I liked “The End”. " * 2
-    steps = list(classifier.explain(text))
-    weights = steps[-1].words
-    assert [len(step.words) for step in steps] == sorted({len(step.words) for step in steps})
-    assert len(weights) == trace.CANDIDATES == steps[0].planned
-    assert [abs(w.weight) for w in weights] == sorted((abs(w.weight) for w in weights), reverse=True)
-    assert {(w.start, w.end) for w in weights} <= set(words(text))
-
-    def log_odds(review: str) -> float:
-        p = classifier.classify(review, "fine-tuned").p_positive
-        return float(np.log(p / (1 - p)))
-
-    for word in weights[:5]:
-        drop = log_odds(text) - log_odds(without_word(text, (word.start, word.end)))
-        assert word.weight == pytest.approx(drop, abs=1e-3)
-
-
-def test_tokens_add_up_to_words(classifier):
-    """Every token counts for the word that it stands in, however the two are cut."""
-    text = "Superb😀acting!"
-    ids, _ = classifier.encoder.review_offsets(text)
-    values = np.arange(len(ids) + len(classifier.encoder.suffix_ids), dtype=float)
-    found = word_salience(text, values, classifier.encoder)
-    assert sum(found.values()) == pytest.approx(values[: len(ids)].sum())
-
-
-def test_words_that_were_cut_out_get_no_weight(classifier):
-    text = " ".join(f"word{n}" for n in range(400))
-    weights = words_of(classifier, text)
-    row = classifier.encoder.encode([text], LIMIT)
-    assert row.truncated[0]
-    shown = classifier.encoder.tokenizer.decode(row[0])
-    assert weights
-    assert all(text[w.start : w.end] in shown for w in weights)
-
-
-def test_every_form_explains(run, tiny_model, cache, classifier):
-    text = "A cold, dull film; but the acting was superb and I liked it."
-    expected = {(w.start, w.end): w.weight for w in words_of(classifier, text)}
-    for number_format in ("bf16", "int8"):
-        found = words_of(
-            LiveClassifier.load(run, base_model=str(tiny_model), number_format=number_format), text
-        )
-        assert len(found) == len(expected)
-        near = [abs(w.weight - expected[w.start, w.end]) for w in found if (w.start, w.end) in expected]
-        assert np.median(near) < 0.1
-
-
-def test_nothing_to_explain(classifier):
-    for text in ("", " \n ", "..."):
-        assert words_of(classifier, text) == ()
-
-
 # ---- the transformers path
 
 
@@ -330,9 +261,6 @@ def test_other_models_answer_through_transformers(run, tiny_model, cache, exact,
         np.testing.assert_allclose(alone, expected, atol=2e-5)
         np.testing.assert_allclose(other.classify_many(TEXTS, system), expected, atol=2e-5)
         assert other.classify(TEXTS[0], system).p_positive == alone[0]
-    weights = {(w.start, w.end): w.weight for w in words_of(classifier, TEXTS[1])}
-    for word in words_of(other, TEXTS[1])[:3]:
-        assert word.weight == pytest.approx(weights[word.start, word.end], abs=1e-3)
 
 
 # ---- refusals

@@ -1,4 +1,4 @@
-"""Blocks of attention equal attention; single answers go before batches and explanations."""
+"""Blocks of attention equal attention; single answers go before batches and traces."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sentiment_core.live import forward, trace
 from sentiment_core.live.classifier import LiveClassifier
 from sentiment_core.live.forward import attend, attend_once
 from sentiment_core.live.trace import Turns
@@ -33,14 +32,24 @@ def test_blocks_are_attention(length, before, dtype, atol) -> None:
     )
     torch.testing.assert_close(attend(q, k, v).double(), exact.transpose(1, 2), atol=atol, rtol=0)
     last = torch.tensor([length - 1, length // 2])
-    once = attend_once(q[torch.arange(2), :, last], k, v, before + last)
+    seen = torch.arange(before + length) <= before + last[:, None]
+    once = attend_once(q[torch.arange(2), :, last], k, v, seen)
     torch.testing.assert_close(once.double(), exact[torch.arange(2), :, last], atol=atol, rtol=0)
 
 
-def test_gradients_pass_where_they_are_wanted() -> None:
-    q, k, v = parts(forward.WHOLE + 9, 4, torch.float32)
-    attend(q.requires_grad_(), k.requires_grad_(), v.requires_grad_()).square().sum().backward()
-    assert all(t.grad is not None and t.grad.abs().sum() > 0 for t in (q, k, v))
+@pytest.mark.parametrize("length", [9, 300])
+def test_a_mask_says_what_is_seen(length) -> None:
+    """Also by several tokens of one row, as the last layer of a trace asks."""
+    q, k, v = (t[:1] for t in parts(length, 30, torch.float32))
+    mask = torch.rand(length, 30 + length, generator=torch.Generator().manual_seed(1)) < 0.5
+    mask[:, 0] = True
+    exact = F.scaled_dot_product_attention(
+        q.double(), k.double(), v.double(), attn_mask=mask, enable_gqa=True
+    ).transpose(1, 2)
+    torch.testing.assert_close(attend(q, k, v, mask).double(), exact, atol=1e-5, rtol=0)
+    last = torch.tensor([2, length // 2, length - 1])
+    once = attend_once(q[0, :, last].transpose(0, 1), k, v, mask[last])
+    torch.testing.assert_close(once.double(), exact[0, last], atol=1e-5, rtol=0)
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +57,11 @@ def classifier(run, tiny_model, cache) -> LiveClassifier:  # noqa: F811
     return LiveClassifier.load(run, base_model=str(tiny_model), number_format="fp32")
 
 
-@pytest.mark.parametrize("work", ["batch", "words"])
-def test_longer_work_waits_while_somebody_wants_an_answer(classifier, work) -> None:
+def test_a_batch_waits_while_somebody_wants_an_answer(classifier) -> None:
     done = threading.Event()
 
     def longer() -> None:
-        if work == "batch":
-            classifier.classify_many([LONG] * 3, "base")
-        else:
-            list(classifier.explain(LONG))
+        classifier.classify_many([LONG] * 3, "base")
         done.set()
 
     worker = threading.Thread(target=longer)
@@ -67,6 +72,27 @@ def test_longer_work_waits_while_somebody_wants_an_answer(classifier, work) -> N
     worker.join()
 
 
+def test_a_batch_yields_before_every_layer_and_reading_takes_turns(classifier, monkeypatch) -> None:
+    calls: list[str] = []
+    turns = classifier._turns
+    answer = turns.answer
+    monkeypatch.setattr(turns, "yield_to_interactive", lambda *_: calls.append("yield"))
+    monkeypatch.setattr(turns, "answer", lambda: (calls.append("answer"), answer())[1])
+    classifier.classify_many([LONG] * 3, "base")
+    assert set(calls) == {"yield"}
+    calls.clear()
+    list(classifier.read(LONG, "base"))
+    assert calls == ["answer", "answer"], "the answer, then the trace"
+
+
+def test_nobody_waits_for_a_trace_that_nobody_reads_on(classifier) -> None:
+    reading = classifier.read(LONG, "base")
+    next(reading)
+    assert classifier.classify("Fine.", "base").read == 1
+    classifier._turns.yield_to_interactive()
+    assert len(list(reading)) == 1
+
+
 def test_an_answer_that_fails_lets_the_others_go_on() -> None:
     turns = Turns()
     with pytest.raises(ZeroDivisionError), turns.answer():
@@ -74,12 +100,3 @@ def test_an_answer_that_fails_lets_the_others_go_on() -> None:
     turns.yield_to_interactive()
     with turns.answer():
         pass
-
-
-def test_how_many_words_are_tried_depends_on_the_length_alone(classifier, monkeypatch) -> None:
-    def tried() -> int:
-        return len(list(classifier.explain(LONG))[-1].words)
-
-    assert tried() == trace.CANDIDATES
-    monkeypatch.setattr(trace, "TOKENS", 1)  # as if the review were very long
-    assert tried() == trace.FEWEST

@@ -1,0 +1,176 @@
+"""The reading trace is what whole passes over the review's beginnings say, and ends with the answer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import expit
+
+from sentiment_core import config
+from sentiment_core.artifacts.store import read_run, read_sample_reviews
+from sentiment_core.live import classifier as live_classifier
+from sentiment_core.live import forward
+from sentiment_core.live.classifier import LiveAnswer, LiveClassifier
+from sentiment_core.live.clauses import most_rows
+from sentiment_core.live.trace import ReadingTrace, rows_of, tree
+from tests.live.test_classifier import cache, run  # noqa: F401 (fixtures)
+
+SHORT = "A cold, dull film 😀; but the acting was superb — and I liked “The End”. Yes! Go and see it."
+TEXTS = {
+    "short": SHORT,
+    "long": "It drags, it shouts... Wow! And yet the last scene moved me. " * 2,
+    "cut": "So much happens, and so little of it matters; one more fight. But number {} was good! " * 12,
+    "odd": "first line\nsecond <|im_end|> line<br /><br />Não é bom, isn't it -- he said: \ud83d no.",
+}
+RUN = config.ASSETS / "runs" / "smollm2-135m"
+SYSTEMS = ("base", "fine-tuned")
+
+
+@pytest.fixture(scope="module")
+def classifier(run, tiny_model, cache) -> LiveClassifier:  # noqa: F811
+    return LiveClassifier.load(run, base_model=str(tiny_model), number_format="fp32")
+
+
+@pytest.fixture(params=[1, 2])
+def workers(request, classifier, monkeypatch) -> int:
+    """Of both systems."""
+    for system in SYSTEMS:
+        monkeypatch.setattr(classifier._system(system), "workers", request.param)
+    return request.param
+
+
+@pytest.fixture(params=["at once", "beginning first"])
+def progress(request, monkeypatch) -> bool:
+    """Whether a review of more than 40 tokens gets a first answer."""
+    if request.param == "beginning first":
+        monkeypatch.setattr(forward, "LONG", 40)
+        monkeypatch.setattr(forward, "FIRST_RESULT", 17)
+    return request.param == "beginning first"
+
+
+def prompt_of(classifier: LiveClassifier, text: str) -> tuple[np.ndarray, int, bool]:
+    """Its tokens after the prefix, how many of them are the review's, and whether its middle is cut out."""
+    encoded = classifier._encode([text])
+    row = classifier._after_prefix(encoded[0])
+    return row, len(row) - len(classifier.encoder.suffix_ids), bool(encoded.truncated[0])
+
+
+def whole_passes(classifier: LiveClassifier, text: str, system) -> tuple[list[int], np.ndarray]:
+    """Where the rows end, and P(positive) of each beginning in a prompt and a pass of its own."""
+    text = live_classifier._plain(text)
+    row, shown, _ = prompt_of(classifier, text)
+    ends, cuts = rows_of(text, classifier.encoder, shown)
+    model = classifier._system(system)
+    prompts = [np.concatenate((row[:cut], row[shown:])) for cut in [*cuts, shown]]
+    return ends, np.array([expit(model.log_odds([prompt])[0]) for prompt in prompts])
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("name", TEXTS)
+def test_the_trace_is_whole_passes(classifier, workers, progress, name, system):
+    text = TEXTS[name]
+    row, _, truncated = prompt_of(classifier, text)
+    assert truncated == (name == "cut")
+    *answers, found = classifier.read(text, system)
+    ends, expected = whole_passes(classifier, text, system)
+    assert len(answers) == 1 + progress
+    assert list(found.ends) == ends == sorted(set(ends))
+    assert ends[-1] == len(text)
+    assert 3 < len(ends) <= most_rows(len(classifier.encoder.prefix_ids) + len(row))
+    assert found.p_positive[-1] == answers[-1].p_positive
+    assert np.ptp(expected) > 1e-3, "the rows must differ for this test to mean anything"
+    np.testing.assert_allclose(found.p_positive, expected, atol=1e-4, rtol=0)
+
+
+def test_the_answer_is_what_it_is_without_a_trace(classifier, workers):
+    for text in TEXTS.values():
+        answer, _ = classifier.read(text, "fine-tuned")
+        assert answer.p_positive == classifier.classify(text, "fine-tuned").p_positive
+
+
+def test_a_row_is_the_answer_to_the_review_that_ends_there(classifier):
+    """In characters, too: a row ends where a token does."""
+    *_, found = classifier.read(SHORT, "fine-tuned")
+    ids = classifier.encoder.review_ids([SHORT])[0]
+    for end, p in zip(found.ends, found.p_positive, strict=True):
+        beginning = classifier.encoder.review_ids([SHORT[:end]])[0]
+        assert beginning == ids[: len(beginning)]
+        assert p == pytest.approx(classifier.classify(SHORT[:end], "fine-tuned").p_positive, abs=1e-4)
+
+
+def test_rows_go_on_behind_what_was_cut_out(classifier):
+    """None ends in the cut; those behind it have read the mark, and what they read ends with their text."""
+    text = TEXTS["cut"]
+    row, shown, _ = prompt_of(classifier, text)
+    ends, cuts = rows_of(text, classifier.encoder, shown)
+    assert (np.diff(cuts) > 0).all()
+    assert 0 < cuts[0] < cuts[-1] < shown
+    decode, marked = classifier.encoder.tokenizer.decode, []
+    for end, cut in zip(ends[:-1], cuts, strict=True):
+        read = decode(row[:cut].tolist())
+        assert read.endswith(text[max(0, end - 12) : end])
+        marked.append("[...]" in read)
+    assert set(marked) == {False, True}
+    assert marked == sorted(marked)
+
+
+@pytest.mark.parametrize("text", ["", " \n ", "?!...", "10/10", "Superb.", "word " * 400])
+def test_a_review_of_one_row_has_its_answer(classifier, text):
+    answer, found = classifier.read(text, "base")
+    assert isinstance(answer, LiveAnswer)
+    assert found == ReadingTrace((len(text),), (answer.p_positive,))
+
+
+def test_other_number_formats_stay_near(run, tiny_model, cache, classifier):  # noqa: F811
+    *_, expected = classifier.read(SHORT, "fine-tuned")
+    for number_format in ("bf16", "int8"):
+        served = LiveClassifier.load(run, base_model=str(tiny_model), number_format=number_format)
+        *_, answer, found = served.read(SHORT, "fine-tuned")
+        assert found.ends == expected.ends
+        assert found.p_positive[-1] == answer.p_positive
+        assert np.abs(np.subtract(found.p_positive, expected.p_positive)).mean() < 0.02
+
+
+def test_other_models_read_through_transformers(run, tiny_model, cache, classifier, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(live_classifier, "is_lean", lambda config: False)
+    other = LiveClassifier.load(run, base_model=str(tiny_model), number_format="fp32")
+    for system in SYSTEMS:
+        for text in (*TEXTS.values(), ""):
+            *_, expected = classifier.read(text, system)
+            answer, found = other.read(text, system)
+            assert found.ends == expected.ends
+            assert found.p_positive[-1] == answer.p_positive
+            np.testing.assert_allclose(found.p_positive, expected.p_positive, atol=1e-4, rtol=0)
+
+
+def test_copies_of_the_prompts_end_see_their_own_beginning_and_themselves():
+    positions, mask, last = tree(torch.tensor([2, 3]), 2)
+    assert positions.tolist() == [2, 3, 3, 4]
+    assert last.tolist() == [1, 3]
+    assert mask.int().tolist() == [
+        [1, 1, 0, 1, 0, 0, 0],
+        [1, 1, 0, 1, 1, 0, 0],
+        [1, 1, 1, 0, 0, 1, 0],
+        [1, 1, 1, 0, 0, 1, 1],
+    ]
+
+
+# ---- the committed run
+
+
+@pytest.fixture(scope="module")
+def served() -> LiveClassifier:
+    return LiveClassifier.load(read_run(RUN), number_format="fp32")
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_the_real_models_trace_is_whole_passes(served, system):
+    for sample in read_sample_reviews()[:2]:
+        *_, answer, found = served.read(sample.text, system)
+        ends, expected = whole_passes(served, sample.text, system)
+        assert list(found.ends) == ends
+        assert len(ends) > 2
+        assert found.p_positive[-1] == answer.p_positive
+        np.testing.assert_allclose(found.p_positive, expected, atol=1e-4, rtol=0)
