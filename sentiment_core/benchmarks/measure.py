@@ -82,11 +82,7 @@ def finished(run_id: str) -> tuple[Run | None, str]:
 
 
 def asked(flag: str, given: str, known: Sequence[str]) -> list[str]:
-    """The names in a comma-separated flag.
-
-    Raises:
-        ConfigError: one of them is not known.
-    """
+    """The names in a comma-separated flag. Raises ConfigError when one of them is not known."""
     names = given.split(",")
     if unknown := sorted(set(names) - set(known)):
         raise ConfigError(f"{flag} names {unknown[0]!r}; use some of {', '.join(known)}")
