@@ -181,6 +181,7 @@ def _start(system: str, number_format: str, arguments: argparse.Namespace, text:
     call = [sys.executable, "-m", "sentiment_core.benchmarks.live"]
     call += [system, number_format, arguments.run, arguments.base_model, text]
     surroundings = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    began, told = 0.0, dict[str, Any]()
     for _ in range(1 if arguments.quick or system != "ours" else 2):  # the first may have to fill the cache
         began = time.time()
         done = subprocess.run(call, capture_output=True, text=True, env=surroundings, check=False)

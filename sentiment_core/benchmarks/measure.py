@@ -55,7 +55,7 @@ def peak_memory(device: torch.device) -> int | None:
     return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
 
 
-def record(kind: str, rows: Sequence[BenchmarkRow], base_model: str, **settings: Any) -> BenchmarkRecord:
+def record(kind: Any, rows: Sequence[BenchmarkRow], base_model: str, **settings: Any) -> BenchmarkRecord:
     """The rows with what they depend on. settings: what the command chose."""
     from sentiment_core.engines.device import find_device  # not among a measured start's imports
 

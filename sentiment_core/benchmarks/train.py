@@ -126,6 +126,7 @@ def _usual(
         )  # fmt: skip
         trainer = Trainer(
             model=add_lora(model, rank=16, alpha=32, dropout=0.0), args=one_device(settings),
+            # pyrefly: ignore[bad-argument-type] a list is a dataset
             train_dataset=_language_model_rows(loaded.encoder, split, 16 * total),
             data_collator=_pad_right, callbacks=[clock],
         )  # fmt: skip
