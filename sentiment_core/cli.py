@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sentiment_core.config import ASSETS, FORMER_ENGINES, PRESETS, UserError, flag
+from sentiment_core.config import ASSETS, FORMER_ENGINES, PRESETS, EvalConfig, TrainConfig, UserError, flag
 
-Config = TypeVar("Config")
+Config = TypeVar("Config", bound=TrainConfig | EvalConfig)
 
 
 def make_parser(doc: str, config: type, *, work: str, overwrite: str) -> argparse.ArgumentParser:
@@ -47,7 +47,7 @@ def _options(item: dataclasses.Field) -> dict[str, Any]:
     if "choices" in about:
         former = FORMER_ENGINES if item.name == "engine" else {}
         return options | {"choices": about["choices"], "type": lambda name: former.get(name, name)}
-    kind = int if item.default is None else type(item.default)
+    kind: Any = int if item.default is None else type(item.default)
     return options | {"type": kind, "metavar": {int: "N", float: "X"}.get(kind, "TEXT")}
 
 
@@ -57,8 +57,8 @@ def from_flags(config: type[Config], given: dict[str, Any]) -> Config:
     Raises:
         ConfigError: values out of bounds and contradictions, named by their flags.
     """
-    known = {item.name for item in dataclasses.fields(config)}
-    asked = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k in known}
+    ours = {item.name for item in dataclasses.fields(config)}
+    asked: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k in ours}
     return config(**PRESETS.get(asked.get("preset"), {}) | asked)
 
 

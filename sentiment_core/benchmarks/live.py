@@ -34,7 +34,6 @@ from sentiment_core.models.loading import load_tokenizer, quiet_transformers
 
 PEER = "text-classification pipeline, DistilBERT's shape"
 PEER_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
 LONG_WORDS, LONG_REVIEWS = 900, 6
 """Of reviews that fill the model's 1,024 tokens, and how many of them."""
 
@@ -94,11 +93,10 @@ def _long_rows(
 ) -> Iterator[BenchmarkRow]:
     """First and whole answer of reviews that fill the prompt."""
     answers = {f"ours, {f}, long reviews": progressively(c) for f, c in served.items() if f != "fp32"}
-    for system, (first, *_, whole) in take_turns(answers, texts, repeats).items():
-        note = f"the first {FIRST_RESULT} of 1,024 tokens read"
-        yield BenchmarkRow(system=f"{system}: first answer", seconds_per_review=_latency(first), note=note)
-        note = "1,024 tokens read"
-        yield BenchmarkRow(system=f"{system}: whole answer", seconds_per_review=_latency(whole), note=note)
+    notes = {"first": f"the first {FIRST_RESULT} of 1,024 tokens read", "whole": "1,024 tokens read"}
+    for system, taken in take_turns(answers, texts, repeats).items():
+        for (which, note), seconds in zip(notes.items(), map(_latency, taken), strict=True):
+            yield BenchmarkRow(system=f"{system}: {which} answer", seconds_per_review=seconds, note=note)
 
 
 def review_texts(dataset: str, words: int, count: int) -> list[str]:
@@ -137,9 +135,6 @@ def with_threads(count: int, answer: Answer) -> Answer:
         yield from answer(text)
 
     return timed
-
-
-# ---- ours and the peer
 
 
 def _classifier(run: Run | None, number_format: str, base_model: str) -> LiveClassifier:
@@ -187,14 +182,12 @@ def load_peer(folder: str, dtype: str) -> Answer:
     return with_threads(usable_cores(), lambda text: [classify(text, truncation=True)])
 
 
-# ---- start-up, in a process of its own
-
-
 def _start(system: str, number_format: str, arguments: argparse.Namespace, text: str) -> dict[str, Any]:
     """A row's seconds from a process's start to its first answer, and peak memory, with a warm cache."""
     call = [sys.executable, "-m", "sentiment_core.benchmarks.live"]
     call += [system, number_format, arguments.run, arguments.base_model, text]
     surroundings = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    began, told = 0.0, dict[str, Any]()
     for _ in range(1 if arguments.quick or system != "ours" else 2):  # the first may have to fill the cache
         began = time.time()
         done = subprocess.run(call, capture_output=True, text=True, env=surroundings, check=False)

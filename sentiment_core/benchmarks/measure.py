@@ -55,7 +55,7 @@ def peak_memory(device: torch.device) -> int | None:
     return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
 
 
-def record(kind: str, rows: Sequence[BenchmarkRow], base_model: str, **settings: Any) -> BenchmarkRecord:
+def record(kind: Any, rows: Sequence[BenchmarkRow], base_model: str, **settings: Any) -> BenchmarkRecord:
     """The rows with what they depend on. settings: what the command chose."""
     from sentiment_core.engines.device import find_device  # not among a measured start's imports
 
@@ -82,11 +82,7 @@ def finished(run_id: str) -> tuple[Run | None, str]:
 
 
 def asked(flag: str, given: str, known: Sequence[str]) -> list[str]:
-    """The names in a comma-separated flag.
-
-    Raises:
-        ConfigError: one of them is not known.
-    """
+    """The names in a comma-separated flag. Raises ConfigError when one of them is not known."""
     names = given.split(",")
     if unknown := sorted(set(names) - set(known)):
         raise ConfigError(f"{flag} names {unknown[0]!r}; use some of {', '.join(known)}")

@@ -38,6 +38,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
         config = TrainConfig(**settings, evaluations_per_epoch=1, engine=engine, run_id="parity")
         with tempfile.TemporaryDirectory() as folder:
             done, _ = train(config, assets=Path(folder), work=Path(folder) / "work")
+        assert done is not None  # as in every main process
         accuracy, loss = done.validation_accuracy, done.validation_loss
         precision = done.config["precision"]
         rows.append(BenchmarkRow(

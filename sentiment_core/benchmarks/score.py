@@ -84,7 +84,7 @@ def _loop(loaded: LoadedModel, model: nn.Module, reviews: Reviews) -> Once:
     return once, ", 4-bit layers unpacked at every use"
 
 
-def _pipeline(loaded: LoadedModel, model: nn.Module, reviews: Reviews) -> Once:
+def _pipeline(loaded: LoadedModel, model, reviews: Reviews) -> Once:
     from transformers import pipeline
 
     encoder = loaded.encoder

@@ -66,14 +66,11 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
 
 
 class BlockClock(TrainerCallback):
-    """Reviews per second of each block of steps, the first block left out.
+    """Reviews per second of each block of steps, the first left out. seen: (steps + 1,) after each step."""
 
-    Args:
-        seen: (steps + 1,) reviews seen after each step.
-    """
-
-    def __init__(self, seen: np.ndarray, steps: int, blocks: int, device: torch.device) -> None:
-        self.seen, self.steps, self.blocks, self.device = seen, steps, blocks, device
+    def __init__(self, seen: np.ndarray, steps: int, blocks: int, context: DeviceContext) -> None:
+        self.seen, self.steps, self.blocks, self.device = seen, steps, blocks, context.device
+        self.world_size = context.world_size
         self.rates: list[float] = []
         self.began = self.since = self.first_step = 0.0
 
@@ -94,28 +91,20 @@ class BlockClock(TrainerCallback):
             control.should_training_stop = len(self.rates) == self.blocks
         return control
 
-    def row(
-        self, system: str, context: DeviceContext, note: str, batch_size: int, preparation: float = 0.0
-    ) -> BenchmarkRow:
+    def row(self, system: str, note: str, batch_size: int, preparation: float = 0.0) -> BenchmarkRow:
         """preparation: seconds before training began that the first step had to wait for."""
         return BenchmarkRow(
-            system=system + (f", {context.world_size} GPUs" if context.world_size > 1 else ""),
+            system=system + (f", {self.world_size} GPUs" if self.world_size > 1 else ""),
             reviews_per_second=spread(self.rates), first_step_seconds=preparation + self.first_step,
-            peak_memory_bytes=peak_memory(self.device), devices=context.world_size, batch_size=batch_size,
+            peak_memory_bytes=peak_memory(self.device), devices=self.world_size, batch_size=batch_size,
             note=note,
         )  # fmt: skip
-
-
-# ---- the usual way
 
 
 def _usual(
     arguments: argparse.Namespace, context: DeviceContext, split: TrainSplit, *, title: str, study: bool
 ) -> BenchmarkRow:
-    """PEFT's LoRA on bitsandbytes' 4-bit layers, 16 reviews a step, as tutorials do it.
-
-    study: 4 × 4 reviews a step in FP16 with gradient checkpointing, otherwise all 16 at once in BF16.
-    """
+    """PEFT's LoRA on bitsandbytes' 4-bit layers, 16 reviews a step: as in the study, or as in tutorials."""
     gpu = context.device.type == "cuda"
     half, micro, usual_steps = (torch.float16, 4, 4) if study else (torch.bfloat16, 16, 20)
     steps = arguments.steps or usual_steps
@@ -127,7 +116,7 @@ def _usual(
     model = loaded.model
     if study:
         model = prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs={"use_reentrant": False})
-    clock = BlockClock(np.arange(total + 1) * 16, steps, arguments.blocks, context.device)
+    clock = BlockClock(np.arange(total + 1) * 16, steps, arguments.blocks, context)
     with tempfile.TemporaryDirectory() as folder, quiet_transformers():
         settings = TrainingArguments(
             output_dir=folder, max_steps=total, per_device_train_batch_size=micro, learning_rate=2e-4,
@@ -137,13 +126,14 @@ def _usual(
         )  # fmt: skip
         trainer = Trainer(
             model=add_lora(model, rank=16, alpha=32, dropout=0.0), args=one_device(settings),
+            # pyrefly: ignore[bad-argument-type] a list is a dataset
             train_dataset=_language_model_rows(loaded.encoder, split, 16 * total),
             data_collator=_pad_right, callbacks=[clock],
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     note = f"language-model loss, 512 tokens, blocks of {steps} steps of 16 reviews"
-    return clock.row(title, context, note, 16)
+    return clock.row(title, note, 16)
 
 
 def _language_model_rows(encoder: PromptEncoder, split: TrainSplit, most: int) -> list[list[int]]:
@@ -160,9 +150,6 @@ def _pad_right(rows: list[list[int]]) -> dict[str, torch.Tensor]:
     return {"input_ids": labels * mask, "attention_mask": mask.long(), "labels": labels}
 
 
-# ---- ours
-
-
 def _ours(arguments: argparse.Namespace, context: DeviceContext, split: TrainSplit) -> BenchmarkRow:
     config = TrainConfig(
         dataset=arguments.dataset, base_model=arguments.base_model, validation=arguments.validation,
@@ -176,7 +163,7 @@ def _ours(arguments: argparse.Namespace, context: DeviceContext, split: TrainSpl
         session = Session.begin(config, split, context, folders, resume=False, say=lambda text: None)
         if len(session.plan) < steps * 2:
             steps = max(1, len(session.plan) // (arguments.blocks + 1))
-        clock = BlockClock(session.history.seen, steps, arguments.blocks, context.device)
+        clock = BlockClock(session.history.seen, steps, arguments.blocks, context)
         session.trainer.add_callback(clock)
         began = time.perf_counter()
         session.trainer.warm_up()
@@ -188,7 +175,7 @@ def _ours(arguments: argparse.Namespace, context: DeviceContext, split: TrainSpl
         f"engine {session.engine}, {config.max_length_tokens} tokens, blocks of {steps} steps of "
         f"{config.batch_size} reviews; first step after compile and capture"
     )
-    return clock.row("ours", context, note, config.batch_size, preparation)
+    return clock.row("ours", note, config.batch_size, preparation)
 
 
 def _on_several(arguments: argparse.Namespace, batch_size: int) -> tuple[BenchmarkRow, ...]:

@@ -87,6 +87,7 @@ def build(
         _wire(demo, context, parts, run, tabs, [title, stats, problems])
         api.register(context)
     demo.queue(api_open=False, max_size=MAX_WAITING, default_concurrency_limit=4)
+    # pyrefly: ignore[missing-attribute] of our own, for `launch`
     demo.warm_up = threading.Thread(target=_warm_up, args=(context,), name="warm-up", daemon=True).start
     return demo
 
@@ -94,7 +95,7 @@ def build(
 def launch(demo: gr.Blocks, *, prevent_thread_lock: bool = False, **more: Any) -> tuple[Any, str, str]:
     """Serve the page, then begin to load the model and the texts. `more` goes to `Blocks.launch`."""
     served = demo.launch(**(launch_options() | more), prevent_thread_lock=True)
-    demo.warm_up()
+    demo.warm_up()  # pyrefly: ignore[missing-attribute]
     if not prevent_thread_lock:
         demo.block_thread()
     return served
@@ -164,7 +165,7 @@ def _script(name: str) -> str:
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
-def launch_options() -> dict[str, object]:
+def launch_options() -> dict[str, Any]:
     """Arguments for `Blocks.launch`: nothing from other origins, nothing told to anybody, bounded uploads."""
     return {
         "server_name": os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),

@@ -89,7 +89,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
         raise InputRefused("The file cannot be read; please choose it again.") from None
     except DataError as error:
         raise InputRefused(f"{error}.") from None
-    frame.columns = [name.strip().lower() for name in frame]
+    frame.columns = [str(name).strip().lower() for name in frame]
     frame = frame.loc[:, ~frame.columns.duplicated()]
     if "text" not in frame:
         found = ", ".join(name[:40] for name in frame.columns[:8])

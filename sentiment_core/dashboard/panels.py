@@ -113,7 +113,7 @@ def _length_finding(table: pd.DataFrame) -> str:
     """Of the fine-tuned model where it is there."""
     actor = "fine" if (table["actor"] == "fine").any() else "base"
     shown = table[table["actor"] == actor]
-    best, worst = shown.loc[shown["accuracy"].idxmax()], shown.loc[shown["accuracy"].idxmin()]
+    best, worst = (shown.iloc[at()] for at in (shown["accuracy"].argmax, shown["accuracy"].argmin))
     low, high = percent(worst["accuracy"]), percent(best["accuracy"])
     if best["low"] > worst["high"]:
         start = f"{WHO[actor].capitalize()}’s accuracy is {high} on reviews with"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -100,7 +101,7 @@ def _open_hub(source: str) -> Source:
     import datasets
 
     try:
-        splits = datasets.load_dataset(source)
+        splits: Any = datasets.load_dataset(source)
     except Exception as error:  # its network, cache and parsing layers share no base class
         reason = " ".join(str(error).split())[:200].rstrip(". ") or type(error).__name__
         raise DataError(
@@ -264,13 +265,13 @@ def _open_archive(given: str, path: Path) -> Source:
         with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
             for member in archive:
                 match = _MEMBER.search(member.name)
-                if not match or not member.isreg():
+                if not match or not member.isreg() or not (text := archive.extractfile(member)):
                     continue
                 total += member.size
                 if member.size > _REVIEW_BYTES or total > _ARCHIVE_BYTES:
                     size = f"{member.size} bytes, {total} so far"
                     raise DataError(f"{given} is too large at {member.name} ({size}); use IMDB's own archive")
-                found.setdefault(match[2], {})[match[1]] = archive.extractfile(member).read()
+                found.setdefault(match[2], {})[match[1]] = text.read()
             while stream.read(1 << 20):
                 pass
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,7 +80,8 @@ class SentimentScorer:
         self.engine, self.compiled = engine, compiled and on_gpu
         padded_tokens = 32_768 if on_gpu else 2_048
         self.batch_tokens = batch_tokens or (65_536 if engine == "packed" else padded_tokens)
-        self._packed, self._shape = packed, None
+        self._packed = packed
+        self._shape: PackShape | None = None
 
     def __call__(self, texts: Sequence[str], max_length_tokens: int = 1024) -> np.ndarray:
         """Texts -> (n,) P(positive)."""
@@ -112,7 +114,7 @@ class SentimentScorer:
                 cache = model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
 
         def score(batch: np.ndarray) -> torch.Tensor:
-            inputs = left_pad([encoded[i][prefix:] for i in batch], pad, prefix=prefix)
+            inputs: dict[str, Any] = left_pad([encoded[i][prefix:] for i in batch], pad, prefix=prefix)
             inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
             if cache is not None:
                 inputs["past_key_values"] = copy.deepcopy(cache)
@@ -149,7 +151,7 @@ class SentimentScorer:
 
 
 @contextmanager
-def float32_head(model: nn.Module) -> Iterator[None]:
+def float32_head(model: Any) -> Iterator[None]:
     """Let the vocabulary head work in float32: logits of 20 in bfloat16 come in steps of 0.125."""
 
     def widely(module, inputs, output):

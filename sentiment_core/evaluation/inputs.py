@@ -145,7 +145,7 @@ class Inputs:
         device = self.context.device
         loaded = loading.load_base(self.base, device=device, compute_dtype=dtype, dequantized=False)
         now, then = loaded.info.revision, self.run.base_model.revision if self.run else None
-        if now and then and now != then:
+        if self.run and now and then and now != then:
             raise BaseModelError(
                 f"base model {self.base.name!r} is not the one that run {self.run.run_id!r} was trained on "
                 f"(revision {now}, then {then}); give the same with --base-model"

@@ -91,7 +91,7 @@ def score(system: EvaluatedSystem, work: Work, store: PartStore) -> tuple[np.nda
     mine = todo[context.rank :: context.world_size]
     started = time.perf_counter()
     if context.device.type == "cuda" and len(mine):  # compile and allocate, before the clock starts
-        with closing(work.stream(mine)) as stream:
+        with closing(work.stream(mine)) as stream:  # pyrefly: ignore[bad-specialization] generators, all
             next(stream, None)
     warmup = time.perf_counter() - started
     shares = [_score(work, store, mine, system.id)]

@@ -46,7 +46,7 @@ def slices(frame: pd.DataFrame, group_columns: Iterable[str] = ()) -> list[Slice
     ]
 
 
-def quarters(tokens: np.ndarray) -> list[tuple[int, int]]:
+def quarters(tokens: np.ndarray | pd.Series) -> list[tuple[int, int]]:
     """Quarters of the reviews by length: (shortest, longest), shortest first; fewer where lengths tie."""
     if not len(tokens):
         return []

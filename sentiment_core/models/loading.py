@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import decoders, pre_tokenizers
@@ -51,7 +52,7 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
         if getattr(model, "hf_quantizer", None):  # a GGUF reader's, which refuses to save
             model.hf_quantizer.remove_quantization_config(model)
         model.save_pretrained(folder)
-        tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+        tokenizer: Any = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
     # SmolLM2 splits every digit off before byte-level BPE (llama.cpp's pre-tokenizer type "smollm"); the GGUF
     # reader leaves that step out, and names no padding.
     backend = tokenizer.backend_tokenizer
@@ -100,14 +101,15 @@ def _loading(base: BaseModel) -> Iterator[None]:
 class LoadedModel:
     """A base model rounded to NF4, ready to score or to carry an adapter."""
 
-    model: nn.Module
+    model: Any
+    """A PreTrainedModel, whose own annotations know neither `generate` nor `to(device)`."""
     encoder: PromptEncoder
     info: BaseModelInfo
     device: torch.device
     compute_dtype: torch.dtype
 
 
-def load_tokenizer(base: BaseModel):
+def load_tokenizer(base: BaseModel) -> Any:
     """Raises BaseModelError when there is none to be had."""
     with _loading(base):
         return AutoTokenizer.from_pretrained(model_folder(base), revision=base.revision or "main")
@@ -157,7 +159,7 @@ def dequantize(model: PreTrainedModel, dtype: torch.dtype) -> None:
     """Replace every 4-bit linear layer by a plain one that holds the same, unpacked, values; all frozen."""
     with quiet_transformers():
         model.dequantize(dtype)
-    model.is_loaded_in_4bit = False  # the one trace that dequantize leaves; peft and the trainer ask for it
+    model.is_loaded_in_4bit = False  # pyrefly: ignore[bad-argument-type] peft and the trainer ask for it
     model.requires_grad_(False)
 
 
@@ -165,7 +167,7 @@ def add_lora(model: nn.Module, *, rank: int, alpha: float, dropout: float):
     """A fresh LoRA adapter on every linear layer of the decoder (Hu et al. 2021; Dettmers et al. 2023)."""
     from peft import LoraConfig, get_peft_model
 
-    settings = {"r": rank, "lora_alpha": alpha, "lora_dropout": dropout}
+    settings: dict[str, Any] = {"r": rank, "lora_alpha": alpha, "lora_dropout": dropout}
     return get_peft_model(model, LoraConfig(**settings, target_modules="all-linear", task_type="CAUSAL_LM"))
 
 

@@ -43,7 +43,7 @@ class Encoded:
         return np.diff(self.offsets)
 
     @classmethod
-    def from_lists(cls, rows: Sequence[Sequence[int]], truncated: Sequence[bool], shared: int = 0) -> Encoded:
+    def from_lists(cls, rows: Sequence, truncated: Sequence | np.ndarray, shared: int = 0) -> Encoded:
         lengths = [len(row) for row in rows]
         offsets = np.cumsum([0, *lengths], dtype=np.int64)
         flat = np.concatenate([np.zeros(0, np.int32), *(np.asarray(row, np.int32) for row in rows)])

@@ -204,7 +204,7 @@ class Session:
         self.trainer.warm_up()
         before = self.trainer.validate()
         self.warmup_seconds = time.perf_counter() - started
-        rows = read_history(self.folders.run) if self.checkpoint else ()
+        rows: Any = read_history(self.folders.run) if self.checkpoint else ()
         spent = float(rows["seconds"].max()) if len(rows) else 0.0
         self.history.start(step_of(self.checkpoint) or 0, int(self.history.seen[-1]), spent, sys.stderr)
         if not self.checkpoint:
@@ -300,7 +300,7 @@ def _peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def save_adapter(model: nn.Module, folder: Path, *, base_name: str) -> None:
+def save_adapter(model: Any, folder: Path, *, base_name: str) -> None:
     """Save the adapter as safetensors in ADAPTER_DTYPE, and round the live one to the same values."""
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file

@@ -97,11 +97,13 @@ class QLoraTrainer(Trainer):
 
     Args:
         loaded: the base model that `model`, a PEFT model, is built on.
-        batches: this process's micro-batches, in order.
+        batches: this process's `MicroBatches`, in order.
         held_out: the validation reviews.
     """
 
-    def __init__(self, *, loaded: LoadedModel, batches: MicroBatches, held_out: Prompts, **kwargs: Any):
+    model: Any
+
+    def __init__(self, *, loaded: LoadedModel, batches: Any, held_out: Prompts, **kwargs: Any):
         super().__init__(**kwargs)
         self.batches, self.held_out = batches, held_out
         self.scorer = SentimentScorer(loaded, self.model, engine="padded")
@@ -156,6 +158,7 @@ class PackedQLoraTrainer(QLoraTrainer):
         shape = dataclasses.replace(self.batches.shape, longest=round_up(longest, 256))
         compiled = self.args.device.type == "cuda"
         self.engine = PackedLlama(self.model, shape, trainable=True, compiled=compiled)
+        assert self.engine.adapter is not None
         self.adapter = self.engine.adapter
         self.scorer = SentimentScorer(loaded, self.model, engine="packed", packed=self.engine)
         self._passes = 0
@@ -180,7 +183,7 @@ class PackedQLoraTrainer(QLoraTrainer):
             self.adapter.flat_gradient.div_(self.args.world_size)
         return loss
 
-    def create_optimizer(self, *args: Any) -> torch.optim.Optimizer:
+    def create_optimizer(self, *args: Any) -> torch.optim.Optimizer:  # pyrefly: ignore[bad-override]
         """On the stacked tensors: the same numbers in 14 tensors instead of hundreds."""
         if self.optimizer is None:
             kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)

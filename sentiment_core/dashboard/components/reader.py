@@ -45,7 +45,7 @@ def sample_html(sample: SampleReview, base: float | None, fine: float | None) ->
     return render("reader", pane=pane | {"answers": answers}, text=sample.text, partner=None)
 
 
-def predicted(prediction: object, label: int, p_positive: float = math.nan) -> str:
+def predicted(prediction: Any, label: int, p_positive: float = math.nan) -> str:
     """A prediction with the sign of whether it is right, and P(prediction) in percent where that is given."""
     if pd.isna(prediction):
         return "✗\u00a0Unparsed"
@@ -57,7 +57,7 @@ def _pane(row: Any, heading: str, base_name: str) -> dict[str, object]:
     """What `reader.html` says of a review; of each answer the actor, name, prediction, and P or None."""
     small = f"Review {row.review_id}, {row.tokens:,} tokens."
     small += " Its middle was left out for the model." if row.truncated else ""
-    small += VERSIONS.get(getattr(row, "version", None), "")
+    small += VERSIONS.get(getattr(row, "version", ""), "")
     answers = [
         (actor, name, predicted(prediction, row.label), None if pd.isna(p) else float(p))
         for actor, name, prediction, p in (

@@ -15,7 +15,7 @@ from sentiment_core.dashboard.components.html import render
 from sentiment_core.dashboard.components.parts import notice
 from sentiment_core.dashboard.context import QUIET, Context
 from sentiment_core.dashboard.inputs import MAX_ROWS, Batch, InputRefused, read_batch, safe_cell
-from sentiment_core.dashboard.serving import MODEL_EVENT, Latest, Refused, Scores, Waiting
+from sentiment_core.dashboard.serving import MODEL_EVENT, Latest, Refused, Scores, Waiting, Which
 from sentiment_core.figures.style import percent
 from sentiment_core.labels import LABEL_WORDS
 from sentiment_core.metrics import intervals
@@ -57,7 +57,8 @@ def build(context: Context, run: gr.Dropdown) -> None:
         latest: Latest,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[object]:
-        question = latest.question = object()
+        question, found = object(), dict[Which, list[float]]()
+        latest.question = question
         try:
             batch = read_batch(path, pasted)
         except InputRefused as error:
@@ -101,7 +102,7 @@ def only(sentence: str, *, warn: bool = False) -> list[object]:
     return [notice(sentence, warn=warn), gr.DataFrame(visible=False), gr.DownloadButton(visible=False)]
 
 
-def table_of(batch: Batch, found: Mapping[str, Sequence[float]]) -> pd.DataFrame:
+def table_of(batch: Batch, found: Mapping[Which, Sequence[float]]) -> pd.DataFrame:
     """One row per review, columns COLUMNS (without those of a model that is not there)."""
     frame = pd.DataFrame({"row": range(1, len(batch.texts) + 1), "text": batch.texts})
     if batch.labels is not None:
@@ -119,6 +120,7 @@ def summary_of(frame: pd.DataFrame) -> str:
     for system in ("fine-tuned", "base"):
         if system in frame and "label" in frame:
             share = intervals.wilson(int((frame[system] == frame["label"]).sum()), len(frame))
+            # pyrefly: ignore[bad-argument-type] Wilson's always has both ends
             interval = f"95\u202f% interval {percent(share.low)} to {percent(share.high)}"
             sentences.append(f"Accuracy of the {system} model: {percent(share.value)} ({interval}).")
         elif system in frame:

@@ -30,8 +30,8 @@ MOST_FORMS = 12
 def build(context: Context, run: gr.Dropdown) -> TabPart:
     with gr.Row():
         dataset = dataset_switch(context, "confusion")
-        label, look = "Compare the fine-tuned model with", {"interactive": True, "min_width": 280}
-        other = gr.Dropdown([], label=label, elem_id="confusion-other", **look)
+        look: dict[str, Any] = {"label": "Compare the fine-tuned model with", "min_width": 280}
+        other = gr.Dropdown([], interactive=True, elem_id="confusion-other", **look)
     with gr.Row(equal_height=False):
         left, left_at = _matrix("before")
         right, right_at = _matrix("after")
@@ -63,7 +63,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
 
     def restart(run_id: str | None, name: str | None, _: str | None, *thresholds: float) -> list[object]:
         """On load, and when run or dataset change: the base model that compares like with like is chosen."""
-        _, evals = context.evals(run_id, name)
+        evals = context.evals(run_id, name)[1]
         options = [(one.record.title, system) for system, one in evals.items() if system != "fine-tuned"]
         before = context.store.before(evals)
         value = before.record.system if before else (options[0][1] if options else None)
@@ -78,7 +78,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
 
 def _matrix(which: str) -> tuple[FigureSlot, gr.Slider]:
     """Place for a matrix and, below it, the threshold."""
-    look = {"interactive": True, "visible": False, "buttons": ["reset"]}
+    look: dict[str, Any] = {"interactive": True, "visible": False, "buttons": ["reset"]}
     with gr.Column(min_width=300):
         slot = FigureSlot(f"matrix-{which}", height=380)
         return slot, gr.Slider(1, 99, 50, step=1, elem_id=f"threshold-{which}", **look)
@@ -152,7 +152,7 @@ def roc_panel(context: Context, sides: list[Side]) -> Panel | None:
     curves = {side.system.short_title: (side.system.colour, curve) for side, curve, _ in found}
     corner = ("false_positive_rate", "recall_positive")
     points = [
-        (side.system.colour, *map(side.cells.get, corner), f"{side.system.short_title} {side.at}")
+        (side.system.colour, *(side.cells[rate] for rate in corner), f"{side.system.short_title} {side.at}")
         for side, _, _ in found
     ]
     latest_first = [(side.system.short_title, auc) for side, _, auc in reversed(found)]

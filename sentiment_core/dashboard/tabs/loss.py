@@ -38,7 +38,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         listed = context.store.listing().runs
         picked = [one for one in listed if one.run_id in (chosen or [])][:MAX_RUNS]
         histories, problems = _histories(context, picked)
-        words = " ".join(filter(None, [*problems, *(unfinished_words(one, histories) for one in picked)]))
+        words = " ".join(w for w in (*problems, *(unfinished_words(one, histories) for one in picked)) if w)
         if histories:
             figures = loss.show(loss_panel(histories, x)) + schedule.show(schedule_panel(histories, x))
         else:

@@ -64,17 +64,17 @@ def layer_picture(record: RunRecord, share: float) -> Markup:
 
 def study_run(context: Context, run: Run) -> Run | None:
     """The run made with the study's preset, unless it is the one being shown."""
-    others = (other for other in context.store.finished_runs() if other.run_id != run.run_id)
-    return next((other for other in others if other.record.config.get("preset") == "study"), None)
+    others = ((one, one.record) for one in context.store.finished_runs() if one.run_id != run.run_id)
+    return next((one for one, record in others if record and record.config.get("preset") == "study"), None)
 
 
-def _settings(context: Context, run: Run, study: Run | None) -> dict[str, list[tuple[str, ...]]]:
+def _settings(context: Context, run: Run, study: Run | None) -> dict[str, list[tuple]]:
     """Rows of (name, this run's value, the study run's): "shown", and "folded" what both runs share."""
     runs = [one for one in (run, study) if one]
-    values = [_setting_values(one.record) for one in runs]
+    values = [_setting_values(one.record) for one in runs if one.record]
     rows = [(key, *(one.get(key, "–") for one in values)) for key in dict.fromkeys(chain(*values))]
     same = [row for row in rows if study and len(set(row[1:])) == 1]
-    times = ("training time", *(seconds(one.record.wall_seconds) for one in runs))
+    times = ("training time", *(seconds(one.record.wall_seconds) for one in runs if one.record))
     results = [
         (f"accuracy on {dataset_title(dataset)}", *accuracies)
         for dataset in context.store.datasets()
@@ -131,4 +131,4 @@ def _commands(context: Context, run: Run) -> list[str]:
     """Of the run and its evaluations as they were run, then the page's."""
     evals = [e for name in context.store.datasets() for e in context.store.evals(run, name).values()]
     records = [run.record, *(evaluation.record for evaluation in evals)]
-    return list(dict.fromkeys([*(record.command for record in records), "python app.py"]))
+    return list(dict.fromkeys([*(record.command for record in records if record), "python app.py"]))

@@ -12,7 +12,7 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 GROUPS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
 
 
-def target(layer: nn.Module, name: str) -> nn.Module:
+def target(layer: nn.Module, name: str):
     """The linear module of this name in a Llama layer."""
     return getattr(layer.self_attn if hasattr(layer.self_attn, name) else layer.mlp, name)
 
@@ -39,7 +39,7 @@ class StackedAdapter:
             raise ValueError(f"the adapter's layers have different scales {sorted(scales)}")
         self.scale: float = scales.pop()
         # PEFT's module, the stacked tensor its weight is a view of, and the layer
-        self.views: list[tuple[nn.Module, nn.Parameter, int]] = []
+        self.views: list[tuple[nn.Linear, nn.Parameter, int]] = []
         # by target: A (layers, r, in) and B (layers, out, r)
         self.leaves = {
             name: tuple(self._stack(layers, name, kind, trainable) for kind in ("lora_A", "lora_B"))

@@ -27,7 +27,7 @@ from sentiment_core.engines.packed.layer import last_layer, layer, rms_norm
 from sentiment_core.engines.packed.layout import LayerShape, Pack, PackShape
 
 
-def packing_blocker(model: nn.Module, device: torch.device) -> str | None:
+def packing_blocker(model: Any, device: torch.device) -> str | None:
     """Why this model or device cannot run packed; None when it can."""
     config = _causal_lm(model).config
     if config.model_type != "llama":
@@ -51,7 +51,7 @@ def _head_dim(config: Any) -> int:
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
-def _causal_lm(model: nn.Module) -> nn.Module:
+def _causal_lm(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
@@ -81,9 +81,9 @@ class PackedLlama:
         heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
         self._layer_shape = LayerShape(heads, kv_heads, _head_dim(config), config.rms_norm_eps, shape.prefix)
         self._attend = attend_tiles if self.device.type == "cuda" else attend_each
-        self._layer, self._last_layer = (
-            torch.compile(function, fullgraph=True, dynamic=False) if compiled else function
-            for function in (layer, last_layer)
+        self._layer = torch.compile(layer, fullgraph=True, dynamic=False) if compiled else layer
+        self._last_layer = (
+            torch.compile(last_layer, fullgraph=True, dynamic=False) if compiled else last_layer
         )
         with torch.no_grad():
             places = torch.arange(shape.longest, device=self.device)[None]
@@ -93,7 +93,7 @@ class PackedLlama:
         self.loss_scale = torch.ones((), device=self.device)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._static: Pack | None = None
-        self._loss: torch.Tensor | None = None
+        self._loss: Any = None  # a tensor from when there is a graph
 
     def serves(self, shape: PackShape) -> bool:
         """Whether packs of this shape can be run."""
@@ -148,7 +148,7 @@ class PackedLlama:
             mode = "thread_local" if torch.distributed.is_initialized() else "global"
             with torch.cuda.graph(self._graph, capture_error_mode=mode):
                 self._loss = self._backward(self._static)
-        self.adapter.zero_gradients()
+        self.adapter.zero_gradients()  # pyrefly: ignore[missing-attribute] what trains has one
 
     def step(self, pack: Pack) -> torch.Tensor:
         """Forward and backward pass: adds the pack's share to the adapter's gradients, returns its loss."""
@@ -157,6 +157,6 @@ class PackedLlama:
         for ours, given in zip(vars(self._static).values(), vars(pack).values(), strict=True):
             ours.copy_(given, non_blocking=True)
         if self._graph is None:
-            return self._backward(self._static)
+            return self._backward(self._static)  # pyrefly: ignore[bad-argument-type] warm_up made it
         self._graph.replay()
         return self._loss.clone()

@@ -83,14 +83,14 @@ def count_forms(answers: Sequence[str]) -> tuple[AnswerForm, ...]:
     """
     counts = Counter(zip(map(answer_form, answers), map(_outcome, answers), strict=True))
     shown = [item for item in counts.most_common(FORMS_KEPT) if item[1] >= FORM_COUNT]
-    others: Counter[str] = Counter()
+    others: Counter[Any] = Counter()
     for (_, outcome), count in (counts - Counter(dict(shown))).items():
         others[outcome] += count
     rows = [AnswerForm(form=form, count=count, parsed=outcome) for (form, outcome), count in shown]
     return (*rows, *(AnswerForm(form=OTHER_FORM, count=c, parsed=name) for name, c in others.most_common()))
 
 
-def _outcome(answer: str) -> str:
+def _outcome(answer: str) -> Any:
     label = parse_answer(answer)
     return UNPARSED if label is None else label.name.lower()
 

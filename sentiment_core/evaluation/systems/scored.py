@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
 from itertools import chain, islice
@@ -54,8 +54,8 @@ class FineTuned(ZeroShot):
     """The base model with a run's adapter on it."""
 
     @property
-    def run_id(self) -> str:
-        return self.inputs.run.run_id
+    def run_id(self) -> str:  # pyrefly: ignore[bad-override] a constant of the other systems
+        return self.inputs.run.run_id  # pyrefly: ignore[missing-attribute] it has a run
 
     origin = run_id
 
@@ -66,12 +66,13 @@ class FineTuned(ZeroShot):
         if self.config.precision != "auto" or context.device.type != "cuda":
             return context.precision
         try:
+            # pyrefly: ignore[missing-attribute]
             return find_device(self.inputs.run.config.get("precision", "auto")).precision
         except ConfigError:
             return context.precision
 
     def decisive(self) -> dict[str, Any]:
-        weights = self.inputs.adapter / "adapter_model.safetensors"
+        weights = self.inputs.adapter / "adapter_model.safetensors"  # pyrefly: ignore[unsupported-operation]
         if not weights.is_file():
             folder = weights.parent.parent
             raise BaseModelError(
@@ -83,7 +84,7 @@ class FineTuned(ZeroShot):
         loaded = self.inputs.base_model(self.precision, shared=False)
         with warnings.catch_warnings():  # peft asks transformers for an attribute by its old name
             warnings.simplefilter("ignore", FutureWarning)
-            model = load_adapter(loaded.model, self.inputs.adapter)
+            model = load_adapter(loaded.model, self.inputs.adapter)  # pyrefly: ignore[bad-argument-type]
         return self.scored(self.scorer(loaded, model), self.inputs.prompts)
 
 
@@ -159,7 +160,7 @@ def with_prefix(prefix: Sequence[int], encoded: Encoded) -> Encoded:
     return Encoded.from_lists(rows, encoded.truncated, len(prefix))
 
 
-def few_shot_prefix(encoder: PromptEncoder, texts: Sequence[str], labels: Sequence[int]) -> list[int]:
+def few_shot_prefix(encoder: PromptEncoder, texts: Sequence[str], labels: Iterable[int]) -> list[int]:
     """Token ids of everything before the review under test: instruction, examples with answers, its header.
 
     A review in it is encoded as plain text, like every review.
