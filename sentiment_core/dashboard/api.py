@@ -108,7 +108,7 @@ def register(context: Context) -> None:
             dataset: only this dataset; empty for all.
         """
         return [
-            {
+            {  # pyrefly: ignore[bad-unpacking] pydantic's dict knows no keys
                 **record.model_dump(include={"eval_id", "system", "run_id"}),
                 "dataset": record.dataset.name,
                 "metric": name,
@@ -125,12 +125,12 @@ def register(context: Context) -> None:
             {
                 "run_id": run.run_id,
                 "finished": r is not None,
-                "base_model": r and r.base_model.name,
-                "parameters": r and r.base_model.parameters,
-                "trainable_parameters": r and r.trainable_parameters,
-                "wall_seconds": r and r.wall_seconds,
-                "device": r and r.hardware.device,
-                "validation_accuracy": r and r.validation_accuracy.value,
+                "base_model": r.base_model.name if r else None,
+                "parameters": r.base_model.parameters if r else None,
+                "trainable_parameters": r.trainable_parameters if r else None,
+                "wall_seconds": r.wall_seconds if r else None,
+                "device": r.hardware.device if r else None,
+                "validation_accuracy": r.validation_accuracy.value if r else None,
             }
             for run in context.store.listing().runs
             for r in [run.record]

@@ -41,8 +41,8 @@ class TabPart:
     """A built tab. `render(run_id, *inputs)` gives values for `outputs`; the page calls it when needed."""
 
     render: Callable[..., Sequence[Any]]
-    inputs: list[gr.components.Component]
-    outputs: list[gr.components.Component]
+    inputs: Sequence[gr.components.Component]
+    outputs: Sequence[gr.components.Component | gr.blocks.BlockContext]
     dataset: gr.Radio | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sentiment_core.live.trace import ReadingTrace
 
 try:
-    import spaces
+    import spaces  # pyrefly: ignore[missing-import] only on Spaces
 except ImportError:
     spaces = None
 
@@ -246,7 +246,7 @@ class Serving:
 
         def answers(run: Run | None, text: str) -> Iterator[Event]:
             model, found = host.get(run), {}
-            reading = {system: model.read(text, system) for system in systems_of(run)}
+            reading: dict[Which, Iterator[Any]] = {s: model.read(text, s) for s in systems_of(run)}
             for system, steps in reading.items():
                 for answer in steps:
                     yield Answer(system, answer)
@@ -284,7 +284,7 @@ class Serving:
         *_, last = self.scores(run, texts)
         if isinstance(last, Refused):
             raise ModelUnavailable(last.sentence)
-        return last.found
+        return last.found  # pyrefly: ignore[missing-attribute] the last of them are Scores
 
     def _events(self, kind: str, work: Work, run: Run | None, given: str | list[str]) -> Iterator[Event]:
         """Waits for a turn in the queue, then for the model; then come the work's own events."""

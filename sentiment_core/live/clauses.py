@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 MOST_ROWS, FEWEST_ROWS, TOKENS_A_ROW = 24, 6, 10
@@ -60,7 +61,7 @@ def clause_ends(text: str, most: int = MOST_ROWS) -> list[int]:
     for end, mark, sentence in [*((m.end(), m[0], m["sentence"] is not None) for m in _END.finditer(text)),
                                 (len(text), "", True)]:  # fmt: skip
         after = _GOES_ON.match(text, end)
-        goes_on = bool(mark and after) and mark[0] in ".!?…," and after["next"].islower()
+        goes_on = mark[:1] in (*".!?…,",) and after is not None and after["next"].islower()
         if _ABBREVIATION.search(text[max(0, end - 8) : end]) or (goes_on and mark[-1] == ")"):
             continue
         words += len(_WORD.findall(text[start:end].replace("<br", "<")))
@@ -99,7 +100,7 @@ MOVE = 0.05
 UNSURE = (0.3, 0.7)
 
 
-def finding(clauses: list[str], tuned: list[float], base: list[float]) -> str:
+def finding(clauses: Sequence[str], tuned: Sequence[float], base: Sequence[float]) -> str:
     """Where the fine-tuned model made up its mind, and what the base model did meanwhile.
 
     Args:

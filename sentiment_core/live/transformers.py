@@ -41,7 +41,7 @@ class LiveTransformers:
                 inputs = {"input_ids": ids, "past_key_values": copy.deepcopy(self._prefix)}
             else:
                 whole = [np.concatenate((prefix_ids, row)) for row in rows]
-                inputs = left_pad(whole, self._encoder.tokenizer.pad_token_id or 0)
+                inputs: dict[str, Any] = left_pad(whole, self._encoder.tokenizer.pad_token_id or 0)
                 inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
                 inputs["use_cache"] = False
             return self._margin(model(**inputs, logits_to_keep=1).logits[:, -1]).double().cpu().numpy()

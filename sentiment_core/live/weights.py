@@ -136,7 +136,7 @@ def _make(base: str, adapter: str | None, number_format: str, paths: Sequence[st
 
 
 @torch.no_grad()
-def _take(model: nn.Module, number_format: str, encoder: PromptEncoder) -> Tensors:
+def _take(model: Any, number_format: str, encoder: PromptEncoder) -> Tensors:
     """Copy a float32 Llama's tensors into the number format."""
     rotary = model.model.rotary_emb
     tensors = {
@@ -182,7 +182,7 @@ nearest to float32's, as near as with inputs that are not rounded at all: the re
 
 
 @torch.no_grad()
-def _largest_inputs(model: nn.Module, encoder: PromptEncoder) -> Tensors:
+def _largest_inputs(model: Any, encoder: PromptEncoder) -> Tensors:
     """Largest absolute value of each input channel of "N.qkv", "N.gate_up" and "N.down" behind the prefix."""
     largest: Tensors = {}
     skipped = len(encoder.prefix_ids)

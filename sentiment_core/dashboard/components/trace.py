@@ -7,7 +7,7 @@ A visitor's text must never be in a template, which Gradio runs as code: the tem
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from sentiment_core.live.trace import ReadingTrace
 
 NOTHING: dict[str, Any] = {"rows": []}
+
+READING = "Reading once more, clause by clause…"
 
 TEMPLATE = (
     '<div class="q trace"><h3></h3><div class="frame"><div class="scale" aria-hidden="true"><span>0</span>'
@@ -44,13 +46,10 @@ def value_of(text: str, found: Mapping[Which, ReadingTrace]) -> dict[str, Any]:
     """Rows of {text, base, fine}; the marks of a model whose trace is still to come are null."""
     ends = next(iter(found.values())).ends
     clauses = [text[start:end] for start, end in pairwise((0, *ends))]
-    nothing = (None,) * len(ends)
-    base, tuned = (found[s].p_positive if s in found else nothing for s in ("base", "fine-tuned"))
+    p = {s: found[s].p_positive if s in found else () for s in ("base", "fine-tuned")}
     rows = [
-        {"text": clause.strip(), "base": p, "fine": q}
-        for clause, p, q in zip(clauses, base, tuned, strict=True)
+        {"text": clause.strip(), "base": base, "fine": tuned}
+        for clause, base, tuned in zip_longest(clauses, p["base"], p["fine-tuned"])
     ]
-    title = "Reading once more, clause by clause…"
-    if "base" in found:
-        title = finding(clauses, list(tuned) if "fine-tuned" in found else [], list(base))
+    title = finding(clauses, p["fine-tuned"], p["base"]) if p["base"] else READING
     return {"rows": rows, "title": title, "caption": CAPTION}

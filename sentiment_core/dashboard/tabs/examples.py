@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import gradio as gr
 import pandas as pd
@@ -47,7 +48,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         names = [(one.title, name) for name, one in pairs.FILTERS.items()]
         name = gr.Radio(names, label="Show", elem_id="filters", value="all")
         with gr.Row():
-            box = {"placeholder": "words, or an id", "max_lines": 1, "min_width": 200}
+            box: dict[str, Any] = {"placeholder": "words, or an id", "max_lines": 1, "min_width": 200}
             search = gr.Textbox(label="Search", elem_id="search", **box)
             length = gr.Dropdown([ANY_LENGTH], label="Length", elem_id="length", min_width=180)
         with gr.Row(equal_height=False):
@@ -58,12 +59,12 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
                     column_widths=["32%", "21%", "22%", "25%"], buttons=[],
                 )  # fmt: skip
                 with gr.Row(elem_classes="chips"):
-                    small = {"size": "sm", "scale": 0, "min_width": 100}
+                    small: dict[str, Any] = {"size": "sm", "scale": 0, "min_width": 100}
                     back = gr.Button("Previous", elem_id="page-back", **small)
                     place = gr.HTML(elem_id="page-place")
                     forth = gr.Button("Next", elem_id="page-forth", **small)
             with gr.Column(scale=5, min_width=300):
-                own = {"label": OWN_SAMPLE, "elem_id": "own-sample"}
+                own: dict[str, Any] = {"label": OWN_SAMPLE, "elem_id": "own-sample"}
                 sample = gr.Dropdown(samples, value=None, visible=False, **own)
                 reader = gr.HTML(reader_hint(PICK), elem_id="reader")
                 explain = gr.Button(EXPLAIN, visible=False, elem_id="explain-review")
@@ -75,14 +76,14 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     listed, reading = [table, place, page], [reader, explain, trace, opened]
     outputs = [message, body, name, length, sample, *listed, *reading]
 
-    def render_all(*values: object) -> list[object]:
+    def render_all(*values: Any) -> list[object]:
         """Of the run and the filters; where the address names a review, its id comes last."""
         return view.whole(ExampleFilter(*values[:5]), *values[5:])
 
     def turned(step: int) -> Callable[..., list[object]]:
         return lambda *values: view.rows(ExampleFilter(*values[:-1], page=values[-1] + step))
 
-    def pick(event: gr.SelectData, *values: object) -> list[object]:
+    def pick(event: gr.SelectData, *values: Any) -> list[object]:
         wanted = ExampleFilter(*values)
         return view.open(wanted, view.id_at(wanted, event.index[0]))
 
@@ -172,7 +173,7 @@ class Examples:
         if frame is None:
             return [pd.DataFrame(columns=COLUMNS), "", 0]
         (part, page, total), texts = self.page(frame, wanted), self.texts(frame)
-        table = [_table_row(row, texts.get(row.review_id)) for row in part.itertuples()]
+        table = [_table_row(row, texts.get(str(row.review_id))) for row in part.itertuples()]
         place = render("page_place", first=page * PAGE + 1, rows=len(part), total=total)
         return [pd.DataFrame(table, columns=COLUMNS), place, page]
 
@@ -212,7 +213,7 @@ def _reading(html: str, review_id: str = "", *, explain: bool = False) -> list[o
     return [html, gr.Button(visible=explain), NOTHING, review_id]
 
 
-def _table_row(row: object, text: str | None) -> tuple[str, str, str, str]:
+def _table_row(row: Any, text: str | None) -> tuple[str, str, str, str]:
     """`row`: one of `pairs.paired`."""
     return (
         _excerpt(text) or f"{row.review_id}, {row.tokens:,} tokens",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import gradio as gr
 
@@ -73,7 +74,8 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         context.serving.host.start(context.store.run(run_id))
         return poll(run_id)
 
-    asking = {"inputs": [run, text, gr.State(Latest())], "outputs": shown, **QUIET, **MODEL_EVENT}
+    asking: dict[str, Any] = QUIET | MODEL_EVENT
+    asking |= {"inputs": [run, text, gr.State(Latest())], "outputs": shown}
     asking["trigger_mode"] = "multiple"  # a newer question ends the older one instead of waiting for it
     go.click(ask, js=TEXT_TO_ADDRESS, **asking)
     for sample_id, button in chips.items():
@@ -92,7 +94,7 @@ def _chips(samples: tuple[SampleReview, ...]) -> dict[str, gr.Button]:
     picked = [s for turn in range(2) for some in by_kind for s in some[turn : turn + 1]][:5]
     if picked:
         gr.HTML(render("small", text="Try one:", muted=True), elem_id="try")
-    look = {"size": "sm", "elem_classes": "chip", "scale": 0, "min_width": 0}
+    look: dict[str, Any] = {"size": "sm", "elem_classes": "chip", "scale": 0, "min_width": 0}
     titles = {s.id: f"{s.kind.capitalize()}: {_beginning(s.text, 3)}" for s in picked}
     return {name: gr.Button(title, elem_id=f"sample-{name}", **look) for name, title in titles.items()}
 
