@@ -74,14 +74,14 @@ def pack_sequences(
         raise ValueError(f"{n} reviews with {total} tokens do not fit {shape}")
     if prefix > encoded.shared:
         raise ValueError(f"the prompts share {encoded.shared} tokens, fewer than {shape} needs")
-    ends = prefix + np.cumsum(lengths - prefix)
-    starts = ends - (lengths - prefix)
+    rest = lengths - prefix
+    ends = prefix + np.cumsum(rest)
+    starts, places = ends - rest, np.arange(total)
     ids, positions = np.zeros((2, shape.tokens), dtype=np.int64)
-    ids[:prefix] = encoded[indices[0]][:prefix]
-    positions[:prefix] = np.arange(prefix)
-    for index, start, end, length in zip(indices, starts, ends, lengths, strict=True):
-        ids[start:end] = encoded[index][prefix:]
-        positions[start:end] = np.arange(prefix, length)
+    ids[:prefix], positions[:prefix] = encoded[indices[0]][:prefix], places[:prefix]
+    behind = places[prefix:]  # (total - prefix,) where the reviews' own tokens stand
+    positions[prefix:total] = behind - np.repeat(starts - prefix, rest)
+    ids[prefix:total] = encoded.ids[behind + np.repeat(encoded.offsets[indices] + prefix - starts, rest)]
     segments = [(0, prefix, 0)] if prefix else []
     segments += [(start, end, prefix) for start, end in zip(starts, ends, strict=True)]
     segments.append((total, shape.tokens, -1))
