@@ -72,6 +72,7 @@ def test_a_full_queue_is_one_polite_sentence(page, held) -> None:
 def test_asking_again_ends_the_older_question(page, held) -> None:
     page.goto(held.url)
     settle(page)
+    page.locator("#trace h3", has_text="the base model").wait_for()  # the page asked by itself
     HeldClassifier.go.clear()
     ask(page, "great " * 60)
     page.locator("#answers", has_text="Reading").wait_for()
