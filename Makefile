@@ -28,7 +28,7 @@ app: $(VENV)/.app
 lint: $(VENV)/.test lines
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyrefly check
+	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 	$(BIN)/lint-imports
 
 # Lines by package: product (Python, templates, scripts), then the tests.
@@ -45,7 +45,7 @@ fast: lint
 test: lint
 	$(BIN)/python -m pytest -n 2
 
-# Everything that assets/ holds of runs and evaluations, in order. An interrupted call goes on where it stopped.
+# Everything that assets/ holds of runs and evaluations, in order. Calling it again continues an interrupted one.
 artifacts: $(VENV)/.app
 	BIN=$(BIN) DATASET=$(DATASET) COUNTERFACTUAL=$(COUNTERFACTUAL) sh assets/make_artifacts.sh
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes every run and evaluation under assets/ on one GPU. Called by `make artifacts`; a call that was stopped
-# goes on where it was.
+# Makes every run and evaluation under assets/ on one GPU. Called by `make artifacts`; repeating the call
+# continues an interrupted one.
 #   DATASET         IMDB: a Hub id or a folder with train and test
 #   COUNTERFACTUAL  the 488 reviews with their minimal edits, one parquet file
 set -eu
