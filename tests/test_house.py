@@ -22,8 +22,8 @@ LAYERS = (
 BEGIN, END = "<!-- tree:begin -->\n", "<!-- tree:end -->"
 
 
-def tree() -> str:
-    """Each package with its modules and what its docstring says, in the order of the layers."""
+def tree(*, brief: bool = False) -> str:
+    """Each package with its modules and, unless brief, its docstring, in the order of the layers."""
 
     def modules(folder: Path) -> str:
         names = [path.stem for path in sorted(folder.glob("*.py")) if not path.stem.startswith("__")]
@@ -34,7 +34,11 @@ def tree() -> str:
         folder = CORE / name
         says = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
         lines.append(f"{name}/: {modules(folder)}")
-        lines += textwrap.wrap(" ".join(says.split()), 100, initial_indent="    ", subsequent_indent="    ")
+        lines += (
+            []
+            if brief
+            else textwrap.wrap(" ".join(says.split()), 100, initial_indent="    ", subsequent_indent="    ")
+        )
     return "```\n" + "\n".join(lines) + "\n```\n"
 
 
@@ -42,7 +46,11 @@ def tree() -> str:
 def test_the_tree_is_the_packages_own(name: str) -> None:
     """`python -m tests.test_house` writes it."""
     text = (ROOT / name).read_text()
-    assert text.split(BEGIN)[1].split(END)[0] == tree()
+    assert text.split(BEGIN)[1].split(END)[0] == tree(brief=name == "CONTRIBUTING.md")
+
+
+def test_contributing_stays_short() -> None:
+    assert len((ROOT / "CONTRIBUTING.md").read_text().splitlines()) <= 60
 
 
 def test_every_package_is_in_the_tree_and_says_where_to_begin() -> None:
@@ -113,4 +121,5 @@ def test_an_installed_package_works_from_any_folder(tmp_path: Path) -> None:
 if __name__ == "__main__":
     for file in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
         before, rest = file.read_text().split(BEGIN)
-        file.write_text(before + BEGIN + tree() + END + rest.split(END)[1])
+        brief = file.name == "CONTRIBUTING.md"
+        file.write_text(before + BEGIN + tree(brief=brief) + END + rest.split(END)[1])

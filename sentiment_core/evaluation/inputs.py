@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 import time
@@ -21,7 +20,7 @@ from sentiment_core.data import reviews as data
 from sentiment_core.data.sources import open_source
 from sentiment_core.engines.device import DTYPES, DeviceContext, free_memory
 from sentiment_core.models import loading
-from sentiment_core.models.base_models import BaseModel, BaseModelError, file_sha256, resolve
+from sentiment_core.models.base_models import BaseModel, BaseModelError, resolve
 from sentiment_core.models.tokens import Encoded, PromptEncoder
 
 GROUP_CHARACTERS, GROUP_VALUES = 60, 50
@@ -70,20 +69,6 @@ class Inputs:
         """The zero-shot prompts of these reviews."""
         ids = [self.encoded[row] for row in rows]
         return Encoded.from_lists(ids, self.encoded.truncated[rows], self.encoded.shared)
-
-    @cached_property
-    def base_key(self) -> str:
-        """What tells two base models of one name apart."""
-        base = self.base
-        if base.embedded is not None:
-            return base.embedded.sha256
-        if not base.is_local:
-            return f"{base.location}@{base.revision or 'main'}"
-        digest = hashlib.sha256()
-        for path in sorted(Path(str(base.location)).glob("*.safetensors")):
-            size = path.stat().st_size
-            digest.update(f"{path.name} {size if size > 2 << 30 else file_sha256(path)}\n".encode())
-        return digest.hexdigest()
 
     @cached_property
     def train_split(self) -> data.TrainSplit:

@@ -15,6 +15,7 @@ import pandas as pd
 from sentiment_core.artifacts.schema import BaseModelInfo
 from sentiment_core.engines.scorer import p_positive
 from sentiment_core.evaluation.inputs import Inputs, safe_name
+from sentiment_core.models.base_models import base_identity
 
 Parts = Iterator[tuple[np.ndarray, np.ndarray]]
 """(row indices, (rows, width) numbers) in whatever order is fastest."""
@@ -91,7 +92,7 @@ class ModelSystem(EvaluatedSystem):
 
     def decisive(self) -> dict[str, Any]:
         return super().decisive() | {
-            "base": self.inputs.base_key,
+            "base": base_identity(self.inputs.base) or self.inputs.base.spec,
             "prompt_hash": self.inputs.encoder.info.hash,
             "max_length_tokens": self.inputs.max_length,
             "precision": self.precision,
