@@ -303,10 +303,10 @@ def imdb() -> Path | None:
 @pytest.mark.skipif(not (STORED / "eval.json").is_file(), reason=f"{STORED.name} is not under assets/evals")
 @pytest.mark.parametrize("number_format", ["bf16", "int8"])
 def test_served_forms_agree_with_the_stored_predictions(number_format):
-    """On 200 reviews, or on 40 where a processor without the instructions takes seconds for each."""
+    """On 200 reviews, or on 24 where a processor without the instructions takes seconds for each."""
     fast = number_format == "int8" or live_classifier._processor_has("_bf16")
     reviews = load_reviews(str(imdb()), "test")
-    reviews = reviews.take(np.arange(0, len(reviews), len(reviews) // (200 if fast else 40)))
+    reviews = reviews.take(np.arange(0, len(reviews), len(reviews) // (200 if fast else 24)))
     stored = store.read_predictions(STORED).drop_duplicates("review_id").set_index("review_id")
     expected = stored.loc[reviews.ids, "p_positive"].to_numpy()
     served = LiveClassifier.load(read_run(config.ASSETS / "runs" / RUN), number_format=number_format)
