@@ -61,7 +61,7 @@
       return svg;
     };
     const draw = () => {
-      const {rows = [], title = '', caption = ''} = props.value ?? {};
+      const {rows = [], title = '', caption = '', move: least} = props.value ?? {};
       element.querySelector('.frame').hidden = !rows.length;
       finding.textContent = title; note.textContent = caption;
       while (list.children.length > rows.length) list.lastChild.remove();
@@ -71,7 +71,7 @@
           make(li, 'span', {class: 'clause', dir: 'auto'}); make(li, 'span', {class: 'track'}); make(li, 'span', {class: 'said'});
         }
         const before = i ? rows[i - 1].fine : null, move = row.fine == null || before == null ? 0 : row.fine - before;
-        const strong = Math.abs(move) >= 0.05;
+        const strong = Math.abs(move) >= least;
         li.className = strong ? (move > 0 ? 'up' : 'down') : '';
         li.style.setProperty('--move', Math.min(1, Math.abs(move) / 0.5).toFixed(2));
         const [clause, , said] = li.children;

@@ -162,8 +162,6 @@ class Store:
     def samples(self) -> tuple[schema.SampleReview, ...]:
         return self._small(*SAMPLES)[0] or ()
 
-    samples_or_none = samples
-
     def _small(self, name: str, read: Callable[[Path], T]) -> tuple[T | None, Problem | None]:
         stamp = _stamp(self.root / name)
         return _attempt(self.root, lambda: self.keep(name, stamp, lambda: read(self.root)))

@@ -111,18 +111,22 @@ class LiveClassifier:
 
     def classify(self, text: str, system: Which) -> LiveAnswer:
         """Raises ValueError for "fine-tuned" when there is no finished run."""
-        model, encoded, began = self._system(system), self._encode([text]), time.perf_counter()
+        model, began = self._system(system), time.perf_counter()
+        encoded = self._encode([text])
+        spent = time.perf_counter() - began
         with self._turns.answer():
+            began = time.perf_counter()
             [log_odds] = model.log_odds([self._after_prefix(encoded[0])])
-            return _answer(encoded, log_odds, time.perf_counter() - began)
+            return _answer(encoded, log_odds, spent + time.perf_counter() - began)
 
     def read(self, text: str, system: Which) -> Iterator[LiveAnswer | ReadingTrace]:
         """`classify`, of a long review first after its beginning, and then how the answer came while reading.
 
         A review of one row has no trace but its answer.
         """
-        model, text = self._system(system), _plain(text)
-        encoded, spent, p = self._encode([text]), 0.0, 0.5
+        model, text, began = self._system(system), _plain(text), time.perf_counter()
+        encoded, p = self._encode([text]), 0.5
+        spent = time.perf_counter() - began
         row, tail = self._after_prefix(encoded[0]), len(self.encoder.suffix_ids)
         ends, cuts = rows_of(text, self.encoder, len(row) - tail)
         steps, read = iter(model.read(row, tail, cuts)), 0.0

@@ -52,4 +52,4 @@ def value_of(text: str, found: Mapping[Which, ReadingTrace]) -> dict[str, Any]:
         for clause, base, tuned in zip_longest(clauses, p["base"], p["fine-tuned"])
     ]
     title = finding(clauses, p["fine-tuned"], p["base"]) if p["base"] else READING
-    return {"rows": rows, "title": title, "caption": CAPTION}
+    return {"rows": rows, "title": title, "caption": CAPTION, "move": MOVE}

@@ -43,7 +43,7 @@ LATEST = QUIET | {"trigger_mode": "always_last"}
 def build(context: Context, run: gr.Dropdown) -> TabPart:
     message = gr.HTML(waiting(READING, 500), elem_id="examples-message")
     dataset = dataset_switch(context, "examples")
-    samples = [(f"{s.kind}: {' '.join(s.text.split()[:8])}…", s.id) for s in context.store.samples_or_none()]
+    samples = [(f"{s.kind}: {' '.join(s.text.split()[:8])}…", s.id) for s in context.store.samples()]
     with gr.Column(visible=False) as body:
         names = [(one.title, name) for name, one in pairs.FILTERS.items()]
         name = gr.Radio(names, label="Show", elem_id="filters", value="all")
@@ -132,7 +132,7 @@ class Examples:
         return texts if len(frame) and frame["review_id"].iloc[0] in texts else {}
 
     def text_of(self, review_id: str) -> str | None:
-        own = {s.id: s.text for s in self.context.store.samples_or_none()}
+        own = {s.id: s.text for s in self.context.store.samples()}
         return own.get(review_id) or self.context.texts.wait(0).get(review_id)
 
     def page(self, frame: pd.DataFrame, wanted: ExampleFilter) -> tuple[pd.DataFrame, int, int]:
@@ -162,7 +162,7 @@ class Examples:
             gr.Column(visible=True),
             gr.Radio(choices=names, value=wanted.name if wanted.name in pairs.FILTERS else "all"),
             gr.Dropdown(choices=lengths, value=wanted.length if wanted.length in lengths else ANY_LENGTH),
-            gr.Dropdown(visible=bool(self.context.store.samples_or_none()) and not texts),
+            gr.Dropdown(visible=bool(self.context.store.samples()) and not texts),
             *self.rows(wanted),
             *self.open(wanted, review_id or self.id_at(wanted, 0)),
         ]
@@ -194,7 +194,7 @@ class Examples:
 
     def open_sample(self, run_id: str, sample_id: str) -> list[object]:
         """One of our own reviews in the reader, with the live model's answers."""
-        sample = next((s for s in self.context.store.samples_or_none() if s.id == sample_id), None)
+        sample = next((s for s in self.context.store.samples() if s.id == sample_id), None)
         if sample is None:
             return _reading(reader_hint(PICK))
         why, found = "", {}
