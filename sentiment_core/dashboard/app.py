@@ -161,18 +161,14 @@ def _wire(
     run.input(draw_header, run, head, js="(v) => { window.qUrl({run: v}); return v }", **QUIET)
 
 
-def _script(name: str) -> str:
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
-
-
 def launch_options() -> dict[str, Any]:
     """Arguments for `Blocks.launch`: nothing from other origins, nothing told to anybody, bounded uploads."""
     return {
         "server_name": os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
         "theme": theme.theme(),
         "css": theme.css(),
-        "head": f"<script>{_script('figures.js')}</script>",
-        "js": _script("browser.js"),
+        "head": f"<script>{theme.static('figures.js', 'figures.*.js')}</script>",
+        "js": theme.static("page.js"),
         "footer_links": ["api"],
         "max_file_size": MAX_UPLOAD_BYTES,
         "allowed_paths": [],

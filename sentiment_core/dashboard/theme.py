@@ -1,4 +1,4 @@
-"""Theme and style of the page: the palette of `chart_style` as CSS variables, plus `style.css`."""
+"""Theme and style of the page: the palette of `chart_style` as CSS variables, plus `static/*.css`."""
 
 from __future__ import annotations
 
@@ -56,8 +56,14 @@ MEASURES = {
 def css() -> str:
     """`--q-base`, `--q-fine`, … in the light and in the dark form, and what wears them."""
     light, dark = ("".join(f"--q-{name}:{tint[i]};" for name, tint in COLOURS.items()) for i in (0, 1))
-    style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
-    return f":root{{{light}}}\n.dark{{{dark}}}\n{style}{theme_css()}"
+    return f":root{{{light}}}\n.dark{{{dark}}}\n{static('*.css')}{theme_css()}"
+
+
+def static(*patterns: str) -> str:
+    """The files under `static/` that match, pattern by pattern, each in the order of their names."""
+    folder = Path(__file__).parent / "static"
+    files = [file for pattern in patterns for file in sorted(folder.glob(pattern))]
+    return "\n".join(file.read_text(encoding="utf-8") for file in files)
 
 
 def theme() -> gr.themes.Base:

@@ -1,0 +1,44 @@
+"""Counts of reviews on a log-odds axis: where a system places them, and how they move between two systems."""
+
+from __future__ import annotations
+
+import numpy as np
+
+EDGE = 9.0
+"""Log-odds of the axis's ends, 0.01 % and 99.99 %; what lies beyond is in the outermost bins."""
+
+BINS = 90
+"""Each 0.2 log-odds wide, so that 50 % is an edge between two."""
+
+
+def bin_of(p_positive: np.ndarray) -> np.ndarray:
+    """The bin of each probability.
+
+    Args:
+        p_positive: (n,) in [0, 1].
+    Returns:
+        (n,) integers from 0 to BINS - 1; p = 0.5 is in the upper half, as it is called Positive.
+    """
+    p = np.asarray(p_positive, dtype=float)
+    with np.errstate(divide="ignore"):
+        odds = np.log(p) - np.log1p(-p)
+    return np.clip(np.floor((odds + EDGE) * BINS / (2 * EDGE) + 1e-9), 0, BINS - 1).astype(int)
+
+
+def counts(label: np.ndarray, p_positive: np.ndarray) -> np.ndarray:
+    """(2, BINS) reviews by label and bin."""
+    return np.bincount(BINS * np.asarray(label) + bin_of(p_positive), minlength=2 * BINS).reshape(2, BINS)
+
+
+def moves(label: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """How reviews move between two systems' bins.
+
+    Args:
+        label: (n,) 0 or 1.
+        before, after: (n,) probabilities of the same reviews.
+    Returns:
+        (m, 4) integers: label, bin before, bin after, reviews; only what occurs, the reviews sum to n.
+    """
+    joint = np.stack([np.asarray(label), bin_of(before), bin_of(after)], axis=1)
+    cells, n = np.unique(joint, axis=0, return_counts=True)
+    return np.column_stack([cells, n])
