@@ -173,7 +173,7 @@ def _row(cells: Sequence[str]) -> str:
 def _cells(record: EvalRecord) -> list[str]:
     found = record.metrics.get
     return [
-        record.title + (f", `{record.run_id}`" if record.run_id else ""),
+        record.measured_title + (f", `{record.run_id}`" if record.run_id else ""),
         record.dataset.name,
         f"{record.dataset.n:,}",
         percent_interval(found("accuracy"), unit=""),
