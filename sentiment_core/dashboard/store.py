@@ -94,8 +94,9 @@ class Store:
         return self.keep("listing", self.signature(), lambda: store.list_artifacts(self.root))
 
     def problems(self) -> tuple[Problem, ...]:
-        """What was passed over, predictions that cannot be read included."""
-        tried = [_attempt(one.path, partial(self.predictions, one)) for one in self.listing().evals]
+        """What was passed over, predictions and histories that cannot be read included."""
+        tried: list[Any] = [_attempt(e.path, partial(self.predictions, e)) for e in self.listing().evals]
+        tried += [_attempt(run.path, partial(self.history, run)) for run in self.listing().runs]
         tried += [self._small(*REFERENCES), self._small(*SAMPLES)]
         return (*self.listing().problems, *(problem for _, problem in tried if problem))
 
