@@ -18,7 +18,7 @@ from sentiment_core.artifacts.store import Run
 from sentiment_core.dashboard import api, theme
 from sentiment_core.dashboard.components import header
 from sentiment_core.dashboard.context import QUIET, Context, TabPart
-from sentiment_core.dashboard.guard import Guard
+from sentiment_core.dashboard.guard import Guard, QuietBlocks
 from sentiment_core.dashboard.inputs import MAX_UPLOAD_BYTES
 from sentiment_core.dashboard.serving import ModelHost, Serving, load_live
 from sentiment_core.dashboard.store import Store
@@ -65,7 +65,7 @@ def build(
     store = Store(Path(assets or config.ASSETS))
     context = Context(store, Serving(ModelHost(load_classifier)), ReviewTexts(texts))
     first = store.run(None)
-    with gr.Blocks(title=header.TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
+    with QuietBlocks(title=header.TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
         with gr.Row(elem_id="head"):
             title = gr.HTML(header.title_html(first), elem_id="title")
             with gr.Column(elem_classes="side", min_width=240), gr.Row(elem_id="side"):

@@ -1,14 +1,18 @@
-"""Every response binds the browser to this origin; requests have a largest size; refusals are polite."""
+"""Responses bind the browser to this origin; requests have a largest size; the log holds no texts."""
 
 from __future__ import annotations
 
 import logging
+import traceback
+from pathlib import Path
+from typing import Any
 
+import gradio as gr
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sentiment_core.dashboard.serving import TOO_MANY
+from sentiment_core.dashboard.serving import BROKE, TOO_MANY
 
 log = logging.getLogger(__name__)
 
@@ -75,3 +79,31 @@ class Guard:
                 refused = refused or MALFORMED
         if refused:
             await JSONResponse({"detail": refused[1]}, refused[0], headers=HEADERS)(scope, receive, send)
+
+
+class QuietBlocks(gr.Blocks):
+    """Blocks whose log never holds what visitors send: an error in a call is one line without a message,
+    and one sentence for who called. Gradio's own prints the values of a call that lacks some."""
+
+    async def process_api(
+        self, block_fn: Any, inputs: list[Any], *arguments: Any, **named: Any
+    ) -> dict[str, Any]:
+        if any(map(names_address, inputs)):
+            raise gr.Error("Files are taken from uploads only, not from addresses.", print_exception=False)
+        try:
+            return await super().process_api(block_fn, inputs, *arguments, **named)
+        except gr.Error:
+            raise
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(place.filename).name}:{place.lineno}"
+            log.error("%s: %s at %s", getattr(block_fn, "name", "?"), type(error).__name__, where)
+            raise gr.Error(BROKE, print_exception=False) from None
+
+
+def names_address(value: Any) -> bool:
+    """Whether a file anywhere in a call's input is an address, which Gradio would fetch."""
+    if isinstance(value, dict):
+        here = isinstance(path := value.get("path"), str) and "://" in path
+        return here or any(map(names_address, value.values()))
+    return isinstance(value, list) and any(map(names_address, value))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator
 
+import gradio as gr
 import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -67,3 +69,29 @@ def test_a_request_that_breaks_a_route_is_refused_in_one_line_without_its_text(c
 def test_an_answer_that_has_begun_is_not_answered_twice(client) -> None:
     with pytest.raises(OSError, match="gone"):
         client.get("/half")
+
+
+def fails(text: str) -> float:
+    return 1 / len(text[:0])
+
+
+def test_a_failing_call_is_one_line_in_the_log_without_what_was_sent(caplog) -> None:
+    with guard.QuietBlocks() as page:
+        gr.api(fails)
+    [call] = page.fns
+    for sent in (["a visitor's own words"], []):
+        with caplog.at_level(logging.ERROR), pytest.raises(gr.Error, match="went wrong") as refused:
+            asyncio.run(page.process_api(page.fns[call], sent))
+        assert not refused.value.print_exception
+    assert len(caplog.messages) == 2
+    assert "own words" not in caplog.text
+
+
+@pytest.mark.parametrize("nest", [lambda file: file, lambda file: [{"files": [file]}]])
+def test_a_file_at_an_address_is_never_fetched(nest) -> None:
+    with guard.QuietBlocks() as page:
+        gr.api(fails)
+    [call] = page.fns
+    given = nest({"path": "http://localhost:9/secret", "meta": {"_type": "gradio.FileData"}})
+    with pytest.raises(gr.Error, match="uploads only"):
+        asyncio.run(page.process_api(page.fns[call], [given]))
