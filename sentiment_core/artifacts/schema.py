@@ -110,9 +110,11 @@ class RunRecord(Record):
     hardware: Hardware
     versions: dict[str, str]
     wall_seconds: float
-    """Training loop, evaluation included; loading and warm-up not."""
+    """Training loop, checkpoints included; loading, warm-up and (see `validation_seconds`) validation not."""
     warmup_seconds: float = 0.0
-    """Compiling and capturing before the first step."""
+    """Compiling, capturing and validating once, before the first step."""
+    validation_seconds: float | None = None
+    """Validating after it, or after the last --resume; None in older runs, where `wall_seconds` has it."""
     reviews_per_second: float
     tokens_per_second: float
     peak_memory_bytes: int
@@ -132,12 +134,16 @@ class HistoryRow(Record):
     tokens: int
     """Prompt tokens seen so far, padding not counted."""
     seconds: float
-    """Since training began, pauses between resumed parts not counted."""
+    """Since training began; validation (but in older runs) and pauses between resumed parts not counted."""
     loss: float | None = None
     learning_rate: float | None = None
     grad_norm: float | None = None
     eval_loss: float | None = None
     eval_accuracy: float | None = None
+    eval_share_positive: float | None = None
+    """Share of the validation reviews that were called Positive."""
+    eval_counts: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    """Validation reviews by true label and `metrics.histogram` bin of their P(positive)."""
 
 
 class DatasetInfo(Record):

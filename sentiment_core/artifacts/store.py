@@ -191,10 +191,15 @@ def read_run(folder: Path) -> Run:
 
 
 def read_history(folder: Path) -> pd.DataFrame:
-    """`history.jsonl`, columns as in HistoryRow, gaps as NaN; without a last line still being written."""
+    """`history.jsonl`, columns as in HistoryRow; without a last line still being written.
+
+    Gaps are NaN, in `eval_counts` None.
+    """
     rows = [row.model_dump() for row in _history_rows(folder)]
     frame = pd.DataFrame(rows, columns=list(HistoryRow.model_fields))
-    return frame.astype({c: "float64" for c in frame if c not in ("step", "examples", "tokens")})
+    return frame.astype(
+        {c: "float64" for c in frame if c not in ("step", "examples", "tokens", "eval_counts")}
+    )
 
 
 def _history_rows(folder: Path) -> list[HistoryRow]:
