@@ -81,6 +81,25 @@ class LoraInfo(Record):
     targets: tuple[str, ...]
 
 
+class WeightSample(Record):
+    """One matrix of the base before it was rounded, each block divided by its largest absolute value."""
+
+    matrix: str
+    """Its name in the model, for example "model.layers.15.self_attn.q_proj"."""
+    shape: tuple[int, int]
+    """Outputs and inputs."""
+    block: int
+    """Weights that share one scale."""
+    counts: tuple[int, ...]
+    """Weights in bins of equal width from -1 to 1."""
+    levels: tuple[float, ...]
+    """What a weight may become, in the same unit."""
+    error: float
+    """Root mean square of what rounding to `levels` changes, over that of the weights."""
+    even_error: float
+    """The same with as many levels at equal distances."""
+
+
 class DataInfo(Record):
     source: str
     fingerprint: str
@@ -122,6 +141,8 @@ class RunRecord(Record):
     steps: int
     validation_accuracy: Metric
     validation_loss: float
+    weights: WeightSample | None = None
+    """None in older runs."""
 
 
 class HistoryRow(Record):

@@ -40,14 +40,10 @@ from sentiment_core.engines.device import (
 from sentiment_core.metrics.intervals import wilson
 from sentiment_core.models import loading
 from sentiment_core.models.base_models import check_disk, resolve
+from sentiment_core.models.weight_sample import sample_weights
 from sentiment_core.training.trainer import (
-    BY_ENGINE,
-    History,
-    Milestones,
-    PowersOfTwo,
-    Prompts,
-    QLoraTrainer,
-)
+    BY_ENGINE, History, Milestones, PowersOfTwo, Prompts, QLoraTrainer,
+)  # fmt: skip
 
 # Type the adapter is saved in: half the file, and finer than bfloat16 at the size of these weights.
 ADAPTER_DTYPE = torch.float16
@@ -260,6 +256,7 @@ class Session:
             steps=len(self.plan),
             validation_accuracy=wilson(round(final["eval_accuracy"] * n), n),
             validation_loss=final["eval_loss"],
+            weights=sample_weights(resolve(config.base_model), _targets(lora)),
         )  # fmt: skip
 
 
