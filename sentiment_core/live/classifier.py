@@ -26,6 +26,7 @@ from scipy.special import expit
 
 from sentiment_core.artifacts.schema import DIAL, RunRecord
 from sentiment_core.artifacts.store import Run
+from sentiment_core.config import UserError
 from sentiment_core.engines.batching import batches_by_tokens
 from sentiment_core.live.forward import LiveLlama
 from sentiment_core.live.trace import ReadingTrace, Turns, rows_of
@@ -50,7 +51,7 @@ MOST_THREADS = 8
 """One review is too small to keep more busy."""
 
 
-class TooLong(ValueError):
+class TooLong(UserError):
     """A review has too many tokens for the dial."""
 
 
@@ -156,7 +157,7 @@ class LiveClassifier:
         """
         row = self._after_prefix(self._encode([text])[0])
         if (tokens := len(row) - len(self.encoder.suffix_ids)) > DIAL_TOKENS:
-            raise TooLong(f"The dial takes reviews of up to {DIAL_TOKENS} tokens, this one has {tokens:,}")
+            raise TooLong(f"The dial takes reviews of up to {DIAL_TOKENS} tokens; this one has {tokens:,}.")
         for alpha in DIAL:
             [log_odds] = self._system(alpha).log_odds([row], self._turns.yield_to_interactive)
             yield float(expit(log_odds))

@@ -77,7 +77,7 @@ def test_other_number_formats_stay_near(run, tiny_model, cache, merged, number_f
 
 def test_a_long_review_and_a_base_alone_have_no_dial(classifier, tiny_model, monkeypatch):
     monkeypatch.setattr(live_classifier, "DIAL_TOKENS", 100)
-    with pytest.raises(TooLong, match="up to 100 tokens, this one has"):
+    with pytest.raises(TooLong, match="up to 100 tokens; this one has"):
         next(classifier.dial("word " * 400))
     with pytest.raises(ValueError, match="no finished run"):
         next(load(None, tiny_model).dial("Fine."))
