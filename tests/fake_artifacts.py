@@ -41,6 +41,7 @@ GPU = Hardware(device="Synthetic GPU", memory_bytes=80 * 2**30, cpu="Synthetic C
 PROMPT = PromptInfo(name="sentiment-v1", hash="0123456789abcdef")
 SKILL = {
     "baseline-scored": 0.05,
+    "baseline-recalibrated": 0.4,
     "baseline-generated": 0.3,
     "baseline-few-shot": 0.55,
     "tfidf-logreg": 1.3,
@@ -241,7 +242,7 @@ def write_small_files(root: Path) -> None:
 
 
 def write_assets(root: Path, *, n: int = 1000, pairs: int = 100) -> Path:
-    """Two finished runs, one in training, five systems on two datasets, samples and references."""
+    """Two finished runs, one in training, every system on two datasets, samples and references."""
     write_small_files(root)
     write_run(root, RUN)
     write_run(root, STUDY, seconds=900.0, seed=3)

@@ -23,7 +23,14 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sentiment_core.artifacts import schema
 from sentiment_core.artifacts.schema import (
-    Confusion, EvalRecord, HistoryRow, Reference, RunRecord, SampleAnswer, SampleAnswers, SampleReview,
+    Confusion,
+    EvalRecord,
+    HistoryRow,
+    Reference,
+    RunRecord,
+    SampleAnswer,
+    SampleAnswers,
+    SampleReview,
 )  # fmt: skip
 from sentiment_core.config import ASSETS, UserError
 from sentiment_core.data.reviews import fingerprint, review_id

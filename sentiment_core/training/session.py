@@ -42,7 +42,12 @@ from sentiment_core.models import loading
 from sentiment_core.models.base_models import check_disk, resolve
 from sentiment_core.models.weight_sample import sample_weights
 from sentiment_core.training.trainer import (
-    BY_ENGINE, History, Milestones, PowersOfTwo, Prompts, QLoraTrainer,
+    BY_ENGINE,
+    History,
+    Milestones,
+    PowersOfTwo,
+    Prompts,
+    QLoraTrainer,
 )  # fmt: skip
 
 # Type the adapter is saved in: half the file, and finer than bfloat16 at the size of these weights.
