@@ -25,6 +25,7 @@ from sentiment_core.artifacts.schema import (
     RunRecord,
 )
 from sentiment_core.artifacts.store import HistoryWriter
+from sentiment_core.data.reviews import fingerprint
 
 RUN, STUDY, TRAINING = "smollm2-135m", "smollm2-135m-study", "in-training"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -173,7 +174,9 @@ def write_eval(
         base_model=None if system == "tfidf-logreg" else BASE,
         run_id=run_id if system == "fine-tuned" else None,
         prompt=None if system == "tfidf-logreg" else PROMPT,
-        dataset=DatasetInfo(name=dataset, split="test", n=n, fingerprint="e" * 16, source="synthetic"),
+        dataset=DatasetInfo(
+            name=dataset, split="test", n=n, fingerprint=fingerprint(frame["review_id"]), source="synthetic"
+        ),
         metrics={"accuracy": metric(float(right.mean()), n)},
         confusion=Confusion(**cells),
         unparsed=int(frame["prediction"].isna().sum()),

@@ -27,6 +27,11 @@ DEFAULT_DATASET = "stanfordnlp/imdb"
 _CORE = ("text", "label", "review_id", "split")
 
 
+def fingerprint(ids: Iterable[str]) -> str:
+    """First 16 hex digits of SHA-256 over review ids in order, joined by newlines."""
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True, eq=False)
 class Reviews:
     """Labelled reviews in dataset order."""
@@ -62,8 +67,8 @@ class Reviews:
 
     @property
     def fingerprint(self) -> str:
-        """First 16 hex digits of SHA-256 over the ids in order, joined by newlines."""
-        return hashlib.sha256("\n".join(self.ids).encode()).hexdigest()[:16]
+        """`fingerprint` of the ids in order."""
+        return fingerprint(self.ids)
 
     def __len__(self) -> int:
         return len(self.frame)
