@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes every run and evaluation under assets/ on one GPU. Called by `make artifacts`; repeating the call
-# continues an interrupted one.
+# continues an interrupted one and keeps what is finished; evaluations of other settings are to be removed first.
 #   DATASET         IMDB: a Hub id or a folder with train and test
 #   COUNTERFACTUAL  the 488 reviews with their minimal edits, one parquet file
 set -eu
@@ -22,10 +22,10 @@ train() {
 train smollm2-135m
 train smollm2-135m-study --preset study
 for dataset in "$DATASET" "$COUNTERFACTUAL"; do
-    "$python" eval.py --run smollm2-135m --system all --dataset "$dataset" \
-        --train-dataset "$DATASET" --exclude "$COUNTERFACTUAL"
-    "$python" eval.py --run smollm2-135m-study --system fine-tuned --dataset "$dataset" ||
-        ls "$assets"/evals/*--fine-tuned--smollm2-135m-study/eval.json
+    for run in smollm2-135m smollm2-135m-study; do # the second one keeps what the first one made of the base
+        "$python" eval.py --run "$run" --system all --dataset "$dataset" \
+            --train-dataset "$DATASET" --exclude "$COUNTERFACTUAL"
+    done
 done
 "$python" -m sentiment_core.artifacts.report --write README.md
 "$python" eval.py --report

@@ -232,6 +232,7 @@ def write_small_files(root: Path) -> None:
             "parameters": size,
             "accuracy": accuracy,
             "protocol": "full test set",
+            "selected_on": "validation",
             "source": "synthetic",
             "url": "https://example.org",
             "kind": kind,

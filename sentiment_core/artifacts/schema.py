@@ -234,16 +234,18 @@ class EvalRecord(Record):
 
 
 class Reference(Record):
-    """A published IMDB result, as its source reports it."""
+    """A published IMDB result, as its source reports it, or what is known of the test labels."""
 
     name: str
     parameters: int | None
-    accuracy: float
-    """Fraction in [0, 1]."""
+    accuracy: float | None
+    """Fraction in [0, 1]; None of what is no system's result."""
     protocol: str
+    selected_on: str
+    """What checkpoint and settings were chosen on: "validation", "the test split", or "not checked"."""
     source: str
     url: str
-    kind: Literal["study-before", "study-after", "published", "ceiling"]
+    kind: Literal["study-before", "study-after", "published", "label-ambiguity"]
     checked: str
     """How far the figure was checked against its source."""
 

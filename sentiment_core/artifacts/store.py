@@ -310,7 +310,7 @@ def list_artifacts(root: Path = ASSETS) -> Listing:
 
 
 def read_references(root: Path = ASSETS) -> tuple[Reference, ...]:
-    """Published results, weakest first."""
+    """Published results, weakest first, then what has no accuracy."""
     return _read_list(root / "references.json", Reference)
 
 

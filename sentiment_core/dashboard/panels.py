@@ -45,10 +45,11 @@ def accuracy_panel(
     """Every system, and published results where asked for, from best to worst."""
     rows = [
         {"title": one.record.measured_title, "system": system}
-        | _columns(one.record.metrics["accuracy"]) | {"note": "measured here"}
+        | _columns(one.record.metrics["accuracy"])
+        | {"selected_on": "validation" if one.record.run_id else "nothing", "note": "measured here"}
         for system, one in evals.items()
     ]  # fmt: skip
-    table = pd.DataFrame(rows + [_reference_row(reference) for reference in references])
+    table = pd.DataFrame(rows + [_reference_row(one) for one in references if one.accuracy is not None])
     table = table.sort_values("accuracy", ascending=False, ignore_index=True)
     table = table.astype(dict.fromkeys(("accuracy", "low", "high"), float))
     first = next(iter(evals.values()))
@@ -56,6 +57,8 @@ def accuracy_panel(
         f"{dataset_phrase(first)}. {INTERVAL} (Wilson): drawn for many test sets of this kind, "
         "such bars hold the true accuracy in 95 of 100. Unparsed answers count as wrong."
     )
+    if any(one.record.draw_accuracies for one in evals.values()):
+        caption += " Few-shot is a mean over draws of examples; its bars count draws and reviews."
     if references:
         caption += f" {_references_words(references)}"
     title, name = _accuracy_finding(table, before, evals.get("fine-tuned")), first.record.dataset.name
@@ -68,7 +71,8 @@ def _reference_row(reference: Reference) -> dict[str, Any]:
         name += f", {parameters(reference.parameters)}"
     unknown = {"low": np.nan, "high": np.nan, "n": pd.NA}
     note = f"as reported: {reference.protocol}; {reference.source}"
-    return {"title": name, "system": "", "accuracy": reference.accuracy} | unknown | {"note": note}
+    said = {"selected_on": reference.selected_on, "note": note}
+    return {"title": name, "system": "", "accuracy": reference.accuracy} | unknown | said
 
 
 def _accuracy_finding(table: pd.DataFrame, before: Evaluation | None, after: Evaluation | None) -> str:
@@ -84,13 +88,11 @@ def _accuracy_finding(table: pd.DataFrame, before: Evaluation | None, after: Eva
 
 def _references_words(references: Sequence[Reference]) -> str:
     """What the open squares are: context, never measured here."""
-    kinds = {reference.kind for reference in references}
     words = "Open squares are context, as reported and not measured here; their protocols differ."
-    if kinds & {"study-before", "study-after"}:
+    if {"study-before", "study-after"} & {reference.kind for reference in references}:
         words += " “The study” is the small project reproduced here: model and number of reviews unknown."
-    if "ceiling" in kinds:
-        words += " Label errors bound what any system could reach, roughly."
-    return words
+    ambiguity = [f" {one.name}: {one.protocol}." for one in references if one.kind == "label-ambiguity"]
+    return words + "".join(ambiguity)
 
 
 def length_panel(frames: Mapping[str, pd.DataFrame], where: str) -> Panel | None:

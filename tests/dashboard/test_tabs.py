@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -256,6 +257,20 @@ def test_context_figures_are_named_as_such(context: Context) -> None:
     assert "context, as reported and not measured here" in panel.caption
     assert "The study" in panel.caption
     assert {"The study, before", "The study, after"} <= set(panel.data["title"])
+    assert "725 lack a majority" in panel.caption
+    assert panel.data["accuracy"].notna().all(), "label ambiguity is no system's result"
+    selected = panel.data.set_index("title")["selected_on"]
+    assert selected["ERNIE-Doc-large, claimed"] == "the test split"
+    assert selected["Fine-tuned (QLoRA)"] == "validation"
+
+
+def test_few_shot_stands_in_the_chart_as_a_mean_of_its_draws(tmp_path) -> None:
+    write_eval(tmp_path, "baseline-few-shot", "imdb", 20, run_id=None)
+    (one,) = store.list_artifacts(tmp_path).evals
+    drawn = replace(one, record=one.record.model_copy(update={"draw_accuracies": (0.6, 0.62, 0.64)}))
+    panel = panels.accuracy_panel({"baseline-few-shot": drawn}, (), None)
+    assert panel.data["title"].tolist() == ["Few-shot (k = 4), mean of 3 draws, SD 2.0 points"]
+    assert "mean over draws" in panel.caption
 
 
 def test_a_run_without_predictions_on_these_reviews_says_so(context: Context) -> None:
