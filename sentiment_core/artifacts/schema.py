@@ -296,6 +296,8 @@ class BenchmarkRow(Record):
     reviews_per_second: Metric | None = None
     """Median; low and high are the slowest and fastest repeat."""
     seconds_per_review: Metric | None = None
+    log_odds_change: Metric | None = None
+    """Mean absolute change where one clause of a review is left out, with its 95 % interval."""
     first_step_seconds: float | None = None
     peak_memory_bytes: int | None = None
     validation_accuracy: Metric | None = None
@@ -308,7 +310,7 @@ class BenchmarkRow(Record):
 
 class BenchmarkRecord(Record):
     schema_version: Literal[2] = 2
-    kind: Literal["train", "score", "live", "parity", "seeds"]
+    kind: Literal["train", "score", "live", "parity", "seeds", "trace"]
     created_at: datetime
     commit: str | None = None
     command: str
