@@ -10,6 +10,7 @@ import base64
 import json
 import pkgutil
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,8 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
     files = (ASSETS / name for name in ("runs", "references.json", "sample_reviews.jsonl"))
     for path in [*ASSETS.glob("evals/*"), *files]:
         if "few-shot" not in path.name:
-            (root / path.relative_to(ASSETS)).symlink_to(path)
+            place = root / path.relative_to(ASSETS)
+            place.symlink_to(path) if path.is_dir() else shutil.copy(path, place)
     return Context(Store(root), Serving(ModelHost(lambda run: None)), ReviewTexts({}))
 
 
