@@ -18,9 +18,10 @@ RUN_STYLES = (("fine", "solid"), ("run2", "dash"), ("run3", "dot"), ("run4", "da
 """Palette entry and dash of each run in one chart."""
 
 
-def smoothed(values: pd.Series) -> pd.Series:
-    """Exponential mean whose half-life is a fiftieth of the run, at least two steps."""
-    return values.ewm(halflife=max(2.0, len(values) / 50)).mean()
+def _smooth(values: pd.Series) -> pd.Series:
+    """Geometric exponential mean, half-life a fiftieth of the run, two points at least: steep falls stay."""
+    logs = pd.Series(np.log(values.clip(lower=1e-6)))
+    return pd.Series(np.exp(logs.ewm(halflife=max(2.0, len(values) / 50)).mean()))
 
 
 def _thin(rows: pd.DataFrame, limit: int = 1200) -> pd.DataFrame:
@@ -56,13 +57,13 @@ def replay(histories: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     runs = [_run(*one, *style) for one, style in zip(histories.items(), styles, strict=False)]
     counts = [check["counts"] for check in runs[0]["checks"]]
     complete = bool(counts) and all(counts)
-    top = int(np.max(counts)) if complete else 0
+    top = min(int(np.max(counts)), 3 * int(np.max(counts[-1]))) if complete else 0
     return {"runs": runs, "edge": EDGE, "bins": BINS, "top": top}
 
 
 def _run(name: str, rows: pd.DataFrame, color: str, dash: str) -> dict[str, Any]:
     train, checks = rows[rows["loss"].notna()], evaluations(rows)
-    shown = _thin(train.assign(smooth=smoothed(train["loss"])))
+    shown = _thin(train.assign(smooth=_smooth(train["loss"])))
     columns = {"loss": "eval_loss", "accuracy": "eval_accuracy", "counts": "eval_counts"}
     marks = checks.assign(joined=joined(checks), **{new: checks[old] for new, old in columns.items()})
     return {

@@ -1,4 +1,4 @@
-"""A training run under one play head; its value is `figures.training.replay`, drawn by `figures.replay.js`."""
+"""A training run under one play head: value from `figures.training.replay`, drawn by `figures.replay.js`."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
 figs.replay = (element, props, watch) => {
   const part = (selector) => element.querySelector(selector), svg = part('svg'), canvas = part('canvas');
   const button = part('button'), slider = part('input'), output = part('output');
-  const left = 52, start = 0.06, loss = [14, 168], right = [200, 296], seconds = 6;
+  const left = 64, start = 0.06, loss = [14, 168], right = [200, 296], seconds = 6;
   const dashes = {solid: '', dash: '8 4', dot: '2 3', dashdot: '8 3 2 3'};
   let head = 1, stop = null, width = 0, first = 1, last = 1;
   const share = (e) => (e < first ? start * e / first : start + (1 - start) * Math.log(e / first) / Math.log(last / first));
@@ -81,7 +81,7 @@ figs.replay = (element, props, watch) => {
     output.textContent = words.join(' · '); slider.value = 1000 * u; slider.setAttribute('aria-valuetext', words.join(', '));
     const place = across(u), veil = svg.querySelector('.veil');
     svg.querySelector('.head').setAttribute('transform', `translate(${place} 0)`);
-    veil.setAttribute('x', place); veil.setAttribute('width', Math.max(0, width - place));
+    veil.setAttribute('x', place + 6); veil.setAttribute('width', Math.max(0, width - place - 6));
     if (run.checks.length) histogram(run.checks, e);
   };
   const draw = () => {

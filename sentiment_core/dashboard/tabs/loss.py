@@ -101,8 +101,9 @@ def loss_panel(histories: Mapping[str, pd.DataFrame]) -> Panel:
     every = int(train["step"].diff().median()) if len(train) > 1 else 1  # logged: the mean since then
     thin = f"the mean loss of every {every} steps" if every > 1 else "the loss of every step"
     caption = (
-        f"Thin: {thin}; thick: its exponential mean (half-life a fiftieth of the run, two points at least); "
-        f"diamonds: validation, joined where at most an epoch and a doubling of the reviews lie between. "
+        f"Thin: {thin}; thick: its geometric exponential mean (half-life a fiftieth of the run, two "
+        "points at least); diamonds: validation, joined where at most an epoch and a doubling of the "
+        "reviews lie between. "
         "The loss is that of the answer’s first token among the whole vocabulary: 0.69 is a coin "
         f"toss between the two label words. n = {len(train):,} logged points, {len(checks):,} validations. "
     )
@@ -133,7 +134,7 @@ def _reviews_words(checks: pd.DataFrame) -> str:
     return (
         f"Validation: n = {n:,} reviews, outside the training time; 95{THIN}% interval at the end "
         f"{percent(end.low or 0)} to {percent(end.high or 0)} (Wilson). Play passes along the axis in six "
-        "seconds; bars slide between evaluations, hollow ones are called wrongly."
+        "seconds; bars slide between evaluations, hollow ones are called wrongly, the tallest cut off."
     )
 
 
