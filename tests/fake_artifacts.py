@@ -26,6 +26,7 @@ from sentiment_core.artifacts.schema import (
 )
 from sentiment_core.artifacts.store import HistoryWriter
 from sentiment_core.data.reviews import fingerprint
+from sentiment_core.metrics.histogram import counts
 
 RUN, STUDY, TRAINING = "smollm2-135m", "smollm2-135m-study", "in-training"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -71,9 +72,15 @@ def write_history(folder: Path, *, steps: int = 120, seed: int = 0) -> None:
                 grad_norm=float(1 + rng.random()),
             )
         )
-        if step % 40 == 0:
-            accuracy = 0.95 - 0.3 * np.exp(-step / 25)
-            writer.append(HistoryRow(**place, seconds=seconds, eval_loss=0.2, eval_accuracy=float(accuracy)))
+        if step % 40 == 0 or step.bit_count() == 1:
+            label, noise = np.arange(1000) % 2, rng.normal(size=1000)
+            p = 1 / (1 + np.exp(-(4 * (2 * label - 1) * (1 - np.exp(-step / 25)) + 2 * noise)))
+            checked = {"eval_loss": 0.2, "eval_accuracy": float(((p >= 0.5) == label).mean())}
+            checked |= {
+                "eval_share_positive": float((p >= 0.5).mean()),
+                "eval_counts": counts(label, p).tolist(),
+            }
+            writer.append(HistoryRow(**place, seconds=seconds, **checked))
 
 
 def write_run(root: Path, run_id: str, *, seconds: float = 41.0, rank: int = 16, seed: int = 0) -> RunRecord:

@@ -24,7 +24,9 @@ def settle(page: Any, tab: str) -> None:
     page.wait_for_selector("#stats .num")
     if tab == "live":
         page.locator("#trace h3", has_text="the base model").wait_for(timeout=120_000)
-    elif tab in ("accuracy", "loss", "confusion"):
+    elif tab == "loss":
+        page.locator("#loss-plot output", has_text="reviews seen").wait_for()
+    elif tab in ("accuracy", "confusion"):
         page.locator(".js-plotly-plot:visible").first.wait_for()
     page.wait_for_timeout(2500)
 

@@ -254,11 +254,27 @@ def test_a_run_that_trains_now_is_followed(page, site) -> None:
     path.touch()
     page.goto(site.address(tab="loss"))
     page.locator("#loss-state", has_text="is training now, at step 30").wait_for()
-    page.locator("#loss .js-plotly-plot").wait_for()
+    page.locator("#loss-plot output", has_text="reviews seen").wait_for()
     line = '{"step": 33, "epoch": 0.3, "examples": 528, "tokens": 9, "seconds": 9.0, "loss": 0.2}\n'
     with path.open("a", encoding="utf-8") as stream:
         stream.write(line)
     page.locator("#loss-state", has_text="at step 33").wait_for(timeout=15_000)
+
+
+def test_training_is_replayed_by_button_and_keyboard(page, site) -> None:
+    page.emulate_media(reduced_motion="reduce")
+    page.goto(site.address(tab="loss"))
+    output, head = page.locator("#loss-plot output"), page.get_by_label("Play head: reviews seen")
+    output.filter(has_text="at step 120").wait_for()
+    ink = "() => document.querySelector('#loss-plot canvas').toDataURL()"
+    after = page.evaluate(ink)
+    head.press("Home")
+    assert "0 reviews seen" in head.get_attribute("aria-valuetext")
+    assert page.evaluate(ink) != after
+    page.get_by_role("button", name="Play").click()
+    output.filter(has_text="at step 120").wait_for()
+    assert page.evaluate(ink) == after
+    assert not page.errors
 
 
 def test_examples_filter_search_and_read(page, site) -> None:

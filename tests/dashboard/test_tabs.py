@@ -199,8 +199,8 @@ def test_every_panel_has_finding_caption_n_and_data(context: Context) -> None:
         panels.reliability_panel(frames, {"fine": 0.02, "base": 0.3}, "here, n = 400"),
         confusion.matrix_panel(side),
         confusion.roc_panel(context, [side]),
-        loss.loss_panel(histories, "step"),
-        loss.schedule_panel(histories, "seconds"),
+        loss.loss_panel(histories),
+        loss.schedule_panel(histories),
     ]
     for panel in drawn:
         assert any(c.isdigit() for c in panel.title), panel.title

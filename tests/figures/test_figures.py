@@ -1,5 +1,6 @@
 """Figures hold the numbers they were given, and follow the theme."""
 
+import json
 import re
 
 import numpy as np
@@ -8,6 +9,7 @@ import plotly.graph_objects as go
 import pytest
 
 from sentiment_core.figures import evaluation, style, training
+from sentiment_core.metrics.histogram import BINS
 
 SYSTEMS = pd.DataFrame(
     {
@@ -52,8 +54,6 @@ def figures() -> dict[str, go.Figure]:
         {
             "step": steps, "examples": 16 * steps, "seconds": steps / 4, "loss": np.exp(-steps / 50),
             "learning_rate": 1e-3, "grad_norm": 1.0,
-            "eval_loss": np.where(steps % 100 == 0, 0.2, np.nan),
-            "eval_accuracy": np.where(steps % 100 == 0, 0.9, np.nan),
         }
     )  # fmt: skip
     parts = pd.DataFrame(
@@ -80,8 +80,7 @@ def figures() -> dict[str, go.Figure]:
         "systems": evaluation.systems_chart(SYSTEMS),
         "slices": evaluation.slices_chart(parts, x_title="tokens"),
         "reliability": evaluation.reliability_chart(bins),
-        "history": training.history_chart({"run": history, "other": history}),
-        "schedule": training.schedule_chart({"run": history}, x="seconds"),
+        "schedule": training.schedule_chart({"run": history, "other": history}),
         "confusion": evaluation.confusion_chart(counts, "fine"),
         "roc": evaluation.roc_chart({"Fine-tuned": ("fine", curve)}, [("fine", 0.1, 0.9, "at 50")]),
         "empty": style.empty_figure(),
@@ -118,7 +117,7 @@ def test_a_matrix_is_readable_in_both_themes(actor: str) -> None:
         assert contrast(color, ground) >= 1.3
 
 
-@pytest.mark.parametrize("name", [name for name in figures() if name not in ("empty", "schedule")])
+@pytest.mark.parametrize("name", [name for name in figures() if name != "empty"])
 def test_axes_are_named(name: str) -> None:
     figure = figures()[name]
     titles = [axis.title.text for axis in figure.select_xaxes()] + [
@@ -161,19 +160,53 @@ def test_an_empty_row_is_no_division_by_zero() -> None:
     assert "nan" not in evaluation.confusion_chart(counts, "base").to_json()
 
 
-def test_long_histories_are_thinned() -> None:
+def history(*checks: tuple[int, float], counted: bool = True) -> pd.DataFrame:
+    """A logged loss a step up to 20,000, and evaluations (step, epoch) of ten reviews."""
     steps = np.arange(1, 20_001)
-    rows = pd.DataFrame({"step": steps, "loss": 1.0, "eval_loss": np.nan, "eval_accuracy": np.nan})
-    figure = training.history_chart({"run": rows})
-    assert all(len(trace.x) <= 1200 for trace in figure.data if trace.x is not None)
-    assert figure.data[1].x[-1] == 20_000
+    rows = pd.DataFrame(
+        {"step": steps, "epoch": np.nan, "examples": 16 * steps, "seconds": 0.1 * steps, "loss": 1.0}
+    )
+    counts = np.zeros((2, BINS), dtype=int)
+    counts[0, 0], counts[1, -1] = 5, 5
+    found = pd.DataFrame(list(checks), columns=["step", "epoch"])
+    found = found.assign(
+        examples=16 * found["step"], seconds=0.1 * found["step"], eval_loss=0.2, eval_accuracy=1.0,
+        eval_counts=[counts.tolist() if counted else None] * len(found),
+    )  # fmt: skip
+    columns = ["eval_loss", "eval_accuracy", "eval_counts"]
+    return (
+        pd.concat([rows, found]).reindex(columns=[*rows, *columns]).replace({"eval_counts": {np.nan: None}})
+    )
+
+
+def test_a_replay_thins_long_histories_and_counts_every_review() -> None:
+    value = training.replay({"run": history((0, 0.0), (1, 0.1), (2, 0.2))})
+    (run,) = value["runs"]
+    assert len(run["train"]) <= 1200
+    assert run["train"][-1] == [320_000, 2000.0, 1.0, 1.0]
+    assert [np.sum(check["counts"]) for check in run["checks"]] == [10, 10, 10]
+    assert value["top"] == 5
+    json.dumps(value, allow_nan=False)
+    older = training.replay({"run": history((0, 0.0), (9, 1.0), counted=False), "other": history((0, 0.0))})
+    assert older["top"] == 0, "no histogram where evaluations were not counted"
+    assert [one["dash"] for one in older["runs"]] == ["solid", "dash"]
+    json.dumps(older, allow_nan=False)
+
+
+def test_no_line_joins_what_lies_too_far_apart() -> None:
+    def lines(*checks: tuple[int, float]) -> list[bool]:
+        return training.joined(pd.DataFrame(list(checks), columns=["step", "epoch"]))
+
+    assert lines((0, 0.0), (1, 0.01), (2, 0.02), (4, 0.04), (5, 0.05)) == [False, True, True, True, True]
+    assert lines((0, 0.0), (1456, 1.0)) == [False, False], "the study's first epoch"
+    assert lines((0, 0.0), (243, 0.5), (486, 1.0)) == [False, False, True]
+    assert lines((900, 1.0), (1000, 2.5)) == [False, False]
+    assert lines() == []
 
 
 def test_names_stay_readable() -> None:
     systems = evaluation.systems_chart(SYSTEMS)
     assert len(systems.layout.yaxis.tickvals) == 2  # no line through the name beside a published result
-    two_runs = figures()["history"].layout.annotations
-    assert [note.yanchor for note in two_runs] == ["bottom", "top"]
 
 
 def test_theme_css_names_every_colour() -> None:

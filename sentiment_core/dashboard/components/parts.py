@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import gradio as gr
 import pandas as pd
@@ -61,7 +63,8 @@ class Panel:
     """One figure: the finding as its title, a caption with n and the interval's meaning, its data."""
 
     title: str
-    figure: go.Figure
+    figure: go.Figure | dict[str, Any]
+    """For plotly, or the value of a figure of our own."""
     caption: str
     data: pd.DataFrame
     name: str
@@ -69,14 +72,19 @@ class Panel:
 
 
 class FigureSlot:
-    """Where one figure goes on the page. Build it inside a Blocks; `show` gives values for `outputs`."""
+    """Where one figure goes on the page. Build it inside a Blocks; `show` gives values for `outputs`.
 
-    def __init__(self, elem_id: str, height: int, level: int = 2) -> None:
+    Args:
+        make: a figure of our own, from its elem_id; by default plotly's place.
+    """
+
+    def __init__(
+        self, elem_id: str, height: int, level: int = 2, make: Callable[[str], gr.HTML] | None = None
+    ) -> None:
         self.level = level
         with gr.Column(elem_classes="figure", elem_id=elem_id):
             title = gr.HTML(waiting("Reading the artifacts…", height), elem_id=f"{elem_id}-title")
-            look = {"elem_id": f"{elem_id}-plot", "show_label": False, "container": False, "visible": False}
-            plot = gr.Plot(plot_data(empty_figure(), "empty"), **look)
+            plot = (make or _plotly)(f"{elem_id}-plot")
             notes = gr.HTML("", elem_id=f"{elem_id}-notes")
         self.outputs: list[gr.components.Component] = [title, plot, notes]
 
@@ -88,8 +96,15 @@ class FigureSlot:
         table = html_table(panel.data, row_header=False)
         csv = base64.b64encode(panel.data.to_csv(index=False).encode()).decode()
         notes = render("figure_notes", panel=panel, table=table, csv=csv, shown=MAX_TABLE_ROWS)
+        if isinstance(panel.figure, dict):
+            return [title, gr.HTML(panel.figure, visible=True), notes]
         return [title, gr.Plot(plot_data(panel.figure, panel.name), visible=True), notes]
 
     def hide(self, html: str) -> list[object]:
         """An empty state in the figure's place; with no text, the place itself disappears."""
-        return [html or '<div class="nothing"></div>', gr.Plot(visible=False), ""]
+        return [html or '<div class="nothing"></div>', gr.update(visible=False), ""]
+
+
+def _plotly(elem_id: str) -> gr.Plot:
+    look = {"elem_id": elem_id, "show_label": False, "container": False, "visible": False}
+    return gr.Plot(plot_data(empty_figure(), "empty"), **look)
