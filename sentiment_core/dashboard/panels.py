@@ -86,8 +86,6 @@ def _references_words(references: Sequence[Reference]) -> str:
     """What the open squares are: context, never measured here."""
     kinds = {reference.kind for reference in references}
     words = "Open squares are context, as reported and not measured here; their protocols differ."
-    if kinds & {"study-before", "study-after"}:
-        words += " “The study” is the small project reproduced here: model and number of reviews unknown."
     if "ceiling" in kinds:
         words += " Label errors bound what any system could reach, roughly."
     return words
