@@ -39,6 +39,10 @@ from sentiment_core.metrics import classification
 MOST_BYTES = 64_000_000
 """No file of an artifact is larger; 25,000 predictions take half a megabyte."""
 
+LORA_A = ".lora_A.weight"
+LARGEST_HEADER = 100_000_000
+"""Bytes; safetensors allows no more."""
+
 
 class ArtifactError(UserError):
     """A file under `assets/` cannot be used; the message names the file and the remedy."""
@@ -191,6 +195,23 @@ def read_run(folder: Path) -> Run:
     if record.run_id != folder.name:
         raise ArtifactError(f"{path} says run_id {record.run_id!r}; rename its folder to that")
     return Run(folder, record)
+
+
+def read_adapter_shapes(folder: Path) -> dict[str, tuple[int, int]]:
+    """Adapted matrix -> (outputs, inputs), from its adapter's header; empty where that cannot be read."""
+    try:
+        with (folder / "adapter" / "adapter_model.safetensors").open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(size, LARGEST_HEADER)))
+        matrices = [name.removesuffix(LORA_A) for name in header if name.endswith(LORA_A)]
+        return {
+            name.removeprefix("base_model.model."): (
+                header[f"{name}.lora_B.weight"]["shape"][0], header[name + LORA_A]["shape"][1]
+            )
+            for name in matrices
+        }  # fmt: skip
+    except (OSError, ValueError, LookupError):
+        return {}
 
 
 def read_history(folder: Path) -> pd.DataFrame:

@@ -117,7 +117,7 @@ def _warm_up(context: Context) -> None:
 
 
 def _run_names(context: Context) -> list[tuple[str, str]]:
-    return [(title, run_id) for run_id, title in context.store.run_titles().items()]
+    return [(title, run_id) for run_id, title in header.run_titles(context).items()]
 
 
 def _wire(

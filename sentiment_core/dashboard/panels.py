@@ -89,8 +89,6 @@ def _accuracy_finding(table: pd.DataFrame, before: Evaluation | None, after: Eva
 def _references_words(references: Sequence[Reference]) -> str:
     """What the open squares are: context, never measured here."""
     words = "Open squares are context, as reported and not measured here; their protocols differ."
-    if {"study-before", "study-after"} & {reference.kind for reference in references}:
-        words += " “The study” is the small project reproduced here: model and number of reviews unknown."
     ambiguity = [f" {one.name}: {one.protocol}." for one in references if one.kind == "label-ambiguity"]
     return words + "".join(ambiguity)
 

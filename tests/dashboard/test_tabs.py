@@ -255,8 +255,6 @@ def test_context_figures_are_named_as_such(context: Context) -> None:
     evals = context.store.evals(context.store.run(RUN), "imdb")
     panel = panels.accuracy_panel(evals, store.read_references(ROOT / "assets"), None)
     assert "context, as reported and not measured here" in panel.caption
-    assert "The study" in panel.caption
-    assert {"The study, before", "The study, after"} <= set(panel.data["title"])
     assert "725 lack a majority" in panel.caption
     assert panel.data["accuracy"].notna().all(), "label ambiguity is no system's result"
     selected = panel.data.set_index("title")["selected_on"]
@@ -298,7 +296,6 @@ def test_rewritten_reviews_are_told_apart_from_their_originals() -> None:
     assert right["edited"] != right["original"]
     assert f"reviews that people rewrote to say the opposite its accuracy is {right['edited']}\u202f%" in html
     assert f"{right['original']}\u202f% on their originals" in html
-    assert "The study itself reports 23.5\u202f% before and 49.5\u202f% after" in html
     assert "Decide if a movie review is positive or negative." in html
 
 

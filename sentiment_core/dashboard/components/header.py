@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 from sentiment_core.artifacts.schema import EvalRecord
 from sentiment_core.artifacts.store import Run
-from sentiment_core.dashboard.components.html import render
+from sentiment_core.dashboard.components.html import render, seconds
 from sentiment_core.dashboard.context import Context
 
 TITLE = "QLoRA, before and after"
 PAIRS = "counterfactual_imdb_test"
 NEARLY_EVERY = 0.9
 """A base that calls at least this share of the reviews positive called "nearly every film good"."""
+PRESET_TITLES = {"best": "Our recipe", "study": "The study’s settings"}
+"""What a run is called by the preset that it was trained with."""
 MOST_PROBLEMS = 8
 """Problems that are told one by one; the rest are counted."""
 
@@ -44,6 +47,17 @@ def share_positive(record: EvalRecord) -> float:
     """The share of all reviews that were called positive."""
     cells = record.confusion
     return (cells.negative_positive + cells.positive_positive) / record.dataset.n
+
+
+def run_titles(context: Context) -> dict[str, str]:
+    """run_id -> a name for people, "Our recipe, 39 s"; runs that share a preset go by their own names."""
+    records = {run.run_id: run.record for run in context.store.finished_runs() if run.record}
+    presets = Counter(str(record.config.get("preset")) for record in records.values())
+    alone = {preset: title for preset, title in PRESET_TITLES.items() if presets[preset] == 1}
+    return {
+        run_id: f"{alone.get(str(record.config.get('preset')), run_id)}, {seconds(record.wall_seconds)}"
+        for run_id, record in records.items()
+    }
 
 
 def short_device(device: str) -> str:

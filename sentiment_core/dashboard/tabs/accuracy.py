@@ -40,7 +40,8 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         where = panels.dataset_phrase(after or before or next(iter(evals.values())))
         by_length = panels.length_panel(frames, where) if compared or len(frames) == 1 else None
         calibration = panels.reliability_panel(frames, errors, where)
-        fitting = context.store.references() if context.dataset(name) == "imdb" else ()
+        published = tuple(one for one in context.store.references() if not one.kind.startswith("study"))
+        fitting = published if context.dataset(name) == "imdb" else ()
         one_sided = empty("Accuracy by length needs both models on the same reviews.", COMMAND)
         unscored = empty("Reliability needs a system that states probabilities.", COMMAND)
         return [

