@@ -34,10 +34,10 @@ CAPTION = (
 )
 
 
-def trace_figure(elem_id: str) -> gr.HTML:
-    """An empty place for a trace; its value is what `value_of` gives."""
+def trace_figure(elem_id: str, source: str = "props, watch") -> gr.HTML:
+    """An empty place for a trace; its value, or that of another source in the script, is `value_of`'s."""
     return gr.HTML(
-        NOTHING, html_template=TEMPLATE, js_on_load="figs.trace(element, props, watch)",
+        NOTHING, html_template=TEMPLATE, js_on_load=f"figs.trace(element, {source})",
         apply_default_css=False, elem_id=elem_id,
     )  # fmt: skip
 
