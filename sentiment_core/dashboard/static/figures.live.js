@@ -88,8 +88,10 @@ figs.live = (element, props, watch, trigger) => {
   };
   figs.ready = () => { at.ready = true; figs.set('run', at.stored.run); if (!current()) figs.ask(); };
   const open = async () => {
-    const sent = named(new URL(location).searchParams.get('review')) ?? named(at.stored.welcome);
-    figs.set('text', await figs.linked() || (sent?.text ?? '')); trigger('opened'); address();
+    const welcome = named(at.stored.welcome)?.text ?? '', sent = named(new URL(location).searchParams.get('review'))?.text;
+    const text = await figs.linked() || sent || welcome, box = document.querySelector('#review textarea')?.value ?? welcome;
+    figs.set('text', at.text === undefined && box !== welcome ? box : text);  // somebody types before this script runs
+    trigger('opened'); address();
     if (at.ready && !current()) figs.ask();
   };
   element.addEventListener('click', ({target}) => {
