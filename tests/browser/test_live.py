@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -27,16 +28,15 @@ def loading(tmp_path_factory, monkeypatch):
                 tuple(ends), tuple(FakeClassifier(run)._p(text[:end], system) for end in ends)
             )
 
-        return {
-            s.id: {system: trace(s.text, system) for system in ("base", "fine-tuned")} for s in self.samples()
-        }
+        traces = {s.id: {one: trace(s.text, one) for one in ("base", "fine-tuned")} for s in self.samples()}
+        return {i: SimpleNamespace(traces=found, dial=(0.6, 0.5, 0.4, 0.3)) for i, found in traces.items()}
 
     def load(run):
         go.wait(60)
         return FakeClassifier(run)
 
     go = threading.Event()
-    monkeypatch.setattr(Store, "sample_answers", stored, raising=False)
+    monkeypatch.setattr(Store, "sample_answers", stored)
     served = Site(write_assets(tmp_path_factory.mktemp("loading"), n=60, pairs=10), load)
     served.go = go
     yield served

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from sentiment_core.artifacts.schema import SampleAnswer
 from sentiment_core.artifacts.store import Run
-from sentiment_core.dashboard.components import trace
+from sentiment_core.dashboard.components import dial, trace
 from sentiment_core.dashboard.components.html import seconds
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.serving import Answer, Refused, Trace, Waiting, Which
@@ -51,8 +52,8 @@ def word_of(p_positive: float) -> str:
 def stream(context: Context, run: Run | None, review: str) -> Iterator[dict[str, Any]]:
     """The fine-tuned answer first, then the base model's, then how both came.
 
-    Each value says which text and run it belongs to: {text, run, note, warn, base, fine, trace}; `base` and
-    `fine` are {p, read, cut, detail}, there once known; a card without its answer holds the note.
+    Each value says which text and run it belongs to: {text, run, note, warn, base, fine, trace, dial}. `base`
+    and `fine` are {p, read, cut, detail}, there once known; a card without its answer holds the note.
     """
     shown = {"text": review, "run": run.run_id if run else None, "note": READING, "trace": trace.NOTHING}
     for event in context.serving.ask(run, review):
@@ -66,6 +67,8 @@ def stream(context: Context, run: Run | None, review: str) -> Iterator[dict[str,
                 shown |= {"note": note, ACTORS[system]: _answer_value(answer)}
             case Trace(text, found):
                 shown |= {"trace": trace.value_of(text, found)}
+                if len(found) == 2:
+                    shown |= {"dial": dial.value_of(text, shown["base"]["p"], shown["fine"]["p"])}
         yield dict(shown)
 
 
@@ -94,7 +97,10 @@ def stream_trace(context: Context, run: Run | None, review: str) -> Iterator[obj
         yield shown["trace"]
 
 
-def stored_value(found: Mapping[Which, Any], text: str) -> dict[str, Any]:
-    """A stored answer in the same form, {base, fine, trace}; `found`: model -> its trace of the text."""
-    answers = {ACTORS[system]: {"p": one.p_positive[-1]} for system, one in found.items()}
-    return answers | {"trace": trace.value_of(text, found)}
+def stored_value(text: str, stored: SampleAnswer) -> dict[str, Any]:
+    """A stored answer in the same form: {base, fine, trace, dial}."""
+    p = {ACTORS[system]: one.p_positive[-1] for system, one in stored.traces.items()}
+    shown = {actor: {"p": value} for actor, value in p.items()} | {
+        "trace": trace.value_of(text, stored.traces)
+    }
+    return shown | ({"dial": dial.value_of(text, p["base"], p["fine"], stored.dial)} if len(p) == 2 else {})

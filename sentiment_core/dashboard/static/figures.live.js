@@ -110,7 +110,16 @@ figs.live = (element, props, watch, trigger) => {
   if (at.stored && at.text === undefined) open();
 };
 
-// The stored answers of the run that is shown: {run, samples: [{id, text, label, base, fine, trace}], welcome, idle}
+// The dial of what is shown; its own value counts while that is of the same text and ends
+figs.turned = (element, props, watch, turn) => {
+  const same = (a, b) => a && b && a.text === b.text && a.curve[0] === b.curve[0] && a.curve.at(-1) === b.curve.at(-1);
+  const value = () => (same(props.value, figs.at.view?.dial) ? props.value : figs.at.view?.dial);
+  figs.dial(element, {get value() { return value(); }}, (keys, draw) => {
+    watch(keys, draw); figs.on((key) => key === 'view' && draw());
+  }, turn);
+};
+
+// The stored answers of the run that is shown: {run, samples: [{id, text, label, base, fine, trace, dial}], welcome, idle}
 figs.stored = (props, watch) => {
   const take = () => {
     const first = !figs.at.stored;

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
 from sentiment_core.artifacts.store import Run
-from sentiment_core.dashboard.components import answers
+from sentiment_core.dashboard.components import answers, dial
 from sentiment_core.dashboard.components.trace import trace_figure
 from sentiment_core.dashboard.context import QUIET, Context, TabPart
 from sentiment_core.dashboard.inputs import MAX_CHARACTERS
@@ -44,13 +45,9 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
             with gr.Row(elem_id="dares", elem_classes="chips"):
                 for title, name in DARES.items():
                     if any(sample.id == name for sample in samples):
-                        look: dict[str, Any] = {
-                            "size": "sm",
-                            "elem_classes": "chip",
-                            "scale": 0,
-                            "min_width": 0,
-                        }
-                        chip = gr.Button(title, elem_id=name, **look)
+                        chip = gr.Button(
+                            title, elem_id=name, elem_classes="chip", size="sm", scale=0, min_width=0
+                        )
                         chip.click(None, None, text, js=f"() => figs.pick({name!r})", **QUIET)
             with gr.Row(elem_classes="chips"):
                 go = gr.Button("Classify", variant="primary", elem_id="ask", scale=0, min_width=120)
@@ -62,6 +59,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         with gr.Column(elem_id="live-answers", min_width=300):
             cards = answers.answer_cards()
     trace_figure("trace", "...figs.subscribed('reading')")
+    turned = dial.dial_figure("dial")
     batch.build(context, run)
     known = gr.HTML(stored, html_template="", js_on_load="figs.stored(props, watch)", visible="hidden")
 
@@ -83,6 +81,8 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     to_text = "(run, text, latest) => [run, figs.at.text, latest]"  # the box may lag behind its own chips
     cards.ask(ask, [run, text, gr.State(Latest())], cards, js=to_text, **asking)
     cards.opened(None, None, text, js="() => figs.at.text", **QUIET)
+    shown_dial = "(run) => [run, figs.at.view.dial]"
+    turned.turn(partial(dial.stream, context), [run, turned], turned, js=shown_dial, **QUIET | MODEL_EVENT)
     go.click(None, None, None, js="() => { figs.ask(); return [] }", **QUIET)
     more.input(None, more, text, js="(id) => figs.pick(id)", **QUIET)
     return TabPart(start, [], [known, cards])
@@ -90,15 +90,14 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
 
 def _stored_answers(context: Context, run: Run | None) -> dict[str, Any]:
     """Our samples with what is stored of this run's answers: {run, samples, welcome, idle}."""
-    found = getattr(context.store, "sample_answers", lambda run: {})(run)
+    found = context.store.sample_answers(run)
     samples = [
         {"id": one.id, "text": one.text, "label": one.label}
-        | (answers.stored_value(found[one.id], one.text) if one.id in found else {})
+        | (answers.stored_value(one.text, found[one.id]) if one.id in found else {})
         for one in context.store.samples()
     ]
-    welcome = next(
-        (one["id"] for one in samples if one["id"] == WELCOME), samples[0]["id"] if samples else ""
-    )
+    ids = [one["id"] for one in samples]
+    welcome = WELCOME if WELCOME in ids else next(iter(ids), "")
     return {"run": run and run.run_id, "samples": samples, "welcome": welcome, "idle": answers.IDLE}
 
 
