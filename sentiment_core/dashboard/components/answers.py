@@ -55,7 +55,7 @@ def stream(context: Context, run: Run | None, review: str) -> Iterator[dict[str,
     Each value says which text and run it belongs to: {text, run, note, warn, base, fine, trace, dial}. `base`
     and `fine` are {p, read, cut, detail}, there once known; a card without its answer holds the note.
     """
-    shown = {"text": review, "run": run.run_id if run else None, "note": READING, "trace": trace.NOTHING}
+    shown: dict[str, Any] = {"text": review, "run": run.run_id if run else None, "trace": trace.NOTHING}
     for event in context.serving.ask(run, review):
         match event:
             case Waiting():

@@ -16,6 +16,7 @@ from sentiment_core.dashboard.serving import Which
 from sentiment_core.live.clauses import MOVE, finding
 
 if TYPE_CHECKING:
+    from sentiment_core.artifacts.schema import StoredTrace
     from sentiment_core.live.trace import ReadingTrace
 
 NOTHING: dict[str, Any] = {"rows": []}
@@ -42,7 +43,7 @@ def trace_figure(elem_id: str, source: str = "props, watch") -> gr.HTML:
     )  # fmt: skip
 
 
-def value_of(text: str, found: Mapping[Which, ReadingTrace]) -> dict[str, Any]:
+def value_of(text: str, found: Mapping[Which, ReadingTrace | StoredTrace]) -> dict[str, Any]:
     """Rows of {text, base, fine}; the marks of a model whose trace is still to come are null."""
     ends = next(iter(found.values())).ends
     clauses = [text[start:end] for start, end in pairwise((0, *ends))]
