@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import wait
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -22,7 +23,6 @@ from sentiment_core.dashboard.guard import Guard, QuietBlocks
 from sentiment_core.dashboard.inputs import MAX_UPLOAD_BYTES
 from sentiment_core.dashboard.serving import ModelHost, Serving, load_live
 from sentiment_core.dashboard.store import Store
-from sentiment_core.dashboard.tabs.live import SHORT, welcome_text
 from sentiment_core.dashboard.texts import ReviewTexts
 
 TABS = {
@@ -74,6 +74,7 @@ def build(
                     names, value=first.run_id if first else None, label="Run", elem_id="run",
                     visible=len(names) > 1, interactive=True, min_width=150,
                 )  # fmt: skip
+                copy = gr.Button("Copy link", elem_id="copy-link", size="sm", scale=0)
                 toggle = gr.Button("Light / dark", elem_id="theme-button", size="sm", scale=0)
         stats = gr.HTML(header.stats_html(context, first), elem_id="stats")
         problems = gr.HTML(elem_id="problems")
@@ -84,6 +85,7 @@ def build(
                     parts[name] = resolve_name(f"sentiment_core.dashboard.tabs.{name}:build")(context, run)
                 tab.select(None, js=f"() => {{ window.qUrl({{tab: {name!r}}}); return [] }}", **QUIET)
         toggle.click(None, js="() => window.qTheme()", **QUIET)
+        copy.click(None, js="() => { figs.copyLink(); return [] }", **QUIET)
         _wire(demo, context, parts, run, tabs, [title, stats, problems])
         api.register(context)
     demo.queue(api_open=False, max_size=MAX_WAITING, default_concurrency_limit=4)
@@ -111,8 +113,7 @@ def _warm_up(context: Context) -> None:
     import scipy.stats  # noqa: F401
     import sklearn.metrics  # noqa: F401
 
-    while host.state(context.store.run(None))[0] == "loading":
-        time.sleep(0.5)
+    wait([host.slot(context.store.run(None))])
     context.texts.start()
 
 
@@ -128,9 +129,11 @@ def _wire(
     tabs: gr.Tabs,
     head: list[gr.HTML],
 ) -> None:
-    """Opening the page, and changing the run, draw every tab; the address decides what is opened."""
+    """Opening the page, and changing the run, draw every tab; the address decides what is opened.
+
+    The text of a review stands in the fragment of the address, which only the page's script reads.
+    """
     datasets = [part.dataset for part in parts.values() if part.dataset is not None]
-    live = parts["live"].extra
     review_id = gr.State("")
 
     def draw_header(run_id: str | None) -> tuple[str, str, str]:
@@ -143,23 +146,24 @@ def _wire(
         chosen, names = context.store.run(query.get("run")), _run_names(context)
         choices, dataset = context.dataset_choices(), context.dataset(query.get("data"))
         tab, review = query.get("tab"), query.get("review", "")
-        sample = next((s.text for s in context.store.samples() if s.id == review), "")
+        sample = any(s.id == review for s in context.store.samples())
         return [
             gr.Tabs(selected=tab if tab in TABS else "live"),
             gr.Dropdown(choices=names, value=chosen.run_id if chosen else None, visible=len(names) > 1),
             *(gr.Radio(choices=choices, value=dataset, visible=len(choices) > 1) for _ in datasets),
-            sample or query.get("text", "")[: 2 * SHORT] or welcome_text(context),
             "" if sample else review[:64],
             *draw_header(query.get("run")),
         ]
 
-    loaded = demo.load(opened, None, [tabs, run, *datasets, live["text"], review_id, *head], **QUIET)
+    loaded = demo.load(opened, None, [tabs, run, *datasets, review_id, *head], **QUIET)
     for name, part in parts.items():
         more = [review_id] if name == "examples" else []
-        loaded.then(part.render, [run, *part.inputs, *more], part.outputs, **QUIET)
+        drawn = loaded.then(part.render, [run, *part.inputs, *more], part.outputs, **QUIET)
+        if name == "live":
+            drawn.then(None, js="() => { figs.ready(); return [] }", **QUIET)
         run.input(part.render, [run, *part.inputs], part.outputs, **QUIET)
-    live["ask"](loaded)
-    run.input(draw_header, run, head, js="(v) => { window.qUrl({run: v}); return v }", **QUIET)
+    to_address = "(v) => { window.qUrl({run: v}); figs.set('run', v); return v }"
+    run.input(draw_header, run, head, js=to_address, **QUIET)
 
 
 def launch_options() -> dict[str, Any]:

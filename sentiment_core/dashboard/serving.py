@@ -59,6 +59,8 @@ class ModelUnavailable(RuntimeError):
 class Waiting(NamedTuple):
     ahead: int
     """Visitors that come first; 0 once it is this one's turn."""
+    loading: float | None = 0.0
+    """Seconds until the model is there, None where nobody knows; 0 once it is."""
 
 
 class Answer(NamedTuple):
@@ -94,7 +96,7 @@ class Refused(NamedTuple):
 
 Event = Waiting | Answer | Trace | Dial | Scores | Refused
 Work = Callable[[Run | None, Any], Iterator[Event]]
-Loading: TypeAlias = "Future[tuple[LiveClassifier, float]]"  # the model, and how many seconds it took
+Loading: TypeAlias = "Future[LiveClassifier]"
 
 
 class WaitQueue:
@@ -154,7 +156,7 @@ class ModelHost:
         self._load, self._keep = load, keep
         self._slots: dict[str | None, Loading] = {}
         self._lock, self._loading = threading.Lock(), threading.Lock()
-        self._not_before = 0.0
+        self._not_before, self._began, self._took = 0.0, 0.0, 0.0
 
     def hold(self, seconds: float) -> None:
         """Begin no loading for so long; what is asked to load meanwhile is begun then."""
@@ -176,23 +178,24 @@ class ModelHost:
 
     def _fill(self, slot: Loading, run: Run | None) -> None:
         time.sleep(max(0.0, self._not_before - time.monotonic()))
-        began = time.perf_counter()
         try:
             with self._loading:
+                self._began = time.monotonic()
                 model = self._load(run)
-            slot.set_result((model, time.perf_counter() - began))
+                self._took = time.monotonic() - self._began
+            slot.set_result(model)
         except Exception as error:
             log.exception("the live model could not be loaded")
             slot.set_exception(ModelUnavailable(f"The live model could not be loaded: {_reason(error)}"))
 
-    def state(self, run: Run | None) -> tuple[Literal["loading", "ready", "failed"], str]:
-        slot = self._slots.get(run.run_id if run else None)
-        if slot is None or not slot.done():
-            return "loading", "Loading the live model… The other tabs are ready now."
-        if error := slot.exception():
-            return "failed", f"{error} The other tabs work without it."
-        model, seconds = slot.result()
-        return "ready", f"Live model ready ({model.number_format}, loaded in {seconds:.0f} s)."
+    def left(self, run: Run | None) -> float | None:
+        """Seconds until this run's model is there, going by the last one's; None where that says nothing."""
+        left = self._began + self._took - time.monotonic()
+        return 0.0 if self.slot(run).done() else left if left > 0 else None
+
+    def slot(self, run: Run | None) -> Loading:
+        """This run's model, loaded or on its way."""
+        return self._slots.get(run.run_id if run else None) or self.start(run)
 
     def get(self, run: Run | None, *, timeout: float = 60.0) -> LiveClassifier:
         """The loaded model; waits for it.
@@ -200,12 +203,12 @@ class ModelHost:
         Raises:
             ModelUnavailable: it failed, or is still loading after `timeout` seconds.
         """
-        slot = self._slots.get(run.run_id if run else None) or self.start(run)
+        slot = self.slot(run)
         if not wait([slot], timeout).done:
             raise ModelUnavailable("The live model is still loading; try again in a moment.")
         if error := slot.exception():
             raise ModelUnavailable(str(error))
-        return slot.result()[0]
+        return slot.result()
 
 
 def _reason(error: Exception) -> str:
@@ -306,14 +309,17 @@ class Serving:
         return last.found  # pyrefly: ignore[missing-attribute] the last of them are Scores
 
     def _events(self, kind: str, work: Work, run: Run | None, given: str | list[str]) -> Iterator[Event]:
-        """Waits for a turn in the queue, then for the model; then come the work's own events."""
+        """Waits for a turn in the queue and for the model; then come the work's own events."""
         try:
             given = clean_text(given) if isinstance(given, str) else given
             with self.queues[kind].join() as ahead:
-                count = ahead(0)
-                while count:
-                    yield Waiting(count)
-                    count = ahead(LOOK_AGAIN)
+                loading, count = self.host.slot(run), ahead(0)
+                while count or not loading.done():
+                    yield Waiting(count, self.host.left(run))
+                    if count:
+                        count = ahead(LOOK_AGAIN)
+                    else:
+                        wait([loading], LOOK_AGAIN)
                 yield Waiting(0)
                 self.host.get(run)
                 yield from work(run, given)

@@ -23,7 +23,9 @@ TEXT = "A dreadful film, but one laughed."
 
 @pytest.fixture
 def context(tmp_path: Path) -> Context:
-    return context_of(write_assets(tmp_path, n=60, pairs=10))
+    context = context_of(write_assets(tmp_path, n=60, pairs=10))
+    context.serving.host.get(context.store.run(RUN))  # nobody waits for the model
+    return context
 
 
 def test_the_points_come_one_by_one_between_known_ends(context):

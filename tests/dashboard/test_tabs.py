@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ import pandas as pd
 import pytest
 
 from sentiment_core.artifacts import store
-from sentiment_core.dashboard import app, pairs, panels, tabs, theme
+from sentiment_core.dashboard import app, pairs, panels, serving, tabs, theme
 from sentiment_core.dashboard.app import build, launch_options
 from sentiment_core.dashboard.components import answers, header, trace
 from sentiment_core.dashboard.context import Context, TabPart
@@ -38,7 +37,7 @@ from tests.fake_artifacts import (
     write_eval,
     write_run,
 )
-from tests.fake_live import FakeClassifier
+from tests.fake_live import FakeClassifier, ReadingTrace
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -350,27 +349,23 @@ def test_polling_does_nothing_until_the_history_grows(assets: Path, context: Con
 # ---- the live model's host
 
 
-def wait_for(host: ModelHost, run=None) -> str:
-    for _ in range(200):
-        kind, sentence = host.state(run)
-        if kind != "loading":
-            return sentence
-        time.sleep(0.01)
-    raise AssertionError("still loading")
-
-
-def test_host_loads_in_the_background_and_says_so() -> None:
-    go_on = threading.Event()
+def test_host_loads_in_the_background_and_knows_how_long_it_may_take() -> None:
+    begun, go_on = threading.Event(), threading.Event()
 
     def slow(run):
+        begun.set()
         go_on.wait(20)
         return FakeClassifier(run)
 
     host = ModelHost(slow)
     host.start(None)
-    assert host.state(None)[0] == "loading"
+    assert host.left(None) is None
+    host._took = 60.0
+    assert begun.wait(20)
+    assert 0 < host.left(None) <= 60
     go_on.set()
-    assert wait_for(host).startswith("Live model ready (fake, loaded in")
+    assert host.get(None).number_format == "fake"
+    assert host.left(None) == 0
 
 
 @pytest.mark.parametrize(
@@ -387,13 +382,10 @@ def test_a_model_that_cannot_be_loaded_is_a_sentence(error: Exception) -> None:
         raise error
 
     host = ModelHost(fail)
-    host.start(None)
-    sentence = wait_for(host)
-    assert "could not be loaded" in sentence
-    assert "surprise" not in sentence
-    assert "secret" not in sentence
-    with pytest.raises(ModelUnavailable):
+    with pytest.raises(ModelUnavailable, match="could not be loaded") as refused:
         host.get(None)
+    assert "surprise" not in str(refused.value)
+    assert "secret" not in str(refused.value)
 
 
 def test_a_failed_load_is_tried_again_when_asked_to() -> None:
@@ -407,9 +399,8 @@ def test_a_failed_load_is_tried_again_when_asked_to() -> None:
     host = ModelHost(load)
     with pytest.raises(ModelUnavailable, match="no weights here"):
         host.get(None)
-    assert host.state(None)[0] == "failed"
     host.start(None)
-    assert wait_for(host).startswith("Live model ready")
+    assert host.get(None).number_format == "fake"
 
 
 def test_host_keeps_few_models(context: Context) -> None:
@@ -451,13 +442,13 @@ def test_settings_name_only_results_that_there_are(tmp_path) -> None:
 
 def test_answers_stream_fine_tuned_first_and_then_how_they_came(context: Context) -> None:
     review = "A dreadful, boring film. But the end is warm and funny and great."
+    context.serving.host.get(context.store.run(RUN))
     steps = list(answers.stream(context, context.store.run(RUN), review))
-    assert "Reading" in steps[0][0]
-    assert "Positive" in steps[1][0]
-    assert "Reading" in steps[1][0]
-    assert "Both say" in steps[2][1]
-    assert all(step[2] in (trace.NOTHING, gr.skip()) for step in steps[:3])
-    first, both = steps[3][2], steps[4][2]
+    assert {(step["text"], step["run"]) for step in steps} == {(review, RUN)}
+    assert [("fine" in step, "base" in step) for step in steps[:3]] == [(0, 0), (1, 0), (1, 1)]
+    assert steps[1]["note"] == answers.READING
+    assert all(step["trace"] is trace.NOTHING for step in steps[:3])
+    first, both = steps[3]["trace"], steps[4]["trace"]
     assert len(steps) == 5
     assert [row["base"] for row in first["rows"]] == [None] * len(first["rows"])
     assert "".join(row["text"] for row in both["rows"]).replace(" ", "") == review.replace(" ", "")
@@ -474,16 +465,15 @@ def test_a_trace_alone_streams_for_the_reader(context: Context) -> None:
 def test_bad_input_is_one_sentence(context: Context, given: str) -> None:
     steps = list(answers.stream(context, context.store.run(RUN), given))
     assert len(steps) == 1
-    assert "notice" in steps[0][1]
+    assert steps[0]["warn"].endswith(".")
 
 
-def test_a_visitors_text_is_never_html(context: Context) -> None:
-    """The cards hold none of it, and the trace hands it over as a value that the script sets as text."""
+def test_a_visitors_text_is_a_value_that_no_template_evaluates(context: Context) -> None:
     review = "<img src=x onerror=alert(1)> bad <script>alert(2)</script> great"
     *_, last = answers.stream(context, context.store.run(RUN), review)
-    assert "".join(row["text"] for row in last[2]["rows"]).replace(" ", "") == review.replace(" ", "")
-    figure = trace.trace_figure("any")
-    assert not re.search(r"[{}$]", figure.html_template), "nothing in the template is evaluated"
+    assert "".join(row["text"] for row in last["trace"]["rows"]).replace(" ", "") == review.replace(" ", "")
+    for figure in (trace.trace_figure("any"), answers.answer_cards()):
+        assert not re.search(r"[{}$]", figure.html_template)
 
 
 def test_a_crash_is_a_sentence_without_a_traceback(assets: Path) -> None:
@@ -493,24 +483,60 @@ def test_a_crash_is_a_sentence_without_a_traceback(assets: Path) -> None:
 
     context = context_of(assets, Broken)
     *_, last = answers.stream(context, context.store.run(RUN), "A film.")
-    assert "Something went wrong" in last[1]
+    assert "Something went wrong" in last["warn"]
     assert "secret" not in str(last)
 
 
 def test_a_long_review_is_answered_so_far_and_then_whole(context: Context) -> None:
     review = "A great start. " + "And on it goes. " * 90 + "Dreadful, boring, the worst."
-    steps = [str(step[0]) for step in answers.stream(context, context.store.run(RUN), review)]
-    first = next(i for i, shown in enumerate(steps) if "P(positive)" in shown)
-    assert "so far" in steps[first]
-    assert "after reading 33\u202f%" in steps[first]
-    assert "Positive" in steps[first]
-    assert "Negative" in steps[first + 1]
-    assert "so far" not in steps[first + 1]
+    found = [
+        step["fine"] for step in answers.stream(context, context.store.run(RUN), review) if "fine" in step
+    ]
+    assert found[0]["read"] == 1 / 3
+    assert found[0]["p"] > 0.5 > found[1]["p"]
+    assert found[1]["read"] == 1
 
 
 def test_truncation_is_said(context: Context) -> None:
-    steps = list(answers.stream(context, context.store.run(RUN), "word " * 950))
-    assert any("middle was left out" in str(step[1]) for step in steps)
+    *_, last = answers.stream(context, context.store.run(RUN), "word " * 950)
+    assert last["fine"]["cut"]
+
+
+def test_a_question_asked_while_the_model_loads_is_answered_once_it_is_there(
+    assets: Path, monkeypatch
+) -> None:
+    """Longer than the time limit of one question; the time that the last loading took is the estimate."""
+    monkeypatch.setattr(serving, "LOOK_AGAIN", 0.01)
+    begun, go_on = threading.Event(), threading.Event()
+    context = context_of(assets, lambda run: begun.set() or (go_on.wait(20) and FakeClassifier(run)))
+    steps = answers.stream(context, None, "A great film")
+    assert [next(steps)["note"] for _ in range(3)] == [answers.LOADING] * 3
+    assert begun.wait(20)
+    context.serving.host._took = 100.0
+    assert next(steps)["note"].startswith("Your turn in about 100")
+    go_on.set()
+    *_, last = steps
+    assert last["base"]["p"] == last["trace"]["rows"][-1]["base"]
+
+
+def test_stored_answers_of_our_samples_come_with_the_page(assets: Path, monkeypatch) -> None:
+    """They need no model, and belong to the run that is shown."""
+
+    def stored(self, run):
+        traces = {s: ReadingTrace((5, 20), (0.4, p)) for s, p in (("base", 0.8), ("fine-tuned", 0.1))}
+        return {"sample-01": SimpleNamespace(traces=traces, dial=(0.6, 0.5, 0.4, 0.2))}
+
+    monkeypatch.setattr(Store, "sample_answers", stored)
+    demo = build(assets, FakeClassifier.load, texts={})
+    value = next(
+        b.value for b in demo.blocks.values() if "figs.stored" in (getattr(b, "js_on_load", "") or "")
+    )
+    first, second = value["samples"][:2]
+    assert value["run"] == RUN
+    assert (first["base"], first["fine"]) == ({"p": 0.8}, {"p": 0.1})
+    assert [row["fine"] for row in first["trace"]["rows"]] == [0.4, 0.1]
+    assert first["dial"]["curve"] == [0.8, 0.6, 0.5, 0.4, 0.2, 0.1]
+    assert "base" not in second
 
 
 def test_a_stopped_batch_ends_between_two_parts(context: Context) -> None:

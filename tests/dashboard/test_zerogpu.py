@@ -71,8 +71,8 @@ def context(spaces, tmp_path) -> Context:
 def test_everything_that_the_page_asks_of_the_model_runs_inside(context: Context, spaces: StandIn) -> None:
     run = context.store.run(RUN)
     shown = list(answers.stream(context, run, "A great film"))
-    assert "Both say Positive" in shown[2][1]
-    assert shown[-1][2]["rows"][-1]["text"] == "A great film"
+    assert shown[-1]["fine"]["p"] > 0.5
+    assert shown[-1]["trace"]["rows"][-1]["text"] == "A great film"
     assert context.serving.probabilities(run, ["A great film", "A dreadful film"])["fine-tuned"][1] < 0.5
     sample = context.store.samples()[0]
     assert "live" in Examples(context).open_sample(RUN, sample.id)[0]
@@ -92,7 +92,7 @@ def test_what_the_space_refuses_is_told_in_its_words(context: Context, spaces: S
     refusing = serving.Serving(context.serving.host)
     run = context.store.run(RUN)
     steps = list(answers.stream(replace(context, serving=refusing), run, "A great film"))
-    assert "You have used up your GPU time. Sign up for more" in steps[-1][1]
+    assert "You have used up your GPU time. Sign up for more" in steps[-1]["warn"]
 
 
 def run_python(code: str, tmp_path: Path, **environment: str) -> str:

@@ -1,61 +1,106 @@
-"""What the live model said: two cards, where they disagree, and how the answers came while reading."""
+"""What the live model said, as the values that the page's script draws: answers, verdict, and the trace."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from math import ceil
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from sentiment_core.artifacts.schema import SampleAnswer
 from sentiment_core.artifacts.store import Run
-from sentiment_core.dashboard.components import trace
-from sentiment_core.dashboard.components.html import render
-from sentiment_core.dashboard.components.parts import notice
+from sentiment_core.dashboard.components import dial, trace
+from sentiment_core.dashboard.components.html import seconds
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.serving import Answer, Refused, Trace, Waiting, Which
 from sentiment_core.labels import LABEL_WORDS
 
-IDLE = "Type a review, or pick a sample."
-READING = "Reading…"
-NOT_TUNED = "No fine-tuned model yet: python train.py makes one."
+if TYPE_CHECKING:
+    from sentiment_core.live.classifier import LiveAnswer
 
-Shown = tuple[object, object, object]
-"""HTML of the cards and the verdict, and the value of the trace; `gr.skip()` where nothing changes."""
+IDLE = "Type a review, or pick one of ours."
+READING = "Reading…"
+LOADING = "The model is loading; the answer comes by itself."
+NOT_TUNED = "No fine-tuned model yet: python train.py makes one."
+ACTORS: dict[Which, str] = {"base": "base", "fine-tuned": "fine"}
+"""A model's name in the values and the styles of the page."""
+
+TEMPLATE = (
+    '<div class="q"><div class="answers" aria-live="polite"><section class="answer base"></section>'
+    '<section class="answer fine"></section></div><p id="verdict" class="verdict" role="status"></p>'
+    '<div class="judge"><span class="meant" role="group" aria-label="I meant" hidden><span>I meant:</span>'
+    '<button value="1" aria-pressed="false">positive</button>'
+    '<button value="0" aria-pressed="false">negative</button></span>'
+    '<button class="save" hidden>Save as picture</button></div>'
+    '<p class="small score" role="status"></p></div>'
+)
+
+
+def answer_cards() -> gr.HTML:
+    """Both models' cards, drawn by `figures.live.js`; its value is what `stream` gives."""
+    return gr.HTML(
+        {"text": None}, html_template=TEMPLATE, apply_default_css=False, elem_id="answers",
+        js_on_load="figs.live(element, props, watch, trigger)  // triggers 'ask' and 'opened'",
+    )  # fmt: skip
 
 
 def word_of(p_positive: float) -> str:
     return LABEL_WORDS[int(p_positive >= 0.5)]
 
 
-def stream(context: Context, run: Run | None, review: str) -> Iterator[Shown]:
-    """The fine-tuned answer first, then the base model's, then how both came."""
-    seen: dict[Which, Any] = {}
+def stream(context: Context, run: Run | None, review: str) -> Iterator[dict[str, Any]]:
+    """The fine-tuned answer first, then the base model's, then how both came.
+
+    Each value says which text and run it belongs to: {text, run, note, warn, base, fine, trace, dial}. `base`
+    and `fine` are {p, read, cut, detail}, there once known; a card without its answer holds the note.
+    """
+    shown: dict[str, Any] = {"text": review, "run": run.run_id if run else None, "trace": trace.NOTHING}
     for event in context.serving.ask(run, review):
         match event:
-            case Waiting(ahead):
-                visitors = "one visitor comes" if ahead == 1 else f"{ahead} visitors come"
-                note = f"Waiting: {visitors} before you." if ahead else READING
-                yield cards(note), "", trace.NOTHING
+            case Waiting():
+                shown |= {"note": waiting_note(event)}
             case Refused(sentence):
-                yield cards("No answer."), notice(sentence, warn=True), trace.NOTHING
+                shown |= {"note": "No answer.", "warn": sentence}
             case Answer(system, answer):
-                seen[system] = answer
-                if len(seen) == 2:
-                    base, fine = word_of(seen["base"].p_positive), word_of(seen["fine-tuned"].p_positive)
-                    cut = any(one.truncated for one in seen.values())
-                    yield cards("", seen), render("verdict", base=base, fine=fine, cut=cut), gr.skip()
-                else:
-                    yield cards(NOT_TUNED if system == "base" else READING, seen), "", gr.skip()
+                note = NOT_TUNED if system == "base" else READING
+                shown |= {"note": note, ACTORS[system]: _answer_value(answer)}
             case Trace(text, found):
-                yield gr.skip(), gr.skip(), trace.value_of(text, found)
+                shown |= {"trace": trace.value_of(text, found)}
+                if len(found) == 2:
+                    shown |= {"dial": dial.value_of(text, shown["base"]["p"], shown["fine"]["p"])}
+        yield dict(shown)
+
+
+def waiting_note(event: Waiting) -> str:
+    """What stands in the cards until the answer comes.
+
+    >>> waiting_note(Waiting(0, 38.2)), waiting_note(Waiting(0))
+    ('Your turn in about 40\u202fs: the model is loading.', 'Reading…')
+    """
+    if event.ahead:
+        visitors = "one visitor comes" if event.ahead == 1 else f"{event.ahead} visitors come"
+        return f"Waiting: {visitors} before you."
+    if event.loading:
+        return f"Your turn in about {seconds(5 * ceil(event.loading / 5))}: the model is loading."
+    return LOADING if event.loading is None else READING
+
+
+def _answer_value(answer: LiveAnswer) -> dict[str, Any]:
+    detail = f"{seconds(answer.seconds)}, {answer.tokens:,} tokens"
+    return {"p": answer.p_positive, "read": answer.read, "cut": answer.truncated, "detail": detail}
 
 
 def stream_trace(context: Context, run: Run | None, review: str) -> Iterator[object]:
     """The trace alone."""
-    for *_, value in stream(context, run, review):
-        yield value
+    for shown in stream(context, run, review):
+        yield shown["trace"]
 
 
-def cards(note: str = IDLE, answers: Mapping[Which, Any] | None = None) -> str:
-    """Both models' cards; without its answer a card holds the note."""
-    return render("answers", answers=answers or {}, note=note, word_of=word_of)
+def stored_value(text: str, stored: SampleAnswer) -> dict[str, Any]:
+    """A stored answer in the same form: {base, fine, trace, dial}."""
+    p = {ACTORS[system]: one.p_positive[-1] for system, one in stored.traces.items()}
+    shown = {actor: {"p": value} for actor, value in p.items()} | {
+        "trace": trace.value_of(text, stored.traces)
+    }
+    return shown | ({"dial": dial.value_of(text, p["base"], p["fine"], stored.dial)} if len(p) == 2 else {})

@@ -3,9 +3,9 @@
 Both ends are known from the answers; the points between come when the visitor asks for them:
 
     figure = dial_figure("dial")
-    figure.turn(partial(stream, context), [run, figure], figure, **QUIET, **MODEL_EVENT)
-    yield value_of(text, p_base, p_tuned)                # with the answers; `NOTHING` hides the figure
-    yield value_of(text, p_base, p_tuned, answer.dial)   # stored: complete at once
+    figure.turn(partial(stream, context), [run, figure], figure, js=shown, **QUIET, **MODEL_EVENT)
+    value_of(text, p_base, p_tuned)                # with the answers, as `dial` of what `figs.at.view` shows
+    value_of(text, p_base, p_tuned, answer.dial)   # stored: complete at once
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ CAPTION = (
 def dial_figure(elem_id: str) -> gr.HTML:
     """An empty place for a dial; its value is what `value_of` gives. Its event `turn` asks for the points."""
     return gr.HTML(
-        NOTHING, html_template=TEMPLATE, js_on_load="figs.dial(element, props, watch, () => trigger('turn'))",
+        NOTHING, html_template=TEMPLATE,
+        js_on_load="figs.turned(element, props, watch, () => trigger('turn'))",
         apply_default_css=False, elem_id=elem_id,
     )  # fmt: skip
 

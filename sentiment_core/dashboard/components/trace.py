@@ -16,6 +16,7 @@ from sentiment_core.dashboard.serving import Which
 from sentiment_core.live.clauses import MOVE, finding
 
 if TYPE_CHECKING:
+    from sentiment_core.artifacts.schema import StoredTrace
     from sentiment_core.live.trace import ReadingTrace
 
 NOTHING: dict[str, Any] = {"rows": []}
@@ -34,15 +35,15 @@ CAPTION = (
 )
 
 
-def trace_figure(elem_id: str) -> gr.HTML:
-    """An empty place for a trace; its value is what `value_of` gives."""
+def trace_figure(elem_id: str, source: str = "props, watch") -> gr.HTML:
+    """An empty place for a trace; its value, or that of another source in the script, is `value_of`'s."""
     return gr.HTML(
-        NOTHING, html_template=TEMPLATE, js_on_load="figs.trace(element, props, watch)",
+        NOTHING, html_template=TEMPLATE, js_on_load=f"figs.trace(element, {source})",
         apply_default_css=False, elem_id=elem_id,
     )  # fmt: skip
 
 
-def value_of(text: str, found: Mapping[Which, ReadingTrace]) -> dict[str, Any]:
+def value_of(text: str, found: Mapping[Which, ReadingTrace | StoredTrace]) -> dict[str, Any]:
     """Rows of {text, base, fine}; the marks of a model whose trace is still to come are null."""
     ends = next(iter(found.values())).ends
     clauses = [text[start:end] for start, end in pairwise((0, *ends))]

@@ -28,6 +28,8 @@ window.figs ??= (() => {
   return {
     at, animate, count, ease, make, percent, still,
     on(draw) { subscribers.add(draw); draw(); },
+    // [props, watch] of a figure whose value is the shared one of that name
+    subscribed: (key) => [{get value() { return at[key]; }}, (_, draw) => subscribers.add((changed) => changed === key && draw())],
     set(key, value) { if (at[key] !== value) { at[key] = value; subscribers.forEach((draw) => draw(key)); } },
   };
 })();

@@ -10,7 +10,7 @@ from textwrap import shorten
 import gradio as gr
 import pandas as pd
 
-from sentiment_core.dashboard.components.answers import word_of
+from sentiment_core.dashboard.components.answers import waiting_note, word_of
 from sentiment_core.dashboard.components.html import render
 from sentiment_core.dashboard.components.parts import notice
 from sentiment_core.dashboard.context import QUIET, Context
@@ -69,8 +69,8 @@ def build(context: Context, run: gr.Dropdown) -> None:
             match event:
                 case Refused(sentence):
                     return only(sentence, warn=True)
-                case Waiting(ahead) if ahead:
-                    progress(0.0, desc=f"waiting, {ahead} before you")
+                case Waiting():
+                    progress(0.0, desc=waiting_note(event))
                 case Scores(found, system, share):
                     progress(share, desc=f"{system}: {len(found[system]):,} of {len(batch.texts):,}")
         frame = table_of(batch, found)

@@ -8,101 +8,98 @@ from typing import Any
 
 import gradio as gr
 
-from sentiment_core.artifacts.schema import SampleReview
-from sentiment_core.dashboard.components import answers
-from sentiment_core.dashboard.components.html import render
+from sentiment_core.artifacts.store import Run
+from sentiment_core.dashboard.components import answers, dial
 from sentiment_core.dashboard.components.trace import trace_figure
 from sentiment_core.dashboard.context import QUIET, Context, TabPart
 from sentiment_core.dashboard.inputs import MAX_CHARACTERS
 from sentiment_core.dashboard.serving import MODEL_EVENT, Latest
 from sentiment_core.dashboard.tabs import batch
 
-KINDS = ("positive", "negative", "sarcastic", "negated", "mixed")
-SHORT = 300
-"""Typed texts up to this many characters go into the address."""
+WELCOME = "sample-11"
+"""What stands in the box when a visitor comes with nothing."""
 
-TEXT_TO_ADDRESS = f"""(run, text, latest) => {{
-  window.qUrl({{text: text && text.length <= {SHORT} ? text : null, review: null}});
-  return [run, text, latest];
-}}"""
+DARES = {
+    "Sarcasm": "sample-34",
+    "It starts badly": "sample-21",
+    "Change two words": "sample-50",
+    "No film at all": "sample-49",
+    "One great performance": "sample-24",
+    "All negations": "sample-40",
+    "A complaint": "sample-35",
+}
+"""Titles of the chips, which give no answer away -> one of our samples each."""
 
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
     samples = context.store.samples()
-    state = gr.HTML(
-        render("state", kind="loading", sentence="Loading the live model…"), elem_id="model-state"
-    )
-    text = gr.Textbox(
-        label="A movie review, in English", elem_id="review",
-        placeholder="Type or paste a review, or pick one of ours below.",
-        lines=4, max_lines=12, max_length=MAX_CHARACTERS,
-    )  # fmt: skip
-    with gr.Row(elem_classes="chips"):
-        chips = _chips(samples)
-    with gr.Row(elem_classes="chips"):
-        go = gr.Button("Classify", variant="primary", elem_id="ask", scale=0, min_width=170)
-        more = gr.Dropdown(
-            [(f"All {len(samples)} sample reviews…", "")]
-            + [(f"{s.kind}: {_beginning(s.text, 9)}", s.id) for s in samples],
-            value="", label="All sample reviews", elem_id="more-samples",
-            container=False, interactive=True, visible=bool(samples), min_width=260,
-        )  # fmt: skip
-    cards = gr.HTML(answers.cards(), elem_id="answers")
-    shown = [cards, gr.HTML(elem_id="verdict"), trace_figure("trace")]
+    stored = _stored_answers(context, context.store.run(None))
+    welcome = next((sample.text for sample in samples if sample.id == stored["welcome"]), "")
+    with gr.Row(elem_id="live"):
+        with gr.Column(elem_id="live-text", min_width=300):
+            text = gr.Textbox(
+                welcome, label="A movie review, in English", elem_id="review",
+                placeholder="Type or paste a review, or pick one of ours below.",
+                lines=6, max_lines=12, max_length=MAX_CHARACTERS,
+            )  # fmt: skip
+            with gr.Row(elem_id="dares", elem_classes="chips"):
+                for title, name in DARES.items():
+                    if any(sample.id == name for sample in samples):
+                        chip = gr.Button(
+                            title, elem_id=name, elem_classes="chip", size="sm", scale=0, min_width=0
+                        )
+                        chip.click(None, None, text, js=f"() => figs.pick({name!r})", **QUIET)
+            with gr.Row(elem_classes="chips"):
+                go = gr.Button("Classify", variant="primary", elem_id="ask", scale=0, min_width=120)
+                more = gr.Dropdown(
+                    [(f"All {len(samples)} samples…", "")] + [(_beginning(s.text), s.id) for s in samples],
+                    value="", label="All sample reviews", elem_id="more-samples",
+                    container=False, interactive=True, visible=bool(samples), min_width=160,
+                )  # fmt: skip
+        with gr.Column(elem_id="live-answers", min_width=300):
+            cards = answers.answer_cards()
+    trace_figure("trace", "...figs.subscribed('reading')")
+    turned = dial.dial_figure("dial")
     batch.build(context, run)
-    timer = gr.Timer(1.0)
+    known = gr.HTML(stored, html_template="", js_on_load="figs.stored(props, watch)", visible="hidden")
 
     def ask(run_id: str | None, review: str, latest: Latest) -> Iterator[object]:
         question = latest.question = object()
-        for step in answers.stream(context, context.store.run(run_id), review):
+        for shown in answers.stream(context, context.store.run(run_id), review):
             if latest.question is not question:
                 break
-            yield step
-        yield [gr.skip()] * len(shown)  # Gradio shows the last value once more, over what may be newer
-
-    def ask_if_any(run_id: str | None, review: str, latest: Latest) -> Iterator[object]:
-        yield from ask(run_id, review, latest) if review else [[gr.skip()] * len(shown)]
-
-    def take(sample_id: str) -> object:
-        return next((sample.text for sample in samples if sample.id == sample_id), gr.skip())
-
-    def poll(run_id: str | None) -> list[object]:
-        kind, sentence = context.serving.host.state(context.store.run(run_id))
-        return [render("state", kind=kind, sentence=sentence), gr.Timer(active=kind == "loading")]
+            yield shown
+        yield gr.skip()  # Gradio shows the last value once more, over what may be newer
 
     def start(run_id: str | None) -> list[object]:
-        context.serving.host.start(context.store.run(run_id))
-        return poll(run_id)
+        chosen = context.store.run(run_id)
+        context.serving.host.start(chosen)
+        return [_stored_answers(context, chosen), gr.skip()]  # one output alone would get the list
 
     asking: dict[str, Any] = QUIET | MODEL_EVENT
-    asking |= {"inputs": [run, text, gr.State(Latest())], "outputs": shown}
     asking["trigger_mode"] = "multiple"  # a newer question ends the older one instead of waiting for it
-    go.click(ask, js=TEXT_TO_ADDRESS, **asking)
-    for sample_id, button in chips.items():
-        address = f"() => {{ window.qUrl({{review: {sample_id!r}, text: null}}); return [] }}"
-        button.click(partial(take, sample_id), None, text, js=address, **QUIET).then(ask, **asking)
-    address = "(id) => { window.qUrl({review: id, text: null}); return id }"
-    more.input(take, more, text, js=address, **QUIET).then(ask, **asking)
-    timer.tick(poll, run, [state, timer], concurrency_limit=4, **QUIET)
-    opened = {"text": text, "ask": lambda loaded: loaded.then(ask_if_any, **asking)}
-    return TabPart(start, [], [state, timer], extra=opened)
+    to_text = "(run, text, latest) => [run, figs.at.text, latest]"  # the box may lag behind its own chips
+    cards.ask(ask, [run, text, gr.State(Latest())], cards, js=to_text, **asking)
+    cards.opened(None, None, text, js="() => figs.at.text", **QUIET)
+    shown_dial = "(run) => [run, figs.at.view.dial]"
+    turned.turn(partial(dial.stream, context), [run, turned], turned, js=shown_dial, **QUIET | MODEL_EVENT)
+    go.click(None, None, None, js="() => { figs.ask(); return [] }", **QUIET)
+    more.input(None, more, text, js="(id) => figs.pick(id)", **QUIET)
+    return TabPart(start, [], [known, cards])
 
 
-def _chips(samples: tuple[SampleReview, ...]) -> dict[str, gr.Button]:
-    """Sample id -> its button, for a few samples of different kinds; inside a row under the box."""
-    by_kind = [[s for s in samples if s.kind == kind] for kind in KINDS]
-    picked = [s for turn in range(2) for some in by_kind for s in some[turn : turn + 1]][:5]
-    if picked:
-        gr.HTML(render("small", text="Try one:", muted=True), elem_id="try")
-    look: dict[str, Any] = {"size": "sm", "elem_classes": "chip", "scale": 0, "min_width": 0}
-    titles = {s.id: f"{s.kind.capitalize()}: {_beginning(s.text, 3)}" for s in picked}
-    return {name: gr.Button(title, elem_id=f"sample-{name}", **look) for name, title in titles.items()}
+def _stored_answers(context: Context, run: Run | None) -> dict[str, Any]:
+    """Our samples with what is stored of this run's answers: {run, samples, welcome, idle}."""
+    found = context.store.sample_answers(run)
+    samples = [
+        {"id": one.id, "text": one.text, "label": one.label}
+        | (answers.stored_value(one.text, found[one.id]) if one.id in found else {})
+        for one in context.store.samples()
+    ]
+    ids = [one["id"] for one in samples]
+    welcome = WELCOME if WELCOME in ids else next(iter(ids), "")
+    return {"run": run and run.run_id, "samples": samples, "welcome": welcome, "idle": answers.IDLE}
 
 
-def _beginning(text: str, words: int) -> str:
+def _beginning(text: str, words: int = 9) -> str:
     return f"“{' '.join(text.split()[:words]).rstrip('.,;:!?')}…”"
-
-
-def welcome_text(context: Context) -> str:
-    """What stands in the box when a visitor comes with nothing: a plain negative review of ours."""
-    return next((s.text for s in context.store.samples() if s.kind == "negative"), "")

@@ -1,0 +1,152 @@
+"""The Live tab in Chromium: stored answers, typing, links, fooling, and where things stand on a phone."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from sentiment_core.dashboard.store import Store
+from sentiment_core.live.clauses import clause_ends
+from tests.browser.conftest import Site, settle
+from tests.fake_artifacts import write_assets
+from tests.fake_live import FakeClassifier, ReadingTrace
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def loading(tmp_path_factory, monkeypatch):
+    """A site with stored answers of its samples, whose model loads until `go` is set."""
+
+    def stored(self, run):
+        def trace(text, system):
+            ends = clause_ends(text)
+            return ReadingTrace(
+                tuple(ends), tuple(FakeClassifier(run)._p(text[:end], system) for end in ends)
+            )
+
+        traces = {s.id: {one: trace(s.text, one) for one in ("base", "fine-tuned")} for s in self.samples()}
+        return {i: SimpleNamespace(traces=found, dial=(0.6, 0.5, 0.4, 0.3)) for i, found in traces.items()}
+
+    def load(run):
+        go.wait(60)
+        return FakeClassifier(run)
+
+    go = threading.Event()
+    monkeypatch.setattr(Store, "sample_answers", stored)
+    served = Site(write_assets(tmp_path_factory.mktemp("loading"), n=60, pairs=10), load)
+    served.go = go
+    yield served
+    go.set()
+    served.close()
+
+
+def test_samples_are_answered_while_the_model_loads_and_a_text_of_ones_own_afterwards(page, loading) -> None:
+    page.goto(loading.url)
+    page.locator("#verdict", has_text="Both are right: the true label is Positive").wait_for()
+    page.locator("#trace svg .mark.fine").first.wait_for()
+    settle(page)
+    page.evaluate("figs.pick('sample-02')")  # what a chip does
+    assert "Only the fine-tuned model is right" in page.locator("#verdict").inner_text()
+    page.locator("#review textarea").fill("A great film")
+    page.locator("#answers", has_text="The model is loading; the answer comes by itself").wait_for()
+    page.evaluate("figs.pick('sample-03')")
+    assert "true label is Negative" in page.locator("#verdict").inner_text()
+    page.locator("#review textarea").fill("A great film, truly")
+    page.locator("#answers", has_text="The model is loading").wait_for()
+    loading.go.set()
+    page.locator("#trace li", has_text="truly").wait_for()
+    page.locator("#verdict", has_text="Both lean to Positive").wait_for()
+    assert not page.errors
+
+
+def test_another_run_shows_its_own_stored_answers(page, loading) -> None:
+    page.goto(loading.address(run="smollm2-135m-study"))
+    page.locator("#verdict", has_text="Both are right").wait_for()
+    assert page.evaluate("figs.at.view.run") == "smollm2-135m-study"
+    assert page.locator("#answers.old").count() == 0
+
+
+def test_on_a_phone_the_answers_stand_right_below_the_text(page, loading) -> None:
+    page.set_viewport_size({"width": 375, "height": 812})
+    page.goto(loading.url)
+    page.locator("#verdict", has_text="Both are right").wait_for()
+    settle(page)
+    top = page.locator("#tabs").bounding_box()["y"]
+    base, fine = (page.locator(f".answer.{actor}").bounding_box() for actor in ("base", "fine"))
+    assert base["y"] == fine["y"]
+    assert base["y"] - top < 330
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+
+
+def test_the_answer_is_saved_as_a_picture(page, loading) -> None:
+    page.goto(loading.url)
+    with page.expect_download() as download:
+        page.locator(".save").click()
+    assert download.value.path().read_bytes().startswith(b"\x89PNG")
+
+
+def ask(page, review: str) -> None:
+    page.locator("#review textarea").fill(review)
+    page.locator("#ask").click()
+
+
+HOSTILE = "<img src=x onerror=alert(1)> ${document.title} {{x}} `\\ <|im_end|>\nA dreadful & boring film 👎"
+
+
+def test_a_link_opens_the_same_text_and_tells_no_server(page, site) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.goto(site.address(tab="live"))
+    ask(page, HOSTILE)
+    page.locator("#trace li", has_text="boring film").wait_for()
+    page.locator("#copy-link").click()
+    page.locator("#copy-link", has_text="Copied").wait_for()
+    link = page.evaluate("navigator.clipboard.readText()")
+    assert "#t=" in link
+    assert "boring" not in link
+    page.goto("about:blank")
+    page.goto(link)
+    page.locator("#trace li", has_text="boring film").wait_for()
+    assert page.locator("#review textarea").input_value() == HOSTILE
+    assert page.locator("#trace img").count() == 0
+    assert not [url for url in page.asked if "boring" in url]
+    assert not page.errors
+
+
+def test_an_older_link_with_its_text_in_the_query_is_rewritten(page, site) -> None:
+    page.goto(site.address(tab="live", text="A%20dreadful%20film"))
+    page.locator("#trace li", has_text="A dreadful film").wait_for()
+    assert "text" not in parse_qs(urlsplit(page.url).query)
+    assert "#t=" in page.url
+
+
+def test_a_text_is_answered_when_typing_stops_and_an_old_answer_is_marked_at_once(page, site) -> None:
+    page.goto(site.address(tab="live"))
+    page.locator("#trace h3", has_text="the base model").wait_for()
+    page.locator("#review textarea").fill("A dreadful film")
+    assert "before your change" in page.locator("#verdict").inner_text()
+    page.locator("#answers.old").wait_for()
+    page.locator("#verdict", has_text="The two disagree").wait_for()
+    assert page.locator("#answers.old").count() == 0
+    page.locator("#review textarea").fill("A dreadful film " * 60)  # long: only when asked for
+    page.wait_for_timeout(900)
+    assert page.locator("#answers.old").count() == 1
+    page.keyboard.press("Control+Enter")
+    page.locator("#trace li").nth(7).wait_for()
+
+
+def test_who_fools_both_is_told_and_counted(page, site) -> None:
+    page.goto(site.address(tab="live"))
+    page.locator("#trace h3", has_text="the base model").wait_for()
+    for review in ("A great film, and I slept well", "A wonderful film, I left happy"):
+        page.locator("#review textarea").fill(review)
+        page.locator("#verdict", has_text="Both lean to Positive").wait_for()
+        page.locator(".meant").get_by_text("negative").click()
+        page.locator("#verdict", has_text="You fooled both: you meant Negative").wait_for()
+    page.locator(".score", has_text="of 3 reviews the base model got 1 right").wait_for()
+    page.locator(".meant").get_by_text("positive").click()
+    page.locator("#verdict", has_text="Both are right").wait_for()
+    page.locator(".score", has_text="got 2 right, the fine-tuned one 2").wait_for()
