@@ -129,8 +129,8 @@ def trace_sentence(root: Path = config.ASSETS) -> str:
     )
     return (
         f"Leaving out the clause with the largest move changes the fine-tuned model’s log-odds by {move} on "
-        f"average, a random clause by {chance}, the one with the largest gradient × input by {gradient}, and the "
-        f"best single clause, found by trying each, by {best} "
+        f"average, a random clause by {chance}, the one with the largest gradient × input by {gradient}, and "
+        f"the best single clause, found by trying each, by {best} "
         f"(n = {metrics['largest move'].n:,} test reviews, 95 % intervals)."
     )
 
