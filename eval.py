@@ -1,6 +1,6 @@
 """Score reviews with the base model, the baselines or a fine-tuned run, and save one evaluation each.
 
-python eval.py --run smollm2-135m --system all        # all five systems on IMDB's 25,000 test reviews
+python eval.py --run smollm2-135m --system all        # all systems on IMDB's 25,000 test reviews
 python eval.py --run smollm2-135m                     # the fine-tuned model alone
 python eval.py --system baseline-generated --limit 1000
 python eval.py --run smollm2-135m --system all --dataset my_reviews.csv

@@ -130,8 +130,8 @@ def trace_sentence(root: Path = config.ASSETS) -> str:
     return (
         f"Leaving out the clause with the largest move changes the fine-tuned model’s log-odds by {move} on "
         f"average, a random clause by {chance}, the one with the largest gradient × input by {gradient}, and "
-        f"the best single clause, found by trying each, by {best} "
-        f"(n = {metrics['largest move'].n:,} test reviews, 95 % intervals)."
+        f"the best single clause, found by trying each, by {best} (n = {metrics['largest move'].n:,} test "
+        "reviews, 95 % intervals)."
     )
 
 
@@ -190,7 +190,7 @@ def _row(cells: Sequence[str]) -> str:
 def _cells(record: EvalRecord) -> list[str]:
     found = record.metrics.get
     return [
-        record.title + (f", `{record.run_id}`" if record.run_id else ""),
+        record.measured_title + (f", `{record.run_id}`" if record.run_id else ""),
         record.dataset.name,
         f"{record.dataset.n:,}",
         percent_interval(found("accuracy"), unit=""),

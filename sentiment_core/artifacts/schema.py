@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import datetime
+from statistics import stdev
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
@@ -14,6 +16,19 @@ from sentiment_core.metrics.slices import Slice
 from sentiment_core.systems import SYSTEMS, known_system
 
 PREDICTION_COLUMNS = ("review_id", "label", "prediction", "p_positive", "tokens", "truncated")
+DRAW_COLUMN = "p_positive_{}"
+"""P(positive) of the second and further draws of a system that draws examples; the first is p_positive."""
+
+
+def draw_columns(columns: Iterable[Any]) -> list[str]:
+    """Those of further draws, in their order."""
+    return [str(column) for column in columns if re.fullmatch(DRAW_COLUMN.format(r"\d+"), str(column))]
+
+
+def group_columns(columns: Iterable[Any]) -> list[str]:
+    """Those that the dataset brought along."""
+    own = {*PREDICTION_COLUMNS, *draw_columns(columns)}
+    return [str(column) for column in columns if column not in own]
 
 
 class BaseModelInfo(Record):
@@ -81,6 +96,25 @@ class LoraInfo(Record):
     targets: tuple[str, ...]
 
 
+class WeightSample(Record):
+    """One matrix of the base before it was rounded, each block divided by its largest absolute value."""
+
+    matrix: str
+    """Its name in the model, for example "model.layers.15.self_attn.q_proj"."""
+    shape: tuple[int, int]
+    """Outputs and inputs."""
+    block: int
+    """Weights that share one scale."""
+    counts: tuple[int, ...]
+    """Weights in bins of equal width from -1 to 1."""
+    levels: tuple[float, ...]
+    """What a weight may become, in the same unit."""
+    error: float
+    """Root mean square of what rounding to `levels` changes, over that of the weights."""
+    even_error: float
+    """The same with as many levels at equal distances."""
+
+
 class DataInfo(Record):
     source: str
     fingerprint: str
@@ -110,9 +144,11 @@ class RunRecord(Record):
     hardware: Hardware
     versions: dict[str, str]
     wall_seconds: float
-    """Training loop, evaluation included; loading and warm-up not."""
+    """Training loop, checkpoints included; loading, warm-up and (see `validation_seconds`) validation not."""
     warmup_seconds: float = 0.0
-    """Compiling and capturing before the first step."""
+    """Compiling, capturing and validating once, before the first step."""
+    validation_seconds: float | None = None
+    """Validating after it, or after the last --resume; None in older runs, where `wall_seconds` has it."""
     reviews_per_second: float
     tokens_per_second: float
     peak_memory_bytes: int
@@ -120,6 +156,8 @@ class RunRecord(Record):
     steps: int
     validation_accuracy: Metric
     validation_loss: float
+    weights: WeightSample | None = None
+    """None in older runs."""
 
 
 class HistoryRow(Record):
@@ -132,12 +170,16 @@ class HistoryRow(Record):
     tokens: int
     """Prompt tokens seen so far, padding not counted."""
     seconds: float
-    """Since training began, pauses between resumed parts not counted."""
+    """Since training began; validation (but in older runs) and pauses between resumed parts not counted."""
     loss: float | None = None
     learning_rate: float | None = None
     grad_norm: float | None = None
     eval_loss: float | None = None
     eval_accuracy: float | None = None
+    eval_share_positive: float | None = None
+    """Share of the validation reviews that were called Positive."""
+    eval_counts: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    """Validation reviews by true label and `metrics.histogram` bin of their P(positive)."""
 
 
 class DatasetInfo(Record):
@@ -170,6 +212,9 @@ class EvalRecord(Record):
     answer_forms: tuple[AnswerForm, ...] = ()
     settings: dict[str, Any] = Field(default_factory=dict)
     """What else the result depends on: shots, seeds, token limits."""
+    draw_accuracies: tuple[float, ...] = ()
+    """Accuracy with each draw of examples; `metrics` are means over them, all else is of the first. Their
+    seeds and review ids are the settings `shot_seeds` and `shot_ids`. Empty for a system without draws."""
     command: str
     wall_seconds: float
     reviews_per_second: float
@@ -178,9 +223,14 @@ class EvalRecord(Record):
 
     @property
     def title(self) -> str:
-        """The system's, with the number of examples that its prompt showed: "Few-shot (k = 4)"."""
-        shots = self.settings.get("shots")
-        return SYSTEMS[self.system].title + (f" (k = {shots})" if shots else "")
+        return SYSTEMS[self.system].title
+
+    @property
+    def measured_title(self) -> str:
+        """With what its metrics are means of, if they are: "…, mean of 5 draws, SD 2.1 points"."""
+        draws = self.draw_accuracies
+        spread = f", mean of {len(draws)} draws, SD {100 * stdev(draws):.1f} points" if draws else ""
+        return self.title + spread
 
 
 class Reference(Record):

@@ -68,7 +68,8 @@ refusal = partial(gr.Error, print_exception=False)
 def register(context: Context) -> None:
     """Add the endpoints to the Blocks being built."""
 
-    def known(run: str) -> Run | None:
+    def known_run(run: str) -> Run | None:
+        """The run of that name, or the default one; refused where there is no such run."""
         chosen = context.store.run(run)
         if run and (chosen is None or chosen.run_id != run):
             names = ", ".join(r.run_id for r in context.store.finished_runs()) or "none"
@@ -76,7 +77,7 @@ def register(context: Context) -> None:
         return chosen
 
     def answers(texts: list[str], run: str) -> list[Answer]:
-        chosen = known(run)
+        chosen = known_run(run)
         try:
             found = context.serving.probabilities(chosen, [clean_text(text) for text in texts])
         except (InputRefused, ModelUnavailable) as error:
@@ -114,7 +115,7 @@ def register(context: Context) -> None:
             run: which fine-tuned run; empty for the page's default.
             trace: also what the models would answer if the review ended after each of its clauses.
         """
-        return traced(text, known(run)) if trace else answers([text], run)[0]
+        return traced(text, known_run(run)) if trace else answers([text], run)[0]
 
     def classify_batch(texts: list[str], run: str = "") -> list[Answer]:
         """Classify up to 1,000 reviews with both models; the answers come in the same order.
@@ -136,6 +137,9 @@ def register(context: Context) -> None:
             run: only this run's and those without a run; empty for all.
             dataset: only this dataset; empty for all.
         """
+        known_run(run)
+        if dataset and dataset not in context.store.datasets():
+            raise refusal(f"No such dataset. Evaluated: {', '.join(context.store.datasets()) or 'none'}.")
         return [
             {  # pyrefly: ignore[bad-unpacking] pydantic's dict knows no keys
                 **record.model_dump(include={"eval_id", "system", "run_id"}),

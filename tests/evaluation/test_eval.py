@@ -1,4 +1,4 @@
-"""eval.py end to end on the tiny random model: five systems, names, resuming, refusals, several processes."""
+"""eval.py end to end on the tiny random model: all systems, names, resuming, refusals, several processes."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit, logit
 
 import eval as cli
-from sentiment_core.artifacts.frames import recompute
+from sentiment_core.artifacts.frames import join_predictions, recompute
+from sentiment_core.artifacts.schema import draw_columns
 from sentiment_core.artifacts.store import list_artifacts, read_eval, read_sample_reviews
 from sentiment_core.config import EvalConfig, TrainConfig
 from sentiment_core.data.reviews import load_reviews
 from sentiment_core.engines.device import find_device
-from sentiment_core.engines.scorer import SentimentScorer
+from sentiment_core.engines.scorer import SentimentScorer, p_positive
 from sentiment_core.evaluation import inputs, runner, shards
 from sentiment_core.evaluation.systems import base, generated
+from sentiment_core.evaluation.systems.scored import DRAWS, few_shot_prefix, with_prefix
 from sentiment_core.live import samples
 from sentiment_core.models.base_models import resolve
 from sentiment_core.models.loading import load_adapter, load_base
@@ -81,28 +84,30 @@ def only(assets: Path):
 
 
 @pytest.fixture(scope="module")
-def five(trained, tiny_model, dataset, tmp_path_factory):
-    """All five systems on our sample reviews."""
-    root = tmp_path_factory.mktemp("five")
+def every(trained, tiny_model, dataset, tmp_path_factory):
+    """All systems on our sample reviews."""
+    root = tmp_path_factory.mktemp("every")
     assets = Path(shutil.copytree(trained, root / "assets"))
     flags = ["--run", "tiny", "--base-model", str(tiny_model), "--train-dataset", str(dataset)]
     flags += ["--assets", str(assets), "--work", str(root / "work"), "--dataset", str(SAMPLES)]
-    assert cli.main([*flags, "--system", "all", "--shots", "2"]) == 0
+    assert cli.main([*flags, "--system", "all"]) == 0
     return assets
 
 
-# ---- five systems
+# ---- all systems
 
 
-def test_five_systems_have_their_names_and_nulls(five):
-    listing = list_artifacts(five)
+def test_all_systems_have_their_names_and_nulls(every):
+    listing = list_artifacts(every)
     assert not listing.problems
     records = {e.record.system: e.record for e in listing.evals}
     assert set(records) == set(SYSTEMS)
     assert {r.eval_id for r in records.values()} == {
         "sample_reviews--baseline-scored--tiny-llama",
+        "sample_reviews--baseline-recalibrated--tiny-llama",
         "sample_reviews--baseline-generated--tiny-llama",
         "sample_reviews--baseline-few-shot--tiny-llama",
+        "sample_reviews--baseline-few-shot-8--tiny-llama",
         "sample_reviews--tfidf-logreg--own",
         "sample_reviews--fine-tuned--tiny",
     }
@@ -112,19 +117,19 @@ def test_five_systems_have_their_names_and_nulls(five):
         assert (record.dataset.name, record.dataset.split, record.dataset.n) == ("sample_reviews", "all", 48)
         assert record.wall_seconds > 0
         assert record.metrics["accuracy"].n == 48
-        scored = system in ("baseline-scored", "baseline-few-shot", "fine-tuned")
+        scored = system not in ("baseline-generated", "tfidf-logreg")
         assert record.settings.get("engine") == ("padded" if scored else None)
-    assert not (five.parent / "work" / "evals").exists() or not list((five.parent / "work/evals").iterdir())
+    assert not (every.parent / "work" / "evals").exists() or not list((every.parent / "work/evals").iterdir())
 
 
-def test_every_metric_can_be_recomputed(five):
-    for evaluation in list_artifacts(five).evals:
+def test_every_metric_can_be_recomputed(every):
+    for evaluation in list_artifacts(every).evals:
         for name, value in recompute(evaluation).items():
             assert getattr(evaluation.record, name) == value, (evaluation.record.eval_id, name)
 
 
-def test_systems_share_ids_labels_and_lengths(five):
-    tables = [e.predictions() for e in list_artifacts(five).evals]
+def test_systems_share_ids_labels_and_lengths(every):
+    tables = [e.predictions() for e in list_artifacts(every).evals]
     shared = ["review_id", "label", "tokens", "truncated"]
     for table in tables[1:]:
         pd.testing.assert_frame_equal(table[shared], tables[0][shared])
@@ -132,8 +137,34 @@ def test_systems_share_ids_labels_and_lengths(five):
     assert tables[0]["truncated"].any()
 
 
-def test_free_answers_have_no_probability_and_count_their_forms(five):
-    evaluation = read_eval(five / "evals" / "sample_reviews--baseline-generated--tiny-llama")
+def test_few_shot_keeps_five_draws_and_tells_their_mean(every):
+    evaluation = read_eval(every / "evals" / "sample_reviews--baseline-few-shot-8--tiny-llama")
+    record, table = evaluation.record, evaluation.predictions()
+    assert list(table.columns[6:]) == [*(f"p_positive_{draw}" for draw in (2, 3, 4, 5)), "id", "kind"]
+    draws = table.filter(like="p_positive").to_numpy()
+    right = (draws >= 0.5) == table["label"].to_numpy()[:, None]
+    assert record.draw_accuracies == tuple(right.mean(axis=0))
+    accuracy = record.metrics["accuracy"]
+    assert accuracy.value == pytest.approx(right.mean())
+    assert accuracy.high - accuracy.low > 4 * np.std(record.draw_accuracies, ddof=1) / np.sqrt(5)
+    assert len(set(map(tuple, record.settings["shot_ids"]))) == len(np.unique(draws, axis=1).T) == 5
+    assert all(len(ids) == record.settings["shots"] == 8 for ids in record.settings["shot_ids"])
+    assert {part.by for part in record.slices} == {"tokens", "truncated", "confidence", "kind"}
+    assert not [column for column in join_predictions(table, table) if column in draw_columns(table)]
+
+
+def test_each_draw_is_scored_behind_its_own_examples(every, tiny_model, dataset):
+    evaluation = read_eval(every / "evals" / "sample_reviews--baseline-few-shot--tiny-llama")
+    loaded, train = load_base(resolve(str(tiny_model))), load_reviews(str(dataset), "train").frame
+    shown = train.set_index("review_id").loc[evaluation.record.settings["shot_ids"][3]]
+    prefix = few_shot_prefix(loaded.encoder, shown["text"], shown["label"])
+    prompts = with_prefix(prefix, loaded.encoder.encode(load_reviews(str(SAMPLES), "test").texts, LENGTH))
+    p = p_positive(SentimentScorer(loaded).log_likelihoods(prompts))
+    np.testing.assert_allclose(evaluation.predictions()["p_positive_4"], p, atol=1e-4)
+
+
+def test_free_answers_have_no_probability_and_count_their_forms(every):
+    evaluation = read_eval(every / "evals" / "sample_reviews--baseline-generated--tiny-llama")
     table = evaluation.predictions()
     assert table["p_positive"].isna().all()
     assert evaluation.record.unparsed == table["prediction"].isna().sum()
@@ -141,42 +172,68 @@ def test_free_answers_have_no_probability_and_count_their_forms(five):
     assert "roc_auc" not in evaluation.record.metrics
 
 
-def test_no_review_text_and_no_path_in_the_artifacts(five):
+def test_no_review_text_and_no_path_in_the_artifacts(every):
     texts = [sample.text for sample in read_sample_reviews(ROOT / "assets")]
     quotes = {text[start : start + 25] for text in texts for start in range(0, len(text) - 25, 25)}
-    for evaluation in list_artifacts(five).evals:
+    for evaluation in list_artifacts(every).evals:
         content = (evaluation.path / "eval.json").read_text()
         content += evaluation.predictions().to_csv()
         assert not [quote for quote in quotes if quote in content]
-        assert str(five.parent) not in content
+        assert str(every.parent) not in content
 
 
-def test_fine_tuned_is_the_scorer_with_the_adapter(five, tiny_model):
+def test_fine_tuned_is_the_scorer_with_the_adapter(every, tiny_model):
     loaded = load_base(resolve(str(tiny_model)))
-    scorer = SentimentScorer(loaded, load_adapter(loaded.model, five / "runs" / "tiny" / "adapter"))
-    table = read_eval(five / "evals" / "sample_reviews--fine-tuned--tiny").predictions()
+    scorer = SentimentScorer(loaded, load_adapter(loaded.model, every / "runs" / "tiny" / "adapter"))
+    table = read_eval(every / "evals" / "sample_reviews--fine-tuned--tiny").predictions()
     p = scorer(load_reviews(str(SAMPLES), "test").texts, LENGTH)
     np.testing.assert_allclose(table["p_positive"], p, atol=1e-5)
     np.testing.assert_array_equal(table["prediction"], (table["p_positive"] >= 0.5).astype(int))
 
 
-def test_finished_evaluations_are_kept_and_told_by_all_and_refused_alone(five, call, monkeypatch):
+def recalibrated(assets: Path):
+    return read_eval(assets / "evals" / "sample_reviews--baseline-recalibrated--tiny-llama")
+
+
+def test_recalibrated_cuts_zero_shot_at_the_median_of_train_reviews(every):
+    plain = read_eval(every / "evals" / "sample_reviews--baseline-scored--tiny-llama").predictions()
+    settings = recalibrated(every).record.settings
+    expected = expit(logit(plain["p_positive"].astype(float)) - settings["threshold_log_odds"])
+    np.testing.assert_allclose(recalibrated(every).predictions()["p_positive"], expected, atol=1e-5)
+    assert (settings["unlabelled_reviews"], settings["unlabelled_seed"]) == (200, 0)
+
+
+@pytest.mark.parametrize("poison", [None, ["neither"] * 200])
+def test_recalibrated_never_sees_a_label(every, call, assets, dataset, tmp_path, poison):
+    """Train reviews without a label, or with one that nothing can read, give the same threshold."""
+    blind = Path(shutil.copytree(dataset, tmp_path / dataset.name))
+    table = pd.read_parquet(dataset / "train.parquet").drop(columns="label")
+    (table if poison is None else table.assign(label=poison)).to_parquet(blind / "train.parquet")
+    flags = ("--run", "tiny", "--dataset", str(SAMPLES), "--train-dataset", str(blind))
+    assert call(*flags, "--system", "baseline-recalibrated")[0] == 0
+    pd.testing.assert_frame_equal(recalibrated(assets).predictions(), recalibrated(every).predictions())
+    same = ("threshold_log_odds", "unlabelled_fingerprint", "identity")
+    found, before = (recalibrated(root).record.settings for root in (assets, every))
+    assert [found[name] for name in same] == [before[name] for name in same]
+
+
+def test_finished_evaluations_are_kept_and_told_by_all_and_refused_alone(every, call, monkeypatch):
     def never(*args, **kwargs):
         raise AssertionError("nothing is to be loaded")
 
     monkeypatch.setattr(inputs.loading, "load_base", never)
-    flags = ("--run", "tiny", "--dataset", str(SAMPLES), "--shots", "2")
-    status, out, err = call(*flags, "--system", "all", root=five)
+    flags = ("--run", "tiny", "--dataset", str(SAMPLES))
+    status, out, err = call(*flags, "--system", "all", root=every)
     assert status == 0
-    assert err.count("kept") == out.count("kept") == 5
+    assert err.count("kept") == out.count("kept") == len(SYSTEMS)
     assert "python app.py" in out
-    assert str(five / "evals") in out
-    status, _, err = call(*flags, "--system", "baseline-scored", root=five)
+    assert str(every / "evals") in out
+    status, _, err = call(*flags, "--system", "baseline-scored", root=every)
     assert status == 2
     assert "--overwrite" in err
-    status, _, err = call(*flags[:4], "--shots", "4", "--system", "baseline-few-shot", root=five)
+    status, _, err = call(*flags, "--seed", "1", "--system", "baseline-few-shot", root=every)
     assert status == 2
-    assert "another shots (2, now 4)" in err
+    assert "another shot_seeds ([0, 1, 2, 3, 4], now [1, 2, 3, 4, 5])" in err
 
 
 def test_a_runs_answers_to_our_samples_are_stored_with_it(call, assets, tiny_model, monkeypatch):
@@ -193,15 +250,15 @@ def test_a_runs_answers_to_our_samples_are_stored_with_it(call, assets, tiny_mod
     assert (run.run_id, given, more) == ("tiny", read_sample_reviews(assets), {"base_model": str(tiny_model)})
 
 
-def test_report_prints_the_table(five, tmp_path, capsys):
-    assets = Path(shutil.copytree(five, tmp_path / "copy"))
+def test_report_prints_the_table(every, tmp_path, capsys):
+    assets = Path(shutil.copytree(every, tmp_path / "copy"))
     shutil.copy(ROOT / "assets" / "references.json", assets)
     assert cli.main(["--report", "--assets", str(assets)]) == 0
-    assert capsys.readouterr().out.count("| sample_reviews |") == 5
+    assert capsys.readouterr().out.count("| sample_reviews |") == len(SYSTEMS)
 
 
-def test_overwrite_repeats(five, call, tmp_path):
-    assets = Path(shutil.copytree(five, tmp_path / "copy"))
+def test_overwrite_repeats(every, call, tmp_path):
+    assets = Path(shutil.copytree(every, tmp_path / "copy"))
     folder = assets / "evals" / "sample_reviews--fine-tuned--tiny"
     before = read_eval(folder)
     (folder / "predictions.parquet").unlink()
@@ -331,12 +388,20 @@ def test_a_part_of_another_shape_is_passed_over(tmp_path):
         (("--run", "tiny", "--base-model", ""), "give its path with --base-model"),
         (("--system", "all"), "--run"),
         (("--system", "fine-tuned"), "--run"),
-        (("--run", "tiny", "--shots", "3"), "--shots"),
         (("--run", "tiny", "--limit", "400", "--dataset", str(SAMPLES)), "--limit"),
         (("--run", "tiny", "--dataset", str(SAMPLES), "--max-length-tokens", "20"), "--max-length-tokens"),
         (
-            ("--run", "tiny", "--dataset", str(SAMPLES), "--system", "baseline-few-shot", "--shots", "20"),
-            "use fewer --shots",
+            (
+                "--run",
+                "tiny",
+                "--dataset",
+                str(SAMPLES),
+                "--system",
+                "baseline-few-shot-8",
+                "--max-length-tokens",
+                "2048",
+            ),
+            "8 examples make prompts of",
         ),
     ],
 )
@@ -466,11 +531,13 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def test_two_processes_share_the_reviews_and_give_what_one_gives(five, assets, tiny_model, dataset, tmp_path):
+def test_two_processes_share_the_reviews_and_give_what_one_gives(
+    every, assets, tiny_model, dataset, tmp_path
+):
     work = tmp_path / "work"
     (tmp_path / "eval.py").write_text(f"import sys; sys.argv[0] = {str(ROOT / 'eval.py')!r}\n{KEEPS_PARTS}")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "--"]
-    command += [str(tmp_path / "eval.py"), "--run", "tiny", "--system", "all", "--shots", "2"]
+    command += [str(tmp_path / "eval.py"), "--run", "tiny", "--system", "all"]
     command += ["--dataset", str(SAMPLES), "--base-model", str(tiny_model), "--train-dataset", str(dataset)]
     command += ["--assets", str(assets), "--work", str(work)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -479,16 +546,18 @@ def test_two_processes_share_the_reviews_and_give_what_one_gives(five, assets, t
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("Next    python app.py") == 1
-    for expected in list_artifacts(five).evals:
+    for expected in list_artifacts(every).evals:
         eval_id, system = expected.record.eval_id, expected.record.system
         shares: dict[str, list[int]] = {}
         for part in (work / "evals" / eval_id).rglob("*.npz"):
             process, _, _ = part.stem.partition("-")  # <RANK>of<WORLD_SIZE>
             shares.setdefault(process, []).extend(np.load(part)["rows"])
+        rows = 48 * (DRAWS if "few-shot" in system else 1)
         if system == "tfidf-logreg":
             assert set(shares) == {"0of1"}
         else:
-            assert {process: len(rows) for process, rows in shares.items()} == {"0of2": 24, "1of2": 24}
-        assert sorted(itertools.chain.from_iterable(shares.values())) == list(range(48))
+            half = rows // 2
+            assert {process: len(rows) for process, rows in shares.items()} == {"0of2": half, "1of2": half}
+        assert sorted(itertools.chain.from_iterable(shares.values())) == list(range(rows))
         found = read_eval(assets / "evals" / eval_id).predictions()
         pd.testing.assert_frame_equal(found, expected.predictions(), atol=1e-5)
