@@ -12,7 +12,15 @@ from sentiment_core.artifacts.store import Run
 from sentiment_core.dashboard.components.answers import word_of
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.inputs import MAX_ROWS, InputRefused, clean_text
-from sentiment_core.dashboard.serving import MODEL_EVENT, ModelUnavailable
+from sentiment_core.dashboard.serving import MODEL_EVENT, ModelUnavailable, Refused
+
+
+class Row(TypedDict):
+    """What the models would answer if the review ended at this character; null as in `Answer`."""
+
+    end: int
+    base_p_positive: float
+    fine_tuned_p_positive: float | None
 
 
 class Answer(TypedDict):
@@ -23,6 +31,8 @@ class Answer(TypedDict):
     fine_tuned_p_positive: float | None
     fine_tuned_label: str | None
     run_id: str
+    trace: list[Row] | None
+    """How the answers came while reading, the text without blanks around it; null unless asked for."""
 
 
 class MetricRow(TypedDict):
@@ -68,30 +78,44 @@ def register(context: Context) -> None:
 
     def answers(texts: list[str], run: str) -> list[Answer]:
         chosen = known_run(run)
-        run_id = chosen.run_id if chosen else ""
         try:
             found = context.serving.probabilities(chosen, [clean_text(text) for text in texts])
         except (InputRefused, ModelUnavailable) as error:
             raise refusal(str(error)) from None
-        return [
-            {
-                "base_p_positive": base,
-                "base_label": word_of(base),
-                "fine_tuned_p_positive": fine,
-                "fine_tuned_label": None if fine is None else word_of(fine),
-                "run_id": run_id,
-            }
-            for base, fine in zip_longest(found["base"], found.get("fine-tuned", []))
-        ]
+        pairs = zip_longest(found["base"], found.get("fine-tuned", []))
+        return [answer(base, fine, chosen) for base, fine in pairs]
 
-    def classify(text: str, run: str = "") -> Answer:
+    def answer(base: float, fine: float | None, run: Run | None, trace: list[Row] | None = None) -> Answer:
+        return {
+            "base_p_positive": base,
+            "base_label": word_of(base),
+            "fine_tuned_p_positive": fine,
+            "fine_tuned_label": None if fine is None else word_of(fine),
+            "run_id": run.run_id if run else "",
+            "trace": trace,
+        }
+
+    def traced(text: str, run: Run | None) -> Answer:
+        *_, last = context.serving.ask(run, text)
+        if isinstance(last, Refused):
+            raise refusal(last.sentence)
+        found = last.found  # pyrefly: ignore[missing-attribute] the last of them are Traces
+        tuned = found["fine-tuned"].p_positive if "fine-tuned" in found else ()
+        rows = zip_longest(found["base"].ends, found["base"].p_positive, tuned)
+        trace: list[Row] = [
+            {"end": end, "base_p_positive": base, "fine_tuned_p_positive": fine} for end, base, fine in rows
+        ]
+        return answer(trace[-1]["base_p_positive"], trace[-1]["fine_tuned_p_positive"], run, trace)
+
+    def classify(text: str, run: str = "", trace: bool = False) -> Answer:
         """Classify one review with both models.
 
         Parameters:
             text: the review, up to 20,000 characters.
             run: which fine-tuned run; empty for the page's default.
+            trace: also what the models would answer if the review ended after each of its clauses.
         """
-        return answers([text], run)[0]
+        return traced(text, known_run(run)) if trace else answers([text], run)[0]
 
     def classify_batch(texts: list[str], run: str = "") -> list[Answer]:
         """Classify up to 1,000 reviews with both models; the answers come in the same order.

@@ -43,7 +43,7 @@ def test_endpoints_and_their_types(client: Client) -> None:
     info = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     assert set(info) == {"/classify", "/classify_batch", "/metrics", "/runs"}
     classify = info["/classify"]
-    assert [p["parameter_name"] for p in classify["parameters"]] == ["text", "run"]
+    assert [p["parameter_name"] for p in classify["parameters"]] == ["text", "run", "trace"]
     assert classify["parameters"][0]["python_type"]["type"] == "str"
     assert info["/classify_batch"]["parameters"][0]["python_type"]["type"] == "list[str]"
     for endpoint in info.values():
@@ -56,6 +56,20 @@ def test_classify(client: Client) -> None:
     assert answer["base_label"] == "Positive"
     assert 0 <= answer["fine_tuned_p_positive"] < 0.5 < answer["base_p_positive"] <= 1
     assert answer["run_id"] == RUN
+
+
+def test_classify_with_the_trace(client: Client) -> None:
+    """Each row ends a clause; the last one is the answer, with or without the others."""
+    text = "A dreadful film; but it made me laugh, and I love it."
+    plain = client.predict(text, api_name="/classify")
+    answer = client.predict(text, trace=True, api_name="/classify")
+    rows = answer.pop("trace")
+    assert answer | {"trace": None} == plain
+    assert [text[: row["end"]][-1] for row in rows] == [";", ",", "."]
+    assert rows[0]["fine_tuned_p_positive"] < 0.5 < rows[-1]["fine_tuned_p_positive"]
+    assert rows[-1] == {"end": len(text)} | {key: answer[key] for key in rows[-1] if key != "end"}
+    with pytest.raises(AppError, match="nothing to read"):
+        client.predict(" ", trace=True, api_name="/classify")
 
 
 def test_classify_batch_keeps_the_order(client: Client) -> None:
