@@ -207,6 +207,38 @@ class SampleReview(Record):
     kind: Literal["positive", "negative", "mixed", "sarcastic", "negated"]
 
 
+DIAL = (0.2, 0.4, 0.6, 0.8)
+"""How much fine-tuning: the α of weights = base + α · adapter, between the base model and the fine-tuned."""
+
+
+class StoredTrace(Record):
+    """One model's answer after each row of a review, as the live model's `ReadingTrace`."""
+
+    ends: tuple[int, ...]
+    """Where the rows end, in characters."""
+    p_positive: tuple[float, ...]
+    """The last one is the answer."""
+
+
+class SampleAnswer(Record):
+    """What a run's models say of one of our own reviews."""
+
+    review_id: str
+    traces: dict[Literal["base", "fine-tuned"], StoredTrace]
+    dial: tuple[float, ...]
+    """P(positive) for each α of `DIAL`; empty for a review that is too long for it."""
+
+
+class SampleAnswers(Record):
+    """`sample_answers.json`: answers, traces and dials of our own reviews, by their ids, made in float32."""
+
+    schema_version: Literal[1] = 1
+    adapter_sha256: str
+    prompt_hash: str
+    number_format: Literal["fp32"] = "fp32"
+    answers: dict[str, SampleAnswer]
+
+
 class BenchmarkRow(Record):
     system: str
     reviews_per_second: Metric | None = None
@@ -224,7 +256,7 @@ class BenchmarkRow(Record):
 
 class BenchmarkRecord(Record):
     schema_version: Literal[2] = 2
-    kind: Literal["train", "score", "live", "parity"]
+    kind: Literal["train", "score", "live", "parity", "seeds"]
     created_at: datetime
     commit: str | None = None
     command: str

@@ -6,6 +6,7 @@ A folder is finished when its JSON record is there: the record is written last a
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -21,8 +22,17 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sentiment_core.artifacts import schema
-from sentiment_core.artifacts.schema import EvalRecord, HistoryRow, Reference, RunRecord, SampleReview
+from sentiment_core.artifacts.schema import (
+    EvalRecord,
+    HistoryRow,
+    Reference,
+    RunRecord,
+    SampleAnswer,
+    SampleAnswers,
+    SampleReview,
+)
 from sentiment_core.config import ASSETS, UserError
+from sentiment_core.data.reviews import review_id
 
 
 class ArtifactError(UserError):
@@ -263,6 +273,33 @@ def read_references(root: Path = ASSETS) -> tuple[Reference, ...]:
 def read_sample_reviews(root: Path = ASSETS) -> tuple[SampleReview, ...]:
     """Our own reviews, in the file's order."""
     return _read_list(root / "sample_reviews.jsonl", SampleReview)
+
+
+def read_sample_answers(run: Run, samples: Iterable[SampleReview]) -> dict[str, SampleAnswer]:
+    """What the run's models say of our own reviews, by their ids; empty where that was not stored.
+
+    Raises:
+        ArtifactError: the file cannot be read, or is of another adapter, prompt, or text.
+    """
+    path, remedy = run.path / "sample_answers.json", "run eval.py with this run again"
+    if run.record is None or not path.exists():
+        return {}
+    found = read_record(path, SampleAnswers, remedy)
+    texts = {sample.id: review_id(sample.text) for sample in samples}
+    fits = {
+        "adapter": found.adapter_sha256 == adapter_sha256(run),
+        "prompt": found.prompt_hash == run.record.prompt.hash,
+        "text": all(texts.get(name) == answer.review_id for name, answer in found.answers.items()),
+    }
+    if other := [what for what, same in fits.items() if not same]:
+        raise ArtifactError(f"{path} was made with another {other[0]}; {remedy}")
+    return found.answers
+
+
+def adapter_sha256(run: Run) -> str:
+    """Of the run's weights; empty where there are none."""
+    path = run.adapter_path / "adapter_model.safetensors"
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def read_benchmark(kind: str, root: Path = ASSETS) -> schema.BenchmarkRecord:

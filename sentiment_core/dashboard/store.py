@@ -97,6 +97,7 @@ class Store:
         """What was passed over, predictions that cannot be read included."""
         tried = [_attempt(one.path, partial(self.predictions, one)) for one in self.listing().evals]
         tried += [self._small(*REFERENCES), self._small(*SAMPLES)]
+        tried += [self._stored_answers(run) for run in self.finished_runs()]
         return (*self.listing().problems, *(problem for _, problem in tried if problem))
 
     def finished_runs(self) -> list[Run]:
@@ -161,6 +162,16 @@ class Store:
 
     def samples(self) -> tuple[schema.SampleReview, ...]:
         return self._small(*SAMPLES)[0] or ()
+
+    def sample_answers(self, run: Run | None) -> dict[str, schema.SampleAnswer]:
+        """Sample id -> what the run's models said of it; empty where that was not stored."""
+        return self._stored_answers(run)[0] or {} if run else {}
+
+    def _stored_answers(self, run: Run) -> tuple[dict[str, schema.SampleAnswer] | None, Problem | None]:
+        paths = (run.path / "sample_answers.json", run.adapter_path / "adapter_model.safetensors")
+        stamp = (*map(_stamp, paths), _stamp(self.root / SAMPLES[0]))
+        key, read = ("samples", run.path), partial(store.read_sample_answers, run, self.samples())
+        return _attempt(run.path, lambda: self.keep(key, stamp, read))
 
     def _small(self, name: str, read: Callable[[Path], T]) -> tuple[T | None, Problem | None]:
         stamp = _stamp(self.root / name)

@@ -24,6 +24,7 @@ from sentiment_core.engines.device import find_device
 from sentiment_core.engines.scorer import SentimentScorer
 from sentiment_core.evaluation import inputs, runner, shards
 from sentiment_core.evaluation.systems import base, generated
+from sentiment_core.live import samples
 from sentiment_core.models.base_models import resolve
 from sentiment_core.models.loading import load_adapter, load_base
 from sentiment_core.systems import SYSTEMS, System
@@ -176,6 +177,20 @@ def test_finished_evaluations_are_kept_and_told_by_all_and_refused_alone(five, c
     status, _, err = call(*flags[:4], "--shots", "4", "--system", "baseline-few-shot", root=five)
     assert status == 2
     assert "another shots (2, now 4)" in err
+
+
+def test_a_runs_answers_to_our_samples_are_stored_with_it(call, assets, tiny_model, monkeypatch):
+    """After its evaluation, whichever; not after a baseline's, and not where there are no samples."""
+    asked = []
+    monkeypatch.setattr(samples, "store_answers", lambda *given, **more: asked.append((given, more)))
+    flags = ("--run", "tiny", "--dataset", str(SAMPLES), "--overwrite")
+    assert call(*flags)[0] == 0
+    shutil.copy(SAMPLES, assets)
+    assert call(*flags, "--system", "baseline-scored")[0] == 0
+    assert not asked
+    assert call(*flags)[0] == 0
+    [((run, given), more)] = asked
+    assert (run.run_id, given, more) == ("tiny", read_sample_reviews(assets), {"base_model": str(tiny_model)})
 
 
 def test_report_prints_the_table(five, tmp_path, capsys):
