@@ -27,18 +27,18 @@ def paired(before: pd.DataFrame | None, after: pd.DataFrame) -> pd.DataFrame:
     return frames.predictions_table(after.assign(prediction=unparsed, p_positive=np.float32(np.nan)), after)
 
 
-def of_samples(samples: Sequence[SampleReview], answers: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+def of_samples(samples: Sequence[SampleReview], traces: Mapping[str, Mapping[Any, Any]]) -> pd.DataFrame:
     """`paired` for our own reviews, with their `kind`; both sides of a review without answers are NA.
 
     Args:
-        answers: sample id -> "base" and "fine-tuned" -> a trace, whose last P(positive) is the answer.
+        traces: sample id -> "base" and "fine-tuned" -> a trace, whose last P(positive) is the answer.
     """
     rows = [(sample.id, sample.label, sample.kind, 0, False) for sample in samples]
     columns = [frames.REVIEW_ID, frames.LABEL, "kind", frames.TOKENS, frames.TRUNCATED]
     own = pd.DataFrame(rows, columns=columns)
 
     def answered(system: str) -> pd.DataFrame:
-        found = [answers[s.id][system].p_positive[-1] if s.id in answers else np.nan for s in samples]
+        found = [traces[s.id][system].p_positive[-1] if s.id in traces else np.nan for s in samples]
         p = pd.Series(found, dtype="float32")
         return own.assign(prediction=(p >= 0.5).astype("Int8").mask(p.isna()), p_positive=p)
 
@@ -124,9 +124,11 @@ class ExampleFilter:
         with suppress(ValueError):
             found = json.loads(asked[:500])
         given: dict[str, Any] = found if isinstance(found, dict) else {}
-        known = {name: value for name, value in given.items() if name in ASKED and ASKED[name](value)}
+        known: dict[str, Any] = {
+            name: given[name] for name in ASKED.keys() & given if ASKED[name](given[name])
+        }
         if "side" in known:
-            known = {"show": "all"} | known
+            known.setdefault("show", "all")
         return ExampleFilter(run_id, dataset, search, **known)
 
     def asking(self, **changes: Any) -> str:

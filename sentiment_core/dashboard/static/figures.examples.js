@@ -3,7 +3,7 @@ figs.fill = (id, text) => {
   const box = document.querySelector(`#${id} :is(textarea, input)`);
   if (!box) { setTimeout(() => figs.fill(id, text), 100); return; }  // a tab is built when it is first opened
   box.value = text;
-  box.dispatchEvent(new Event('input', {bubbles: true}));
+  for (const kind of ['input', 'keypress']) box.dispatchEvent(new Event(kind, {bubbles: true}));  // Gradio's input follows a key
 };
 // Opens the tab on reviews {show, side, low, high, label}; see ExampleFilter
 figs.examine = (asked) => {

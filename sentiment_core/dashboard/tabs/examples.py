@@ -87,7 +87,7 @@ class Reviews(NamedTuple):
     frame: pd.DataFrame
     """As `pairs.paired` gives it."""
     texts: Mapping[str, str] = {}
-    answers: Mapping[str, Mapping[Any, Any]] = {}
+    traces: Mapping[str, Mapping[Any, Any]] = {}
     """Review id -> system -> reading trace, where it is stored."""
 
     @property
@@ -111,14 +111,16 @@ class Examples:
         if tested is not None and len(tested) and tested["review_id"].iloc[0] in texts:
             return Reviews(tested, texts)
         own = self.own(wanted)
-        if len(own.frame) and (own.answers or tested is not None):
+        if len(own.frame) and (own.traces or tested is not None):
             return own
         return None if tested is None else Reviews(tested)
 
     def own(self, wanted: ExampleFilter) -> Reviews:
         """Our own samples, with the answers that are stored with the run."""
-        samples, stored = self.context.store.samples(), self.answers(wanted)
-        return Reviews(pairs.of_samples(samples, stored), {s.id: s.text for s in samples}, stored)
+        store = self.context.store
+        samples, found = store.samples(), store.sample_answers(store.run(wanted.run_id))
+        traces = {name: answer.traces for name, answer in found.items()}
+        return Reviews(pairs.of_samples(samples, traces), {s.id: s.text for s in samples}, traces)
 
     def tested(self, wanted: ExampleFilter) -> pd.DataFrame | None:
         """Both systems' answers (see `pairs.paired`), or None without an evaluation of the fine-tuned one."""
@@ -129,11 +131,6 @@ class Examples:
         first, second = store.predictions(before) if before else None, store.predictions(after)
         key = ("paired", after.path, before and before.path)
         return store.keep(key, store.stamp(after, before), lambda: pairs.paired(first, second))
-
-    def answers(self, wanted: ExampleFilter) -> Mapping[str, Mapping[Any, Any]]:
-        stored = getattr(self.context.store, "sample_answers", lambda run: {})
-        found = stored(self.context.store.run(wanted.run_id))
-        return {name: answer.traces for name, answer in found.items()}
 
     def both(self, wanted: ExampleFilter) -> tuple[Evaluation | None, Evaluation | None]:
         _, evals = self.context.evals(wanted.run_id, wanted.dataset)
@@ -178,13 +175,13 @@ class Examples:
         found = next((one for one in known if one and (one.frame["review_id"] == review_id).any()), None)
         if not found:
             return [reader_hint(PICK if not review_id else NOT_SHOWN), gr.Button(visible=False), NOTHING]
-        frame, texts, answers = found
+        frame, texts, traces = found
         row = next(frame[frame["review_id"] == review_id].itertuples())
         text, other = texts.get(review_id), pairs.partner(frame, row)
         before, _ = self.both(wanted)
         base_name = before.record.title if before and not found.own else "Base model"
         html = reader_html(row, text, base_name, other, texts.get(other.review_id) if other else None)
-        traced = answers.get(review_id)
+        traced = traces.get(review_id)
         return [
             html,
             gr.Button(visible=bool(text) and not traced),
