@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -134,7 +135,7 @@ def _wire(
     The text of a review stands in the fragment of the address, which only the page's script reads.
     """
     datasets = [part.dataset for part in parts.values() if part.dataset is not None]
-    review_id = gr.State("")
+    examples = parts["examples"].extra
 
     def draw_header(run_id: str | None) -> tuple[str, str, str]:
         chosen = context.store.run(run_id)
@@ -146,19 +147,19 @@ def _wire(
         chosen, names = context.store.run(query.get("run")), _run_names(context)
         choices, dataset = context.dataset_choices(), context.dataset(query.get("data"))
         tab, review = query.get("tab"), query.get("review", "")
-        sample = any(s.id == review for s in context.store.samples())
         return [
             gr.Tabs(selected=tab if tab in TABS else "live"),
             gr.Dropdown(choices=names, value=chosen.run_id if chosen else None, visible=len(names) > 1),
             *(gr.Radio(choices=choices, value=dataset, visible=len(choices) > 1) for _ in datasets),
-            "" if sample else review[:64],
+            review[:64],
+            json.dumps({"show": query.get("show")}),
             *draw_header(query.get("run")),
         ]
 
-    loaded = demo.load(opened, None, [tabs, run, *datasets, review_id, *head], **QUIET)
+    given = [examples["opened"], examples["asked"]]
+    loaded = demo.load(opened, None, [tabs, run, *datasets, *given, *head], **QUIET)
     for name, part in parts.items():
-        more = [review_id] if name == "examples" else []
-        drawn = loaded.then(part.render, [run, *part.inputs, *more], part.outputs, **QUIET)
+        drawn = loaded.then(part.render, [run, *part.inputs], part.outputs, **QUIET)
         if name == "live":
             drawn.then(None, js="() => { figs.ready(); return [] }", **QUIET)
         run.input(part.render, [run, *part.inputs], part.outputs, **QUIET)

@@ -54,7 +54,7 @@ def test_axe_finds_nothing_serious(page, site, axe_source, tab: str, theme: str)
         page.locator("#trace li").first.wait_for()
         page.locator("#batch button").first.click()
     if tab == "examples":
-        page.locator("#examples-table [role=gridcell]").first.click()
+        page.locator("#examples-list [data-review]").first.click()
         page.locator("#reader table").wait_for()
     if tab == "loss":
         page.locator("#schedule-fold button").first.click()
@@ -271,24 +271,68 @@ def test_training_is_replayed_by_button_and_keyboard(page, site) -> None:
 
 def test_examples_filter_search_and_read(page, site) -> None:
     page.goto(site.address(tab="examples"))
-    page.locator("#examples-table [role=gridcell]").first.wait_for()
-    settle(page)
-    page.locator("#filters").get_by_label("Fixed").check()
-    page.wait_for_function("() => /of \\d/.test(document.querySelector('#page-place').innerText)")
-    page.locator("#search input, #search textarea").first.fill("number 17.")
-    page.locator("#filters").get_by_label("all · 600").check()
-    page.locator("#page-place", has_text="1–1 of 1").wait_for()
-    page.locator("#search input, #search textarea").first.fill("")  # emptied at one go, as a paste is
-    page.locator("#page-place", has_text="of 600").wait_for()
-    page.locator("#search input, #search textarea").first.fill("number 17.")
-    page.locator("#page-place", has_text="1–1 of 1").wait_for()
-    page.locator("#examples-table [role=gridcell]", has_text="Review number 17").first.click()
+    page.locator("#examples-list h2", has_text="wrong before, right after").wait_for()
+    assert page.get_by_role("button", name="Fixed").get_attribute("aria-pressed") == "true"
+    page.get_by_role("button", name="All 600").click()
+    page.locator("#examples-list h2", has_text="600 of 600").wait_for()
+    page.get_by_role("button", name="Next").click()
+    page.locator("#examples-list", has_text="26–50 of 600").wait_for()
+    page.get_by_label("Search").fill("number 17.")
     page.locator("#reader", has_text="<b>bold</b>").wait_for()
-    page.wait_for_function("location.search.includes('review=')")
+    page.locator("#examples-list", has_text="1–1 of 1").wait_for()
+    page.get_by_label("Search").fill("")  # emptied at one go, as a paste is
+    page.locator("#examples-list", has_text="of 600").wait_for()
+    rows = page.locator("#examples-list [data-review]")
+    rows.nth(1).click()
+    page.keyboard.press("ArrowDown")
+    page.wait_for_function("id => location.search.includes(id)", arg=rows.nth(2).get_attribute("data-review"))
+    assert rows.nth(2).get_attribute("aria-current") == "true"
     page.locator("#explain-review").click()
-    page.locator("#reader-trace li", has_text="Review number 17").wait_for()
+    page.locator("#reader-trace li", has_text="Review number").wait_for()
+    shown = text_of(page, "#reader .text")
     page.goto(page.url)
-    page.locator("#reader", has_text="Review number 17").wait_for()
+    page.locator("#reader .text", has_text=shown).wait_for()
+    page.locator("#examples-list h2", has_text="600 of 600").wait_for()
+
+
+def test_other_figures_open_their_reviews(page, site) -> None:
+    """By a link where one comes from elsewhere, and without loading the page again where one is on it."""
+    page.goto(site.address(tab="accuracy", show="regressed"))
+    settle(page)
+    page.evaluate("figs.examine({side: 'after', low: 0, high: 0.1, label: 1})")
+    page.get_by_role("button", name="P(positive) after: 0.0").wait_for()
+    assert "0 → " not in text_of(page, "#examples-list ol")
+    page.get_by_role("button", name="P(positive) after: 0.0").click()
+    page.locator("#examples-list h2", has_text="600 of 600").wait_for()
+    page.goto(site.address(tab="examples", show="regressed"))
+    page.locator("#examples-list h2", has_text="right before, wrong after").wait_for()
+
+
+def test_on_a_phone_a_picked_review_comes_into_sight(page, site) -> None:
+    page.set_viewport_size({"width": 375, "height": 800})
+    page.goto(site.address(tab="examples"))
+    page.locator("#examples-list [data-review]").nth(3).click()
+    page.wait_for_function("() => document.querySelector('#reader').getBoundingClientRect().top < 400")
+
+
+def test_a_figures_menu_gives_its_data_and_its_picture(page, site) -> None:
+    page.goto(site.address(tab="accuracy"))
+    page.locator("#systems .js-plotly-plot").wait_for()
+    settle(page)
+    menu = page.locator("#systems summary")
+    for name, ending, beginning in (
+        ("Picture as PNG", "png", b"\x89PNG"),
+        ("Picture as SVG", "svg", b"<svg"),
+        ("Data as CSV", "csv", b"title,"),
+    ):
+        if not page.locator("#systems details[open]").count():
+            menu.click()
+        with page.expect_download() as download:
+            page.locator("#systems").get_by_text(name).click()
+        assert download.value.suggested_filename == f"accuracy-imdb.{ending}"
+        assert download.value.path().read_bytes().startswith(beginning)
+    page.keyboard.press("Escape")
+    assert page.locator("#systems details[open]").count() == 0
 
 
 def test_reviews_that_a_run_has_not_answered_leave_the_way_back(page, site) -> None:
@@ -297,13 +341,13 @@ def test_reviews_that_a_run_has_not_answered_leave_the_way_back(page, site) -> N
     page.locator("#examples-dataset").get_by_label("Counterfactual").wait_for()
 
 
-def test_without_texts_ids_are_shown_and_our_samples_can_be_read(page, corrupt_site) -> None:
+def test_without_texts_our_own_samples_are_the_rows(page, corrupt_site) -> None:
     page.goto(corrupt_site.address(tab="examples"))
-    page.locator("#examples-message", has_text="SENTIMENT_DATASET").wait_for()
-    page.locator("#examples-table [role=gridcell]", has_text="0000000000000001").first.wait_for()
-    page.get_by_label("Or read one of our own sample reviews").click()
-    page.get_by_role("option").first.click()
-    page.locator("#reader", has_text="Fine-tuned, live").wait_for()
+    page.locator("#examples-list", has_text="SENTIMENT_DATASET").wait_for()
+    page.locator("#examples-list [data-review=sample-03]").click()
+    page.locator("#reader", has_text="Our own sample review").wait_for()
+    page.locator("#explain-review").click()
+    page.locator("#reader-trace li").first.wait_for()
 
 
 # ---- broken and missing artifacts

@@ -1,5 +1,7 @@
 """The dashboard's parts without a browser: store, model host, views, and the Blocks' promises."""
 
+import itertools
+import json
 import os
 import re
 import shutil
@@ -304,23 +306,57 @@ def test_rewritten_reviews_are_told_apart_from_their_originals() -> None:
 def test_filters_partition_and_sort() -> None:
     before, after = predictions("baseline-scored", 500), predictions("fine-tuned", 500)
     frame = pairs.paired(before, after)
-    counts = pairs.counts(frame)
+    counts = pairs.counts(frame, ExampleFilter())
     right = (before["prediction"] == before["label"]), (after["prediction"] == after["label"])
     assert counts["fixed"] == int((~right[0] & right[1]).sum())
-    assert counts["broken"] == int((right[0] & ~right[1]).sum())
-    mistakes = frame.iloc[pairs.select(frame, ExampleFilter(name="mistakes"))]
+    assert counts["regressed"] == int((right[0] & ~right[1]).sum())
+    assert sum(counts[name] for name in ("fixed", "regressed", "correct", "wrong")) == counts["all"] == 500
+    fixed = frame.iloc[pairs.select(frame, ExampleFilter())]
+    moved = (fixed["p_positive_fine_tuned"] - fixed["p_positive_base"]).abs().to_numpy()
+    assert len(moved) == counts["fixed"]
+    assert (np.diff(moved) <= 0).all()
+    mistakes = frame.iloc[pairs.select(frame, ExampleFilter(show="mistakes"))]
     distance = (mistakes["p_positive_fine_tuned"] - 0.5).abs().to_numpy()
     assert (np.diff(distance) <= 1e-6).all()
     assert not mistakes["right_fine_tuned"].any()
 
 
-def test_search_and_length() -> None:
+def test_search_by_words_and_by_id() -> None:
     frame = pairs.paired(None, predictions("fine-tuned", 100))
     texts = {i: ("a dull film" if n % 2 else "a bright film") for n, i in enumerate(frame["review_id"])}
-    assert len(pairs.select(frame, ExampleFilter(search="BRIGHT"), texts)) == 50
-    assert list(pairs.select(frame, ExampleFilter(search=frame["review_id"][7]))) == [7]
-    quarters = [len(pairs.select(frame, ExampleFilter(length=title))) for title in pairs.lengths(frame)]
-    assert sum(quarters) == 100
+    assert len(pairs.select(frame, ExampleFilter(show="all", search="BRIGHT"), texts)) == 50
+    assert list(pairs.select(frame, ExampleFilter(show="all", search=frame["review_id"][7]))) == [7]
+
+
+def test_the_bars_of_a_histogram_hold_each_review_once() -> None:
+    """What another figure asks for: a range of one system's probabilities, and one true label."""
+    frame = pairs.paired(predictions("baseline-scored", 200), predictions("fine-tuned", 200))
+    edges = [0.0, 0.1, 0.5, 0.9, 1.0]
+    for side, column in (("before", "p_positive_base"), ("after", "p_positive_fine_tuned")):
+        bars = [
+            pairs.select(frame, ExampleFilter.of(asked=json.dumps(
+                {"side": side, "low": low, "high": high, "label": label}
+            )))
+            for low, high in itertools.pairwise(edges) for label in (0, 1)
+        ]  # fmt: skip
+        assert sorted(np.concatenate(bars)) == list(range(200))
+        first = frame.iloc[bars[0]]
+        assert (first[column] < 0.1).all()
+        assert (first["label"] == 0).all()
+
+
+@pytest.mark.parametrize(
+    "asked", ["", "[]", "{", "null", '{"show": ["fixed"], "low": "1", "high": NaN, "x": 1}']
+)
+def test_nonsense_asked_for_is_passed_over(asked: str) -> None:
+    assert ExampleFilter.of(RUN, "imdb", "", asked) == ExampleFilter(RUN, "imdb")
+
+
+def test_a_filter_is_the_same_after_a_turn_through_the_page() -> None:
+    wanted = ExampleFilter.of(asked='{"side": "after", "low": 0.25, "label": 1, "page": 3}')
+    assert wanted.show == "all"
+    assert ExampleFilter.of(asked=wanted.asking(page=3)) == wanted
+    assert ExampleFilter.of(asked=wanted.asking(show="wrong")).page == 0
 
 
 def test_other_reviews_count_as_no_answer() -> None:
@@ -425,6 +461,48 @@ def test_the_reader_shows_a_pair_and_what_differs(assets: Path) -> None:
         "partner"
         not in view.open(ExampleFilter(RUN, "imdb"), predictions("fine-tuned", 300)["review_id"][0])[0]
     )
+
+
+def stored_answers(samples) -> dict[str, SimpleNamespace]:
+    """The base model says 90 % to all; the fine-tuned one is right but for each fifth."""
+    traces = {
+        one.id: {
+            "base": SimpleNamespace(ends=(len(one.text),), p_positive=(0.9,)),
+            "fine-tuned": SimpleNamespace(
+                ends=(len(one.text),), p_positive=(0.02 if (one.label == 1) == (n % 5 == 0) else 0.98,)
+            ),
+        }
+        for n, one in enumerate(samples)
+    }
+    return {name: SimpleNamespace(traces=of) for name, of in traces.items()}
+
+
+def test_without_texts_our_own_samples_are_the_rows(context: Context, monkeypatch) -> None:
+    samples = context.store.samples()
+    found = stored_answers(samples)
+    monkeypatch.setattr(context.store, "sample_answers", lambda run: found)
+    view = examples.Examples(context)
+    _, _, _, chips, listed, reader, explain, trace_value, opened = view.whole(ExampleFilter(RUN, "imdb"))
+    first = next(one for one in samples if one.id == opened)
+    right = found[first.id].traces["fine-tuned"].p_positive[0] < 0.5
+    assert first.label == 0
+    assert right
+    assert first.text[:20] in str(listed).replace("&#39;", "'").replace("&#34;", '"')
+    assert "90 → 2" in listed
+    assert "SENTIMENT_DATASET" in listed
+    assert "Fixed by fine-tuning" in reader
+    assert not explain.visible
+    assert [row["fine"] for row in trace_value["rows"]] == [0.02]
+    assert f"All <span>{len(samples)}</span>" in chips
+
+
+def test_samples_that_no_model_has_answered_are_rows_without_a_verdict(context: Context) -> None:
+    *_, chips, listed, reader, explain, trace_value, _ = examples.Examples(context).whole(
+        ExampleFilter(RUN, "imdb")
+    )
+    assert "wrong" not in f"{chips}{listed}{reader}"
+    assert explain.visible
+    assert trace_value == trace.NOTHING
 
 
 def test_settings_name_only_results_that_there_are(tmp_path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,13 +49,24 @@ def _cell(value: object) -> str:
     return f"{value:,}" if hasattr(value, "__index__") else str(value)
 
 
-def plot_data(figure: go.Figure, name: str) -> PlotData:
-    """The figure for `gr.Plot`, with a camera button that saves an SVG, and no logo."""
+def plot_data(figure: go.Figure) -> PlotData:
+    """The figure for `gr.Plot`, without plotly's own buttons."""
     content = json.loads(figure.to_json())
-    saved = {"format": "svg", "filename": name}
-    content["config"] = {"displaylogo": False, "displayModeBar": True, "modeBarButtons": [["toImage"]]}
-    content["config"] |= {"toImageButtonOptions": saved, "responsive": True}
+    content["config"] = {"displayModeBar": False, "responsive": True}
     return PlotData(type="plotly", plot=json.dumps(content))
+
+
+def figure_menu(data: pd.DataFrame, name: str, pictures: Sequence[str] = ("png", "svg")) -> Markup:
+    """The "⋯" inside a `.figure`: its data as a CSV and (first rows) as a table, and its picture as a file.
+
+    Args:
+        name: of the files, without their ending.
+        pictures: formats; of a figure on a canvas only "png".
+    """
+    csv = base64.b64encode(data.to_csv(index=False).encode()).decode()
+    table, rows = html_table(data, row_header=False), len(data)
+    sizes = {"rows": rows, "shown": MAX_TABLE_ROWS}
+    return fragment("figure_menu", name=name, csv=csv, table=table, pictures=pictures, **sizes)
 
 
 @dataclass(frozen=True)
@@ -89,16 +100,14 @@ class FigureSlot:
         self.outputs: list[gr.components.Component] = [title, plot, notes]
 
     def show(self, panel: Panel | None, otherwise: str = "") -> list[object]:
-        """The figure, its table (first rows) and all its data as a CSV; where there is none, `otherwise`."""
+        """The figure, with its finding and its menu above and its caption below, or `otherwise`."""
         if panel is None:
             return self.hide(otherwise)
-        title = render("figure_title", level=self.level, title=panel.title)
-        table = html_table(panel.data, row_header=False)
-        csv = base64.b64encode(panel.data.to_csv(index=False).encode()).decode()
-        notes = render("figure_notes", panel=panel, table=table, csv=csv, shown=MAX_TABLE_ROWS)
-        if isinstance(panel.figure, dict):
-            return [title, gr.HTML(panel.figure, visible=True), notes]
-        return [title, gr.Plot(plot_data(panel.figure, panel.name), visible=True), notes]
+        own = isinstance(panel.figure, dict)
+        menu = figure_menu(panel.data, panel.name, ("png",) if own else ("png", "svg"))
+        title = render("figure_title", level=self.level, panel=panel, menu=menu)
+        plot = gr.HTML(panel.figure, visible=True) if own else gr.Plot(plot_data(panel.figure), visible=True)
+        return [title, plot, render("caption", text=panel.caption)]
 
     def hide(self, html: str) -> list[object]:
         """An empty state in the figure's place; with no text, the place itself disappears."""
@@ -107,4 +116,4 @@ class FigureSlot:
 
 def _plotly(elem_id: str) -> gr.Plot:
     look = {"elem_id": elem_id, "show_label": False, "container": False, "visible": False}
-    return gr.Plot(plot_data(empty_figure(), "empty"), **look)
+    return gr.Plot(plot_data(empty_figure()), **look)
