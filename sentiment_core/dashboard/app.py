@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -130,8 +131,7 @@ def _wire(
 ) -> None:
     """Opening the page, and changing the run, draw every tab; the address decides what is opened."""
     datasets = [part.dataset for part in parts.values() if part.dataset is not None]
-    live = parts["live"].extra
-    review_id = gr.State("")
+    live, examples = parts["live"].extra, parts["examples"].extra
 
     def draw_header(run_id: str | None) -> tuple[str, str, str]:
         chosen = context.store.run(run_id)
@@ -149,14 +149,15 @@ def _wire(
             gr.Dropdown(choices=names, value=chosen.run_id if chosen else None, visible=len(names) > 1),
             *(gr.Radio(choices=choices, value=dataset, visible=len(choices) > 1) for _ in datasets),
             sample or query.get("text", "")[: 2 * SHORT] or welcome_text(context),
-            "" if sample else review[:64],
+            review[:64],
+            json.dumps({"show": query.get("show")}),
             *draw_header(query.get("run")),
         ]
 
-    loaded = demo.load(opened, None, [tabs, run, *datasets, live["text"], review_id, *head], **QUIET)
-    for name, part in parts.items():
-        more = [review_id] if name == "examples" else []
-        loaded.then(part.render, [run, *part.inputs, *more], part.outputs, **QUIET)
+    given = [live["text"], examples["opened"], examples["asked"]]
+    loaded = demo.load(opened, None, [tabs, run, *datasets, *given, *head], **QUIET)
+    for part in parts.values():
+        loaded.then(part.render, [run, *part.inputs], part.outputs, **QUIET)
         run.input(part.render, [run, *part.inputs], part.outputs, **QUIET)
     live["ask"](loaded)
     run.input(draw_header, run, head, js="(v) => { window.qUrl({run: v}); return v }", **QUIET)

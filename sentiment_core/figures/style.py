@@ -77,7 +77,7 @@ TEMPLATE = go.layout.Template(
     layout={
         "xaxis": _AXIS,
         "yaxis": _AXIS,
-        "margin": {"l": 8, "r": 12, "t": 30, "b": 8},  # above: room for the camera button
+        "margin": {"l": 8, "r": 12, "t": 12, "b": 8},
         "paper_bgcolor": TRANSPARENT,
         "plot_bgcolor": TRANSPARENT,
         "font": {"family": FONT, "size": 13, "color": color_of("ink")},
@@ -86,7 +86,6 @@ TEMPLATE = go.layout.Template(
         },
         "showlegend": False,
         "dragmode": False,
-        "modebar": {"bgcolor": TRANSPARENT, "color": "#808997", "activecolor": color_of("fine")},
     }
 )  # fmt: skip
 """The look that all figures share, in place of plotly's own."""

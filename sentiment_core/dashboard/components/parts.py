@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import gradio as gr
@@ -47,13 +48,24 @@ def _cell(value: object) -> str:
     return f"{value:,}" if hasattr(value, "__index__") else str(value)
 
 
-def plot_data(figure: go.Figure, name: str) -> PlotData:
-    """The figure for `gr.Plot`, with a camera button that saves an SVG, and no logo."""
+def plot_data(figure: go.Figure) -> PlotData:
+    """The figure for `gr.Plot`, without plotly's own buttons."""
     content = json.loads(figure.to_json())
-    saved = {"format": "svg", "filename": name}
-    content["config"] = {"displaylogo": False, "displayModeBar": True, "modeBarButtons": [["toImage"]]}
-    content["config"] |= {"toImageButtonOptions": saved, "responsive": True}
+    content["config"] = {"displayModeBar": False, "responsive": True}
     return PlotData(type="plotly", plot=json.dumps(content))
+
+
+def figure_menu(data: pd.DataFrame, name: str, pictures: Sequence[str] = ("png", "svg")) -> Markup:
+    """The "⋯" inside a `.figure`: its data as a CSV and (first rows) as a table, and its picture as a file.
+
+    Args:
+        name: of the files, without their ending.
+        pictures: formats; of a figure on a canvas only "png".
+    """
+    csv = base64.b64encode(data.to_csv(index=False).encode()).decode()
+    table, rows = html_table(data, row_header=False), len(data)
+    sizes = {"rows": rows, "shown": MAX_TABLE_ROWS}
+    return fragment("figure_menu", name=name, csv=csv, table=table, pictures=pictures, **sizes)
 
 
 @dataclass(frozen=True)
@@ -76,19 +88,18 @@ class FigureSlot:
         with gr.Column(elem_classes="figure", elem_id=elem_id):
             title = gr.HTML(waiting("Reading the artifacts…", height), elem_id=f"{elem_id}-title")
             look = {"elem_id": f"{elem_id}-plot", "show_label": False, "container": False, "visible": False}
-            plot = gr.Plot(plot_data(empty_figure(), "empty"), **look)
+            plot = gr.Plot(plot_data(empty_figure()), **look)
             notes = gr.HTML("", elem_id=f"{elem_id}-notes")
         self.outputs: list[gr.components.Component] = [title, plot, notes]
 
     def show(self, panel: Panel | None, otherwise: str = "") -> list[object]:
-        """The figure, its table (first rows) and all its data as a CSV; where there is none, `otherwise`."""
+        """The figure, with its finding and its menu above and its caption below, or `otherwise`."""
         if panel is None:
             return self.hide(otherwise)
-        title = render("figure_title", level=self.level, title=panel.title)
-        table = html_table(panel.data, row_header=False)
-        csv = base64.b64encode(panel.data.to_csv(index=False).encode()).decode()
-        notes = render("figure_notes", panel=panel, table=table, csv=csv, shown=MAX_TABLE_ROWS)
-        return [title, gr.Plot(plot_data(panel.figure, panel.name), visible=True), notes]
+        menu = figure_menu(panel.data, panel.name)
+        title = render("figure_title", level=self.level, panel=panel, menu=menu)
+        notes = render("caption", text=panel.caption)
+        return [title, gr.Plot(plot_data(panel.figure), visible=True), notes]
 
     def hide(self, html: str) -> list[object]:
         """An empty state in the figure's place; with no text, the place itself disappears."""

@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from sentiment_core.artifacts.schema import SampleReview
 from sentiment_core.dashboard.components.html import render
 from sentiment_core.figures.style import percent
 from sentiment_core.labels import LABEL_WORDS
@@ -33,18 +32,6 @@ def reader_html(
     return render("reader", pane=_pane(row, heading, base_name), text=text, partner=other, changed=changed)
 
 
-def sample_html(sample: SampleReview, base: float | None, fine: float | None) -> Markup:
-    """One of our own reviews; the probabilities are the live model's, None where there is no answer."""
-    answers = [
-        (actor, name, predicted(p >= 0.5, sample.label), p)
-        for actor, name, p in (("base", "Base model, live", base), ("fine", "Fine-tuned, live", fine))
-        if p is not None
-    ]
-    small = f"{sample.kind.capitalize()}, written for this page."
-    pane = {"heading": "Our own sample review", "label": LABEL_WORDS[sample.label], "small": small}
-    return render("reader", pane=pane | {"answers": answers}, text=sample.text, partner=None)
-
-
 def predicted(prediction: Any, label: int, p_positive: float = math.nan) -> str:
     """A prediction with the sign of whether it is right, and P(prediction) in percent where that is given."""
     if pd.isna(prediction):
@@ -55,9 +42,12 @@ def predicted(prediction: Any, label: int, p_positive: float = math.nan) -> str:
 
 def _pane(row: Any, heading: str, base_name: str) -> dict[str, object]:
     """What `reader.html` says of a review; of each answer the actor, name, prediction, and P or None."""
-    small = f"Review {row.review_id}, {row.tokens:,} tokens."
-    small += " Its middle was left out for the model." if row.truncated else ""
-    small += VERSIONS.get(getattr(row, "version", ""), "")
+    if kind := getattr(row, "kind", ""):
+        small = f"{kind.capitalize()}, written for this page."
+    else:
+        small = f"Review {row.review_id}, {row.tokens:,} tokens."
+        small += " Its middle was left out for the model." if row.truncated else ""
+        small += VERSIONS.get(getattr(row, "version", ""), "")
     answers = [
         (actor, name, predicted(prediction, row.label), None if pd.isna(p) else float(p))
         for actor, name, prediction, p in (
@@ -65,6 +55,8 @@ def _pane(row: Any, heading: str, base_name: str) -> dict[str, object]:
             ("fine", "Fine-tuned", row.prediction_fine_tuned, row.p_positive_fine_tuned),
         )
     ]
+    if kind and pd.isna(row.prediction_fine_tuned):
+        heading, answers = "Our own sample review", []
     return {"heading": heading, "label": LABEL_WORDS[row.label], "small": small, "answers": answers}
 
 

@@ -1,109 +1,102 @@
-"""Example predictions: test reviews with both answers, filters, search, and a reader pane."""
+"""Example predictions: reviews with both answers, filters, search, and a reader beside them."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import gradio as gr
 import pandas as pd
+from markupsafe import Markup
 
 from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.dashboard import pairs
 from sentiment_core.dashboard.components.answers import stream_trace
 from sentiment_core.dashboard.components.html import render
-from sentiment_core.dashboard.components.parts import empty, notice, waiting
-from sentiment_core.dashboard.components.reader import predicted, reader_hint, reader_html, sample_html
-from sentiment_core.dashboard.components.trace import NOTHING, trace_figure
+from sentiment_core.dashboard.components.parts import empty, waiting
+from sentiment_core.dashboard.components.reader import reader_hint, reader_html
+from sentiment_core.dashboard.components.trace import NOTHING, trace_figure, value_of
 from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_switch
-from sentiment_core.dashboard.pairs import ANY_LENGTH, ExampleFilter
-from sentiment_core.dashboard.serving import MODEL_EVENT, ModelUnavailable
+from sentiment_core.dashboard.pairs import FILTERS, ExampleFilter
+from sentiment_core.dashboard.serving import MODEL_EVENT
 from sentiment_core.dashboard.texts import HOW_TO
-from sentiment_core.labels import LABEL_WORDS
-
-log = logging.getLogger(__name__)
 
 COMMAND = "python eval.py --run <run> --system all"
 PAGE = 25
-EXCERPT = 70
-COLUMNS = ["review", "true label", "base model", "fine-tuned"]
+"""Rows."""
+EXCERPT = 160
+"""Characters; the page shows two lines of them."""
 WAIT_SECONDS = 30.0
 """For the texts, when the page is opened; only this tab waits."""
-OWN_SAMPLE = "Or read one of our own sample reviews"
 EXPLAIN = "Watch both models read it"
 READING = "Reading predictions, and looking for the texts…"
 PICK = "Pick a row to read the review."
+NOT_SHOWN = f"This review is not among those shown. {PICK}"
 NOT_EVALUATED = "This run’s fine-tuned model has not answered these reviews yet. This command does that:"
 NO_PREDICTIONS = "No predictions yet. This command makes them:"
-NO_TEXTS = f"The review texts are not at hand; the table shows ids and figures. {HOW_TO}"
 LATEST = QUIET | {"trigger_mode": "always_last"}
+SHOW_TO_ADDRESS = "(...given) => { qUrl({show: JSON.parse(given[3]).show, review: null}); return given }"
+REVIEW_TO_ADDRESS = "(...given) => { qUrl({review: given[4], text: null}); return given }"
 
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
-    message = gr.HTML(waiting(READING, 500), elem_id="examples-message")
     dataset = dataset_switch(context, "examples")
-    samples = [(f"{s.kind}: {' '.join(s.text.split()[:8])}…", s.id) for s in context.store.samples()]
+    message = gr.HTML(waiting(READING, 500), elem_id="examples-message")
     with gr.Column(visible=False) as body:
-        names = [(one.title, name) for name, one in pairs.FILTERS.items()]
-        name = gr.Radio(names, label="Show", elem_id="filters", value="all")
-        with gr.Row():
-            box: dict[str, Any] = {"placeholder": "words, or an id", "max_lines": 1, "min_width": 200}
-            search = gr.Textbox(label="Search", elem_id="search", **box)
-            length = gr.Dropdown([ANY_LENGTH], label="Length", elem_id="length", min_width=180)
+        with gr.Row(elem_id="examples-filters"):
+            chips = gr.HTML(elem_id="filters")
+            box: dict[str, Any] = {"placeholder": "Search: words, or an id", "max_lines": 1, "scale": 0}
+            search = gr.Textbox(label="Search", elem_id="search", container=False, min_width=200, **box)
         with gr.Row(equal_height=False):
             with gr.Column(scale=7, min_width=320):
-                table = gr.DataFrame(
-                    pd.DataFrame(columns=COLUMNS), elem_id="examples-table", label="Reviews",
-                    show_label=False, datatype="str", interactive=False, wrap=True, max_height=620,
-                    column_widths=["32%", "21%", "22%", "25%"], buttons=[],
-                )  # fmt: skip
-                with gr.Row(elem_classes="chips"):
-                    small: dict[str, Any] = {"size": "sm", "scale": 0, "min_width": 100}
-                    back = gr.Button("Previous", elem_id="page-back", **small)
-                    place = gr.HTML(elem_id="page-place")
-                    forth = gr.Button("Next", elem_id="page-forth", **small)
-            with gr.Column(scale=5, min_width=300):
-                own: dict[str, Any] = {"label": OWN_SAMPLE, "elem_id": "own-sample"}
-                sample = gr.Dropdown(samples, value=None, visible=False, **own)
+                listed = gr.HTML(elem_id="examples-list")
+            with gr.Column(scale=5, min_width=300, elem_id="examples-reader"):
                 reader = gr.HTML(reader_hint(PICK), elem_id="reader")
                 explain = gr.Button(EXPLAIN, visible=False, elem_id="explain-review")
                 trace = trace_figure("reader-trace")
-    page = gr.State(0)
+    asked = gr.Textbox("", visible="hidden", elem_id="examples-filter", label="Filter, as JSON")
     opened = gr.Textbox("", visible="hidden", elem_id="opened", label="Review in the reader")
     view = Examples(context)
-    filters = [dataset, name, length, search]
-    listed, reading = [table, place, page], [reader, explain, trace, opened]
-    outputs = [message, body, name, length, sample, *listed, *reading]
-
-    def render_all(*values: Any) -> list[object]:
-        """Of the run and the filters; where the address names a review, its id comes last."""
-        return view.whole(ExampleFilter(*values[:5]), *values[5:])
-
-    def turned(step: int) -> Callable[..., list[object]]:
-        return lambda *values: view.rows(ExampleFilter(*values[:-1], page=values[-1] + step))
-
-    def pick(event: gr.SelectData, *values: Any) -> list[object]:
-        wanted = ExampleFilter(*values)
-        return view.open(wanted, view.id_at(wanted, event.index[0]))
+    filters, reading = [dataset, search, asked], [reader, explain, trace]
+    outputs = [message, body, dataset, chips, listed, *reading, opened]
 
     def explained(run_id: str, review_id: str) -> Iterator[object]:
         text = view.text_of(review_id)
         if text is not None:
             yield from stream_trace(context, context.store.run(run_id), text)
 
-    changed = [name.input, length.input, search.change]
-    gr.on(changed, lambda *values: view.rows(ExampleFilter(*values)), [run, *filters], listed, **LATEST)
-    dataset.input(render_all, [run, *filters], outputs, **LATEST)
-    for button, step in ((back, -1), (forth, 1)):
-        button.click(turned(step), [run, *filters, page], listed, **LATEST)
-    to_address = "(id) => { window.qUrl({review: id, text: null}); return [] }"
-    picked = table.select(pick, [run, *filters, page], reading, **LATEST)
-    picked.then(None, opened, None, js=to_address, api_visibility="private")
-    sample.input(view.open_sample, [run, sample], reading, **LATEST | MODEL_EVENT)
+    def render_all(*values: str) -> list[object]:
+        return view.whole(ExampleFilter.of(*values[:4]), *values[4:])
+
+    def read(*values: str) -> list[object]:
+        return view.open(ExampleFilter.of(*values[:4]), values[4])
+
+    gr.on([dataset.input, search.change], render_all, [run, *filters], outputs, **LATEST)
+    asked.input(render_all, [run, *filters], outputs, js=SHOW_TO_ADDRESS, **LATEST)
+    opened.input(read, [run, *filters, opened], reading, js=REVIEW_TO_ADDRESS, **LATEST)
     visibly = QUIET | MODEL_EVENT | {"show_progress": "minimal"}
     explain.click(explained, [run, opened], trace, **visibly)
-    return TabPart(render_all, filters, outputs, dataset)
+    asked_and_opened = {"asked": asked, "opened": opened}
+    return TabPart(render_all, [*filters, opened], outputs, dataset, asked_and_opened)
+
+
+class Reviews(NamedTuple):
+    """What the rows are."""
+
+    frame: pd.DataFrame
+    """As `pairs.paired` gives it."""
+    texts: Mapping[str, str] = {}
+    answers: Mapping[str, Mapping[Any, Any]] = {}
+    """Review id -> system -> reading trace, where it is stored."""
+
+    @property
+    def own(self) -> bool:
+        return "kind" in self.frame
+
+    @property
+    def answered(self) -> bool:
+        return bool(self.frame[pairs.P_FINE].notna().any())
 
 
 class Examples:
@@ -112,7 +105,22 @@ class Examples:
     def __init__(self, context: Context) -> None:
         self.context = context
 
-    def frame(self, wanted: ExampleFilter) -> pd.DataFrame | None:
+    def reviews(self, wanted: ExampleFilter, wait: float = 0.0) -> Reviews | None:
+        """Test reviews where their texts are at hand, else our own samples; None without any answers."""
+        tested, texts = self.tested(wanted), self.context.texts.wait(wait)
+        if tested is not None and len(tested) and tested["review_id"].iloc[0] in texts:
+            return Reviews(tested, texts)
+        own = self.own(wanted)
+        if len(own.frame) and (own.answers or tested is not None):
+            return own
+        return None if tested is None else Reviews(tested)
+
+    def own(self, wanted: ExampleFilter) -> Reviews:
+        """Our own samples, with the answers that are stored with the run."""
+        samples, stored = self.context.store.samples(), self.answers(wanted)
+        return Reviews(pairs.of_samples(samples, stored), {s.id: s.text for s in samples}, stored)
+
+    def tested(self, wanted: ExampleFilter) -> pd.DataFrame | None:
         """Both systems' answers (see `pairs.paired`), or None without an evaluation of the fine-tuned one."""
         store = self.context.store
         before, after = self.both(wanted)
@@ -122,105 +130,85 @@ class Examples:
         key = ("paired", after.path, before and before.path)
         return store.keep(key, store.stamp(after, before), lambda: pairs.paired(first, second))
 
+    def answers(self, wanted: ExampleFilter) -> Mapping[str, Mapping[Any, Any]]:
+        stored = getattr(self.context.store, "sample_answers", lambda run: {})
+        found = stored(self.context.store.run(wanted.run_id))
+        return {name: answer.traces for name, answer in found.items()}
+
     def both(self, wanted: ExampleFilter) -> tuple[Evaluation | None, Evaluation | None]:
         _, evals = self.context.evals(wanted.run_id, wanted.dataset)
         return self.context.store.before(evals), evals.get("fine-tuned")
-
-    def texts(self, frame: pd.DataFrame, wait: float = 0.0) -> Mapping[str, str]:
-        """Texts at hand, if they cover this dataset; else none."""
-        texts = self.context.texts.wait(wait)
-        return texts if len(frame) and frame["review_id"].iloc[0] in texts else {}
 
     def text_of(self, review_id: str) -> str | None:
         own = {s.id: s.text for s in self.context.store.samples()}
         return own.get(review_id) or self.context.texts.wait(0).get(review_id)
 
-    def page(self, frame: pd.DataFrame, wanted: ExampleFilter) -> tuple[pd.DataFrame, int, int]:
-        """The rows of one page, its number after all, and how many rows pass in total."""
-        positions = pairs.select(frame, wanted, self.texts(frame))
-        page = min(max(wanted.page, 0), max(0, (len(positions) - 1) // PAGE))
-        return frame.iloc[positions[page * PAGE : (page + 1) * PAGE]], page, len(positions)
-
-    def id_at(self, wanted: ExampleFilter, row: int) -> str:
-        """The id of a page's row; "" where there is none."""
-        frame = self.frame(wanted)
-        ids = () if frame is None else self.page(frame, wanted)[0]["review_id"].tolist()
-        return ids[row] if row < len(ids) else ""
-
     def whole(self, wanted: ExampleFilter, review_id: str = "") -> list[object]:
         """Everything in the tab; where no review is asked for, the first one is open."""
-        frame = self.frame(wanted)
-        if frame is None:
+        shown = self.reviews(wanted, WAIT_SECONDS)
+        if shown is None:
             why = NOT_EVALUATED if self.context.store.datasets() else NO_PREDICTIONS
-            return [empty(why, COMMAND), gr.Column(visible=False), *[gr.skip()] * 10]
-        texts = self.texts(frame, WAIT_SECONDS)
-        counts = pairs.counts(frame)
-        names = [(f"{one.title} · {counts[name]:,}", name) for name, one in pairs.FILTERS.items()]
-        lengths = [ANY_LENGTH, *pairs.lengths(frame)]
+            return [empty(why, COMMAND), gr.Column(visible=False), *[gr.skip()] * 7]
+        if not shown.answered:
+            wanted = replace(wanted, show="all")
+        positions = pairs.select(shown.frame, wanted, shown.texts)
+        page = min(max(wanted.page, 0), max(0, (len(positions) - 1) // PAGE))
+        part = shown.frame.iloc[positions[page * PAGE : (page + 1) * PAGE]]
+        review_id = review_id or next(iter(part["review_id"]), "")
+        choice = len(self.context.store.datasets()) > 1 and bool(self.context.texts.wait(0))
+        place = {"page": page, "first": page * PAGE + 1, "total": len(positions), "n": len(shown.frame)}
+        place["last"] = place["first"] + len(part) - 1
+        rows = [_row(row, shown.texts) for row in part.itertuples()]
+        listed = render("examples", rows=rows, **place, shown=shown, wanted=wanted, opened=review_id,
+                        what=FILTERS[wanted.show].finding, how_to=HOW_TO)  # fmt: skip
         return [
-            "" if texts else notice(NO_TEXTS),
+            "",
             gr.Column(visible=True),
-            gr.Radio(choices=names, value=wanted.name if wanted.name in pairs.FILTERS else "all"),
-            gr.Dropdown(choices=lengths, value=wanted.length if wanted.length in lengths else ANY_LENGTH),
-            gr.Dropdown(visible=bool(self.context.store.samples()) and not texts),
-            *self.rows(wanted),
-            *self.open(wanted, review_id or self.id_at(wanted, 0)),
+            gr.Radio(visible=choice),
+            chips_html(shown, wanted),
+            listed,
+            *self.open(wanted, review_id),
+            review_id,
         ]
 
-    def rows(self, wanted: ExampleFilter) -> list[object]:
-        """One page of the table, the words between the buttons, and the page's number."""
-        frame = self.frame(wanted)
-        if frame is None:
-            return [pd.DataFrame(columns=COLUMNS), "", 0]
-        (part, page, total), texts = self.page(frame, wanted), self.texts(frame)
-        table = [_table_row(row, texts.get(str(row.review_id))) for row in part.itertuples()]
-        place = render("page_place", first=page * PAGE + 1, rows=len(part), total=total)
-        return [pd.DataFrame(table, columns=COLUMNS), place, page]
-
     def open(self, wanted: ExampleFilter, review_id: str) -> list[object]:
-        """The reader pane for a review, as `_reading` gives it."""
-        frame = self.frame(wanted)
-        if frame is None or not review_id:
-            return _reading(reader_hint(PICK))
-        found = frame[frame["review_id"] == review_id]
-        if found.empty:
-            return _reading(reader_hint(f"This review is not among the predictions shown. {PICK}"))
-        row, texts = next(found.itertuples()), self.texts(frame)
+        """The reader's HTML, whether the button below it is there, and the trace where it is stored."""
+        tested = self.tested(wanted)
+        known = [self.reviews(wanted), self.own(wanted), Reviews(tested) if tested is not None else None]
+        found = next((one for one in known if one and (one.frame["review_id"] == review_id).any()), None)
+        if not found:
+            return [reader_hint(PICK if not review_id else NOT_SHOWN), gr.Button(visible=False), NOTHING]
+        frame, texts, answers = found
+        row = next(frame[frame["review_id"] == review_id].itertuples())
         text, other = texts.get(review_id), pairs.partner(frame, row)
         before, _ = self.both(wanted)
-        base_name = before.record.title if before else "Base model"
+        base_name = before.record.title if before and not found.own else "Base model"
         html = reader_html(row, text, base_name, other, texts.get(other.review_id) if other else None)
-        return _reading(html, review_id, explain=text is not None)
-
-    def open_sample(self, run_id: str, sample_id: str) -> list[object]:
-        """One of our own reviews in the reader, with the live model's answers."""
-        sample = next((s for s in self.context.store.samples() if s.id == sample_id), None)
-        if sample is None:
-            return _reading(reader_hint(PICK))
-        why, found = "", {}
-        try:
-            found = self.context.serving.probabilities(self.context.store.run(run_id), [sample.text])
-        except ModelUnavailable as error:
-            why = notice(str(error))
-        except Exception:
-            log.exception("classifying a sample failed")
-        base, fine = (found.get(system, [None])[0] for system in ("base", "fine-tuned"))
-        return _reading(sample_html(sample, base, fine) + why, sample.id, explain=fine is not None)
+        traced = answers.get(review_id)
+        return [
+            html,
+            gr.Button(visible=bool(text) and not traced),
+            value_of(text, traced) if text and traced else NOTHING,
+        ]
 
 
-def _reading(html: str, review_id: str = "", *, explain: bool = False) -> list[object]:
-    """The reader's html, the button below it, no trace yet, the id."""
-    return [html, gr.Button(visible=explain), NOTHING, review_id]
+def chips_html(shown: Reviews, wanted: ExampleFilter) -> Markup:
+    """A chip for each filter with its count, and one that lifts a range of P(positive)."""
+    counts = pairs.counts(shown.frame, wanted)
+    chips = [
+        (one.title, counts[name], wanted.asking(show=name), name == wanted.show)
+        for name, one in FILTERS.items()
+    ]
+    return render("chips", chips=chips if shown.answered else [], wanted=wanted)
 
 
-def _table_row(row: Any, text: str | None) -> tuple[str, str, str, str]:
-    """`row`: one of `pairs.paired`."""
-    return (
-        _excerpt(text) or f"{row.review_id}, {row.tokens:,} tokens",
-        LABEL_WORDS[row.label],
-        predicted(row.prediction_base, row.label, row.p_positive_base),
-        predicted(row.prediction_fine_tuned, row.label, row.p_positive_fine_tuned),
+def _row(row: Any, texts: Mapping[str, str]) -> dict[str, object]:
+    """What `examples.html` says of a row of `pairs.paired`; in percent, None where not scored."""
+    base, fine = (
+        None if pd.isna(p) else 100 * float(p) for p in (row.p_positive_base, row.p_positive_fine_tuned)
     )
+    excerpt = _excerpt(texts.get(row.review_id)) or row.review_id
+    return {"id": row.review_id, "excerpt": excerpt, "label": row.label, "base": base, "fine": fine}
 
 
 def _excerpt(text: str | None) -> str:

@@ -1,0 +1,27 @@
+// Example predictions: what is clicked, there or in another figure, goes into the tab's two hidden boxes.
+figs.fill = (id, text) => {
+  const box = document.querySelector(`#${id} :is(textarea, input)`);
+  if (!box) { setTimeout(() => figs.fill(id, text), 100); return; }  // a tab is built when it is first opened
+  box.value = text;
+  box.dispatchEvent(new Event('input', {bubbles: true}));
+};
+// Opens the tab on reviews {show, side, low, high, label}; see ExampleFilter
+figs.examine = (asked) => {
+  document.querySelector('#tab-examples-button')?.click();
+  figs.fill('examples-filter', typeof asked === 'string' ? asked : JSON.stringify(asked));
+};
+document.addEventListener('click', (event) => {
+  const asks = event.target.closest('[data-ask]'), row = event.target.closest('[data-review]');
+  if (asks) { event.preventDefault(); figs.examine(asks.dataset.ask); }
+  if (!row) return;
+  for (const one of document.querySelectorAll('[data-review][aria-current]')) one.removeAttribute('aria-current');
+  row.setAttribute('aria-current', 'true');
+  figs.fill('opened', row.dataset.review);
+  const reader = document.querySelector('#reader');  // on a phone it is below the list
+  if (reader.getBoundingClientRect().top > 0.8 * innerHeight) reader.scrollIntoView({behavior: figs.still() ? 'auto' : 'smooth'});
+});
+document.addEventListener('keydown', (event) => {
+  const rows = [...document.querySelectorAll('[data-review]')], at = rows.indexOf(document.activeElement);
+  const next = at < 0 ? null : rows[at + {ArrowDown: 1, ArrowUp: -1}[event.key]];
+  if (next) { event.preventDefault(); next.focus(); next.click(); }
+});

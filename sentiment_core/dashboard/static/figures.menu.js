@@ -1,0 +1,17 @@
+// The "⋯" of a figure: its picture as a file, and closing it as menus close
+figs.picture = async (figure, format, filename) => {
+  const plot = figure.querySelector('.js-plotly-plot'), canvas = figure.querySelector('canvas');
+  const save = (href) => figs.make(document.body, 'a', {href, download: `${filename}.${format}`});
+  if (!plot) { const link = save(canvas.toDataURL()); link.click(); link.remove(); return; }
+  const layout = {...plot.layout, paper_bgcolor: '#ffffff'}, {clientWidth: width, clientHeight: height} = plot;
+  await window.Plotly.downloadImage({data: plot.data, layout}, {format, filename, width, height, scale: 2});
+};
+document.addEventListener('click', (event) => {
+  const button = event.target.closest('[data-picture]'), {picture, name} = button?.dataset ?? {};
+  if (button) figs.picture(button.closest('.figure'), picture, name);
+  for (const menu of document.querySelectorAll('details.menu[open]')) if (!menu.contains(event.target)) menu.open = false;
+});
+document.addEventListener('keydown', (event) => {
+  const menu = event.key === 'Escape' && document.querySelector('details.menu[open]');
+  if (menu) { menu.open = false; menu.firstElementChild.focus(); }
+});
