@@ -256,6 +256,13 @@ def test_the_reviews_move_and_a_bar_asks_for_its_own(page, site) -> None:
     assert text_of(page, "#movement .num") != after
 
 
+def test_an_outcome_leads_to_its_reviews(page, site) -> None:
+    page.goto(site.address(tab="accuracy"))
+    page.get_by_role("link", name="regressed").click()
+    page.locator("#filters [aria-pressed=true]", has_text="Regressed").wait_for()
+    assert page.get_by_role("tab", name="Example predictions").get_attribute("aria-selected") == "true"
+
+
 def test_one_threshold_is_dragged_here_and_moves_the_matrices_there(page, site) -> None:
     page.goto(site.address(tab="accuracy"))
     page.locator("#movement .num", has_text="%").wait_for()

@@ -5,7 +5,6 @@ The template is static; what the figure says goes in as data, and `figures.movem
 
 from __future__ import annotations
 
-from base64 import b64encode
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from sentiment_core.dashboard.components.html import render
+from sentiment_core.dashboard.components.parts import figure_menu
 from sentiment_core.figures.style import percent
 from sentiment_core.metrics import histogram
 from sentiment_core.metrics.histogram import BINS, EDGE, probability_of
@@ -78,12 +78,12 @@ def range_words(low: int, high: int) -> str:
 
 
 def table_html(label: np.ndarray, before: np.ndarray, after: np.ndarray) -> str:
-    """The histograms' counts by ranges, each a link to its reviews, and every bin as CSV."""
+    """The histograms' counts by ranges, each a link to its reviews, and the figure's menu."""
     counts = {side: histogram.counts(label, p) for side, p in (("before", before), ("after", after))}
     rows = [(range_words(low, high), low, high) for low, high in pairwise(RANGES)]
     edges = [probability_of(edge) for edge in range(BINS + 1)]
     columns = {"p_from": edges[:-1], "p_to": edges[1:]}
     for side, (negative, positive) in counts.items():
         columns |= {f"negative_{side}": negative, f"positive_{side}": positive}
-    csv = b64encode(pd.DataFrame(columns).to_csv(index=False).encode()).decode()
-    return render("movement_table", rows=rows, edges=edges, counts=counts, csv=csv)
+    menu = figure_menu(pd.DataFrame(columns), "movement", ["png"])
+    return render("movement_table", rows=rows, edges=edges, counts=counts, menu=menu)
