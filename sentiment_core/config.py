@@ -51,7 +51,6 @@ POSITIVE: Bound = (lambda value: value > 0, "it must be above 0")
 NOT_NEGATIVE: Bound = (lambda value: value >= 0, "it cannot be negative")
 FRACTION: Bound = (lambda value: 0 <= value < 1, "it must be from 0 up to, not including, 1")
 BOTH_LABELS: Bound = (lambda n: n is None or n >= 2, "at least 2 reviews are needed, one of each label")
-EVEN: Bound = (lambda n: n >= 2 and n % 2 == 0, "it must be even and at least 2, half of each label")
 ROOM: Bound = (lambda value: value >= 64, "the prompt alone needs 43, use 64 or more")
 
 
@@ -168,7 +167,6 @@ class EvalConfig:
     exclude: tuple[str, ...] = _setting(
         (), "as in train.py: reviews the baselines must not learn from", many=True
     )
-    shots: int = _setting(4, "examples in the few-shot prompt, half of each label", EVEN)
     max_length_tokens: int = _setting(0, "prompt limit; 0 takes the run's, else 1024", NOT_NEGATIVE)
     max_new_tokens: int = _setting(16, "length of a free answer", AT_LEAST_1)
     batch_tokens: int = _setting(0, "tokens scored at once; 0 picks what fits the device", NOT_NEGATIVE)

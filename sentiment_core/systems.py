@@ -33,8 +33,12 @@ _ALL = (
         "sentiment_core.evaluation.systems.generated:Generated", "base", "square", is_base=True,
     ),
     System(
-        "baseline-few-shot", "Few-shot", "Base model",
+        "baseline-few-shot", "Few-shot (k = 4)", "Base model",
         "sentiment_core.evaluation.systems.scored:FewShot", "base", "triangle-up", is_base=True,
+    ),
+    System(
+        "baseline-few-shot-8", "Few-shot (k = 8)", "Base model",
+        "sentiment_core.evaluation.systems.scored:FewShot8", "base", "star-triangle-up", is_base=True,
     ),
     System(
         "tfidf-logreg", "TF-IDF + logistic regression", "TF-IDF + logistic regression",

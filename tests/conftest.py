@@ -52,7 +52,7 @@ def make_tiny_model(folder: Path, *, seed: int = 0, hidden: int = 64, layers: in
         num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=1024,
+        max_position_embeddings=2048,
         tie_word_embeddings=True,
         bos_token_id=1,
         eos_token_id=2,

@@ -44,6 +44,7 @@ SKILL = {
     "baseline-recalibrated": 0.4,
     "baseline-generated": 0.3,
     "baseline-few-shot": 0.55,
+    "baseline-few-shot-8": 0.6,
     "tfidf-logreg": 1.3,
     "fine-tuned": 1.65,
 }

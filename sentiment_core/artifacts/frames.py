@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.extensions import ExtensionArray
 
-from sentiment_core.artifacts.schema import PREDICTION_COLUMNS, AnswerForm, Confusion
+from sentiment_core.artifacts.schema import AnswerForm, Confusion, Metric, draw_columns, group_columns
 from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.labels import UNPARSED
 from sentiment_core.metrics import classification, slices
-from sentiment_core.metrics.intervals import floats, wilson
+from sentiment_core.metrics.intervals import floats, mean_of_draws, wilson
 
 OVERLAP_SETTING = "overlap_ids"
 """Key of `EvalRecord.settings` with the review ids that `accuracy_without_overlap` leaves out."""
@@ -28,26 +29,53 @@ def summarize(predictions: pd.DataFrame, *, overlap_ids: Collection[str] = ()) -
     """What follows from the predictions in an `EvalRecord`: its metrics, confusion, unparsed and slices.
 
     Args:
-        predictions: columns PREDICTION_COLUMNS plus any group columns.
+        predictions: columns PREDICTION_COLUMNS plus any of further draws and groups.
         overlap_ids: reviews whose text also stands in the training data. They stay in every metric but
             one, `accuracy_without_overlap`, which is there only when ids are given; store them under
             `settings[OVERLAP_SETTING]`, so that it can be recomputed.
     """
     label, answer = predictions["label"], predictions["prediction"]
-    groups = [str(column) for column in predictions if column not in PREDICTION_COLUMNS]
-    p_positive = floats(predictions["p_positive"], "p_positive").astype("float32")  # as it is stored
-    found = classification.evaluate(label, answer, p_positive, pair_id=predictions.get("pair_id"))
-    if len(overlap_ids):
-        kept = ~predictions["review_id"].isin(list(overlap_ids)).to_numpy()
-        if kept.any():
-            right = (label == answer).fillna(False).to_numpy(dtype=bool)
-            found["accuracy_without_overlap"] = wilson(int(right[kept].sum()), int(kept.sum()))
+    found = _metrics(predictions, overlap_ids)
+    draws = [found, *(_metrics(draw, overlap_ids, resamples=1) for draw in _further_draws(predictions))]
+    accuracies = tuple(draw["accuracy"].value for draw in draws)
+    if len(draws) > 1:
+        values = {name: [draw[name].value for draw in draws if name in draw] for name in found}
+        found = {name: mean_of_draws(metric, values[name]) for name, metric in found.items()}
     return {
         "metrics": found,
         "confusion": Confusion(**classification.confusion(label, answer)),
         "unparsed": int(answer.isna().sum()),
-        "slices": tuple(slices.slices(predictions, groups)),
+        "slices": tuple(slices.slices(predictions, group_columns(predictions))),
+        "draw_accuracies": accuracies if len(draws) > 1 else (),
     }
+
+
+def _metrics(
+    frame: pd.DataFrame, overlap_ids: Collection[str], *, resamples: int = 1000
+) -> dict[str, Metric]:
+    label, answer = frame["label"], frame["prediction"]
+    p_positive = floats(frame["p_positive"], "p_positive").astype("float32")  # as it is stored
+    pairs = frame.get("pair_id")
+    found = classification.evaluate(label, answer, p_positive, pair_id=pairs, resamples=resamples)
+    kept = ~frame["review_id"].isin(list(overlap_ids)).to_numpy()
+    if len(overlap_ids) and kept.any():
+        right = (label == answer).fillna(False).to_numpy(dtype=bool)
+        found["accuracy_without_overlap"] = wilson(int(right[kept].sum()), int(kept.sum()))
+    return found
+
+
+def _further_draws(predictions: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """The predictions with each further draw's in place of the first one's."""
+    for column in draw_columns(predictions):
+        p = predictions[column].to_numpy()
+        yield predictions.assign(p_positive=p, prediction=answers(p))
+
+
+def answers(p_positive: np.ndarray) -> ExtensionArray:
+    """(n,) P(positive) -> (n,) 0 or 1, as Int8; numbers that overflowed (NaN) are no answer."""
+    prediction = pd.array((p_positive >= 0.5).astype(np.int8), dtype="Int8")
+    prediction[np.isnan(p_positive)] = pd.NA
+    return prediction
 
 
 def recompute(evaluation: Evaluation) -> dict[str, Any]:
@@ -80,7 +108,7 @@ def join_predictions(base: pd.DataFrame, fine_tuned: pd.DataFrame) -> pd.DataFra
     columns |= {name: fine_tuned[name].to_numpy() for name in (TOKENS, TRUNCATED)}
     for system, frame in ((BASE, base), (FINE_TUNED, fine_tuned)):
         columns |= {of(name, system): frame[name].array for name in ("prediction", "p_positive")}
-    columns |= {name: base[name] for name in base if name not in PREDICTION_COLUMNS}
+    columns |= {name: base[name] for name in group_columns(base)}
     return pd.DataFrame(columns, index=base.index).reset_index(drop=True)
 
 

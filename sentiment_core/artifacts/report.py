@@ -118,6 +118,23 @@ def _parity(record: BenchmarkRecord, title: str) -> str:
     )
 
 
+def trace_sentence(root: Path = config.ASSETS) -> str:
+    """What leaving out the clause that moved the answer most does, beside others; empty if unmeasured."""
+    if not (root / "benchmarks" / "trace.json").exists():
+        return ""
+    record = store.read_benchmark("trace", root)
+    metrics = {row.system: row.log_odds_change for row in record.rows if row.log_odds_change}
+    move, chance, gradient, best = (
+        f"{m.value:.2f} ({m.low:.2f}–{m.high:.2f})" for m in list(metrics.values())[:4]
+    )
+    return (
+        f"Leaving out the clause with the largest move changes the fine-tuned model’s log-odds by {move} on "
+        f"average, a random clause by {chance}, the one with the largest gradient × input by {gradient}, and "
+        f"the best single clause, found by trying each, by {best} (n = {metrics['largest move'].n:,} test "
+        "reviews, 95 % intervals)."
+    )
+
+
 BENCHMARKS = {
     "train": "Training speed",
     "parity": "Accuracy of the fast path beside the plain one",
@@ -173,7 +190,7 @@ def _row(cells: Sequence[str]) -> str:
 def _cells(record: EvalRecord) -> list[str]:
     found = record.metrics.get
     return [
-        record.title + (f", `{record.run_id}`" if record.run_id else ""),
+        record.measured_title + (f", `{record.run_id}`" if record.run_id else ""),
         record.dataset.name,
         f"{record.dataset.n:,}",
         percent_interval(found("accuracy"), unit=""),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import datetime
+from statistics import stdev
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
@@ -14,6 +16,19 @@ from sentiment_core.metrics.slices import Slice
 from sentiment_core.systems import SYSTEMS, known_system
 
 PREDICTION_COLUMNS = ("review_id", "label", "prediction", "p_positive", "tokens", "truncated")
+DRAW_COLUMN = "p_positive_{}"
+"""P(positive) of the second and further draws of a system that draws examples; the first is p_positive."""
+
+
+def draw_columns(columns: Iterable[Any]) -> list[str]:
+    """Those of further draws, in their order."""
+    return [str(column) for column in columns if re.fullmatch(DRAW_COLUMN.format(r"\d+"), str(column))]
+
+
+def group_columns(columns: Iterable[Any]) -> list[str]:
+    """Those that the dataset brought along."""
+    own = {*PREDICTION_COLUMNS, *draw_columns(columns)}
+    return [str(column) for column in columns if column not in own]
 
 
 class BaseModelInfo(Record):
@@ -197,6 +212,9 @@ class EvalRecord(Record):
     answer_forms: tuple[AnswerForm, ...] = ()
     settings: dict[str, Any] = Field(default_factory=dict)
     """What else the result depends on: shots, seeds, token limits."""
+    draw_accuracies: tuple[float, ...] = ()
+    """Accuracy with each draw of examples; `metrics` are means over them, all else is of the first. Their
+    seeds and review ids are the settings `shot_seeds` and `shot_ids`. Empty for a system without draws."""
     command: str
     wall_seconds: float
     reviews_per_second: float
@@ -205,9 +223,14 @@ class EvalRecord(Record):
 
     @property
     def title(self) -> str:
-        """The system's, with the number of examples that its prompt showed: "Few-shot (k = 4)"."""
-        shots = self.settings.get("shots")
-        return SYSTEMS[self.system].title + (f" (k = {shots})" if shots else "")
+        return SYSTEMS[self.system].title
+
+    @property
+    def measured_title(self) -> str:
+        """With what its metrics are means of, if they are: "…, mean of 5 draws, SD 2.1 points"."""
+        draws = self.draw_accuracies
+        spread = f", mean of {len(draws)} draws, SD {100 * stdev(draws):.1f} points" if draws else ""
+        return self.title + spread
 
 
 class Reference(Record):
@@ -271,6 +294,8 @@ class BenchmarkRow(Record):
     reviews_per_second: Metric | None = None
     """Median; low and high are the slowest and fastest repeat."""
     seconds_per_review: Metric | None = None
+    log_odds_change: Metric | None = None
+    """Mean absolute change where one clause of a review is left out, with its 95 % interval."""
     first_step_seconds: float | None = None
     peak_memory_bytes: int | None = None
     validation_accuracy: Metric | None = None
@@ -283,7 +308,7 @@ class BenchmarkRow(Record):
 
 class BenchmarkRecord(Record):
     schema_version: Literal[2] = 2
-    kind: Literal["train", "score", "live", "parity", "seeds"]
+    kind: Literal["train", "score", "live", "parity", "seeds", "trace"]
     created_at: datetime
     commit: str | None = None
     command: str

@@ -3,6 +3,7 @@
     python -m sentiment_core.benchmarks live
     python -m sentiment_core.benchmarks train --dataset stanfordnlp/imdb
     python -m sentiment_core.benchmarks score --run smollm2-135m
+    python -m sentiment_core.benchmarks trace --run smollm2-135m
     python -m sentiment_core.benchmarks parity --dataset stanfordnlp/imdb
     python -m sentiment_core.benchmarks seeds --dataset stanfordnlp/imdb
 
@@ -27,6 +28,7 @@ KINDS = {
     "train": "training: the study's settings, plain PEFT + bitsandbytes, and ours",
     "score": "scoring many reviews: a transformers loop, the text-generation pipeline, and ours",
     "live": "one review at a time: our number formats, and a pipeline of DistilBERT's shape",
+    "trace": "leaving out the clause that moved the answer most, beside other choices of a clause",
     "parity": "accuracy of the fast path and of the plain one, trained alike",
     "seeds": "validation accuracy of each recipe from several seeds",
 }
@@ -60,15 +62,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def table(record: BenchmarkRecord) -> str:
     """The rows as a Markdown table."""
-    live = record.kind == "live"
-    speed = "Latency (s/review)" if live else "reviews/s"
-    head = f"| system | {speed} (median) | low – high | Time to first result (s) | peak memory, MB | note |"
-    lines = [_line(row, 3 if live else 1) for row in record.rows]
+    measured = {"live": "Latency (s/review, median)", "trace": "change of the log-odds (mean)"}
+    speed = measured.get(record.kind, "reviews/s (median)")
+    head = f"| system | {speed} | low – high | Time to first result (s) | peak memory, MB | note |"
+    lines = [_line(row, {"live": 3, "trace": 2}.get(record.kind, 1)) for row in record.rows]
     return "\n".join([head, "| --- | ---: | ---: | ---: | ---: | --- |", *lines])
 
 
 def _line(row: BenchmarkRow, digits: int) -> str:
-    speed, right = row.seconds_per_review or row.reviews_per_second, row.validation_accuracy
+    speed = row.seconds_per_review or row.reviews_per_second or row.log_odds_change
+    right = row.validation_accuracy
     cells = [
         row.system,
         f"{speed.value:,.{digits}f}" if speed else "–",

@@ -44,7 +44,7 @@ def accuracy_panel(
 ) -> Panel:
     """Every system, and published results where asked for, from best to worst."""
     rows = [
-        {"title": one.record.title, "system": system}
+        {"title": one.record.measured_title, "system": system}
         | _columns(one.record.metrics["accuracy"]) | {"note": "measured here"}
         for system, one in evals.items()
     ]  # fmt: skip

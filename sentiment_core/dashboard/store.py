@@ -115,7 +115,7 @@ class Store:
         presets = Counter(record.config.get("preset") for record in records.values())
         alone = {preset: title for preset, title in PRESET_TITLES.items() if presets[preset] == 1}
         return {
-            run_id: f"{alone.get(record.config.get('preset'), run_id)}, {seconds(record.wall_seconds)}"
+            run_id: f"{alone.get(str(record.config.get('preset')), run_id)}, {seconds(record.wall_seconds)}"
             for run_id, record in records.items()
         }
 

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sentiment_core.artifacts.schema import PREDICTION_COLUMNS, DatasetInfo, RunRecord
+from sentiment_core.artifacts.schema import DatasetInfo, RunRecord
+from sentiment_core.artifacts.schema import group_columns as group_names
 from sentiment_core.artifacts.store import Run, read_run
 from sentiment_core.config import ConfigError, EvalConfig, TrainConfig
 from sentiment_core.data import reviews as data
@@ -247,11 +248,11 @@ def group_columns(reviews: data.Reviews) -> dict[str, pd.Series]:
     """The dataset's further columns that hold short values, few of them unless they tie pairs together."""
     texts = set(reviews.texts)
     kept: dict[str, pd.Series] = {}
-    for column in reviews.group_columns:
+    for column in group_names(reviews.group_columns):
         values = reviews.frame[column]
         present = values.dropna()
         scalars = present.map(lambda value: isinstance(value, str | bool | int | float | np.generic)).all()
-        if column in PREDICTION_COLUMNS or not len(present) or not scalars:
+        if not len(present) or not scalars:
             continue
         shown = present.astype(str)
         few = column == "pair_id" or shown.nunique() <= GROUP_VALUES

@@ -97,6 +97,7 @@ def run(system: EvaluatedSystem, folder: Path, work_folder: Path) -> EvalRecord 
         return None
     values, seconds, warmup = scored
     answers = work.answers(values)
+    forms = answers.pop("answer_forms", ())
     reviews, encoded = inputs.test.reviews, inputs.encoded
     columns = {
         "review_id": reviews.ids,
@@ -106,7 +107,7 @@ def run(system: EvaluatedSystem, folder: Path, work_folder: Path) -> EvalRecord 
         "tokens": encoded.lengths.astype(np.int32),
         "truncated": encoded.truncated,
     }
-    predictions = pd.DataFrame(columns | group_columns(reviews))
+    predictions = pd.DataFrame(columns | answers | group_columns(reviews))
     record = EvalRecord(
         eval_id=system.eval_id,
         system=system.id,
@@ -116,11 +117,11 @@ def run(system: EvaluatedSystem, folder: Path, work_folder: Path) -> EvalRecord 
         run_id=system.run_id,
         prompt=inputs.encoder.info if work.base_model else None,
         dataset=inputs.test.info,
-        answer_forms=answers.get("answer_forms", ()),
+        answer_forms=forms,
         settings=settings_of(system, work) | {"warmup_seconds": round(warmup, 2)},
         command=provenance.command_line(),
         wall_seconds=round(seconds, 3),
-        reviews_per_second=round(len(predictions) / max(seconds, 1e-9), 2),
+        reviews_per_second=round(len(values) / max(seconds, 1e-9), 2),
         hardware=provenance.hardware(context.device.type, context.world_size),
         versions=provenance.versions(),
         **summarize(predictions, overlap_ids=inputs.test.overlap_ids),
@@ -149,7 +150,7 @@ def describe(outcomes: list[Outcome], assets: Path) -> str:
     for outcome in outcomes:
         record = outcome.record
         accuracy = record.metrics["accuracy"]
-        rows[SYSTEMS[record.system].title] = {
+        rows[record.measured_title] = {
             "Accuracy (95 % interval)": f"{accuracy.value:.2%} ({accuracy.low:.2%}–{accuracy.high:.2%})",
             "n": f"{accuracy.n:,}",
             "Unparsed": f"{record.unparsed:,}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,6 +106,22 @@ def wilson(successes: int, n: int) -> Metric:
     value, bounds = successes / n, binomtest(successes, n).proportion_ci(method="wilson")
     # rounding may leave a bound beyond the value by 1e-17
     return Metric(value=value, low=min(bounds.low, value), high=max(bounds.high, value), n=n)
+
+
+def mean_of_draws(first: Metric, values: Sequence[float]) -> Metric:
+    """The mean of a metric over k seeded draws, `first` among them, with `first`'s n.
+
+    The 95 % interval adds two variances: of the draws (Student's t with k - 1 degrees of freedom), and of
+    the reviews, which all draws share, as `first` has it.
+    """
+    from scipy.stats import t
+
+    k, value = len(values), float(np.mean(values))
+    if k < 2 or first.low is None or first.high is None:
+        return first.model_copy(update={"value": value})
+    draws = t.ppf(0.975, k - 1) * np.std(values, ddof=1) / np.sqrt(k)
+    half = float(np.hypot(draws, (first.high - first.low) / 2))
+    return first.model_copy(update={"value": value, "low": max(value - half, 0.0), "high": value + half})
 
 
 def frozen_random() -> np.random.RandomState:

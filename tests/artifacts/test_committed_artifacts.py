@@ -47,6 +47,7 @@ def check_recomputed(evaluation: Evaluation) -> None:
                 assert same(one, other), f"{name}.{bound}"
     assert record.confusion == found["confusion"]
     assert record.unparsed == found["unparsed"]
+    assert record.draw_accuracies == found["draw_accuracies"]
     for one, other in zip(record.slices, found["slices"], strict=True):
         assert same(one.model_dump(), other.model_dump()), (one, other)
 

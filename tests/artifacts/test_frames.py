@@ -60,7 +60,7 @@ def test_25_000_rows_are_quick() -> None:
 def test_a_scored_system_fills_every_measured_field() -> None:
     frame = predictions("fine-tuned", 200, paired=True)
     parts = frames.summarize(frame)
-    assert set(parts) == {"metrics", "confusion", "unparsed", "slices"}
+    assert set(parts) == {"metrics", "confusion", "unparsed", "slices", "draw_accuracies"}
     assert set(parts) < set(EvalRecord.model_fields)
     assert {"accuracy", "roc_auc", "ece", "consistency"} <= set(parts["metrics"])
     assert "accuracy_lenient" not in parts["metrics"]

@@ -1,4 +1,4 @@
-"""The dial: its points come one by one and hold up nobody's answer; stored answers reach the page."""
+"""The dial on the page: its points come one by one, holding up nobody; stored answers reach the page."""
 
 from __future__ import annotations
 

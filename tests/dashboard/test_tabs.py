@@ -112,8 +112,8 @@ def test_runs_and_evaluations_are_matched(context: Context) -> None:
     assert store.run("../../etc").run_id == RUN
     assert store.datasets() == ["imdb", "counterfactual_imdb_test"]
     assert set(store.evals(store.run(RUN), "imdb")) == {
-        "baseline-scored", "baseline-recalibrated", "baseline-generated", "baseline-few-shot", "tfidf-logreg",
-        "fine-tuned",
+        "baseline-scored", "baseline-recalibrated", "baseline-generated", "baseline-few-shot",
+        "baseline-few-shot-8", "tfidf-logreg", "fine-tuned",
     }  # fmt: skip
     assert "fine-tuned" not in store.evals(store.run(STUDY), "imdb")
 

@@ -17,14 +17,16 @@ import pytest
 from scipy.special import expit, logit
 
 import eval as cli
-from sentiment_core.artifacts.frames import recompute
+from sentiment_core.artifacts.frames import join_predictions, recompute
+from sentiment_core.artifacts.schema import draw_columns
 from sentiment_core.artifacts.store import list_artifacts, read_eval, read_sample_reviews
 from sentiment_core.config import EvalConfig, TrainConfig
 from sentiment_core.data.reviews import load_reviews
 from sentiment_core.engines.device import find_device
-from sentiment_core.engines.scorer import SentimentScorer
+from sentiment_core.engines.scorer import SentimentScorer, p_positive
 from sentiment_core.evaluation import inputs, runner, shards
 from sentiment_core.evaluation.systems import base, generated
+from sentiment_core.evaluation.systems.scored import DRAWS, few_shot_prefix, with_prefix
 from sentiment_core.live import samples
 from sentiment_core.models.base_models import resolve
 from sentiment_core.models.loading import load_adapter, load_base
@@ -88,7 +90,7 @@ def every(trained, tiny_model, dataset, tmp_path_factory):
     assets = Path(shutil.copytree(trained, root / "assets"))
     flags = ["--run", "tiny", "--base-model", str(tiny_model), "--train-dataset", str(dataset)]
     flags += ["--assets", str(assets), "--work", str(root / "work"), "--dataset", str(SAMPLES)]
-    assert cli.main([*flags, "--system", "all", "--shots", "2"]) == 0
+    assert cli.main([*flags, "--system", "all"]) == 0
     return assets
 
 
@@ -105,6 +107,7 @@ def test_all_systems_have_their_names_and_nulls(every):
         "sample_reviews--baseline-recalibrated--tiny-llama",
         "sample_reviews--baseline-generated--tiny-llama",
         "sample_reviews--baseline-few-shot--tiny-llama",
+        "sample_reviews--baseline-few-shot-8--tiny-llama",
         "sample_reviews--tfidf-logreg--own",
         "sample_reviews--fine-tuned--tiny",
     }
@@ -132,6 +135,32 @@ def test_systems_share_ids_labels_and_lengths(every):
         pd.testing.assert_frame_equal(table[shared], tables[0][shared])
     assert tables[0]["tokens"].max() == LENGTH, "the run's own limit"
     assert tables[0]["truncated"].any()
+
+
+def test_few_shot_keeps_five_draws_and_tells_their_mean(every):
+    evaluation = read_eval(every / "evals" / "sample_reviews--baseline-few-shot-8--tiny-llama")
+    record, table = evaluation.record, evaluation.predictions()
+    assert list(table.columns[6:]) == [*(f"p_positive_{draw}" for draw in (2, 3, 4, 5)), "id", "kind"]
+    draws = table.filter(like="p_positive").to_numpy()
+    right = (draws >= 0.5) == table["label"].to_numpy()[:, None]
+    assert record.draw_accuracies == tuple(right.mean(axis=0))
+    accuracy = record.metrics["accuracy"]
+    assert accuracy.value == pytest.approx(right.mean())
+    assert accuracy.high - accuracy.low > 4 * np.std(record.draw_accuracies, ddof=1) / np.sqrt(5)
+    assert len(set(map(tuple, record.settings["shot_ids"]))) == len(np.unique(draws, axis=1).T) == 5
+    assert all(len(ids) == record.settings["shots"] == 8 for ids in record.settings["shot_ids"])
+    assert {part.by for part in record.slices} == {"tokens", "truncated", "confidence", "kind"}
+    assert not [column for column in join_predictions(table, table) if column in draw_columns(table)]
+
+
+def test_each_draw_is_scored_behind_its_own_examples(every, tiny_model, dataset):
+    evaluation = read_eval(every / "evals" / "sample_reviews--baseline-few-shot--tiny-llama")
+    loaded, train = load_base(resolve(str(tiny_model))), load_reviews(str(dataset), "train").frame
+    shown = train.set_index("review_id").loc[evaluation.record.settings["shot_ids"][3]]
+    prefix = few_shot_prefix(loaded.encoder, shown["text"], shown["label"])
+    prompts = with_prefix(prefix, loaded.encoder.encode(load_reviews(str(SAMPLES), "test").texts, LENGTH))
+    p = p_positive(SentimentScorer(loaded).log_likelihoods(prompts))
+    np.testing.assert_allclose(evaluation.predictions()["p_positive_4"], p, atol=1e-4)
 
 
 def test_free_answers_have_no_probability_and_count_their_forms(every):
@@ -193,7 +222,7 @@ def test_finished_evaluations_are_kept_and_told_by_all_and_refused_alone(every, 
         raise AssertionError("nothing is to be loaded")
 
     monkeypatch.setattr(inputs.loading, "load_base", never)
-    flags = ("--run", "tiny", "--dataset", str(SAMPLES), "--shots", "2")
+    flags = ("--run", "tiny", "--dataset", str(SAMPLES))
     status, out, err = call(*flags, "--system", "all", root=every)
     assert status == 0
     assert err.count("kept") == out.count("kept") == len(SYSTEMS)
@@ -202,9 +231,9 @@ def test_finished_evaluations_are_kept_and_told_by_all_and_refused_alone(every, 
     status, _, err = call(*flags, "--system", "baseline-scored", root=every)
     assert status == 2
     assert "--overwrite" in err
-    status, _, err = call(*flags[:4], "--shots", "4", "--system", "baseline-few-shot", root=every)
+    status, _, err = call(*flags, "--seed", "1", "--system", "baseline-few-shot", root=every)
     assert status == 2
-    assert "another shots (2, now 4)" in err
+    assert "another shot_seeds ([0, 1, 2, 3, 4], now [1, 2, 3, 4, 5])" in err
 
 
 def test_a_runs_answers_to_our_samples_are_stored_with_it(call, assets, tiny_model, monkeypatch):
@@ -359,12 +388,20 @@ def test_a_part_of_another_shape_is_passed_over(tmp_path):
         (("--run", "tiny", "--base-model", ""), "give its path with --base-model"),
         (("--system", "all"), "--run"),
         (("--system", "fine-tuned"), "--run"),
-        (("--run", "tiny", "--shots", "3"), "--shots"),
         (("--run", "tiny", "--limit", "400", "--dataset", str(SAMPLES)), "--limit"),
         (("--run", "tiny", "--dataset", str(SAMPLES), "--max-length-tokens", "20"), "--max-length-tokens"),
         (
-            ("--run", "tiny", "--dataset", str(SAMPLES), "--system", "baseline-few-shot", "--shots", "20"),
-            "use fewer --shots",
+            (
+                "--run",
+                "tiny",
+                "--dataset",
+                str(SAMPLES),
+                "--system",
+                "baseline-few-shot-8",
+                "--max-length-tokens",
+                "2048",
+            ),
+            "8 examples make prompts of",
         ),
     ],
 )
@@ -500,7 +537,7 @@ def test_two_processes_share_the_reviews_and_give_what_one_gives(
     work = tmp_path / "work"
     (tmp_path / "eval.py").write_text(f"import sys; sys.argv[0] = {str(ROOT / 'eval.py')!r}\n{KEEPS_PARTS}")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "--"]
-    command += [str(tmp_path / "eval.py"), "--run", "tiny", "--system", "all", "--shots", "2"]
+    command += [str(tmp_path / "eval.py"), "--run", "tiny", "--system", "all"]
     command += ["--dataset", str(SAMPLES), "--base-model", str(tiny_model), "--train-dataset", str(dataset)]
     command += ["--assets", str(assets), "--work", str(work)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -515,10 +552,12 @@ def test_two_processes_share_the_reviews_and_give_what_one_gives(
         for part in (work / "evals" / eval_id).rglob("*.npz"):
             process, _, _ = part.stem.partition("-")  # <RANK>of<WORLD_SIZE>
             shares.setdefault(process, []).extend(np.load(part)["rows"])
+        rows = 48 * (DRAWS if "few-shot" in system else 1)
         if system == "tfidf-logreg":
             assert set(shares) == {"0of1"}
         else:
-            assert {process: len(rows) for process, rows in shares.items()} == {"0of2": 24, "1of2": 24}
-        assert sorted(itertools.chain.from_iterable(shares.values())) == list(range(48))
+            half = rows // 2
+            assert {process: len(rows) for process, rows in shares.items()} == {"0of2": half, "1of2": half}
+        assert sorted(itertools.chain.from_iterable(shares.values())) == list(range(rows))
         found = read_eval(assets / "evals" / eval_id).predictions()
         pd.testing.assert_frame_equal(found, expected.predictions(), atol=1e-5)

@@ -85,7 +85,7 @@ def test_examples_are_balanced_seeded_and_never_under_test(train):
     assert choose_examples(train, 4, seed=1, unseen=()).ids != first.ids
     again = choose_examples(train, 4, seed=0, unseen={match_key(text.upper()) for text in first.texts})
     assert not set(first.ids) & set(again.ids)
-    with pytest.raises(ValueError, match="--shots"):
+    with pytest.raises(ValueError, match="too few reviews for 4 examples"):
         choose_examples(train, 4, seed=0, unseen={match_key(text) for text in train.texts})
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from sentiment_core.artifacts.frames import answers
 from sentiment_core.artifacts.schema import BaseModelInfo
 from sentiment_core.engines.scorer import p_positive
 from sentiment_core.evaluation.inputs import Inputs, safe_name
@@ -25,9 +25,7 @@ def from_scores(values: np.ndarray) -> dict[str, Any]:
     """(n, 2) log-likelihoods of the label words or (n, 1) P(positive) -> columns of the predictions."""
     values = values.astype(np.float32)
     p = p_positive(values) if values.shape[1] == 2 else values[:, 0]
-    prediction = pd.array((p >= 0.5).astype(np.int8), dtype="Int8")
-    prediction[np.isnan(p)] = pd.NA  # numbers that overflowed are no answer
-    return {"prediction": prediction, "p_positive": p}
+    return {"prediction": answers(p), "p_positive": p}
 
 
 @dataclass(frozen=True)
@@ -35,14 +33,17 @@ class Work:
     """A system that is loaded and ready: rows of the test set to values, values to answers."""
 
     stream: Callable[[np.ndarray], Parts]
-    """Rows (m,) -> parts whose indices count within those rows."""
+    """Rows (m,) of draws · n -> parts whose indices count within those rows."""
     width: int = 2
     answers: Callable[[np.ndarray], dict[str, Any]] = from_scores
-    """(n, width) values -> {"prediction", "p_positive"} and, where there are any, "answer_forms"."""
+    """(draws · n, width) values -> {"prediction", "p_positive"}, and where there are any, the columns of
+    further draws and "answer_forms"."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Further ones to record, which decide nothing or are known only now."""
     base_model: BaseModelInfo | None = None
     """What read the prompts; None for a system without a language model."""
+    draws: int = 1
+    """How often it answers each review: row r is review r % n in draw r // n."""
 
 
 class EvaluatedSystem(ABC):

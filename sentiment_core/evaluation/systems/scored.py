@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from sentiment_core.artifacts.schema import DRAW_COLUMN
 from sentiment_core.config import ConfigError
 from sentiment_core.data.reviews import Reviews, load_reviews, match_key
 from sentiment_core.engines.device import find_device
 from sentiment_core.engines.packed.model import packing_blocker
 from sentiment_core.engines.scorer import SentimentScorer, fitting_tokens
-from sentiment_core.evaluation.systems.base import ModelSystem, Work, from_scores
+from sentiment_core.evaluation.systems.base import ModelSystem, Parts, Work, from_scores
 from sentiment_core.labels import Label
 from sentiment_core.models.base_models import BaseModelError, file_sha256
 from sentiment_core.models.loading import LoadedModel, load_adapter
@@ -42,13 +43,16 @@ class ZeroShot(ModelSystem):
             lambda rows: scorer.stream(prompts(rows)), settings=settings, base_model=scorer.loaded.info
         )
 
-    def scorer(self, loaded: LoadedModel, model: nn.Module | None = None) -> SentimentScorer:
+    def scorer(
+        self, loaded: LoadedModel, model: nn.Module | None = None, *, compiled: bool = True
+    ) -> SentimentScorer:
         """Raises ConfigError: the engine that was asked for cannot be had here."""
         engine = {"nf4": "padded", "dequantized": "padded"}.get(self.config.engine, self.config.engine)
         reason = packing_blocker(loaded.model, loaded.device) if engine == "packed" else None
         if reason:
             raise ConfigError(f"--engine packed: {reason}; use --engine dequantized")
-        return SentimentScorer(loaded, model, engine=engine, batch_tokens=self.config.batch_tokens)
+        budget = self.config.batch_tokens
+        return SentimentScorer(loaded, model, engine=engine, batch_tokens=budget, compiled=compiled)
 
 
 UNLABELLED = 1_000
@@ -71,15 +75,16 @@ class Recalibrated(ZeroShot):
         return super().decisive() | {"unlabelled_fingerprint": self.unlabelled.fingerprint}
 
     def work(self) -> Work:
-        scorer = self.scorer(self.inputs.base_model(self.precision))
+        loaded = self.inputs.base_model(self.precision)
         prompts = self.inputs.encoder.encode(self.unlabelled.texts, self.inputs.max_length)
-        negative, positive = scorer.log_likelihoods(prompts).astype(float).T
+        few = self.scorer(loaded, compiled=False)
+        negative, positive = few.log_likelihoods(prompts).astype(float).T
         threshold = float(np.median(positive - negative))
         settings = {
             "threshold_log_odds": threshold, "unlabelled_reviews": len(prompts),
             "unlabelled_seed": self.config.seed, "train_source": self.unlabelled.source,
         }  # fmt: skip
-        work = self.scored(scorer, self.inputs.prompts, **settings)
+        work = self.scored(self.scorer(loaded), self.inputs.prompts, **settings)
         return replace(work, answers=lambda values: from_scores(values - np.array([0, threshold])))
 
 
@@ -125,42 +130,75 @@ class FineTuned(ZeroShot):
 
 EXAMPLE_WORDS = (30, 120)
 """Examples have this many words: long enough to say something, short enough for a short prompt."""
+DRAWS = 5
+"""Draws of examples, seeded one after the other: accuracy depends on the draw more than on the reviews."""
 _ANSWER_SLOT = "\u0000answer\u0000"
 
 
 class FewShot(ZeroShot):
-    """The base model behind a few examples, which every prompt shares as its prefix."""
+    """The base model behind a few train reviews, which every prompt shares as its prefix; several draws."""
+
+    shots = 4
+    """Examples in a prompt, half of each label."""
 
     @cached_property
-    def examples(self) -> Reviews:
-        config, tested = self.config, self.inputs.test.reviews
+    def examples(self) -> list[Reviews]:
+        """Of each draw."""
+        config, tested, train = self.config, self.inputs.test.reviews, self.inputs.train_split.train
         if config.limit:  # the same examples, whatever the limit
             tested = load_reviews(config.dataset, config.split)
         unseen = {match_key(text) for text in tested.texts}
-        return choose_examples(self.inputs.train_split.train, config.shots, seed=config.seed, unseen=unseen)
+        return [choose_examples(train, self.shots, seed=seed, unseen=unseen) for seed in self.seeds]
+
+    @property
+    def seeds(self) -> list[int]:
+        return [self.config.seed + draw for draw in range(DRAWS)]
 
     def decisive(self) -> dict[str, Any]:
-        return super().decisive() | {"shots": self.config.shots, "shot_ids": self.examples.ids}
+        ids = [examples.ids for examples in self.examples]
+        return super().decisive() | {"shots": self.shots, "shot_seeds": self.seeds, "shot_ids": ids}
 
     def work(self) -> Work:
         """Raises ConfigError: examples and the longest review are more than the model can read."""
-        loaded = self.inputs.base_model(self.precision)
-        prefix = few_shot_prefix(self.inputs.encoder, self.examples.texts, self.examples.labels)
+        loaded, encoder = self.inputs.base_model(self.precision), self.inputs.encoder
+        prefixes = [few_shot_prefix(encoder, draw.texts, draw.labels) for draw in self.examples]
         most = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
         longest = int(self.inputs.encoded.lengths.max())
-        needed = len(prefix) - len(self.inputs.encoder.prefix_ids) + longest
+        needed = max(map(len, prefixes)) - len(encoder.prefix_ids) + longest
         if most and needed > most:
             raise ConfigError(
-                f"--shots {self.config.shots} makes prompts of {needed} tokens, the model reads {most}; "
-                "use fewer --shots or a lower --max-length-tokens"
+                f"{self.shots} examples make prompts of {needed} tokens, the model reads {most}; "
+                "use a lower --max-length-tokens"
             )
-        scorer = self.scorer(loaded)
+        scorer = self.scorer(loaded, compiled=False)  # a shape for each draw: compiling takes longer
         if scorer.engine == "padded" and not self.config.batch_tokens:
             scorer.batch_tokens = fitting_tokens(loaded)  # a batch repeats the prefix's keys and values
-        return self.scored(
-            scorer, lambda rows: with_prefix(prefix, self.inputs.prompts(rows)),
-            shot_seed=self.config.seed, train_source=self.examples.source, shared_tokens=len(prefix),
+        work = self.scored(
+            scorer, self.inputs.prompts, train_source=self.examples[0].source,
+            shared_tokens=[len(prefix) for prefix in prefixes],
         )  # fmt: skip
+        stream = partial(self._stream, scorer, prefixes)
+        return replace(work, stream=stream, answers=from_draws, draws=len(prefixes))
+
+    def _stream(self, scorer: SentimentScorer, prefixes: list[list[int]], rows: np.ndarray) -> Parts:
+        n = len(self.inputs.encoded)
+        for draw, prefix in enumerate(prefixes):
+            if len(own := np.flatnonzero(rows // n == draw)):
+                prompts = with_prefix(prefix, self.inputs.prompts(rows[own] % n))
+                for part, values in scorer.stream(prompts):
+                    yield own[part], values
+
+
+class FewShot8(FewShot):
+    """With twice as many examples."""
+
+    shots = 8
+
+
+def from_draws(values: np.ndarray) -> dict[str, Any]:
+    """(DRAWS · n, 2) log-likelihoods -> the first draw's columns, and P(positive) of the others."""
+    first, *further = map(from_scores, np.split(values, DRAWS))
+    return first | {DRAW_COLUMN.format(at): draw["p_positive"] for at, draw in enumerate(further, start=2)}
 
 
 def choose_examples(train: Reviews, shots: int, *, seed: int, unseen: Collection[bytes]) -> Reviews:
@@ -182,7 +220,7 @@ def choose_examples(train: Reviews, shots: int, *, seed: int, unseen: Collection
         fits = (row for row in order if labels[row] == label and match_key(texts[row]) not in unseen)
         chosen.append(list(islice(fits, shots // 2)))
     if min(map(len, chosen)) < shots // 2:
-        raise ConfigError(f"{train.source} has too few reviews for {shots} examples; use fewer --shots")
+        raise ConfigError(f"{train.source} has too few reviews for {shots} examples; give more train reviews")
     return train.take(np.transpose(chosen).ravel())
 
 
