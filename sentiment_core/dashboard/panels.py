@@ -93,7 +93,7 @@ def _references_words(references: Sequence[Reference]) -> str:
     return words + "".join(ambiguity)
 
 
-def length_panel(frames: Mapping[str, pd.DataFrame], where: str) -> Panel | None:
+def length_table(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Accuracy by quarter of review length. `frames`: actor -> predictions of the same reviews."""
     rows = [
         {"actor": actor, "part": part.value.removesuffix(" tokens")} | _columns(part.accuracy)
@@ -101,26 +101,7 @@ def length_panel(frames: Mapping[str, pd.DataFrame], where: str) -> Panel | None
         for part in slices.slices(frame)
         if part.by == "tokens"
     ]
-    table = pd.DataFrame(rows, columns=["actor", "part", "accuracy", "low", "high", "n"])
-    if table["part"].nunique() < 2:
-        return None
-    caption = f"{where}, cut into quarters by length in tokens. {INTERVAL} (Wilson) for each quarter alone."
-    chart = evaluation.slices_chart(table, x_title="tokens in the review")
-    return Panel(_length_finding(table), chart, caption, table, "accuracy-by-length")
-
-
-def _length_finding(table: pd.DataFrame) -> str:
-    """Of the fine-tuned model where it is there."""
-    actor = "fine" if (table["actor"] == "fine").any() else "base"
-    shown = table[table["actor"] == actor]
-    best, worst = (shown.iloc[at()] for at in (shown["accuracy"].argmax, shown["accuracy"].argmin))
-    low, high = percent(worst["accuracy"]), percent(best["accuracy"])
-    if best["low"] > worst["high"]:
-        start = f"{WHO[actor].capitalize()}’s accuracy is {high} on reviews with"
-        return f"{start} {best['part']} tokens, {low} on those with {worst['part']}"
-    hardly = best["accuracy"] - worst["accuracy"] < 0.02
-    start = "Length hardly matters" if hardly else "Length makes no clear difference"
-    return f"{start}: {WHO[actor]}’s accuracy is {low} to {high}"
+    return pd.DataFrame(rows, columns=["actor", "part", "accuracy", "low", "high", "n"])
 
 
 def reliability_panel(

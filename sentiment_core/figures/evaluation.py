@@ -146,25 +146,6 @@ def _room(own: bool, name: str, above: str) -> float:
     return 1.0 if own else 0.8 if "<br>" in name + above else 0.55
 
 
-def slices_chart(table: pd.DataFrame, *, x_title: str) -> go.Figure:
-    """Accuracy of both models in parts of the reviews. Columns actor ("base", "fine"), part, accuracy,
-    low, high, n (fractions; parts in drawing order)."""
-    figure = go.Figure()
-    figure.add_hline(y=50, line=DASHED)
-    parts = list(dict.fromkeys(table["part"]))
-    notes = [note(0, 50, "chance", "muted", xref="paper", xanchor="left", yanchor="top", yshift=-8)]
-    hover = f", %{{x}}<br>Accuracy %{{y:.1f}}{THIN}%, n = %{{customdata[0]:,}}"
-    for actor, rows in _by_actor(table):
-        figure.add_trace(_actor_series(actor, rows, rows["part"], "accuracy", hover))
-        middle, shift = rows.iloc[len(rows) // 2], -24 if actor == "fine" else 24
-        at = parts.index(middle["part"]), 100 * middle["accuracy"]
-        notes.append(note(*at, ACTORS[actor].name, actor, yshift=shift))
-    figure.update_xaxes(title_text=x_title, type="category", tickangle=0, tickfont_size=11)
-    figure.update_xaxes(range=[-0.4, len(parts) - 0.6])
-    figure.update_yaxes(range=[0, 102], title_text="Accuracy (%)", **PERCENT_TICKS)
-    return finished(figure, 320, annotations=notes)
-
-
 def reliability_chart(table: pd.DataFrame) -> go.Figure:
     """Predicted probability against the observed rate. Columns actor, mean_p_positive, share_positive, low,
     high, n (fractions; empty bins left out)."""

@@ -25,6 +25,16 @@ def bin_of(p_positive: np.ndarray) -> np.ndarray:
     return np.clip(np.floor((odds + EDGE) * BINS / (2 * EDGE) + 1e-9), 0, BINS - 1).astype(int)
 
 
+def probability_of(edge: int) -> float:
+    """P(positive) at the edge below bin `edge`; 0 and 1 at the axis's ends, whose bins hold what lies beyond.
+
+    >>> probability_of(45)
+    0.5
+    """
+    odds = edge * 2 * EDGE / BINS - EDGE
+    return float(edge == BINS) if edge in (0, BINS) else float(1 / (1 + np.exp(-odds)))
+
+
 def counts(label: np.ndarray, p_positive: np.ndarray) -> np.ndarray:
     """(2, BINS) reviews by label and bin."""
     return np.bincount(BINS * np.asarray(label) + bin_of(p_positive), minlength=2 * BINS).reshape(2, BINS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
 import pytest
 
 from sentiment_core.dashboard.app import TABS
@@ -56,8 +57,10 @@ def test_axe_finds_nothing_serious(page, site, axe_source, tab: str, theme: str)
     if tab == "examples":
         page.locator("#examples-list [data-review]").first.click()
         page.locator("#reader table").wait_for()
-    if tab == "loss":
-        page.locator("#schedule-fold button").first.click()
+    for fold in {"loss": ["schedule-fold"], "accuracy": ["slices-fold"], "confusion": ["rates-fold"]}.get(
+        tab, ()
+    ):
+        page.locator(f"#{fold} button").first.click()
     for details in page.locator(".q details:visible").all():
         details.evaluate("e => { e.open = true }")
     settle(page)
@@ -219,26 +222,61 @@ def test_accuracy_switches(page, site) -> None:
     assert "RoBERTa-large" in text_of(page, "#systems")
     page.get_by_label("Show published results").uncheck()
     page.wait_for_function("() => !document.querySelector('#systems-plot').innerText.includes('RoBERTa')")
-    assert "sum to n = 600" in text_of(page, "#outcomes")
+    assert "the same 600 reviews" in text_of(page, "#outcomes")
     page.locator("#accuracy-dataset").get_by_label("Counterfactual").check()
     page.locator("#accuracy-notes", has_text="contrast consistency").wait_for()
 
 
-def test_threshold_moves_matrix_and_rates(page, site) -> None:
-    page.goto(site.address(tab="confusion"))
-    page.locator("#matrix-after .js-plotly-plot").wait_for()
-    settle(page)
-    before = text_of(page, "#rates")
-    slider = page.locator("#threshold-after input[type=range]")
-    slider.focus()
-    for _ in range(20):
-        page.keyboard.press("ArrowRight")
-    page.locator("#rates", has_text="at 70").wait_for()
-    assert text_of(page, "#rates") != before
-    assert "70" in text_of(page, "#matrix-after-notes")
+def test_the_reviews_move_and_a_bar_asks_for_its_own(page, site) -> None:
+    page.emulate_media(reduced_motion="reduce")
+    page.goto(site.address(tab="accuracy"))
+    page.locator("#movement button").click()
+    page.locator("#movement .of", has_text="of 600 reviews right, after fine-tuning").wait_for()
+    after = text_of(page, "#movement .num")
+    assert after.split()[0] in text_of(page, "#stats")
+    page.evaluate("figs.examine = (ask) => { window.ask = ask }")
+    box = page.locator("#movement canvas").bounding_box()
+    for share in np.arange(
+        0.55, 0.99, 0.011
+    ):  # of the positive reviews, beside the line and above the middle
+        page.mouse.click(box["x"] + share * box["width"], box["y"] + 0.49 * box["height"])
+    ask = page.evaluate("window.ask")
+    assert (ask["side"], ask["label"]) == ("after", 1)
+    assert 0.5 <= ask["low"] < ask["high"] <= 1
+    page.locator("#movement button").click()
+    page.locator("#movement .of", has_text="before fine-tuning").wait_for()
+    assert text_of(page, "#movement .num") != after
+
+
+def test_an_outcome_leads_to_its_reviews(page, site) -> None:
+    page.goto(site.address(tab="accuracy"))
+    page.get_by_role("link", name="regressed").click()
+    page.locator("#filters [aria-pressed=true]", has_text="Regressed").wait_for()
+    assert page.get_by_role("tab", name="Example predictions").get_attribute("aria-selected") == "true"
+
+
+def test_one_threshold_is_dragged_here_and_moves_the_matrices_there(page, site) -> None:
+    page.goto(site.address(tab="accuracy"))
+    page.locator("#movement .num", has_text="%").wait_for()
+    before, box = text_of(page, "#movement .num"), page.locator("#movement canvas").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 40, steps=4)
+    page.mouse.up()
+    assert text_of(page, "#movement .num") != before
+    chosen = text_of(page, "#movement output")
+    page.get_by_role("tab", name="Confusion matrices").click()
+    page.locator("#matrix-after-notes", has_text=f"Threshold {chosen}").wait_for()
+    page.locator("#threshold input").focus()
+    page.keyboard.press("ArrowRight")
+    moved = text_of(page, "#threshold output")
+    assert moved != chosen
+    page.locator("#matrix-before-notes", has_text=f"Threshold {moved}").wait_for()
     page.get_by_label("Compare the fine-tuned model with").click()
     page.get_by_role("option", name="Zero-shot (generated)").click()
     page.locator("#matrix-before", has_text="Unparsed").first.wait_for()
+    page.get_by_role("tab", name="Accuracy").click()
+    assert text_of(page, "#movement output") == moved
 
 
 def test_a_run_that_trains_now_is_followed(page, site) -> None:

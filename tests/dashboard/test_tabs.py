@@ -27,8 +27,9 @@ from sentiment_core.dashboard.inputs import Batch
 from sentiment_core.dashboard.pairs import ExampleFilter
 from sentiment_core.dashboard.serving import CHUNK, ModelHost, ModelUnavailable, Scores, Serving
 from sentiment_core.dashboard.store import MOST_KEPT, Store
-from sentiment_core.dashboard.tabs import batch, confusion, examples, loss, method
+from sentiment_core.dashboard.tabs import accuracy, batch, confusion, examples, loss, method
 from sentiment_core.dashboard.texts import ReviewTexts
+from sentiment_core.figures.style import percent
 from tests.fake_artifacts import (
     RUN,
     STUDY,
@@ -196,7 +197,6 @@ def test_every_panel_has_finding_caption_n_and_data(context: Context) -> None:
     histories = {run.run_id: context.store.history(run)}
     drawn = [
         panels.accuracy_panel(evals, context.store.references(), before),
-        panels.length_panel(frames, "here, n = 400"),
         panels.reliability_panel(frames, {"fine": 0.02, "base": 0.3}, "here, n = 400"),
         confusion.matrix_panel(side),
         confusion.roc_panel(context, [side]),
@@ -214,6 +214,35 @@ def test_the_four_outcomes_sum_to_n(context: Context) -> None:
     evals = context.store.evals(context.store.run(RUN), "imdb")
     c = panels.comparison(context.store, context.store.before(evals), evals["fine-tuned"])
     assert c.fixed + c.broken + c.both_right + c.both_wrong == c.n == 400
+
+
+def test_the_flow_leads_to_the_reviews_of_each_outcome(context: Context) -> None:
+    evals = context.store.evals(context.store.run(RUN), "imdb")
+    c = panels.comparison(context.store, context.store.before(evals), evals["fine-tuned"])
+    html = accuracy.outcomes_html(c, "Zero-shot")
+    for show, n in (
+        ("fixed", c.fixed),
+        ("regressed", c.broken),
+        ("correct", c.both_right),
+        ("wrong", c.both_wrong),
+    ):
+        assert html.count(f"?tab=examples&amp;show={show}") == 2  # the ribbon, and its name
+        assert f"<b>{n:,}</b> ({percent(n / c.n)})" in html
+    widths = [float(w) for w in re.findall(r"v([0-9.]+)C", html)]
+    assert sum(widths) == pytest.approx(100)
+
+
+def test_accuracy_by_length_is_a_table(context: Context) -> None:
+    evals = context.store.evals(context.store.run(RUN), "imdb")
+    html = accuracy.length_html({"fine": context.store.predictions(evals["fine-tuned"])})
+    assert html.count("<tr>") == 5
+    assert accuracy.length_html({}) == ""
+
+
+def test_without_probabilities_nothing_moves(context: Context) -> None:
+    evals = context.store.evals(context.store.run(RUN), "imdb")
+    told = accuracy.movement_outputs(context.store, evals["baseline-generated"], evals["fine-tuned"], "")
+    assert told == accuracy.NOTHING_MOVES
 
 
 def test_unparsed_answers_get_a_column(context: Context) -> None:
@@ -243,7 +272,6 @@ def test_figures_of_25_000_reviews_are_small(tmp_path) -> None:
 
     drawn = (
         panels.accuracy_panel(evals, (), before),
-        panels.length_panel(frames, "n"),
         panels.reliability_panel(frames, {}, "n"),
         confusion.matrix_panel(confusion.Side.of(context, after, 30)),
         confusion.roc_panel(context, [confusion.Side.of(context, after, 30)]),

@@ -56,14 +56,6 @@ def figures() -> dict[str, go.Figure]:
             "learning_rate": 1e-3, "grad_norm": 1.0,
         }
     )  # fmt: skip
-    parts = pd.DataFrame(
-        {
-            "actor": ["base", "base", "fine", "fine"],
-            "part": ["1–9", "10–99"] * 2,
-            "accuracy": [0.5, 0.5, 0.9, 0.95],
-            "low": 0.4, "high": 0.99, "n": 10,
-        }
-    )  # fmt: skip
     bins = pd.DataFrame(
         {
             "actor": "fine",
@@ -78,7 +70,6 @@ def figures() -> dict[str, go.Figure]:
     counts = pd.DataFrame([[8, 2], [1, 9]], index=["Negative", "Positive"], columns=["Negative", "Positive"])
     return {
         "systems": evaluation.systems_chart(SYSTEMS),
-        "slices": evaluation.slices_chart(parts, x_title="tokens"),
         "reliability": evaluation.reliability_chart(bins),
         "schedule": training.schedule_chart({"run": history, "other": history}),
         "confusion": evaluation.confusion_chart(counts, "fine"),
@@ -150,9 +141,9 @@ def test_marks_carry_their_intervals() -> None:
     assert (trace.name, trace.x[0]) == ("Fine-tuned", 95)
     assert trace.error_x.array == pytest.approx([0.3])
     assert trace.error_x.arrayminus == pytest.approx([0.3])
-    parts = figures()["slices"].data[1]
-    assert parts.error_y.array == pytest.approx([9, 4])
-    assert parts.error_y.arrayminus == pytest.approx([50, 55])
+    bins = figures()["reliability"].data[0]
+    assert bins.error_y.array == pytest.approx([85, 5])
+    assert bins.error_y.arrayminus == pytest.approx([5, 85])
 
 
 def test_an_empty_row_is_no_division_by_zero() -> None:

@@ -1,7 +1,7 @@
 // What the page's own figures share; each has a file of its own beside this one. No text of a visitor is ever parsed
 // as HTML: it goes in by textContent. `figs.at` holds what several figures show alike; who draws it subscribes by `figs.on`.
 window.figs ??= (() => {
-  const subscribers = new Set(), at = {threshold: 50, mix: 1};
+  const subscribers = new Set(), at = {threshold: 50, mix: 0};
   const still = () => matchMedia('(prefers-reduced-motion: reduce)').matches;
   const percent = (p, digits = 0) => `${(100 * p).toFixed(digits)}\u202f%`;
   const count = (n) => Math.round(n).toLocaleString('en');

@@ -53,6 +53,8 @@ figs.trace = (element, props, watch) => {
         .filter(Boolean).join('   ');
     });
     stop();
+    const last = rows.at(-1);
+    if (element.closest('#trace') && last?.base != null) figs.set('pin', {base: last.base, fine: last.fine});
     const whole = rows.map((row) => row.text).join('');
     const svg = lines(rows);
     if (!svg || whole === shown) return;

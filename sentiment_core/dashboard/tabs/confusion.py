@@ -1,4 +1,4 @@
-"""Confusion matrices side by side, with a threshold to move, and the ROC curves."""
+"""Confusion matrices side by side at the page's threshold; folded: precision, recall, ROC curves."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from sentiment_core.artifacts.schema import AnswerForm, Metric
 from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.dashboard import panels
 from sentiment_core.dashboard.components.html import render
+from sentiment_core.dashboard.components.movement import threshold_slider
 from sentiment_core.dashboard.components.parts import FigureSlot, Panel, empty, html_table
 from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_switch
 from sentiment_core.figures import evaluation
@@ -23,6 +24,8 @@ from sentiment_core.metrics import classification
 from sentiment_core.systems import SYSTEMS, System
 
 COMMAND = "python eval.py --run <run> --system all"
+LEAST, MOST = 0.01, 99.99
+"""Thresholds in percent that the slider can tell."""
 MOST_FORMS = 12
 """Beginnings of free answers that are listed, the most frequent ones."""
 
@@ -32,56 +35,52 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         dataset = dataset_switch(context, "confusion")
         look: dict[str, Any] = {"label": "Compare the fine-tuned model with", "min_width": 280}
         other = gr.Dropdown([], interactive=True, elem_id="confusion-other", **look)
-    with gr.Row(equal_height=False):
-        left, left_at = _matrix("before")
-        right, right_at = _matrix("after")
+    slider, at = threshold_slider("threshold"), gr.State(50.0)
     with gr.Row(equal_height=True):
-        with gr.Column(min_width=300):
-            roc = FigureSlot("roc", height=440, level=3)
+        left, right = FigureSlot("matrix-before", height=380), FigureSlot("matrix-after", height=380)
+    fold = gr.Accordion("Precision, recall and ROC curves", open=False, elem_id="rates-fold")
+    with fold, gr.Row(equal_height=True):
         with gr.Column(min_width=300):
             rates = gr.HTML(elem_id="rates")
-    drawn = [*left.outputs, left_at, *right.outputs, right_at, *roc.outputs, rates]
+        with gr.Column(min_width=300):
+            roc = FigureSlot("roc", height=440, level=3)
+    drawn = [*left.outputs, *right.outputs, *roc.outputs, rates]
 
-    def draw(run_id: str | None, name: str | None, system: str | None, *thresholds: float) -> list[object]:
+    def draw(run_id: str | None, name: str | None, system: str | None, threshold: float) -> list[object]:
         _, evals = context.evals(run_id, name)
-        hidden = gr.Slider(visible=False)
         if not evals:
             nothing = empty("No evaluation yet. This command scores the test reviews:", COMMAND)
-            return [*left.hide(nothing), hidden, *right.hide(""), hidden, *roc.hide(""), ""]
-        values, sides = [], []
-        for slot, one, at in zip((left, right), (system, "fine-tuned"), thresholds, strict=True):
-            if one in evals:
-                side = Side.of(context, evals[one], at)
-                sides.append(side)
-                label = f"{side.system.short_title}: threshold on P(positive), %"
-                values += [*slot.show(matrix_panel(side)), gr.Slider(visible=side.scored, label=label)]
-            else:
-                missing = empty("This system has not been evaluated on these reviews.", COMMAND)
-                values += [*slot.hide(missing), hidden]
+            return [*left.hide(nothing), *right.hide(""), *roc.hide(""), ""]
+        chosen = [evals.get(one or "") for one in (system, "fine-tuned")]
+        sides = [Side.of(context, one, threshold) if one else None for one in chosen]
+        missing = empty("This system has not been evaluated on these reviews.", COMMAND)
+        before, after = (matrix_panel(side) if side else None for side in sides)
+        there = [side for side in sides if side]
         unscored = empty("A ROC curve needs a system that states probabilities.")
-        return [*values, *roc.show(roc_panel(context, sides), unscored), rates_html(sides)]
+        return [
+            *left.show(before, missing), *right.show(after, missing),
+            *roc.show(roc_panel(context, there), unscored), rates_html(there),
+        ]  # fmt: skip
 
-    def restart(run_id: str | None, name: str | None, _: str | None, *thresholds: float) -> list[object]:
+    def restart(run_id: str | None, name: str | None, _: str | None, threshold: float) -> list[object]:
         """On load, and when run or dataset change: the base model that compares like with like is chosen."""
         evals = context.evals(run_id, name)[1]
         options = [(one.record.title, system) for system, one in evals.items() if system != "fine-tuned"]
         before = context.store.before(evals)
         value = before.record.system if before else (options[0][1] if options else None)
-        return [gr.Dropdown(choices=options, value=value), *draw(run_id, name, value, *thresholds)]
+        return [gr.Dropdown(choices=options, value=value), *draw(run_id, name, value, threshold)]
 
-    inputs = [dataset, other, left_at, right_at]
+    def moved(event: gr.EventData, run_id: str | None, name: str | None, system: str | None) -> list[object]:
+        threshold = min(max(float(event.at), LEAST), MOST)
+        return [threshold, *draw(run_id, name, system, threshold)]
+
+    inputs = [dataset, other, at]
     latest = QUIET | {"trigger_mode": "always_last"}
     dataset.input(restart, [run, *inputs], [other, *drawn], **latest)
-    gr.on([other.input, left_at.input, right_at.input], draw, [run, *inputs], drawn, **latest)
+    other.input(draw, [run, *inputs], drawn, **latest)
+    in_order = QUIET | {"trigger_mode": "multiple", "concurrency_limit": 1}
+    slider.threshold(moved, [run, dataset, other], [at, *drawn], **in_order)
     return TabPart(restart, inputs, [other, *drawn], dataset)
-
-
-def _matrix(which: str) -> tuple[FigureSlot, gr.Slider]:
-    """Place for a matrix and, below it, the threshold."""
-    look: dict[str, Any] = {"interactive": True, "visible": False, "buttons": ["reset"]}
-    with gr.Column(min_width=300):
-        slot = FigureSlot(f"matrix-{which}", height=380)
-        return slot, gr.Slider(1, 99, 50, step=1, elem_id=f"threshold-{which}", **look)
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ class Side:
         """`threshold` in percent; without effect on a system that states no probabilities."""
         frame = context.store.predictions(evaluation)
         if scored := panels.is_scored(frame):
-            p, at, words = frame["p_positive"], threshold / 100, f"at {threshold:.0f}\u202f%"
+            p, at, words = frame["p_positive"], threshold / 100, f"at {threshold:.3g}\u202f%"
         else:  # answers as given: 0 and 1 lie on both sides of one half, a gap stays a gap
             p, at, words = frame["prediction"], 0.5, ""
         cells = classification.at_threshold(frame["label"], p, at)
@@ -163,7 +162,7 @@ def roc_panel(context: Context, sides: list[Side]) -> Panel | None:
     caption = (
         f"{panels.dataset_phrase(sides[-1].evaluation)}. The area under the curve is how often a positive "
         f"review outranks a negative one; 95\u202f% interval (DeLong): {intervals or 'none'}. "
-        "Marks: the thresholds set above."
+        "Marks: the threshold."
     )
     data = pd.concat([curve.assign(system=side.system.id) for side, curve, _ in found], ignore_index=True)
     return Panel(title, evaluation.roc_chart(curves, points), caption, data.round(6), "roc")
