@@ -1,15 +1,11 @@
 """The dashboard's parts without a browser: store, model host, views, and the Blocks' promises."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 
 import gradio as gr
 import numpy as np
@@ -17,10 +13,10 @@ import pandas as pd
 import pytest
 
 from sentiment_core.artifacts import store
-from sentiment_core.dashboard import app, pairs, panels, tabs, theme
+from sentiment_core.dashboard import app, pairs, panels, theme
 from sentiment_core.dashboard.app import build, launch_options
 from sentiment_core.dashboard.components import answers, header, trace
-from sentiment_core.dashboard.context import Context, TabPart
+from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.inputs import Batch
 from sentiment_core.dashboard.pairs import ExampleFilter
 from sentiment_core.dashboard.serving import CHUNK, ModelHost, ModelUnavailable, Scores, Serving
@@ -59,19 +55,6 @@ def context(assets: Path) -> Context:
 # ---- start
 
 
-def test_importing_the_app_loads_no_torch() -> None:
-    code = (
-        "import sys, app\n"
-        "heavy = {'torch', 'transformers', 'peft', 'datasets', 'bitsandbytes'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-    )
-    environment = os.environ | {"SENTIMENT_ASSETS": str(ROOT / "nowhere")}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-
-
 def test_launch_options_keep_to_themselves() -> None:
     options = launch_options()
     for name in ("show_error", "share", "ssr_mode", "run_history", "pwa", "enable_monitoring"):
@@ -86,19 +69,6 @@ def test_the_queue_is_bounded_and_the_direct_route_closed(assets: Path) -> None:
     assert demo.api_open is False
     public = {f.api_name for f in demo.fns.values() if f.api_visibility == "public"}
     assert public == {"classify", "classify_batch", "metrics", "runs"}
-
-
-def test_a_tab_is_one_file_and_one_line(assets: Path, monkeypatch) -> None:
-    def toy(context: Context, run: gr.Dropdown) -> TabPart:
-        return TabPart(lambda run_id: [f"a toy of {run_id}"], [], [gr.HTML(elem_id="toy")])
-
-    monkeypatch.setitem(sys.modules, f"{tabs.__name__}.toy", SimpleNamespace(build=toy))
-    monkeypatch.setitem(app.TABS, "toy", "Toy")
-    demo = build(assets, FakeClassifier.load, texts={})
-    elements = {getattr(block, "elem_id", None) for block in demo.blocks.values()}
-    assert {"tab-toy", "toy"} <= elements
-    drawn = [f.fn for f in demo.fns.values() if [getattr(o, "elem_id", None) for o in f.outputs] == ["toy"]]
-    assert [draw(RUN) for draw in drawn] == [[f"a toy of {RUN}"]] * 2  # on opening, and for another run
 
 
 # ---- artifacts

@@ -26,6 +26,7 @@ from sentiment_core.data.reviews import (
     review_id,
     split_train,
 )
+from tests import imdb
 
 PROJECT = Path(__file__).resolve().parents[2]
 TEXTS = [
@@ -595,19 +596,9 @@ def test_overlapping_ids_compare_the_raw_text(tmp_path):
 # ---- the real dataset, where it is at hand
 
 
-def imdb() -> Path | None:
-    """SENTIMENT_IMDB, or ../shared/imdb beside the checkout."""
-    for folder in (os.environ.get("SENTIMENT_IMDB"), PROJECT.parent / "shared" / "imdb"):
-        if folder and (Path(folder) / "train.parquet").exists():
-            return Path(folder)
-    return None
-
-
-@pytest.mark.skipif(
-    imdb() is None, reason="IMDB is not at hand: set SENTIMENT_IMDB to a folder with its parquet"
-)
+@imdb.needed
 def test_imdb_overlaps_and_exclusions(tmp_path):
-    folder = imdb()
+    folder = imdb.FOLDER
     assert len(overlapping_ids(str(folder))) == 123
     cut = split_train(str(folder))
     assert cut.excluded == {"in_test_split": 123, "duplicate": 99}

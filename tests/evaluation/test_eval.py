@@ -26,7 +26,7 @@ from sentiment_core.evaluation import inputs, runner, shards
 from sentiment_core.evaluation.systems import base, generated
 from sentiment_core.models.base_models import resolve
 from sentiment_core.models.loading import load_adapter, load_base
-from sentiment_core.systems import SYSTEMS, System
+from sentiment_core.systems import SYSTEMS
 from sentiment_core.training import session
 from tests.own_reviews import frame, write_dataset
 
@@ -411,17 +411,6 @@ class AlwaysPositive(base.EvaluatedSystem):
         return base.Work(lambda rows: iter([(np.arange(len(rows)), np.ones((len(rows), 1)))]), width=1)
 
 
-def test_a_new_system_is_a_class_and_a_line(assets, tiny_model, tmp_path, monkeypatch):
-    toy = System("toy", "Always positive", "Toy", f"{__name__}:AlwaysPositive", "ink", "x")
-    monkeypatch.setitem(SYSTEMS, "toy", toy)
-    config = EvalConfig(system="toy", dataset=str(SAMPLES), base_model=str(tiny_model))
-    (outcome,) = runner.evaluate(config, assets=assets, work=tmp_path / "work")
-    assert outcome.record.eval_id == "sample_reviews--toy--nobody"
-    assert outcome.record.base_model is outcome.record.prompt is outcome.record.run_id is None
-    assert only(assets).predictions()["p_positive"].tolist() == [1.0] * 48
-    assert "Always positive" in runner.describe([outcome], assets)
-
-
 def test_every_decisive_setting_changes_the_identity():
     def identity(system: str, base_model: str) -> str:
         reviews = SimpleNamespace(reviews=SimpleNamespace(fingerprint="f"))
@@ -430,12 +419,6 @@ def test_every_decisive_setting_changes_the_identity():
 
     assert identity("toy", "a") == identity("toy", "a")
     assert len({identity("toy", "a"), identity("toy", "b"), identity("baseline-scored", "a")}) == 3
-
-
-def test_help_answers_before_torch():
-    code = "import sys, eval\ntry: eval.main(['--help'])\nfinally: assert 'torch' not in sys.modules"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "--run" in done.stdout
 
 
 def test_flags_of_the_config_have_help():
