@@ -224,7 +224,7 @@ class BenchmarkRow(Record):
 
 class BenchmarkRecord(Record):
     schema_version: Literal[2] = 2
-    kind: Literal["train", "score", "live", "parity"]
+    kind: Literal["train", "score", "live", "parity", "seeds"]
     created_at: datetime
     commit: str | None = None
     command: str

@@ -4,6 +4,7 @@
     python -m sentiment_core.benchmarks train --dataset stanfordnlp/imdb
     python -m sentiment_core.benchmarks score --run smollm2-135m
     python -m sentiment_core.benchmarks parity --dataset stanfordnlp/imdb
+    python -m sentiment_core.benchmarks seeds --dataset stanfordnlp/imdb
 
 Each compares several systems in one run on the same reviews: median with the slowest and fastest repeat,
 warm-up apart, the time to the first result told separately.
@@ -27,6 +28,7 @@ KINDS = {
     "score": "scoring many reviews: a transformers loop, the text-generation pipeline, and ours",
     "live": "one review at a time: our number formats, and a pipeline of DistilBERT's shape",
     "parity": "accuracy of the fast path and of the plain one, trained alike",
+    "seeds": "validation accuracy of each recipe from several seeds",
 }
 """Each is a module of this package with `add_flags(parser)` and `run(arguments)`."""
 

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow, Metric
+from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow, Metric, RunRecord
 from sentiment_core.artifacts.store import write_record
 from sentiment_core.benchmarks.measure import asked, record
 from sentiment_core.config import DEFAULT_BASE_MODEL, ENGINES, TrainConfig
@@ -36,9 +36,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     settings = {name: getattr(arguments, name) for name in names}
     for engine in asked("--engines", arguments.engines, [name for name in ENGINES if name != "auto"]):
         config = TrainConfig(**settings, evaluations_per_epoch=1, engine=engine, run_id="parity")
-        with tempfile.TemporaryDirectory() as folder:
-            done, _ = train(config, assets=Path(folder), work=Path(folder) / "work")
-        assert done is not None  # as in every main process
+        done = trained(config, engine)
         accuracy, loss = done.validation_accuracy, done.validation_loss
         precision = done.config["precision"]
         rows.append(BenchmarkRow(
@@ -46,10 +44,19 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
             validation_accuracy=accuracy, validation_loss=loss, peak_memory_bytes=done.peak_memory_bytes,
             note=f"{done.steps} steps of {config.batch_size} reviews, seed {config.seed}, {precision}",
         ))  # fmt: skip
-        told = f"{engine}: {accuracy.value:.2%} of {accuracy.n:,}, loss {loss:.4f}"
-        print(told, file=sys.stderr, flush=True)
-        free_memory()
         data = {"dataset": done.data.source, "train": done.data.train, "validation": done.data.validation}
         found = record("parity", rows, arguments.base_model, **data)
         write_record(Path(arguments.output), found)
     return found
+
+
+def trained(config: TrainConfig, title: str) -> RunRecord:
+    """The record of a run whose files are not kept; told on stderr under this title."""
+    with tempfile.TemporaryDirectory() as folder:
+        done, _ = train(config, assets=Path(folder), work=Path(folder) / "work")
+    assert done is not None  # as in every main process
+    free_memory()
+    accuracy = done.validation_accuracy
+    told = f"{title}: {accuracy.value:.2%} of {accuracy.n:,}, loss {done.validation_loss:.4f}"
+    print(told, file=sys.stderr, flush=True)
+    return done

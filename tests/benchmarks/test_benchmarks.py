@@ -80,3 +80,16 @@ def test_parity_refuses_an_engine_that_does_not_exist(common, capsys, tmp_path):
     flags = ["--engines", "packed,magic", "--output", str(tmp_path / "parity.json")]
     assert benchmark.main(["parity", *common, *flags]) == 2
     assert "--engines names 'magic'; use some of nf4, dequantized, packed" in capsys.readouterr().err
+
+
+def test_seeds_tell_mean_spread_and_each_accuracy(common, tmp_path):
+    output = tmp_path / "seeds.json"
+    flags = ["--presets", "best", "--seeds", "2", "--validation", "40", "--limit", "32"]
+    assert benchmark.main(["seeds", *common, *flags, "--output", str(output)]) == 0
+    record = read_record(output, BenchmarkRecord, "")
+    [row], [found] = record.rows, record.settings["accuracies"].values()
+    assert len(found) == 2
+    metric = row.validation_accuracy
+    assert (metric.value, metric.low, metric.high) == (sum(found) / 2, min(found), max(found))
+    assert metric.n == 40
+    assert "mean of 2 seeds" in row.note

@@ -1,0 +1,52 @@
+"""How much of a figure is the seed's: each recipe trained from several seeds, validated on reviews left out.
+
+A seed decides the order of the reviews, the adapter's start, and which reviews are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
+from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow, Metric
+from sentiment_core.artifacts.store import write_record
+from sentiment_core.benchmarks.measure import asked, record
+from sentiment_core.benchmarks.parity import trained
+from sentiment_core.config import DEFAULT_BASE_MODEL, PRESETS, TrainConfig
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dataset", default=TrainConfig.dataset, help="reviews to train on")
+    parser.add_argument("--base-model", default=DEFAULT_BASE_MODEL, help="as in train.py")
+    parser.add_argument("--presets", default=",".join(PRESETS), help="recipes, as in train.py")
+    parser.add_argument("--seeds", type=int, default=5, help="of each, counted from 0")
+    parser.add_argument("--limit", type=int, default=None, help="train on this many reviews")
+    parser.add_argument("--validation", type=int, default=5000, help="reviews left out of training")
+
+
+def run(arguments: argparse.Namespace) -> BenchmarkRecord:
+    """Train with one seed after the other; the record so far is written after each round of recipes."""
+    names = asked("--presets", arguments.presets, list(PRESETS))
+    settings = {name: getattr(arguments, name) for name in ("dataset", "base_model", "limit", "validation")}
+    reached: dict[str, list[float]] = {name: [] for name in names}
+    rows: dict[str, BenchmarkRow] = {}
+    for seed, name in product(range(arguments.seeds), names):
+        given = settings | PRESETS[name] | {"preset": name, "seed": seed, "run_id": "seeds"}
+        done = trained(TrainConfig(**given), f"{name}, seed {seed}")
+        reached[name].append(done.validation_accuracy.value)
+        rows[name] = row_of(name, reached[name], done.validation_accuracy.n)
+        data = {"dataset": done.data.source, "train": done.data.train, "accuracies": reached}
+        found = record("seeds", list(rows.values()), arguments.base_model, **data)
+        write_record(Path(arguments.output), found)
+    return found
+
+
+def row_of(name: str, accuracies: list[float], n: int) -> BenchmarkRow:
+    """The mean over seeds with the lowest and the highest, and the sample's standard deviation in words."""
+    mean, sd = float(np.mean(accuracies)), float(np.std(accuracies, ddof=1)) if accuracies[1:] else 0.0
+    metric = Metric(value=mean, low=min(accuracies), high=max(accuracies), n=n)
+    note = f"mean of {len(accuracies)} seeds, SD {100 * sd:.2f} points"
+    return BenchmarkRow(system=name, validation_accuracy=metric, note=note)
