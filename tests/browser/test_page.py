@@ -310,6 +310,7 @@ def test_corrupt_folders_are_named_and_every_tab_still_opens(page, corrupt_site)
     page.locator("#problems", has_text="passed over").wait_for()
     for name in ("broken-run", "newer-run", "baseline-scored-rotten"):
         assert name in text_of(page, "#problems")
+    assert str(corrupt_site.assets) not in page.content()
     page.locator("#systems .js-plotly-plot").wait_for()
     assert not page.errors
 

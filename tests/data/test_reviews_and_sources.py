@@ -242,17 +242,7 @@ def test_hub_id(monkeypatch, names, stored):
     )
 
 
-def test_hub_failure_names_the_alternative(monkeypatch):
-    def load_dataset(source):
-        raise ConnectionError(f"Couldn't reach {source}\non the Hub.")
-
-    fake_hub(monkeypatch, load_dataset)
-    assert refusal(load_reviews, "owner/films", "test") == (
-        "owner/films is not a local path and could not be loaded from the Hub (Couldn't reach owner/films on "
-        "the Hub); check the name and the network, or give a local file or folder instead"
-    )
-
-
+@pytest.mark.slow
 def test_the_real_library_loads_from_its_cache_offline(tmp_path):
     """In a process of its own: fill the cache, cut the network off, and load by Hub id."""
     write(tmp_path / "tiny" / "train.parquet", table())
@@ -286,15 +276,6 @@ def test_the_real_library_loads_from_its_cache_offline(tmp_path):
     assert count == "6"
     assert message.startswith("owner/absent is not a local path and could not be loaded from the Hub (")
     assert message.endswith("or give a local file or folder instead")
-
-
-def test_importing_the_loader_loads_nothing_heavy():
-    heavy = "{'torch', 'datasets', 'transformers'}"
-    script = f"import sys, sentiment_core.data.reviews; print({heavy} & set(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, timeout=60
-    )
-    assert done.stdout.strip() == "set()", done.stderr
 
 
 # ---- refusals

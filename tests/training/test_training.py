@@ -149,6 +149,7 @@ sys.exit(status)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["dequantized", "packed"])
 def test_two_processes_take_the_same_steps_as_one(config, alone, tmp_path, engine):
     settings = short(config, engine=engine, micro_batch_size=4)
