@@ -110,7 +110,7 @@ def corrupt_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def context(chromium: Any) -> Iterator[Any]:
     """Of all pages: scripts that one has loaded stay in its cache."""
     made = chromium.new_context(viewport={"width": 1280, "height": 900})
-    made.set_default_timeout(12_000)
+    made.set_default_timeout(30_000)
     yield made
     made.close()
 
@@ -126,7 +126,7 @@ def page(context: Any) -> Iterator[Any]:
     opened.close()
 
 
-def settle(page: Any, seconds: float = 20.0) -> None:
+def settle(page: Any, seconds: float = 60.0) -> None:
     """Wait until nothing on the page is pending and the layout has stood still for half a second."""
     page.wait_for_selector("#tabs")
     end, last, still = time.monotonic() + seconds, "", 0

@@ -14,16 +14,23 @@ from tests.fake_live import HeldClassifier
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture
-def held(tmp_path_factory, monkeypatch):
+@pytest.fixture(scope="module")
+def held_site(tmp_path_factory):
     """A site whose model is held until `HeldClassifier.go` is set; three may wait for it."""
-    monkeypatch.setitem(serving.LONGEST_QUEUES, "answers", 3)
-    monkeypatch.setattr(serving, "LOOK_AGAIN", 0.1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(serving.LONGEST_QUEUES, "answers", 3)
+        patch.setattr(serving, "LOOK_AGAIN", 0.1)
+        served = Site(write_assets(tmp_path_factory.mktemp("held"), n=60, pairs=10), HeldClassifier)
+        yield served
+        served.close()
+
+
+@pytest.fixture
+def held(held_site):
+    """Not held when a test begins and ends."""
     HeldClassifier.go.set()
-    served = Site(write_assets(tmp_path_factory.mktemp("held"), n=60, pairs=10), HeldClassifier)
-    yield served
+    yield held_site
     HeldClassifier.go.set()
-    served.close()
 
 
 def ask(page, text: str) -> None:

@@ -262,7 +262,7 @@ def test_a_run_that_trains_now_is_followed(page, site) -> None:
     line = '{"step": 33, "epoch": 0.3, "examples": 528, "tokens": 9, "seconds": 9.0, "loss": 0.2}\n'
     with path.open("a", encoding="utf-8") as stream:
         stream.write(line)
-    page.locator("#loss-state", has_text="at step 33").wait_for(timeout=15_000)
+    page.locator("#loss-state", has_text="at step 33").wait_for()
 
 
 def test_examples_filter_search_and_read(page, site) -> None:
