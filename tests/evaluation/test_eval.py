@@ -421,11 +421,6 @@ def test_every_decisive_setting_changes_the_identity():
     assert len({identity("toy", "a"), identity("toy", "b"), identity("baseline-scored", "a")}) == 3
 
 
-def test_flags_of_the_config_have_help():
-    assert EvalConfig(system="baseline-scored").limit is None
-    assert "--batch-tokens" in cli.parser().format_help()
-
-
 KEEPS_PARTS = """
 import runpy, sys
 from sentiment_core.evaluation.shards import PartStore

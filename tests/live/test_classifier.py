@@ -120,12 +120,6 @@ def test_a_long_review_gets_a_first_answer_after_its_beginning(classifier, exact
             np.testing.assert_allclose(first.p_positive, 1 / (1 + np.exp(-alone)), atol=2e-5)
 
 
-def test_a_short_review_is_answered_once(classifier):
-    answer, _ = classifier.read(TEXTS[0], "base")
-    assert answer.read == 1
-    assert answer.p_positive == classifier.classify(TEXTS[0], "base").p_positive
-
-
 @pytest.mark.parametrize("number_format", ["bf16", "int8"])
 def test_served_forms_stay_near(run, tiny_model, cache, exact, number_format):
     served = LiveClassifier.load(run, base_model=str(tiny_model), number_format=number_format)
