@@ -1,6 +1,6 @@
 """Score reviews with the base model, the baselines or a fine-tuned run, and save one evaluation each.
 
-python eval.py --run smollm2-135m --system all        # all five systems on IMDB's 25,000 test reviews
+python eval.py --run smollm2-135m --system all        # all systems on IMDB's 25,000 test reviews
 python eval.py --run smollm2-135m                     # the fine-tuned model alone
 python eval.py --system baseline-generated --limit 1000
 python eval.py --run smollm2-135m --system all --dataset my_reviews.csv
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from sentiment_core import cli
 from sentiment_core.config import EvalConfig
@@ -42,7 +43,21 @@ def score(given: dict) -> str:
     from sentiment_core.evaluation.runner import describe, evaluate
 
     outcomes = evaluate(config, assets=given["assets"], work=given["work"], overwrite=given["overwrite"])
+    if any(outcome.record.run_id for outcome in outcomes):
+        answer_samples(config, given["assets"])
     return describe(outcomes, given["assets"]) if outcomes else ""
+
+
+def answer_samples(config: EvalConfig, assets: Path) -> None:
+    """Store what the run's models say of our own reviews, unless it is there; the page opens with it."""
+    from sentiment_core.artifacts.store import read_sample_reviews
+    from sentiment_core.evaluation.inputs import base_of, find_run
+    from sentiment_core.live.samples import store_answers
+
+    run = find_run(config.run, assets)
+    if (assets / "sample_reviews.jsonl").exists():
+        base = base_of(config.base_model, run.record)
+        store_answers(run, read_sample_reviews(assets), base_model=base.spec)
 
 
 def report(given: dict) -> str:

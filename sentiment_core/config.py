@@ -157,13 +157,13 @@ class EvalConfig:
     """All settings of one call of eval.py."""
 
     run: str = _setting("", "run to evaluate: a name under assets/runs, or a folder")
-    system: str = _setting("fine-tuned", "which system, or all five", choices=("all", *SYSTEMS))
+    system: str = _setting("fine-tuned", "which system, or all of them", choices=("all", *SYSTEMS))
     dataset: str = _setting("stanfordnlp/imdb", "anything the loader knows, a CSV of your own included")
     split: str = _setting("test", "which part of it")
     base_model: str = _setting("", "for the baselines without --run: embedded name, Hub id or folder")
     limit: int | None = _setting(None, "score this many reviews, stratified and seeded", BOTH_LABELS)
     train_dataset: str = _setting(
-        "", "where few-shot examples and TF-IDF's training rows come from; by default the run's own source"
+        "", "where what the baselines learn from comes from; by default the run's own source"
     )
     exclude: tuple[str, ...] = _setting(
         (), "as in train.py: reviews the baselines must not learn from", many=True
@@ -174,7 +174,7 @@ class EvalConfig:
     batch_tokens: int = _setting(0, "tokens scored at once; 0 picks what fits the device", NOT_NEGATIVE)
     precision: str = _setting("auto", "number format of the matrix products", choices=PRECISIONS)
     engine: str = _setting("auto", "as in train.py", choices=ENGINES)
-    seed: int = _setting(0, "few-shot examples, --limit, bootstrap")
+    seed: int = _setting(0, "few-shot examples, unlabelled train reviews, --limit")
 
     def __post_init__(self) -> None:
         if self.system in ("fine-tuned", "all") and not self.run:

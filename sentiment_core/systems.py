@@ -25,6 +25,10 @@ _ALL = (
         "sentiment_core.evaluation.systems.scored:ZeroShot", "base", "circle", is_base=True,
     ),
     System(
+        "baseline-recalibrated", "Zero-shot (recalibrated)", "Base model",
+        "sentiment_core.evaluation.systems.scored:Recalibrated", "base", "hexagon", is_base=True,
+    ),
+    System(
         "baseline-generated", "Zero-shot (generated)", "Base model",
         "sentiment_core.evaluation.systems.generated:Generated", "base", "square", is_base=True,
     ),

@@ -25,6 +25,7 @@ from sentiment_core.artifacts.schema import (
     RunRecord,
 )
 from sentiment_core.artifacts.store import HistoryWriter
+from sentiment_core.data.reviews import fingerprint
 
 RUN, STUDY, TRAINING = "smollm2-135m", "smollm2-135m-study", "in-training"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -40,6 +41,7 @@ GPU = Hardware(device="Synthetic GPU", memory_bytes=80 * 2**30, cpu="Synthetic C
 PROMPT = PromptInfo(name="sentiment-v1", hash="0123456789abcdef")
 SKILL = {
     "baseline-scored": 0.05,
+    "baseline-recalibrated": 0.4,
     "baseline-generated": 0.3,
     "baseline-few-shot": 0.55,
     "tfidf-logreg": 1.3,
@@ -171,7 +173,9 @@ def write_eval(
         base_model=None if system == "tfidf-logreg" else BASE,
         run_id=run_id if system == "fine-tuned" else None,
         prompt=None if system == "tfidf-logreg" else PROMPT,
-        dataset=DatasetInfo(name=dataset, split="test", n=n, fingerprint="e" * 16, source="synthetic"),
+        dataset=DatasetInfo(
+            name=dataset, split="test", n=n, fingerprint=fingerprint(frame["review_id"]), source="synthetic"
+        ),
         metrics={"accuracy": metric(float(right.mean()), n)},
         confusion=Confusion(**cells),
         unparsed=int(frame["prediction"].isna().sum()),
@@ -238,7 +242,7 @@ def write_small_files(root: Path) -> None:
 
 
 def write_assets(root: Path, *, n: int = 1000, pairs: int = 100) -> Path:
-    """Two finished runs, one in training, five systems on two datasets, samples and references."""
+    """Two finished runs, one in training, every system on two datasets, samples and references."""
     write_small_files(root)
     write_run(root, RUN)
     write_run(root, STUDY, seconds=900.0, seed=3)

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sentiment_core.artifacts.schema import DIAL
 from sentiment_core.artifacts.store import Run
+from sentiment_core.config import UserError
 from sentiment_core.live.clauses import clause_ends, most_rows
 
 GOOD = {"warm", "funny", "happy", "great", "laughed", "like", "wonderful", "perfect", "good", "love"}
@@ -72,6 +74,14 @@ class FakeClassifier:
         ends = clause_ends(text, most_rows(len(words)))
         before = [self._p(text[:end], system) for end in ends[:-1]]
         yield ReadingTrace(tuple(ends), (*before, answer.p_positive))
+
+    def dial(self, text: str) -> Iterator[float]:
+        if len(text.split()) > LONG:
+            raise UserError("The dial takes reviews of up to 300 tokens; this one has more.")
+        base, tuned = (self._p(text, system) for system in ("base", "fine-tuned"))
+        for alpha in DIAL:
+            time.sleep(self.wait)
+            yield base + alpha * (tuned - base)
 
     def classify_many(self, texts: Sequence[str], system: str) -> np.ndarray:
         time.sleep(len(texts) * self.wait / 10)

@@ -81,6 +81,25 @@ class LoraInfo(Record):
     targets: tuple[str, ...]
 
 
+class WeightSample(Record):
+    """One matrix of the base before it was rounded, each block divided by its largest absolute value."""
+
+    matrix: str
+    """Its name in the model, for example "model.layers.15.self_attn.q_proj"."""
+    shape: tuple[int, int]
+    """Outputs and inputs."""
+    block: int
+    """Weights that share one scale."""
+    counts: tuple[int, ...]
+    """Weights in bins of equal width from -1 to 1."""
+    levels: tuple[float, ...]
+    """What a weight may become, in the same unit."""
+    error: float
+    """Root mean square of what rounding to `levels` changes, over that of the weights."""
+    even_error: float
+    """The same with as many levels at equal distances."""
+
+
 class DataInfo(Record):
     source: str
     fingerprint: str
@@ -110,9 +129,11 @@ class RunRecord(Record):
     hardware: Hardware
     versions: dict[str, str]
     wall_seconds: float
-    """Training loop, evaluation included; loading and warm-up not."""
+    """Training loop, checkpoints included; loading, warm-up and (see `validation_seconds`) validation not."""
     warmup_seconds: float = 0.0
-    """Compiling and capturing before the first step."""
+    """Compiling, capturing and validating once, before the first step."""
+    validation_seconds: float | None = None
+    """Validating after it, or after the last --resume; None in older runs, where `wall_seconds` has it."""
     reviews_per_second: float
     tokens_per_second: float
     peak_memory_bytes: int
@@ -120,6 +141,8 @@ class RunRecord(Record):
     steps: int
     validation_accuracy: Metric
     validation_loss: float
+    weights: WeightSample | None = None
+    """None in older runs."""
 
 
 class HistoryRow(Record):
@@ -132,12 +155,16 @@ class HistoryRow(Record):
     tokens: int
     """Prompt tokens seen so far, padding not counted."""
     seconds: float
-    """Since training began, pauses between resumed parts not counted."""
+    """Since training began; validation (but in older runs) and pauses between resumed parts not counted."""
     loss: float | None = None
     learning_rate: float | None = None
     grad_norm: float | None = None
     eval_loss: float | None = None
     eval_accuracy: float | None = None
+    eval_share_positive: float | None = None
+    """Share of the validation reviews that were called Positive."""
+    eval_counts: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    """Validation reviews by true label and `metrics.histogram` bin of their P(positive)."""
 
 
 class DatasetInfo(Record):
@@ -205,6 +232,38 @@ class SampleReview(Record):
     text: str
     label: Literal[0, 1]
     kind: Literal["positive", "negative", "mixed", "sarcastic", "negated"]
+
+
+DIAL = (0.2, 0.4, 0.6, 0.8)
+"""How much fine-tuning: the α of weights = base + α · adapter, between the base model and the fine-tuned."""
+
+
+class StoredTrace(Record):
+    """One model's answer after each row of a review, as the live model's `ReadingTrace`."""
+
+    ends: tuple[int, ...]
+    """Where the rows end, in characters."""
+    p_positive: tuple[float, ...]
+    """The last one is the answer."""
+
+
+class SampleAnswer(Record):
+    """What a run's models say of one of our own reviews."""
+
+    review_id: str
+    traces: dict[Literal["base", "fine-tuned"], StoredTrace]
+    dial: tuple[float, ...]
+    """P(positive) for each α of `DIAL`; empty for a review that is too long for it."""
+
+
+class SampleAnswers(Record):
+    """`sample_answers.json`: answers, traces and dials of our own reviews, by their ids, made in float32."""
+
+    schema_version: Literal[1] = 1
+    adapter_sha256: str
+    prompt_hash: str
+    number_format: Literal["fp32"] = "fp32"
+    answers: dict[str, SampleAnswer]
 
 
 class BenchmarkRow(Record):

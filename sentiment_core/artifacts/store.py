@@ -6,6 +6,7 @@ A folder is finished when its JSON record is there: the record is written last a
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -21,8 +22,22 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sentiment_core.artifacts import schema
-from sentiment_core.artifacts.schema import EvalRecord, HistoryRow, Reference, RunRecord, SampleReview
+from sentiment_core.artifacts.schema import (
+    Confusion,
+    EvalRecord,
+    HistoryRow,
+    Reference,
+    RunRecord,
+    SampleAnswer,
+    SampleAnswers,
+    SampleReview,
+)  # fmt: skip
 from sentiment_core.config import ASSETS, UserError
+from sentiment_core.data.reviews import fingerprint, review_id
+from sentiment_core.metrics import classification
+
+MOST_BYTES = 64_000_000
+"""No file of an artifact is larger; 25,000 predictions take half a megabyte."""
 
 
 class ArtifactError(UserError):
@@ -58,7 +73,7 @@ class Evaluation:
 
     def predictions(self) -> pd.DataFrame:
         """Columns PREDICTION_COLUMNS (prediction Int8 with gaps, p_positive float32 with NaN) plus groups."""
-        return read_predictions(self.path)
+        return read_predictions(self.path, self.record)
 
 
 # ---- writing
@@ -148,10 +163,11 @@ _R = TypeVar("_R", bound=BaseModel)
 def read_record(path: Path, kind: type[_R], remedy: str) -> _R:
     """One JSON record; ArtifactError if not there, not JSON, of another version, or with other fields."""
     try:
+        _check_file(path)
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ArtifactError(f"{path} is not there; {remedy}") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ArtifactError(f"{path} cannot be read as JSON ({error}); {remedy}") from None
     content = schema.upgraded(kind, content) if isinstance(content, dict) else {"schema_version": None}
     known = kind.model_fields["schema_version"].default
@@ -178,15 +194,21 @@ def read_run(folder: Path) -> Run:
 
 
 def read_history(folder: Path) -> pd.DataFrame:
-    """`history.jsonl`, columns as in HistoryRow, gaps as NaN; without a last line still being written."""
+    """`history.jsonl`, columns as in HistoryRow; without a last line still being written.
+
+    Gaps are NaN, in `eval_counts` None.
+    """
     rows = [row.model_dump() for row in _history_rows(folder)]
     frame = pd.DataFrame(rows, columns=list(HistoryRow.model_fields))
-    return frame.astype({c: "float64" for c in frame if c not in ("step", "examples", "tokens")})
+    return frame.astype(
+        {c: "float64" for c in frame if c not in ("step", "examples", "tokens", "eval_counts")}
+    )
 
 
 def _history_rows(folder: Path) -> list[HistoryRow]:
     path = folder / "history.jsonl"
     try:
+        _check_file(path)
         lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
         return []
@@ -212,15 +234,47 @@ def read_eval(folder: Path) -> Evaluation:
     return Evaluation(folder, record)
 
 
-def read_predictions(folder: Path) -> pd.DataFrame:
-    """The predictions of one evaluation, in dataset order."""
-    path = folder / "predictions.parquet"
+def read_predictions(folder: Path, record: EvalRecord) -> pd.DataFrame:
+    """The predictions of one evaluation, in dataset order; ArtifactError where they are not the record's."""
+    path, remedy = folder / "predictions.parquet", "run eval.py again"
     try:
-        frame = pq.read_table(path).to_pandas()
-    except (OSError, pa.ArrowException) as error:
-        raise ArtifactError(f"{path} cannot be read ({error}); run eval.py again") from None
-    _check_columns(frame, str(path), "; run eval.py again")
-    return frame.astype({"prediction": "Int8", "p_positive": "float32"})
+        _check_file(path)
+        file = pq.ParquetFile(path)
+        if (n := file.metadata.num_rows) != record.dataset.n:
+            raise ArtifactError(f"{path} has {n:,} rows, its record {record.dataset.n:,}; {remedy}")
+        frame = file.read().to_pandas()
+        _check_columns(frame, str(path), f"; {remedy}")
+        frame = frame.astype({"prediction": "Int8", "p_positive": "float32", "label": "int8"})
+        wrong = _differs(frame, record)
+    except (OSError, pa.ArrowException, ValueError, TypeError, AttributeError) as error:
+        if isinstance(error, ArtifactError):
+            raise
+        raise ArtifactError(f"{path} cannot be read ({error}); {remedy}") from None
+    if wrong:
+        raise ArtifactError(f"{path}: {wrong}; {remedy}")
+    return frame
+
+
+def _differs(frame: pd.DataFrame, record: EvalRecord) -> str | None:
+    """Which column is not what the record says of it; None for none."""
+    if fingerprint(frame["review_id"]) != record.dataset.fingerprint:
+        return "its reviews are not those of its record, or in another order"
+    if not frame["p_positive"].dropna().between(0, 1).all():
+        return "p_positive must lie between 0 and 1"
+    if not frame["label"].isin((0, 1)).all() or not frame["prediction"].dropna().isin((0, 1)).all():
+        return "labels and predictions must be 0 or 1"
+    counted = classification.confusion(frame["label"], frame["prediction"])
+    return None if Confusion(**counted) == record.confusion else "its counts are not those of its record"
+
+
+def _check_file(path: Path) -> None:
+    """Raises ArtifactError: too large for what it is, or a link to elsewhere."""
+    if not path.resolve().is_relative_to(path.parent.resolve()):
+        raise ArtifactError(f"{path} is a link to another folder; put the file itself there")
+    if path.stat().st_size > MOST_BYTES:
+        raise ArtifactError(
+            f"{path} is larger than {MOST_BYTES // 10**6} MB, as no artifact is; make it again"
+        )
 
 
 @dataclass(frozen=True)
@@ -265,6 +319,33 @@ def read_sample_reviews(root: Path = ASSETS) -> tuple[SampleReview, ...]:
     return _read_list(root / "sample_reviews.jsonl", SampleReview)
 
 
+def read_sample_answers(run: Run, samples: Iterable[SampleReview]) -> dict[str, SampleAnswer]:
+    """What the run's models say of our own reviews, by their ids; empty where that was not stored.
+
+    Raises:
+        ArtifactError: the file cannot be read, or is of another adapter, prompt, or text.
+    """
+    path, remedy = run.path / "sample_answers.json", "run eval.py with this run again"
+    if run.record is None or not path.exists():
+        return {}
+    found = read_record(path, SampleAnswers, remedy)
+    texts = {sample.id: review_id(sample.text) for sample in samples}
+    fits = {
+        "adapter": found.adapter_sha256 == adapter_sha256(run),
+        "prompt": found.prompt_hash == run.record.prompt.hash,
+        "text": all(texts.get(name) == answer.review_id for name, answer in found.answers.items()),
+    }
+    if other := [what for what, same in fits.items() if not same]:
+        raise ArtifactError(f"{path} was made with another {other[0]}; {remedy}")
+    return found.answers
+
+
+def adapter_sha256(run: Run) -> str:
+    """Of the run's weights; empty where there are none."""
+    path = run.adapter_path / "adapter_model.safetensors"
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
 def read_benchmark(kind: str, root: Path = ASSETS) -> schema.BenchmarkRecord:
     path, remedy = root / "benchmarks" / f"{kind}.json", f"python -m sentiment_core.benchmarks {kind}"
     return read_record(path, schema.BenchmarkRecord, f"make it with {remedy}")
@@ -273,6 +354,7 @@ def read_benchmark(kind: str, root: Path = ASSETS) -> schema.BenchmarkRecord:
 def _read_list(path: Path, kind: type[_R]) -> tuple[_R, ...]:
     remedy = "restore it from the repository"
     try:
+        _check_file(path)
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".jsonl":
             text = f"[{','.join(line for line in text.splitlines() if line.strip())}]"

@@ -8,6 +8,7 @@ from typing import TypedDict
 
 import gradio as gr
 
+from sentiment_core.artifacts.store import Run
 from sentiment_core.dashboard.components.answers import word_of
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.inputs import MAX_ROWS, InputRefused, clean_text
@@ -57,12 +58,17 @@ refusal = partial(gr.Error, print_exception=False)
 def register(context: Context) -> None:
     """Add the endpoints to the Blocks being built."""
 
-    def answers(texts: list[str], run: str) -> list[Answer]:
+    def known_run(run: str) -> Run | None:
+        """The run of that name, or the default one; refused where there is no such run."""
         chosen = context.store.run(run)
-        run_id = chosen.run_id if chosen else ""
-        if run and run_id != run:
+        if run and (chosen is None or chosen.run_id != run):
             names = ", ".join(r.run_id for r in context.store.finished_runs()) or "none"
             raise refusal(f"No such run. Finished runs: {names}.")
+        return chosen
+
+    def answers(texts: list[str], run: str) -> list[Answer]:
+        chosen = known_run(run)
+        run_id = chosen.run_id if chosen else ""
         try:
             found = context.serving.probabilities(chosen, [clean_text(text) for text in texts])
         except (InputRefused, ModelUnavailable) as error:
@@ -107,6 +113,9 @@ def register(context: Context) -> None:
             run: only this run's and those without a run; empty for all.
             dataset: only this dataset; empty for all.
         """
+        known_run(run)
+        if dataset and dataset not in context.store.datasets():
+            raise refusal(f"No such dataset. Evaluated: {', '.join(context.store.datasets()) or 'none'}.")
         return [
             {  # pyrefly: ignore[bad-unpacking] pydantic's dict knows no keys
                 **record.model_dump(include={"eval_id", "system", "run_id"}),

@@ -18,7 +18,7 @@ from sentiment_core.artifacts.store import Run
 from sentiment_core.dashboard import api, theme
 from sentiment_core.dashboard.components import header
 from sentiment_core.dashboard.context import QUIET, Context, TabPart
-from sentiment_core.dashboard.guard import Guard
+from sentiment_core.dashboard.guard import Guard, QuietBlocks
 from sentiment_core.dashboard.inputs import MAX_UPLOAD_BYTES
 from sentiment_core.dashboard.serving import ModelHost, Serving, load_live
 from sentiment_core.dashboard.store import Store
@@ -65,9 +65,9 @@ def build(
     store = Store(Path(assets or config.ASSETS))
     context = Context(store, Serving(ModelHost(load_classifier)), ReviewTexts(texts))
     first = store.run(None)
-    with gr.Blocks(title=header.TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
+    with QuietBlocks(title=header.TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
         with gr.Row(elem_id="head"):
-            title = gr.HTML(header.title_html(first), elem_id="title")
+            title = gr.HTML(header.title_html(context, first), elem_id="title")
             with gr.Column(elem_classes="side", min_width=240), gr.Row(elem_id="side"):
                 names = _run_names(context)
                 run = gr.Dropdown(
@@ -116,8 +116,8 @@ def _warm_up(context: Context) -> None:
     context.texts.start()
 
 
-def _run_names(context: Context) -> list[str]:
-    return [run.run_id for run in context.store.finished_runs()]
+def _run_names(context: Context) -> list[tuple[str, str]]:
+    return [(title, run_id) for run_id, title in context.store.run_titles().items()]
 
 
 def _wire(
@@ -135,7 +135,8 @@ def _wire(
 
     def draw_header(run_id: str | None) -> tuple[str, str, str]:
         chosen = context.store.run(run_id)
-        return header.title_html(chosen), header.stats_html(context, chosen), header.problems_html(context)
+        title, stats = header.title_html(context, chosen), header.stats_html(context, chosen)
+        return title, stats, header.problems_html(context)
 
     def opened(request: gr.Request) -> list[object]:
         query = request.query_params

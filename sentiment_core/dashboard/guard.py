@@ -1,15 +1,26 @@
-"""Every response binds the browser to this origin; requests have a largest size; refusals are polite."""
+"""Responses bind the browser to this origin; requests have a largest size; the log holds no texts."""
 
 from __future__ import annotations
 
+import logging
+import traceback
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sentiment_core.dashboard.serving import TOO_MANY
+from sentiment_core.dashboard.serving import BROKE, TOO_MANY
+
+log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 24_000_000
 """1,000 reviews of the longest kind that is read, as JSON."""
+
+TOO_LARGE = 413, f"Requests may hold up to {MAX_BODY_BYTES:,} bytes."
+MALFORMED = 400, "This request cannot be read; the page's own link “Use via API” shows how one looks."
 
 HEADERS = {
     "content-security-policy": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
@@ -22,8 +33,9 @@ HEADERS = {
 
 
 class Guard:
-    """ASGI middleware: adds HEADERS, refuses bodies that say they are larger than MAX_BODY_BYTES, and has
-    one sentence for visitors where Gradio's queue is full (its own gives sizes)."""
+    """ASGI middleware: adds HEADERS, refuses larger bodies as their bytes arrive, and answers politely where
+    Gradio's queue is full or its routes break on a request (what the page computes runs in its queue, so
+    an error here is the request's)."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -31,22 +43,67 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        length = Headers(scope=scope).get("content-length", "0")
-        if not length.isdigit() or int(length) > MAX_BODY_BYTES:
-            refusal = JSONResponse({"detail": f"Requests may hold up to {MAX_BODY_BYTES:,} bytes."}, 413)
-            return await refusal(scope, receive, send)
-        full = False
+        refused: tuple[int, str] | None = None
+        started, taken = False, 0
+
+        async def counted() -> Message:
+            nonlocal refused, taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > MAX_BODY_BYTES:
+                refused = TOO_LARGE
+                return {"type": "http.disconnect"}
+            return message
 
         async def guarded(message: Message) -> None:
-            nonlocal full
-            if message["type"] == "http.response.start":
+            nonlocal refused, started
+            if message["type"] == "http.response.start" and refused is None:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
-                full = message["status"] == 503
-            if not full:
+                refused = (503, TOO_MANY) if message["status"] == 503 else None
+            if refused is None:
+                started = True
                 await send(message)
 
-        await self.app(scope, receive, guarded)
-        if full:
-            await JSONResponse({"detail": TOO_MANY}, 503, headers=HEADERS)(scope, receive, send)
+        length = Headers(scope=scope).get("content-length", "0")
+        if not length.isdigit() or int(length) > MAX_BODY_BYTES:
+            refused = TOO_LARGE
+        else:
+            try:
+                await self.app(scope, counted, guarded)
+            except Exception as error:
+                if started:
+                    raise
+                log.warning("%s %s: malformed (%s)", scope["method"], scope["path"], type(error).__name__)
+                refused = refused or MALFORMED
+        if refused:
+            await JSONResponse({"detail": refused[1]}, refused[0], headers=HEADERS)(scope, receive, send)
+
+
+class QuietBlocks(gr.Blocks):
+    """Blocks whose log never holds what visitors send: an error in a call is one line without a message,
+    and one sentence for who called. Gradio's own prints the values of a call that lacks some."""
+
+    async def process_api(
+        self, block_fn: Any, inputs: list[Any], *arguments: Any, **named: Any
+    ) -> dict[str, Any]:
+        if any(map(names_address, inputs)):
+            raise gr.Error("Files are taken from uploads only, not from addresses.", print_exception=False)
+        try:
+            return await super().process_api(block_fn, inputs, *arguments, **named)
+        except gr.Error:
+            raise
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(place.filename).name}:{place.lineno}"
+            log.error("%s: %s at %s", getattr(block_fn, "name", "?"), type(error).__name__, where)
+            raise gr.Error(BROKE, print_exception=False) from None
+
+
+def names_address(value: Any) -> bool:
+    """Whether a file anywhere in a call's input is an address, which Gradio would fetch."""
+    if isinstance(value, dict):
+        here = isinstance(path := value.get("path"), str) and "://" in path
+        return here or any(map(names_address, value.values()))
+    return isinstance(value, list) and any(map(names_address, value))

@@ -30,7 +30,7 @@ def clean_text(text: object) -> str:
     """The review as the model reads it: control characters become blanks, line breaks stay.
 
     Raises:
-        InputRefused: no text, only blanks, or too long.
+        InputRefused: no text, nothing in it that is a letter, or too long.
     """
     if not isinstance(text, str):
         raise InputRefused("Please send the review as text.")
@@ -39,7 +39,7 @@ def clean_text(text: object) -> str:
         raise InputRefused(f"This text has {sizes}. Please shorten it.")
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     text = "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs") else " " for c in text)
-    if not any(unicodedata.category(c)[0] not in "ZC" for c in text):
+    if not any(c.isalpha() for c in text):
         raise InputRefused("There is nothing to read yet: type a review, or pick one of the samples.")
     return text.strip()
 

@@ -20,6 +20,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from sentiment_core.artifacts.store import Run
+from sentiment_core.config import UserError
 from sentiment_core.dashboard.inputs import InputRefused, clean_text
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 CHUNK = 24
 """Reviews between two events of a batch; in between, it can be stopped."""
 
-LONGEST_QUEUES = {"answers": 24, "batches": 6}
+LONGEST_QUEUES = {"answers": 24, "batches": 6, "dials": 12}
 """Visitors that wait for each kind of work; whoever comes then is told politely to try again."""
 
 MODEL_EVENT: dict[str, Any] = {"concurrency_limit": None}
@@ -73,6 +74,11 @@ class Trace(NamedTuple):
     """How each model's answer came, as far as they are known."""
 
 
+class Dial(NamedTuple):
+    found: tuple[float, ...]
+    """P(positive) by weights of base + α · adapter, for each α of `DIAL`, as far as they are known."""
+
+
 class Scores(NamedTuple):
     found: dict[Which, list[float]]
     """P(positive) of a batch by each model, as far as it has come."""
@@ -86,7 +92,7 @@ class Refused(NamedTuple):
     """Why nothing more comes."""
 
 
-Event = Waiting | Answer | Trace | Scores | Refused
+Event = Waiting | Answer | Trace | Dial | Scores | Refused
 Work = Callable[[Run | None, Any], Iterator[Event]]
 Loading: TypeAlias = "Future[tuple[LiveClassifier, float]]"  # the model, and how many seconds it took
 
@@ -237,7 +243,7 @@ def systems_of(run: Run | None) -> tuple[Which, ...]:
 class Serving:
     """What the page asks of the live model, each as a stream of events that ends with the last or `Refused`.
 
-    Answers and batches queue apart; where cores are shared, the model lets answers go first.
+    Answers, dials and batches queue apart; where cores are shared, the model lets answers go first.
     """
 
     def __init__(self, host: ModelHost) -> None:
@@ -265,11 +271,24 @@ class Serving:
                     done = sum(map(len, found.values()))
                     yield Scores(found, system, done / (len(texts) * len(found)))
 
-        self._answers, self._scores = gpu(answers, 20), gpu(scores, 60)
+        def points(run: Run | None, text: str) -> Iterator[Event]:
+            found: tuple[float, ...] = ()
+            try:
+                for p in host.get(run).dial(text):
+                    found = (*found, p)
+                    yield Dial(found)
+            except UserError as error:  # the review is too long for it
+                yield Refused(str(error))
+
+        self._answers, self._scores, self._points = gpu(answers, 20), gpu(scores, 60), gpu(points, 20)
 
     def ask(self, run: Run | None, review: str) -> Iterator[Event]:
         """The fine-tuned `Answer`, of a long review first of its beginning; the base's; then each `Trace`."""
         return self._events("answers", self._answers, run, review)
+
+    def dial(self, run: Run | None, review: str) -> Iterator[Event]:
+        """`Dial`, one point more each time. Of runs with a fine-tuned model only."""
+        return self._events("dials", self._points, run, review)
 
     def scores(self, run: Run | None, texts: list[str]) -> Iterator[Event]:
         """`Scores` of all texts, which `clean_text` has seen, by one model and then by the other."""

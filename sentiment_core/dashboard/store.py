@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,6 +14,7 @@ import pandas as pd
 
 from sentiment_core.artifacts import schema, store
 from sentiment_core.artifacts.store import ArtifactError, Evaluation, Listing, Problem, Run
+from sentiment_core.dashboard.components.html import seconds
 from sentiment_core.systems import SYSTEMS, first_base
 
 T = TypeVar("T")
@@ -22,6 +24,9 @@ MOST_KEPT = 400
 
 DATASET_TITLES = {"imdb": "IMDB test reviews", "counterfactual_imdb_test": "Counterfactual pairs"}
 """What a dataset is called on the page; one that is not here goes by its own name."""
+
+PRESET_TITLES = {"best": "Our recipe", "study": "The study’s settings"}
+"""What a run is called by the preset that it was trained with."""
 
 FILES = {"runs": ("run.json", "history.jsonl"), "evals": ("eval.json", "predictions.parquet")}
 REFERENCES = ("references.json", store.read_references)
@@ -94,13 +99,25 @@ class Store:
         return self.keep("listing", self.signature(), lambda: store.list_artifacts(self.root))
 
     def problems(self) -> tuple[Problem, ...]:
-        """What was passed over, predictions that cannot be read included."""
-        tried = [_attempt(one.path, partial(self.predictions, one)) for one in self.listing().evals]
+        """What was passed over, predictions and histories that cannot be read included."""
+        tried: list[Any] = [_attempt(e.path, partial(self.predictions, e)) for e in self.listing().evals]
+        tried += [_attempt(run.path, partial(self.history, run)) for run in self.listing().runs]
         tried += [self._small(*REFERENCES), self._small(*SAMPLES)]
+        tried += [self._stored_answers(run) for run in self.finished_runs()]
         return (*self.listing().problems, *(problem for _, problem in tried if problem))
 
     def finished_runs(self) -> list[Run]:
         return [run for run in self.listing().runs if run.record is not None]
+
+    def run_titles(self) -> dict[str, str]:
+        """run_id -> a name for people, "Our recipe, 39 s"; runs that share a preset go by their own names."""
+        records = {run.run_id: run.record for run in self.finished_runs() if run.record}
+        presets = Counter(record.config.get("preset") for record in records.values())
+        alone = {preset: title for preset, title in PRESET_TITLES.items() if presets[preset] == 1}
+        return {
+            run_id: f"{alone.get(record.config.get('preset'), run_id)}, {seconds(record.wall_seconds)}"
+            for run_id, record in records.items()
+        }
 
     def run(self, run_id: str | None) -> Run | None:
         """The finished run of that name, or the default one: the most accurate on the largest dataset."""
@@ -161,6 +178,16 @@ class Store:
 
     def samples(self) -> tuple[schema.SampleReview, ...]:
         return self._small(*SAMPLES)[0] or ()
+
+    def sample_answers(self, run: Run | None) -> dict[str, schema.SampleAnswer]:
+        """Sample id -> what the run's models said of it; empty where that was not stored."""
+        return self._stored_answers(run)[0] or {} if run else {}
+
+    def _stored_answers(self, run: Run) -> tuple[dict[str, schema.SampleAnswer] | None, Problem | None]:
+        paths = (run.path / "sample_answers.json", run.adapter_path / "adapter_model.safetensors")
+        stamp = (*map(_stamp, paths), _stamp(self.root / SAMPLES[0]))
+        key, read = ("samples", run.path), partial(store.read_sample_answers, run, self.samples())
+        return _attempt(run.path, lambda: self.keep(key, stamp, read))
 
     def _small(self, name: str, read: Callable[[Path], T]) -> tuple[T | None, Problem | None]:
         stamp = _stamp(self.root / name)

@@ -27,12 +27,18 @@ DEFAULT_DATASET = "stanfordnlp/imdb"
 _CORE = ("text", "label", "review_id", "split")
 
 
+def fingerprint(ids: Iterable[str]) -> str:
+    """First 16 hex digits of SHA-256 over review ids in order, joined by newlines."""
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True, eq=False)
 class Reviews:
     """Labelled reviews in dataset order."""
 
     frame: pd.DataFrame
-    """text (line breaks as newlines), label (int8), review_id, split, then the group columns."""
+    """text (line breaks as newlines), label (int8; none in `unlabelled_reviews`), review_id, split, then the
+    group columns."""
     source: str
     """The flag's value; for a local path its last name only."""
     name: str
@@ -61,8 +67,8 @@ class Reviews:
 
     @property
     def fingerprint(self) -> str:
-        """First 16 hex digits of SHA-256 over the ids in order, joined by newlines."""
-        return hashlib.sha256("\n".join(self.ids).encode()).hexdigest()[:16]
+        """`fingerprint` of the ids in order."""
+        return fingerprint(self.ids)
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -126,17 +132,8 @@ def split_train(
     """
     opened = open_source(source)
     train = _reviews(opened, "train")
-    unseen = {"in_test_split": _keys(opened, ("test",)) if "test" in opened.splits else set()}
-    for path in exclude:
-        other = open_source(path)
-        unseen.setdefault(f"in_{other.name}", set()).update(_keys(other, other.splits or ("all",)))
-    match_keys = pd.Series([match_key(text) for text in train.texts])
-    reasons = {reason: match_keys.isin(keys) for reason, keys in unseen.items()}
-    keep, excluded = np.ones(len(train), dtype=bool), {}
-    for reason, holds in (reasons | {"duplicate": match_keys.duplicated()}).items():
-        excluded[reason] = int((keep & holds).sum())
-        keep &= ~holds.to_numpy()
-    kept = train.take(np.flatnonzero(keep))
+    rows, excluded = _trainable(opened, train, exclude)
+    kept = train.take(rows)
     held = _stratified(kept, validation, seed, "validation") if validation else np.empty(0, np.int64)
     rest = kept.take(np.setdiff1d(np.arange(len(kept)), held))
     if len(set(rest.labels.tolist())) < 2:
@@ -149,6 +146,36 @@ def split_train(
         validation=kept.take(held),
         excluded=excluded,
     )
+
+
+def unlabelled_reviews(source: str, n: int, *, exclude: Sequence[str] = (), seed: int = 0) -> Reviews:
+    """`n` train reviews without labels, which are not even read; all of them where there are fewer.
+
+    Drawn from the rows that `split_train` cuts in two. The frame has no column `label`.
+
+    Raises:
+        DataError: as load_reviews, but a source without labels will do.
+    """
+    opened = open_source(source)
+    texts = _text_columns(opened, "train", _table(opened, "train", "text"))
+    train = Reviews(pd.DataFrame(texts), opened.shown, opened.name, "train")
+    rows, _ = _trainable(opened, train, exclude)
+    return train.take(np.sort(np.random.default_rng(seed).permutation(rows)[:n]))
+
+
+def _trainable(source: Source, train: Reviews, exclude: Sequence[str]) -> tuple[np.ndarray, dict[str, int]]:
+    """Positions of the train rows that may be learned from, and how many others, by reason."""
+    unseen = {"in_test_split": _keys(source, ("test",)) if "test" in source.splits else set()}
+    for path in exclude:
+        other = open_source(path)
+        unseen.setdefault(f"in_{other.name}", set()).update(_keys(other, other.splits or ("all",)))
+    match_keys = pd.Series([match_key(text) for text in train.texts])
+    reasons = {reason: match_keys.isin(keys) for reason, keys in unseen.items()}
+    keep, excluded = np.ones(len(train), dtype=bool), {}
+    for reason, holds in (reasons | {"duplicate": match_keys.duplicated()}).items():
+        excluded[reason] = int((keep & holds).sum())
+        keep &= ~holds.to_numpy()
+    return np.flatnonzero(keep), excluded
 
 
 def overlapping_ids(source: str) -> set[str]:
@@ -204,19 +231,22 @@ def _stratified(reviews: Reviews, n: int, seed: int, flag: str) -> np.ndarray:
 def _reviews(source: Source, split: str) -> Reviews:
     """One split in the common shape, every row checked."""
     raw = _table(source, split, "text", "label")
-    texts = _decoded(raw, source.given)
-    columns = {
-        "text": [_BREAK.sub("\n", text) for text in texts],
-        "label": np.array(_labels(raw, source.given), dtype=np.int8),
-        "review_id": [review_id(text) for text in texts],
-        "split": split,
-    }
+    texts = _text_columns(source, split, raw)
+    labels = np.array(_labels(raw, source.given), dtype=np.int8)
+    columns = {"text": texts["text"], "label": labels} | texts
     others = {str(column): raw[column].to_numpy() for column in raw.columns if column not in _CORE}
     frame = pd.DataFrame(columns | others)
     if frame["label"].nunique() < 2:
         found = f"only {Label(int(frame['label'][0])).word.lower()} reviews" if len(frame) else "no reviews"
         raise DataError(f"{source.given} has {found} in {split}; both classes are needed, so add the other")
     return Reviews(frame, source.shown, source.name, split)
+
+
+def _text_columns(source: Source, split: str, raw: pd.DataFrame) -> dict[str, Any]:
+    """What a review is without its label."""
+    texts = _decoded(raw, source.given)
+    shown = [_BREAK.sub("\n", text) for text in texts]
+    return {"text": shown, "review_id": [review_id(text) for text in texts], "split": split}
 
 
 def _table(source: Source, split: str, *columns: str) -> pd.DataFrame:

@@ -77,13 +77,11 @@ class Inputs:
         Raises:
             ConfigError: they are not the rows that the run was trained on, or its source is not here.
         """
-        config, run, source = self.config, self.run, self._train_source()
+        run, source, exclude = self.run, self._train_source(), self._excluded
         if run is None:
             most = len(data.load_reviews(source, "train")) // 10
             held = min(TrainConfig.validation, most) if most > 1 else 0
-            return data.split_train(source, validation=held, exclude=config.exclude, seed=TrainConfig.seed)
-        excluded = tuple(run.config.get("exclude", ()))
-        exclude = config.exclude or tuple(path for path in excluded if os.path.exists(path))
+            return data.split_train(source, validation=held, exclude=exclude, seed=TrainConfig.seed)
         sizes = {"validation": run.config["validation"], "limit": run.config.get("limit")}
         try:
             split = data.split_train(source, exclude=exclude, seed=run.config["seed"], **sizes)
@@ -93,13 +91,28 @@ class Inputs:
                 "(--train-dataset says where they are)"
             ) from None
         if split.train.fingerprint != run.data.fingerprint:
-            unseen = f" without {', '.join(excluded)}" if excluded else ""
+            unseen = f" without {', '.join(run.config['exclude'])}" if run.config.get("exclude") else ""
             raise ConfigError(
                 f"{source} gives train rows with fingerprint {split.train.fingerprint}, run {run.run_id!r} "
                 f"was trained on {run.data.fingerprint} ({run.data.source}{unseen}); "
                 "name the same with --train-dataset and --exclude"
             )
         return split
+
+    def unlabelled(self, n: int) -> data.Reviews:
+        """`n` train reviews whose labels are not read, the same for the same --seed.
+
+        Raises:
+            DataError: the train rows' source is not here.
+        """
+        source, exclude = self._train_source(), self._excluded
+        return data.unlabelled_reviews(source, n, exclude=exclude, seed=self.config.seed)
+
+    @property
+    def _excluded(self) -> tuple[str, ...]:
+        """--exclude, else what the run excluded, where it is here."""
+        trained = self.run.config.get("exclude", ()) if self.run else ()
+        return self.config.exclude or tuple(path for path in trained if os.path.exists(path))
 
     def _train_source(self) -> str:
         """--train-dataset, else the run's source, found again under --dataset when that is a local copy."""

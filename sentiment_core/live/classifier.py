@@ -24,8 +24,9 @@ import numpy as np
 import torch
 from scipy.special import expit
 
-from sentiment_core.artifacts.schema import RunRecord
+from sentiment_core.artifacts.schema import DIAL, RunRecord
 from sentiment_core.artifacts.store import Run
+from sentiment_core.config import UserError
 from sentiment_core.engines.batching import batches_by_tokens
 from sentiment_core.live.forward import LiveLlama
 from sentiment_core.live.trace import ReadingTrace, Turns, rows_of
@@ -36,14 +37,22 @@ from sentiment_core.models.loading import load_adapter, load_base, load_tokenize
 from sentiment_core.models.tokens import Encoded, PromptEncoder
 
 Which = Literal["base", "fine-tuned"]
+SYSTEMS: tuple[Which, ...] = ("base", "fine-tuned")
 System = LiveLlama | LiveTransformers
 """Answers prompts, given as token ids after the prefix, with log-odds of Positive."""
 
 BATCH_TOKENS = {"cpu": 1_024, "cuda": 32_768}
 """Most padded tokens of one batch: on a CPU, what keeps the cores busy without filling their caches."""
 
+DIAL_TOKENS = 300
+"""Of the longest review that the dial is turned for: its points cost some four answers."""
+
 MOST_THREADS = 8
 """One review is too small to keep more busy."""
+
+
+class TooLong(UserError):
+    """A review has too many tokens for the dial."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,7 @@ class LiveClassifier:
     run_id: str
     number_format: str
     encoder: PromptEncoder
-    build: Callable[[], dict[Which, System]]
+    build: Callable[[], dict[Which | float, System]]
     has_adapter: bool
     max_length_tokens: int
 
@@ -105,7 +114,7 @@ class LiveClassifier:
             has_adapter=adapter is not None, max_length_tokens=int(limit or 1024),
         )  # fmt: skip
         if not _on_zero_gpu():  # there, a GPU exists only inside a call
-            for system in ("base", "fine-tuned") if adapter else ("base",):
+            for system in SYSTEMS[: 2 if adapter else 1]:
                 classifier.classify("A warm-up, of a few words.", system)
         return classifier
 
@@ -141,6 +150,18 @@ class LiveClassifier:
             before = expit(next(steps)[1]).tolist() if len(cuts) else []
         yield ReadingTrace(tuple(ends), (*before, p))
 
+    def dial(self, text: str) -> Iterator[float]:
+        """P(positive) by weights of base + α · adapter, for each α of `DIAL`. Gives way to answers.
+
+        Raises TooLong, of one sentence; and ValueError when there is no finished run.
+        """
+        row = self._after_prefix(self._encode([text])[0])
+        if (tokens := len(row) - len(self.encoder.suffix_ids)) > DIAL_TOKENS:
+            raise TooLong(f"The dial takes reviews of up to {DIAL_TOKENS} tokens; this one has {tokens:,}.")
+        for alpha in DIAL:
+            [log_odds] = self._system(alpha).log_odds([row], self._turns.yield_to_interactive)
+            yield float(expit(log_odds))
+
     def classify_many(
         self, texts: Sequence[str], system: Which, on_progress: Callable[[int, int], None] | None = None
     ) -> np.ndarray:
@@ -162,10 +183,10 @@ class LiveClassifier:
     def _after_prefix(self, ids: np.ndarray) -> np.ndarray:
         return ids[len(self.encoder.prefix_ids) :]
 
-    def _system(self, name: Which) -> System:
-        if name not in ("base", "fine-tuned"):
+    def _system(self, name: Which | float) -> System:
+        if name not in (*SYSTEMS, *DIAL):
             raise ValueError(f"system is {name!r}; use 'base' or 'fine-tuned'")
-        if name == "fine-tuned" and not self.has_adapter:
+        if name != "base" and not self.has_adapter:
             raise ValueError("there is no finished run to answer with; train one first (python train.py)")
         with self._building:
             return self._systems()[name]
@@ -173,11 +194,13 @@ class LiveClassifier:
 
 def _builder(
     base: BaseModel, adapter: Path | None, number_format: str, encoder: PromptEncoder, device: torch.device
-) -> tuple[Callable[[], dict[Which, System]], str]:
+) -> tuple[Callable[[], dict[Which | float, System]], str]:
     """Load the weights; return what puts them on the device at first use, and their number format."""
     config, on_cpu = base_config(base), device.type == "cpu"
     cores, fast_int8 = usable_cores() if on_cpu else 1, _processor_has("vnni")
-    names: tuple[Which, ...] = ("base", "fine-tuned") if adapter else ("base",)
+    shares: dict[Which | float, float] = {"base": 0.0}
+    if adapter:
+        shares |= {"fine-tuned": 1.0, **{alpha: alpha for alpha in DIAL}}
     if not is_lean(config):
         if on_cpu:
             torch.set_num_threads(cores)
@@ -185,20 +208,25 @@ def _builder(
         model = load_base(base, compute_dtype=dtype_of(number_format)).model
         model, lock = load_adapter(model, adapter) if adapter else model, threading.Lock()
 
-        def build_transformers() -> dict[Which, System]:
+        def build_transformers() -> dict[Which | float, System]:
             model.to(device)
-            return {n: LiveTransformers(model, encoder, lock, adapted=n == "fine-tuned") for n in names}
+            return {name: LiveTransformers(model, encoder, lock, share) for name, share in shares.items()}
 
         return build_transformers, number_format
     if on_cpu:
         torch.set_num_threads(1)  # see `forward`
     weights = load_weights(base, adapter, number_format, encoder)
 
-    def build() -> dict[Which, System]:
+    def build() -> dict[Which | float, System]:
         unique = {id(tensor): tensor for tensors in weights for tensor in tensors.values()}
         moved = {key: tensor.to(device) for key, tensor in unique.items()}  # what is shared stays shared
-        there = [{n: moved[id(tensor)] for n, tensor in tensors.items()} for tensors in weights]
-        return {n: LiveLlama(config, t, cores, fast_int8) for n, t in zip(names, there, strict=True)}
+        base, *tuned = [{n: moved[id(tensor)] for n, tensor in tensors.items()} for tensors in weights]
+        systems: dict[Which | float, System] = {"base": (plain := LiveLlama(config, base, cores, fast_int8))}
+        if tuned:
+            merged, dial = tuned
+            systems["fine-tuned"] = LiveLlama(config, merged, cores, fast_int8)
+            systems |= {alpha: plain.between(dial, alpha) for alpha in DIAL}
+        return systems
 
     return build, number_format
 

@@ -18,6 +18,7 @@ AVX-512 were not measured.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -32,7 +33,7 @@ from sentiment_core.engines.packed.attention import rotate
 from sentiment_core.engines.packed.layer import rms_norm
 from sentiment_core.labels import Label
 from sentiment_core.live.trace import Hook, nothing, tree
-from sentiment_core.live.weights import GROUPS, Tensors, linear
+from sentiment_core.live.weights import GROUPS, Tensors, adapted, linear
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 """One layer's keys and values, each (batch or 1, kv_heads, tokens, head_dim). Never written to."""
@@ -70,6 +71,17 @@ class LiveLlama:
         self._layers = [(tensors[f"{n}.norm1"], tensors[f"{n}.norm2"], products[n]) for n in numbers]
         self.prefix: Cache = [(tensors[f"{n}.k"][None], tensors[f"{n}.v"][None]) for n in numbers]
         self.prefix_length, self.head_dim = self.prefix[0][0].shape[2:]
+
+    def between(self, tensors: Tensors, alpha: float) -> LiveLlama:
+        """This base model with α times the adapter on it, for an α of `DIAL`; the weights stay shared."""
+        other = copy.copy(self)
+        other.prefix, other._layers = [], []
+        for n, (norm1, norm2, products) in enumerate(self._layers):
+            other.prefix.append((tensors[f"{n}.k@{alpha}"][None], tensors[f"{n}.v@{alpha}"][None]))
+            parts = zip(products, GROUPS, strict=True)
+            more = [adapted(product, tensors, f"{n}.{group}", alpha) for product, group in parts]
+            other._layers.append((norm1, norm2, more))
+        return other
 
     # ---- answers
 

@@ -23,12 +23,12 @@ class LiveTransformers:
 
     Args:
         lock: one for all that share `model`: switching the adapter off is the model's.
-        adapted: with the adapter, where there is one.
+        alpha: how much of the adapter is on, where there is one: weights = base + α · adapter.
     """
 
-    def __init__(self, model: Any, encoder: PromptEncoder, lock: threading.Lock, *, adapted: bool) -> None:
+    def __init__(self, model: Any, encoder: PromptEncoder, lock: threading.Lock, alpha: float) -> None:
         self._model, self._encoder, self._lock = model, encoder, lock
-        self._off = hasattr(model, "disable_adapter") and not adapted
+        self._alpha, self._adapted = alpha, hasattr(model, "peft_config")
 
     @torch.inference_mode()
     def log_odds(self, rows: Sequence[np.ndarray], before_layer: Hook = nothing) -> np.ndarray:
@@ -64,5 +64,11 @@ class LiveTransformers:
 
     @contextlib.contextmanager
     def _switched(self) -> Iterator[None]:
-        with self._lock, self._model.disable_adapter() if self._off else contextlib.nullcontext():
-            yield
+        from peft.helpers import rescale_adapter_scale
+
+        with self._lock:
+            if self._adapted:
+                with rescale_adapter_scale(self._model, self._alpha):
+                    yield
+            else:
+                yield

@@ -1,8 +1,9 @@
 """What a live Llama runs on: weights rounded to NF4, the adapter merged in, cast, cached.
 
 The base's linear layers are rounded to NF4 and unpacked to float32; the adapter is added in float32; only the
-sum is cast to the number format that the processor is fast in. A process of its own writes the result once to
-the user's cache, keyed by the content of base and adapter: a later start needs no bitsandbytes.
+sum is cast to the number format that the processor is fast in. The dial has the adapter beside the base: a
+product is then W·x + B·(α·A·x), exact for every α. A process of its own writes the result once to the user's
+cache, keyed by the content of base and adapter: a later start needs no bitsandbytes.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig
 
+from sentiment_core.artifacts.schema import DIAL
 from sentiment_core.engines.packed.adapter import GROUPS as LINEAR_GROUPS
 from sentiment_core.engines.packed.adapter import target
 from sentiment_core.engines.packed.model import packing_blocker
@@ -45,10 +47,11 @@ Tensors = dict[str, torch.Tensor]
 """One system's by name. Of every layer N: "N.norm1", "N.norm2", the four of GROUPS as "N.qkv" … (in eight
 bits with a "….scale" per output row), and the prompt prefix's rotated keys and values "N.k", "N.v" (kv_heads,
 prefix, head_dim), computed in float32. And "embedding", "norm", and in float32 "head" (2, hidden), one row
-per label word, "inv_freq", "rope_scale"."""
+per label word, "inv_freq", "rope_scale". The dial's: "N.qkv.A" (r, in), "N.qkv.B" (out, r), scaled, and for
+each α of `DIAL` "N.k@α", "N.v@α"."""
 
-KEPT_FILES = 8
-"""Files of the cache, the least recently used go first: one per base and one per run, for each format."""
+KEPT_FILES = 12
+"""Files of the cache, the least recently used go first: one per base and two per run, for each format."""
 
 
 def dtype_of(number_format: str) -> torch.dtype:
@@ -59,7 +62,7 @@ def dtype_of(number_format: str) -> torch.dtype:
 def load_weights(
     base: BaseModel, adapter: Path | None, number_format: str, encoder: PromptEncoder
 ) -> list[Tensors]:
-    """The base's weights and, with an adapter, the merged ones; what is the same in both is shared.
+    """The base's weights and, with an adapter, the merged ones and the dial's; what is the same is shared.
 
     Raises:
         BaseModelError: the base cannot be had, or the adapter does not fit it.
@@ -75,7 +78,8 @@ def load_weights(
         for part in parts:
             if not part.is_file():
                 raise BaseModelError(f"{adapter} holds no {part.name}; train the run again (python train.py)")
-        names.append(f"merged-{_digest([*key, *map(file_sha256, parts)])}.safetensors")
+        run = _digest([*key, *map(file_sha256, parts)])
+        names += [f"merged-{run}.safetensors", f"dial-{run}.safetensors"]
     cache = base_models.CACHE / "live"
     found = _read_all(cache, names) if known else None
     if found is None:
@@ -119,15 +123,18 @@ def _make_in_child(base: BaseModel, adapter: Path | None, number_format: str, pa
 def _make(base: str, adapter: str | None, number_format: str, paths: Sequence[str]) -> int:
     """What the child process does; its exit status. The sentence that says why it failed is its last line.
 
-    It writes the base's tensors and, with an adapter, those of the merged model that differ.
+    It writes the base's tensors and, with an adapter, those of the merged model that differ, and the dial's.
     """
     try:
         loaded = load_base(base_models.resolve(base), compute_dtype=torch.float32)
-        weights = [_take(loaded.model, number_format, loaded.encoder)]
+        tensors, ratios = _take(loaded.model, number_format, loaded.encoder)
+        weights = [tensors]
         if adapter:
-            model = load_adapter(loaded.model, Path(adapter)).merge_and_unload()
-            merged = _take(model, number_format, loaded.encoder)
-            weights.append({name: t for name, t in merged.items() if not torch.equal(t, weights[0][name])})
+            model = load_adapter(loaded.model, Path(adapter))
+            dial = _smoothed(_take_dial(loaded.model, loaded.encoder), ratios, ".A", ".B")
+            merged, _ = _take(model.merge_and_unload(), number_format, loaded.encoder)
+            differing = {name: t for name, t in merged.items() if not torch.equal(t, tensors[name])}
+            weights += [differing, _cast(dial, number_format)]
         _write_all([Path(path) for path in paths], weights)
     except (OSError, ValueError) as error:  # a BaseModelError is a ValueError
         print(str(error).replace("\n", " "), file=sys.stderr)
@@ -136,8 +143,8 @@ def _make(base: str, adapter: str | None, number_format: str, paths: Sequence[st
 
 
 @torch.no_grad()
-def _take(model: Any, number_format: str, encoder: PromptEncoder) -> Tensors:
-    """Copy a float32 Llama's tensors into the number format."""
+def _take(model: Any, number_format: str, encoder: PromptEncoder) -> tuple[Tensors, Tensors]:
+    """Copy a float32 Llama's tensors into the number format; and the ratios that smoothed them for int8."""
     rotary = model.model.rotary_emb
     tensors = {
         "embedding": model.get_input_embeddings().weight,
@@ -146,16 +153,50 @@ def _take(model: Any, number_format: str, encoder: PromptEncoder) -> Tensors:
         "inv_freq": rotary.inv_freq,
         "rope_scale": torch.tensor(float(rotary.attention_scaling)),
     }
-    prefix = model.model(input_ids=torch.tensor([encoder.prefix_ids]), use_cache=True).past_key_values
+    tensors |= _prefix(model, encoder)
     for number, layer in enumerate(model.model.layers):
         tensors[f"{number}.norm1"] = layer.input_layernorm.weight
         tensors[f"{number}.norm2"] = layer.post_attention_layernorm.weight
-        tensors[f"{number}.k"] = prefix.layers[number].keys[0]
-        tensors[f"{number}.v"] = prefix.layers[number].values[0]
         for name, group in zip(GROUPS, LINEAR_GROUPS, strict=True):
             tensors[f"{number}.{name}"] = torch.cat([target(layer, part).weight for part in group])
-    if number_format == "int8":
-        tensors = _in_int8(_smoothed(tensors, _largest_inputs(model, encoder)))
+    ratios = _ratios(tensors, _largest_inputs(model, encoder)) if number_format == "int8" else {}
+    tensors = _smoothed(tensors, ratios)
+    return _cast(_in_int8(tensors) if number_format == "int8" else tensors, number_format), ratios
+
+
+def _prefix(model: Any, encoder: PromptEncoder, mark: str = "") -> Tensors:
+    """The keys and values of the prompt's prefix; `mark` ends their names."""
+    ids = torch.tensor([encoder.prefix_ids])
+    layers = model.model(input_ids=ids, use_cache=True).past_key_values.layers
+    keys = {f"{number}.k{mark}": layer.keys[0] for number, layer in enumerate(layers)}
+    return keys | {f"{number}.v{mark}": layer.values[0] for number, layer in enumerate(layers)}
+
+
+@torch.no_grad()
+def _take_dial(model: Any, encoder: PromptEncoder) -> Tensors:
+    """The adapter on a float32 Llama: of each group A, one above the other, and B, block-diagonal."""
+    from peft.helpers import rescale_adapter_scale  # not among a start's imports
+
+    tensors: Tensors = {}
+    for number, layer in enumerate(model.model.layers):
+        for name, group in zip(GROUPS, LINEAR_GROUPS, strict=True):
+            a, b = zip(*(_low_rank(target(layer, part)) for part in group), strict=True)
+            tensors[f"{number}.{name}.A"], tensors[f"{number}.{name}.B"] = torch.cat(a), torch.block_diag(*b)
+    for alpha in DIAL:
+        with rescale_adapter_scale(model, alpha):
+            tensors |= _prefix(model, encoder, f"@{alpha}")
+    return tensors
+
+
+def _low_rank(module: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """(r, in), (out, r) of a linear module's adapter, scaled; r is 0 where it has none."""
+    if not hasattr(module, "lora_A"):
+        return module.weight[:0], module.weight[:, :0]
+    (name,) = module.active_adapters
+    return module.lora_A[name].weight, module.lora_B[name].weight * module.scaling[name]
+
+
+def _cast(tensors: Tensors, number_format: str) -> Tensors:
     exact = ("head", "inv_freq", "scale")  # rope_scale, too
     return {
         name: t.contiguous() if t.dtype == torch.int8 or name.endswith(exact)
@@ -204,23 +245,32 @@ def _largest_inputs(model: Any, encoder: PromptEncoder) -> Tensors:
     return largest
 
 
-def _smoothed(tensors: Tensors, largest: Tensors) -> Tensors:
+def _ratios(tensors: Tensors, largest: Tensors) -> Tensors:
+    """By how much each input channel of a product is made smaller, and its weights larger."""
+    weights = {name: tensors[name].abs().amax(dim=0).clamp_min(1e-5) for name in largest}
+    return {
+        name: inputs.clamp_min(1e-5) ** SMOOTHING / weights[name] ** (1 - SMOOTHING)
+        for name, inputs in largest.items()
+    }
+
+
+def _smoothed(tensors: Tensors, ratios: Tensors, read: str = "", made: str = "") -> Tensors:
     """The same function, large input channels made smaller and their weights larger (Xiao et al. 2022).
 
     Few channels are ten times as large as the others and would leave those few of the 255 steps.
+
+    Args:
+        read, made: how the names end of what multiplies a product's inputs and of what makes its outputs.
     """
     out = dict(tensors)
-    for name, inputs in largest.items():
+    for name, ratio in ratios.items():
         number, product = name.split(".")
-        weight = tensors[name]
-        ratio = inputs.clamp_min(1e-5) ** SMOOTHING
-        ratio = ratio / weight.abs().amax(dim=0).clamp_min(1e-5) ** (1 - SMOOTHING)
-        out[name] = out[name] * ratio
+        out[name + read] = out[name + read] * ratio
+        norm, before = f"{number}.norm{1 if product == 'qkv' else 2}", f"{number}.gate_up{made}"
         if product == "down":
-            gate, up = out[f"{number}.gate_up"].chunk(2)
-            out[f"{number}.gate_up"] = torch.cat((gate, up / ratio[:, None]))
-        else:
-            norm = f"{number}.norm{1 if product == 'qkv' else 2}"
+            gate, up = out[before].chunk(2)
+            out[before] = torch.cat((gate, up / ratio[:, None]))
+        elif norm in tensors:
             out[norm] = tensors[norm] / ratio
     return out
 
@@ -244,6 +294,14 @@ def linear(tensors: Tensors, name: str, fast_int8: bool) -> Callable[[torch.Tens
     return lambda x: F.linear(x, weight)
 
 
+def adapted(
+    product: Callable[[torch.Tensor], torch.Tensor], tensors: Tensors, name: str, alpha: float
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The base's product of that name with α times the adapter: W·x + B·(α·A·x)."""
+    a, b = tensors[f"{name}.A"], tensors[f"{name}.B"]
+    return lambda x: product(x) + F.linear(alpha * F.linear(x, a), b)
+
+
 class _Int8:
     """x (n, in) float32 · weightᵀ in 8 bits.
 
@@ -252,7 +310,6 @@ class _Int8:
     """
 
     def __init__(self, weight: torch.Tensor, scale: torch.Tensor, fast: bool) -> None:
-        self.weight, self.scale = weight, scale
         self.reduce_range = not fast  # without VNNI two products of 8 bits overflow the 16 they are added in
         zeros = torch.zeros(len(scale), dtype=torch.long)
         with warnings.catch_warnings():  # PyTorch means to drop quantized tensors some day; `live` checks
@@ -261,27 +318,8 @@ class _Int8:
         self.packed = torch.ops.quantized.linear_prepack(quantized, None)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if x.requires_grad:
-            return _Int8Gradient.apply(x, self)
-        return self.product(x)
-
-    def product(self, x: torch.Tensor) -> torch.Tensor:
         largest = x.abs().amax(dim=-1, keepdim=True).clamp_min(1e-9)
         return torch.ops.quantized.linear_dynamic(x / largest, self.packed, self.reduce_range).mul_(largest)
-
-
-class _Int8Gradient(torch.autograd.Function):
-    """The product's gradient towards x, as if x had not been rounded."""
-
-    @staticmethod
-    def forward(ctx, x: torch.Tensor, linear: _Int8) -> torch.Tensor:
-        ctx.linear = linear
-        return linear.product(x)
-
-    @staticmethod
-    def backward(ctx, gradient: torch.Tensor):
-        linear = ctx.linear
-        return (gradient * linear.scale) @ linear.weight.float(), None
 
 
 # ---- the cache

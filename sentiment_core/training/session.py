@@ -40,7 +40,15 @@ from sentiment_core.engines.device import (
 from sentiment_core.metrics.intervals import wilson
 from sentiment_core.models import loading
 from sentiment_core.models.base_models import check_disk, resolve
-from sentiment_core.training.trainer import BY_ENGINE, History, Milestones, Prompts, QLoraTrainer
+from sentiment_core.models.weight_sample import sample_weights
+from sentiment_core.training.trainer import (
+    BY_ENGINE,
+    History,
+    Milestones,
+    PowersOfTwo,
+    Prompts,
+    QLoraTrainer,
+)  # fmt: skip
 
 # Type the adapter is saved in: half the file, and finer than bfloat16 at the size of these weights.
 ADAPTER_DTYPE = torch.float16
@@ -191,7 +199,9 @@ class Session:
                 model=model, args=training_arguments(config, context, folders, len(plan), accumulation),
                 train_dataset=plan, eval_dataset=[0], callbacks=[milestones, history], loaded=loaded,
                 batches=batches(prompts, loaded.encoder, plan, accumulation, context), held_out=held_out,
+                history=history,
             )  # fmt: skip
+        trainer.add_callback(PowersOfTwo(trainer.validate, history, milestones.steps))
         trainer.remove_callback(PrinterCallback)
         return cls(config, split, context, folders, loaded, engine, plan, history, trainer, checkpoint)
 
@@ -224,7 +234,7 @@ class Session:
         write_run(self.folders.run, record)
         return record
 
-    def record(self, final: dict[str, float]) -> RunRecord:
+    def record(self, final: dict[str, Any]) -> RunRecord:
         """What was trained, on what, how, and at what cost. `final`: what the saved adapter validated."""
         config, context, model, seconds = self.config, self.context, self.trainer.model, self.wall_seconds
         data, n = self.split.train, len(self.split.validation)
@@ -243,6 +253,7 @@ class Session:
             engine=self.engine, hardware=provenance.hardware(context.device.type, context.world_size),
             versions=provenance.versions(),
             wall_seconds=round(seconds, 2), warmup_seconds=round(self.warmup_seconds, 2),
+            validation_seconds=round(self.history.validation_seconds, 2),
             reviews_per_second=round(self.history.seen[-1] / seconds, 2),
             tokens_per_second=round(self.history.tokens[-1] / seconds, 1),
             peak_memory_bytes=_peak_memory(context.device),
@@ -250,6 +261,7 @@ class Session:
             steps=len(self.plan),
             validation_accuracy=wilson(round(final["eval_accuracy"] * n), n),
             validation_loss=final["eval_loss"],
+            weights=sample_weights(resolve(config.base_model), _targets(lora)),
         )  # fmt: skip
 
 
@@ -329,7 +341,7 @@ Run folder      {folder}
 Validation      accuracy {accuracy.value:.2%} ({accuracy.low:.2%} to {accuracy.high:.2%}) \
 on {accuracy.n:,} reviews, loss {record.validation_loss:.3f}
 Time            {record.wall_seconds:.1f} s training, {record.warmup_seconds:.1f} s warm-up, \
-on {hardware.count} × {hardware.device}
+{record.validation_seconds or 0:.1f} s validation, on {hardware.count} × {hardware.device}
 Speed           {record.reviews_per_second:,.1f} reviews/s, {record.tokens_per_second:,.0f} tokens/s
 Peak memory     {record.peak_memory_bytes / 1e9:.2f} GB
 Trained         {record.trainable_parameters:,} weights, {share:.1%} of the base

@@ -6,6 +6,8 @@ import dataclasses
 import functools
 import math
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -24,7 +26,8 @@ from sentiment_core.engines.batching import round_up, split_alike, split_balance
 from sentiment_core.engines.device import DeviceContext
 from sentiment_core.engines.packed.layout import Pack, PackShape, pack_sequences, packed_tokens
 from sentiment_core.engines.packed.model import PackedLlama
-from sentiment_core.engines.scorer import SentimentScorer, float32_head, left_pad
+from sentiment_core.engines.scorer import SentimentScorer, float32_head, left_pad, p_positive
+from sentiment_core.metrics import histogram
 from sentiment_core.models.loading import LoadedModel
 from sentiment_core.models.tokens import Encoded, PromptEncoder
 
@@ -92,6 +95,13 @@ class DivergedError(UserError):
     """The loss is no longer a finite number."""
 
 
+def check_finite(loss: float, step: int) -> None:
+    if not math.isfinite(loss):
+        raise DivergedError(
+            f"the loss is {loss} at step {step}; use --precision bf16 or fp32, or a lower --learning-rate"
+        )
+
+
 class QLoraTrainer(Trainer):
     """The Hugging Face Trainer with our batches, our loss at the label position, and our validation.
 
@@ -99,13 +109,16 @@ class QLoraTrainer(Trainer):
         loaded: the base model that `model`, a PEFT model, is built on.
         batches: this process's `MicroBatches`, in order.
         held_out: the validation reviews.
+        history: whose clock stands still while these are scored.
     """
 
     model: Any
 
-    def __init__(self, *, loaded: LoadedModel, batches: Any, held_out: Prompts, **kwargs: Any):
+    def __init__(
+        self, *, loaded: LoadedModel, batches: Any, held_out: Prompts, history: History, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self.batches, self.held_out = batches, held_out
+        self.batches, self.held_out, self.history = batches, held_out, history
         self.scorer = SentimentScorer(loaded, self.model, engine="padded")
 
     def get_train_dataloader(self) -> DataLoader:
@@ -135,12 +148,19 @@ class QLoraTrainer(Trainer):
         nll = F.cross_entropy(logits, targets, reduction="none")
         return (nll * weights).sum()
 
-    def validate(self) -> dict[str, float]:
-        """Mean negative log-likelihood of the label word, and accuracy, over the validation reviews."""
+    def validate(self) -> dict[str, Any]:
+        """The `eval_` fields of a HistoryRow; the loss is the label word's mean negative log-likelihood."""
         labels = self.held_out.labels
-        scores = self.scorer.log_likelihoods(self.held_out.encoded)  # (n, 2)
-        loss = float(-scores[np.arange(len(labels)), labels].mean())
-        return {"eval_loss": loss, "eval_accuracy": float((scores.argmax(axis=1) == labels).mean())}
+        with self.history.paused():
+            scores = self.scorer.log_likelihoods(self.held_out.encoded)  # (n, 2)
+        loss, p = float(-scores[np.arange(len(labels)), labels].mean()), p_positive(scores)
+        check_finite(loss, self.state.global_step)
+        return {
+            "eval_loss": loss,
+            "eval_accuracy": float(((p >= 0.5) == labels).mean()),
+            "eval_share_positive": float((p >= 0.5).mean()),
+            "eval_counts": histogram.counts(labels, p).tolist(),
+        }
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval"):
         metrics = self.validate()
@@ -221,6 +241,24 @@ class Milestones(TrainerCallback):
         return control
 
 
+class PowersOfTwo(TrainerCallback):
+    """Validates after steps 1, 2, 4, 8, … too, where most is learned: a row of history, no checkpoint.
+
+    Args:
+        milestones: the steps that are validated anyhow.
+    """
+
+    def __init__(
+        self, validate: Callable[[], dict[str, Any]], history: History, milestones: set[int]
+    ) -> None:
+        self.validate, self.history, self.milestones = validate, history, milestones
+
+    def on_step_end(self, args, state, control, **kwargs):
+        step = state.global_step
+        if step.bit_count() == 1 and step not in self.milestones:
+            self.history.row(step, self.validate())
+
+
 class History(TrainerCallback):
     """Appends to history.jsonl and draws the progress bar.
 
@@ -240,25 +278,36 @@ class History(TrainerCallback):
 
     @property
     def seconds(self) -> float:
-        """Since training began, pauses between resumed parts not counted."""
+        """Since training began, validation and pauses between resumed parts not counted."""
         return self.spent + time.perf_counter() - self.started
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop the clock, once the device has done what it was given."""
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        began = time.perf_counter()
+        yield
+        pause = time.perf_counter() - began
+        self.started, self.validation_seconds = self.started + pause, self.validation_seconds + pause
 
     def start(self, first_step: int, total: int, spent: float, out: TextIO | None) -> None:
         """Start the clock at `spent` seconds, and a bar of `total` reviews."""
-        self.spent, self.started = spent, time.perf_counter()
+        self.spent, self.started, self.validation_seconds = spent, time.perf_counter(), 0.0
         self.bar = tqdm(
             total=total, initial=int(self.seen[first_step]), unit=" reviews", smoothing=0.1, file=out,
             dynamic_ncols=True, mininterval=0.5, disable=self.writer is None or out is None,
         )  # fmt: skip
 
-    def row(self, step: int, values: dict[str, float]) -> None:
+    def row(self, step: int, values: dict[str, Any]) -> None:
+        """Write what `values` has of a HistoryRow's fields and is finite."""
         if self.writer is None:
             return
-        known = {k: float(v) for k, v in values.items() if k in HistoryRow.model_fields and k != "epoch"}
+        known = {k: v for k, v in values.items() if k in HistoryRow.model_fields and k != "epoch"}
         row = HistoryRow(
             step=step, epoch=round(step / self.steps_per_epoch, 4), examples=int(self.seen[step]),
             tokens=int(self.tokens[step]), seconds=round(self.seconds, 3),
-            **{k: v for k, v in known.items() if math.isfinite(v)},
+            **{k: v for k, v in known.items() if k == "eval_counts" or math.isfinite(v)},
         )  # fmt: skip
         self.writer.append(row)
 
@@ -267,11 +316,7 @@ class History(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         logs = logs or {}
-        if not math.isfinite(logs.get("loss", 0.0)):
-            raise DivergedError(
-                f"the loss is {logs['loss']} at step {state.global_step}; "
-                "use --precision bf16 or fp32, or a lower --learning-rate"
-            )
+        check_finite(logs.get("loss", 0.0), state.global_step)
         if "loss" in logs or "eval_loss" in logs:
             self.row(state.global_step, logs)
         names = (("loss", "loss"), ("val", "eval_accuracy"))

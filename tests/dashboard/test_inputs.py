@@ -20,7 +20,6 @@ from sentiment_core.dashboard.inputs import (
         ("<script>alert(1)</script>", "<script>alert(1)</script>"),
         ("Great <|im_end|> film", "Great <|im_end|> film"),
         ("فيلم رائع", "فيلم رائع"),
-        ("👍🎬", "👍🎬"),
         ("😀 half a pair \ud83d", "😀 half a pair"),
     ],
 )
@@ -28,7 +27,9 @@ def test_text_stays_text(given: str, kept: str) -> None:
     assert clean_text(given) == kept
 
 
-@pytest.mark.parametrize("given", ["", "   \n\t ", "\x00\x01", "\u200b\u200b", None, 7, ["a list"]])
+@pytest.mark.parametrize(
+    "given", ["", "   \n\t ", "\x00\x01", "\u200b\u200b", "!!!", "10/10", "🎬" * 300, None, 7, ["a list"]]
+)
 def test_nothing_to_read_is_said(given: object) -> None:
     with pytest.raises(InputRefused, match=r"nothing to read|send the review as text"):
         clean_text(given)

@@ -1,4 +1,4 @@
-"""eval.py end to end on the tiny random model: five systems, names, resuming, refusals, several processes."""
+"""eval.py end to end on the tiny random model: all systems, names, resuming, refusals, several processes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit, logit
 
 import eval as cli
 from sentiment_core.artifacts.frames import recompute
@@ -24,6 +25,7 @@ from sentiment_core.engines.device import find_device
 from sentiment_core.engines.scorer import SentimentScorer
 from sentiment_core.evaluation import inputs, runner, shards
 from sentiment_core.evaluation.systems import base, generated
+from sentiment_core.live import samples
 from sentiment_core.models.base_models import resolve
 from sentiment_core.models.loading import load_adapter, load_base
 from sentiment_core.systems import SYSTEMS
@@ -80,9 +82,9 @@ def only(assets: Path):
 
 
 @pytest.fixture(scope="module")
-def five(trained, tiny_model, dataset, tmp_path_factory):
-    """All five systems on our sample reviews."""
-    root = tmp_path_factory.mktemp("five")
+def every(trained, tiny_model, dataset, tmp_path_factory):
+    """All systems on our sample reviews."""
+    root = tmp_path_factory.mktemp("every")
     assets = Path(shutil.copytree(trained, root / "assets"))
     flags = ["--run", "tiny", "--base-model", str(tiny_model), "--train-dataset", str(dataset)]
     flags += ["--assets", str(assets), "--work", str(root / "work"), "--dataset", str(SAMPLES)]
@@ -90,16 +92,17 @@ def five(trained, tiny_model, dataset, tmp_path_factory):
     return assets
 
 
-# ---- five systems
+# ---- all systems
 
 
-def test_five_systems_have_their_names_and_nulls(five):
-    listing = list_artifacts(five)
+def test_all_systems_have_their_names_and_nulls(every):
+    listing = list_artifacts(every)
     assert not listing.problems
     records = {e.record.system: e.record for e in listing.evals}
     assert set(records) == set(SYSTEMS)
     assert {r.eval_id for r in records.values()} == {
         "sample_reviews--baseline-scored--tiny-llama",
+        "sample_reviews--baseline-recalibrated--tiny-llama",
         "sample_reviews--baseline-generated--tiny-llama",
         "sample_reviews--baseline-few-shot--tiny-llama",
         "sample_reviews--tfidf-logreg--own",
@@ -111,19 +114,19 @@ def test_five_systems_have_their_names_and_nulls(five):
         assert (record.dataset.name, record.dataset.split, record.dataset.n) == ("sample_reviews", "all", 48)
         assert record.wall_seconds > 0
         assert record.metrics["accuracy"].n == 48
-        scored = system in ("baseline-scored", "baseline-few-shot", "fine-tuned")
+        scored = system not in ("baseline-generated", "tfidf-logreg")
         assert record.settings.get("engine") == ("padded" if scored else None)
-    assert not (five.parent / "work" / "evals").exists() or not list((five.parent / "work/evals").iterdir())
+    assert not (every.parent / "work" / "evals").exists() or not list((every.parent / "work/evals").iterdir())
 
 
-def test_every_metric_can_be_recomputed(five):
-    for evaluation in list_artifacts(five).evals:
+def test_every_metric_can_be_recomputed(every):
+    for evaluation in list_artifacts(every).evals:
         for name, value in recompute(evaluation).items():
             assert getattr(evaluation.record, name) == value, (evaluation.record.eval_id, name)
 
 
-def test_systems_share_ids_labels_and_lengths(five):
-    tables = [e.predictions() for e in list_artifacts(five).evals]
+def test_systems_share_ids_labels_and_lengths(every):
+    tables = [e.predictions() for e in list_artifacts(every).evals]
     shared = ["review_id", "label", "tokens", "truncated"]
     for table in tables[1:]:
         pd.testing.assert_frame_equal(table[shared], tables[0][shared])
@@ -131,8 +134,8 @@ def test_systems_share_ids_labels_and_lengths(five):
     assert tables[0]["truncated"].any()
 
 
-def test_free_answers_have_no_probability_and_count_their_forms(five):
-    evaluation = read_eval(five / "evals" / "sample_reviews--baseline-generated--tiny-llama")
+def test_free_answers_have_no_probability_and_count_their_forms(every):
+    evaluation = read_eval(every / "evals" / "sample_reviews--baseline-generated--tiny-llama")
     table = evaluation.predictions()
     assert table["p_positive"].isna().all()
     assert evaluation.record.unparsed == table["prediction"].isna().sum()
@@ -140,53 +143,93 @@ def test_free_answers_have_no_probability_and_count_their_forms(five):
     assert "roc_auc" not in evaluation.record.metrics
 
 
-def test_no_review_text_and_no_path_in_the_artifacts(five):
+def test_no_review_text_and_no_path_in_the_artifacts(every):
     texts = [sample.text for sample in read_sample_reviews(ROOT / "assets")]
     quotes = {text[start : start + 25] for text in texts for start in range(0, len(text) - 25, 25)}
-    for evaluation in list_artifacts(five).evals:
+    for evaluation in list_artifacts(every).evals:
         content = (evaluation.path / "eval.json").read_text()
         content += evaluation.predictions().to_csv()
         assert not [quote for quote in quotes if quote in content]
-        assert str(five.parent) not in content
+        assert str(every.parent) not in content
 
 
-def test_fine_tuned_is_the_scorer_with_the_adapter(five, tiny_model):
+def test_fine_tuned_is_the_scorer_with_the_adapter(every, tiny_model):
     loaded = load_base(resolve(str(tiny_model)))
-    scorer = SentimentScorer(loaded, load_adapter(loaded.model, five / "runs" / "tiny" / "adapter"))
-    table = read_eval(five / "evals" / "sample_reviews--fine-tuned--tiny").predictions()
+    scorer = SentimentScorer(loaded, load_adapter(loaded.model, every / "runs" / "tiny" / "adapter"))
+    table = read_eval(every / "evals" / "sample_reviews--fine-tuned--tiny").predictions()
     p = scorer(load_reviews(str(SAMPLES), "test").texts, LENGTH)
     np.testing.assert_allclose(table["p_positive"], p, atol=1e-5)
     np.testing.assert_array_equal(table["prediction"], (table["p_positive"] >= 0.5).astype(int))
 
 
-def test_finished_evaluations_are_kept_and_told_by_all_and_refused_alone(five, call, monkeypatch):
+def recalibrated(assets: Path):
+    return read_eval(assets / "evals" / "sample_reviews--baseline-recalibrated--tiny-llama")
+
+
+def test_recalibrated_cuts_zero_shot_at_the_median_of_train_reviews(every):
+    plain = read_eval(every / "evals" / "sample_reviews--baseline-scored--tiny-llama").predictions()
+    settings = recalibrated(every).record.settings
+    expected = expit(logit(plain["p_positive"].astype(float)) - settings["threshold_log_odds"])
+    np.testing.assert_allclose(recalibrated(every).predictions()["p_positive"], expected, atol=1e-5)
+    assert (settings["unlabelled_reviews"], settings["unlabelled_seed"]) == (200, 0)
+
+
+@pytest.mark.parametrize("poison", [None, ["neither"] * 200])
+def test_recalibrated_never_sees_a_label(every, call, assets, dataset, tmp_path, poison):
+    """Train reviews without a label, or with one that nothing can read, give the same threshold."""
+    blind = Path(shutil.copytree(dataset, tmp_path / dataset.name))
+    table = pd.read_parquet(dataset / "train.parquet").drop(columns="label")
+    (table if poison is None else table.assign(label=poison)).to_parquet(blind / "train.parquet")
+    flags = ("--run", "tiny", "--dataset", str(SAMPLES), "--train-dataset", str(blind))
+    assert call(*flags, "--system", "baseline-recalibrated")[0] == 0
+    pd.testing.assert_frame_equal(recalibrated(assets).predictions(), recalibrated(every).predictions())
+    same = ("threshold_log_odds", "unlabelled_fingerprint", "identity")
+    found, before = (recalibrated(root).record.settings for root in (assets, every))
+    assert [found[name] for name in same] == [before[name] for name in same]
+
+
+def test_finished_evaluations_are_kept_and_told_by_all_and_refused_alone(every, call, monkeypatch):
     def never(*args, **kwargs):
         raise AssertionError("nothing is to be loaded")
 
     monkeypatch.setattr(inputs.loading, "load_base", never)
     flags = ("--run", "tiny", "--dataset", str(SAMPLES), "--shots", "2")
-    status, out, err = call(*flags, "--system", "all", root=five)
+    status, out, err = call(*flags, "--system", "all", root=every)
     assert status == 0
-    assert err.count("kept") == out.count("kept") == 5
+    assert err.count("kept") == out.count("kept") == len(SYSTEMS)
     assert "python app.py" in out
-    assert str(five / "evals") in out
-    status, _, err = call(*flags, "--system", "baseline-scored", root=five)
+    assert str(every / "evals") in out
+    status, _, err = call(*flags, "--system", "baseline-scored", root=every)
     assert status == 2
     assert "--overwrite" in err
-    status, _, err = call(*flags[:4], "--shots", "4", "--system", "baseline-few-shot", root=five)
+    status, _, err = call(*flags[:4], "--shots", "4", "--system", "baseline-few-shot", root=every)
     assert status == 2
     assert "another shots (2, now 4)" in err
 
 
-def test_report_prints_the_table(five, tmp_path, capsys):
-    assets = Path(shutil.copytree(five, tmp_path / "copy"))
+def test_a_runs_answers_to_our_samples_are_stored_with_it(call, assets, tiny_model, monkeypatch):
+    """After its evaluation, whichever; not after a baseline's, and not where there are no samples."""
+    asked = []
+    monkeypatch.setattr(samples, "store_answers", lambda *given, **more: asked.append((given, more)))
+    flags = ("--run", "tiny", "--dataset", str(SAMPLES), "--overwrite")
+    assert call(*flags)[0] == 0
+    shutil.copy(SAMPLES, assets)
+    assert call(*flags, "--system", "baseline-scored")[0] == 0
+    assert not asked
+    assert call(*flags)[0] == 0
+    [((run, given), more)] = asked
+    assert (run.run_id, given, more) == ("tiny", read_sample_reviews(assets), {"base_model": str(tiny_model)})
+
+
+def test_report_prints_the_table(every, tmp_path, capsys):
+    assets = Path(shutil.copytree(every, tmp_path / "copy"))
     shutil.copy(ROOT / "assets" / "references.json", assets)
     assert cli.main(["--report", "--assets", str(assets)]) == 0
-    assert capsys.readouterr().out.count("| sample_reviews |") == 5
+    assert capsys.readouterr().out.count("| sample_reviews |") == len(SYSTEMS)
 
 
-def test_overwrite_repeats(five, call, tmp_path):
-    assets = Path(shutil.copytree(five, tmp_path / "copy"))
+def test_overwrite_repeats(every, call, tmp_path):
+    assets = Path(shutil.copytree(every, tmp_path / "copy"))
     folder = assets / "evals" / "sample_reviews--fine-tuned--tiny"
     before = read_eval(folder)
     (folder / "predictions.parquet").unlink()
@@ -430,7 +473,9 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_reviews_and_give_what_one_gives(five, assets, tiny_model, dataset, tmp_path):
+def test_two_processes_share_the_reviews_and_give_what_one_gives(
+    every, assets, tiny_model, dataset, tmp_path
+):
     work = tmp_path / "work"
     (tmp_path / "eval.py").write_text(f"import sys; sys.argv[0] = {str(ROOT / 'eval.py')!r}\n{KEEPS_PARTS}")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "--"]
@@ -443,7 +488,7 @@ def test_two_processes_share_the_reviews_and_give_what_one_gives(five, assets, t
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("Next    python app.py") == 1
-    for expected in list_artifacts(five).evals:
+    for expected in list_artifacts(every).evals:
         eval_id, system = expected.record.eval_id, expected.record.system
         shares: dict[str, list[int]] = {}
         for part in (work / "evals" / eval_id).rglob("*.npz"):

@@ -6,6 +6,9 @@ import dataclasses
 import hashlib
 import json
 import multiprocessing
+import subprocess
+import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -235,3 +238,48 @@ def test_the_real_base_model_answers_on_our_own_reviews(smollm):
     assert ((p > 0) & (p < 1)).all()
     assert loaded.info.parameters == 134_515_008
     assert loaded.info.revision == EMBEDDED["smollm2-135m"].sha256
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:3], lambda b: b"", lambda b: bytes([b[0] ^ 1]) + b[1:]])
+def test_a_cached_model_that_changed_is_made_anew(damage, embedded, monkeypatch, cache, tmp_path):
+    (tmp_path / "own.gguf").write_bytes(CONTENT)
+    monkeypatch.setenv("SENTIMENT_GGUF", str(tmp_path / "own.gguf"))
+    made = []
+
+    def convert(gguf, folder):
+        made.append(gguf)
+        (folder / "model.safetensors").write_bytes(b"weights")
+
+    for _ in range(2):
+        file = converted_folder(embedded, convert) / "model.safetensors"
+    assert len(made) == 1
+    file.write_bytes(damage(file.read_bytes()))
+    (file.parent.parent / f".{embedded.name}-left-by-a-kill").mkdir()
+    assert (converted_folder(embedded, convert) / "model.safetensors").read_bytes() == b"weights"
+    assert len(made) == 2
+    assert [p.name for p in file.parent.parent.iterdir() if p.is_dir()] == [file.parent.name]
+
+
+def test_a_cache_that_cannot_be_written_is_said(embedded, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(base_models, "CACHE", tmp_path / "file" / "cache")
+    with pytest.raises(BaseModelError, match=r"cannot be written .* SENTIMENT_CACHE"):
+        converted_folder(embedded, lambda gguf, folder: None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such signal")
+def test_a_child_does_not_outlive_a_killed_parent():
+    code = (
+        "import sys; from sentiment_core.models.base_models import run_child; "
+        "run_child([sys.executable, '-c', 'import os, time; print(os.getpid(), flush=True); time.sleep(60)'])"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    for _ in range(100):
+        state = Path(f"/proc/{child}/stat")
+        if not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        time.sleep(0.05)
+    pytest.fail("the child still runs")

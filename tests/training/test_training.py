@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from sentiment_core.config import ConfigError, TrainConfig, flag
 from sentiment_core.data.reviews import split_train
 from sentiment_core.engines.device import one_device
 from sentiment_core.engines.scorer import SentimentScorer
+from sentiment_core.metrics.histogram import BINS
 from sentiment_core.models.base_models import resolve
 from sentiment_core.models.loading import load_adapter, load_base
 from sentiment_core.training import session, trainer
@@ -78,8 +80,44 @@ def test_the_tiny_model_learns(trained):
     assert history["step"].iloc[0] == 0
     assert history["eval_accuracy"].iloc[0] < 0.8, "the first line is the model before training"
     assert history["examples"].max() == record.data.train * 5
-    assert history["eval_accuracy"].notna().sum() == 6
+    steps = record.steps
+    checks = history[history["eval_accuracy"].notna()]
+    powers = {2**k for k in range(steps.bit_length())}
+    assert checks["step"].tolist() == sorted({0, *powers, *(round(steps * k / 5) for k in range(1, 6))})
+    for row in checks.itertuples():
+        counts = np.array(row.eval_counts)
+        assert counts.shape == (2, BINS)
+        assert counts.sum() == record.data.validation == 80
+        assert counts[:, BINS // 2 :].sum() == pytest.approx(80 * row.eval_share_positive)
+        right = counts[0, : BINS // 2].sum() + counts[1, BINS // 2 :].sum()
+        assert right == pytest.approx(80 * row.eval_accuracy)
     assert record.config["dataset"] == folder.parents[2].name or "/" not in record.config["dataset"]
+
+
+def test_validation_stands_outside_the_training_clock(config, tmp_path, monkeypatch):
+    now = [0.0]
+
+    def taking(seconds, method):
+        def wrapped(*args, **kwargs):
+            now[0] += seconds
+            return method(*args, **kwargs)
+
+        return wrapped
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    for kind, name, cost in (
+        (SentimentScorer, "log_likelihoods", 20.0),
+        (trainer.QLoraTrainer, "training_step", 1.0),
+    ):
+        monkeypatch.setattr(kind, name, taking(cost, getattr(kind, name)))
+    settings = short(config, engine="dequantized", micro_batch_size=16)
+    record, folder = session.train(settings, assets=tmp_path / "a", work=tmp_path / "w")
+    history = read_history(folder)
+    assert (history["seconds"] == history["step"]).all()
+    assert (record.wall_seconds, record.warmup_seconds) == (record.steps, 20.0)
+    validated = 20.0 * history["eval_loss"].notna().sum()
+    assert record.validation_seconds == validated, "all but the first, and the saved adapter"
+    assert f"{validated:.1f} s validation" in session.describe(record, folder)
 
 
 def test_the_saved_adapter_gives_the_validated_probabilities(trained, config):
@@ -126,6 +164,7 @@ def test_a_stopped_run_resumes_to_the_same_end(config, alone, tmp_path, monkeypa
         torch.testing.assert_close(parts[name], tensor, rtol=1e-3, atol=1e-5, msg=name)
     steps = list(map(read_history, sides))
     assert steps[0]["step"].tolist() == steps[1]["step"].tolist()
+    assert steps[1].loc[steps[1]["eval_loss"].notna(), "step"].tolist() == [0, 1, 2, 4, 6]
     np.testing.assert_allclose(steps[0]["loss"].dropna(), steps[1]["loss"].dropna(), rtol=1e-3)
 
 

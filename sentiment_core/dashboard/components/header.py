@@ -1,29 +1,49 @@
-"""The header: what this is in one sentence, and the three numbers that matter."""
+"""The header: what happened in one sentence, and the three figures that matter."""
 
 from __future__ import annotations
 
 import re
 
+from sentiment_core.artifacts.schema import EvalRecord
 from sentiment_core.artifacts.store import Run
 from sentiment_core.dashboard.components.html import render
 from sentiment_core.dashboard.context import Context
 
 TITLE = "QLoRA, before and after"
+PAIRS = "counterfactual_imdb_test"
+NEARLY_EVERY = 0.9
+"""A base that calls at least this share of the reviews positive called "nearly every film good"."""
 MOST_PROBLEMS = 8
 """Problems that are told one by one; the rest are counted."""
 
 
-def title_html(run: Run | None) -> str:
-    """The page's name and what it shows, with the size of the run's model."""
-    return render("title", title=TITLE, model=run and run.record and run.record.base_model)
+def title_html(context: Context, run: Run | None) -> str:
+    """What happened, in one sentence and its figures; in plain words for a base that could tell."""
+    records = _records(context, run, context.dataset("imdb"))
+    share = share_positive(records["base"]) if "base" in records else None
+    shown = {"evals": records, "record": run and run.record, "share": share}
+    return render("title", plain=TITLE, nearly_every=NEARLY_EVERY, **shown)
 
 
 def stats_html(context: Context, run: Run | None) -> str:
-    """The three cards; each says what is missing where its artifact is."""
-    evals = context.store.evals(run, context.dataset("imdb"))
+    """Accuracy, contrast consistency, time; each says what is missing where its artifact is."""
+    pairs = _records(context, run, PAIRS)
+    shown = {"evals": _records(context, run, context.dataset("imdb")), "record": run and run.record}
+    pairs = {actor: one for actor, one in pairs.items() if "consistency" in one.metrics}
+    return render("stats", pairs=pairs, short_device=short_device, **shown)
+
+
+def _records(context: Context, run: Run | None, dataset: str | None) -> dict[str, EvalRecord]:
+    """Actor -> its record on the dataset, the base model first."""
+    evals = context.store.evals(run, dataset)
     both = {"base": context.store.before(evals), "fine": evals.get("fine-tuned")}
-    records = {actor: one.record for actor, one in both.items() if one}
-    return render("stats", evals=records, record=run and run.record, short_device=short_device)
+    return {actor: one.record for actor, one in both.items() if one}
+
+
+def share_positive(record: EvalRecord) -> float:
+    """The share of all reviews that were called positive."""
+    cells = record.confusion
+    return (cells.negative_positive + cells.positive_positive) / record.dataset.n
 
 
 def short_device(device: str) -> str:

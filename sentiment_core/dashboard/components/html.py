@@ -10,6 +10,8 @@ from markupsafe import Markup
 
 from sentiment_core.figures.style import THIN, percent
 
+UNITS = {"ms": "milliseconds", "s": "seconds", "min": "minutes", "h": "hours"}
+
 
 def points(fraction: float, digits: int = 1) -> str:
     """A difference of percentages, with its sign.
@@ -31,6 +33,16 @@ def seconds(value: float) -> str:
     return f"{value / 3600:.1f}{THIN}h"
 
 
+def duration(value: float) -> str:
+    """The same in words.
+
+    >>> duration(39.05), duration(900)
+    ('39 seconds', '15 minutes')
+    """
+    number, unit = seconds(value).split(THIN)
+    return f"{number} {UNITS[unit]}"
+
+
 def parameters(count: int) -> str:
     """A model's size.
 
@@ -46,7 +58,7 @@ def _environment() -> Environment:
         loader=FileSystemLoader(Path(__file__).parent.parent / "templates"),
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {one.__name__: one for one in (percent, points, seconds, parameters)}
+    environment.filters |= {one.__name__: one for one in (percent, points, seconds, duration, parameters)}
     environment.filters["count"] = "{:,}".format
     return environment
 

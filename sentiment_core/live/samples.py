@@ -1,0 +1,61 @@
+"""What a run's models say of our own reviews, stored with the run: the page opens with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sentiment_core.artifacts.schema import SampleAnswer, SampleAnswers, SampleReview, StoredTrace
+from sentiment_core.artifacts.store import (
+    ArtifactError,
+    Run,
+    adapter_sha256,
+    read_sample_answers,
+    write_record,
+)
+from sentiment_core.data.reviews import review_id
+from sentiment_core.live.classifier import SYSTEMS, LiveClassifier, TooLong, Which
+from sentiment_core.live.trace import ReadingTrace
+
+DIGITS = 6
+
+
+def store_answers(run: Run, samples: Sequence[SampleReview], *, base_model: str | None = None) -> bool:
+    """Write `sample_answers.json` of a finished run, in float32; whether that was to be done.
+
+    Raises:
+        BaseModelError: as `LiveClassifier.load`.
+    """
+    assert run.record, "an unfinished run has no answers"
+    if up_to_date(run, samples):
+        return False
+    model = LiveClassifier.load(run, base_model=base_model, number_format="fp32")
+    answers = {sample.id: answer_to(model, sample.text) for sample in samples}
+    found = SampleAnswers(
+        adapter_sha256=adapter_sha256(run), prompt_hash=run.record.prompt.hash, answers=answers
+    )
+    write_record(run.path / "sample_answers.json", found)
+    return True
+
+
+def up_to_date(run: Run, samples: Sequence[SampleReview]) -> bool:
+    try:
+        return read_sample_answers(run, samples).keys() == {sample.id for sample in samples}
+    except ArtifactError:
+        return False
+
+
+def answer_to(model: LiveClassifier, text: str) -> SampleAnswer:
+    """Both models' traces, whose last rows are the answers, and the dial."""
+    traces: dict[Which, StoredTrace] = {}
+    for system in SYSTEMS:
+        [trace] = [step for step in model.read(text, system) if isinstance(step, ReadingTrace)]
+        traces[system] = StoredTrace(ends=trace.ends, p_positive=rounded(trace.p_positive))
+    try:
+        dial = rounded(model.dial(text))
+    except TooLong:
+        dial = ()
+    return SampleAnswer(review_id=review_id(text), traces=traces, dial=dial)
+
+
+def rounded(numbers: Iterable[float]) -> tuple[float, ...]:
+    return tuple(round(number, DIGITS) for number in numbers)

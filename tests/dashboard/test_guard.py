@@ -1,0 +1,97 @@
+"""Requests to the page: sizes are counted as bytes arrive, and a broken one is the sender's."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+
+import gradio as gr
+import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from sentiment_core.dashboard import guard
+
+
+async def read(request: Request) -> PlainTextResponse:
+    taken.append(0)
+    async for piece in request.stream():
+        taken[-1] += len(piece)
+    return PlainTextResponse("read")
+
+
+async def broken(request: Request) -> PlainTextResponse:
+    raise KeyError(await request.body())
+
+
+async def half(request: Request) -> StreamingResponse:
+    def pieces() -> Iterator[str]:
+        yield "half"
+        raise OSError("gone")
+
+    return StreamingResponse(pieces())
+
+
+taken: list[int] = []
+ROUTES = [Route(f"/{f.__name__}", f, methods=["GET", "POST"]) for f in (read, broken, half)]
+
+
+@pytest.fixture
+def client() -> TestClient:
+    return TestClient(Starlette(routes=ROUTES, middleware=[Middleware(guard.Guard)]))
+
+
+def test_a_chunked_body_is_cut_off_where_it_becomes_too_large(client, monkeypatch) -> None:
+    monkeypatch.setattr(guard, "MAX_BODY_BYTES", 1000)
+    answer = client.post("/read", content=(b"x" * 100 for _ in range(50)))
+    assert answer.status_code == 413
+    assert "24,000,000" in answer.json()["detail"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert max(taken, default=0) <= 1000
+    assert client.post("/read", content=(b"x" * 100 for _ in range(10))).text == "read"
+
+
+def test_a_request_that_breaks_a_route_is_refused_in_one_line_without_its_text(client, caplog) -> None:
+    with caplog.at_level(logging.WARNING):
+        answer = client.post("/broken", content=b"a visitor's own words")
+    assert answer.status_code == 400
+    assert "cannot be read" in answer.json()["detail"]
+    [line] = caplog.messages
+    assert "POST /broken" in line
+    assert "own words" not in line + (caplog.records[0].exc_text or "")
+
+
+def test_an_answer_that_has_begun_is_not_answered_twice(client) -> None:
+    with pytest.raises(OSError, match="gone"):
+        client.get("/half")
+
+
+def fails(text: str) -> float:
+    return 1 / len(text[:0])
+
+
+def test_a_failing_call_is_one_line_in_the_log_without_what_was_sent(caplog) -> None:
+    with guard.QuietBlocks() as page:
+        gr.api(fails)
+    [call] = page.fns
+    for sent in (["a visitor's own words"], []):
+        with caplog.at_level(logging.ERROR), pytest.raises(gr.Error, match="went wrong") as refused:
+            asyncio.run(page.process_api(page.fns[call], sent))
+        assert not refused.value.print_exception
+    assert len(caplog.messages) == 2
+    assert "own words" not in caplog.text
+
+
+@pytest.mark.parametrize("nest", [lambda file: file, lambda file: [{"files": [file]}]])
+def test_a_file_at_an_address_is_never_fetched(nest) -> None:
+    with guard.QuietBlocks() as page:
+        gr.api(fails)
+    [call] = page.fns
+    given = nest({"path": "http://localhost:9/secret", "meta": {"_type": "gradio.FileData"}})
+    with pytest.raises(gr.Error, match="uploads only"):
+        asyncio.run(page.process_api(page.fns[call], [given]))

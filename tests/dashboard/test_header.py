@@ -1,0 +1,53 @@
+"""The header says what happened in this run, from its artifacts."""
+
+import pytest
+from markupsafe import Markup
+
+from sentiment_core.config import ASSETS
+from sentiment_core.dashboard.components import header
+from tests.dashboard.test_tabs import context_of
+from tests.fake_artifacts import RUN, STUDY, write_assets, write_run
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory):
+    return context_of(write_assets(tmp_path_factory.mktemp("assets"), n=200, pairs=20))
+
+
+def test_header_figures_come_from_the_artifacts():
+    context = context_of(ASSETS)
+    run = context.store.run("smollm2-135m")
+    html = words(header.stats_html(context, run))
+    for dataset, metric in (("imdb", "accuracy"), ("counterfactual_imdb_test", "consistency")):
+        evals = context.store.evals(run, dataset)
+        before, after = (evals[one].record.metrics[metric] for one in ("baseline-scored", "fine-tuned"))
+        assert f"{100 * before.value:.1f} → {100 * after.value:.1f} %" in html
+        assert f"{100 * after.low:.1f}–{100 * after.high:.1f} %" in html
+    assert f"{run.record.wall_seconds:.0f} s of training one NVIDIA H100" in html
+
+
+def test_the_title_tells_what_the_base_said(context):
+    committed = context_of(ASSETS)
+    for run in committed.store.finished_runs():
+        title = words(header.title_html(committed, run))
+        assert title.startswith("It called nearly every film good. Then it was fine-tuned for")
+        assert (
+            f"{run.record.wall_seconds:.0f} seconds. A 135-million-parameter language model called 99"
+            in title
+        )
+    plain = words(header.title_html(context, context.store.run(RUN)))
+    assert "nearly every film" not in plain
+    assert "movie reviews the right label. QLoRA trained 3.6 % as many new weights" in plain
+
+
+def test_runs_have_names_for_people(context, tmp_path):
+    titles = {RUN: "Our recipe, 41\u202fs", STUDY: "The study’s settings, 15\u202fmin"}
+    assert context.store.run_titles() == titles
+    for run_id in ("one", "two"):
+        write_run(tmp_path, run_id)
+    assert context_of(tmp_path).store.run_titles() == {"one": "one, 41\u202fs", "two": "two, 41\u202fs"}
+
+
+def words(html: str) -> str:
+    """The visible text, all blanks alike."""
+    return Markup(html).striptags().replace("\u202f", " ")
