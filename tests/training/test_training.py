@@ -181,37 +181,41 @@ def test_engines_and_micro_batches_take_the_same_steps(alone):
 
 
 TWO = """
-import os, sys, torch, train
-status = train.main(sys.argv[1:])
-assert torch.distributed.get_world_size() == int(os.environ["WORLD_SIZE"]) == 2
-sys.exit(status)
+import json, os, sys, torch, train
+for flags in json.loads(sys.argv[1]):
+    assert train.main(flags) == 0
+    assert torch.distributed.get_world_size() == int(os.environ["WORLD_SIZE"]) == 2
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["dequantized", "packed"])
-def test_two_processes_take_the_same_steps_as_one(config, alone, tmp_path, engine):
-    settings = short(config, engine=engine, micro_batch_size=4)
+def test_two_processes_take_the_same_steps_as_one(config, alone, tmp_path):
+    """With each engine, one after the other in the same two."""
     given = (
         "dataset base_model run_id epochs validation limit batch_size micro_batch_size learning_rate "
         "max_length_tokens lora_rank evaluations_per_epoch engine"
     )
-    flags = [part for name in given.split() for part in (flag(name), str(getattr(settings, name)))]
+    runs = []
+    for engine in ("dequantized", "packed"):
+        settings = short(config, engine=engine, micro_batch_size=4)
+        flags = [part for name in given.split() for part in (flag(name), str(getattr(settings, name)))]
+        runs.append([*flags, "--assets", str(tmp_path / engine), "--work", str(tmp_path / f"w-{engine}")])
     script = tmp_path / "two.py"
     script.write_text(TWO)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        [*command, script, *flags, "--assets", str(tmp_path / "two"), "--work", str(tmp_path / "w-two")],
+        [*command, script, json.dumps(runs)],
         cwd=root, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)},
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "fp32, 2 × " in done.stderr
-    together = read_history(tmp_path / "two" / "runs" / "tiny")
-    expected = read_history(alone(engine, 4)[1])
-    for column in ("loss", "grad_norm", "eval_loss"):
-        np.testing.assert_allclose(together[column].dropna(), expected[column].dropna(), rtol=2e-3)
+    assert done.stderr.count("fp32, 2 × ") == 2
+    for engine in ("dequantized", "packed"):
+        together = read_history(tmp_path / engine / "runs" / "tiny")
+        expected = read_history(alone(engine, 4)[1])
+        for column in ("loss", "grad_norm", "eval_loss"):
+            np.testing.assert_allclose(together[column].dropna(), expected[column].dropna(), rtol=2e-3)
 
 
 def test_a_diverging_run_ends_with_a_sentence(config, tmp_path):
