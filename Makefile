@@ -1,5 +1,5 @@
 # make app    opens the dashboard on the committed artifacts
-# make fast   lint, types, layers, and the tests that need no model and no browser: about two minutes on two cores
+# make fast   lint, types, layers, and the tests that need no model, no browser and no process of their own: about two minutes
 # make test   lint and all tests
 # make artifacts DATASET=… COUNTERFACTUAL=…   trains and evaluates everything under assets/ (needs a GPU)
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from gradio_client import Client
 
-from sentiment_core.artifacts.store import read_predictions
 from sentiment_core.dashboard import app
 from sentiment_core.dashboard.serving import load_live
 from sentiment_core.dashboard.store import Store
@@ -67,7 +66,7 @@ def test_the_app_agrees_with_the_committed_predictions(client: Client, store: St
     answers = client.predict(reviews.texts, api_name="/classify_batch")
     for system, key in (("fine-tuned", "fine_tuned"), ("baseline-scored", "base")):
         live = np.array([answer[f"{key}_p_positive"] for answer in answers])
-        stored = read_predictions(evals[system].path).drop_duplicates("review_id").set_index("review_id")
+        stored = evals[system].predictions().drop_duplicates("review_id").set_index("review_id")
         there = stored.loc[reviews.ids, "p_positive"].to_numpy(float)
         assert np.abs(live - there).mean() <= 0.01, system
         clear = np.abs(there - 0.5) > 0.02  # nearer to the middle, rounding may turn the label

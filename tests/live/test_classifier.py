@@ -290,7 +290,7 @@ def test_served_forms_agree_with_the_stored_predictions(number_format):
     """On 200 reviews, or (then all of them) on 24 short ones where the processor is slow in this format."""
     fast = live_classifier._processor_has("vnni" if number_format == "int8" else "_bf16")
     reviews = imdb.sample(200) if fast else imdb.sample(24, most_words=120)
-    stored = store.read_predictions(STORED).drop_duplicates("review_id").set_index("review_id")
+    stored = store.read_eval(STORED).predictions().drop_duplicates("review_id").set_index("review_id")
     expected = stored.loc[reviews.ids, "p_positive"].to_numpy()
     served = LiveClassifier.load(read_run(config.ASSETS / "runs" / RUN), number_format=number_format)
     found = served.classify_many(reviews.texts, "fine-tuned")
