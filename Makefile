@@ -1,5 +1,5 @@
 # make app    opens the dashboard on the committed artifacts
-# make fast   lint, types, layers, and the tests that need no model and no browser: about two minutes on two cores
+# make fast   lint, types, layers, and the tests that need no model, no browser and no process of their own: about two minutes
 # make test   lint and all tests
 # make artifacts DATASET=… COUNTERFACTUAL=…   trains and evaluates everything under assets/ (needs a GPU)
 
@@ -8,17 +8,18 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 DATASET ?= stanfordnlp/imdb
 COUNTERFACTUAL ?= counterfactual_imdb_test.parquet
+PYTEST = $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: app fast test lint lines artifacts benchmarks screenshots
 
 $(VENV)/.app: requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --disable-pip-version-check $(PIP_FLAGS) -r requirements.txt
 	touch $@
 
 $(VENV)/.test: $(VENV)/.app pyproject.toml
-	$(BIN)/pip install --disable-pip-version-check -e '.[test]'
+	$(BIN)/pip install --disable-pip-version-check $(PIP_FLAGS) -e '.[test]'
 	command -v chromium >/dev/null || command -v google-chrome >/dev/null || $(BIN)/playwright install chromium
 	touch $@
 
@@ -40,10 +41,10 @@ lines:
 	  END { for (room in lines) print lines[room] "	" room; print product "	product in all" }' | sort -n
 
 fast: lint
-	$(BIN)/python -m pytest -n 2 -m "not model and not browser and not slow"
+	$(PYTEST) -m "not model and not browser and not slow"
 
 test: lint
-	$(BIN)/python -m pytest -n 2
+	$(PYTEST)
 
 # Everything that assets/ holds of runs and evaluations, in order. Calling it again continues an interrupted one.
 artifacts: $(VENV)/.app

@@ -82,8 +82,10 @@ def test_help_imports_the_standard_library_alone(script: str) -> None:
         [sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stderr.strip() == "[]"
+    assert "--dataset" in done.stdout
 
 
+@pytest.mark.slow
 def test_an_installed_package_works_from_any_folder(tmp_path: Path) -> None:
     """Built as pip does, run elsewhere: the page finds its templates and that folder's artifacts."""
     build = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
@@ -44,6 +44,8 @@ class TabPart:
     inputs: Sequence[gr.components.Component]
     outputs: Sequence[gr.components.Component | gr.blocks.BlockContext]
     dataset: gr.Radio | None = None
+    extra: dict[str, gr.components.Component] = field(default_factory=dict)
+    """What else the page fills, by name."""
 
 
 def dataset_switch(context: Context, tab: str) -> gr.Radio:

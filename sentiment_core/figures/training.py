@@ -12,7 +12,6 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from sentiment_core.figures.style import finished, series
-from sentiment_core.metrics.histogram import BINS, EDGE
 
 RUN_STYLES = (("fine", "solid"), ("run2", "dash"), ("run3", "dot"), ("run4", "dashdot"))
 """Palette entry and dash of each run in one chart."""
@@ -58,7 +57,7 @@ def replay(histories: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     counts = [check["counts"] for check in runs[0]["checks"]]
     complete = bool(counts) and all(counts)
     top = min(int(np.max(counts)), 3 * int(np.max(counts[-1]))) if complete else 0
-    return {"runs": runs, "edge": EDGE, "bins": BINS, "top": top}
+    return {"runs": runs, "top": top}
 
 
 def _run(name: str, rows: pd.DataFrame, color: str, dash: str) -> dict[str, Any]:

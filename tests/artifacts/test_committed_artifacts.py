@@ -205,24 +205,12 @@ def evaluation(tmp_path: Path) -> Evaluation:
     return store.read_eval(made.path)
 
 
-def test_a_sound_evaluation_passes(evaluation: Evaluation) -> None:
-    check_recomputed(evaluation)
-    check_predictions(evaluation)
-    check_files(evaluation.path)
-
-
 @pytest.mark.parametrize("field", ["value", "low", "high"])
 def test_a_changed_metric_is_noticed(evaluation: Evaluation, field: str) -> None:
     metrics = dict(evaluation.record.metrics)
     metrics["ece"] = metrics["ece"].model_copy(update={field: getattr(metrics["ece"], field) + 1e-6})
     changed = evaluation.record.model_copy(update={"metrics": metrics})
     with pytest.raises(AssertionError, match=f"ece.{field}"):
-        check_recomputed(Evaluation(evaluation.path, changed))
-
-
-def test_a_changed_slice_is_noticed(evaluation: Evaluation) -> None:
-    changed = evaluation.record.model_copy(update={"slices": evaluation.record.slices[::-1]})
-    with pytest.raises(AssertionError):
         check_recomputed(Evaluation(evaluation.path, changed))
 
 

@@ -1,7 +1,5 @@
 """Tables and the measured part of a record: complete, typed, refusing what cannot be meant, quick."""
 
-import time
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -45,16 +43,6 @@ def test_only_the_same_reviews_can_be_joined() -> None:
     with pytest.raises(ValueError, match="label at review 3"):
         frames.join_predictions(frame, frame.assign(label=frame["label"].where(frame.index != 3, 0)))
     assert len(frames.join_predictions(frame, frame)) == 20
-
-
-def test_25_000_rows_are_quick() -> None:
-    base, tuned = predictions("baseline-scored", 25_000), predictions("fine-tuned", 25_000)
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        frames.predictions_table(base, tuned)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.1
 
 
 def test_a_scored_system_fills_every_measured_field() -> None:

@@ -30,6 +30,7 @@ def rows(path):
     return [row.system for row in record.rows]
 
 
+@pytest.mark.slow
 def test_train_compares_three_systems(common, tmp_path, capsys):
     output = tmp_path / "train.json"
     flags = ["--blocks", "1", "--steps", "1", "--validation", "40", "--output", str(output)]
@@ -38,6 +39,7 @@ def test_train_compares_three_systems(common, tmp_path, capsys):
     assert "reviews/s" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_ours_on_two_devices_is_a_row_of_its_own(common, tmp_path):
     dataset, model = common[1], common[3]
     arguments = argparse.Namespace(

@@ -106,20 +106,27 @@ def corrupt_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     served.close()
 
 
+@pytest.fixture(scope="session")
+def context(chromium: Any) -> Iterator[Any]:
+    """Of all pages: scripts that one has loaded stay in its cache."""
+    made = chromium.new_context(viewport={"width": 1280, "height": 900})
+    made.set_default_timeout(30_000)
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def page(chromium: Any) -> Iterator[Any]:
+def page(context: Any) -> Iterator[Any]:
     """A fresh page that remembers what it asked for and what went wrong."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(12_000)
     opened = context.new_page()
     opened.asked, opened.errors = [], []
     opened.on("request", lambda request: opened.asked.append(request.url))
     opened.on("pageerror", lambda error: opened.errors.append(str(error)))
     yield opened
-    context.close()
+    opened.close()
 
 
-def settle(page: Any, seconds: float = 20.0) -> None:
+def settle(page: Any, seconds: float = 60.0) -> None:
     """Wait until nothing on the page is pending and the layout has stood still for half a second."""
     page.wait_for_selector("#tabs")
     end, last, still = time.monotonic() + seconds, "", 0

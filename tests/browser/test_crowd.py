@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from gradio_client import Client
 
 from sentiment_core.dashboard import serving
 from sentiment_core.dashboard.serving import TOO_MANY
@@ -13,16 +14,23 @@ from tests.fake_live import HeldClassifier
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture
-def held(tmp_path_factory, monkeypatch):
+@pytest.fixture(scope="module")
+def held_site(tmp_path_factory):
     """A site whose model is held until `HeldClassifier.go` is set; three may wait for it."""
-    monkeypatch.setitem(serving.LONGEST_QUEUES, "answers", 3)
-    monkeypatch.setattr(serving, "LOOK_AGAIN", 0.1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(serving.LONGEST_QUEUES, "answers", 3)
+        patch.setattr(serving, "LOOK_AGAIN", 0.1)
+        served = Site(write_assets(tmp_path_factory.mktemp("held"), n=60, pairs=10), HeldClassifier)
+        yield served
+        served.close()
+
+
+@pytest.fixture
+def held(held_site):
+    """Not held when a test begins and ends."""
     HeldClassifier.go.set()
-    served = Site(write_assets(tmp_path_factory.mktemp("held"), n=60, pairs=10), HeldClassifier)
-    yield served
+    yield held_site
     HeldClassifier.go.set()
-    served.close()
 
 
 def ask(page, text: str) -> None:
@@ -31,27 +39,26 @@ def ask(page, text: str) -> None:
 
 
 def test_who_waits_is_told_how_long_the_queue_is_and_who_cannot_is_told_to_return(
-    page, chromium, held
+    page, context, held
 ) -> None:
     HeldClassifier.go.clear()
-    visitors = [chromium.new_page() for _ in range(3)]  # a browser has few connections for one server
-    visitors[0].goto(held.address(text="A%20great%20film"))
-    visitors[0].locator("#answers", has_text="Reading").wait_for()
-    for before, visitor in enumerate(visitors[1:], 1):
-        visitor.goto(held.address(text="A%20great%20film"))
-        words = "one visitor comes before you" if before == 1 else f"{before} visitors come before you"
-        visitor.locator("#answers", has_text=words).wait_for()
+    program = Client(held.url, verbose=False, analytics_enabled=False)
+    asked = [program.submit("A great film", api_name="/classify") for _ in range(2)]
     page.goto(held.address(text="A%20great%20film"))
-    page.locator("#verdict", has_text=TOO_MANY).wait_for()
-    page.get_by_role("tab", name="Accuracy", exact=True).click()
-    page.locator("#systems-plot .js-plotly-plot").wait_for()
+    page.locator("#answers", has_text="2 visitors come before you").wait_for()
+    other = context.new_page()
+    other.goto(held.address(text="A%20great%20film"))
+    other.locator("#verdict", has_text=TOO_MANY).wait_for()
+    other.get_by_role("tab", name="Accuracy", exact=True).click()
+    other.locator("#systems-plot .js-plotly-plot").wait_for()
     HeldClassifier.go.set()
-    for visitor in visitors:
-        visitor.locator("#answers .num.positive").first.wait_for()
-        visitor.close()
-    page.get_by_role("tab", name="Live", exact=True).click()
-    page.locator("#ask").click()
     page.locator("#answers .num.positive").first.wait_for()
+    assert [job.result(timeout=30)["fine_tuned_label"] for job in asked] == ["Positive"] * 2
+    other.get_by_role("tab", name="Live", exact=True).click()
+    other.locator("#ask").click()
+    other.locator("#answers .num.positive").first.wait_for()
+    other.close()
+    program.close()
     assert page.errors == []
 
 

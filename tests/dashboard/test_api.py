@@ -151,6 +151,7 @@ def test_readme_examples_run(url: str) -> None:
         exec(block.replace("http://127.0.0.1:7860", url), {})
 
 
+@pytest.mark.slow
 def test_the_server_phones_nobody(tmp_path) -> None:
     """Import, build, launch, open the page: every name that is looked up is this machine's own."""
     write_assets(tmp_path, n=40, pairs=5)

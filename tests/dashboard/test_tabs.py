@@ -2,27 +2,23 @@
 
 import itertools
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import gradio as gr
 import numpy as np
 import pandas as pd
 import pytest
 
 from sentiment_core.artifacts import store
-from sentiment_core.dashboard import app, pairs, panels, serving, tabs, theme
+from sentiment_core.dashboard import app, pairs, panels, serving, theme
 from sentiment_core.dashboard.app import build, launch_options
-from sentiment_core.dashboard.components import answers, header, trace
-from sentiment_core.dashboard.context import Context, TabPart
+from sentiment_core.dashboard.components import answers, trace
+from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.inputs import Batch
 from sentiment_core.dashboard.pairs import ExampleFilter
 from sentiment_core.dashboard.serving import CHUNK, ModelHost, ModelUnavailable, Scores, Serving
@@ -36,7 +32,6 @@ from tests.fake_artifacts import (
     TRAINING,
     predictions,
     write_assets,
-    write_corrupt,
     write_eval,
     write_run,
 )
@@ -62,19 +57,6 @@ def context(assets: Path) -> Context:
 # ---- start
 
 
-def test_importing_the_app_loads_no_torch() -> None:
-    code = (
-        "import sys, app\n"
-        "heavy = {'torch', 'transformers', 'peft', 'datasets', 'bitsandbytes'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-    )
-    environment = os.environ | {"SENTIMENT_ASSETS": str(ROOT / "nowhere")}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-
-
 def test_launch_options_keep_to_themselves() -> None:
     options = launch_options()
     for name in ("show_error", "share", "ssr_mode", "run_history", "pwa", "enable_monitoring"):
@@ -91,19 +73,6 @@ def test_the_queue_is_bounded_and_the_direct_route_closed(assets: Path) -> None:
     assert public == {"classify", "classify_batch", "metrics", "runs"}
 
 
-def test_a_tab_is_one_file_and_one_line(assets: Path, monkeypatch) -> None:
-    def toy(context: Context, run: gr.Dropdown) -> TabPart:
-        return TabPart(lambda run_id: [f"a toy of {run_id}"], [], [gr.HTML(elem_id="toy")])
-
-    monkeypatch.setitem(sys.modules, f"{tabs.__name__}.toy", SimpleNamespace(build=toy))
-    monkeypatch.setitem(app.TABS, "toy", "Toy")
-    demo = build(assets, FakeClassifier.load, texts={})
-    elements = {getattr(block, "elem_id", None) for block in demo.blocks.values()}
-    assert {"tab-toy", "toy"} <= elements
-    drawn = [f.fn for f in demo.fns.values() if [getattr(o, "elem_id", None) for o in f.outputs] == ["toy"]]
-    assert [draw(RUN) for draw in drawn] == [[f"a toy of {RUN}"]] * 2  # on opening, and for another run
-
-
 # ---- artifacts
 
 
@@ -118,27 +87,6 @@ def test_runs_and_evaluations_are_matched(context: Context) -> None:
         "baseline-few-shot-8", "tfidf-logreg", "fine-tuned",
     }  # fmt: skip
     assert "fine-tuned" not in store.evals(store.run(STUDY), "imdb")
-
-
-def test_corrupt_folders_are_named_and_the_rest_is_shown(tmp_path) -> None:
-    write_assets(tmp_path, n=60, pairs=10)
-    write_corrupt(tmp_path)
-    context = context_of(tmp_path)
-    html = header.problems_html(context)
-    for name in ("newer-run", "broken-run", "fine-tuned-half", "baseline-scored-rotten"):
-        assert name in html
-    assert "train.py" in html
-    assert "eval.py" in html
-    assert str(tmp_path) not in html
-    assert context.store.run(None).run_id == RUN
-
-
-def test_nothing_at_all_still_builds(tmp_path) -> None:
-    context = context_of(tmp_path)
-    assert "python train.py" in header.stats_html(context, None)
-    assert "python eval.py" in header.stats_html(context, None)
-    assert "python train.py" in method.method_html(context, None)
-    build(tmp_path, FakeClassifier.load, texts={})
 
 
 def test_a_new_evaluation_is_seen_without_a_restart(tmp_path) -> None:
@@ -243,22 +191,6 @@ def test_without_probabilities_nothing_moves(context: Context) -> None:
     evals = context.store.evals(context.store.run(RUN), "imdb")
     told = accuracy.movement_outputs(context.store, evals["baseline-generated"], evals["fine-tuned"], "")
     assert told == accuracy.NOTHING_MOVES
-
-
-def test_unparsed_answers_get_a_column(context: Context) -> None:
-    evals = context.store.evals(context.store.run(RUN), "imdb")
-    table = confusion.counts_table(confusion.Side.of(context, evals["baseline-generated"], 50).cells)
-    assert list(table.columns) == ["Negative", "Positive", "Unparsed"]
-    assert table.to_numpy().sum() == 400
-    scored = confusion.counts_table(confusion.Side.of(context, evals["fine-tuned"], 50).cells)
-    assert list(scored.columns) == ["Negative", "Positive"]
-
-
-def test_threshold_moves_the_counts(context: Context) -> None:
-    evaluation = context.store.evals(context.store.run(RUN), "imdb")["fine-tuned"]
-    low, high = (confusion.Side.of(context, evaluation, at).cells for at in (5, 95))
-    assert low["recall_positive"] > high["recall_positive"]
-    assert low["precision_positive"] < high["precision_positive"]
 
 
 def test_figures_of_25_000_reviews_are_small(tmp_path) -> None:
@@ -565,13 +497,6 @@ def test_answers_stream_fine_tuned_first_and_then_how_they_came(context: Context
 def test_a_trace_alone_streams_for_the_reader(context: Context) -> None:
     *_, last = answers.stream_trace(context, context.store.run(RUN), "Superb")
     assert [row["text"] for row in last["rows"]] == ["Superb"]
-
-
-@pytest.mark.parametrize("given", ["", " \n ", "x" * 1_000_000, "\x00"])
-def test_bad_input_is_one_sentence(context: Context, given: str) -> None:
-    steps = list(answers.stream(context, context.store.run(RUN), given))
-    assert len(steps) == 1
-    assert steps[0]["warn"].endswith(".")
 
 
 def test_a_visitors_text_is_a_value_that_no_template_evaluates(context: Context) -> None:

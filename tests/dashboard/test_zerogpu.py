@@ -117,18 +117,18 @@ def run_python(code: str, tmp_path: Path, **environment: str) -> str:
     return done.stdout.strip()
 
 
-def test_spaces_comes_before_torch_and_is_used(tmp_path) -> None:
+def test_the_app_imports_spaces_and_no_torch(tmp_path) -> None:
     code = """
         import app, sys
-        assert "torch" not in sys.modules
+        assert not {"torch", "transformers", "peft", "datasets", "bitsandbytes"} & set(sys.modules)
         from sentiment_core.dashboard import serving
         print(serving.spaces.__name__)
     """
     assert run_python(code, tmp_path) == "spaces"
 
 
-@pytest.mark.parametrize("cached", [True, False])
-def test_loading_the_model_leaves_cuda_alone(tmp_path, tiny_model, cached) -> None:
+@pytest.mark.slow
+def test_loading_the_model_leaves_cuda_alone(tmp_path, tiny_model) -> None:
     """Until the first call, that is until a marked function runs, no tensor goes to the GPU.
 
     Without a cache, bitsandbytes would: then a process that sees no GPU makes the weights.
@@ -136,8 +136,6 @@ def test_loading_the_model_leaves_cuda_alone(tmp_path, tiny_model, cached) -> No
     code = f"""
         import sys, torch
         from sentiment_core.live.classifier import LiveClassifier
-        if {cached}:
-            LiveClassifier.load(None, base_model={str(tiny_model)!r}, number_format="bf16")
         torch.cuda.is_available = lambda: True
         moved = []
         def to(self, *where, _old=torch.Tensor.to, **how):
@@ -148,10 +146,11 @@ def test_loading_the_model_leaves_cuda_alone(tmp_path, tiny_model, cached) -> No
         torch.Tensor.to = to
         def no(*a, **k): raise AssertionError("CUDA was begun outside of a marked function")
         torch.cuda._lazy_init = torch.cuda.is_bf16_supported = torch.cuda.current_device = no
-        live = LiveClassifier.load(None, base_model={str(tiny_model)!r})
-        assert live.number_format == "bf16 on GPU", live.number_format
-        assert not moved, "loading moved weights"
-        assert {cached} or "bitsandbytes" not in sys.modules, "bitsandbytes begins CUDA"
+        for cached in (False, True):
+            live = LiveClassifier.load(None, base_model={str(tiny_model)!r})
+            assert live.number_format == "bf16 on GPU", live.number_format
+            assert not moved, "loading moved weights"
+            assert "bitsandbytes" not in sys.modules, "bitsandbytes begins CUDA"
         try:
             live._system("base")  # what a marked function does first
         except Exception as error:

@@ -26,6 +26,7 @@ from sentiment_core.data.reviews import (
     review_id,
     split_train,
 )
+from tests import imdb
 
 PROJECT = Path(__file__).resolve().parents[2]
 TEXTS = [
@@ -241,17 +242,7 @@ def test_hub_id(monkeypatch, names, stored):
     )
 
 
-def test_hub_failure_names_the_alternative(monkeypatch):
-    def load_dataset(source):
-        raise ConnectionError(f"Couldn't reach {source}\non the Hub.")
-
-    fake_hub(monkeypatch, load_dataset)
-    assert refusal(load_reviews, "owner/films", "test") == (
-        "owner/films is not a local path and could not be loaded from the Hub (Couldn't reach owner/films on "
-        "the Hub); check the name and the network, or give a local file or folder instead"
-    )
-
-
+@pytest.mark.slow
 def test_the_real_library_loads_from_its_cache_offline(tmp_path):
     """In a process of its own: fill the cache, cut the network off, and load by Hub id."""
     write(tmp_path / "tiny" / "train.parquet", table())
@@ -285,15 +276,6 @@ def test_the_real_library_loads_from_its_cache_offline(tmp_path):
     assert count == "6"
     assert message.startswith("owner/absent is not a local path and could not be loaded from the Hub (")
     assert message.endswith("or give a local file or folder instead")
-
-
-def test_importing_the_loader_loads_nothing_heavy():
-    heavy = "{'torch', 'datasets', 'transformers'}"
-    script = f"import sys, sentiment_core.data.reviews; print({heavy} & set(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, timeout=60
-    )
-    assert done.stdout.strip() == "set()", done.stderr
 
 
 # ---- refusals
@@ -595,19 +577,9 @@ def test_overlapping_ids_compare_the_raw_text(tmp_path):
 # ---- the real dataset, where it is at hand
 
 
-def imdb() -> Path | None:
-    """SENTIMENT_IMDB, or ../shared/imdb beside the checkout."""
-    for folder in (os.environ.get("SENTIMENT_IMDB"), PROJECT.parent / "shared" / "imdb"):
-        if folder and (Path(folder) / "train.parquet").exists():
-            return Path(folder)
-    return None
-
-
-@pytest.mark.skipif(
-    imdb() is None, reason="IMDB is not at hand: set SENTIMENT_IMDB to a folder with its parquet"
-)
+@imdb.needed
 def test_imdb_overlaps_and_exclusions(tmp_path):
-    folder = imdb()
+    folder = imdb.FOLDER
     assert len(overlapping_ids(str(folder))) == 123
     cut = split_train(str(folder))
     assert cut.excluded == {"in_test_split": 123, "duplicate": 99}

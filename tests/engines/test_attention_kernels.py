@@ -15,6 +15,7 @@ triton = pytest.importorskip("triton")
 HERE = Path(__file__).parent
 
 
+@pytest.mark.slow
 def test_kernels_equal_the_reference():
     """On a GPU, or else in Triton's interpreter, which has to be asked for before Triton is imported."""
     interpreted = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
@@ -24,6 +25,7 @@ def test_kernels_equal_the_reference():
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
 @pytest.mark.parametrize(("capability", "dtype"), [(80, "fp16"), (90, "bf16")])
 def test_kernels_compile_without_a_gpu(capability, dtype):

@@ -30,7 +30,7 @@ from sentiment_core.evaluation.systems.scored import DRAWS, few_shot_prefix, wit
 from sentiment_core.live import samples
 from sentiment_core.models.base_models import resolve
 from sentiment_core.models.loading import load_adapter, load_base
-from sentiment_core.systems import SYSTEMS, System
+from sentiment_core.systems import SYSTEMS
 from sentiment_core.training import session
 from tests.own_reviews import frame, write_dataset
 
@@ -491,17 +491,6 @@ class AlwaysPositive(base.EvaluatedSystem):
         return base.Work(lambda rows: iter([(np.arange(len(rows)), np.ones((len(rows), 1)))]), width=1)
 
 
-def test_a_new_system_is_a_class_and_a_line(assets, tiny_model, tmp_path, monkeypatch):
-    toy = System("toy", "Always positive", "Toy", f"{__name__}:AlwaysPositive", "ink", "x")
-    monkeypatch.setitem(SYSTEMS, "toy", toy)
-    config = EvalConfig(system="toy", dataset=str(SAMPLES), base_model=str(tiny_model))
-    (outcome,) = runner.evaluate(config, assets=assets, work=tmp_path / "work")
-    assert outcome.record.eval_id == "sample_reviews--toy--nobody"
-    assert outcome.record.base_model is outcome.record.prompt is outcome.record.run_id is None
-    assert only(assets).predictions()["p_positive"].tolist() == [1.0] * 48
-    assert "Always positive" in runner.describe([outcome], assets)
-
-
 def test_every_decisive_setting_changes_the_identity():
     def identity(system: str, base_model: str) -> str:
         reviews = SimpleNamespace(reviews=SimpleNamespace(fingerprint="f"))
@@ -512,17 +501,6 @@ def test_every_decisive_setting_changes_the_identity():
     assert len({identity("toy", "a"), identity("toy", "b"), identity("baseline-scored", "a")}) == 3
 
 
-def test_help_answers_before_torch():
-    code = "import sys, eval\ntry: eval.main(['--help'])\nfinally: assert 'torch' not in sys.modules"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "--run" in done.stdout
-
-
-def test_flags_of_the_config_have_help():
-    assert EvalConfig(system="baseline-scored").limit is None
-    assert "--batch-tokens" in cli.parser().format_help()
-
-
 KEEPS_PARTS = """
 import runpy, sys
 from sentiment_core.evaluation.shards import PartStore
@@ -531,6 +509,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_reviews_and_give_what_one_gives(
     every, assets, tiny_model, dataset, tmp_path
 ):

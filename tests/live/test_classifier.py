@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
 from pathlib import Path
@@ -14,7 +13,6 @@ import torch
 from sentiment_core import config
 from sentiment_core.artifacts import store
 from sentiment_core.artifacts.store import Run, read_run
-from sentiment_core.data.reviews import load_reviews
 from sentiment_core.engines.scorer import SentimentScorer
 from sentiment_core.live import classifier as live_classifier
 from sentiment_core.live import forward, weights
@@ -22,6 +20,7 @@ from sentiment_core.live.classifier import LiveClassifier
 from sentiment_core.models import base_models
 from sentiment_core.models.base_models import BaseModelError, resolve
 from sentiment_core.models.loading import add_lora, load_adapter, load_base
+from tests import imdb
 from tests.fake_artifacts import write_run
 
 TEXTS = [
@@ -119,12 +118,6 @@ def test_a_long_review_gets_a_first_answer_after_its_beginning(classifier, exact
             beginning = np.concatenate((row[:17], classifier.encoder.suffix_ids))
             alone = classifier._system(system).log_odds([beginning])[0]
             np.testing.assert_allclose(first.p_positive, 1 / (1 + np.exp(-alone)), atol=2e-5)
-
-
-def test_a_short_review_is_answered_once(classifier):
-    answer, _ = classifier.read(TEXTS[0], "base")
-    assert answer.read == 1
-    assert answer.p_positive == classifier.classify(TEXTS[0], "base").p_positive
 
 
 @pytest.mark.parametrize("number_format", ["bf16", "int8"])
@@ -289,25 +282,15 @@ RUN = "smollm2-135m"
 STORED = config.ASSETS / "evals" / f"imdb--fine-tuned--{RUN}"
 
 
-def imdb() -> Path | None:
-    """SENTIMENT_IMDB, or ../shared/imdb beside the checkout."""
-    beside = Path(__file__).resolve().parents[3] / "shared" / "imdb"
-    given = Path(os.environ.get("SENTIMENT_IMDB") or beside)
-    return given if given.is_dir() else None
-
-
 @pytest.mark.model
-@pytest.mark.skipif(
-    imdb() is None, reason="IMDB is not at hand: set SENTIMENT_IMDB to a folder with its parquet"
-)
+@imdb.needed
 @pytest.mark.skipif(not (STORED / "eval.json").is_file(), reason=f"{STORED.name} is not under assets/evals")
 @pytest.mark.parametrize("number_format", ["bf16", "int8"])
 def test_served_forms_agree_with_the_stored_predictions(number_format):
-    """On 200 reviews, or on 24 where a processor without the instructions takes seconds for each."""
-    fast = number_format == "int8" or live_classifier._processor_has("_bf16")
-    reviews = load_reviews(str(imdb()), "test")
-    reviews = reviews.take(np.arange(0, len(reviews), len(reviews) // (200 if fast else 24)))
-    stored = store.read_predictions(STORED).drop_duplicates("review_id").set_index("review_id")
+    """On 200 reviews, or (then all of them) on 24 short ones where the processor is slow in this format."""
+    fast = live_classifier._processor_has("vnni" if number_format == "int8" else "_bf16")
+    reviews = imdb.sample(200) if fast else imdb.sample(24, most_words=120)
+    stored = store.read_eval(STORED).predictions().drop_duplicates("review_id").set_index("review_id")
     expected = stored.loc[reviews.ids, "p_positive"].to_numpy()
     served = LiveClassifier.load(read_run(config.ASSETS / "runs" / RUN), number_format=number_format)
     found = served.classify_many(reviews.texts, "fine-tuned")

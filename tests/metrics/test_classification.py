@@ -304,16 +304,6 @@ def test_compare_of_a_system_with_itself() -> None:
     assert (found.mcnemar_p, found.fixed, found.broken, found.n) == (1.0, 0, 0, 10)
 
 
-def test_compare_swapped_turns_the_sign() -> None:
-    label, answer, _ = synthetic(300)
-    there, back = (
-        classification.compare(label, 1 - answer, answer),
-        classification.compare(label, answer, 1 - answer),
-    )
-    assert there.difference.value == -back.difference.value
-    assert (there.fixed, there.broken, there.mcnemar_p) == (back.broken, back.fixed, back.mcnemar_p)
-
-
 # ---- tables and curves
 
 

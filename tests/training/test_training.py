@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -42,7 +43,22 @@ def config(tiny_model, dataset):
 
 
 def short(config, **changes):
-    return dataclasses.replace(config, **({"epochs": 1, "limit": 96, "validation": 40} | changes))
+    return dataclasses.replace(
+        config, **({"epochs": 1, "limit": 96, "validation": 40, "evaluations_per_epoch": 3} | changes)
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(config, tmp_path_factory):
+    """A whole run in one process, by engine and micro-batch; what several tests compare with is made once."""
+
+    @functools.cache
+    def train(engine, micro):
+        root = tmp_path_factory.mktemp(f"{engine}-{micro}")
+        settings = short(config, engine=engine, micro_batch_size=micro)
+        return session.train(settings, assets=root / "assets", work=root / "work")
+
+    return train
 
 
 def adapter(folder):
@@ -125,9 +141,9 @@ def test_no_pickle_and_no_path_in_the_run_folder(trained, config):
 
 
 @pytest.mark.parametrize("engine", ["dequantized", "packed"])
-def test_a_stopped_run_resumes_to_the_same_end(config, tmp_path, monkeypatch, engine):
-    config = short(config, evaluations_per_epoch=3, engine=engine)
-    session.train(config, assets=tmp_path / "a", work=tmp_path / "wa")
+def test_a_stopped_run_resumes_to_the_same_end(config, alone, tmp_path, monkeypatch, engine):
+    config = short(config, engine=engine, micro_batch_size=4)
+    _, uninterrupted = alone(engine, 4)
 
     def stop_at_four(self, args, state, control, **kwargs):
         if state.global_step == 4:
@@ -136,29 +152,28 @@ def test_a_stopped_run_resumes_to_the_same_end(config, tmp_path, monkeypatch, en
     with monkeypatch.context() as patch:
         patch.setattr(trainer.History, "on_step_end", stop_at_four)
         with pytest.raises(KeyboardInterrupt):
-            session.train(config, assets=tmp_path / "b", work=tmp_path / "wb")
-    unfinished = read_run(tmp_path / "b" / "runs" / "tiny")
+            session.train(config, assets=tmp_path, work=tmp_path / "work")
+    unfinished = read_run(tmp_path / "runs" / "tiny")
     assert unfinished.record is None
     assert read_history(unfinished.path)["step"].max() >= 3
-    session.train(config, assets=tmp_path / "b", work=tmp_path / "wb", resume=True)
+    session.train(config, assets=tmp_path, work=tmp_path / "work", resume=True)
 
-    whole, parts = (adapter(tmp_path / side / "runs" / "tiny") for side in "ab")
+    sides = (uninterrupted, unfinished.path)
+    whole, parts = map(adapter, sides)
     for name, tensor in whole.items():
         torch.testing.assert_close(parts[name], tensor, rtol=1e-3, atol=1e-5, msg=name)
-    steps = [read_history(tmp_path / side / "runs" / "tiny") for side in "ab"]
+    steps = list(map(read_history, sides))
     assert steps[0]["step"].tolist() == steps[1]["step"].tolist()
     assert steps[1].loc[steps[1]["eval_loss"].notna(), "step"].tolist() == [0, 1, 2, 4, 6]
     np.testing.assert_allclose(steps[0]["loss"].dropna(), steps[1]["loss"].dropna(), rtol=1e-3)
 
 
-def test_engines_and_micro_batches_take_the_same_steps(config, tmp_path):
+def test_engines_and_micro_batches_take_the_same_steps(alone):
     ends = {}
-    for engine, micro in (("dequantized", 16), ("dequantized", 4), ("packed", 16), ("packed", 8)):
-        settings = short(config, engine=engine, micro_batch_size=micro)
-        name = f"{engine}-{micro}"
-        record, folder = session.train(settings, assets=tmp_path / name, work=tmp_path / f"w-{name}")
+    for engine, micro in (("dequantized", 16), ("dequantized", 4), ("packed", 16), ("packed", 4)):
+        record, folder = alone(engine, micro)
         assert record.engine == engine
-        ends[name] = (record.validation_loss, read_history(folder)["loss"].dropna().to_numpy())
+        ends[f"{engine}-{micro}"] = (record.validation_loss, read_history(folder)["loss"].dropna().to_numpy())
     loss, curve = ends.pop("dequantized-4")
     for name, (other, points) in ends.items():
         assert other == pytest.approx(loss, rel=2e-3), name
@@ -166,37 +181,41 @@ def test_engines_and_micro_batches_take_the_same_steps(config, tmp_path):
 
 
 TWO = """
-import os, sys, torch, train
-status = train.main(sys.argv[1:])
-assert torch.distributed.get_world_size() == int(os.environ["WORLD_SIZE"]) == 2
-sys.exit(status)
+import json, os, sys, torch, train
+for flags in json.loads(sys.argv[1]):
+    assert train.main(flags) == 0
+    assert torch.distributed.get_world_size() == int(os.environ["WORLD_SIZE"]) == 2
 """
 
 
-@pytest.mark.parametrize("engine", ["dequantized", "packed"])
-def test_two_processes_take_the_same_steps_as_one(config, tmp_path, engine):
-    settings = short(config, engine=engine, micro_batch_size=4)
-    _, alone = session.train(settings, assets=tmp_path / "one", work=tmp_path / "w-one")
+@pytest.mark.slow
+def test_two_processes_take_the_same_steps_as_one(config, alone, tmp_path):
+    """With each engine, one after the other in the same two."""
     given = (
         "dataset base_model run_id epochs validation limit batch_size micro_batch_size learning_rate "
         "max_length_tokens lora_rank evaluations_per_epoch engine"
     )
-    flags = [part for name in given.split() for part in (flag(name), str(getattr(settings, name)))]
+    runs = []
+    for engine in ("dequantized", "packed"):
+        settings = short(config, engine=engine, micro_batch_size=4)
+        flags = [part for name in given.split() for part in (flag(name), str(getattr(settings, name)))]
+        runs.append([*flags, "--assets", str(tmp_path / engine), "--work", str(tmp_path / f"w-{engine}")])
     script = tmp_path / "two.py"
     script.write_text(TWO)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        [*command, script, *flags, "--assets", str(tmp_path / "two"), "--work", str(tmp_path / "w-two")],
+        [*command, script, json.dumps(runs)],
         cwd=root, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)},
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "fp32, 2 × " in done.stderr
-    together = read_history(tmp_path / "two" / "runs" / "tiny")
-    expected = read_history(alone)
-    for column in ("loss", "grad_norm", "eval_loss"):
-        np.testing.assert_allclose(together[column].dropna(), expected[column].dropna(), rtol=2e-3)
+    assert done.stderr.count("fp32, 2 × ") == 2
+    for engine in ("dequantized", "packed"):
+        together = read_history(tmp_path / engine / "runs" / "tiny")
+        expected = read_history(alone(engine, 4)[1])
+        for column in ("loss", "grad_norm", "eval_loss"):
+            np.testing.assert_allclose(together[column].dropna(), expected[column].dropna(), rtol=2e-3)
 
 
 def test_a_diverging_run_ends_with_a_sentence(config, tmp_path):

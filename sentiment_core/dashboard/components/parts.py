@@ -103,10 +103,12 @@ class FigureSlot:
         """The figure, with its finding and its menu above and its caption below, or `otherwise`."""
         if panel is None:
             return self.hide(otherwise)
-        own = isinstance(panel.figure, dict)
-        menu = figure_menu(panel.data, panel.name, ("png",) if own else ("png", "svg"))
+        if isinstance(panel.figure, dict):
+            plot, pictures = gr.HTML(panel.figure, visible=True), ("png",)
+        else:
+            plot, pictures = gr.Plot(plot_data(panel.figure), visible=True), ("png", "svg")
+        menu = figure_menu(panel.data, panel.name, pictures)
         title = render("figure_title", level=self.level, panel=panel, menu=menu)
-        plot = gr.HTML(panel.figure, visible=True) if own else gr.Plot(plot_data(panel.figure), visible=True)
         return [title, plot, render("caption", text=panel.caption)]
 
     def hide(self, html: str) -> list[object]:

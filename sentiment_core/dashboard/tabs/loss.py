@@ -15,6 +15,7 @@ from sentiment_core.dashboard.components.replay import replay_figure
 from sentiment_core.dashboard.context import QUIET, Context, TabPart
 from sentiment_core.figures import training
 from sentiment_core.figures.style import THIN, percent
+from sentiment_core.metrics.histogram import BINS, EDGE
 from sentiment_core.metrics.intervals import wilson
 
 COMMAND = "python train.py"
@@ -108,9 +109,8 @@ def loss_panel(histories: Mapping[str, pd.DataFrame]) -> Panel:
         f"toss between the two label words. n = {len(train):,} logged points, {len(checks):,} validations. "
     )
     title = f"{run_id}: {_finding(train, checks)}"
-    return Panel(
-        title, training.replay(histories), caption + _reviews_words(checks), _table(histories), "loss-curves"
-    )
+    figure = training.replay(histories) | {"edge": EDGE, "bins": BINS}
+    return Panel(title, figure, caption + _reviews_words(checks), _table(histories), "loss-curves")
 
 
 def _finding(train: pd.DataFrame, checks: pd.DataFrame) -> str:
