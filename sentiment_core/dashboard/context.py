@@ -44,7 +44,7 @@ class TabPart:
     inputs: Sequence[gr.components.Component]
     outputs: Sequence[gr.components.Component | gr.blocks.BlockContext]
     dataset: gr.Radio | None = None
-    extra: dict[str, gr.components.Component] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
     """What else the page fills, by name."""
 
 
