@@ -135,7 +135,7 @@ def test_a_text_is_answered_when_typing_stops_and_an_old_answer_is_marked_at_onc
     page.wait_for_timeout(900)
     assert page.locator("#answers.old").count() == 1
     page.keyboard.press("Control+Enter")
-    page.locator("#trace li").nth(7).wait_for()
+    page.locator("#trace li", has_text="film A dreadful").wait_for()
 
 
 def test_who_fools_both_is_told_and_counted(page, site) -> None:
