@@ -7,6 +7,7 @@ import dataclasses
 import gradio as gr
 from markupsafe import Markup
 
+from sentiment_core.artifacts.report import trace_sentence
 from sentiment_core.artifacts.schema import Metric, RunRecord
 from sentiment_core.artifacts.store import Run
 from sentiment_core.config import TrainConfig
@@ -43,6 +44,8 @@ def method_html(context: Context, run: Run | None) -> Markup:
         question=PROMPT.user.replace(REVIEW_SLOT, "").strip(),
         settings=_settings(context, run, study), study=study, versions=_version_accuracies(context, run),
         commands=_commands(context, run), default_source=DEFAULT_SOURCE,
+        references={one.kind: one for one in context.store.references()},
+        trace_sentence=trace_sentence(context.store.root),
     )  # fmt: skip
 
 
