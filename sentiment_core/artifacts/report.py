@@ -16,7 +16,7 @@ from pathlib import Path
 from sentiment_core import config
 from sentiment_core.artifacts import store
 from sentiment_core.artifacts.frames import read_as
-from sentiment_core.artifacts.schema import OTHER_FORM, BenchmarkRecord, BenchmarkRow, EvalRecord, Metric
+from sentiment_core.artifacts.schema import OTHER_FORM, BenchmarkRecord, EvalRecord, Metric
 from sentiment_core.artifacts.store import ArtifactError
 from sentiment_core.labels import UNPARSED
 from sentiment_core.systems import SYSTEMS
@@ -74,22 +74,18 @@ def speed_table(root: Path = config.ASSETS) -> str:
 
 
 def _benchmark_table(record: BenchmarkRecord, title: str) -> str:
-    rows = [row for row in record.rows if row.seconds_per_review or row.reviews_per_second]
-    parts = [f"{title} (median, slowest and fastest repeat):", _table([_timed(row) for row in rows])]
-    return "\n\n".join([*parts, *_ratios(record)])
-
-
-def _timed(row: BenchmarkRow) -> dict[str, str]:
-    """A row of a table of speeds, by column."""
-    slow = row.seconds_per_review
-    unit, scale, digits = ("Latency (ms/review)", 1000.0, 0) if slow else ("Reviews/s", 1.0, 1)
-    metric = slow or row.reviews_per_second
-    value, *ends = (
-        f"{scale * x:,.{digits}f}" for x in (metric.value, metric.low, metric.high) if x is not None
-    )
-    first = "" if row.first_step_seconds is None else f"{row.first_step_seconds:.1f}"
-    speed = value + (f" ({'–'.join(ends)})" if ends else "")
-    return {"System": row.system, unit: speed, "Time to first result (s)": first, "Note": row.note}
+    """Of its latencies, or else of its speeds."""
+    unit, scale, digits = ("Latency (ms/review)", 1000, 0) if record.kind == "live" else ("Reviews/s", 1, 1)
+    rows = []
+    for row in record.rows:
+        if metric := row.seconds_per_review if record.kind == "live" else row.reviews_per_second:
+            shown = (metric.value, metric.low, metric.high)
+            value, *ends = (f"{scale * x:,.{digits}f}" for x in shown if x is not None)
+            speed = value + (f" ({'–'.join(ends)})" if ends else "")
+            first = "" if row.first_step_seconds is None else f"{row.first_step_seconds:.1f}"
+            name, note = row.system, row.note
+            rows.append({"System": name, unit: speed, "Time to first result (s)": first, "Note": note})
+    return "\n\n".join([f"{title} (median, slowest and fastest repeat):", _table(rows), *_ratios(record)])
 
 
 def _ratios(record: BenchmarkRecord) -> Iterator[str]:
@@ -100,15 +96,15 @@ def _ratios(record: BenchmarkRecord) -> Iterator[str]:
     rates = [(row, row.reviews_per_second.value) for row in record.rows if row.reviews_per_second]
     if not (ours := next((rate for row, rate in rates if row.system == "ours"), None)):
         return
-    sentence = f"Ours: 25,000 reviews in {25_000 / ours:.1f} s"
+    words = f"Ours: 25,000 reviews in {25_000 / ours:.1f} s"
     for row, rate in rates:
         if record.kind != "train" and not row.system.startswith("ours"):
-            sentence += f"; {ours / rate:,.0f} × {row.system}"
-    several = [
-        f" On {row.devices} GPUs, {row.batch_size} reviews a step: {rate / ours:.2f} × one."
-        for row, rate in rates if row.devices > 1
-    ]  # fmt: skip
-    yield f"{sentence}.{''.join(several)}"
+            words += f"; {ours / rate:,.0f} × {row.system}"
+    words += "."
+    for row, rate in rates:
+        if row.devices > 1:
+            words += f" On {row.devices} GPUs, {row.batch_size} reviews a step: {rate / ours:.2f} × one."
+    yield words
 
 
 def _parity(record: BenchmarkRecord, title: str) -> str:

@@ -111,8 +111,8 @@ class WeightSample(Record):
     """What a weight may become, in the same unit."""
     error: float
     """Root mean square of what rounding to `levels` changes, over that of the weights."""
-    even_error: float
-    """The same with as many levels at equal distances."""
+    even_error: float | None = None
+    """The same with as many levels at equal distances; None in newer runs."""
 
 
 class DataInfo(Record):

@@ -67,8 +67,21 @@ class Evaluation:
     record: EvalRecord
 
     def predictions(self) -> pd.DataFrame:
-        """Columns PREDICTION_COLUMNS (prediction Int8 with gaps, p_positive float32 with NaN) plus groups."""
-        return read_predictions(self.path, self.record)
+        """In dataset order; ArtifactError where they are not the record's.
+
+        Columns PREDICTION_COLUMNS (prediction Int8 with gaps, p_positive float32 with NaN) plus groups.
+        """
+        path = self.path / "predictions.parquet"
+        with _reading(path, "run eval.py again"):
+            file, n = pq.ParquetFile(path), self.record.dataset.n
+            if (rows := file.metadata.num_rows) != n:
+                raise ValueError(f"it has {rows:,} rows, its record {n:,}")
+            frame = file.read().to_pandas()
+            if missing := [column for column in schema.PREDICTION_COLUMNS if column not in frame]:
+                raise ValueError(f"it lacks the columns {missing}")
+            frame = frame.astype({"prediction": "Int8", "p_positive": "float32", "label": "int8"})
+            _check_predictions(frame, self.record)
+            return frame
 
 
 # ---- writing
@@ -245,34 +258,17 @@ def read_eval(folder: Path) -> Evaluation:
     return Evaluation(folder, record)
 
 
-def read_predictions(folder: Path, record: EvalRecord) -> pd.DataFrame:
-    """The predictions of one evaluation, in dataset order; ArtifactError where they are not the record's."""
-    path = folder / "predictions.parquet"
-    with _reading(path, "run eval.py again"):
-        file = pq.ParquetFile(path)
-        if (n := file.metadata.num_rows) != record.dataset.n:
-            raise ValueError(f"it has {n:,} rows, its record {record.dataset.n:,}")
-        frame = file.read().to_pandas()
-        if missing := [column for column in schema.PREDICTION_COLUMNS if column not in frame]:
-            raise ValueError(f"it lacks the columns {missing}")
-        frame = frame.astype({"prediction": "Int8", "p_positive": "float32", "label": "int8"})
-        if wrong := _differs(frame, record):
-            raise ValueError(wrong)
-        return frame
-
-
-def _differs(frame: pd.DataFrame, record: EvalRecord) -> str | None:
-    """Which column is not what the record says of it; None for none."""
+def _check_predictions(frame: pd.DataFrame, record: EvalRecord) -> None:
+    """Raises ValueError: a column is not what the record says of it."""
     if fingerprint(frame["review_id"]) != record.dataset.fingerprint:
-        return "its reviews are not those of its record, or in another order"
+        raise ValueError("its reviews are not those of its record, or in another order")
     if not frame["p_positive"].dropna().between(0, 1).all():
-        return "p_positive must lie between 0 and 1"
+        raise ValueError("p_positive must lie between 0 and 1")
     if not frame["label"].isin((0, 1)).all() or not frame["prediction"].dropna().isin((0, 1)).all():
-        return "labels and predictions must be 0 or 1"
+        raise ValueError("labels and predictions must be 0 or 1")
     counted = classification.confusion(frame["label"], frame["prediction"])
-    return (
-        None if schema.Confusion(**counted) == record.confusion else "its counts are not those of its record"
-    )
+    if schema.Confusion(**counted) != record.confusion:
+        raise ValueError("its counts are not those of its record")
 
 
 @dataclass(frozen=True)
