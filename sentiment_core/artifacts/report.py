@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sentiment_core import config
 from sentiment_core.artifacts import store
 from sentiment_core.artifacts.frames import read_as
-from sentiment_core.artifacts.schema import OTHER_FORM, AnswerForm, BenchmarkRecord, EvalRecord, Metric
+from sentiment_core.artifacts.schema import OTHER_FORM, BenchmarkRecord, EvalRecord, Metric
 from sentiment_core.artifacts.store import ArtifactError
 from sentiment_core.labels import UNPARSED
 from sentiment_core.systems import SYSTEMS
 
-HEADER = (
-    "System", "Dataset", "n", "Accuracy (%, 95 % interval)", "Accuracy on parsed answers (%)",
-    "ROC AUC", "ECE", "Contrast consistency (%)", "Unparsed", "Hardware",
-)  # fmt: skip
 PROGRAM = "python -m sentiment_core.artifacts.report"
+IN_WORDS = ("System", "Dataset", "Hardware", "Note")
+"""Columns that are aligned at the left."""
 
 
 def results_table(root: Path = config.ASSETS) -> str:
@@ -35,26 +34,23 @@ def results_table(root: Path = config.ASSETS) -> str:
     records = _records(root)
     if not records:
         return "No evaluation yet; `python eval.py --system all` makes them."
-    alignment = ("---", "---", *["---:"] * (len(HEADER) - 3), "---")
-    lines = [_row(cells) for cells in (HEADER, alignment, *map(_cells, records))]
-    notes = _overlap_notes(records)
-    return "\n".join(lines + (["", *notes] if notes else []))
+    table, notes = _table([_measured(record) for record in records]), "\n".join(_overlap_notes(records))
+    return f"{table}\n\n{notes}" if notes else table
 
 
 def below_chance(root: Path = config.ASSETS) -> str:
     """Why the study's baseline is below chance, with the figures of our free-answer baseline."""
-    records = _records(root)
-    generated = next((r for r in records if r.system == "baseline-generated"), None)
+    records, system = _records(root), "baseline-generated"
+    generated = next((r for r in records if r.system == system), None)
     if generated is None:
-        system = "baseline-generated"
         return f"No `{system}` evaluation yet; `python eval.py --system {system}` makes it."
     lines = [_study_sentence(root), *_generated_sentences(generated)]
     alike = (r for r in records if r.system == "baseline-scored" and _subject(r) == _subject(generated))
     if scored := next(alike, None):
-        accuracy = percent_interval(scored.metrics["accuracy"])
         lines.append(
-            f"Comparing the two label words' likelihoods instead, so that every review gets a label, "
-            f"the same model has {accuracy} on the same reviews ({scored.hardware.title})."
+            "Comparing the two label words' likelihoods instead, so that every review gets a label, the same "
+            f"model has {percent_interval(scored.metrics['accuracy'])} on the same reviews "
+            f"({scored.hardware.title})."
         )
     return "\n".join(lines)
 
@@ -78,18 +74,18 @@ def speed_table(root: Path = config.ASSETS) -> str:
 
 
 def _benchmark_table(record: BenchmarkRecord, title: str) -> str:
-    live = record.kind == "live"
-    unit, scale, digits = ("Latency (ms/review)", 1000.0, 0) if live else ("Reviews/s", 1.0, 1)
-    lines = [f"{title} (median, slowest and fastest repeat):", ""]
-    lines += map(_row, (("System", unit, "Time to first result (s)", "Note"), ("---", "---:", "---:", "---")))
+    """Of its latencies, or else of its speeds."""
+    unit, scale, digits = ("Latency (ms/review)", 1000, 0) if record.kind == "live" else ("Reviews/s", 1, 1)
+    rows = []
     for row in record.rows:
-        if metric := row.seconds_per_review if live else row.reviews_per_second:
+        if metric := row.seconds_per_review if record.kind == "live" else row.reviews_per_second:
             shown = (metric.value, metric.low, metric.high)
             value, *ends = (f"{scale * x:,.{digits}f}" for x in shown if x is not None)
-            spread = f" ({'–'.join(ends)})" if ends else ""
+            speed = value + (f" ({'–'.join(ends)})" if ends else "")
             first = "" if row.first_step_seconds is None else f"{row.first_step_seconds:.1f}"
-            lines.append(_row((row.system, value + spread, first, row.note)))
-    return "\n".join([*lines, *_ratios(record)])
+            name, note = row.system, row.note
+            rows.append({"System": name, unit: speed, "Time to first result (s)": first, "Note": note})
+    return "\n\n".join([f"{title} (median, slowest and fastest repeat):", _table(rows), *_ratios(record)])
 
 
 def _ratios(record: BenchmarkRecord) -> Iterator[str]:
@@ -98,17 +94,17 @@ def _ratios(record: BenchmarkRecord) -> Iterator[str]:
     What trains beside ours does another task (a language model's loss on shorter prompts): see `_parity`.
     """
     rates = [(row, row.reviews_per_second.value) for row in record.rows if row.reviews_per_second]
-    ours = next((rate for row, rate in rates if row.system == "ours"), None)
-    if ours is None:
+    if not (ours := next((rate for row, rate in rates if row.system == "ours"), None)):
         return
-    beside = [(row, rate) for row, rate in rates if not row.system.startswith("ours")]
-    others = [f"; {ours / rate:,.0f} × {row.system}" for row, rate in beside if record.kind != "train"]
-    sentences = [f"Ours: 25,000 reviews in {25_000 / ours:.1f} s{''.join(others)}."]
+    words = f"Ours: 25,000 reviews in {25_000 / ours:.1f} s"
+    for row, rate in rates:
+        if record.kind != "train" and not row.system.startswith("ours"):
+            words += f"; {ours / rate:,.0f} × {row.system}"
+    words += "."
     for row, rate in rates:
         if row.devices > 1:
-            batch = f"{row.batch_size} reviews a step"
-            sentences.append(f"On {row.devices} GPUs, {batch}: {rate / ours:.2f} × one.")
-    yield from ("", " ".join(sentences))
+            words += f" On {row.devices} GPUs, {row.batch_size} reviews a step: {rate / ours:.2f} × one."
+    yield words
 
 
 def _parity(record: BenchmarkRecord, title: str) -> str:
@@ -188,24 +184,28 @@ def _subject(record: EvalRecord) -> tuple[str | None, str]:
     return record.base_model.name if record.base_model else None, record.dataset.fingerprint
 
 
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _table(rows: Sequence[Mapping[str, str]]) -> str:
+    """In Markdown; the columns are the first row's."""
+    alignment = ["---" if name in IN_WORDS else "---:" for name in rows[0]]
+    lines = (rows[0].keys(), alignment, *(row.values() for row in rows))
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _cells(record: EvalRecord) -> list[str]:
-    found = record.metrics.get
-    return [
-        record.measured_title + (f", `{record.run_id}`" if record.run_id else ""),
-        record.dataset.name,
-        f"{record.dataset.n:,}",
-        percent_interval(found("accuracy"), unit=""),
-        percent_interval(found("accuracy_lenient"), unit=""),
-        _decimals(found("roc_auc")),
-        _decimals(found("ece")),
-        percent_interval(found("consistency"), unit=""),
-        f"{record.unparsed:,}",
-        record.hardware.title,
-    ]
+def _measured(record: EvalRecord) -> dict[str, str]:
+    """A row of the table of results, by column."""
+    metric = record.metrics.get
+    return {
+        "System": record.measured_title + (f", `{record.run_id}`" if record.run_id else ""),
+        "Dataset": record.dataset.name,
+        "n": f"{record.dataset.n:,}",
+        "Accuracy (%, 95 % interval)": percent_interval(metric("accuracy"), unit=""),
+        "Accuracy on parsed answers (%)": percent_interval(metric("accuracy_lenient"), unit=""),
+        "ROC AUC": _decimals(metric("roc_auc")),
+        "ECE": _decimals(metric("ece")),
+        "Contrast consistency (%)": percent_interval(metric("consistency"), unit=""),
+        "Unparsed": f"{record.unparsed:,}",
+        "Hardware": record.hardware.title,
+    }
 
 
 def percent_interval(metric: Metric | None, *, unit: str = " %") -> str:
@@ -225,11 +225,11 @@ def _decimals(metric: Metric | None) -> str:
 
 def _overlap_notes(records: list[EvalRecord]) -> list[str]:
     """One line per dataset: the accuracies, in the table's order, without texts that also stand in train."""
-    groups: dict[tuple[str, int, int], list[str]] = {}
+    groups = defaultdict(list)
     for record in records:
         if kept := record.metrics.get("accuracy_without_overlap"):
             accuracy = percent_interval(kept.model_copy(update={"low": None}), unit="")
-            groups.setdefault((record.dataset.name, record.dataset.n - kept.n, kept.n), []).append(accuracy)
+            groups[record.dataset.name, record.dataset.n - kept.n, kept.n].append(accuracy)
     return [
         f"Without the {left_out:,} reviews of {name} whose text also stands in its train split (n = {n:,}; "
         f"our training leaves them out), in the table's order: {', '.join(accuracies)} %."
@@ -266,20 +266,13 @@ def _generated_sentences(record: EvalRecord) -> Iterator[str]:
 
 def _frequent_answers(record: EvalRecord) -> str:
     """The most frequent first words, each once, with what the answers that begin so were read as."""
-    by_form: dict[str, list[AnswerForm]] = {}
+    by_form = defaultdict(list)
     for form in record.answer_forms:
         if form.form != OTHER_FORM:
-            by_form.setdefault(form.form, []).append(form)
-    shown = sorted(by_form.items(), key=lambda item: -sum(f.count for f in item[1]))[:3]
-    return "; ".join(
-        f"{_code(name)}, " + " and ".join(_share_read_as(form, record.dataset.n) for form in forms)
-        for name, forms in shown
-    )
-
-
-def _share_read_as(form: AnswerForm, n: int) -> str:
-    words = read_as(form)
-    return f"{100 * form.count / n:.1f} % ({words if form.parsed == UNPARSED else f'read as {words}'})"
+            words = f"{'' if form.parsed == UNPARSED else 'read as '}{read_as(form)}"
+            by_form[form.form].append((form.count, f"{100 * form.count / record.dataset.n:.1f} % ({words})"))
+    shown = sorted(by_form.items(), key=lambda item: -sum(count for count, _ in item[1]))[:3]
+    return "; ".join(f"{_code(name)}, {' and '.join(words for _, words in found)}" for name, found in shown)
 
 
 def _code(form: str) -> str:
@@ -307,14 +300,14 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         old = path.read_text(encoding="utf-8")
         new = refreshed(old, options.root)
-    except (ArtifactError, ValueError, OSError) as error:
+    except (ValueError, OSError) as error:  # an ArtifactError is the former
         print(f"{path or options.root}: {error}", file=sys.stderr)
         return 1
-    if options.write and new != old:
-        store.write_text(path, new)
-    if options.check and new != old:
+    if new != old and options.check:
         print(f"{path} is stale; run {PROGRAM} --write {path}", file=sys.stderr)
         return 1
+    if new != old:
+        store.write_text(path, new)
     return 0
 
 

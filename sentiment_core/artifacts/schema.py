@@ -56,7 +56,6 @@ class Hardware(Record):
     device: str
     """For example "NVIDIA H200" or a processor's name."""
     count: int = 1
-    """Devices used."""
     memory_bytes: int | None = None
     cpu: str | None = None
 
@@ -111,8 +110,8 @@ class WeightSample(Record):
     """What a weight may become, in the same unit."""
     error: float
     """Root mean square of what rounding to `levels` changes, over that of the weights."""
-    even_error: float
-    """The same with as many levels at equal distances."""
+    even_error: float | None = None
+    """The same with as many levels at equal distances; None in newer runs."""
 
 
 class DataInfo(Record):
@@ -121,8 +120,7 @@ class DataInfo(Record):
     """First 16 hex digits of SHA-256 over the train ids in order."""
     train: int
     validation: int
-    excluded: dict[str, int]
-    """Rows dropped before training, by reason."""
+    excluded: dict[str, int]  # rows by reason
 
 
 class RunRecord(Record):
@@ -184,7 +182,6 @@ class HistoryRow(Record):
 
 class DatasetInfo(Record):
     name: str
-    """Short name, for example "imdb" or the file's stem."""
     split: str
     n: int
     fingerprint: str
@@ -251,8 +248,6 @@ class Reference(Record):
 
 
 class SampleReview(Record):
-    """A review in our own words."""
-
     id: str
     text: str
     label: Literal[0, 1]

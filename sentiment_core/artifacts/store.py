@@ -9,39 +9,30 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
 
 from sentiment_core.artifacts import schema
-from sentiment_core.artifacts.schema import (
-    Confusion,
-    EvalRecord,
-    HistoryRow,
-    Reference,
-    RunRecord,
-    SampleAnswer,
-    SampleAnswers,
-    SampleReview,
-)  # fmt: skip
+from sentiment_core.artifacts.schema import EvalRecord, HistoryRow, Reference, RunRecord, SampleReview
 from sentiment_core.config import ASSETS, UserError
 from sentiment_core.data.reviews import fingerprint, review_id
 from sentiment_core.metrics import classification
 
 MOST_BYTES = 64_000_000
 """No file of an artifact is larger; 25,000 predictions take half a megabyte."""
-
-LORA_A = ".lora_A.weight"
-LARGEST_HEADER = 100_000_000
-"""Bytes; safetensors allows no more."""
+UNUSABLE = (OSError, pa.ArrowException, ValueError, TypeError, LookupError, AttributeError, RecursionError)
+"""What json, parquet and pandas raise on files that hold something else."""
 
 
 class ArtifactError(UserError):
@@ -76,8 +67,21 @@ class Evaluation:
     record: EvalRecord
 
     def predictions(self) -> pd.DataFrame:
-        """Columns PREDICTION_COLUMNS (prediction Int8 with gaps, p_positive float32 with NaN) plus groups."""
-        return read_predictions(self.path, self.record)
+        """In dataset order; ArtifactError where they are not the record's.
+
+        Columns PREDICTION_COLUMNS (prediction Int8 with gaps, p_positive float32 with NaN) plus groups.
+        """
+        path = self.path / "predictions.parquet"
+        with _reading(path, "run eval.py again"):
+            file, n = pq.ParquetFile(path), self.record.dataset.n
+            if (rows := file.metadata.num_rows) != n:
+                raise ValueError(f"it has {rows:,} rows, its record {n:,}")
+            frame = file.read().to_pandas()
+            if missing := [column for column in schema.PREDICTION_COLUMNS if column not in frame]:
+                raise ValueError(f"it lacks the columns {missing}")
+            frame = frame.astype({"prediction": "Int8", "p_positive": "float32", "label": "int8"})
+            _check_predictions(frame, self.record)
+            return frame
 
 
 # ---- writing
@@ -90,17 +94,15 @@ def utc_now() -> datetime:
 def write_text(path: Path, text: str) -> None:
     """Write `path` atomically: a reader sees the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        with temporary.open("w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_record(path: Path, record: BaseModel) -> None:
@@ -121,7 +123,7 @@ class HistoryWriter:
 
     def __init__(self, folder: Path, *, resume_at: int | None = None) -> None:
         self.path = folder / "history.jsonl"
-        kept = [] if resume_at is None else [row for row in _history_rows(folder) if row.step <= resume_at]
+        kept = () if resume_at is None else (row for row in _history_rows(folder) if row.step <= resume_at)
         write_text(self.path, "".join(map(_history_line, kept)))
 
     def append(self, row: HistoryRow) -> None:
@@ -138,7 +140,8 @@ def write_eval(folder: Path, record: EvalRecord, predictions: pd.DataFrame) -> N
 
     Raises ArtifactError where a column is missing, or a prediction is neither 0, 1 nor null.
     """
-    _check_columns(predictions, "the predictions table")
+    if missing := [column for column in schema.PREDICTION_COLUMNS if column not in predictions]:
+        raise ArtifactError(f"the predictions table lacks the columns {missing}")
     if not predictions["prediction"].dropna().isin((0, 1)).all():
         raise ArtifactError("predictions must be 0, 1 or null")
     types = {
@@ -154,36 +157,52 @@ def write_eval(folder: Path, record: EvalRecord, predictions: pd.DataFrame) -> N
     write_record(folder / "eval.json", record)
 
 
-def _check_columns(frame: pd.DataFrame, whose: str, remedy: str = "") -> None:
-    if missing := [column for column in schema.PREDICTION_COLUMNS if column not in frame]:
-        raise ArtifactError(f"{whose} lacks the columns {missing}{remedy}")
-
-
 # ---- reading
 
 _R = TypeVar("_R", bound=BaseModel)
 
 
-def read_record(path: Path, kind: type[_R], remedy: str) -> _R:
-    """One JSON record; ArtifactError if not there, not JSON, of another version, or with other fields."""
+@contextmanager
+def _reading(path: Path, remedy: str) -> Iterator[None]:
+    """What goes wrong in the block becomes an ArtifactError, as does a file too large or linked elsewhere."""
     try:
-        _check_file(path)
-        content = json.loads(path.read_text(encoding="utf-8"))
+        if not path.resolve().is_relative_to(path.parent.resolve()):
+            raise ArtifactError(f"{path} is a link to another folder; put the file itself there")
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"it is larger than {MOST_BYTES // 10**6} MB, as no artifact is")
+        yield
+    except ArtifactError:
+        raise
     except FileNotFoundError:
         raise ArtifactError(f"{path} is not there; {remedy}") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ArtifactError(f"{path} cannot be read as JSON ({error}); {remedy}") from None
-    content = schema.upgraded(kind, content) if isinstance(content, dict) else {"schema_version": None}
-    known = kind.model_fields["schema_version"].default
-    if (version := content.get("schema_version", known)) != known:
-        what = f"{path} has schema version {version!r}, this program reads {known}"
-        raise ArtifactError(f"{what}; update the program or {remedy}")
-    try:
-        return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ArtifactError(f"{path}: field {where!r}: {first['msg'].lower()}; {remedy}") from None
+    except UNUSABLE as error:
+        raise ArtifactError(f"{path} cannot be used ({error}); {remedy}") from None
+
+
+def read_record(path: Path, kind: type[_R], remedy: str) -> _R:
+    """One JSON record; ArtifactError if not there, not JSON, of another version, or with other fields."""
+    with _reading(path, remedy):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content = schema.upgraded(kind, content) if isinstance(content, dict) else {"schema_version": None}
+        known = kind.model_fields["schema_version"].default
+        if (version := content.get("schema_version", known)) != known:
+            what = f"{path} has schema version {version!r}, this program reads {known}"
+            raise ArtifactError(f"{what}; update the program or {remedy}")
+        return kind.model_validate(content)
+
+
+def _read_list(path: Path, kind: type[_R], remedy: str = "restore it from the repository") -> tuple[_R, ...]:
+    """The records of a JSON list, or those of JSON lines without a last one that is still being written."""
+    with _reading(path, remedy):
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".jsonl":
+            lines = ",\n".join(line for line in text.split("\n")[:-1] if line.strip())
+            text = f"[{lines}]"
+        return TypeAdapter(tuple[kind, ...]).validate_json(text)
 
 
 def read_run(folder: Path) -> Run:
@@ -200,17 +219,16 @@ def read_run(folder: Path) -> Run:
 def read_adapter_shapes(folder: Path) -> dict[str, tuple[int, int]]:
     """Adapted matrix -> (outputs, inputs), from its adapter's header; empty where that cannot be read."""
     try:
-        with (folder / "adapter" / "adapter_model.safetensors").open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(size, LARGEST_HEADER)))
-        matrices = [name.removesuffix(LORA_A) for name in header if name.endswith(LORA_A)]
+        with safe_open(folder / "adapter" / "adapter_model.safetensors", "numpy") as file:
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+        names = [name.removesuffix(".lora_A.weight") for name in shapes if name.endswith(".lora_A.weight")]
         return {
             name.removeprefix("base_model.model."): (
-                header[f"{name}.lora_B.weight"]["shape"][0], header[name + LORA_A]["shape"][1]
+                shapes[f"{name}.lora_B.weight"][0], shapes[f"{name}.lora_A.weight"][1]
             )
-            for name in matrices
+            for name in names
         }  # fmt: skip
-    except (OSError, ValueError, LookupError):
+    except (OSError, SafetensorError, LookupError):
         return {}
 
 
@@ -221,28 +239,13 @@ def read_history(folder: Path) -> pd.DataFrame:
     """
     rows = [row.model_dump() for row in _history_rows(folder)]
     frame = pd.DataFrame(rows, columns=list(HistoryRow.model_fields))
-    return frame.astype(
-        {c: "float64" for c in frame if c not in ("step", "examples", "tokens", "eval_counts")}
-    )
+    whole = ("step", "examples", "tokens", "eval_counts")
+    return frame.astype({column: "float64" for column in frame if column not in whole})
 
 
-def _history_rows(folder: Path) -> list[HistoryRow]:
+def _history_rows(folder: Path) -> tuple[HistoryRow, ...]:
     path = folder / "history.jsonl"
-    try:
-        _check_file(path)
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        return []
-    except (OSError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{path} cannot be read ({error}); train the run again") from None
-    rows = []
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            rows.append(HistoryRow.model_validate_json(line))
-        except ValidationError as error:
-            message = error.errors()[0]["msg"].lower()
-            raise ArtifactError(f"{path} line {number}: {message}; train the run again") from None
-    return rows
+    return _read_list(path, HistoryRow, "train the run again") if path.exists() else ()
 
 
 def read_eval(folder: Path) -> Evaluation:
@@ -255,47 +258,17 @@ def read_eval(folder: Path) -> Evaluation:
     return Evaluation(folder, record)
 
 
-def read_predictions(folder: Path, record: EvalRecord) -> pd.DataFrame:
-    """The predictions of one evaluation, in dataset order; ArtifactError where they are not the record's."""
-    path, remedy = folder / "predictions.parquet", "run eval.py again"
-    try:
-        _check_file(path)
-        file = pq.ParquetFile(path)
-        if (n := file.metadata.num_rows) != record.dataset.n:
-            raise ArtifactError(f"{path} has {n:,} rows, its record {record.dataset.n:,}; {remedy}")
-        frame = file.read().to_pandas()
-        _check_columns(frame, str(path), f"; {remedy}")
-        frame = frame.astype({"prediction": "Int8", "p_positive": "float32", "label": "int8"})
-        wrong = _differs(frame, record)
-    except (OSError, pa.ArrowException, ValueError, TypeError, AttributeError) as error:
-        if isinstance(error, ArtifactError):
-            raise
-        raise ArtifactError(f"{path} cannot be read ({error}); {remedy}") from None
-    if wrong:
-        raise ArtifactError(f"{path}: {wrong}; {remedy}")
-    return frame
-
-
-def _differs(frame: pd.DataFrame, record: EvalRecord) -> str | None:
-    """Which column is not what the record says of it; None for none."""
+def _check_predictions(frame: pd.DataFrame, record: EvalRecord) -> None:
+    """Raises ValueError: a column is not what the record says of it."""
     if fingerprint(frame["review_id"]) != record.dataset.fingerprint:
-        return "its reviews are not those of its record, or in another order"
+        raise ValueError("its reviews are not those of its record, or in another order")
     if not frame["p_positive"].dropna().between(0, 1).all():
-        return "p_positive must lie between 0 and 1"
+        raise ValueError("p_positive must lie between 0 and 1")
     if not frame["label"].isin((0, 1)).all() or not frame["prediction"].dropna().isin((0, 1)).all():
-        return "labels and predictions must be 0 or 1"
+        raise ValueError("labels and predictions must be 0 or 1")
     counted = classification.confusion(frame["label"], frame["prediction"])
-    return None if Confusion(**counted) == record.confusion else "its counts are not those of its record"
-
-
-def _check_file(path: Path) -> None:
-    """Raises ArtifactError: too large for what it is, or a link to elsewhere."""
-    if not path.resolve().is_relative_to(path.parent.resolve()):
-        raise ArtifactError(f"{path} is a link to another folder; put the file itself there")
-    if path.stat().st_size > MOST_BYTES:
-        raise ArtifactError(
-            f"{path} is larger than {MOST_BYTES // 10**6} MB, as no artifact is; make it again"
-        )
+    if schema.Confusion(**counted) != record.confusion:
+        raise ValueError("its counts are not those of its record")
 
 
 @dataclass(frozen=True)
@@ -340,7 +313,7 @@ def read_sample_reviews(root: Path = ASSETS) -> tuple[SampleReview, ...]:
     return _read_list(root / "sample_reviews.jsonl", SampleReview)
 
 
-def read_sample_answers(run: Run, samples: Iterable[SampleReview]) -> dict[str, SampleAnswer]:
+def read_sample_answers(run: Run, samples: Iterable[SampleReview]) -> dict[str, schema.SampleAnswer]:
     """What the run's models say of our own reviews, by their ids; empty where that was not stored.
 
     Raises:
@@ -349,7 +322,7 @@ def read_sample_answers(run: Run, samples: Iterable[SampleReview]) -> dict[str, 
     path, remedy = run.path / "sample_answers.json", "run eval.py with this run again"
     if run.record is None or not path.exists():
         return {}
-    found = read_record(path, SampleAnswers, remedy)
+    found = read_record(path, schema.SampleAnswers, remedy)
     texts = {sample.id: review_id(sample.text) for sample in samples}
     fits = {
         "adapter": found.adapter_sha256 == adapter_sha256(run),
@@ -370,17 +343,3 @@ def adapter_sha256(run: Run) -> str:
 def read_benchmark(kind: str, root: Path = ASSETS) -> schema.BenchmarkRecord:
     path, remedy = root / "benchmarks" / f"{kind}.json", f"python -m sentiment_core.benchmarks {kind}"
     return read_record(path, schema.BenchmarkRecord, f"make it with {remedy}")
-
-
-def _read_list(path: Path, kind: type[_R]) -> tuple[_R, ...]:
-    remedy = "restore it from the repository"
-    try:
-        _check_file(path)
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".jsonl":
-            text = f"[{','.join(line for line in text.splitlines() if line.strip())}]"
-        return TypeAdapter(tuple[kind, ...]).validate_json(text)
-    except FileNotFoundError:
-        raise ArtifactError(f"{path} is not there; {remedy}") from None
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} cannot be used ({error}); {remedy}") from None

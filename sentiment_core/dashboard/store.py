@@ -23,9 +23,12 @@ MOST_KEPT = 400
 DATASET_TITLES = {"imdb": "IMDB test reviews", "counterfactual_imdb_test": "Counterfactual pairs"}
 """What a dataset is called on the page; one that is not here goes by its own name."""
 
-FILES = {"runs": ("run.json", "history.jsonl"), "evals": ("eval.json", "predictions.parquet")}
 REFERENCES = ("references.json", store.read_references)
 SAMPLES = ("sample_reviews.jsonl", store.read_sample_reviews)
+WATCHED = (
+    "runs/*", "runs/*/run.json", "runs/*/history.jsonl", "evals/*", "evals/*/eval.json",
+    "evals/*/predictions.parquet", REFERENCES[0], SAMPLES[0],
+)  # fmt: skip
 
 
 def dataset_title(name: str) -> str:
@@ -83,23 +86,20 @@ class Store:
 
     def signature(self) -> Hashable:
         """Changes when any run, evaluation or small file appears, changes or goes."""
-        marks = [
-            (path.name, *(_stamp(path / name) for name in names))
-            for kind, names in FILES.items()
-            for path in sorted(self.root.glob(f"{kind}/*"))
-        ]
-        return (*marks, *(_stamp(self.root / name) for name, _ in (REFERENCES, SAMPLES)))
+        paths = (path for pattern in WATCHED for path in sorted(self.root.glob(pattern)))
+        return tuple((path, _stamp(path)) for path in paths)
 
     def listing(self) -> Listing:
         return self.keep("listing", self.signature(), lambda: store.list_artifacts(self.root))
 
     def problems(self) -> tuple[Problem, ...]:
         """What was passed over, predictions and histories that cannot be read included."""
-        tried: list[Any] = [_attempt(e.path, partial(self.predictions, e)) for e in self.listing().evals]
-        tried += [_attempt(run.path, partial(self.history, run)) for run in self.listing().runs]
+        listing = self.listing()
+        tried: list[Any] = [_attempt(one.path, partial(self.predictions, one)) for one in listing.evals]
+        for run in listing.runs:
+            tried += [_attempt(run.path, partial(self.history, run)), self._stored_answers(run)]
         tried += [self._small(*REFERENCES), self._small(*SAMPLES)]
-        tried += [self._stored_answers(run) for run in self.finished_runs()]
-        return (*self.listing().problems, *(problem for _, problem in tried if problem))
+        return (*listing.problems, *(problem for _, problem in tried if problem))
 
     def finished_runs(self) -> list[Run]:
         return [run for run in self.listing().runs if run.record is not None]
@@ -154,8 +154,7 @@ class Store:
 
     def before(self, evals: dict[str, Evaluation]) -> Evaluation | None:
         """The base model's evaluation that compares like with like, else any other of the base model."""
-        system = first_base(evals)
-        return evals[system] if system else None
+        return evals.get(first_base(evals) or "")
 
     def references(self) -> tuple[schema.Reference, ...]:
         """Empty where the file cannot be read, as are `samples`."""

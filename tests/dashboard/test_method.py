@@ -14,9 +14,10 @@ from tests.dashboard.test_tabs import context_of
 from tests.fake_artifacts import RUN, write_run
 
 SAMPLE = WeightSample(
-    matrix="model.layers.0.q_proj", shape=(64, 128), block=64, counts=(1, 5, 1), error=0.09, even_error=0.11,
+    matrix="model.layers.0.q_proj", shape=(64, 128), block=64, counts=(1, 5, 1), error=0.09,
     levels=tuple(n / 8 - 1 for n in range(16)),
 )  # fmt: skip
+GENERATED = store.read_eval(ASSETS / "evals" / "imdb--baseline-generated--smollm2-135m")
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +34,13 @@ def test_the_study_is_explained_with_our_own_answers(page):
     text = words(page)
     assert "How to measure 23.5 % when guessing gets 50 %" in text
     assert "■ 37 right, × 31 wrong, □ 32 no label" in text
-    assert re.search(r"positive, …”positive[67],\d{3}", text)
-    assert re.search(r"goes on and names both words1,\d{3}", text)
+    counted = {(form.form, form.parsed): form.count for form in GENERATED.record.answer_forms}
+    for (form, parsed), read in {
+        ("the review is positive, …", "positive"): "positive",
+        ("this review is negative.", "negative"): "negative",
+        ("the review is positive, …", "unparsed"): "no label: names both further on",
+    }.items():
+        assert f"“{form}”{read}{counted[form, parsed]:,}" in text
     assert "On its first 200 rows the same answers of ours have 1.5 %" in text
     assert "Neither can be checked" in text
     assert page.count('class="cross"') == 31
@@ -48,11 +54,11 @@ def test_the_base_can_tell_a_little_and_says_positive_anyway(page):
 def test_squares_sum_to_a_hundred():
     none = dict.fromkeys(("positive_negative", "positive_positive"), 0)
     cells = Confusion(negative_negative=1, negative_positive=1, positive_unparsed=1, **none)
-    assert study.waffle(cells) == {"right": 34, "wrong": 33, "no label": 33}
+    assert study.waffle(cells) == {"right": 33, "wrong": 34, "no label": 33}
 
 
 def test_a_sorted_beginning_is_told_from_a_mixed_one():
-    frame = store.read_eval(ASSETS / "evals" / "imdb--baseline-generated--smollm2-135m").predictions()
+    frame = GENERATED.predictions()
     assert study.first_rows(frame).value == pytest.approx(0.015)
     assert study.first_rows(frame.sample(frac=1, random_state=0)) is None
 
@@ -62,7 +68,7 @@ def test_the_matrix_is_drawn_to_scale():
     shapes = store.read_adapter_shapes(run.path)
     assert shapes["model.layers.15.self_attn.q_proj"] == (576, 576)
     assert shapes["model.layers.15.mlp.up_proj"] == (1536, 576)
-    drawn = weights.pictures(run)["matrix"]
+    drawn = weights.pictures(run)[0]
     sides = [float(side) for side in re.findall(r' (?:width|height)="([\d.]+)"', drawn)]
     assert max(sides) / min(sides) == pytest.approx(576 / 16, rel=0.01)
 
@@ -70,12 +76,11 @@ def test_the_matrix_is_drawn_to_scale():
 def test_a_histogram_only_where_the_run_holds_its_weights(tmp_path):
     record = write_run(tmp_path, RUN)
     run = store.read_run(tmp_path / "runs" / RUN)
-    assert weights.pictures(run) == {}, "an old run without adapter"
+    assert weights.pictures(run) == [], "an old run without adapter"
     store.write_run(run.path, record.model_copy(update={"weights": SAMPLE}))
-    drawn = weights.pictures(store.read_run(run.path))
-    assert list(drawn) == ["levels"]
-    assert drawn["levels"].count('class="level"') == 16
-    assert "n = 7 weights" in drawn["levels"]
+    [drawn] = weights.pictures(store.read_run(run.path))
+    assert drawn.count('class="level"') == 16
+    assert "n = 7 weights" in drawn
 
 
 def test_memory_as_in_the_paper():

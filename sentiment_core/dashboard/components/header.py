@@ -22,21 +22,19 @@ MOST_PROBLEMS = 8
 
 def title_html(context: Context, run: Run | None) -> str:
     """What happened, in one sentence and its figures; in plain words for a base that could tell."""
-    records = _records(context, run, context.dataset("imdb"))
-    share = share_positive(records["base"]) if "base" in records else None
-    shown = {"evals": records, "record": run and run.record, "share": share}
-    return render("title", plain=TITLE, nearly_every=NEARLY_EVERY, **shown)
+    evals = before_and_after(context, run, context.dataset("imdb"))
+    shown = {"evals": evals, "record": run and run.record, "nearly_every": NEARLY_EVERY}
+    return render("title", plain=TITLE, share_positive=share_positive, **shown)
 
 
 def stats_html(context: Context, run: Run | None) -> str:
     """Accuracy, contrast consistency, time; each says what is missing where its artifact is."""
-    pairs = _records(context, run, PAIRS)
-    shown = {"evals": _records(context, run, context.dataset("imdb")), "record": run and run.record}
+    evals, pairs = (before_and_after(context, run, name) for name in (context.dataset("imdb"), PAIRS))
     pairs = {actor: one for actor, one in pairs.items() if "consistency" in one.metrics}
-    return render("stats", pairs=pairs, short_device=short_device, **shown)
+    return render("stats", evals=evals, pairs=pairs, record=run and run.record, short_device=short_device)
 
 
-def _records(context: Context, run: Run | None, dataset: str | None) -> dict[str, EvalRecord]:
+def before_and_after(context: Context, run: Run | None, dataset: str | None) -> dict[str, EvalRecord]:
     """Actor -> its record on the dataset, the base model first."""
     evals = context.store.evals(run, dataset)
     both = {"base": context.store.before(evals), "fine": evals.get("fine-tuned")}
@@ -52,10 +50,11 @@ def share_positive(record: EvalRecord) -> float:
 def run_titles(context: Context) -> dict[str, str]:
     """run_id -> a name for people, "Our recipe, 39 s"; runs that share a preset go by their own names."""
     records = {run.run_id: run.record for run in context.store.finished_runs() if run.record}
-    presets = Counter(str(record.config.get("preset")) for record in records.values())
-    alone = {preset: title for preset, title in PRESET_TITLES.items() if presets[preset] == 1}
+    presets = {run_id: str(record.config.get("preset")) for run_id, record in records.items()}
+    counts = Counter(presets.values())
+    names = {run_id: PRESET_TITLES.get(one, run_id) for run_id, one in presets.items() if counts[one] == 1}
     return {
-        run_id: f"{alone.get(str(record.config.get('preset')), run_id)}, {seconds(record.wall_seconds)}"
+        run_id: f"{names.get(run_id, run_id)}, {seconds(record.wall_seconds)}"
         for run_id, record in records.items()
     }
 
@@ -71,8 +70,7 @@ def short_device(device: str) -> str:
 
 def problems_html(context: Context) -> str:
     """What was passed over, with the folder and the remedy; nothing where all is well."""
-    problems = context.store.problems()
-    if not problems:
+    if not (problems := context.store.problems()):
         return ""
     root = context.store.root  # a visitor learns nothing about the server's disk
     told = [problem.message.replace(str(root), root.name) for problem in problems[:MOST_PROBLEMS]]

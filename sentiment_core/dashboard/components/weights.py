@@ -2,46 +2,28 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
-
 from markupsafe import Markup
 
-from sentiment_core.artifacts.schema import RunRecord, WeightSample
 from sentiment_core.artifacts.store import Run, read_adapter_shapes
 from sentiment_core.dashboard.components.html import fragment
 
-SIDE = 190
-"""Of the matrix's longer side in the picture, whose own units are 480 wide."""
-HEIGHT = 120
-"""Of the histogram's highest bar."""
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 """Of a weight: its level, the 8-bit scale of 64, the 32-bit scale of 256 scales (Dettmers et al. 2023)."""
 
 
-def pictures(run: Run) -> dict[str, Markup]:
-    """ "matrix", "levels" and "memory", each where the run's artifacts hold what it needs."""
-    record, shapes = run.record, read_adapter_shapes(run.path)
-    found = {}
-    if record and shapes:
+def pictures(run: Run) -> list[Markup]:
+    """The matrix, the levels and the memory, each where the run's artifacts hold what it needs."""
+    record, found = run.record, []
+    if record and (shapes := read_adapter_shapes(run.path)):
         sample = record.weights.matrix if record.weights else ""
         name = sample if sample in shapes else list(shapes)[len(shapes) // 2]
-        found["matrix"] = _matrix(name, shapes[name], record)
-        found["memory"] = _memory(record, sum(outputs * inputs for outputs, inputs in shapes.values()))
+        found.append(fragment("matrix", name=name, shape=shapes[name], lora=record.lora))
+        adapted = sum(outputs * inputs for outputs, inputs in shapes.values())
+        rows = memory_bytes(record.base_model.parameters, adapted, record.trainable_parameters)
+        found.append(fragment("memory", rows=rows, record=record))
     if record and record.weights:
-        found["levels"] = _levels(record.weights)
+        found.insert(1, fragment("levels", sample=record.weights))
     return found
-
-
-def _matrix(name: str, shape: tuple[int, int], record: RunRecord) -> Markup:
-    scale = SIDE / max(shape)
-    height, width, thin = (scale * side for side in (*shape, record.lora.rank))
-    measures = {"height": height, "width": width, "thin": thin}
-    return fragment("matrix", name=name, shape=shape, lora=record.lora, **measures)
-
-
-def _levels(sample: WeightSample) -> Markup:
-    heights = [HEIGHT * count / max(sample.counts) for count in sample.counts]
-    return fragment("levels", sample=sample, heights=heights, top=HEIGHT)
 
 
 def memory_bytes(parameters: int, matrices: int, trainable: int) -> dict[str, tuple[float, float]]:
@@ -54,19 +36,9 @@ def memory_bytes(parameters: int, matrices: int, trainable: int) -> dict[str, tu
         matrices: those of them that NF4 rounds; the others stay in 16 bits.
         trainable: weights of the adapter, kept in 32 bits.
     """
-    rounded = matrices * NF4_BITS / 8 + 2 * (parameters - matrices)
     return {
-        "base weights": (2 * parameters, rounded),
+        "base weights": (2 * parameters, matrices * NF4_BITS / 8 + 2 * (parameters - matrices)),
         "adapter": (0, 4 * trainable),
         "gradients": (2 * parameters, 4 * trainable),
         "Adam’s two moments": (8 * parameters, 8 * trainable),
     }
-
-
-def _memory(record: RunRecord, matrices: int) -> Markup:
-    sizes = memory_bytes(record.base_model.parameters, matrices, record.trainable_parameters)
-    full, ours = (list(column) for column in zip(*sizes.values(), strict=True))
-    starts = [[0, *accumulate(column)] for column in (full, ours)]
-    return fragment(
-        "memory", names=list(sizes), columns=(full, ours), starts=starts, total=sum(full), record=record
-    )
