@@ -37,19 +37,20 @@ def joined(checks: pd.DataFrame) -> list[bool]:
 
 def replay(histories: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     """What `figs.replay` draws: the axes' ends, every run's curves, the first one's histograms."""
-    runs = [
+    runs: list[dict[str, Any]] = [
         {"name": name, "color": color, "dash": dash} | _curves(history)
         for (name, history), (color, dash) in zip(histories.items(), RUN_STYLES, strict=False)
     ]
     counts = [check["counts"] for check in runs[0]["checks"]]
     complete = bool(counts) and all(counts)  # older runs have none
     rows = pd.concat(histories.values())
-    losses = rows[["loss", "eval_loss"]].stack()
+    losses = rows[["loss", "eval_loss"]].to_numpy()
+    losses = losses[losses > 0]
     first, worst = min((n for n in rows["examples"] if n), default=1), min(0.8, rows["eval_accuracy"].min())
     return {
         "runs": runs,
         "reviews": [int(first), max(int(rows["examples"].max()), int(first) + 1)],
-        "loss": [losses[losses > 0].min() / 1.15, losses.max() * 1.15],
+        "loss": [losses.min() / 1.15, losses.max() * 1.15],
         "accuracy": [max(0.0, math.floor(20 * worst) / 20 - 0.05), 1],
         "top": min(int(np.max(counts)), 3 * int(np.max(counts[-1]))) if complete else 0,
     }
@@ -58,7 +59,7 @@ def replay(histories: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
 def _curves(history: pd.DataFrame) -> dict[str, Any]:
     """`smooth`: geometric exponential mean, half-life a fiftieth of the run: steep falls stay."""
     train, checks = split(history)
-    logs = np.log(train["loss"].clip(lower=1e-6))
+    logs = pd.Series(np.log(train["loss"].clip(lower=1e-6)))
     train = train.assign(smooth=np.exp(logs.ewm(halflife=max(2.0, len(train) / 50)).mean()))
     checks = checks.drop(columns="loss").rename(columns=lambda name: name.removeprefix("eval_"))
     shown = ["step", "examples", "seconds", "joined", "loss", "accuracy", "counts"]

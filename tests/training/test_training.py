@@ -168,6 +168,33 @@ def test_a_stopped_run_resumes_to_the_same_end(config, alone, tmp_path, monkeypa
     np.testing.assert_allclose(steps[0]["loss"].dropna(), steps[1]["loss"].dropna(), rtol=1e-3)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "trainer_state.json").unlink(),
+        lambda folder: os.truncate(folder / "optimizer.pt", 1000),
+        lambda folder: os.truncate(folder / "adapter_model.safetensors", 1000),
+    ],
+)
+def test_a_kill_while_a_checkpoint_is_written_costs_only_that_checkpoint(config, tmp_path, capsys, damage):
+    config = short(config, engine="dequantized", micro_batch_size=16)
+    _, folder = session.train(config, assets=tmp_path, work=tmp_path / "work")
+    weights = folder / "adapter" / "adapter_model.safetensors"
+    undisturbed = weights.read_bytes()
+    weights.unlink()
+    checkpoints = tmp_path / "work" / "tiny" / "checkpoints"
+    damage(checkpoints / "checkpoint-6")
+    session.train(config, assets=tmp_path, work=tmp_path / "work", resume=True)
+    assert weights.read_bytes() == undisturbed
+    assert "checkpoint-6 was not written to its end" in capsys.readouterr().err
+
+    for whole in checkpoints.iterdir():
+        damage(whole)
+    with pytest.raises(ConfigError, match="there is no checkpoint"):
+        session.train(config, assets=tmp_path, work=tmp_path / "work", resume=True)
+    assert not list(checkpoints.iterdir())
+
+
 def test_engines_and_micro_batches_take_the_same_steps(alone):
     ends = {}
     for engine, micro in (("dequantized", 16), ("dequantized", 4), ("packed", 16), ("packed", 4)):

@@ -97,11 +97,9 @@ def unfinished_words(run: Run, history: pd.DataFrame) -> str:
 def loss_panel(histories: Mapping[str, pd.DataFrame]) -> Panel:
     name, history = next(iter(histories.items()))
     train, checks = training.split(history)
-    every = int(train["step"].diff().median()) if len(train) > 1 else 1  # logged: the mean since then
-    thin = f"the mean loss of every {every} steps" if every > 1 else "the loss of every step"
     caption = (
-        f"Thin: {thin} (n = {len(train):,}); thick: its exponential mean; 0.69 is a coin toss between the "
-        f"label words. Diamonds: validation{_reviews_words(checks)}. Hollow bars are called wrongly."
+        f"Thin: logged training loss (n = {len(train):,}); thick: its exponential mean; 0.69 is a coin "
+        f"toss between the words. Diamonds: validation{_reviews_words(checks)}; hollow bars are called wrongly."
     )
     figure = training.replay(histories) | {"edge": EDGE, "bins": BINS}
     return Panel(f"{name}: {_finding(train, checks)}", figure, caption, _table(histories), "loss-curves")
