@@ -99,7 +99,8 @@ def loss_panel(histories: Mapping[str, pd.DataFrame]) -> Panel:
     train, checks = training.split(history)
     caption = (
         f"Thin: logged training loss (n = {len(train):,}); thick: its exponential mean; 0.69 is a coin "
-        f"toss between the words. Diamonds: validation{_reviews_words(checks)}; hollow bars are called wrongly."
+        "toss between the label words; hollow bars are called wrongly. "
+        f"Diamonds: validation{_reviews_words(checks)}."
     )
     figure = training.replay(histories) | {"edge": EDGE, "bins": BINS}
     return Panel(f"{name}: {_finding(train, checks)}", figure, caption, _table(histories), "loss-curves")
