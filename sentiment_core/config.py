@@ -88,9 +88,7 @@ class TrainConfig:
     validation: int = _setting(1000, "reviews cut from train to choose the checkpoint by", AT_LEAST_1)
     epochs: int = _setting(2, "passes over the training reviews; two validated better than one", AT_LEAST_1)
     batch_size: int = _setting(48, "reviews per optimizer step, over all devices", AT_LEAST_1)
-    micro_batch_size: int = _setting(
-        0, "reviews per forward pass on one device, whose gradients add up; 0 picks what fits", NOT_NEGATIVE
-    )
+    micro_batch_size: int = _setting(0, "reviews a forward pass and device; 0 picks what fits", NOT_NEGATIVE)
     learning_rate: float = _setting(1e-3, "peak learning rate", POSITIVE)
     schedule: str = _setting("cosine", "after warm-up", choices=("cosine", "linear", "constant"))
     warmup_fraction: float = _setting(0.05, "share of the steps over which the learning rate rises", FRACTION)

@@ -57,10 +57,10 @@ def train(config: TrainConfig, *, assets: Path, work: Path, resume: bool = False
 
     checkpoint = None
     if resume:
-        check_same_settings(work, config)
         checkpoint = last_whole_checkpoint(work / "checkpoints", context, say)
+        check_same_settings(work, config)
     else:
-        prepare_folders(folder, work, config, context, overwrite)
+        prepare_folders(folder, work, config, context.is_main, overwrite)
     started = time.perf_counter()
     chosen = {name: getattr(config, name) for name in ("validation", "exclude", "limit", "seed")}
     split = split_train(config.dataset, **chosen)
@@ -71,9 +71,7 @@ def train(config: TrainConfig, *, assets: Path, work: Path, resume: bool = False
     return (session.finish() if context.is_main else None), folder
 
 
-def prepare_folders(
-    folder: Path, work: Path, config: TrainConfig, context: DeviceContext, overwrite: bool
-) -> None:
+def prepare_folders(folder: Path, work: Path, config: TrainConfig, is_main: bool, overwrite: bool) -> None:
     """Empty the run's folders and write its settings.
 
     Raises ConfigError where the run exists already.
@@ -82,7 +80,7 @@ def prepare_folders(
         raise ConfigError(
             f"run {config.name!r} exists in {folder.parent}; give another --run-id, or --overwrite"
         )
-    if context.is_main:
+    if is_main:
         check_disk(folder, 200_000_000, f"run {config.name!r}")
         shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(work, ignore_errors=True)
@@ -90,10 +88,7 @@ def prepare_folders(
 
 
 def check_same_settings(work: Path, config: TrainConfig) -> None:
-    path = work / "settings.json"
-    if not path.exists():
-        raise ConfigError(f"--resume: there is no checkpoint in {work}; start the run without it")
-    began = json.loads(path.read_text(encoding="utf-8"))
+    began = json.loads((work / "settings.json").read_text(encoding="utf-8"))
     for name, value in (dataclasses.asdict(config) | {"exclude": list(config.exclude)}).items():
         if name not in ("engine", "micro_batch_size") and began.get(name) != value:
             raise ConfigError(

@@ -226,11 +226,8 @@ class PackedQLoraTrainer(QLoraTrainer):
 
 
 # What makes the batches of each engine, and what trains on them.
-BY_ENGINE = {
-    "nf4": (MicroBatches, QLoraTrainer),
-    "dequantized": (MicroBatches, QLoraTrainer),
-    "packed": (PackedBatches, PackedQLoraTrainer),
-}
+BY_ENGINE = dict.fromkeys(("nf4", "dequantized"), (MicroBatches, QLoraTrainer))
+BY_ENGINE["packed"] = (PackedBatches, PackedQLoraTrainer)
 
 
 class Milestones(TrainerCallback):
@@ -293,15 +290,14 @@ class History(TrainerCallback):
 
     def row(self, step: int, values: dict[str, Any]) -> None:
         """Write what `values` has of a HistoryRow's fields and is finite."""
-        if self.writer is None:
-            return
         place = {
             "step": step, "epoch": round(step / self.steps_per_epoch, 4), "examples": int(self.seen[step]),
             "tokens": int(self.tokens[step]), "seconds": round(self.seconds, 3),
         }  # fmt: skip
         known = {k: v for k, v in values.items() if k in HistoryRow.model_fields}
         finite = {k: v for k, v in known.items() if k == "eval_counts" or math.isfinite(v)}
-        self.writer.append(HistoryRow.model_validate(finite | place))
+        if self.writer is not None:
+            self.writer.append(HistoryRow.model_validate(finite | place))
 
     def on_step_end(self, args, state, control, **kwargs):
         self.bar.update(int(self.seen[state.global_step]) - self.bar.n)

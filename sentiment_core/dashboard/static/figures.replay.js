@@ -1,10 +1,9 @@
 // A training run replayed: loss above validation accuracy over reviews seen (logarithmic, 0 at the left), and under them
-// the validation reviews as mirrored histograms, all at one play head. value: {runs: [{name, color, dash, train:
-// [{examples, seconds, loss, smooth} …], checks: [{step, examples, seconds, joined, loss, accuracy, counts} …]} …],
-// reviews, loss, accuracy (the axes' ends), edge, bins, top}
+// the validation reviews as mirrored histograms, all at one play head. value: as `replay` in figures/training.py makes
+// it, with the bins of `figs.mirror`; a run's `train` and `checks` are in the order of their `examples`, reviews seen.
 figs.replay = (element, props, watch) => {
   const [button, slider, output, svg, canvas] = element.querySelectorAll('button, input, output, svg, canvas');
-  const left = 64, upper = 14, bottom = 296, seconds = 6;
+  const left = 64, upper = 14, bottom = 296;
   let head = 1, stop = () => {}, right = 0, zero = 1, last = 1;   // zero: so many reviews are as good as none
   const share = (e) => Math.max(0, Math.log(e / zero) / Math.log(last / zero));
   const seen = (u) => u && zero * (last / zero) ** u;
@@ -38,7 +37,8 @@ figs.replay = (element, props, watch) => {
     const run = figs.make(svg, 'g', {style: `color:var(--q-${color});stroke-dasharray:${dash}`}), end = checks.at(-1);
     const line = (points, key, y, look) => figs.make(run, 'path', {class: look, d: points.map((one, i) =>
       `${i && one.joined !== false ? 'L' : 'M'}${x(one.examples).toFixed(1)},${y(one[key]).toFixed(1)}`).join('')});
-    line(train, 'loss', lossAt, 'raw'); line(train, 'smooth', lossAt, 'smooth');
+    line(train, 'loss', lossAt, 'raw');
+    line(train, 'smooth', lossAt, 'smooth');
     line(checks, 'accuracy', accuracyAt, 'checks');
     for (const check of checks) for (const y of [lossAt(check.loss), accuracyAt(check.accuracy)]) {
       figs.make(run, 'path', {d: `M${x(check.examples)},${y - 5}l5,5l-5,5l-5,-5z`, class: 'mark'});
@@ -78,7 +78,7 @@ figs.replay = (element, props, watch) => {
     move(head);
   };
   const halt = () => { stop(); button.textContent = '▶ Play'; };
-  const play = () => { button.textContent = '■ Stop'; stop = figs.animate(seconds, move, halt); };
+  const play = () => { button.textContent = '■ Stop'; stop = figs.animate(6, move, halt); };
   const point = (event) => { halt(); move(Math.max(0, Math.min(1, (event.offsetX - left) / (right - left)))); };
   button.addEventListener('click', () => (button.textContent === '■ Stop' ? halt() : play()));
   slider.addEventListener('input', () => { halt(); move(slider.value / 1000); });

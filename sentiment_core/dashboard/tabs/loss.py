@@ -21,13 +21,13 @@ from sentiment_core.metrics.intervals import wilson
 
 QUIET_SECONDS = 180
 """A run without run.json whose history grew within this time is training now."""
-MAX_RUNS = len(training.RUN_STYLES)
 NEAR_THE_END = 0.04
 """So far below the final accuracy, an evaluation counts as nearly there."""
 
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
-    runs = gr.Dropdown([], label="Runs", elem_id="loss-runs", multiselect=True, max_choices=MAX_RUNS)
+    most = len(training.RUN_STYLES)
+    runs = gr.Dropdown([], label="Runs", elem_id="loss-runs", multiselect=True, max_choices=most)
     state = gr.HTML(elem_id="loss-state")
     loss = FigureSlot("loss", height=680, make=replay_figure)
     with gr.Accordion("Learning rate and gradient norm", open=False, elem_id="schedule-fold"):
@@ -38,7 +38,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
 
     def draw(chosen: list[str]) -> list[object]:
         listed = context.store.listing().runs
-        picked = [one for one in listed if one.run_id in (chosen or [])][:MAX_RUNS]
+        picked = [one for one in listed if one.run_id in (chosen or [])][:most]
         histories, words = _histories(context, picked)
         panels = (loss_panel(histories), schedule_panel(histories)) if histories else (None, None)
         none = f"{'No run is chosen' if listed else 'No training run yet'}. This command makes one:"
@@ -98,9 +98,8 @@ def loss_panel(histories: Mapping[str, pd.DataFrame]) -> Panel:
     name, history = next(iter(histories.items()))
     train, checks = training.split(history)
     caption = (
-        f"Thin: logged training loss (n = {len(train):,}); thick: its exponential mean; 0.69 is a coin "
-        "toss between the label words; hollow bars are called wrongly. "
-        f"Diamonds: validation{_reviews_words(checks)}."
+        f"Thin: logged training loss (n = {len(train):,}); thick: its exponential mean; 0.69 is a coin toss. "
+        f"Diamonds: validation{_reviews_words(checks)}. Hollow bars are called wrongly."
     )
     figure = training.replay(histories) | {"edge": EDGE, "bins": BINS}
     return Panel(f"{name}: {_finding(train, checks)}", figure, caption, _table(histories), "loss-curves")
@@ -137,10 +136,8 @@ def schedule_panel(histories: Mapping[str, pd.DataFrame]) -> Panel | None:
     if train.empty:
         return None
     peak, norms = train["learning_rate"].max(), train["grad_norm"]
-    title = (
-        f"{name}: the learning rate peaks at {peak:.3g}; the gradient norm's median is {norms.median():.2g}"
-    )
-    title += f", its largest {norms.max():.2g}"
+    middle, most = norms.median(), norms.max()
+    title = f"{name}: learning rate up to {peak:.3g}; gradient norm {middle:.2g} (median) to {most:.2g}"
     caption = f"n = {len(train):,} logged steps; no interval is drawn. The norm is taken before clipping."
     return Panel(title, training.schedule_chart(histories), caption, _table(histories), "learning-rate")
 
