@@ -42,7 +42,6 @@ def replay(histories: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
         for (name, history), (color, dash) in zip(histories.items(), RUN_STYLES, strict=False)
     ]
     counts = [check["counts"] for check in runs[0]["checks"]]
-    complete = bool(counts) and all(counts)  # older runs have none
     rows = pd.concat(histories.values())
     losses = rows[["loss", "eval_loss"]].to_numpy()
     losses = losses[losses > 0]
@@ -52,7 +51,7 @@ def replay(histories: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
         "reviews": [int(first), max(int(rows["examples"].max()), int(first) + 1)],
         "loss": [losses.min() / 1.15, losses.max() * 1.15],
         "accuracy": [max(0.0, math.floor(20 * worst) / 20 - 0.05), 1],
-        "top": min(int(np.max(counts)), 3 * int(np.max(counts[-1]))) if complete else 0,
+        "top": min(int(np.max(counts)), 3 * int(np.max(counts[-1]))) if counts and all(counts) else 0,
     }
 
 

@@ -123,10 +123,8 @@ def _reviews_words(checks: pd.DataFrame) -> str:
         return ", without an interval"
     last, n = checks.iloc[-1], int(np.sum(checks["eval_counts"].iloc[-1]))
     end = wilson(round(n * last["eval_accuracy"]), n)
-    return (
-        f" on n = {n:,} reviews, outside the training time; 95{THIN}% interval at the end "
-        f"{percent(end.low or 0)} to {percent(end.high or 0)} (Wilson)"
-    )
+    ends = f"{percent(end.low or 0)} to {percent(end.high or 0)} (Wilson)"
+    return f" on n = {n:,} reviews, outside the training time; 95{THIN}% interval at the end {ends}"
 
 
 def schedule_panel(histories: Mapping[str, pd.DataFrame]) -> Panel | None:
