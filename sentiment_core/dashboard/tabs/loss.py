@@ -37,8 +37,8 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     outputs = [state, *loss.outputs, *schedule.outputs, seen, timer]
 
     def draw(chosen: list[str]) -> list[object]:
-        listed = context.store.listing().runs
-        picked = [one for one in listed if one.run_id in (chosen or [])][:most]
+        listed = {one.run_id: one for one in context.store.listing().runs}
+        picked = [listed[run_id] for run_id in chosen or [] if run_id in listed][:most]
         histories, words = _histories(context, picked)
         panels = (loss_panel(histories), schedule_panel(histories)) if histories else (None, None)
         none = f"{'No run is chosen' if listed else 'No training run yet'}. This command makes one:"
