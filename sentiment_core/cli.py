@@ -45,8 +45,7 @@ def _options(item: dataclasses.Field) -> dict[str, Any]:
     if item.default not in (None, ""):
         options["help"] += f" (default: {item.default})"
     if "choices" in about:
-        former = FORMER_ENGINES if item.name == "engine" else {}
-        return options | {"choices": about["choices"], "type": lambda name: former.get(name, name)}
+        return options | {"choices": about["choices"], "type": lambda name: FORMER_ENGINES.get(name, name)}
     kind: Any = int if item.default is None else type(item.default)
     return options | {"type": kind, "metavar": {int: "N", float: "X"}.get(kind, "TEXT")}
 

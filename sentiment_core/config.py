@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -26,10 +27,8 @@ KNOWN_BASE_MODELS = """\
 """Known to work; the memory is for training at 1,024 tokens, 4 reviews a forward pass, on 4-bit layers."""
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
-ASSETS = Path(
-    os.environ.get("SENTIMENT_ASSETS")
-    or (_CHECKOUT if (_CHECKOUT / "pyproject.toml").exists() else Path.cwd()) / "assets"
-)
+_ROOT = _CHECKOUT if (_CHECKOUT / "pyproject.toml").exists() else Path.cwd()
+ASSETS = Path(os.environ.get("SENTIMENT_ASSETS") or _ROOT / "assets")
 """Folder of artifacts: the checkout's, or where the package is installed the one of the working folder."""
 
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
@@ -81,36 +80,21 @@ PRESETS: dict[str, dict[str, Any]] = {
 class TrainConfig:
     """All settings of one training run. The defaults are the preset "best"."""
 
-    dataset: str = _setting(
-        "stanfordnlp/imdb", "Hub id, parquet/CSV/JSONL file, folder of them, or raw aclImdb folder or archive"
-    )
-    base_model: str = _setting(
-        DEFAULT_BASE_MODEL, "embedded name, Hub id (id@revision) or folder of a causal language model"
-    )
+    dataset: str = _setting("stanfordnlp/imdb", "Hub id, parquet/CSV/JSONL file(s), aclImdb folder/archive")
+    base_model: str = _setting(DEFAULT_BASE_MODEL, "causal LM: embedded name, Hub id (id@revision), folder")
     run_id: str = _setting("", "name of the run's folder; by default the base model's (and preset's) name")
-    exclude: tuple[str, ...] = _setting(
-        (), "file whose reviews must stay unseen in training; may be given again", many=True
-    )
+    exclude: tuple[str, ...] = _setting((), "file of reviews to keep unseen; may be given again", many=True)
     limit: int | None = _setting(None, "train on this many reviews, stratified and seeded", BOTH_LABELS)
-    validation: int = _setting(
-        1000, "reviews cut from train to choose settings and checkpoint by", AT_LEAST_1
-    )
+    validation: int = _setting(1000, "reviews cut from train to choose the checkpoint by", AT_LEAST_1)
     epochs: int = _setting(2, "passes over the training reviews; two validated better than one", AT_LEAST_1)
     batch_size: int = _setting(48, "reviews per optimizer step, over all devices", AT_LEAST_1)
-    micro_batch_size: int = _setting(
-        0, "reviews per forward pass on one device (batch-size / micro-batch-size passes accumulate); "
-        "0 picks what fits", NOT_NEGATIVE,
-    )  # fmt: skip
+    micro_batch_size: int = _setting(0, "reviews a forward pass and device; 0 picks what fits", NOT_NEGATIVE)
     learning_rate: float = _setting(1e-3, "peak learning rate", POSITIVE)
     schedule: str = _setting("cosine", "after warm-up", choices=("cosine", "linear", "constant"))
     warmup_fraction: float = _setting(0.05, "share of the steps over which the learning rate rises", FRACTION)
     weight_decay: float = _setting(0.0, "AdamW's decay of the adapter's weights", NOT_NEGATIVE)
-    max_grad_norm: float = _setting(
-        1.0, "gradients longer than this are scaled down to it; 0 switches it off", NOT_NEGATIVE
-    )
-    max_length_tokens: int = _setting(
-        1024, "longer prompts lose the middle of the review, as 2.3 %% of IMDB do at 1024", ROOM
-    )
+    max_grad_norm: float = _setting(1.0, "longer gradients are scaled down to it; 0: never", NOT_NEGATIVE)
+    max_length_tokens: int = _setting(1024, "longer reviews lose their middle, as 2.3 %% of IMDB's do", ROOM)
     lora_rank: int = _setting(16, "rank of the adapter's matrices", AT_LEAST_1)
     lora_alpha: float = _setting(32.0, "the adapter's output is scaled by alpha / rank", POSITIVE)
     lora_dropout: float = _setting(0.0, "dropout in front of the adapter", FRACTION)
@@ -123,9 +107,7 @@ class TrainConfig:
         "dequantized, reviews laid end to end without padding, one CUDA graph; auto: the fastest that fits",
         choices=ENGINES,
     )  # fmt: skip
-    evaluations_per_epoch: int = _setting(
-        2, "how often validation is scored and a checkpoint written", AT_LEAST_1
-    )
+    evaluations_per_epoch: int = _setting(2, "validations, each with a checkpoint", AT_LEAST_1)
     gradient_checkpointing: bool = _setting(False, "recompute activations: slower, less memory")
     seed: int = _setting(0, "order of the reviews, validation part and the adapter's start values")
     preset: str = _setting("best", "settings to start from; flags that are given win", choices=tuple(PRESETS))
@@ -139,7 +121,7 @@ class TrainConfig:
             raise ConfigError("--engine packed has no dropout; use --lora-dropout 0 or --engine dequantized")
         if self.engine == "packed" and self.gradient_checkpointing:
             raise ConfigError("--engine packed does not recompute activations; drop --gradient-checkpointing")
-        if self.run_id and not is_folder_name(self.run_id):
+        if self.run_id and not re.fullmatch(r"[^\W_][\w.-]*", self.run_id):
             raise ConfigError(f"--run-id {self.run_id!r} must be letters, digits, '.', '_' or '-'")
 
     @property
@@ -147,7 +129,7 @@ class TrainConfig:
         """The run's folder name."""
         if self.run_id:
             return self.run_id
-        model = "".join(c if c.isalnum() or c in "._-" else "-" for c in self.base_model.rsplit("/", 1)[-1])
+        model = re.sub(r"[^\w.-]", "-", self.base_model.rsplit("/", 1)[-1])
         return model.lower() + ("" if self.preset == "best" else f"-{self.preset}")
 
 
@@ -161,12 +143,8 @@ class EvalConfig:
     split: str = _setting("test", "which part of it")
     base_model: str = _setting("", "for the baselines without --run: embedded name, Hub id or folder")
     limit: int | None = _setting(None, "score this many reviews, stratified and seeded", BOTH_LABELS)
-    train_dataset: str = _setting(
-        "", "where what the baselines learn from comes from; by default the run's own source"
-    )
-    exclude: tuple[str, ...] = _setting(
-        (), "as in train.py: reviews the baselines must not learn from", many=True
-    )
+    train_dataset: str = _setting("", "what the baselines learn from; by default the run's own source")
+    exclude: tuple[str, ...] = _setting((), "as in train.py, for what the baselines learn from", many=True)
     max_length_tokens: int = _setting(0, "prompt limit; 0 takes the run's, else 1024", NOT_NEGATIVE)
     max_new_tokens: int = _setting(16, "length of a free answer", AT_LEAST_1)
     batch_tokens: int = _setting(0, "tokens scored at once; 0 picks what fits the device", NOT_NEGATIVE)
@@ -185,7 +163,3 @@ class EvalConfig:
 def flag(name: str) -> str:
     """The command-line flag of a setting: "batch_size" -> "--batch-size"."""
     return "--" + name.replace("_", "-")
-
-
-def is_folder_name(name: str) -> bool:
-    return bool(name) and name[0].isalnum() and all(c.isalnum() or c in "._-" for c in name)

@@ -34,7 +34,7 @@ from sentiment_core.engines.device import DeviceContext, find_device, free_memor
 from sentiment_core.models.base_models import resolve
 from sentiment_core.models.loading import add_lora, load_base, quiet_transformers
 from sentiment_core.models.tokens import PromptEncoder
-from sentiment_core.training.session import Folders, Session, prepare_folders
+from sentiment_core.training.session import Session
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -158,9 +158,8 @@ def _ours(arguments: argparse.Namespace, context: DeviceContext, split: TrainSpl
     )  # fmt: skip
     steps = arguments.steps or 50
     with tempfile.TemporaryDirectory() as folder, quiet_transformers():
-        folders = Folders(Path(folder) / "runs" / "benchmark", Path(folder) / "work")
-        prepare_folders(folders, config, context, resume=False, overwrite=True)
-        session = Session.begin(config, split, context, folders, resume=False, say=lambda text: None)
+        places = Path(folder) / "run", Path(folder) / "work"
+        session = Session(config, split, context, *places, None, lambda text: None)
         if len(session.plan) < steps * 2:
             steps = max(1, len(session.plan) // (arguments.blocks + 1))
         clock = BlockClock(session.history.seen, steps, arguments.blocks, context)
@@ -168,9 +167,9 @@ def _ours(arguments: argparse.Namespace, context: DeviceContext, split: TrainSpl
         began = time.perf_counter()
         session.trainer.warm_up()
         preparation = time.perf_counter() - began
-        session.history.start(0, 0, 0.0, None)
+        session.history.start(0, 0.0, None)
         session.trainer.train()
-        session.history.close()
+        session.history.bar.close()
     note = (
         f"engine {session.engine}, {config.max_length_tokens} tokens, blocks of {steps} steps of "
         f"{config.batch_size} reviews; first step after compile and capture"

@@ -40,9 +40,7 @@ def find_device(precision: str = "auto") -> DeviceContext:
     """This process's device (one GPU per process under accelerate or torchrun) and the precision to use.
 
     The processes of one launch find each other here; a process alone starts no group.
-
-    Raises:
-        ConfigError: the precision is not for this device.
+    Raises ConfigError where the precision is not for this device.
     """
     on_gpu = torch.cuda.is_available()
     if not on_gpu and precision == "fp16":
@@ -56,9 +54,8 @@ def find_device(precision: str = "auto") -> DeviceContext:
     if precision == "bf16" and not has_bf16:
         name = torch.cuda.get_device_name(device)
         raise ConfigError(f"--precision bf16: {name} has no bfloat16 arithmetic; use --precision fp16")
-    if precision == "auto":
-        precision = "bf16" if has_bf16 else "fp16"
-    return DeviceContext(device, precision, rank, world)
+    best = "bf16" if has_bf16 else "fp16"
+    return DeviceContext(device, best if precision == "auto" else precision, rank, world)
 
 
 def one_device(arguments: Any) -> Any:
@@ -77,8 +74,7 @@ def free_memory() -> None:
 def choose_engine(config: TrainConfig, loaded: LoadedModel, free_bytes: int | None) -> str:
     """The fastest engine that this model, device and free memory (None: it does not matter) allow.
 
-    Raises:
-        ConfigError: the engine that was asked for cannot be had here.
+    Raises ConfigError where the engine that was asked for cannot be had here.
     """
     reason = packing_blocker(loaded.model, loaded.device)
     if config.engine == "packed" and reason:
@@ -112,8 +108,7 @@ def choose_micro_batch(
 ) -> int:
     """Reviews per forward pass on one device: as asked, else the most that memory allows.
 
-    Raises:
-        ConfigError: the batch does not divide over the devices.
+    Raises ConfigError where the batch does not divide over the devices.
     """
     if config.batch_size % context.world_size:
         raise ConfigError(

@@ -1,9 +1,12 @@
-"""Figures of training: histories in; what the page's script replays, and a plotly figure, out."""
+"""Figures of training: histories in; what the page's script replays, and a plotly figure, out.
+
+Histories are run -> rows as `artifacts.read_history` gives them; at most as many are drawn as have a style.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,26 +16,13 @@ from plotly.subplots import make_subplots
 
 from sentiment_core.figures.style import finished, series
 
-RUN_STYLES = (("fine", "solid"), ("run2", "dash"), ("run3", "dot"), ("run4", "dashdot"))
-"""Palette entry and dash of each run in one chart."""
+RUN_STYLES = (("fine", "solid"), ("run2", "8px,4px"), ("run3", "2px,3px"), ("run4", "8px,3px,2px,3px"))
+"""Palette entry and dash (as CSS and plotly both know it) of each run in one chart."""
 
 
-def _smooth(values: pd.Series) -> pd.Series:
-    """Geometric exponential mean, half-life a fiftieth of the run, two points at least: steep falls stay."""
-    logs = pd.Series(np.log(values.clip(lower=1e-6)))
-    return pd.Series(np.exp(logs.ewm(halflife=max(2.0, len(values) / 50)).mean()))
-
-
-def _thin(rows: pd.DataFrame, limit: int = 1200) -> pd.DataFrame:
-    """At most `limit` rows, evenly taken, the last one kept: more cannot be told apart on a screen."""
-    if len(rows) <= limit:
-        return rows
-    return rows.iloc[np.unique(np.linspace(0, len(rows) - 1, limit).astype(int))]
-
-
-def evaluations(rows: pd.DataFrame) -> pd.DataFrame:
-    """The evaluation lines of a history (`artifacts.read_history`), in order."""
-    return rows[rows["eval_loss"].notna() & rows["eval_accuracy"].notna()].sort_values("step")
+def split(history: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Its training lines and its evaluation lines."""
+    return history.dropna(subset=["loss"]), history.dropna(subset=["eval_loss", "eval_accuracy"])
 
 
 def joined(checks: pd.DataFrame) -> list[bool]:
@@ -41,48 +31,54 @@ def joined(checks: pd.DataFrame) -> list[bool]:
     At most an epoch and a doubling of the steps may; the doubling keeps what is learned in the first steps
     from looking slow on a logarithmic axis. Columns: step, epoch.
     """
-    places = checks[["step", "epoch"]].to_numpy().tolist()
-    near = [b[1] - a[1] <= 1 and b[0] <= max(1, 2 * a[0]) for a, b in pairwise(places)]
-    return [False, *near][: len(places)]
+    doubled = (2 * checks["step"].shift()).clip(lower=1)
+    return ((checks["epoch"].diff() <= 1) & (checks["step"] <= doubled)).tolist()
 
 
 def replay(histories: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
-    """What `figs.replay` draws: every run's curves, and the histograms of the first one where it has them.
-
-    Args:
-        histories: run id -> rows as `artifacts.read_history` gives them; fractions stay fractions.
-    """
-    styles = RUN_STYLES * len(histories)
-    runs = [_run(*one, *style) for one, style in zip(histories.items(), styles, strict=False)]
+    """What `figs.replay` draws: the axes' ends, every run's curves, the first one's histograms."""
+    runs: list[dict[str, Any]] = [
+        {"name": name, "color": color, "dash": dash} | _curves(history)
+        for (name, history), (color, dash) in zip(histories.items(), RUN_STYLES, strict=False)
+    ]
     counts = [check["counts"] for check in runs[0]["checks"]]
-    complete = bool(counts) and all(counts)
-    top = min(int(np.max(counts)), 3 * int(np.max(counts[-1]))) if complete else 0
-    return {"runs": runs, "top": top}
-
-
-def _run(name: str, rows: pd.DataFrame, color: str, dash: str) -> dict[str, Any]:
-    train, checks = rows[rows["loss"].notna()], evaluations(rows)
-    shown = _thin(train.assign(smooth=_smooth(train["loss"])))
-    columns = {"loss": "eval_loss", "accuracy": "eval_accuracy", "counts": "eval_counts"}
-    marks = checks.assign(joined=joined(checks), **{new: checks[old] for new, old in columns.items()})
+    rows = pd.concat(histories.values())
+    losses = rows[["loss", "eval_loss"]].to_numpy()
+    losses = losses[losses > 0]
+    first, worst = min((n for n in rows["examples"] if n), default=1), min(0.8, rows["eval_accuracy"].min())
     return {
-        "name": name, "color": color, "dash": dash,
-        "train": shown[["examples", "seconds", "loss", "smooth"]].round(4).to_numpy().tolist(),
-        "checks": marks[["step", "examples", "seconds", "joined", *columns]].to_dict("records"),
-    }  # fmt: skip
+        "runs": runs,
+        "reviews": [int(first), max(int(rows["examples"].max()), int(first) + 1)],
+        "loss": [losses.min() / 1.15, losses.max() * 1.15],
+        "accuracy": [max(0.0, math.floor(20 * worst) / 20 - 0.05), 1],
+        "top": min(int(np.max(counts)), 3 * int(np.max(counts[-1]))) if counts and all(counts) else 0,
+    }
+
+
+def _curves(history: pd.DataFrame) -> dict[str, Any]:
+    """`smooth`: geometric exponential mean, half-life a fiftieth of the run: steep falls stay."""
+    train, checks = split(history)
+    logs = pd.Series(np.log(train["loss"].clip(lower=1e-6)))
+    train = train.assign(smooth=np.exp(logs.ewm(halflife=max(2.0, len(train) / 50)).mean()))
+    checks = checks.drop(columns="loss").rename(columns=lambda name: name.removeprefix("eval_"))
+    shown = ["step", "examples", "seconds", "joined", "loss", "accuracy", "counts"]
+    return {
+        "train": train[["examples", "seconds", "loss", "smooth"]].round(4).to_dict("records"),
+        "checks": checks.assign(joined=joined(checks))[shown].to_dict("records"),
+    }
 
 
 def schedule_chart(histories: Mapping[str, pd.DataFrame]) -> go.Figure:
-    """Learning rate above gradient norm over reviews seen; argument as `replay`."""
+    """Learning rate above gradient norm over reviews seen."""
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.09)
-    for (run_id, rows), (color, dash) in zip(histories.items(), RUN_STYLES * len(histories), strict=False):
-        shown = _thin(rows[rows["loss"].notna()])
+    for (name, history), (color, dash) in zip(histories.items(), RUN_STYLES, strict=False):
+        train = history.dropna(subset=["loss"])
         for row, (column, words, width) in enumerate(
             (("learning_rate", "learning rate", 1.8), ("grad_norm", "gradient norm", 1)), start=1
         ):
-            hover = f"{run_id}<br>%{{x:,.0f}} reviews seen<br>{words} %{{y:.3g}}"
+            hover = f"{name}<br>%{{x:,.0f}} reviews seen<br>{words} %{{y:.3g}}"
             look = {"mode": "lines", "line": {"width": width, "dash": dash}}
-            line = series(run_id, color, shown["examples"], shown[column], hover=hover, **look)
+            line = series(name, color, train["examples"], train[column], hover=hover, **look)
             figure.add_trace(line, row=row, col=1)
     figure.update_yaxes(title_text="Learning rate", exponentformat="e", row=1, col=1)
     figure.update_yaxes(title_text="Gradient norm", row=2, col=1).update_yaxes(rangemode="tozero")

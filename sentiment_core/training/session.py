@@ -14,60 +14,32 @@ import resource
 import shutil
 import sys
 import time
-from dataclasses import dataclass
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PrinterCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from sentiment_core.artifacts import provenance
 from sentiment_core.artifacts.schema import DataInfo, LoraInfo, RunRecord
 from sentiment_core.artifacts.store import HistoryWriter, read_history, utc_now, write_run, write_text
 from sentiment_core.config import ConfigError, TrainConfig, flag
 from sentiment_core.data.reviews import TrainSplit, split_train
+from sentiment_core.engines import device as devices
 from sentiment_core.engines.batching import plan_steps
-from sentiment_core.engines.device import (
-    DeviceContext,
-    choose_engine,
-    choose_micro_batch,
-    find_device,
-    one_device,
-)
+from sentiment_core.engines.device import DeviceContext
 from sentiment_core.metrics.intervals import wilson
 from sentiment_core.models import loading
 from sentiment_core.models.base_models import check_disk, resolve
 from sentiment_core.models.weight_sample import sample_weights
-from sentiment_core.training.trainer import (
-    BY_ENGINE,
-    History,
-    Milestones,
-    PowersOfTwo,
-    Prompts,
-    QLoraTrainer,
-)  # fmt: skip
+from sentiment_core.training.trainer import BY_ENGINE, History, Prompts
 
 # Type the adapter is saved in: half the file, and finer than bfloat16 at the size of these weights.
 ADAPTER_DTYPE = torch.float16
-
-
-@dataclass(frozen=True)
-class Folders:
-    """Where a run writes: the artifact, and the checkpoints beside it that are not for sharing."""
-
-    run: Path
-    work: Path
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.work / "checkpoints"
-
-    @property
-    def settings(self) -> Path:
-        return self.work / "settings.json"
 
 
 def train(config: TrainConfig, *, assets: Path, work: Path, resume: bool = False, overwrite: bool = False):
@@ -76,51 +48,47 @@ def train(config: TrainConfig, *, assets: Path, work: Path, resume: bool = False
     Raises:
         ConfigError, DataError, BaseModelError: one sentence each.
     """
-    context = find_device(config.precision)
-    folders = Folders(assets / "runs" / config.name, work / config.name)
-    prepare_folders(folders, config, context, resume=resume, overwrite=overwrite)
+    context = devices.find_device(config.precision)
+    folder, work = assets / "runs" / config.name, work / config.name
 
     def say(text: str) -> None:
         if context.is_main:
             print(text, file=sys.stderr, flush=True)
 
+    checkpoint = None
+    if resume:
+        checkpoint = last_whole_checkpoint(work / "checkpoints", context, say)
+        check_same_settings(work, config)
+    else:
+        prepare_folders(folder, work, config, context.is_main, overwrite)
     started = time.perf_counter()
     chosen = {name: getattr(config, name) for name in ("validation", "exclude", "limit", "seed")}
     split = split_train(config.dataset, **chosen)
     say(f"Reviews: {len(split.train):,} to train on, {len(split.validation):,} to validate, "
         f"dropped {split.excluded or 'none'} ({time.perf_counter() - started:.1f} s)")  # fmt: skip
-    session = Session.begin(config, split, context, folders, resume=resume, say=say)
+    session = Session(config, split, context, folder, work, checkpoint, say)
     session.run()
-    return (session.finish() if context.is_main else None), folders.run
+    return (session.finish() if context.is_main else None), folder
 
 
-def prepare_folders(
-    folders: Folders, config: TrainConfig, context: DeviceContext, *, resume: bool, overwrite: bool
-) -> None:
-    """Empty the run's folders and write its settings, or check that the run can be resumed in them.
+def prepare_folders(folder: Path, work: Path, config: TrainConfig, is_main: bool, overwrite: bool) -> None:
+    """Empty the run's folders and write its settings.
 
-    Raises:
-        ConfigError: the run exists already, there is nothing to resume, or its settings were others.
+    Raises ConfigError where the run exists already.
     """
-    if resume:
-        return check_same_settings(folders, config)
-    if (folders.run / "run.json").exists() and not overwrite:
+    if (folder / "run.json").exists() and not overwrite:
         raise ConfigError(
-            f"run {config.name!r} exists in {folders.run.parent}; give another --run-id, or --overwrite"
+            f"run {config.name!r} exists in {folder.parent}; give another --run-id, or --overwrite"
         )
-    if context.is_main:
-        check_disk(folders.run, 200_000_000, f"run {config.name!r}")
-        for folder in (folders.work, folders.run / "adapter"):
-            shutil.rmtree(folder, ignore_errors=True)
-        for leftover in ("run.json", "history.jsonl"):
-            (folders.run / leftover).unlink(missing_ok=True)
-        write_text(folders.settings, json.dumps(dataclasses.asdict(config), indent=1) + "\n")
+    if is_main:
+        check_disk(folder, 200_000_000, f"run {config.name!r}")
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)
+        write_text(work / "settings.json", json.dumps(dataclasses.asdict(config), indent=1) + "\n")
 
 
-def check_same_settings(folders: Folders, config: TrainConfig) -> None:
-    if not folders.settings.exists() or not folders.checkpoints.exists():
-        raise ConfigError(f"--resume: there is no checkpoint in {folders.work}; start the run without it")
-    began = json.loads(folders.settings.read_text(encoding="utf-8"))
+def check_same_settings(work: Path, config: TrainConfig) -> None:
+    began = json.loads((work / "settings.json").read_text(encoding="utf-8"))
     for name, value in (dataclasses.asdict(config) | {"exclude": list(config.exclude)}).items():
         if name not in ("engine", "micro_batch_size") and began.get(name) != value:
             raise ConfigError(
@@ -129,81 +97,92 @@ def check_same_settings(folders: Folders, config: TrainConfig) -> None:
             )
 
 
+def last_whole_checkpoint(folder: Path, context: DeviceContext, say: Callable[[str], None]) -> Path:
+    """The newest checkpoint written to its end; newer ones, cut short by a kill, are removed."""
+    for checkpoint in sorted(folder.glob("checkpoint-[0-9]*"), key=step_of, reverse=True):
+        if is_whole(checkpoint):
+            return checkpoint
+        say(f"Left out: {checkpoint} was not written to its end.")
+        if context.is_main:
+            shutil.rmtree(checkpoint)
+    raise ConfigError(f"--resume: there is no checkpoint in {folder}; start the run without it")
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether all that resuming reads is there and readable; PyTorch's files are zip archives."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        load_file(checkpoint / "adapter_model.safetensors")
+        states = {checkpoint / "optimizer.pt", checkpoint / "scheduler.pt", *checkpoint.glob("*.pt*")}
+        return all(zipfile.ZipFile(path).testzip() is None for path in states)
+    except Exception:  # of whatever kind each reader raises
+        return False
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step after which it was written."""
+    return int(checkpoint.name.rsplit("-", 1)[1])
+
+
 def load_model(
     config: TrainConfig, context: DeviceContext
 ) -> tuple[loading.LoadedModel, nn.Module, str, int]:
-    """The base model, the same with a fresh adapter around it, the engine, and reviews a forward pass.
-
-    Raises:
-        ConfigError, BaseModelError: one sentence each.
-    """
+    """The base model, the same with a fresh adapter around it, the engine, and reviews a forward pass."""
     base = resolve(config.base_model)
     loading.check_causal(base)
     torch.manual_seed(config.seed)
     loaded = loading.load_base(base, device=context.device, compute_dtype=context.dtype, dequantized=False)
     free = torch.cuda.mem_get_info(context.device)[0] if context.device.type == "cuda" else None
-    engine = choose_engine(config, loaded, free)
+    engine = devices.choose_engine(config, loaded, free)
     if engine != "nf4":
         loading.dequantize(loaded.model, context.dtype)
-    rank, alpha, dropout = config.lora_rank, config.lora_alpha, config.lora_dropout
-    model = loading.add_lora(loaded.model, rank=rank, alpha=alpha, dropout=dropout)
+    lora = {name: getattr(config, f"lora_{name}") for name in ("rank", "alpha", "dropout")}
+    model = loading.add_lora(loaded.model, **lora)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
-    return loaded, model, engine, choose_micro_batch(config, loaded.model.config, engine, context, free)
+    micro = devices.choose_micro_batch(config, loaded.model.config, engine, context, free)
+    return loaded, model, engine, micro
 
 
-@dataclass
 class Session:
-    """What one training run holds while it runs."""
+    """One training run: the model loaded, the steps planned and the trainer made.
 
-    config: TrainConfig
-    split: TrainSplit
-    context: DeviceContext
-    folders: Folders
-    loaded: loading.LoadedModel
-    engine: str  # "nf4", "dequantized" or "packed"
-    plan: list[np.ndarray]  # the reviews of each step
-    history: History
-    trainer: QLoraTrainer
-    checkpoint: str | None  # folder of the one to continue from
-    warmup_seconds: float = 0.0
-    wall_seconds: float = 0.0
+    Args:
+        folder, work: where the artifact goes, and the checkpoints, which are not for sharing.
+        checkpoint: folder of the one to continue from, None to begin.
+    """
 
-    @classmethod
-    def begin(
-        cls, config: TrainConfig, split: TrainSplit, context: DeviceContext, folders: Folders, *, resume, say
-    ):
-        """Load the model, plan the steps and make the trainer."""
-        checkpoint = get_last_checkpoint(str(folders.checkpoints)) if resume else None
-        if resume and not checkpoint:
-            raise ConfigError(f"--resume: there is no checkpoint in {folders.checkpoints}; start without it")
-        loaded, model, engine, micro = load_model(config, context)
+    def __init__(
+        self, config: TrainConfig, split: TrainSplit, context: DeviceContext, folder: Path, work: Path,
+        checkpoint: Path | None, say: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self.config, self.split, self.context, self.folder = config, split, context, folder
+        self.loaded, model, self.engine, micro = load_model(config, context)
         accumulation = config.batch_size // (micro * context.world_size)
+        encoder = self.loaded.encoder
         prompts, held_out = (
-            Prompts(loaded.encoder.encode_cached(part.texts, config.max_length_tokens), part.labels)
+            Prompts(encoder.encode_cached(part.texts, config.max_length_tokens), part.labels)
             for part in (split.train, split.validation)
         )
         lengths = prompts.encoded.lengths
-        plan = plan_steps(lengths, config.batch_size, epochs=config.epochs, seed=config.seed)
+        self.plan = plan = plan_steps(lengths, config.batch_size, epochs=config.epochs, seed=config.seed)
         say(f"Training {config.name}: {len(plan)} steps of {config.batch_size} reviews "
-            f"({micro} a pass), engine {engine}, {context.precision}, {context.world_size} × "
+            f"({micro} a pass), engine {self.engine}, {context.precision}, {context.world_size} × "
             f"{provenance.hardware(context.device.type).device}")  # fmt: skip
-        writer = HistoryWriter(folders.run, resume_at=step_of(checkpoint)) if context.is_main else None
-        history = History(writer, plan, lengths, config.epochs)
-        milestones = Milestones(len(plan), config.epochs * config.evaluations_per_epoch)
-        batches, trainer = BY_ENGINE[engine]
+        self.checkpoint, self.first_step = checkpoint, step_of(checkpoint) if checkpoint else None
+        writer = HistoryWriter(folder, resume_at=self.first_step) if context.is_main else None
+        self.history = History(writer, plan, lengths, config.epochs)
+        batches, trainer = BY_ENGINE[self.engine]
         with loading.quiet_transformers():
             # eval_dataset has to be there; `held_out` is what is scored
-            trainer = trainer(
-                model=model, args=training_arguments(config, context, folders, len(plan), accumulation),
-                train_dataset=plan, eval_dataset=[0], callbacks=[milestones, history], loaded=loaded,
-                batches=batches(prompts, loaded.encoder, plan, accumulation, context), held_out=held_out,
-                history=history,
+            self.trainer = trainer(
+                model=model, args=training_arguments(config, context, work, len(plan), accumulation),
+                train_dataset=plan, eval_dataset=[0], loaded=self.loaded, held_out=held_out,
+                batches=batches(prompts, encoder, plan, accumulation, context), history=self.history,
+                evaluations=config.epochs * config.evaluations_per_epoch,
             )  # fmt: skip
-        trainer.add_callback(PowersOfTwo(trainer.validate, history, milestones.steps))
-        trainer.remove_callback(PrinterCallback)
-        return cls(config, split, context, folders, loaded, engine, plan, history, trainer, checkpoint)
+        self.trainer.remove_callback(PrinterCallback)
 
     def run(self) -> None:
         """Train, from the checkpoint on if there is one."""
@@ -214,32 +193,28 @@ class Session:
         self.trainer.warm_up()
         before = self.trainer.validate()
         self.warmup_seconds = time.perf_counter() - started
-        rows: Any = read_history(self.folders.run) if self.checkpoint else ()
-        spent = float(rows["seconds"].max()) if len(rows) else 0.0
-        self.history.start(step_of(self.checkpoint) or 0, int(self.history.seen[-1]), spent, sys.stderr)
+        spent = max(0.0, read_history(self.folder)["seconds"].max())  # NaN where it has no row
+        self.history.start(self.first_step or 0, spent, sys.stderr)
         if not self.checkpoint:
             self.history.row(0, before)
         try:
-            self.trainer.train(resume_from_checkpoint=self.checkpoint)
+            self.trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
         finally:
-            self.history.close()
+            self.history.bar.close()
         if gpu:
             torch.cuda.synchronize()
         self.wall_seconds = self.history.seconds
 
     def finish(self) -> RunRecord:
         """Round the adapter to the type it is saved in, validate that, and write the artifacts."""
-        save_adapter(self.trainer.model, self.folders.run / "adapter", base_name=self.loaded.info.name)
-        record = self.record(self.trainer.validate())
-        write_run(self.folders.run, record)
-        return record
-
-    def record(self, final: dict[str, Any]) -> RunRecord:
-        """What was trained, on what, how, and at what cost. `final`: what the saved adapter validated."""
+        save_adapter(self.trainer.model, self.folder / "adapter", base_name=self.loaded.info.name)
+        final = self.trainer.validate()
         config, context, model, seconds = self.config, self.context, self.trainer.model, self.wall_seconds
         data, n = self.split.train, len(self.split.validation)
-        lora = model.peft_config["default"]
-        return RunRecord(
+        lora, peak = model.peft_config["default"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        if context.device.type == "cuda":  # what PyTorch allocated there, else of this process
+            peak = torch.cuda.max_memory_allocated()
+        record = RunRecord(
             run_id=config.name, created_at=utc_now(), commit=provenance.commit(),
             base_model=self.loaded.info, prompt=self.loaded.encoder.info,
             lora=LoraInfo(
@@ -256,27 +231,24 @@ class Session:
             validation_seconds=round(self.history.validation_seconds, 2),
             reviews_per_second=round(self.history.seen[-1] / seconds, 2),
             tokens_per_second=round(self.history.tokens[-1] / seconds, 1),
-            peak_memory_bytes=_peak_memory(context.device),
+            peak_memory_bytes=peak,
             trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
             steps=len(self.plan),
             validation_accuracy=wilson(round(final["eval_accuracy"] * n), n),
             validation_loss=final["eval_loss"],
             weights=sample_weights(resolve(config.base_model), _targets(lora)),
         )  # fmt: skip
-
-
-def step_of(checkpoint: str | None) -> int | None:
-    """The step after which a checkpoint was written."""
-    return int(checkpoint.rsplit("-", 1)[1]) if checkpoint else None
+        write_run(self.folder, record)
+        return record
 
 
 def training_arguments(
-    config: TrainConfig, context: DeviceContext, folders: Folders, steps: int, accumulation: int
+    config: TrainConfig, context: DeviceContext, work: Path, steps: int, accumulation: int
 ) -> TrainingArguments:
     """The settings as the Trainer wants them. accumulation: forward passes a step on each device."""
     gpu, never = context.device.type == "cuda", 10 * steps  # evaluated and saved when Milestones says
     arguments = TrainingArguments(
-        output_dir=str(folders.checkpoints), max_steps=steps, seed=config.seed,
+        output_dir=str(work / "checkpoints"), max_steps=steps, seed=config.seed,
         per_device_train_batch_size=1, gradient_accumulation_steps=accumulation,
         learning_rate=config.learning_rate, warmup_steps=round(config.warmup_fraction * steps),
         lr_scheduler_type=config.schedule if config.schedule != "constant" else "constant_with_warmup",
@@ -288,7 +260,7 @@ def training_arguments(
         logging_steps=max(1, steps // 120), logging_nan_inf_filter=False, disable_tqdm=True, report_to=[],
         remove_unused_columns=False, ddp_find_unused_parameters=False,
     )  # fmt: skip
-    return one_device(arguments)
+    return devices.one_device(arguments)
 
 
 def _shareable(config: TrainConfig, precision: str) -> dict[str, Any]:
@@ -305,17 +277,9 @@ def _targets(lora: Any) -> list[str]:
     return sorted({name.rsplit(".", 1)[-1] for name in lora.target_modules})
 
 
-def _peak_memory(device: torch.device) -> int:
-    """Bytes: of a GPU's memory what PyTorch allocated, else of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def save_adapter(model: Any, folder: Path, *, base_name: str) -> None:
     """Save the adapter as safetensors in ADAPTER_DTYPE, and round the live one to the same values."""
     from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
 
     with torch.no_grad():
         for parameter in model.parameters():

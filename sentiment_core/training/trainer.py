@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TextIO
@@ -110,14 +110,17 @@ class QLoraTrainer(Trainer):
         batches: this process's `MicroBatches`, in order.
         held_out: the validation reviews.
         history: whose clock stands still while these are scored.
+        evaluations: how often they are, a checkpoint written each time.
     """
 
     model: Any
 
     def __init__(
-        self, *, loaded: LoadedModel, batches: Any, held_out: Prompts, history: History, **kwargs: Any
-    ) -> None:
-        super().__init__(**kwargs)
+        self, *, loaded: LoadedModel, batches: Any, held_out: Prompts, history: History, evaluations: int,
+        **kwargs: Any,
+    ) -> None:  # fmt: skip
+        milestones = Milestones(self, evaluations, kwargs["args"].max_steps)
+        super().__init__(callbacks=[milestones, history], **kwargs)
         self.batches, self.held_out, self.history = batches, held_out, history
         self.scorer = SentimentScorer(loaded, self.model, engine="padded")
 
@@ -223,40 +226,26 @@ class PackedQLoraTrainer(QLoraTrainer):
 
 
 # What makes the batches of each engine, and what trains on them.
-BY_ENGINE = {
-    "nf4": (MicroBatches, QLoraTrainer),
-    "dequantized": (MicroBatches, QLoraTrainer),
-    "packed": (PackedBatches, PackedQLoraTrainer),
-}
+BY_ENGINE = dict.fromkeys(("nf4", "dequantized"), (MicroBatches, QLoraTrainer))
+BY_ENGINE["packed"] = (PackedBatches, PackedQLoraTrainer)
 
 
 class Milestones(TrainerCallback):
-    """Evaluate and save `count` times, spread evenly over the steps, at last behind the last one."""
+    """Evaluates and saves `count` times, spread evenly over the steps, at last behind the last one.
 
-    def __init__(self, steps: int, count: int) -> None:
-        self.steps = {max(1, round(mark)) for mark in np.linspace(0, steps, count + 1)[1:]}
-
-    def on_step_end(self, args, state, control, **kwargs):
-        control.should_evaluate = control.should_save = state.global_step in self.steps
-        return control
-
-
-class PowersOfTwo(TrainerCallback):
-    """Validates after steps 1, 2, 4, 8, … too, where most is learned: a row of history, no checkpoint.
-
-    Args:
-        milestones: the steps that are validated anyhow.
+    Validates after steps 1, 2, 4, 8, … too, where most is learned: a row of history, no checkpoint.
     """
 
-    def __init__(
-        self, validate: Callable[[], dict[str, Any]], history: History, milestones: set[int]
-    ) -> None:
-        self.validate, self.history, self.milestones = validate, history, milestones
+    def __init__(self, trainer: QLoraTrainer, count: int, steps: int) -> None:
+        self.trainer, marks = trainer, np.linspace(0, steps, count + 1)[1:]
+        self.steps = {max(1, round(mark)) for mark in marks}
 
     def on_step_end(self, args, state, control, **kwargs):
         step = state.global_step
-        if step.bit_count() == 1 and step not in self.milestones:
-            self.history.row(step, self.validate())
+        control.should_evaluate = control.should_save = step in self.steps
+        if step.bit_count() == 1 and step not in self.steps:
+            self.trainer.history.row(step, self.trainer.validate())
+        return control
 
 
 class History(TrainerCallback):
@@ -274,7 +263,7 @@ class History(TrainerCallback):
         self.writer, self.steps_per_epoch = writer, len(plan) // epochs
         self.seen = np.cumsum([0, *(len(step) for step in plan)])  # (steps + 1,) reviews
         self.tokens = np.cumsum([0, *(int(lengths[step].sum()) for step in plan)])  # (steps + 1,)
-        self.start(0, 0, 0.0, None)
+        self.start(0, 0.0, None)
 
     @property
     def seconds(self) -> float:
@@ -291,25 +280,24 @@ class History(TrainerCallback):
         pause = time.perf_counter() - began
         self.started, self.validation_seconds = self.started + pause, self.validation_seconds + pause
 
-    def start(self, first_step: int, total: int, spent: float, out: TextIO | None) -> None:
-        """Start the clock at `spent` seconds, and a bar of `total` reviews."""
+    def start(self, first_step: int, spent: float, out: TextIO | None) -> None:
+        """Start the clock at `spent` seconds, and the bar."""
         self.spent, self.started, self.validation_seconds = spent, time.perf_counter(), 0.0
         self.bar = tqdm(
-            total=total, initial=int(self.seen[first_step]), unit=" reviews", smoothing=0.1, file=out,
-            dynamic_ncols=True, mininterval=0.5, disable=self.writer is None or out is None,
+            total=int(self.seen[-1]), initial=int(self.seen[first_step]), unit=" reviews", smoothing=0.1,
+            file=out, dynamic_ncols=True, mininterval=0.5, disable=self.writer is None or out is None,
         )  # fmt: skip
 
     def row(self, step: int, values: dict[str, Any]) -> None:
         """Write what `values` has of a HistoryRow's fields and is finite."""
-        if self.writer is None:
-            return
-        known = {k: v for k, v in values.items() if k in HistoryRow.model_fields and k != "epoch"}
-        row = HistoryRow(
-            step=step, epoch=round(step / self.steps_per_epoch, 4), examples=int(self.seen[step]),
-            tokens=int(self.tokens[step]), seconds=round(self.seconds, 3),
-            **{k: v for k, v in known.items() if k == "eval_counts" or math.isfinite(v)},
-        )  # fmt: skip
-        self.writer.append(row)
+        place = {
+            "step": step, "epoch": round(step / self.steps_per_epoch, 4), "examples": int(self.seen[step]),
+            "tokens": int(self.tokens[step]), "seconds": round(self.seconds, 3),
+        }  # fmt: skip
+        known = {k: v for k, v in values.items() if k in HistoryRow.model_fields}
+        finite = {k: v for k, v in known.items() if k == "eval_counts" or math.isfinite(v)}
+        if self.writer is not None:
+            self.writer.append(HistoryRow.model_validate(finite | place))
 
     def on_step_end(self, args, state, control, **kwargs):
         self.bar.update(int(self.seen[state.global_step]) - self.bar.n)
@@ -319,9 +307,6 @@ class History(TrainerCallback):
         check_finite(logs.get("loss", 0.0), state.global_step)
         if "loss" in logs or "eval_loss" in logs:
             self.row(state.global_step, logs)
-        names = (("loss", "loss"), ("val", "eval_accuracy"))
-        if shown := {name: f"{logs[key]:.3f}" for name, key in names if key in logs}:
+        names = {"loss": "loss", "eval_accuracy": "val"}
+        if shown := {names[key]: f"{logs[key]:.3f}" for key in names if key in logs}:
             self.bar.set_postfix(shown, refresh=False)
-
-    def close(self) -> None:
-        self.bar.close()

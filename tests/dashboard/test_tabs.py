@@ -338,7 +338,7 @@ def test_polling_does_nothing_until_the_history_grows(assets: Path, context: Con
     assert context.store.signature() != first
     training = next(run for run in context.store.listing().runs if run.run_id == TRAINING)
     assert loss.is_training(training)
-    words = loss.unfinished_words(training, {TRAINING: context.store.history(training)})
+    words = loss.unfinished_words(training, context.store.history(training))
     assert "training now, at step 31" in words
 
 

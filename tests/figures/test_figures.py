@@ -170,17 +170,19 @@ def history(*checks: tuple[int, float], counted: bool = True) -> pd.DataFrame:
     )
 
 
-def test_a_replay_thins_long_histories_and_counts_every_review() -> None:
+def test_a_replay_has_every_run_and_counts_every_review() -> None:
     value = training.replay({"run": history((0, 0.0), (1, 0.1), (2, 0.2))})
     (run,) = value["runs"]
-    assert len(run["train"]) <= 1200
-    assert run["train"][-1] == [320_000, 2000.0, 1.0, 1.0]
+    assert run["train"][-1] == {"examples": 320_000, "seconds": 2000.0, "loss": 1.0, "smooth": 1.0}
+    assert value["reviews"] == [16, 320_000]
+    assert value["loss"] == pytest.approx([0.2 / 1.15, 1.15])
+    assert value["accuracy"] == pytest.approx([0.75, 1])
     assert [np.sum(check["counts"]) for check in run["checks"]] == [10, 10, 10]
     assert value["top"] == 5
     json.dumps(value, allow_nan=False)
     older = training.replay({"run": history((0, 0.0), (9, 1.0), counted=False), "other": history((0, 0.0))})
     assert older["top"] == 0, "no histogram where evaluations were not counted"
-    assert [one["dash"] for one in older["runs"]] == ["solid", "dash"]
+    assert [one["dash"] for one in older["runs"]] == ["solid", "8px,4px"]
     json.dumps(older, allow_nan=False)
 
 

@@ -168,6 +168,30 @@ def test_a_stopped_run_resumes_to_the_same_end(config, alone, tmp_path, monkeypa
     np.testing.assert_allclose(steps[0]["loss"].dropna(), steps[1]["loss"].dropna(), rtol=1e-3)
 
 
+def test_a_kill_while_a_checkpoint_is_written_costs_only_that_checkpoint(config, tmp_path, capsys):
+    settings, work = short(config, engine="dequantized", micro_batch_size=16), tmp_path / "work"
+    _, folder = session.train(settings, assets=tmp_path, work=work)
+    weights, checkpoints = folder / "adapter" / "adapter_model.safetensors", work / "tiny" / "checkpoints"
+    undisturbed = weights.read_bytes()
+    last = checkpoints / "checkpoint-6"
+    for damage in (
+        lambda: (last / "trainer_state.json").unlink(),
+        lambda: os.truncate(last / "optimizer.pt", 1000),
+        lambda: os.truncate(last / "adapter_model.safetensors", 1000),
+    ):
+        damage()
+        weights.unlink()
+        session.train(settings, assets=tmp_path, work=work, resume=True)
+        assert weights.read_bytes() == undisturbed
+        assert "checkpoint-6 was not written to its end" in capsys.readouterr().err
+
+    for whole in checkpoints.iterdir():
+        (whole / "scheduler.pt").unlink()
+    with pytest.raises(ConfigError, match="there is no checkpoint"):
+        session.train(settings, assets=tmp_path, work=work, resume=True)
+    assert not list(checkpoints.iterdir())
+
+
 def test_engines_and_micro_batches_take_the_same_steps(alone):
     ends = {}
     for engine, micro in (("dequantized", 16), ("dequantized", 4), ("packed", 16), ("packed", 4)):

@@ -5,11 +5,9 @@ from __future__ import annotations
 import gradio as gr
 
 TEMPLATE = """<div class="q replay"><div class="controls"><button type="button">▶ Play</button>
-<input type="range" min="0" max="1000" value="1000" aria-label="Play head: reviews seen">
-<output></output></div>
-<svg role="img" aria-label="Loss and validation accuracy over reviews seen; numbers in the data below"></svg>
-<canvas role="img" aria-label="Validation reviews on a log-odds axis, positive up, negative down" hidden>
-</canvas></div>"""
+<input type="range" max="1000" value="1000" aria-label="Play head: reviews seen"><output></output></div>
+<svg role="img" aria-label="Loss and validation accuracy over reviews seen; numbers in its data"></svg>
+<canvas role="img" aria-label="Validation reviews on a log-odds axis, positive up" hidden></canvas></div>"""
 
 
 def replay_figure(elem_id: str) -> gr.HTML:
