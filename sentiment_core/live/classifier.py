@@ -16,7 +16,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -120,18 +120,13 @@ class LiveClassifier:
 
     def classify(self, text: str, system: Which) -> LiveAnswer:
         """Raises ValueError for "fine-tuned" when there is no finished run."""
-        model, began = self._system(system), time.perf_counter()
-        encoded = self._encode([text])
-        spent = time.perf_counter() - began
-        with self._turns.answer():
-            began = time.perf_counter()
-            [log_odds] = model.log_odds([self._after_prefix(encoded[0])])
-            return _answer(encoded, log_odds, spent + time.perf_counter() - began)
+        steps = self.read(text, system)
+        return next(step for step in steps if isinstance(step, LiveAnswer) and step.read == 1)
 
     def read(self, text: str, system: Which) -> Iterator[LiveAnswer | ReadingTrace]:
-        """`classify`, of a long review first after its beginning, and then how the answer came while reading.
+        """The answer, of a long review first after its beginning, and then how it came while reading.
 
-        A review of one row has no trace but its answer.
+        A review of one row has no trace but its answer. Raises as `classify`.
         """
         model, text, began = self._system(system), _plain(text), time.perf_counter()
         encoded, p = self._encode([text]), 0.5
@@ -145,7 +140,7 @@ class LiveClassifier:
                 tokens, [log_odds] = next(steps)
                 spent, read = spent + time.perf_counter() - began, tokens / len(row)
             p = float(expit(log_odds))
-            yield _answer(encoded, log_odds, spent, read)
+            yield LiveAnswer(p, spent, int(encoded.lengths[0]), bool(encoded.truncated[0]), read)
         with self._turns.answer():
             before = expit(next(steps)[1]).tolist() if len(cuts) else []
         yield ReadingTrace(tuple(ends), (*before, p))
@@ -205,12 +200,12 @@ def _builder(
         if on_cpu:
             torch.set_num_threads(cores)
         number_format = "fp32" if number_format == "int8" else number_format
-        model = load_base(base, compute_dtype=dtype_of(number_format)).model
-        model, lock = load_adapter(model, adapter) if adapter else model, threading.Lock()
+        loaded = replace(load_base(base, compute_dtype=dtype_of(number_format)), device=device)
+        model, lock = load_adapter(loaded.model, adapter) if adapter else loaded.model, threading.Lock()
 
         def build_transformers() -> dict[Which | float, System]:
             model.to(device)
-            return {name: LiveTransformers(model, encoder, lock, share) for name, share in shares.items()}
+            return {name: LiveTransformers(loaded, model, lock, share) for name, share in shares.items()}
 
         return build_transformers, number_format
     if on_cpu:
@@ -218,22 +213,16 @@ def _builder(
     weights = load_weights(base, adapter, number_format, encoder)
 
     def build() -> dict[Which | float, System]:
-        unique = {id(tensor): tensor for tensors in weights for tensor in tensors.values()}
-        moved = {key: tensor.to(device) for key, tensor in unique.items()}  # what is shared stays shared
-        base, *tuned = [{n: moved[id(tensor)] for n, tensor in tensors.items()} for tensors in weights]
-        systems: dict[Which | float, System] = {"base": (plain := LiveLlama(config, base, cores, fast_int8))}
-        if tuned:
-            merged, dial = tuned
-            systems["fine-tuned"] = LiveLlama(config, merged, cores, fast_int8)
-            systems |= {alpha: plain.between(dial, alpha) for alpha in DIAL}
-        return systems
+        move = functools.cache(lambda tensor: tensor.to(device))  # what is shared stays shared
+        base, *tuned = [{name: move(tensor) for name, tensor in part.items()} for part in weights]
+        plain = LiveLlama(config, base, cores, fast_int8)
+        if not tuned:
+            return {"base": plain}
+        merged, dial = tuned
+        between: dict[Which | float, System] = {alpha: plain.between(dial, alpha) for alpha in DIAL}
+        return between | {"base": plain, "fine-tuned": LiveLlama(config, merged, cores, fast_int8)}
 
     return build, number_format
-
-
-def _answer(encoded: Encoded, log_odds: float, seconds: float, read: float = 1.0) -> LiveAnswer:
-    length, truncated = int(encoded.lengths[0]), bool(encoded.truncated[0])
-    return LiveAnswer(float(expit(log_odds)), seconds, length, truncated, read)
 
 
 def _check_fits(record: RunRecord, base: BaseModel, encoder: PromptEncoder) -> None:

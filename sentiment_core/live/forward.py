@@ -9,11 +9,7 @@ an answer; where another process takes a core away for a moment, each of those w
 So PyTorch's own threads are off, and each core computes a part of its own: some of a batch's reviews, or one
 stretch of a review, which needs the keys and values of the stretches before it, layer by layer.
 
-Tried instead: transformers' own forward for every family, with prefix and stretches as its `Cache`, `attend`
-through `AttentionInterface`, and seven 8-bit linear modules a layer. It took 1.32 times the CPU time for 150
-words and 1.27 times for 500 (int8, AVX2, two cores of an AMD EPYC that others used too; median ratio of 15
-answers in turns; least CPU time 0.57 against 0.44 s, and 2.43 against 1.93 s). Other number formats and
-AVX-512 were not measured.
+Transformers' own forward with prefix and stretches as its `Cache` took 1.3 times the CPU time (int8, AVX2).
 """
 
 from __future__ import annotations
@@ -93,7 +89,7 @@ class LiveLlama:
             before_layer: called before every layer.
         """
         if len(rows) == 1:
-            return np.array([self._stretches(rows[0], self.prefix, before_layer)])
+            return self._stretches(rows[0], self.prefix, before_layer)
         parts = [p for p in np.array_split(np.arange(len(rows)), min(self.workers, len(rows))) if len(p)]
         tasks = [partial(self._batch, [rows[i] for i in part], before_layer) for part in parts]
         return np.concatenate(together(tasks))
@@ -113,10 +109,10 @@ class LiveLlama:
         if len(row) > LONG and self.device.type == "cpu":
             done = FIRST_RESULT
             beginning = np.concatenate((row[:done], row[-tail:]))
-            yield done, np.array([self._stretches(beginning, past, nothing, kept)])
+            yield done, self._stretches(beginning, past, nothing, kept)
             cut = self.prefix_length + done
             past, kept = [(k[:, :, :cut], v[:, :, :cut]) for k, v in kept], []
-        yield len(row), np.array([self._stretches(row[done:], past, nothing, kept if len(cuts) else None)])
+        yield len(row), self._stretches(row[done:], past, nothing, kept if len(cuts) else None)
         if len(cuts):
             parts = [part for part in np.array_split(cuts, self.workers) if len(part)]
             tasks = [partial(self._ends, row[-tail:], part, kept) for part in parts]
@@ -128,24 +124,21 @@ class LiveLlama:
         seen = self.prefix_length + torch.from_numpy(cuts).to(self.device)
         positions, mask, last = tree(seen, len(end))
         past = [(k[:, :, : int(seen.max())], v[:, :, : int(seen.max())]) for k, v in kept]
-        x = self._run(self._embed(np.tile(end, len(cuts))[None]), last, past, positions, nothing, mask=mask)
-        return self._margin(x).double().cpu().numpy()
+        return self._run(np.tile(end, len(cuts))[None], last, past, positions, nothing, mask=mask)
 
     @torch.inference_mode()
     def _batch(self, rows: Sequence[np.ndarray], before_layer: Hook) -> np.ndarray:
-        longest = max(len(row) for row in rows)
-        ids = np.zeros((len(rows), longest), dtype=np.int64)
-        for place, row in enumerate(rows):
-            ids[place, : len(row)] = row
-        last = torch.tensor([len(row) - 1 for row in rows], device=self.device)
-        positions = torch.arange(self.prefix_length, self.prefix_length + longest, device=self.device)
-        x = self._run(self._embed(ids), last, self.prefix, positions, before_layer)
-        return self._margin(x).double().cpu().numpy()
+        lengths = np.array([len(row) for row in rows])
+        ids = np.zeros((len(rows), lengths.max()), dtype=np.int64)
+        ids[np.arange(lengths.max()) < lengths[:, None]] = np.concatenate(rows)
+        positions = torch.arange(ids.shape[1], device=self.device) + self.prefix_length
+        last = torch.from_numpy(lengths - 1).to(self.device)
+        return self._run(ids, last, self.prefix, positions, before_layer)
 
     def _stretches(
         self, row: np.ndarray, past: Cache, before_layer: Hook, kept: Cache | None = None
-    ) -> float:
-        """The log-odds of a prompt that goes on behind `past`, its stretches computed at once.
+    ) -> np.ndarray:
+        """(1,) log-odds of a prompt that goes on behind `past`, its stretches computed at once.
 
         `kept` receives the keys and values of all of it.
         """
@@ -155,12 +148,14 @@ class LiveLlama:
         handovers = [Handover() for _ in range(count - 1)]
 
         @torch.inference_mode()
-        def stretch(number: int) -> float:
-            part = row[cuts[number] : cuts[number + 1]]
+        def stretch(number: int) -> np.ndarray:
+            start, end = cuts[number : number + 2]
             known = handovers[number - 1] if number else past
             keep = handovers[number] if number < count - 1 else kept
+            last = torch.tensor([end - start - 1], device=self.device)
+            positions = torch.arange(behind + start, behind + end, device=self.device)
             try:
-                return float(self._margin_of(part, known, behind + cuts[number], before_layer, keep))
+                return self._run(row[None, start:end], last, known, positions, before_layer, keep)
             except BaseException as error:
                 if isinstance(keep, Handover):
                     keep.append(error)
@@ -170,37 +165,24 @@ class LiveLlama:
 
     # ---- the pass
 
-    def _embed(self, ids: np.ndarray) -> torch.Tensor:
-        """(batch, tokens) ids -> (batch, tokens, hidden)."""
-        return F.embedding(torch.from_numpy(ids.astype(np.int64)).to(self.device), self._embedding)
-
-    def _margin_of(
-        self, row: np.ndarray, past: Iterable[Pair], before: int, before_layer: Hook,
-        keep: Cache | Handover | None,
-    ) -> torch.Tensor:  # fmt: skip
-        """(1,) log-odds of one prompt that continues behind `past`'s `before` tokens."""
-        end = torch.tensor([len(row) - 1], device=self.device)
-        positions = torch.arange(before, before + len(row), device=self.device)
-        return self._margin(self._run(self._embed(row[None]), end, past, positions, before_layer, keep))
-
     def _run(
-        self, x: torch.Tensor, last: torch.Tensor, past: Iterable[Pair], positions: torch.Tensor,
+        self, ids: np.ndarray, last: torch.Tensor, past: Iterable[Pair], positions: torch.Tensor,
         before_layer: Hook, keep: Cache | Handover | None = None, mask: torch.Tensor | None = None,
-    ) -> torch.Tensor:  # fmt: skip
-        """Hidden states (n, hidden) at the tokens `last` (n,): one of each row, or several of a single row.
+    ) -> np.ndarray:  # fmt: skip
+        """(n,) float64 log-odds at the tokens `last` (n,): one of each row, or several of a single row.
 
         Of the last layer only those are computed.
 
         Args:
-            x: (batch, length, hidden), the tokens' embeddings.
+            ids: (batch, length) tokens.
             past: each layer's keys and values of what stands before.
             positions: (length,) of the tokens in their texts.
             keep: receives each layer's keys and values, those of `past` among them, as they come.
             mask: (length, before + length) bool, what each token may see; by default all up to itself.
         """
-        batch, length, hidden = x.shape
+        batch, length = ids.shape
         cos, sin = self._angles(positions)
-        x = x.reshape(batch * length, hidden)
+        x = F.embedding(torch.from_numpy(ids.astype(np.int64).ravel()).to(self.device), self._embedding)
         row = torch.arange(batch, device=self.device) if batch > 1 else torch.zeros_like(last)
         for number, ((norm1, norm2, (qkv, o, gate_up, down)), past_of_layer) in enumerate(
             zip(self._layers, past, strict=False)  # a Handover does not end
@@ -223,12 +205,8 @@ class LiveLlama:
             x = x + o(attended.reshape(len(x), -1))
             gate, up = gate_up(rms_norm(x, norm2, self.eps)).chunk(2, dim=-1)
             x = x + down(F.silu(gate) * up)
-        return x
-
-    def _margin(self, x: torch.Tensor) -> torch.Tensor:
-        """Last hidden states (B, hidden) -> (B,) float32 log-odds of Positive."""
         logits = F.linear(rms_norm(x, self._norm, self.eps).float(), self._head)
-        return logits[:, Label.POSITIVE] - logits[:, Label.NEGATIVE]
+        return (logits[:, Label.POSITIVE] - logits[:, Label.NEGATIVE]).double().cpu().numpy()
 
     def _angles(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """cos and sin of the rotary embedding at (length,) positions, (length, 1, head_dim) each."""

