@@ -19,6 +19,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sentiment_core.artifacts import store
 from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow
@@ -32,7 +33,7 @@ KINDS = {
     "parity": "accuracy of the fast path and of the plain one, trained alike",
     "seeds": "validation accuracy of each recipe from several seeds",
 }
-"""Each is a module of this package with `add_flags(parser)` and `run(arguments)`."""
+"""Each is a module of this package with `FLAGS`, name -> (default, help), and `run(arguments)`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,8 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, help in KINDS.items():
         sub = kinds.add_parser(name, help=help, description=help, **looks)
         sub.add_argument("--output", default=str(ASSETS / "benchmarks" / f"{name}.json"), help="where to")
-        if name == kind:
-            importlib.import_module(f"sentiment_core.benchmarks.{name}").add_flags(sub)
+        flags = importlib.import_module(f"sentiment_core.benchmarks.{name}").FLAGS if name == kind else {}
+        for flag, (default, help) in flags.items():
+            more: dict[str, Any] = {"type": int if default is None else type(default)}
+            if default is False:
+                more = {"action": "store_true"}
+            sub.add_argument(f"--{flag}", default=default, help=help, **more)
     arguments = parser.parse_args(argv)
     try:
         record = importlib.import_module(f"sentiment_core.benchmarks.{arguments.kind}").run(arguments)

@@ -235,16 +235,14 @@ def _largest_inputs(model: Any, encoder: PromptEncoder) -> Tensors:
         found = inputs[0][0, skipped:].abs().amax(dim=0)
         largest[name] = torch.maximum(largest[name], found) if name in largest else found
 
-    hooks = []
-    for number, layer in enumerate(model.model.layers):
-        parts = {"qkv": layer.self_attn.q_proj, "gate_up": layer.mlp.gate_proj, "down": layer.mlp.down_proj}
-        for name, part in parts.items():
-            hooks.append(part.register_forward_pre_hook(partial(watch, f"{number}.{name}")))
     encoded = encoder.encode(CALIBRATION, 1024)
-    for place in range(len(encoded)):
-        model.model(input_ids=torch.from_numpy(encoded[place].astype("int64"))[None], use_cache=False)
-    for hook in hooks:
-        hook.remove()
+    with contextlib.ExitStack() as hooks:
+        for number, layer in enumerate(model.model.layers):
+            mlp, first = layer.mlp, layer.self_attn.q_proj
+            for name, part in (("qkv", first), ("gate_up", mlp.gate_proj), ("down", mlp.down_proj)):
+                hooks.enter_context(part.register_forward_pre_hook(partial(watch, f"{number}.{name}")))
+        for place in range(len(encoded)):
+            model.model(input_ids=torch.from_numpy(encoded[place].astype("int64"))[None], use_cache=False)
     return largest
 
 
@@ -289,40 +287,40 @@ def _in_int8(tensors: Tensors) -> Tensors:
     return out
 
 
-def linear(tensors: Tensors, name: str, fast_int8: bool) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The product of that name; with `fast_int8` the processor multiplies 8 bits without overflow (VNNI)."""
+Product = Callable[[torch.Tensor], torch.Tensor]
+
+
+def linear(tensors: Tensors, name: str, fast_int8: bool) -> Product:
+    """x (n, in) float32 -> x · weightᵀ, by the weight of that name, in 8 bits where it has 8.
+
+    PyTorch's 8-bit kernel rounds x with one scale for all of it, which a few large tokens spoil; so every
+    token is brought to the same largest value first, which gives each a scale of its own.
+
+    Args:
+        fast_int8: whether the processor multiplies 8 bits without overflow (VNNI); without it two products
+            overflow the 16 bits that they are added in.
+    """
     weight = tensors[name]
-    if weight.dtype == torch.int8:
-        return _Int8(weight, tensors[f"{name}.scale"], fast_int8)
-    return lambda x: F.linear(x, weight)
+    if weight.dtype != torch.int8:
+        return lambda x: F.linear(x, weight)
+    scale = tensors[f"{name}.scale"].double()
+    with warnings.catch_warnings():  # PyTorch means to drop quantized tensors some day; `live` checks
+        warnings.simplefilter("ignore")
+        zeros = torch.zeros(len(scale), dtype=torch.long)
+        quantized = torch._make_per_channel_quantized_tensor(weight, scale, zeros, 0)
+    packed = torch.ops.quantized.linear_prepack(quantized, None)
+
+    def product(x: torch.Tensor) -> torch.Tensor:
+        largest = x.abs().amax(dim=-1, keepdim=True).clamp_min(1e-9)
+        return torch.ops.quantized.linear_dynamic(x / largest, packed, not fast_int8).mul_(largest)
+
+    return product
 
 
-def adapted(
-    product: Callable[[torch.Tensor], torch.Tensor], tensors: Tensors, name: str, alpha: float
-) -> Callable[[torch.Tensor], torch.Tensor]:
+def adapted(product: Product, tensors: Tensors, name: str, alpha: float) -> Product:
     """The base's product of that name with α times the adapter: W·x + B·(α·A·x)."""
     a, b = tensors[f"{name}.A"], tensors[f"{name}.B"]
     return lambda x: product(x) + F.linear(alpha * F.linear(x, a), b)
-
-
-class _Int8:
-    """x (n, in) float32 · weightᵀ in 8 bits.
-
-    PyTorch's kernel rounds x with one scale for all of it, which a few large tokens spoil; so every token is
-    brought to the same largest value first, which gives each a scale of its own.
-    """
-
-    def __init__(self, weight: torch.Tensor, scale: torch.Tensor, fast: bool) -> None:
-        self.reduce_range = not fast  # without VNNI two products of 8 bits overflow the 16 they are added in
-        zeros = torch.zeros(len(scale), dtype=torch.long)
-        with warnings.catch_warnings():  # PyTorch means to drop quantized tensors some day; `live` checks
-            warnings.simplefilter("ignore")
-            quantized = torch._make_per_channel_quantized_tensor(weight, scale.double(), zeros, 0)
-        self.packed = torch.ops.quantized.linear_prepack(quantized, None)
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        largest = x.abs().amax(dim=-1, keepdim=True).clamp_min(1e-9)
-        return torch.ops.quantized.linear_dynamic(x / largest, self.packed, self.reduce_range).mul_(largest)
 
 
 # ---- which models

