@@ -21,8 +21,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from sentiment_core.artifacts import store
-from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow
+from sentiment_core.artifacts.schema import BenchmarkRecord
 from sentiment_core.config import ASSETS
 
 KINDS = {
@@ -66,26 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def table(record: BenchmarkRecord) -> str:
-    """The rows as a Markdown table."""
-    measured = {"live": "Latency (s/review, median)", "trace": "change of the log-odds (mean)"}
-    speed = measured.get(record.kind, "reviews/s (median)")
-    head = f"| system | {speed} | low – high | Time to first result (s) | peak memory, MB | note |"
-    lines = [_line(row, {"live": 3, "trace": 2}.get(record.kind, 1)) for row in record.rows]
-    return "\n".join([head, "| --- | ---: | ---: | ---: | ---: | --- |", *lines])
-
-
-def _line(row: BenchmarkRow, digits: int) -> str:
-    speed = row.seconds_per_review or row.reviews_per_second or row.log_odds_change
-    right = row.validation_accuracy
-    cells = [
-        row.system,
-        f"{speed.value:,.{digits}f}" if speed else "–",
-        f"{speed.low:,.{digits}f} – {speed.high:,.{digits}f}" if speed and speed.low is not None else "–",
-        "–" if row.first_step_seconds is None else f"{row.first_step_seconds:.1f}",
-        "–" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 1e6:,.0f}",
-        (f"{right.value:.2%} of {right.n:,} validation reviews; " if right else "") + row.note,
-    ]
-    return "| " + " | ".join(cells) + " |"
+    """A line a row, with all that was measured."""
+    rows = [row.model_dump(exclude_none=True, exclude_defaults=True) for row in record.rows]
+    return pd.json_normalize(rows).to_string(index=False, na_rep="–", float_format="{:,.4g}".format)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from peft import prepare_model_for_kbit_training
-from torch.nn.utils.rnn import pad_sequence
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow
@@ -117,7 +116,8 @@ def _usual(
             model=add_lora(model, rank=16, alpha=32, dropout=0.0), args=one_device(settings),
             # pyrefly: ignore[bad-argument-type] a list is a dataset
             train_dataset=_language_model_rows(loaded.encoder, split, 16 * total),
-            data_collator=_pad_right, callbacks=[clock],
+            data_collator=DataCollatorForLanguageModeling(loaded.encoder.tokenizer, mlm=False),
+            callbacks=[clock],
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         trainer.train()
@@ -125,18 +125,12 @@ def _usual(
     return clock.row(title, note, 16)
 
 
-def _language_model_rows(encoder: PromptEncoder, split: TrainSplit, most: int) -> list[list[int]]:
+def _language_model_rows(encoder: PromptEncoder, split: TrainSplit, most: int) -> list[dict[str, list[int]]]:
     """Prompt, label word and end of turn as one text each, of at most 512 tokens."""
     few = split.train.take(np.random.default_rng(0).permutation(len(split.train))[:most])
     encoded, end = encoder.encode(few.texts, 510), encoder.tokenizer.eos_token_id
-    return [[*encoded[i].tolist(), encoder.label_ids[label], end] for i, label in enumerate(few.labels)]
-
-
-def _pad_right(rows: list[list[int]]) -> dict[str, torch.Tensor]:
-    """(n, longest) each; the loss is on every token."""
-    labels = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=-100)
-    mask = labels != -100
-    return {"input_ids": labels * mask, "attention_mask": mask.long(), "labels": labels}
+    labels = [encoder.label_ids[label] for label in few.labels]
+    return [{"input_ids": [*encoded[i].tolist(), label, end]} for i, label in enumerate(labels)]
 
 
 def _ours(arguments: argparse.Namespace, context: DeviceContext, split: TrainSplit) -> BenchmarkRow:

@@ -18,6 +18,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import pairwise
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -90,9 +91,7 @@ class LiveLlama:
         """
         if len(rows) == 1:
             return self._stretches(rows[0], self.prefix, before_layer)
-        parts = [p for p in np.array_split(np.arange(len(rows)), min(self.workers, len(rows))) if len(p)]
-        tasks = [partial(self._batch, [rows[i] for i in part], before_layer) for part in parts]
-        return np.concatenate(together(tasks))
+        return self._shared(len(rows), lambda part: self._batch(rows[part], before_layer))
 
     def read(self, row: np.ndarray, tail: int, cuts: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """(tokens read, log-odds): of a long prompt's beginning, of all, and had the review ended earlier.
@@ -114,9 +113,12 @@ class LiveLlama:
             past, kept = [(k[:, :, :cut], v[:, :, :cut]) for k, v in kept], []
         yield len(row), self._stretches(row[done:], past, nothing, kept if len(cuts) else None)
         if len(cuts):
-            parts = [part for part in np.array_split(cuts, self.workers) if len(part)]
-            tasks = [partial(self._ends, row[-tail:], part, kept) for part in parts]
-            yield len(row), np.concatenate(together(tasks))
+            yield len(row), self._shared(len(cuts), lambda part: self._ends(row[-tail:], cuts[part], kept))
+
+    def _shared(self, count: int, work: Callable[[slice], np.ndarray]) -> np.ndarray:
+        """The results of `count` items, some of them on each core."""
+        bounds = np.linspace(0, count, min(self.workers, count) + 1).astype(int).tolist()
+        return np.concatenate(together([partial(work, slice(*pair)) for pair in pairwise(bounds)]))
 
     @torch.inference_mode()
     def _ends(self, end: np.ndarray, cuts: np.ndarray, kept: Cache) -> np.ndarray:
@@ -199,7 +201,7 @@ class LiveLlama:
             if number == len(self._layers) - 1:
                 until = torch.arange(k.shape[2], device=self.device) <= k.shape[2] - length + last[:, None]
                 seen = until if mask is None else mask[last]
-                x, attended = x[row * length + last], attend_once(q[row, :, last], k, v, seen)
+                x, attended = x[row * length + last], attend(q[row, :, last, None], k, v, seen[:, None, None])
             else:
                 attended = attend(q, k, v, mask)
             x = x + o(attended.reshape(len(x), -1))
@@ -242,28 +244,20 @@ def attend(
 
     Args:
         q: (batch, heads, length, head_dim), of the last `length` tokens.
-        k, v: (batch, kv_heads, tokens, head_dim), of all tokens up to the last; tokens >= length.
-        mask: (length, tokens) bool, what each may see; by default all up to itself.
+        k, v: (batch or 1, kv_heads, tokens, head_dim), of all tokens up to the last; tokens >= length.
+        mask: (length, tokens), or (batch, 1, length, tokens), bool, what each may see; by default all up to
+            itself.
 
     Returns:
         (batch, length, heads, head_dim).
     """
     length = q.shape[2]
+    k, v = (t.expand(len(q), -1, -1, -1) for t in (k, v))
     if mask is not None or length <= WHOLE or q.device.type != "cpu":
         mask = _no_future(length, k.shape[2], q) if mask is None else mask
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
         return out.transpose(1, 2)
     return torch.stack([_in_blocks(*one) for one in zip(q, k, v, strict=True)])
-
-
-def attend_once(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-    """The same for n tokens that may see `seen` (n, tokens): q (n, heads, d) -> the same shape.
-
-    k, v: (n, kv_heads, tokens, d), or of one row for all.
-    """
-    k, v = (t.expand(len(q), -1, -1, -1) for t in (k, v))
-    seen = seen[:, None, None]
-    return F.scaled_dot_product_attention(q[:, :, None], k, v, attn_mask=seen, enable_gqa=True)[:, :, 0]
 
 
 def _no_future(length: int, tokens: int, like: torch.Tensor) -> torch.Tensor:

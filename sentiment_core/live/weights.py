@@ -26,7 +26,6 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoConfig
 
 from sentiment_core.artifacts.schema import DIAL
 from sentiment_core.engines.packed.adapter import GROUPS as LINEAR_GROUPS
@@ -84,7 +83,9 @@ def load_weights(
             _keep_few(folder)
         except OSError:  # the cache cannot be written
             make(folder := Path(own))
-        found = [_read(path) for path in sorted(folder.glob("*.safetensors"))]
+        mapped = [load_file(path) for path in sorted(folder.glob("*.safetensors"))]
+        # copied, as a mapped file that is cut short later would end the process
+        found = [{name: tensor.clone() for name, tensor in tensors.items()} for tensors in mapped]
     return [found[0] | changed for changed in found]
 
 
@@ -94,11 +95,6 @@ def _keep_few(used: Path) -> None:
         folders = sorted(used.parent.glob("[!.]*"), key=lambda path: path.stat().st_mtime, reverse=True)
         for old in folders[KEPT:]:
             shutil.rmtree(old, ignore_errors=True)
-
-
-def _read(path: Path) -> Tensors:
-    """Copied: a mapped file that is cut short later would end the process."""
-    return {name: tensor.clone() for name, tensor in load_file(path).items()}
 
 
 # ---- building
@@ -162,7 +158,7 @@ def _take(model: Any, number_format: str, encoder: PromptEncoder) -> tuple[Tenso
         tensors[f"{number}.norm2"] = layer.post_attention_layernorm.weight
         for name, group in zip(GROUPS, LINEAR_GROUPS, strict=True):
             tensors[f"{number}.{name}"] = torch.cat([target(layer, part).weight for part in group])
-    ratios = _ratios(tensors, _largest_inputs(model, encoder)) if number_format == "int8" else {}
+    ratios = _ratios(model, encoder, tensors) if number_format == "int8" else {}
     tensors = _smoothed(tensors, ratios)
     return _cast(_in_int8(tensors) if number_format == "int8" else tensors, number_format), ratios
 
@@ -226,9 +222,9 @@ nearest to float32's, as near as with inputs that are not rounded at all: the re
 
 
 @torch.no_grad()
-def _largest_inputs(model: Any, encoder: PromptEncoder) -> Tensors:
-    """Largest absolute value of each input channel of "N.qkv", "N.gate_up" and "N.down" behind the prefix."""
-    largest: Tensors = {}
+def _ratios(model: Any, encoder: PromptEncoder, tensors: Tensors) -> Tensors:
+    """By how much each input channel of a product is made smaller, and its weights larger."""
+    largest: Tensors = {}  # absolute value of each input channel behind the prefix
     skipped = len(encoder.prefix_ids)
 
     def watch(name: str, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -243,11 +239,6 @@ def _largest_inputs(model: Any, encoder: PromptEncoder) -> Tensors:
                 hooks.enter_context(part.register_forward_pre_hook(partial(watch, f"{number}.{name}")))
         for place in range(len(encoded)):
             model.model(input_ids=torch.from_numpy(encoded[place].astype("int64"))[None], use_cache=False)
-    return largest
-
-
-def _ratios(tensors: Tensors, largest: Tensors) -> Tensors:
-    """By how much each input channel of a product is made smaller, and its weights larger."""
     weights = {name: tensors[name].abs().amax(dim=0).clamp_min(1e-5) for name in largest}
     return {
         name: inputs.clamp_min(1e-5) ** SMOOTHING / weights[name] ** (1 - SMOOTHING)
@@ -324,15 +315,6 @@ def adapted(product: Product, tensors: Tensors, name: str, alpha: float) -> Prod
 
 
 # ---- which models
-
-
-def base_config(base: BaseModel):
-    """The base model's configuration. Raises BaseModelError when it cannot be had."""
-    try:
-        return AutoConfig.from_pretrained(model_folder(base), revision=base.revision or "main")
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise BaseModelError(f"base model {base.name!r} has no readable configuration ({reason})") from None
 
 
 def is_lean(config) -> bool:

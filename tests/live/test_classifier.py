@@ -112,7 +112,7 @@ def test_a_long_review_gets_a_first_answer_after_its_beginning(classifier, exact
         for text in texts:
             first, whole, _ = classifier.read(text, system)
             np.testing.assert_allclose(whole.p_positive, expected[TEXTS.index(text)], atol=2e-5)
-            row = classifier._after_prefix(classifier._encode([text])[0])
+            [row], _ = classifier._rows([text])
             assert first.read == 17 / len(row)
             assert whole.read == 1
             assert 0 < first.seconds < whole.seconds
