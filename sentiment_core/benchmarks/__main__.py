@@ -1,11 +1,6 @@
 """Measure speed and keep the result under assets/benchmarks/.
 
-    python -m sentiment_core.benchmarks live
-    python -m sentiment_core.benchmarks train --dataset stanfordnlp/imdb
-    python -m sentiment_core.benchmarks score --run smollm2-135m
-    python -m sentiment_core.benchmarks trace --run smollm2-135m
-    python -m sentiment_core.benchmarks parity --dataset stanfordnlp/imdb
-    python -m sentiment_core.benchmarks seeds --dataset stanfordnlp/imdb
+    python -m sentiment_core.benchmarks train|score|live|trace|parity|seeds --help
 
 Each compares several systems in one run on the same reviews: median with the slowest and fastest repeat,
 warm-up apart, the time to the first result told separately.

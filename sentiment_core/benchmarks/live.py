@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,7 +28,7 @@ from sentiment_core.data.reviews import load_reviews
 from sentiment_core.live.classifier import LiveAnswer, LiveClassifier, usable_cores
 from sentiment_core.live.forward import FIRST_RESULT
 from sentiment_core.live.weights import NUMBER_FORMATS
-from sentiment_core.models.base_models import resolve
+from sentiment_core.models.base_models import resolve, run_child
 from sentiment_core.models.loading import load_tokenizer, quiet_transformers
 
 PEER = "text-classification pipeline, DistilBERT's shape"
@@ -173,7 +172,7 @@ def _start(*described: str) -> dict[str, Any]:
     call = [sys.executable, "-m", "sentiment_core.benchmarks.live", *described]
     surroundings = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     began = time.time()
-    done = subprocess.run(call, capture_output=True, text=True, env=surroundings, check=False)
+    done = run_child(call, capture_output=True, text=True, env=surroundings)
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:]
         raise ValueError(f"{described[0]}, {described[1]} did not start: {reason}")
