@@ -1,11 +1,6 @@
 """Measure speed and keep the result under assets/benchmarks/.
 
-    python -m sentiment_core.benchmarks live
-    python -m sentiment_core.benchmarks train --dataset stanfordnlp/imdb
-    python -m sentiment_core.benchmarks score --run smollm2-135m
-    python -m sentiment_core.benchmarks trace --run smollm2-135m
-    python -m sentiment_core.benchmarks parity --dataset stanfordnlp/imdb
-    python -m sentiment_core.benchmarks seeds --dataset stanfordnlp/imdb
+    python -m sentiment_core.benchmarks train|score|live|trace|parity|seeds --help
 
 Each compares several systems in one run on the same reviews: median with the slowest and fastest repeat,
 warm-up apart, the time to the first result told separately.
@@ -19,9 +14,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from sentiment_core.artifacts import store
-from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow
+from sentiment_core.artifacts.schema import BenchmarkRecord
 from sentiment_core.config import ASSETS
 
 KINDS = {
@@ -32,7 +30,7 @@ KINDS = {
     "parity": "accuracy of the fast path and of the plain one, trained alike",
     "seeds": "validation accuracy of each recipe from several seeds",
 }
-"""Each is a module of this package with `add_flags(parser)` and `run(arguments)`."""
+"""Each is a module of this package with `FLAGS`, name -> (default, help), and `run(arguments)`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,8 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, help in KINDS.items():
         sub = kinds.add_parser(name, help=help, description=help, **looks)
         sub.add_argument("--output", default=str(ASSETS / "benchmarks" / f"{name}.json"), help="where to")
-        if name == kind:
-            importlib.import_module(f"sentiment_core.benchmarks.{name}").add_flags(sub)
+        flags = importlib.import_module(f"sentiment_core.benchmarks.{name}").FLAGS if name == kind else {}
+        for flag, (default, help) in flags.items():
+            more: dict[str, Any] = {"type": int if default is None else type(default)}
+            if default is False:
+                more = {"action": "store_true"}
+            sub.add_argument(f"--{flag}", default=default, help=help, **more)
     arguments = parser.parse_args(argv)
     try:
         record = importlib.import_module(f"sentiment_core.benchmarks.{arguments.kind}").run(arguments)
@@ -61,26 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def table(record: BenchmarkRecord) -> str:
-    """The rows as a Markdown table."""
-    measured = {"live": "Latency (s/review, median)", "trace": "change of the log-odds (mean)"}
-    speed = measured.get(record.kind, "reviews/s (median)")
-    head = f"| system | {speed} | low – high | Time to first result (s) | peak memory, MB | note |"
-    lines = [_line(row, {"live": 3, "trace": 2}.get(record.kind, 1)) for row in record.rows]
-    return "\n".join([head, "| --- | ---: | ---: | ---: | ---: | --- |", *lines])
-
-
-def _line(row: BenchmarkRow, digits: int) -> str:
-    speed = row.seconds_per_review or row.reviews_per_second or row.log_odds_change
-    right = row.validation_accuracy
-    cells = [
-        row.system,
-        f"{speed.value:,.{digits}f}" if speed else "–",
-        f"{speed.low:,.{digits}f} – {speed.high:,.{digits}f}" if speed and speed.low is not None else "–",
-        "–" if row.first_step_seconds is None else f"{row.first_step_seconds:.1f}",
-        "–" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 1e6:,.0f}",
-        (f"{right.value:.2%} of {right.n:,} validation reviews; " if right else "") + row.note,
-    ]
-    return "| " + " | ".join(cells) + " |"
+    """A line a row, with all that was measured."""
+    rows = [row.model_dump(exclude_none=True, exclude_defaults=True) for row in record.rows]
+    return pd.json_normalize(rows).to_string(index=False, na_rep="–", float_format="{:,.4g}".format)
 
 
 if __name__ == "__main__":

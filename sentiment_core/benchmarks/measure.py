@@ -13,7 +13,15 @@ import torch
 from sentiment_core.artifacts import provenance
 from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow, Metric
 from sentiment_core.artifacts.store import Run, read_run, utc_now
-from sentiment_core.config import ASSETS, DEFAULT_BASE_MODEL, ConfigError
+from sentiment_core.config import ASSETS, DEFAULT_BASE_MODEL, ConfigError, TrainConfig
+
+FLAGS: dict[str, tuple[Any, str]] = {
+    "dataset": (TrainConfig.dataset, "whose reviews"),
+    "base-model": (DEFAULT_BASE_MODEL, "as in train.py"),
+    "limit": (None, "only so many of the reviews"),
+    "validation": (5000, "reviews left out of training"),
+}
+"""Of several kinds: name -> (default, help)."""
 
 
 def now(device: torch.device) -> float:

@@ -13,39 +13,36 @@ from pathlib import Path
 
 from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow, Metric, RunRecord
 from sentiment_core.artifacts.store import write_record
-from sentiment_core.benchmarks.measure import asked, record
-from sentiment_core.config import DEFAULT_BASE_MODEL, ENGINES, TrainConfig
+from sentiment_core.benchmarks import measure
+from sentiment_core.config import ENGINES, TrainConfig
 from sentiment_core.engines.device import free_memory
 from sentiment_core.training.session import train
 
+TRAINING = ("dataset", "base_model", "limit", "validation")
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dataset", default=TrainConfig.dataset, help="reviews to train on")
-    parser.add_argument("--base-model", default=DEFAULT_BASE_MODEL, help="as in train.py")
-    parser.add_argument("--engines", default="packed,nf4", help="which to compare, as in train.py")
-    parser.add_argument("--epochs", type=int, default=1, help="as in train.py")
-    parser.add_argument("--limit", type=int, default=None, help="train on this many reviews")
-    parser.add_argument("--validation", type=int, default=5000, help="reviews left out of training")
-    parser.add_argument("--seed", type=int, default=TrainConfig().seed, help="of both")
+FLAGS = measure.FLAGS | {
+    "engines": ("packed,nf4", "which to compare, as in train.py"),
+    "epochs": (1, "as in train.py"),
+    "seed": (TrainConfig().seed, "of both"),
+}
 
 
 def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     """Train with one engine after the other in this process; the record so far is written after each."""
     rows: list[BenchmarkRow] = []
-    names = ("dataset", "base_model", "limit", "validation", "seed", "epochs")
-    settings = {name: getattr(arguments, name) for name in names}
-    for engine in asked("--engines", arguments.engines, [name for name in ENGINES if name != "auto"]):
+    settings = {name: getattr(arguments, name) for name in (*TRAINING, "seed", "epochs")}
+    for engine in measure.asked("--engines", arguments.engines, [name for name in ENGINES if name != "auto"]):
         config = TrainConfig(**settings, evaluations_per_epoch=1, engine=engine, run_id="parity")
         done = trained(config, engine)
-        accuracy, loss = done.validation_accuracy, done.validation_loss
         precision = done.config["precision"]
         rows.append(BenchmarkRow(
             system=engine, reviews_per_second=Metric(value=done.reviews_per_second, n=1),
-            validation_accuracy=accuracy, validation_loss=loss, peak_memory_bytes=done.peak_memory_bytes,
+            validation_accuracy=done.validation_accuracy, validation_loss=done.validation_loss,
+            peak_memory_bytes=done.peak_memory_bytes,
             note=f"{done.steps} steps of {config.batch_size} reviews, seed {config.seed}, {precision}",
         ))  # fmt: skip
         data = {"dataset": done.data.source, "train": done.data.train, "validation": done.data.validation}
-        found = record("parity", rows, arguments.base_model, **data)
+        found = measure.record("parity", rows, arguments.base_model, **data)
         write_record(Path(arguments.output), found)
     return found
 

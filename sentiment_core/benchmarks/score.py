@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from sentiment_core.artifacts.schema import BenchmarkRecord
+from sentiment_core.benchmarks.measure import FLAGS as COMMON
 from sentiment_core.benchmarks.measure import finished, measure, record
-from sentiment_core.config import ASSETS, TrainConfig
+from sentiment_core.config import ASSETS
 from sentiment_core.data.reviews import Reviews, load_reviews
 from sentiment_core.engines.device import find_device, free_memory
 from sentiment_core.engines.scorer import SentimentScorer, p_positive
@@ -22,14 +23,15 @@ MAX_LENGTH = 1024
 OURS = "ours"
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dataset", default=TrainConfig.dataset, help="reviews to score")
-    parser.add_argument("--split", default="test", help="which part of it")
-    parser.add_argument("--base-model", default="", help="as in train.py; by default the run's")
-    parser.add_argument("--run", default="", help="adapter to score with (default: an untrained one)")
-    parser.add_argument("--limit", type=int, default=None, help="score this many reviews with ours")
-    parser.add_argument("--few", type=int, default=640, help="reviews a repeat of the slow systems scores")
-    parser.add_argument("--repeats", type=int, default=3, help="timed repeats of each system")
+FLAGS = {
+    "dataset": COMMON["dataset"],
+    "split": ("test", "which part of it"),
+    "base-model": ("", "as in train.py; by default the run's"),
+    "run": ("", "adapter to score with (default: an untrained one)"),
+    "limit": COMMON["limit"],
+    "few": (640, "reviews a repeat of the slow systems scores"),
+    "repeats": (3, "timed repeats of each system"),
+}
 
 
 def run(arguments: argparse.Namespace) -> BenchmarkRecord:

@@ -13,24 +13,20 @@ import numpy as np
 
 from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow, Metric
 from sentiment_core.artifacts.store import write_record
-from sentiment_core.benchmarks.measure import asked, record
-from sentiment_core.benchmarks.parity import trained
-from sentiment_core.config import DEFAULT_BASE_MODEL, PRESETS, TrainConfig
+from sentiment_core.benchmarks import measure
+from sentiment_core.benchmarks.parity import TRAINING, trained
+from sentiment_core.config import PRESETS, TrainConfig
 
-
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dataset", default=TrainConfig.dataset, help="reviews to train on")
-    parser.add_argument("--base-model", default=DEFAULT_BASE_MODEL, help="as in train.py")
-    parser.add_argument("--presets", default=",".join(PRESETS), help="recipes, as in train.py")
-    parser.add_argument("--seeds", type=int, default=5, help="of each, counted from 0")
-    parser.add_argument("--limit", type=int, default=None, help="train on this many reviews")
-    parser.add_argument("--validation", type=int, default=5000, help="reviews left out of training")
+FLAGS = measure.FLAGS | {
+    "presets": (",".join(PRESETS), "recipes, as in train.py"),
+    "seeds": (5, "of each, counted from 0"),
+}
 
 
 def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     """Train with one seed after the other; the record so far is written after each round of recipes."""
-    names = asked("--presets", arguments.presets, list(PRESETS))
-    settings = {name: getattr(arguments, name) for name in ("dataset", "base_model", "limit", "validation")}
+    names = measure.asked("--presets", arguments.presets, list(PRESETS))
+    settings = {name: getattr(arguments, name) for name in TRAINING}
     reached: dict[str, list[float]] = {name: [] for name in names}
     rows: dict[str, BenchmarkRow] = {}
     for seed, name in product(range(arguments.seeds), names):
@@ -39,7 +35,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
         reached[name].append(done.validation_accuracy.value)
         rows[name] = row_of(name, reached[name], done.validation_accuracy.n)
         data = {"dataset": done.data.source, "train": done.data.train, "accuracies": reached}
-        found = record("seeds", list(rows.values()), arguments.base_model, **data)
+        found = measure.record("seeds", list(rows.values()), arguments.base_model, **data)
         write_record(Path(arguments.output), found)
     return found
 

@@ -21,32 +21,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from peft import prepare_model_for_kbit_training
-from torch.nn.utils.rnn import pad_sequence
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow
 from sentiment_core.artifacts.store import read_record
+from sentiment_core.benchmarks.measure import FLAGS as COMMON
 from sentiment_core.benchmarks.measure import asked, now, peak_memory, record, spread
-from sentiment_core.config import DEFAULT_BASE_MODEL, ConfigError, TrainConfig
+from sentiment_core.config import ConfigError, TrainConfig
 from sentiment_core.data.reviews import TrainSplit, split_train
 from sentiment_core.engines.device import DeviceContext, find_device, free_memory, one_device
 from sentiment_core.models.base_models import resolve
 from sentiment_core.models.loading import add_lora, load_base, quiet_transformers
 from sentiment_core.models.tokens import PromptEncoder
 from sentiment_core.training.session import Session
-
-
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dataset", default=TrainConfig.dataset, help="reviews to train on")
-    parser.add_argument("--base-model", default=DEFAULT_BASE_MODEL, help="as in train.py")
-    parser.add_argument("--blocks", type=int, default=5, help="timed blocks of each system")
-    parser.add_argument("--steps", type=int, default=0, help="steps in a block; 0: what suits each system")
-    parser.add_argument("--limit", type=int, default=None, help="train on this many reviews")
-    parser.add_argument("--validation", type=int, default=1000, help="reviews left out of training")
-    parser.add_argument("--batch-size", type=int, default=TrainConfig().batch_size, help="of ours")
-    parser.add_argument("--systems", default=",".join(PEERS), help="which to measure")
-    parser.add_argument("--gpus", type=int, default=2, help="measure ours on so many too, where they are")
 
 
 def run(arguments: argparse.Namespace) -> BenchmarkRecord:
@@ -128,7 +116,8 @@ def _usual(
             model=add_lora(model, rank=16, alpha=32, dropout=0.0), args=one_device(settings),
             # pyrefly: ignore[bad-argument-type] a list is a dataset
             train_dataset=_language_model_rows(loaded.encoder, split, 16 * total),
-            data_collator=_pad_right, callbacks=[clock],
+            data_collator=DataCollatorForLanguageModeling(loaded.encoder.tokenizer, mlm=False),
+            callbacks=[clock],
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         trainer.train()
@@ -136,18 +125,12 @@ def _usual(
     return clock.row(title, note, 16)
 
 
-def _language_model_rows(encoder: PromptEncoder, split: TrainSplit, most: int) -> list[list[int]]:
+def _language_model_rows(encoder: PromptEncoder, split: TrainSplit, most: int) -> list[dict[str, list[int]]]:
     """Prompt, label word and end of turn as one text each, of at most 512 tokens."""
     few = split.train.take(np.random.default_rng(0).permutation(len(split.train))[:most])
     encoded, end = encoder.encode(few.texts, 510), encoder.tokenizer.eos_token_id
-    return [[*encoded[i].tolist(), encoder.label_ids[label], end] for i, label in enumerate(few.labels)]
-
-
-def _pad_right(rows: list[list[int]]) -> dict[str, torch.Tensor]:
-    """(n, longest) each; the loss is on every token."""
-    labels = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=-100)
-    mask = labels != -100
-    return {"input_ids": labels * mask, "attention_mask": mask.long(), "labels": labels}
+    labels = [encoder.label_ids[label] for label in few.labels]
+    return [{"input_ids": [*encoded[i].tolist(), label, end]} for i, label in enumerate(labels)]
 
 
 def _ours(arguments: argparse.Namespace, context: DeviceContext, split: TrainSplit) -> BenchmarkRow:
@@ -179,11 +162,10 @@ def _ours(arguments: argparse.Namespace, context: DeviceContext, split: TrainSpl
 
 def _on_several(arguments: argparse.Namespace, batch_size: int) -> tuple[BenchmarkRow, ...]:
     """The same command's row of ours, from processes of their own."""
-    names = ("dataset", "base_model", "blocks", "steps", "validation", "limit")
-    flags = {name: getattr(arguments, name) for name in names} | {"systems": "ours", "batch_size": batch_size}
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "train.json"
-        given = {name: value for name, value in (flags | {"output": output}).items() if value is not None}
+        own = {"kind": None, "systems": "ours", "batch_size": batch_size, "output": output}
+        given = {name: value for name, value in (vars(arguments) | own).items() if value is not None}
         words = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
         launch = ["torch.distributed.run", "--standalone", f"--nproc_per_node={arguments.gpus}"]
         command = [sys.executable, "-m", *launch, "-m", "sentiment_core.benchmarks", "train", *words]
@@ -197,4 +179,13 @@ PEERS: dict[str, Callable[[argparse.Namespace, DeviceContext, TrainSplit], Bench
     "study": partial(_usual, title="study's settings (4 × 4, FP16, checkpointing)", study=True),
     "nf4": partial(_usual, title="PEFT + bitsandbytes, batch 16", study=False),
     "ours": _ours,
+}
+
+FLAGS = COMMON | {
+    "validation": (1000, "reviews left out of training"),
+    "blocks": (5, "timed blocks of each system"),
+    "steps": (0, "steps in a block; 0: what suits each system"),
+    "batch-size": (TrainConfig().batch_size, "of ours"),
+    "systems": (",".join(PEERS), "which to measure"),
+    "gpus": (2, "measure ours on so many too, where they are"),
 }

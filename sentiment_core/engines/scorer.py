@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.special import expit
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -29,8 +30,12 @@ LONG_PREFIX = 128
 
 def p_positive(log_likelihoods: np.ndarray) -> np.ndarray:
     """(n, 2) log-likelihoods of the label words -> (n,) P(positive), normalised over the two, float32."""
-    margin = log_likelihoods[:, Label.POSITIVE] - log_likelihoods[:, Label.NEGATIVE]
-    return (1.0 / (1.0 + np.exp(-margin.astype(np.float64)))).astype(np.float32)
+    return expit(log_odds(log_likelihoods)).astype(np.float32)
+
+
+def log_odds(log_likelihoods: np.ndarray) -> np.ndarray:
+    """The same -> (n,) float64 log-odds of Positive."""
+    return (log_likelihoods[:, Label.POSITIVE] - log_likelihoods[:, Label.NEGATIVE]).astype(np.float64)
 
 
 def label_log_likelihoods(logits: torch.Tensor, label_ids: Sequence[int]) -> torch.Tensor:

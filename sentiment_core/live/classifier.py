@@ -16,7 +16,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -31,9 +31,9 @@ from sentiment_core.engines.batching import batches_by_tokens
 from sentiment_core.live.forward import LiveLlama
 from sentiment_core.live.trace import ReadingTrace, Turns, rows_of
 from sentiment_core.live.transformers import LiveTransformers
-from sentiment_core.live.weights import NUMBER_FORMATS, base_config, dtype_of, is_lean, load_weights
+from sentiment_core.live.weights import NUMBER_FORMATS, dtype_of, is_lean, load_weights
 from sentiment_core.models.base_models import BaseModel, BaseModelError, resolve
-from sentiment_core.models.loading import load_adapter, load_base, load_tokenizer
+from sentiment_core.models.loading import base_config, load_adapter, load_base, load_tokenizer
 from sentiment_core.models.tokens import Encoded, PromptEncoder
 
 Which = Literal["base", "fine-tuned"]
@@ -120,23 +120,17 @@ class LiveClassifier:
 
     def classify(self, text: str, system: Which) -> LiveAnswer:
         """Raises ValueError for "fine-tuned" when there is no finished run."""
-        model, began = self._system(system), time.perf_counter()
-        encoded = self._encode([text])
-        spent = time.perf_counter() - began
-        with self._turns.answer():
-            began = time.perf_counter()
-            [log_odds] = model.log_odds([self._after_prefix(encoded[0])])
-            return _answer(encoded, log_odds, spent + time.perf_counter() - began)
+        steps = self.read(text, system)
+        return next(step for step in steps if isinstance(step, LiveAnswer) and step.read == 1)
 
     def read(self, text: str, system: Which) -> Iterator[LiveAnswer | ReadingTrace]:
-        """`classify`, of a long review first after its beginning, and then how the answer came while reading.
+        """The answer, of a long review first after its beginning, and then how it came while reading.
 
-        A review of one row has no trace but its answer.
+        A review of one row has no trace but its answer. Raises as `classify`.
         """
         model, text, began = self._system(system), _plain(text), time.perf_counter()
-        encoded, p = self._encode([text]), 0.5
-        spent = time.perf_counter() - began
-        row, tail = self._after_prefix(encoded[0]), len(self.encoder.suffix_ids)
+        [row], encoded = self._rows([text])
+        spent, tail, p = time.perf_counter() - began, len(self.encoder.suffix_ids), 0.5
         ends, cuts = rows_of(text, self.encoder, len(row) - tail)
         steps, read = iter(model.read(row, tail, cuts)), 0.0
         while read < 1:
@@ -145,7 +139,7 @@ class LiveClassifier:
                 tokens, [log_odds] = next(steps)
                 spent, read = spent + time.perf_counter() - began, tokens / len(row)
             p = float(expit(log_odds))
-            yield _answer(encoded, log_odds, spent, read)
+            yield LiveAnswer(p, spent, int(encoded.lengths[0]), bool(encoded.truncated[0]), read)
         with self._turns.answer():
             before = expit(next(steps)[1]).tolist() if len(cuts) else []
         yield ReadingTrace(tuple(ends), (*before, p))
@@ -155,7 +149,7 @@ class LiveClassifier:
 
         Raises TooLong, of one sentence; and ValueError when there is no finished run.
         """
-        row = self._after_prefix(self._encode([text])[0])
+        [row], _ = self._rows([text])
         if (tokens := len(row) - len(self.encoder.suffix_ids)) > DIAL_TOKENS:
             raise TooLong(f"The dial takes reviews of up to {DIAL_TOKENS} tokens; this one has {tokens:,}.")
         for alpha in DIAL:
@@ -166,22 +160,21 @@ class LiveClassifier:
         self, texts: Sequence[str], system: Which, on_progress: Callable[[int, int], None] | None = None
     ) -> np.ndarray:
         """(n,) float32 P(positive). Gives way to single answers."""
-        encoded = self._encode(texts)
+        rows, encoded = self._rows(texts)
         out, done = np.zeros(len(texts)), 0
         budget = BATCH_TOKENS["cuda" if self.number_format.endswith("GPU") else "cpu"]
         for batch in batches_by_tokens(encoded.lengths - len(self.encoder.prefix_ids), budget, padded=True):
-            rows = [self._after_prefix(encoded[i]) for i in batch]
-            out[batch] = self._system(system).log_odds(rows, self._turns.yield_to_interactive)
+            found = self._system(system).log_odds([rows[i] for i in batch], self._turns.yield_to_interactive)
+            out[batch] = found
             done += len(batch)
             if on_progress:
                 on_progress(done, len(texts))
         return expit(out).astype(np.float32)
 
-    def _encode(self, texts: Sequence[str]) -> Encoded:
-        return self.encoder.encode([_plain(text) for text in texts], self.max_length_tokens)
-
-    def _after_prefix(self, ids: np.ndarray) -> np.ndarray:
-        return ids[len(self.encoder.prefix_ids) :]
+    def _rows(self, texts: Sequence[str]) -> tuple[list[np.ndarray], Encoded]:
+        """Prompts: their token ids after the prefix, and all of them."""
+        encoded = self.encoder.encode([_plain(text) for text in texts], self.max_length_tokens)
+        return [encoded[i][len(self.encoder.prefix_ids) :] for i in range(len(encoded))], encoded
 
     def _system(self, name: Which | float) -> System:
         if name not in (*SYSTEMS, *DIAL):
@@ -198,19 +191,19 @@ def _builder(
     """Load the weights; return what puts them on the device at first use, and their number format."""
     config, on_cpu = base_config(base), device.type == "cpu"
     cores, fast_int8 = usable_cores() if on_cpu else 1, _processor_has("vnni")
-    shares: dict[Which | float, float] = {"base": 0.0}
-    if adapter:
-        shares |= {"fine-tuned": 1.0, **{alpha: alpha for alpha in DIAL}}
     if not is_lean(config):
         if on_cpu:
             torch.set_num_threads(cores)
         number_format = "fp32" if number_format == "int8" else number_format
-        model = load_base(base, compute_dtype=dtype_of(number_format)).model
-        model, lock = load_adapter(model, adapter) if adapter else model, threading.Lock()
+        loaded = replace(load_base(base, compute_dtype=dtype_of(number_format)), device=device)
+        model, lock = load_adapter(loaded.model, adapter) if adapter else loaded.model, threading.Lock()
 
         def build_transformers() -> dict[Which | float, System]:
             model.to(device)
-            return {name: LiveTransformers(model, encoder, lock, share) for name, share in shares.items()}
+            alphas: dict[Which | float, float] = {"base": 0.0}
+            if adapter:
+                alphas |= {"fine-tuned": 1.0, **dict(zip(DIAL, DIAL, strict=True))}
+            return {name: LiveTransformers(loaded, model, lock, alpha) for name, alpha in alphas.items()}
 
         return build_transformers, number_format
     if on_cpu:
@@ -218,38 +211,32 @@ def _builder(
     weights = load_weights(base, adapter, number_format, encoder)
 
     def build() -> dict[Which | float, System]:
-        unique = {id(tensor): tensor for tensors in weights for tensor in tensors.values()}
-        moved = {key: tensor.to(device) for key, tensor in unique.items()}  # what is shared stays shared
-        base, *tuned = [{n: moved[id(tensor)] for n, tensor in tensors.items()} for tensors in weights]
-        systems: dict[Which | float, System] = {"base": (plain := LiveLlama(config, base, cores, fast_int8))}
-        if tuned:
-            merged, dial = tuned
-            systems["fine-tuned"] = LiveLlama(config, merged, cores, fast_int8)
-            systems |= {alpha: plain.between(dial, alpha) for alpha in DIAL}
-        return systems
+        move = functools.cache(lambda tensor: tensor.to(device))  # what is shared stays shared
+        base, *tuned = [{name: move(tensor) for name, tensor in part.items()} for part in weights]
+        plain = LiveLlama(config, base, cores, fast_int8)
+        if not tuned:
+            return {"base": plain}
+        merged, dial = tuned
+        between: dict[Which | float, System] = {alpha: plain.between(dial, alpha) for alpha in DIAL}
+        return between | {"base": plain, "fine-tuned": LiveLlama(config, merged, cores, fast_int8)}
 
     return build, number_format
 
 
-def _answer(encoded: Encoded, log_odds: float, seconds: float, read: float = 1.0) -> LiveAnswer:
-    length, truncated = int(encoded.lengths[0]), bool(encoded.truncated[0])
-    return LiveAnswer(float(expit(log_odds)), seconds, length, truncated, read)
-
-
 def _check_fits(record: RunRecord, base: BaseModel, encoder: PromptEncoder) -> None:
     """Refuse a run that was trained on another prompt or on other weights."""
-    if encoder.info.hash != record.prompt.hash:
-        raise BaseModelError(
-            f"run {record.run_id!r} was trained with prompt {record.prompt.hash}, this program asks with "
-            f"{encoder.info.hash}; train it again, or use the version of the program that made it"
-        )
     pinned = base.embedded.sha256 if base.embedded else None
     trained_on = record.base_model.revision
-    if pinned and trained_on and pinned != trained_on:
-        raise BaseModelError(
-            f"run {record.run_id!r} was trained on other weights of {base.name!r} ({trained_on[:12]}…, here "
-            f"{pinned[:12]}…); train it again, or use the version of the program that made it"
-        )
+    if encoder.info.hash != record.prompt.hash:
+        other = f"with prompt {record.prompt.hash}, this program asks with {encoder.info.hash}"
+    elif pinned and trained_on and pinned != trained_on:
+        other = f"on other weights of {base.name!r} ({trained_on[:12]}…, here {pinned[:12]}…)"
+    else:
+        return
+    raise BaseModelError(
+        f"run {record.run_id!r} was trained {other}; train it again, or use the version of the program that "
+        "made it"
+    )
 
 
 def _plain(text: str) -> str:
@@ -283,11 +270,10 @@ def _choose_number_format(wanted: str | None, cuda: bool) -> str:
 
 def _processor_has(feature: str) -> bool:
     """Whether a feature's name is (part of) one of the processor's flags; False where they are not known."""
-    try:
+    with contextlib.suppress(OSError):
         described = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return re.search(f"^flags.*{feature}", described, re.MULTILINE) is not None
+        return re.search(f"^flags.*{feature}", described, re.MULTILINE) is not None
+    return False
 
 
 def usable_cores() -> int:

@@ -58,8 +58,8 @@ def clause_ends(text: str, most: int = MOST_ROWS) -> list[int]:
     """
     rows: list[_Row] = []
     words = start = 0
-    for end, mark, sentence in [*((m.end(), m[0], m["sentence"] is not None) for m in _END.finditer(text)),
-                                (len(text), "", True)]:  # fmt: skip
+    found = [(match.end(), match[0], match["sentence"] is not None) for match in _END.finditer(text)]
+    for end, mark, sentence in (*found, (len(text), "", True)):
         after = _GOES_ON.match(text, end)
         goes_on = mark[:1] in (*".!?…,",) and after is not None and after["next"].islower()
         if _ABBREVIATION.search(text[max(0, end - 8) : end]) or (goes_on and mark[-1] == ")"):
@@ -111,12 +111,8 @@ def finding(clauses: Sequence[str], tuned: Sequence[float], base: Sequence[float
     'It made up its mind at “but it finds its feet”; the base model stayed between 83 and 90 %'
     """
     low, high = f"{100 * min(base):.0f}", f"{100 * max(base):.0f}"
-    verb = "stayed" if max(base) - min(base) < 0.25 else "moved"
-    beside = (
-        f"the base model {verb} between {low} and {high} %"
-        if low != high
-        else f"the base model stayed at {low} %"
-    )
+    where = f"between {low} and {high} %" if low != high else f"at {low} %"
+    beside = f"the base model {'stayed' if max(base) - min(base) < 0.25 else 'moved'} {where}"
     if not tuned:
         return beside[0].upper() + beside[1:]
     sides = [p >= 0.5 for p in tuned]

@@ -8,12 +8,7 @@ PyTorch spreads each single operation over the cores and waits for all of them a
 an answer; where another process takes a core away for a moment, each of those waits can last milliseconds.
 So PyTorch's own threads are off, and each core computes a part of its own: some of a batch's reviews, or one
 stretch of a review, which needs the keys and values of the stretches before it, layer by layer.
-
-Tried instead: transformers' own forward for every family, with prefix and stretches as its `Cache`, `attend`
-through `AttentionInterface`, and seven 8-bit linear modules a layer. It took 1.32 times the CPU time for 150
-words and 1.27 times for 500 (int8, AVX2, two cores of an AMD EPYC that others used too; median ratio of 15
-answers in turns; least CPU time 0.57 against 0.44 s, and 2.43 against 1.93 s). Other number formats and
-AVX-512 were not measured.
+Transformers' own forward with prefix and stretches as its `Cache` took 1.3 times the CPU time (int8, AVX2).
 """
 
 from __future__ import annotations
@@ -22,6 +17,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import pairwise
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -93,10 +89,8 @@ class LiveLlama:
             before_layer: called before every layer.
         """
         if len(rows) == 1:
-            return np.array([self._stretches(rows[0], self.prefix, before_layer)])
-        parts = [p for p in np.array_split(np.arange(len(rows)), min(self.workers, len(rows))) if len(p)]
-        tasks = [partial(self._batch, [rows[i] for i in part], before_layer) for part in parts]
-        return np.concatenate(together(tasks))
+            return self._stretches(rows[0], self.prefix, before_layer)
+        return self._shared(len(rows), lambda part: self._batch(rows[part], before_layer))
 
     def read(self, row: np.ndarray, tail: int, cuts: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """(tokens read, log-odds): of a long prompt's beginning, of all, and had the review ended earlier.
@@ -113,14 +107,17 @@ class LiveLlama:
         if len(row) > LONG and self.device.type == "cpu":
             done = FIRST_RESULT
             beginning = np.concatenate((row[:done], row[-tail:]))
-            yield done, np.array([self._stretches(beginning, past, nothing, kept)])
+            yield done, self._stretches(beginning, past, nothing, kept)
             cut = self.prefix_length + done
             past, kept = [(k[:, :, :cut], v[:, :, :cut]) for k, v in kept], []
-        yield len(row), np.array([self._stretches(row[done:], past, nothing, kept if len(cuts) else None)])
+        yield len(row), self._stretches(row[done:], past, nothing, kept if len(cuts) else None)
         if len(cuts):
-            parts = [part for part in np.array_split(cuts, self.workers) if len(part)]
-            tasks = [partial(self._ends, row[-tail:], part, kept) for part in parts]
-            yield len(row), np.concatenate(together(tasks))
+            yield len(row), self._shared(len(cuts), lambda part: self._ends(row[-tail:], cuts[part], kept))
+
+    def _shared(self, count: int, work: Callable[[slice], np.ndarray]) -> np.ndarray:
+        """The results of `count` items, some of them on each core."""
+        bounds = np.linspace(0, count, min(self.workers, count) + 1).astype(int).tolist()
+        return np.concatenate(together([partial(work, slice(*pair)) for pair in pairwise(bounds)]))
 
     @torch.inference_mode()
     def _ends(self, end: np.ndarray, cuts: np.ndarray, kept: Cache) -> np.ndarray:
@@ -128,24 +125,21 @@ class LiveLlama:
         seen = self.prefix_length + torch.from_numpy(cuts).to(self.device)
         positions, mask, last = tree(seen, len(end))
         past = [(k[:, :, : int(seen.max())], v[:, :, : int(seen.max())]) for k, v in kept]
-        x = self._run(self._embed(np.tile(end, len(cuts))[None]), last, past, positions, nothing, mask=mask)
-        return self._margin(x).double().cpu().numpy()
+        return self._run(np.tile(end, len(cuts))[None], last, past, positions, nothing, mask=mask)
 
     @torch.inference_mode()
     def _batch(self, rows: Sequence[np.ndarray], before_layer: Hook) -> np.ndarray:
-        longest = max(len(row) for row in rows)
-        ids = np.zeros((len(rows), longest), dtype=np.int64)
-        for place, row in enumerate(rows):
-            ids[place, : len(row)] = row
-        last = torch.tensor([len(row) - 1 for row in rows], device=self.device)
-        positions = torch.arange(self.prefix_length, self.prefix_length + longest, device=self.device)
-        x = self._run(self._embed(ids), last, self.prefix, positions, before_layer)
-        return self._margin(x).double().cpu().numpy()
+        lengths = np.array([len(row) for row in rows])
+        ids = np.zeros((len(rows), lengths.max()), dtype=np.int64)
+        ids[np.arange(lengths.max()) < lengths[:, None]] = np.concatenate(rows)
+        positions = torch.arange(ids.shape[1], device=self.device) + self.prefix_length
+        last = torch.from_numpy(lengths - 1).to(self.device)
+        return self._run(ids, last, self.prefix, positions, before_layer)
 
     def _stretches(
         self, row: np.ndarray, past: Cache, before_layer: Hook, kept: Cache | None = None
-    ) -> float:
-        """The log-odds of a prompt that goes on behind `past`, its stretches computed at once.
+    ) -> np.ndarray:
+        """(1,) log-odds of a prompt that goes on behind `past`, its stretches computed at once.
 
         `kept` receives the keys and values of all of it.
         """
@@ -155,12 +149,14 @@ class LiveLlama:
         handovers = [Handover() for _ in range(count - 1)]
 
         @torch.inference_mode()
-        def stretch(number: int) -> float:
-            part = row[cuts[number] : cuts[number + 1]]
+        def stretch(number: int) -> np.ndarray:
+            start, end = cuts[number : number + 2]
             known = handovers[number - 1] if number else past
             keep = handovers[number] if number < count - 1 else kept
+            last = torch.tensor([end - start - 1], device=self.device)
+            positions = torch.arange(behind + start, behind + end, device=self.device)
             try:
-                return float(self._margin_of(part, known, behind + cuts[number], before_layer, keep))
+                return self._run(row[None, start:end], last, known, positions, before_layer, keep)
             except BaseException as error:
                 if isinstance(keep, Handover):
                     keep.append(error)
@@ -170,37 +166,24 @@ class LiveLlama:
 
     # ---- the pass
 
-    def _embed(self, ids: np.ndarray) -> torch.Tensor:
-        """(batch, tokens) ids -> (batch, tokens, hidden)."""
-        return F.embedding(torch.from_numpy(ids.astype(np.int64)).to(self.device), self._embedding)
-
-    def _margin_of(
-        self, row: np.ndarray, past: Iterable[Pair], before: int, before_layer: Hook,
-        keep: Cache | Handover | None,
-    ) -> torch.Tensor:  # fmt: skip
-        """(1,) log-odds of one prompt that continues behind `past`'s `before` tokens."""
-        end = torch.tensor([len(row) - 1], device=self.device)
-        positions = torch.arange(before, before + len(row), device=self.device)
-        return self._margin(self._run(self._embed(row[None]), end, past, positions, before_layer, keep))
-
     def _run(
-        self, x: torch.Tensor, last: torch.Tensor, past: Iterable[Pair], positions: torch.Tensor,
+        self, ids: np.ndarray, last: torch.Tensor, past: Iterable[Pair], positions: torch.Tensor,
         before_layer: Hook, keep: Cache | Handover | None = None, mask: torch.Tensor | None = None,
-    ) -> torch.Tensor:  # fmt: skip
-        """Hidden states (n, hidden) at the tokens `last` (n,): one of each row, or several of a single row.
+    ) -> np.ndarray:  # fmt: skip
+        """(n,) float64 log-odds at the tokens `last` (n,): one of each row, or several of a single row.
 
         Of the last layer only those are computed.
 
         Args:
-            x: (batch, length, hidden), the tokens' embeddings.
+            ids: (batch, length) tokens.
             past: each layer's keys and values of what stands before.
             positions: (length,) of the tokens in their texts.
             keep: receives each layer's keys and values, those of `past` among them, as they come.
             mask: (length, before + length) bool, what each token may see; by default all up to itself.
         """
-        batch, length, hidden = x.shape
+        batch, length = ids.shape
         cos, sin = self._angles(positions)
-        x = x.reshape(batch * length, hidden)
+        x = F.embedding(torch.from_numpy(ids.astype(np.int64).ravel()).to(self.device), self._embedding)
         row = torch.arange(batch, device=self.device) if batch > 1 else torch.zeros_like(last)
         for number, ((norm1, norm2, (qkv, o, gate_up, down)), past_of_layer) in enumerate(
             zip(self._layers, past, strict=False)  # a Handover does not end
@@ -217,18 +200,14 @@ class LiveLlama:
             if number == len(self._layers) - 1:
                 until = torch.arange(k.shape[2], device=self.device) <= k.shape[2] - length + last[:, None]
                 seen = until if mask is None else mask[last]
-                x, attended = x[row * length + last], attend_once(q[row, :, last], k, v, seen)
+                x, attended = x[row * length + last], attend(q[row, :, last, None], k, v, seen[:, None, None])
             else:
                 attended = attend(q, k, v, mask)
             x = x + o(attended.reshape(len(x), -1))
             gate, up = gate_up(rms_norm(x, norm2, self.eps)).chunk(2, dim=-1)
             x = x + down(F.silu(gate) * up)
-        return x
-
-    def _margin(self, x: torch.Tensor) -> torch.Tensor:
-        """Last hidden states (B, hidden) -> (B,) float32 log-odds of Positive."""
         logits = F.linear(rms_norm(x, self._norm, self.eps).float(), self._head)
-        return logits[:, Label.POSITIVE] - logits[:, Label.NEGATIVE]
+        return (logits[:, Label.POSITIVE] - logits[:, Label.NEGATIVE]).double().cpu().numpy()
 
     def _angles(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """cos and sin of the rotary embedding at (length,) positions, (length, 1, head_dim) each."""
@@ -251,10 +230,7 @@ def _equal_work(length: int, parts: int, behind: int = 0) -> list[int]:
 # ---- attention
 
 BLOCK = 128
-"""Tokens computed at once; their scores against a thousand others still fit a core's cache."""
-
-WHOLE = 256
-"""Up to so many tokens PyTorch's kernel is as fast or faster, masked half and all."""
+"""Tokens computed at once on a CPU: each block leaves out the later half of the scores."""
 
 
 def attend(
@@ -264,56 +240,25 @@ def attend(
 
     Args:
         q: (batch, heads, length, head_dim), of the last `length` tokens.
-        k, v: (batch, kv_heads, tokens, head_dim), of all tokens up to the last; tokens >= length.
-        mask: (length, tokens) bool, what each may see; by default all up to itself.
+        k, v: (batch or 1, kv_heads, tokens, head_dim), of all tokens up to the last; tokens >= length.
+        mask: (length, tokens), or (batch, 1, length, tokens), bool, what each may see; by default all up to
+            itself.
 
     Returns:
         (batch, length, heads, head_dim).
     """
-    length = q.shape[2]
-    if mask is not None or length <= WHOLE or q.device.type != "cpu":
-        mask = _no_future(length, k.shape[2], q) if mask is None else mask
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
-        return out.transpose(1, 2)
-    return torch.stack([_in_blocks(*one) for one in zip(q, k, v, strict=True)])
-
-
-def attend_once(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-    """The same for n tokens that may see `seen` (n, tokens): q (n, heads, d) -> the same shape.
-
-    k, v: (n, kv_heads, tokens, d), or of one row for all.
-    """
     k, v = (t.expand(len(q), -1, -1, -1) for t in (k, v))
-    seen = seen[:, None, None]
-    return F.scaled_dot_product_attention(q[:, :, None], k, v, attn_mask=seen, enable_gqa=True)[:, :, 0]
-
-
-def _no_future(length: int, tokens: int, like: torch.Tensor) -> torch.Tensor:
-    mask = torch.full((length, tokens), float("-inf"), dtype=like.dtype, device=like.device)
-    return mask.triu(tokens - length + 1)
-
-
-def _in_blocks(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """(heads, length, d), (kv_heads, tokens, d) twice -> (length, heads, d); scores in float32."""
-    heads, length, d = q.shape
-    groups, tokens, _ = k.shape
-    before, shared = tokens - length, heads // groups
-    keys = k.float().transpose(1, 2)
-    out = torch.empty(length, heads, d, dtype=q.dtype)
-    space = torch.empty(shared * BLOCK * tokens)
-    diagonal = _no_future(BLOCK, BLOCK, space)
-    for start in range(0, length, BLOCK):
-        rows = min(BLOCK, length - start)
-        seen = before + start + rows
-        scores = space[: shared * rows * seen].view(shared * rows, seen)
-        for group in range(groups):
-            own = slice(group * shared, (group + 1) * shared)
-            asking = q[own, start : start + rows].reshape(shared * rows, d).float() * d**-0.5
-            torch.mm(asking, keys[group, :, :seen], out=scores)
-            scores.view(shared, rows, seen)[..., before + start :] += diagonal[:rows, :rows]
-            found = torch.softmax(scores, dim=-1).to(v.dtype) @ v[group, :seen]
-            out[start : start + rows, own] = found.view(shared, rows, d).transpose(0, 1)
-    return out
+    kernel = partial(F.scaled_dot_product_attention, enable_gqa=True)
+    if mask is not None:
+        return kernel(q, k, v, attn_mask=mask).transpose(1, 2)
+    length, tokens = q.shape[2], k.shape[2]
+    causal = torch.ones(length, tokens, dtype=torch.bool, device=q.device).tril(tokens - length)
+    parts = []
+    block = BLOCK if q.device.type == "cpu" else length
+    for start in range(0, length, block):
+        rows, seen = slice(start, start + block), slice(tokens - length + start + block)
+        parts.append(kernel(q[:, :, rows], k[:, :, seen], v[:, :, seen], attn_mask=causal[rows, seen]))
+    return torch.cat(parts, dim=2).transpose(1, 2)
 
 
 # ---- threads

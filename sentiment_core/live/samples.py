@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from sentiment_core.artifacts.schema import SampleAnswer, SampleAnswers, SampleReview, StoredTrace
 from sentiment_core.artifacts.store import (
@@ -26,22 +27,14 @@ def store_answers(run: Run, samples: Sequence[SampleReview], *, base_model: str 
         BaseModelError: as `LiveClassifier.load`.
     """
     assert run.record, "an unfinished run has no answers"
-    if up_to_date(run, samples):
-        return False
+    with suppress(ArtifactError):
+        if read_sample_answers(run, samples).keys() == {sample.id for sample in samples}:
+            return False
     model = LiveClassifier.load(run, base_model=base_model, number_format="fp32")
     answers = {sample.id: answer_to(model, sample.text) for sample in samples}
-    found = SampleAnswers(
-        adapter_sha256=adapter_sha256(run), prompt_hash=run.record.prompt.hash, answers=answers
-    )
-    write_record(run.path / "sample_answers.json", found)
+    about = {"adapter_sha256": adapter_sha256(run), "prompt_hash": run.record.prompt.hash}
+    write_record(run.path / "sample_answers.json", SampleAnswers(**about, answers=answers))
     return True
-
-
-def up_to_date(run: Run, samples: Sequence[SampleReview]) -> bool:
-    try:
-        return read_sample_answers(run, samples).keys() == {sample.id for sample in samples}
-    except ArtifactError:
-        return False
 
 
 def answer_to(model: LiveClassifier, text: str) -> SampleAnswer:

@@ -2,73 +2,43 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import threading
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
-import torch
 
-from sentiment_core.engines.scorer import left_pad
-from sentiment_core.labels import Label
+from sentiment_core.engines.scorer import SentimentScorer, log_odds
 from sentiment_core.live.trace import Hook, nothing
-from sentiment_core.models.tokens import PromptEncoder
+from sentiment_core.models.loading import LoadedModel
+from sentiment_core.models.tokens import Encoded
 
 
 class LiveTransformers:
-    """A base model, or the same model with its adapter on, through transformers' own forward.
+    """A base model, or the same model with its adapter on, through the scorer.
 
     Args:
-        lock: one for all that share `model`: switching the adapter off is the model's.
-        alpha: how much of the adapter is on, where there is one: weights = base + α · adapter.
+        model: the base, or a PEFT model around it.
+        lock: one for all that share `model`: how much of the adapter is on is the model's.
+        alpha: how much that is, where there is one: weights = base + α · adapter.
     """
 
-    def __init__(self, model: Any, encoder: PromptEncoder, lock: threading.Lock, alpha: float) -> None:
-        self._model, self._encoder, self._lock = model, encoder, lock
-        self._alpha, self._adapted = alpha, hasattr(model, "peft_config")
+    def __init__(self, loaded: LoadedModel, model: Any, lock: threading.Lock, alpha: float) -> None:
+        self._scorer = SentimentScorer(loaded, model, engine="padded")
+        self._model, self._lock, self._alpha = model, lock, alpha
 
-    @torch.inference_mode()
     def log_odds(self, rows: Sequence[np.ndarray], before_layer: Hook = nothing) -> np.ndarray:
         """(n,) float64 log-odds of Positive against Negative, of token ids after the prefix."""
+        from peft.helpers import rescale_adapter_scale
+
         before_layer()
-        model, prefix_ids = self._model, self._encoder.prefix_ids
-        with self._switched():
-            if len(rows) == 1:
-                ids = torch.from_numpy(rows[0].astype(np.int64))[None].to(model.device)
-                inputs = {"input_ids": ids, "past_key_values": copy.deepcopy(self._prefix)}
-            else:
-                whole = [np.concatenate((prefix_ids, row)) for row in rows]
-                inputs: dict[str, Any] = left_pad(whole, self._encoder.tokenizer.pad_token_id or 0)
-                inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
-                inputs["use_cache"] = False
-            return self._margin(model(**inputs, logits_to_keep=1).logits[:, -1]).double().cpu().numpy()
+        prompts = [[*self._scorer.loaded.encoder.prefix_ids, *row] for row in rows]
+        adapted = hasattr(self._model, "peft_config")
+        with self._lock, rescale_adapter_scale(self._model, self._alpha) if adapted else nullcontext():
+            return log_odds(self._scorer.log_likelihoods(Encoded.from_lists(prompts, [False] * len(rows))))
 
     def read(self, row: np.ndarray, tail: int, cuts: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """As `LiveLlama`'s, with a whole pass for each."""
         yield len(row), self.log_odds([row])
-        if len(cuts):
-            shorter = (np.concatenate((row[:cut], row[-tail:])) for cut in cuts)
-            yield len(row), np.concatenate([self.log_odds([part]) for part in shorter])
-
-    def _margin(self, logits: torch.Tensor) -> torch.Tensor:
-        pair = logits.float()[:, list(self._encoder.label_ids)]
-        return pair[:, Label.POSITIVE] - pair[:, Label.NEGATIVE]
-
-    @cached_property
-    def _prefix(self):
-        ids = torch.tensor([self._encoder.prefix_ids], device=self._model.device)
-        return self._model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
-
-    @contextlib.contextmanager
-    def _switched(self) -> Iterator[None]:
-        from peft.helpers import rescale_adapter_scale
-
-        with self._lock:
-            if self._adapted:
-                with rescale_adapter_scale(self._model, self._alpha):
-                    yield
-            else:
-                yield
+        yield len(row), self.log_odds([np.concatenate((row[:cut], row[-tail:])) for cut in cuts])

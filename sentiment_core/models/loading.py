@@ -1,8 +1,7 @@
 """Load a base model rounded to NF4 and put an adapter on it.
 
-Two forms of the same numbers: `Linear4bit` layers that are unpacked at every use (little memory), and
-"dequantized" layers, the same NF4 values unpacked once into the compute type (more speed). A LoRA adapter
-sits on either.
+Two forms of the same numbers: `Linear4bit` layers, unpacked at every use (little memory), and "dequantized"
+ones, the same NF4 values unpacked once into the compute type (more speed). An adapter sits on either.
 """
 
 from __future__ import annotations
@@ -22,12 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 from transformers import logging as transformers_logging
 
 from sentiment_core.artifacts.schema import BaseModelInfo
-from sentiment_core.models.base_models import (
-    BaseModel,
-    BaseModelError,
-    base_identity,
-    converted_folder,
-)
+from sentiment_core.models.base_models import BaseModel, BaseModelError, base_identity, converted_folder
 from sentiment_core.models.tokens import PromptEncoder
 
 QUANTIZATION = "nf4, double quantization"
@@ -116,12 +110,9 @@ def load_tokenizer(base: BaseModel) -> Any:
 
 
 def load_base(
-    base: BaseModel,
-    *,
-    device: torch.device | str = "cpu",
-    compute_dtype: torch.dtype = torch.float32,
+    base: BaseModel, *, device: torch.device | str = "cpu", compute_dtype: torch.dtype = torch.float32,
     dequantized: bool = True,
-) -> LoadedModel:
+) -> LoadedModel:  # fmt: skip
     """Load a base model with its linear layers rounded to NF4 (double quantization), frozen.
 
     Args:
@@ -180,20 +171,22 @@ def load_adapter(model: nn.Module, folder: Path):
     from peft import PeftModel
 
     if not (folder / "adapter_model.safetensors").is_file():
-        raise BaseModelError(
-            f"{folder} holds no adapter_model.safetensors; train the run first (python train.py)"
-        )
+        raise BaseModelError(f"{folder} holds no adapter_model.safetensors; train the run (python train.py)")
     try:
         return PeftModel.from_pretrained(model, str(folder), is_trainable=False).eval()
     except (RuntimeError, ValueError, KeyError) as error:
         raise BaseModelError(f"the adapter in {folder} does not fit this base model: {error}") from None
 
 
+def base_config(base: BaseModel) -> Any:
+    """The base model's configuration. Raises BaseModelError when it cannot be had."""
+    with _loading(base):
+        return AutoConfig.from_pretrained(model_folder(base), revision=base.revision or "main")
+
+
 def check_causal(base: BaseModel) -> None:
     """Raises BaseModelError for what is no causal language model, from its configuration alone."""
-    with _loading(base):
-        config = AutoConfig.from_pretrained(model_folder(base), revision=base.revision or "main")
-    names = list(config.architectures or ())
+    names = list(base_config(base).architectures or ())
     if names and not any(n.endswith(("ForCausalLM", "LMHeadModel")) for n in names):
         raise BaseModelError(
             f"base model {base.name!r} is a {names[0]}, not a causal language model; "

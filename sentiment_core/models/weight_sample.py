@@ -16,10 +16,8 @@ from sentiment_core.artifacts.schema import WeightSample
 from sentiment_core.models.base_models import BaseModel
 from sentiment_core.models.loading import model_folder
 
-BLOCK = 64
-"""Weights that share one scale, bitsandbytes' default."""
-BINS = 101
-"""Odd, so that zero lies in the middle of one."""
+BLOCK, BINS = 64, 101
+"""Weights that share one scale, bitsandbytes' default; bins, odd so that zero lies in the middle of one."""
 SHOWN = "q_proj"
 """The kind of matrix that is taken where the model has it."""
 TINY = np.finfo(np.float32).tiny
@@ -43,7 +41,7 @@ def sample_weights(base: BaseModel, targets: Collection[str]) -> WeightSample | 
     }
     if not places:
         return None
-    names = sorted(places, key=_in_order)
+    names = sorted(places, key=lambda name: ([int(number) for number in re.findall(r"\d+", name)], name))
     name = names[len(names) // 2]
     weight = safe_open(places[name], "pt").get_tensor(name)
     return count_weights(name.removesuffix(".weight"), weight) if weight.numel() % BLOCK == 0 else None
@@ -62,11 +60,11 @@ def count_weights(matrix: str, weight: torch.Tensor) -> WeightSample:
     normal = blocks / np.maximum(scale, TINY)
     counts, _ = np.histogram(normal, BINS, range=(-1, 1))
     levels = get_4bit_type("nf4", device="cpu").numpy()
-    even = np.linspace(-1, 1, len(levels))
     return WeightSample(
         matrix=matrix, shape=(weight.shape[0], weight.shape[1]), block=BLOCK,
         counts=tuple(counts.tolist()), levels=tuple(levels.tolist()),
-        error=_error(normal, scale, levels), even_error=_error(normal, scale, even),
+        error=_error(normal, scale, levels),
+        even_error=_error(normal, scale, np.linspace(-1, 1, len(levels))),
     )  # fmt: skip
 
 
@@ -75,8 +73,3 @@ def _error(normal: np.ndarray, scale: np.ndarray, levels: np.ndarray) -> float:
     middles = (levels[1:] + levels[:-1]) / 2
     off = (levels[np.searchsorted(middles, normal)] - normal) * scale
     return float(np.linalg.norm(off) / max(np.linalg.norm(normal * scale), TINY))
-
-
-def _in_order(name: str) -> str:
-    """Sorts layer 2 before layer 10."""
-    return re.sub(r"\d+", lambda number: number[0].zfill(6), name)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from sentiment_core.artifacts import report
 from sentiment_core.artifacts.store import read_benchmark
 from sentiment_core.benchmarks import __main__ as benchmark
 from sentiment_core.benchmarks import measure, trace
 from sentiment_core.engines.scorer import SentimentScorer
+from sentiment_core.live.transformers import LiveTransformers
 from sentiment_core.models.base_models import resolve
 from sentiment_core.models.loading import load_adapter, load_base
 from tests.live.test_classifier import cache, run  # noqa: F401 (fixtures)
@@ -26,21 +29,26 @@ def scorer(run, tiny_model):  # noqa: F811
     return SentimentScorer(loaded, load_adapter(loaded.model, run.adapter_path), engine="padded")
 
 
+def live(scorer) -> LiveTransformers:
+    return LiveTransformers(scorer.loaded, scorer.model, threading.Lock(), 1.0)
+
+
 def test_clauses_are_left_out_of_the_review(scorer):
     """The first numbers are the trace, the others what is left without each row."""
-    [(ids, bounds)] = found = trace.reviews_of([TEXT, "Short."], scorer.loaded.encoder, 256, 1)
-    decode = scorer.loaded.encoder.tokenizer.decode
+    encoder = scorer.loaded.encoder
+    [(ids, bounds)] = trace.clauses_of([TEXT, "Short."], encoder, 256)
+    decode = encoder.tokenizer.decode
     rows = [decode(ids[start:end]) for start, end in pairwise(bounds)]
     assert "".join(rows) == TEXT
     texts = ["".join(rows[: i + 1]) for i in range(len(rows))]
     texts += ["".join(rows[:i] + rows[i + 1 :]) for i in range(len(rows))]
-    p = 1 / (1 + np.exp(-trace._margins(scorer, found)))
+    p = expit(np.concatenate(trace.answers_of(live(scorer), encoder, ids, bounds)))
     np.testing.assert_allclose(p, scorer(texts, 256), atol=1e-5)
 
 
 def test_gradient_times_input_is_what_a_small_step_of_the_input_does(scorer):
     encoder = scorer.loaded.encoder
-    [(ids, bounds)] = trace.reviews_of([TEXT], encoder, 256, 1)
+    [(ids, bounds)] = trace.clauses_of([TEXT], encoder, 256)
     saliency = trace.clause_saliency(scorer.model, encoder, ids, bounds)
     start, moved = len(encoder.prefix_ids), []
     for step in (0.01, -0.01):
@@ -51,7 +59,7 @@ def test_gradient_times_input_is_what_a_small_step_of_the_input_does(scorer):
             return output
 
         hook = scorer.loaded.model.get_input_embeddings().register_forward_hook(scaled)
-        moved.append(trace._margins(scorer, [(ids, [0, len(ids)])])[0])
+        moved.append(trace.answers_of(live(scorer), encoder, ids, [0, len(ids)])[0][0])
         hook.remove()
     assert saliency.shape == (len(bounds) - 1,)
     assert saliency[1] == pytest.approx((moved[0] - moved[1]) / 0.02, rel=0.05, abs=1e-3)
@@ -59,9 +67,10 @@ def test_gradient_times_input_is_what_a_small_step_of_the_input_does(scorer):
 
 def test_choices_and_their_changes():
     after, without = [0.0, 3.0, 3.5], [3.4, 1.5, 4.5]  # changes .1, 2, 1; moves from .5 to .95 to .97
-    found = trace.compared([np.array(after + without)], [np.array([0.1, 0.2, -0.3])])
-    assert {name: values[0] for name, values in found.items()} == pytest.approx({
+    found = trace.compared(*map(np.array, (after, without, [0.1, 0.2, -0.3])))
+    assert dict(zip(trace.SYSTEMS, found, strict=True)) == pytest.approx({
         "largest move": 2.0, "random clause": 3.1 / 3, "gradient × input": 1.0, "best single clause": 2.0,
+        "largest move minus random clause": 2.9 / 3,
     })  # fmt: skip
 
 
@@ -69,16 +78,7 @@ def test_it_runs_and_its_result_is_one_sentence(run, tiny_model, tmp_path, monke
     data = write_dataset(tmp_path / "own", train=40, test=40)
     monkeypatch.setattr(measure, "ASSETS", run.path.parent.parent)
     output = tmp_path / "benchmarks" / "trace.json"
-    flags = [
-        "--run",
-        "tiny",
-        "--base-model",
-        str(tiny_model),
-        "--dataset",
-        str(data),
-        "--output",
-        str(output),
-    ]
+    flags = ["--run=tiny", f"--base-model={tiny_model}", f"--dataset={data}", f"--output={output}"]
     assert report.trace_sentence(tmp_path) == ""
     assert benchmark.main(["trace", *flags, "--reviews", "4"]) == 0
     changes = [row.log_odds_change for row in read_benchmark("trace", tmp_path).rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +37,9 @@ LIMIT = 256
 IN_CHILD = weights._make_in_child
 
 
-def make_here(base, adapter, number_format, paths) -> None:
+def make_here(base, adapter, number_format, folder) -> None:
     """In this process, sooner than in one of its own."""
-    assert weights._make(base.spec, adapter and str(adapter), number_format, paths) == 0
+    assert weights._make(base.spec, str(adapter or ""), number_format, str(folder)) == 0
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ def test_a_long_review_gets_a_first_answer_after_its_beginning(classifier, exact
         for text in texts:
             first, whole, _ = classifier.read(text, system)
             np.testing.assert_allclose(whole.p_positive, expected[TEXTS.index(text)], atol=2e-5)
-            row = classifier._after_prefix(classifier._encode([text])[0])
+            [row], _ = classifier._rows([text])
             assert first.read == 17 / len(row)
             assert whole.read == 1
             assert 0 < first.seconds < whole.seconds
@@ -193,24 +194,44 @@ def test_a_warm_start_needs_no_bitsandbytes(run, tiny_model, cache, classifier, 
 
 
 def test_another_adapter_is_another_file(tiny_model, cache, classifier, tmp_path):
-    before = set((cache / "live").glob("merged-*"))
+    before = set((cache / "live").glob("[!.]*"))
     other = make_run(tmp_path, tiny_model)
     changed = other.adapter_path / "adapter_config.json"
     changed.write_text(changed.read_text().replace('"lora_alpha": 8', '"lora_alpha": 16'))
     served = LiveClassifier.load(other, base_model=str(tiny_model), number_format="fp32")
-    assert set((cache / "live").glob("merged-*")) > before
+    assert len(set((cache / "live").glob("[!.]*")) - before) == 1
     assert (
         abs(served.classify(TEXTS[1], "fine-tuned").p_positive
             - classifier.classify(TEXTS[1], "fine-tuned").p_positive) > 1e-4
     )  # fmt: skip
 
 
-def test_a_damaged_cache_is_built_again(run, tiny_model, cache, classifier):
-    for path in (cache / "live").glob("*.safetensors"):
-        path.write_bytes(path.read_bytes()[:100])
-    again = LiveClassifier.load(run, base_model=str(tiny_model), number_format="fp32")
-    assert again.classify(TEXTS[0], "base").p_positive == classifier.classify(TEXTS[0], "base").p_positive
-    assert not list((cache / "live").glob(".writing-*"))
+@pytest.mark.parametrize("damage", [lambda b: b[:100], lambda b: b[:-9] + bytes([b[-9] ^ 1]) + b[-8:]])
+def test_a_cached_file_that_was_cut_or_changed_is_made_anew(
+    run, tiny_model, classifier, tmp_path, monkeypatch, damage
+):
+    monkeypatch.setattr(base_models, "CACHE", tmp_path)
+    monkeypatch.setattr(weights, "_make_in_child", make_here)
+    load = partial(weights.load_weights, resolve(str(tiny_model)), run.adapter_path, "fp32")
+    first = load(classifier.encoder)
+    for path in sorted(tmp_path.glob("live/*/*.safetensors")):
+        path.write_bytes(damage(path.read_bytes()))
+        (tmp_path / "live" / ".making-left-by-a-kill").mkdir()
+        for before, after in zip(first, load(classifier.encoder), strict=True):
+            assert all(torch.equal(before[name], after[name]) for name in before)
+        assert not list(tmp_path.glob("live/.making-*"))
+
+
+def test_the_weights_least_recently_used_go_first(run, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(base_models, "CACHE", tmp_path)
+    monkeypatch.setattr(weights, "_make_in_child", make_here)
+    monkeypatch.setattr(weights, "KEPT", 2)
+    encoder, kept = load_base(resolve(str(tiny_model))).encoder, []
+    for number_format in ("fp32", "bf16", "fp32", "int8"):
+        weights.load_weights(resolve(str(tiny_model)), None, number_format, encoder)
+        kept.append(set((tmp_path / "live").glob("[!.]*")))
+    assert kept[0] < kept[3]
+    assert len(kept[3]) == 2
 
 
 def test_a_process_of_its_own_makes_the_weights(run, tiny_model, tmp_path, monkeypatch, exact):
@@ -219,7 +240,7 @@ def test_a_process_of_its_own_makes_the_weights(run, tiny_model, tmp_path, monke
     monkeypatch.setattr(weights, "load_base", None)  # not in this process
     served = LiveClassifier.load(run, base_model=str(tiny_model), number_format="fp32")
     assert served.classify(TEXTS[0], "base").p_positive == pytest.approx(exact["base"][0], abs=2e-5)
-    assert len(list(tmp_path.glob("live/*.safetensors"))) == 2
+    assert len(list(tmp_path.glob("live/*/*.safetensors"))) == 3
 
 
 def test_weights_that_cannot_be_made_say_why_in_one_sentence(run, tiny_model, tmp_path, monkeypatch):

@@ -51,8 +51,7 @@ def progress(request, monkeypatch) -> bool:
 
 def prompt_of(classifier: LiveClassifier, text: str) -> tuple[np.ndarray, int, bool]:
     """Its tokens after the prefix, how many of them are the review's, and whether its middle is cut out."""
-    encoded = classifier._encode([text])
-    row = classifier._after_prefix(encoded[0])
+    [row], encoded = classifier._rows([text])
     return row, len(row) - len(classifier.encoder.suffix_ids), bool(encoded.truncated[0])
 
 

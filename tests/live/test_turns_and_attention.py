@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from sentiment_core.live.classifier import LiveClassifier
-from sentiment_core.live.forward import attend, attend_once
+from sentiment_core.live.forward import attend
 from sentiment_core.live.trace import Turns
 from tests.live.test_classifier import cache, run  # noqa: F401 (fixtures)
 
@@ -33,7 +33,7 @@ def test_blocks_are_attention(length, before, dtype, atol) -> None:
     torch.testing.assert_close(attend(q, k, v).double(), exact.transpose(1, 2), atol=atol, rtol=0)
     last = torch.tensor([length - 1, length // 2])
     seen = torch.arange(before + length) <= before + last[:, None]
-    once = attend_once(q[torch.arange(2), :, last], k, v, seen)
+    once = attend(q[torch.arange(2), :, last, None], k, v, seen[:, None, None])[:, 0]
     torch.testing.assert_close(once.double(), exact[torch.arange(2), :, last], atol=atol, rtol=0)
 
 
@@ -48,7 +48,7 @@ def test_a_mask_says_what_is_seen(length) -> None:
     ).transpose(1, 2)
     torch.testing.assert_close(attend(q, k, v, mask).double(), exact, atol=1e-5, rtol=0)
     last = torch.tensor([2, length // 2, length - 1])
-    once = attend_once(q[0, :, last].transpose(0, 1), k, v, mask[last])
+    once = attend(q[0, :, last].transpose(0, 1)[:, :, None], k, v, mask[last][:, None, None])[:, 0]
     torch.testing.assert_close(once.double(), exact[0, last], atol=1e-5, rtol=0)
 
 

@@ -254,7 +254,7 @@ def test_a_cached_model_that_changed_is_made_anew(damage, embedded, monkeypatch,
         file = converted_folder(embedded, convert) / "model.safetensors"
     assert len(made) == 1
     file.write_bytes(damage(file.read_bytes()))
-    (file.parent.parent / f".{embedded.name}-left-by-a-kill").mkdir()
+    (file.parent.parent / ".making-left-by-a-kill").mkdir()
     assert (converted_folder(embedded, convert) / "model.safetensors").read_bytes() == b"weights"
     assert len(made) == 2
     assert [p.name for p in file.parent.parent.iterdir() if p.is_dir()] == [file.parent.name]
