@@ -103,11 +103,8 @@ class WaitQueue:
 
     @contextmanager
     def join(self) -> Iterator[Callable[[float | None], int]]:
-        """A place in the queue; what it gives says how many come first, after at most so many seconds.
-
-        Raises:
-            ModelUnavailable: the queue is full.
-        """
+        """A place in the queue, `ModelUnavailable` where it is full; what it gives says how many come first,
+        after at most so many seconds."""
         ticket = object()
 
         def ahead(seconds: float | None = None) -> int:
@@ -144,14 +141,12 @@ def load_live(run: Run | None) -> LiveClassifier:
 class ModelHost:
     """Loads each run's model once; at most `keep` of them stay in memory. What `load` raises is told."""
 
-    not_before = 0.0
-    """By `time.monotonic`: what is asked to load earlier is begun then."""
-
     def __init__(self, load: Callable[[Run | None], LiveClassifier] = load_live, *, keep: int = 2) -> None:
         self._load, self._keep = load, keep
         self._slots: dict[str | None, Loading] = {}
         self._lock, self._loading = threading.Lock(), threading.Lock()
         self._began, self._took = 0.0, 0.0
+        self.not_before = 0.0  # by `time.monotonic`: what is asked to load earlier is begun then
 
     def start(self, run: Run | None) -> Loading:
         """Begin to load this run's model unless that was done; returns at once. A failure is tried again."""
@@ -189,11 +184,7 @@ class ModelHost:
         return self._slots.get(run.run_id if run else None) or self.start(run)
 
     def get(self, run: Run | None) -> LiveClassifier:
-        """The loaded model; waits for it.
-
-        Raises:
-            ModelUnavailable: it cannot be loaded.
-        """
+        """The loaded model; waits for it, and raises `ModelUnavailable` where it cannot be loaded."""
         return self.slot(run).result()
 
 
@@ -280,11 +271,7 @@ class Serving:
         return self._events("batches" if len(texts) > 1 else "answers", self._scores, run, texts)
 
     def probabilities(self, run: Run | None, texts: list[str]) -> dict[Which, list[float]]:
-        """P(positive) by each model.
-
-        Raises:
-            ModelUnavailable: it cannot answer, or too many wait for it already.
-        """
+        """P(positive) by each model; raises `ModelUnavailable` as well where too many wait for it already."""
         *_, last = self.scores(run, texts)
         if isinstance(last, Refused):
             raise ModelUnavailable(last.sentence)

@@ -34,10 +34,10 @@ TEMPLATE = (
 )
 
 
-def answer_cards() -> gr.HTML:
-    """Both models' cards, drawn by `figures.live.js`; its value is what `stream` gives."""
+def answer_cards(stored: dict[str, Any]) -> gr.HTML:
+    """Both models' cards, drawn by `figures.live.js`: what `stream` gives, or of our own samples `stored`."""
     return gr.HTML(
-        {"text": None}, html_template=TEMPLATE, apply_default_css=False, elem_id="answers",
+        {"text": None}, stored=stored, html_template=TEMPLATE, apply_default_css=False, elem_id="answers",
         js_on_load="figs.live(element, props, watch, trigger)  // triggers 'ask' and 'opened'",
     )  # fmt: skip
 

@@ -1,5 +1,6 @@
 // The Live tab. What is shown belongs to `figs.at.text` and `figs.at.run`, or is marked as old: of our own samples the
 // stored answers, at once; else the live model's when they come. A visitor's score lives in this page and nowhere else.
+// props.stored: {run, samples: [{id, text, label, base, fine, trace, dial}], welcome, idle}
 figs.PAUSE = 600;  // milliseconds without typing
 figs.NAMES = {base: 'Base model', fine: 'Fine-tuned'};
 figs.WORDS = ['Negative', 'Positive'];
@@ -13,6 +14,9 @@ figs.live = (element, props, watch, trigger) => {
   const SHORT = {words: 90, characters: 700}, {at, make, percent, called, WORDS} = figs, judged = new Map();
   const find = (query) => element.querySelector(query), named = (id) => at.stored.samples.find((one) => one.id === id);
   let view = null, drawn = '', timer;
+  at.stored = props.stored;
+  at.run = new URL(location).searchParams.get('run') || at.stored.run;
+  at.ready = at.run === at.stored.run;  // else the page is about to show the run of its address
 
   const current = () => {
     const sample = at.stored.samples.find((one) => one.text === at.text), {value} = props;
@@ -23,7 +27,8 @@ figs.live = (element, props, watch, trigger) => {
   const name = () => `${view.run}\n${view.text}`;
 
   const card = (actor, label) => {
-    const box = find(`.answer.${actor}`), answer = view?.[actor], said = (text) => make(box, 'p', {class: 'small'}, text);
+    const box = find(`.answer.${actor}`), answer = view?.[actor];
+    const said = (text) => make(box, 'p', {class: 'small'}, text);
     box.replaceChildren(); box.title = answer?.detail ?? '';
     const head = make(box, 'h3');
     make(head, 'b', {}, figs.NAMES[actor]);
@@ -32,7 +37,8 @@ figs.live = (element, props, watch, trigger) => {
       return;
     }
     const {p, read} = answer, tone = called(p) ? 'positive' : 'negative', [word, leaning] = figs.said(p);
-    if (whole(answer) && label != null) make(head, 'span', {class: 'mark'}, called(p) === label ? '✓ right' : '✗ wrong');
+    const mark = called(p) === label ? '✓ right' : '✗ wrong';
+    if (whole(answer) && label != null) make(head, 'span', {class: 'mark'}, mark);
     const number = make(box, 'div', {class: `num ${leaning ? '' : tone}`}, word);
     make(number, 'span', {class: 'leaning'}, [leaning, whole(answer) ? '' : 'so far'].join(' ').trim());
     const bar = make(box, 'div', {class: 'bar'}), width = Math.max(0.6, 100 * Math.abs(p - 0.5));
@@ -49,13 +55,15 @@ figs.live = (element, props, watch, trigger) => {
     if (b === f && b === label) return `= Both are right: ${truth}`;
     if (b === f) return `= ${own ? 'You fooled both' : 'Both are wrong'}: ${truth}`;
     const [right, wrong] = f === label ? ['fine-tuned', 'base'] : ['base', 'fine-tuned'];
-    return `≠ ${own ? `You fooled the ${wrong} model, not the ${right} one` : `Only the ${right} model is right`}: ${truth}`;
+    const who = own ? `You fooled the ${wrong} model, not the ${right} one` : `Only the ${right} model is right`;
+    return `≠ ${who}: ${truth}`;
   };
 
   const draw = () => {
     const fresh = current(), old = !fresh && Boolean(view?.base || view?.fine);
     view = fresh ?? view;
-    const both = whole(view?.base) && whole(view?.fine), meant = view && judged.get(name())?.label, label = view?.label ?? meant;
+    const both = whole(view?.base) && whole(view?.fine);
+    const meant = view && judged.get(name())?.label, label = view?.label ?? meant;
     for (const id of ['answers', 'trace', 'dial']) document.getElementById(id)?.classList.toggle('old', old);
     const state = JSON.stringify([view, label, old]);
     if (state === drawn) return;
@@ -93,9 +101,10 @@ figs.live = (element, props, watch, trigger) => {
   };
   figs.ready = () => { at.ready = true; figs.set('run', at.stored.run); if (!current()) figs.ask(); };
   const open = async () => {
-    const welcome = named(at.stored.welcome)?.text ?? '', sent = named(new URL(location).searchParams.get('review'))?.text;
-    const text = await figs.linked() || sent || welcome, box = document.querySelector('#review textarea')?.value ?? welcome;
-    figs.set('text', at.text === undefined && box !== welcome ? box : text);  // somebody types before this script runs
+    const welcome = named(at.stored.welcome)?.text ?? '', box = document.querySelector('#review textarea')?.value;
+    const text = await figs.linked() || named(new URL(location).searchParams.get('review'))?.text || welcome;
+    const typed = at.text === undefined && (box ?? welcome) !== welcome;  // before this script ran
+    figs.set('text', typed ? box : text);
     trigger('opened'); address();
     if (at.ready && !current()) figs.ask();
   };
@@ -111,21 +120,7 @@ figs.live = (element, props, watch, trigger) => {
     event.preventDefault(); figs.ask();
   });
   addEventListener('hashchange', open);
-  watch(['value'], () => at.stored && draw());
-  figs.on((key) => {
-    if (at.stored) draw();
-    if (at.stored && at.text === undefined && (!key || key === 'stored')) open();
-  });
-};
-
-// The stored answers of the run that is shown: {run, samples: [{id, text, label, base, fine, trace, dial}], welcome, idle}
-figs.stored = (props, watch) => {
-  const {at} = figs, take = () => {
-    const first = !at.stored;
-    at.run ??= new URL(location).searchParams.get('run') || props.value.run;
-    at.ready ??= at.run === props.value.run;  // else the page is about to show the run of its address
-    figs.set('stored', props.value);
-    if (!first) { figs.set('run', props.value.run); figs.ask(figs.PAUSE); }
-  };
-  watch(['value'], take); take();
+  watch(['value'], draw);
+  watch(['stored'], () => { at.stored = props.stored; figs.set('run', at.stored.run); draw(); figs.ask(figs.PAUSE); });
+  figs.on(draw); open();
 };

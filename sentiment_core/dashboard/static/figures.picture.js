@@ -6,7 +6,7 @@ figs.pictureOf = ({base, fine, trace}) => {
     c.fillStyle = c.strokeStyle = getComputedStyle(document.body).getPropertyValue(`--q-${name}`);
   };
   const write = (text, x, y, ink = 'ink', font = '16px') => {
-    pen(ink); c.font = `${font} system-ui, sans-serif`; c.fillText(text, x, y);
+    pen(ink); c.font = `${font} system-ui, sans-serif`; c.fillText(text, x, y, WIDTH - 10 - x);
   };
   const wrapped = (text) => text.split(/\s+/).reduce((lines, word) => {
     const longer = `${lines.at(-1)} ${word}`.trim();

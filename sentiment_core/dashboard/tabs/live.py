@@ -53,11 +53,10 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
                     container=False, interactive=True, visible=bool(samples), min_width=160,
                 )  # fmt: skip
         with gr.Column(elem_id="live-answers", min_width=300):
-            cards = answers.answer_cards()
+            cards = answers.answer_cards(stored)
     trace_figure("trace", "...figs.shown('trace')")
     turned = dial.dial_figure("dial")
     batch.build(context, run)
-    known = gr.HTML(stored, html_template="", js_on_load="figs.stored(props, watch)", visible="hidden")
 
     def ask(run_id: str | None, review: str, latest: Latest) -> Iterator[object]:
         question = latest.question = object()
@@ -70,7 +69,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     def start(run_id: str | None) -> list[object]:
         chosen = context.store.run(run_id)
         context.serving.host.start(chosen)
-        return [_stored_answers(context, chosen), gr.skip()]  # one output alone would get the list
+        return [gr.HTML(stored=_stored_answers(context, chosen)), gr.skip()]  # one alone would get the list
 
     asking: dict[str, Any] = QUIET | MODEL_EVENT
     newer = {"trigger_mode": "multiple"}  # a newer question ends the older one instead of waiting for it
@@ -81,7 +80,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     turned.turn(partial(dial.stream, context), [run, turned], turned, js=to_dial, **asking)
     go.click(None, None, None, js="() => { figs.ask(); return [] }", **QUIET)
     more.input(None, more, text, js="(id) => figs.pick(id)", **QUIET)
-    return TabPart(start, [], [known, cards])
+    return TabPart(start, [], [cards, text])
 
 
 def _stored_answers(context: Context, run: Run | None) -> dict[str, Any]:
