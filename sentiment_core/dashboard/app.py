@@ -118,13 +118,9 @@ def _run_choice(context: Context, run_id: str | None) -> dict[str, Any]:
 
 
 def _wire(
-    demo: gr.Blocks,
-    context: Context,
-    parts: dict[str, TabPart],
-    run: gr.Dropdown,
-    tabs: gr.Tabs,
+    demo: gr.Blocks, context: Context, parts: dict[str, TabPart], run: gr.Dropdown, tabs: gr.Tabs,
     head: list[gr.HTML],
-) -> None:
+) -> None:  # fmt: skip
     """Opening the page, and changing the run, draw every tab; the address decides what is opened.
 
     The text of a review stands in the fragment of the address, which only the page's script reads.

@@ -79,8 +79,7 @@ def finding(curve: Sequence[float]) -> str:
         return f"The answer turns {len(turns)} times on the way to {word}"
     low, high, (first, *_, last) = min(curve), max(curve), curve
     fall, rise = min(first, last) - low, high - max(first, last)
-    if fall > BEND:
-        return f"It stays {word}, and falls to {100 * low:.0f} % on the way"
-    return f"It stays {word}, " + (
-        f"and rises to {100 * high:.0f} % on the way" if rise > BEND else "all the way"
-    )
+    if max(fall, rise) <= BEND:
+        return f"It stays {word} all the way"
+    way = f"falls to {100 * low:.0f}" if fall > BEND else f"rises to {100 * high:.0f}"
+    return f"It stays {word}, and {way} % on the way"
