@@ -163,6 +163,7 @@ def launch_options() -> dict[str, Any]:
         "theme": theme.theme(),
         "css": theme.css(),
         "head": f"<script>{theme.static('figures.js', 'figures.*.js')}</script>",
+        "js": theme.static("page.js"),
         "footer_links": ["api"],
         "max_file_size": MAX_UPLOAD_BYTES,
         "allowed_paths": [],

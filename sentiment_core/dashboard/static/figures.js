@@ -44,20 +44,3 @@ window.figs ??= (() => {
     set(key, value) { if (at[key] !== value) { at[key] = value; subscribers.forEach((draw) => draw(key)); } },
   };
 })();
-// What the page shows stands in the address; an empty value leaves it.
-window.qUrl = (changes) => {
-  const url = new URL(location);
-  for (const [key, value] of Object.entries(changes)) {
-    if (value) url.searchParams.set(key, value); else url.searchParams.delete(key);
-  }
-  history.replaceState(null, '', url);
-};
-// Arrow keys move between the tabs.
-document.addEventListener('keydown', (event) => {
-  const tabs = [...document.querySelectorAll('.tab-container[role=tablist] button[role=tab]')];
-  const at = tabs.indexOf(document.activeElement), step = {ArrowRight: 1, ArrowLeft: -1}[event.key];
-  if (at < 0 || !step) return;
-  event.preventDefault();
-  const next = tabs[(at + step + tabs.length) % tabs.length];
-  next.focus(); next.click();
-});
