@@ -4,7 +4,8 @@
 
 from functools import partial
 from itertools import zip_longest
-from typing import TypedDict
+from operator import attrgetter
+from typing import Any, TypedDict
 
 import gradio as gr
 
@@ -35,32 +36,12 @@ class Answer(TypedDict):
     """How the answers came while reading, the text without blanks around it; null unless asked for."""
 
 
-class MetricRow(TypedDict):
-    """One stored metric; low and high are its 95 % interval, null where none is defined."""
-
-    eval_id: str
-    system: str
-    run_id: str | None
-    dataset: str
-    metric: str
-    value: float
-    low: float | None
-    high: float | None
-    n: int
-
-
-class RunRow(TypedDict):
-    """One training run; the figures of an unfinished one are null."""
-
-    run_id: str
-    finished: bool
-    base_model: str | None
-    parameters: int | None
-    trainable_parameters: int | None
-    wall_seconds: float | None
-    device: str | None
-    validation_accuracy: float | None
-
+FIGURES = {
+    "base_model": "base_model.name", "parameters": "base_model.parameters",
+    "trainable_parameters": "trainable_parameters", "wall_seconds": "wall_seconds",
+    "device": "hardware.device", "validation_accuracy": "validation_accuracy.value",
+}  # fmt: skip
+"""What `runs` tells of a finished run -> where its record has it."""
 
 refusal = partial(gr.Error, print_exception=False)
 
@@ -76,24 +57,18 @@ def register(context: Context) -> None:
             raise refusal(f"No such run. Finished runs: {names}.")
         return chosen
 
-    def answers(texts: list[str], run: str) -> list[Answer]:
-        chosen = known_run(run)
+    def answer(base: float, fine: float | None, run: Run | None, trace: list[Row] | None = None) -> Answer:
+        return Answer(
+            base_p_positive=base, base_label=word_of(base), run_id=run.run_id if run else "", trace=trace,
+            fine_tuned_p_positive=fine, fine_tuned_label=None if fine is None else word_of(fine),
+        )  # fmt: skip
+
+    def answers(texts: list[str], run: Run | None) -> list[Answer]:
         try:
-            found = context.serving.probabilities(chosen, [clean_text(text) for text in texts])
+            found = context.serving.probabilities(run, [clean_text(text) for text in texts])
         except (InputRefused, ModelUnavailable) as error:
             raise refusal(str(error)) from None
-        pairs = zip_longest(found["base"], found.get("fine-tuned", []))
-        return [answer(base, fine, chosen) for base, fine in pairs]
-
-    def answer(base: float, fine: float | None, run: Run | None, trace: list[Row] | None = None) -> Answer:
-        return {
-            "base_p_positive": base,
-            "base_label": word_of(base),
-            "fine_tuned_p_positive": fine,
-            "fine_tuned_label": None if fine is None else word_of(fine),
-            "run_id": run.run_id if run else "",
-            "trace": trace,
-        }
+        return [answer(*pair, run) for pair in zip_longest(found["base"], found.get("fine-tuned", []))]
 
     def traced(text: str, run: Run | None) -> Answer:
         *_, last = context.serving.ask(run, text)
@@ -101,11 +76,9 @@ def register(context: Context) -> None:
             raise refusal(last.sentence)
         found = last.found  # pyrefly: ignore[missing-attribute] the last of them are Traces
         tuned = found["fine-tuned"].p_positive if "fine-tuned" in found else ()
-        rows = zip_longest(found["base"].ends, found["base"].p_positive, tuned)
-        trace: list[Row] = [
-            {"end": end, "base_p_positive": base, "fine_tuned_p_positive": fine} for end, base, fine in rows
-        ]
-        return answer(trace[-1]["base_p_positive"], trace[-1]["fine_tuned_p_positive"], run, trace)
+        triples = zip_longest(found["base"].ends, found["base"].p_positive, tuned)
+        rows = [Row(end=end, base_p_positive=p, fine_tuned_p_positive=q) for end, p, q in triples]
+        return answer(rows[-1]["base_p_positive"], rows[-1]["fine_tuned_p_positive"], run, rows)
 
     def classify(text: str, run: str = "", trace: bool = False) -> Answer:
         """Classify one review with both models.
@@ -115,7 +88,8 @@ def register(context: Context) -> None:
             run: which fine-tuned run; empty for the page's default.
             trace: also what the models would answer if the review ended after each of its clauses.
         """
-        return traced(text, known_run(run)) if trace else answers([text], run)[0]
+        chosen = known_run(run)
+        return traced(text, chosen) if trace else answers([text], chosen)[0]
 
     def classify_batch(texts: list[str], run: str = "") -> list[Answer]:
         """Classify up to 1,000 reviews with both models; the answers come in the same order.
@@ -128,10 +102,11 @@ def register(context: Context) -> None:
             raise refusal("Send a list of reviews.")
         if len(texts) > MAX_ROWS:
             raise refusal(f"{len(texts):,} reviews are too many; up to {MAX_ROWS:,} at a time.")
-        return answers(texts, run)
+        return answers(texts, known_run(run))
 
-    def metrics(run: str = "", dataset: str = "") -> list[MetricRow]:
-        """Every stored metric of every evaluation.
+    def metrics(run: str = "", dataset: str = "") -> list[dict[str, Any]]:
+        """Every stored metric of every evaluation: eval_id, system, run_id (null without one), dataset,
+        metric, value, n, and low and high of its 95 % interval, null where none is defined.
 
         Parameters:
             run: only this run's and those without a run; empty for all.
@@ -141,32 +116,20 @@ def register(context: Context) -> None:
         if dataset and dataset not in context.store.datasets():
             raise refusal(f"No such dataset. Evaluated: {', '.join(context.store.datasets()) or 'none'}.")
         return [
-            {  # pyrefly: ignore[bad-unpacking] pydantic's dict knows no keys
-                **record.model_dump(include={"eval_id", "system", "run_id"}),
-                "dataset": record.dataset.name,
-                "metric": name,
-                **metric.model_dump(include={"value", "low", "high", "n"}),
-            }
+            record.model_dump(include={"eval_id", "system", "run_id"})
+            | {"dataset": record.dataset.name, "metric": name}
+            | metric.model_dump(include={"value", "low", "high", "n"})
             for record in (evaluation.record for evaluation in context.store.listing().evals)
             if (not run or record.run_id in (None, run)) and (not dataset or record.dataset.name == dataset)
             for name, metric in record.metrics.items()
         ]
 
-    def runs() -> list[RunRow]:
-        """The training runs and what they cost."""
+    def runs() -> list[dict[str, Any]]:
+        """The training runs and what they cost; the figures of an unfinished one are null."""
         return [
-            {
-                "run_id": run.run_id,
-                "finished": r is not None,
-                "base_model": r.base_model.name if r else None,
-                "parameters": r.base_model.parameters if r else None,
-                "trainable_parameters": r.trainable_parameters if r else None,
-                "wall_seconds": r.wall_seconds if r else None,
-                "device": r.hardware.device if r else None,
-                "validation_accuracy": r.validation_accuracy.value if r else None,
-            }
+            {"run_id": run.run_id, "finished": run.record is not None}
+            | {name: run.record and attrgetter(place)(run.record) for name, place in FIGURES.items()}
             for run in context.store.listing().runs
-            for r in [run.record]
         ]
 
     for endpoint in (classify, classify_batch):

@@ -27,13 +27,9 @@ from sentiment_core.dashboard.store import Store
 from sentiment_core.dashboard.texts import ReviewTexts
 
 TABS = {
-    "live": "Live",
-    "accuracy": "Accuracy",
-    "loss": "Loss curves",
-    "confusion": "Confusion matrices",
-    "examples": "Example predictions",
-    "method": "Method",
-}
+    "live": "Live", "accuracy": "Accuracy", "loss": "Loss curves", "confusion": "Confusion matrices",
+    "examples": "Example predictions", "method": "Method",
+}  # fmt: skip
 """Name in the address -> title, in the order of the page. `tabs/<name>.py` has its
 `build(context, run dropdown) -> TabPart`."""
 
@@ -41,14 +37,13 @@ MAX_WAITING = 500
 """Events in Gradio's queue, about eight for each page that opens. Requests for the model wait elsewhere
 (`serving.LONGEST_QUEUES`), so that they never keep the page itself waiting."""
 
-MAX_THREADS = 80
-"""More than all that may wait for the model, so that the page is served beside them."""
-
 OFF = ("show_error", "enable_monitoring", "run_history", "ssr_mode", "pwa", "mcp_server", "share")
 """What Gradio can do and this page does not."""
 
 HEAD_START_SECONDS = 4.0
 """From serving the page to loading the model, whose imports take half of the page's time on few cores."""
+
+TOGGLE = "window.qUrl({__theme: document.body.classList.toggle('dark') ? 'dark' : 'light'})"
 
 
 def build(
@@ -70,11 +65,8 @@ def build(
         with gr.Row(elem_id="head"):
             title = gr.HTML(header.title_html(context, first), elem_id="title")
             with gr.Column(elem_classes="side", min_width=240), gr.Row(elem_id="side"):
-                names = _run_names(context)
-                run = gr.Dropdown(
-                    names, value=first.run_id if first else None, label="Run", elem_id="run",
-                    visible=len(names) > 1, interactive=True, min_width=150,
-                )  # fmt: skip
+                choice = _run_choice(context, None)
+                run = gr.Dropdown(**choice, label="Run", elem_id="run", interactive=True, min_width=150)
                 copy = gr.Button("Copy link", elem_id="copy-link", size="sm", scale=0)
                 toggle = gr.Button("Light / dark", elem_id="theme-button", size="sm", scale=0)
         stats = gr.HTML(header.stats_html(context, first), elem_id="stats")
@@ -85,7 +77,7 @@ def build(
                 with gr.Tab(tab_title, id=name, elem_id=f"tab-{name}") as tab:
                     parts[name] = resolve_name(f"sentiment_core.dashboard.tabs.{name}:build")(context, run)
                 tab.select(None, js=f"() => {{ window.qUrl({{tab: {name!r}}}); return [] }}", **QUIET)
-        toggle.click(None, js="() => window.qTheme()", **QUIET)
+        toggle.click(None, js=f"() => {{ {TOGGLE}; return [] }}", **QUIET)
         copy.click(None, js="() => { figs.copyLink(); return [] }", **QUIET)
         _wire(demo, context, parts, run, tabs, [title, stats, problems])
         api.register(context)
@@ -107,7 +99,7 @@ def launch(demo: gr.Blocks, *, prevent_thread_lock: bool = False, **more: Any) -
 def _warm_up(context: Context) -> None:
     """Predictions and slow imports, which tabs need; the model; and once that is there, the review texts."""
     host = context.serving.host
-    host.hold(HEAD_START_SECONDS)
+    host.not_before = time.monotonic() + HEAD_START_SECONDS
     host.start(context.store.run(None))
     context.store.problems()
     time.sleep(HEAD_START_SECONDS)  # whoever opens the page now brings in what it needs
@@ -118,18 +110,17 @@ def _warm_up(context: Context) -> None:
     context.texts.start()
 
 
-def _run_names(context: Context) -> list[tuple[str, str]]:
-    return [(title, run_id) for run_id, title in header.run_titles(context).items()]
+def _run_choice(context: Context, run_id: str | None) -> dict[str, Any]:
+    """What the run selector offers, and the chosen one (the default where there is no such run)."""
+    names = [(title, name) for name, title in header.run_titles(context).items()]
+    chosen = context.store.run(run_id)
+    return {"choices": names, "value": chosen.run_id if chosen else None, "visible": len(names) > 1}
 
 
 def _wire(
-    demo: gr.Blocks,
-    context: Context,
-    parts: dict[str, TabPart],
-    run: gr.Dropdown,
-    tabs: gr.Tabs,
+    demo: gr.Blocks, context: Context, parts: dict[str, TabPart], run: gr.Dropdown, tabs: gr.Tabs,
     head: list[gr.HTML],
-) -> None:
+) -> None:  # fmt: skip
     """Opening the page, and changing the run, draw every tab; the address decides what is opened.
 
     The text of a review stands in the fragment of the address, which only the page's script reads.
@@ -144,14 +135,12 @@ def _wire(
 
     def opened(request: gr.Request) -> list[object]:
         query = request.query_params
-        chosen, names = context.store.run(query.get("run")), _run_names(context)
         choices, dataset = context.dataset_choices(), context.dataset(query.get("data"))
-        tab, review = query.get("tab"), query.get("review", "")
         return [
-            gr.Tabs(selected=tab if tab in TABS else "live"),
-            gr.Dropdown(choices=names, value=chosen.run_id if chosen else None, visible=len(names) > 1),
+            gr.Tabs(selected=query.get("tab") if query.get("tab") in TABS else "live"),
+            gr.Dropdown(**_run_choice(context, query.get("run"))),
             *(gr.Radio(choices=choices, value=dataset, visible=len(choices) > 1) for _ in datasets),
-            review[:64],
+            query.get("review", "")[:64],
             json.dumps({"show": query.get("show")}),
             *draw_header(query.get("run")),
         ]
@@ -179,7 +168,7 @@ def launch_options() -> dict[str, Any]:
         "max_file_size": MAX_UPLOAD_BYTES,
         "allowed_paths": [],
         "state_session_capacity": 1000,
-        "max_threads": MAX_THREADS,
+        "max_threads": 80,  # more than all that may wait for the model: the page is served beside them
         "app_kwargs": {"middleware": [Middleware(Guard)]},
         **dict.fromkeys(OFF, False),
     }

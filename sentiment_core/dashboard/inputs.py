@@ -82,8 +82,9 @@ def _read_csv(path: Path) -> pd.DataFrame:
     """Its cells, all of them text, in columns named in small letters; one of them is `text`."""
     try:
         if path.stat().st_size > MAX_UPLOAD_BYTES:
-            most = f"{MAX_UPLOAD_BYTES // 1_000_000} MB"
-            raise InputRefused(f"The file is larger than {most}; please split it.")
+            raise InputRefused(
+                f"The file is larger than {MAX_UPLOAD_BYTES // 1_000_000} MB; please split it."
+            )
         frame = read_csv("The file", path.read_bytes(), most=MAX_ROWS + 1)
     except OSError:
         raise InputRefused("The file cannot be read; please choose it again.") from None

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import gradio as gr
@@ -57,41 +58,32 @@ class ModelUnavailable(RuntimeError):
 
 
 class Waiting(NamedTuple):
-    ahead: int
-    """Visitors that come first; 0 once it is this one's turn."""
-    loading: float | None = 0.0
-    """Seconds until the model is there, None where nobody knows; 0 once it is."""
+    ahead: int  # visitors that come first
+    loading: float | None = 0.0  # seconds until the model is there, None where nobody knows
 
 
 class Answer(NamedTuple):
     system: Which
-    answer: LiveAnswer
-    """Its `read` is less than 1 while only the beginning has been read."""
+    answer: LiveAnswer  # its `read` is less than 1 while only the beginning has been read
 
 
 class Trace(NamedTuple):
-    text: str
-    """The review as it was read, which the rows' ends refer to."""
-    found: dict[Which, ReadingTrace]
-    """How each model's answer came, as far as they are known."""
+    text: str  # the review as it was read, which the rows' ends refer to
+    found: dict[Which, ReadingTrace]  # how each model's answer came, as far as known
 
 
 class Dial(NamedTuple):
-    found: tuple[float, ...]
-    """P(positive) by weights of base + α · adapter, for each α of `DIAL`, as far as they are known."""
+    found: tuple[float, ...]  # P(positive) for each α of `DIAL`, as far as known
 
 
 class Scores(NamedTuple):
-    found: dict[Which, list[float]]
-    """P(positive) of a batch by each model, as far as it has come."""
+    found: dict[Which, list[float]]  # P(positive) of a batch by each model, as far as it has come
     system: Which  # the one at work
-    share: float
-    """Of the whole work, in [0, 1]."""
+    share: float  # of the whole work, in [0, 1]
 
 
 class Refused(NamedTuple):
-    sentence: str
-    """Why nothing more comes."""
+    sentence: str  # why nothing more comes
 
 
 Event = Waiting | Answer | Trace | Dial | Scores | Refused
@@ -111,22 +103,19 @@ class WaitQueue:
 
     @contextmanager
     def join(self) -> Iterator[Callable[[float | None], int]]:
-        """A place in the queue; what it gives says how many come first, after at most so many seconds.
-
-        Raises:
-            ModelUnavailable: the queue is full.
-        """
+        """A place in the queue, `ModelUnavailable` where it is full; what it gives says how many come first,
+        after at most so many seconds."""
         ticket = object()
-        with self._moved:
-            if len(self) >= self.longest:
-                raise ModelUnavailable(TOO_MANY)
-            self._tickets.append(ticket)
 
         def ahead(seconds: float | None = None) -> int:
             with self._moved:
                 self._moved.wait_for(lambda: self._tickets[0] is ticket, seconds)
                 return self._tickets.index(ticket)
 
+        with self._moved:
+            if len(self) >= self.longest:
+                raise ModelUnavailable(TOO_MANY)
+            self._tickets.append(ticket)
         try:
             yield ahead
         finally:
@@ -156,11 +145,8 @@ class ModelHost:
         self._load, self._keep = load, keep
         self._slots: dict[str | None, Loading] = {}
         self._lock, self._loading = threading.Lock(), threading.Lock()
-        self._not_before, self._began, self._took = 0.0, 0.0, 0.0
-
-    def hold(self, seconds: float) -> None:
-        """Begin no loading for so long; what is asked to load meanwhile is begun then."""
-        self._not_before = time.monotonic() + seconds
+        self._began, self._took = 0.0, 0.0
+        self.not_before = 0.0  # by `time.monotonic`: what is asked to load earlier is begun then
 
     def start(self, run: Run | None) -> Loading:
         """Begin to load this run's model unless that was done; returns at once. A failure is tried again."""
@@ -177,7 +163,7 @@ class ModelHost:
             return slot
 
     def _fill(self, slot: Loading, run: Run | None) -> None:
-        time.sleep(max(0.0, self._not_before - time.monotonic()))
+        time.sleep(max(0.0, self.not_before - time.monotonic()))
         try:
             with self._loading:
                 self._began = time.monotonic()
@@ -197,18 +183,9 @@ class ModelHost:
         """This run's model, loaded or on its way."""
         return self._slots.get(run.run_id if run else None) or self.start(run)
 
-    def get(self, run: Run | None, *, timeout: float = 60.0) -> LiveClassifier:
-        """The loaded model; waits for it.
-
-        Raises:
-            ModelUnavailable: it failed, or is still loading after `timeout` seconds.
-        """
-        slot = self.slot(run)
-        if not wait([slot], timeout).done:
-            raise ModelUnavailable("The live model is still loading; try again in a moment.")
-        if error := slot.exception():
-            raise ModelUnavailable(str(error))
-        return slot.result()
+    def get(self, run: Run | None) -> LiveClassifier:
+        """The loaded model; waits for it, and raises `ModelUnavailable` where it cannot be loaded."""
+        return self.slot(run).result()
 
 
 def _reason(error: Exception) -> str:
@@ -220,10 +197,8 @@ def _reason(error: Exception) -> str:
 
 
 def gpu(function: Work, seconds: int) -> Work:
-    """Mark a generator that needs the GPU of a ZeroGPU Space, for `seconds` at most; no change elsewhere.
-
-    What the Space refuses (no GPU free, a visitor's daily share used up) becomes a `ModelUnavailable`.
-    """
+    """Mark a generator that needs a ZeroGPU Space's GPU, for `seconds` at most; what the Space refuses (none
+    free, a visitor's daily share used up) becomes a `ModelUnavailable`. No change elsewhere."""
     if spaces is None:
         return function
     marked = spaces.GPU(function, duration=seconds)
@@ -268,17 +243,15 @@ class Serving:
         def scores(run: Run | None, texts: list[str]) -> Iterator[Event]:
             model = host.get(run)
             found: dict[Which, list[float]] = {system: [] for system in systems_of(run)}
-            for system in found:
-                for start in range(0, len(texts), CHUNK):
-                    found[system] += model.classify_many(texts[start : start + CHUNK], system).tolist()
-                    done = sum(map(len, found.values()))
-                    yield Scores(found, system, done / (len(texts) * len(found)))
+            for system, start in product(found, range(0, len(texts), CHUNK)):
+                found[system] += model.classify_many(texts[start : start + CHUNK], system).tolist()
+                yield Scores(found, system, sum(map(len, found.values())) / (len(texts) * len(found)))
 
         def points(run: Run | None, text: str) -> Iterator[Event]:
             found: tuple[float, ...] = ()
             try:
                 for p in host.get(run).dial(text):
-                    found = (*found, p)
+                    found += (p,)
                     yield Dial(found)
             except UserError as error:  # the review is too long for it
                 yield Refused(str(error))
@@ -298,11 +271,7 @@ class Serving:
         return self._events("batches" if len(texts) > 1 else "answers", self._scores, run, texts)
 
     def probabilities(self, run: Run | None, texts: list[str]) -> dict[Which, list[float]]:
-        """P(positive) by each model.
-
-        Raises:
-            ModelUnavailable: it cannot answer, or too many wait for it already.
-        """
+        """P(positive) by each model; raises `ModelUnavailable` as well where too many wait for it already."""
         *_, last = self.scores(run, texts)
         if isinstance(last, Refused):
             raise ModelUnavailable(last.sentence)

@@ -503,7 +503,7 @@ def test_a_visitors_text_is_a_value_that_no_template_evaluates(context: Context)
     review = "<img src=x onerror=alert(1)> bad <script>alert(2)</script> great"
     *_, last = answers.stream(context, context.store.run(RUN), review)
     assert "".join(row["text"] for row in last["trace"]["rows"]).replace(" ", "") == review.replace(" ", "")
-    for figure in (trace.trace_figure("any"), answers.answer_cards()):
+    for figure in (trace.trace_figure("any"), answers.answer_cards({})):
         assert not re.search(r"[{}$]", figure.html_template)
 
 
@@ -559,9 +559,7 @@ def test_stored_answers_of_our_samples_come_with_the_page(assets: Path, monkeypa
 
     monkeypatch.setattr(Store, "sample_answers", stored)
     demo = build(assets, FakeClassifier.load, texts={})
-    value = next(
-        b.value for b in demo.blocks.values() if "figs.stored" in (getattr(b, "js_on_load", "") or "")
-    )
+    value = next(b.props["stored"] for b in demo.blocks.values() if b.elem_id == "answers")
     first, second = value["samples"][:2]
     assert value["run"] == RUN
     assert (first["base"], first["fine"]) == ({"p": 0.8}, {"p": 0.1})

@@ -14,7 +14,7 @@ import gradio as gr
 import pytest
 
 from sentiment_core.dashboard import serving
-from sentiment_core.dashboard.components import answers
+from sentiment_core.dashboard.components import answers, dial
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.store import Store
 from sentiment_core.dashboard.texts import ReviewTexts
@@ -73,7 +73,9 @@ def test_everything_that_the_page_asks_of_the_model_runs_inside(context: Context
     assert shown[-1]["fine"]["p"] > 0.5
     assert shown[-1]["trace"]["rows"][-1]["text"] == "A great film"
     assert context.serving.probabilities(run, ["A great film", "A dreadful film"])["fine-tuned"][1] < 0.5
-    assert spaces.called == ["answers", "scores"]
+    sentence = "A great film, and funny."
+    assert len(list(dial.stream(context, RUN, dial.value_of(sentence, 0.6, 0.9)))) == 5
+    assert spaces.called == ["answers", "scores", "points"]
     assert spaces.inside == 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
@@ -15,9 +15,6 @@ from sentiment_core.dashboard.components.html import seconds
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.serving import Answer, Refused, Trace, Waiting, Which
 from sentiment_core.labels import LABEL_WORDS
-
-if TYPE_CHECKING:
-    from sentiment_core.live.classifier import LiveAnswer
 
 IDLE = "Type a review, or pick one of ours."
 READING = "Reading…"
@@ -37,10 +34,10 @@ TEMPLATE = (
 )
 
 
-def answer_cards() -> gr.HTML:
-    """Both models' cards, drawn by `figures.live.js`; its value is what `stream` gives."""
+def answer_cards(stored: dict[str, Any]) -> gr.HTML:
+    """Both models' cards, drawn by `figures.live.js`: what `stream` gives, or of our own samples `stored`."""
     return gr.HTML(
-        {"text": None}, html_template=TEMPLATE, apply_default_css=False, elem_id="answers",
+        {"text": None}, stored=stored, html_template=TEMPLATE, apply_default_css=False, elem_id="answers",
         js_on_load="figs.live(element, props, watch, trigger)  // triggers 'ask' and 'opened'",
     )  # fmt: skip
 
@@ -62,9 +59,10 @@ def stream(context: Context, run: Run | None, review: str) -> Iterator[dict[str,
                 shown |= {"note": waiting_note(event)}
             case Refused(sentence):
                 shown |= {"note": "No answer.", "warn": sentence}
-            case Answer(system, answer):
-                note = NOT_TUNED if system == "base" else READING
-                shown |= {"note": note, ACTORS[system]: _answer_value(answer)}
+            case Answer(system, one):
+                detail = f"{seconds(one.seconds)}, {one.tokens:,} tokens"
+                value = {"p": one.p_positive, "read": one.read, "cut": one.truncated, "detail": detail}
+                shown |= {"note": NOT_TUNED if system == "base" else READING, ACTORS[system]: value}
             case Trace(text, found):
                 shown |= {"trace": trace.value_of(text, found)}
                 if len(found) == 2:
@@ -86,11 +84,6 @@ def waiting_note(event: Waiting) -> str:
     return LOADING if event.loading is None else READING
 
 
-def _answer_value(answer: LiveAnswer) -> dict[str, Any]:
-    detail = f"{seconds(answer.seconds)}, {answer.tokens:,} tokens"
-    return {"p": answer.p_positive, "read": answer.read, "cut": answer.truncated, "detail": detail}
-
-
 def stream_trace(context: Context, run: Run | None, review: str) -> Iterator[object]:
     """The trace alone."""
     for shown in stream(context, run, review):
@@ -100,7 +93,5 @@ def stream_trace(context: Context, run: Run | None, review: str) -> Iterator[obj
 def stored_value(text: str, stored: SampleAnswer) -> dict[str, Any]:
     """A stored answer in the same form: {base, fine, trace, dial}."""
     p = {ACTORS[system]: one.p_positive[-1] for system, one in stored.traces.items()}
-    shown = {actor: {"p": value} for actor, value in p.items()} | {
-        "trace": trace.value_of(text, stored.traces)
-    }
-    return shown | ({"dial": dial.value_of(text, p["base"], p["fine"], stored.dial)} if len(p) == 2 else {})
+    turned = {"dial": dial.value_of(text, p["base"], p["fine"], stored.dial)} if len(p) == 2 else {}
+    return {actor: {"p": p[actor]} for actor in p} | {"trace": trace.value_of(text, stored.traces)} | turned

@@ -1,11 +1,6 @@
 """How much fine-tuning? P(positive) by weights of base + α · adapter, as a small curve that a slider reads.
 
-Both ends are known from the answers; the points between come when the visitor asks for them:
-
-    figure = dial_figure("dial")
-    figure.turn(partial(stream, context), [run, figure], figure, js=shown, **QUIET, **MODEL_EVENT)
-    value_of(text, p_base, p_tuned)                # with the answers, as `dial` of what `figs.at.view` shows
-    value_of(text, p_base, p_tuned, answer.dial)   # stored: complete at once
+Both ends are known from the answers; the points between are stored, or come when the visitor asks for them.
 """
 
 from __future__ import annotations
@@ -18,22 +13,19 @@ import gradio as gr
 
 from sentiment_core.artifacts.schema import DIAL
 from sentiment_core.dashboard.context import Context
-from sentiment_core.dashboard.serving import Dial, Refused, Waiting
+from sentiment_core.dashboard.serving import Dial, Refused
 from sentiment_core.labels import LABEL_WORDS
-
-NOTHING: dict[str, Any] = {"curve": []}
 
 SHARES = (0.0, *DIAL, 1.0)
 BEND = 0.05
 """How far the curve must leave the range of its ends to be called a fall or a rise."""
 
 TEMPLATE = (
-    '<div class="q dial"><h3></h3><svg viewBox="0 0 360 152" aria-hidden="true"></svg>'
-    '<label>How much fine-tuning<input type="range" min="0" max="100" step="20" value="100"></label>'
-    '<output></output><button type="button">Compute the points between</button>'
-    '<p class="small muted" role="status"></p></div>'
+    '<div class="q dial" hidden><h3></h3><div><svg viewBox="0 0 360 152" aria-hidden="true"></svg>'
+    '<label>How much fine-tuning<input type="range" min="0" max="100" step="20" value="100"></label></div>'
+    '<div><output></output><button type="button">Compute the points between</button>'
+    '<p class="small muted" role="status"></p></div></div>'
 )
-
 CAPTION = (
     "P(positive) by weights of base + α · adapter: 0 % is the base model (square), 100 % the fine-tuned one "
     "(circle). Every point is computed; the line only joins them."
@@ -41,34 +33,33 @@ CAPTION = (
 
 
 def dial_figure(elem_id: str) -> gr.HTML:
-    """An empty place for a dial; its value is what `value_of` gives. Its event `turn` asks for the points."""
+    """An empty place for a dial, with values of `value_of`; its event `turn` asks for the points between."""
     return gr.HTML(
-        NOTHING, html_template=TEMPLATE,
-        js_on_load="figs.turned(element, props, watch, () => trigger('turn'))",
-        apply_default_css=False, elem_id=elem_id,
+        {"curve": []}, html_template=TEMPLATE, apply_default_css=False, elem_id=elem_id,
+        js_on_load="figs.dial(element, props, watch, trigger)  // 'turn'",
     )  # fmt: skip
 
 
 def value_of(text: str, base: float, tuned: float, between: Sequence[float] = ()) -> dict[str, Any]:
     """The curve of P(positive) over `SHARES`, null where it is not known yet, and its finding."""
-    curve = [base, *between, *[None] * (len(DIAL) - len(between)), tuned]
-    known = len(between) == len(DIAL)
-    title = finding([base, *between, tuned]) if known else "How much fine-tuning does it take?"
-    note = CAPTION if known else "Four more answers of this review." if not between else "Computing…"
-    return {"text": text, "curve": curve, "title": title, "note": note, "busy": bool(between)}
+    missing, curve = len(DIAL) - len(between), [base, *between, tuned]
+    shown: dict[str, Any] = {"text": text, "curve": [base, *between, *[None] * missing, tuned]}
+    if not missing:
+        return shown | {"title": finding(curve), "note": CAPTION, "busy": False}
+    note = "Computing…" if between else "Four more answers of this review."
+    return shown | {"title": "How much fine-tuning does it take?", "note": note, "busy": bool(between)}
 
 
 def stream(context: Context, run_id: str | None, value: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The points of the figure's own text, one after the other; answers of other visitors go first."""
-    text, (base, *_, tuned) = value["text"], value["curve"]
-    for event in context.serving.dial(context.store.run(run_id), text):
-        match event:
-            case Waiting(ahead):
-                yield value | {"busy": True, "note": "Waiting for other visitors…" if ahead else "Computing…"}
-            case Dial(found):
-                yield value_of(text, base, tuned, found)
-            case Refused(sentence):
-                yield value | {"busy": False, "note": sentence}
+    for event in context.serving.dial(context.store.run(run_id), value["text"]):
+        if isinstance(event, Dial):
+            yield value_of(value["text"], value["curve"][0], value["curve"][-1], event.found)
+        elif isinstance(event, Refused):
+            yield value | {"busy": False, "note": event.sentence}
+        else:
+            waiting = getattr(event, "ahead", 0)
+            yield value | {"busy": True, "note": "Waiting for other visitors…" if waiting else "Computing…"}
 
 
 def finding(curve: Sequence[float]) -> str:
@@ -86,9 +77,9 @@ def finding(curve: Sequence[float]) -> str:
         return f"The answer turns to {word} at about {100 * turns[0]:.0f} % of the fine-tuning"
     if turns:
         return f"The answer turns {len(turns)} times on the way to {word}"
-    low, high = min(curve), max(curve)
-    if low < min(curve[0], curve[-1]) - BEND:
-        return f"It stays {word}, and falls to {100 * low:.0f} % on the way"
-    if high > max(curve[0], curve[-1]) + BEND:
-        return f"It stays {word}, and rises to {100 * high:.0f} % on the way"
-    return f"It stays {word} all the way"
+    low, high, (first, *_, last) = min(curve), max(curve), curve
+    fall, rise = min(first, last) - low, high - max(first, last)
+    if max(fall, rise) <= BEND:
+        return f"It stays {word} all the way"
+    way = f"falls to {100 * low:.0f}" if fall > BEND else f"rises to {100 * high:.0f}"
+    return f"It stays {word}, and {way} % on the way"

@@ -1,7 +1,6 @@
 """The reading trace as a figure: one clause a row, both models' marks beside it, the finding as its title.
 
-A visitor's text must never be in a template, which Gradio runs as code: the template is static, and
-`figures.js` puts the text in as text.
+Gradio runs a template as code: it is static, and `figures.trace.js` puts a visitor's text in as text.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ if TYPE_CHECKING:
     from sentiment_core.live.trace import ReadingTrace
 
 NOTHING: dict[str, Any] = {"rows": []}
-
 READING = "Reading once more, clause by clause…"
 
 TEMPLATE = (
     '<div class="q trace"><h3></h3><div class="frame"><div class="scale" aria-hidden="true"><span>0</span>'
-    '<span>50</span><span>100\u202f%</span></div><ol></ol></div><p class="small muted"></p></div>'
+    '<span>50</span><span>100\u202f%</span></div><ol></ol><svg class="tracks" aria-hidden="true"></svg></div>'
+    '<p class="small muted"></p></div>'
 )
 
 CAPTION = (
@@ -45,12 +44,8 @@ def trace_figure(elem_id: str, source: str = "props, watch") -> gr.HTML:
 
 def value_of(text: str, found: Mapping[Which, ReadingTrace | StoredTrace]) -> dict[str, Any]:
     """Rows of {text, base, fine}; the marks of a model whose trace is still to come are null."""
-    ends = next(iter(found.values())).ends
-    clauses = [text[start:end] for start, end in pairwise((0, *ends))]
-    p = {s: found[s].p_positive if s in found else () for s in ("base", "fine-tuned")}
-    rows = [
-        {"text": clause.strip(), "base": base, "fine": tuned}
-        for clause, base, tuned in zip_longest(clauses, p["base"], p["fine-tuned"])
-    ]
-    title = finding(clauses, p["fine-tuned"], p["base"]) if p["base"] else READING
+    clauses = [text[start:end] for start, end in pairwise((0, *next(iter(found.values())).ends))]
+    base, tuned = (found[s].p_positive if s in found else () for s in ("base", "fine-tuned"))
+    rows = [{"text": c.strip(), "base": p, "fine": q} for c, p, q in zip_longest(clauses, base, tuned)]
+    title = finding(clauses, tuned, base) if base else READING
     return {"rows": rows, "title": title, "caption": CAPTION, "move": MOVE}

@@ -1,23 +1,17 @@
 () => {
-  // What the page shows stands in the address; an empty value leaves it.
+  // What the page shows stands in the address; an empty value leaves it. Runs once the page stands:
+  // its tabs report the one they begin with, which must not replace the one in the address.
   window.qUrl = (changes) => {
-    const url = new URL(window.location);
+    const url = new URL(location);
     for (const [key, value] of Object.entries(changes)) {
-      if (value === null || value === undefined || value === '') url.searchParams.delete(key);
-      else url.searchParams.set(key, value);
+      if (value) url.searchParams.set(key, value); else url.searchParams.delete(key);
     }
-    window.history.replaceState(null, '', url);
-  };
-  window.qTheme = () => {
-    const dark = document.body.classList.toggle('dark');
-    window.qUrl({__theme: dark ? 'dark' : 'light'});
-    return [];
+    history.replaceState(null, '', url);
   };
   // Arrow keys move between the tabs.
   document.addEventListener('keydown', (event) => {
     const tabs = [...document.querySelectorAll('.tab-container[role=tablist] button[role=tab]')];
-    const at = tabs.indexOf(document.activeElement);
-    const step = {ArrowRight: 1, ArrowLeft: -1}[event.key];
+    const at = tabs.indexOf(document.activeElement), step = {ArrowRight: 1, ArrowLeft: -1}[event.key];
     if (at < 0 || !step) return;
     event.preventDefault();
     const next = tabs[(at + step + tabs.length) % tabs.length];

@@ -22,7 +22,6 @@ from sentiment_core.metrics import intervals
 
 COLUMNS = ["row", "text", "label", "base", "base P(positive)", "fine-tuned", "fine-tuned P(positive)"]
 STOPPED = "Stopped."
-NO_FILE = render("small", text="No file chosen.", muted=True)
 
 
 def build(context: Context, run: gr.Dropdown) -> None:
@@ -31,7 +30,7 @@ def build(context: Context, run: gr.Dropdown) -> None:
         with gr.Row():
             with gr.Column(scale=0, min_width=220):
                 file = gr.UploadButton("Choose a CSV file", file_types=[".csv"], elem_id="batch-file")
-                chosen = gr.HTML(NO_FILE, elem_id="batch-chosen")
+                chosen = gr.HTML(render("small", text="No file chosen.", muted=True), elem_id="batch-chosen")
                 clear = gr.Button("Remove the file", size="sm", visible=False, elem_id="batch-clear")
             lines = gr.Textbox(
                 label="Or one review per line", lines=5, max_lines=12, elem_id="batch-lines", min_width=280
@@ -51,14 +50,11 @@ def build(context: Context, run: gr.Dropdown) -> None:
     results = [summary, table, download]
 
     def answer(
-        run_id: str | None,
-        path: str | None,
-        pasted: str,
-        latest: Latest,
+        run_id: str | None, path: str | None, pasted: str, latest: Latest,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
-    ) -> list[object]:
-        question, found = object(), dict[Which, list[float]]()
-        latest.question = question
+    ) -> list[object]:  # fmt: skip
+        question = latest.question = object()
+        found: dict[Which, list[float]] = {}
         try:
             batch = read_batch(path, pasted)
         except InputRefused as error:
@@ -74,22 +70,20 @@ def build(context: Context, run: gr.Dropdown) -> None:
                 case Scores(found, system, share):
                     progress(share, desc=f"{system}: {len(found[system]):,} of {len(batch.texts):,}")
         frame = table_of(batch, found)
-        excerpts = [shorten(text, 160, placeholder="…") for text in frame["text"]]
-        return [
-            notice(summary_of(frame)),
-            gr.DataFrame(frame.assign(text=excerpts), visible=True),
-            gr.DownloadButton(value=write_csv(frame), visible=True),
-        ]
+        excerpts = frame.assign(text=[shorten(text, 160, placeholder="…") for text in frame["text"]])
+        download = gr.DownloadButton(value=write_csv(frame), visible=True)
+        return [notice(summary_of(frame)), gr.DataFrame(excerpts, visible=True), download]
 
     def cancel(latest: Latest) -> str:
         latest.question = None
         return notice(STOPPED)
 
-    file.upload(
-        lambda path: [render("small", text=Path(path).name[:60], muted=False), gr.Button(visible=True)],
-        file, [chosen, clear], **QUIET,
-    )  # fmt: skip
-    clear.click(lambda: [None, NO_FILE, gr.Button(visible=False)], None, [file, chosen, clear], **QUIET)
+    def named(path: str | None) -> list[object]:
+        words = Path(path).name[:60] if path else "No file chosen."
+        return [render("small", text=words, muted=not path), gr.Button(visible=bool(path))]
+
+    file.upload(named, file, [chosen, clear], **QUIET)
+    clear.click(lambda: [None, *named(None)], None, [file, chosen, clear], **QUIET)
     go.click(lambda: only("Asking both models…"), None, results, **QUIET).then(
         answer, [run, file, lines, latest], results,
         api_visibility="private", show_progress="full", show_progress_on=[summary], **MODEL_EVENT,
@@ -107,23 +101,22 @@ def table_of(batch: Batch, found: Mapping[Which, Sequence[float]]) -> pd.DataFra
     frame = pd.DataFrame({"row": range(1, len(batch.texts) + 1), "text": batch.texts})
     if batch.labels is not None:
         frame["label"] = [LABEL_WORDS[label] for label in batch.labels]
-    for system in ("base", "fine-tuned"):
-        if system in found:
-            frame[system] = [word_of(p) for p in found[system]]
-            frame[f"{system} P(positive)"] = [round(p, 4) for p in found[system]]
+    for system in sorted(found):
+        frame[system] = [word_of(p) for p in found[system]]
+        frame[f"{system} P(positive)"] = [round(p, 4) for p in found[system]]
     return frame
 
 
 def summary_of(frame: pd.DataFrame) -> str:
     """How many, how they split, and the accuracy where labels came along."""
     sentences = [f"{len(frame):,} reviews."]
-    for system in ("fine-tuned", "base"):
-        if system in frame and "label" in frame:
+    for system in (name for name in ("fine-tuned", "base") if name in frame):
+        if "label" in frame:
             share = intervals.wilson(int((frame[system] == frame["label"]).sum()), len(frame))
             # pyrefly: ignore[bad-argument-type] Wilson's always has both ends
             interval = f"95\u202f% interval {percent(share.low)} to {percent(share.high)}"
             sentences.append(f"Accuracy of the {system} model: {percent(share.value)} ({interval}).")
-        elif system in frame:
+        else:
             positive = int((frame[system] == LABEL_WORDS[1]).sum())
             split = f"{positive:,} positive and {len(frame) - positive:,} negative"
             sentences.append(f"The {system} model predicts {split}.")

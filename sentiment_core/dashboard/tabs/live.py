@@ -20,20 +20,17 @@ WELCOME = "sample-11"
 """What stands in the box when a visitor comes with nothing."""
 
 DARES = {
-    "Sarcasm": "sample-34",
-    "It starts badly": "sample-21",
-    "Change two words": "sample-50",
-    "No film at all": "sample-49",
-    "One great performance": "sample-24",
-    "All negations": "sample-40",
+    "Sarcasm": "sample-34", "It starts badly": "sample-21", "Change two words": "sample-50",
+    "No film at all": "sample-49", "One great performance": "sample-24", "All negations": "sample-40",
     "A complaint": "sample-35",
-}
+}  # fmt: skip
 """Titles of the chips, which give no answer away -> one of our samples each."""
 
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
     samples = context.store.samples()
     stored = _stored_answers(context, context.store.run(None))
+    dares = {title: name for title, name in DARES.items() if any(one.id == name for one in samples)}
     welcome = next((sample.text for sample in samples if sample.id == stored["welcome"]), "")
     with gr.Row(elem_id="live"):
         with gr.Column(elem_id="live-text", min_width=300):
@@ -43,12 +40,11 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
                 lines=6, max_lines=12, max_length=MAX_CHARACTERS,
             )  # fmt: skip
             with gr.Row(elem_id="dares", elem_classes="chips"):
-                for title, name in DARES.items():
-                    if any(sample.id == name for sample in samples):
-                        chip = gr.Button(
-                            title, elem_id=name, elem_classes="chip", size="sm", scale=0, min_width=0
-                        )
-                        chip.click(None, None, text, js=f"() => figs.pick({name!r})", **QUIET)
+                for title, name in dares.items():
+                    chip = gr.Button(
+                        title, elem_id=name, elem_classes="chip", size="sm", scale=0, min_width=0
+                    )
+                    chip.click(None, None, text, js=f"() => figs.pick({name!r})", **QUIET)
             with gr.Row(elem_classes="chips"):
                 go = gr.Button("Classify", variant="primary", elem_id="ask", scale=0, min_width=120)
                 more = gr.Dropdown(
@@ -57,11 +53,10 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
                     container=False, interactive=True, visible=bool(samples), min_width=160,
                 )  # fmt: skip
         with gr.Column(elem_id="live-answers", min_width=300):
-            cards = answers.answer_cards()
-    trace_figure("trace", "...figs.subscribed('reading')")
+            cards = answers.answer_cards(stored)
+    trace_figure("trace", "...figs.shown('trace')")
     turned = dial.dial_figure("dial")
     batch.build(context, run)
-    known = gr.HTML(stored, html_template="", js_on_load="figs.stored(props, watch)", visible="hidden")
 
     def ask(run_id: str | None, review: str, latest: Latest) -> Iterator[object]:
         question = latest.question = object()
@@ -74,25 +69,25 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     def start(run_id: str | None) -> list[object]:
         chosen = context.store.run(run_id)
         context.serving.host.start(chosen)
-        return [_stored_answers(context, chosen), gr.skip()]  # one output alone would get the list
+        return [gr.HTML(stored=_stored_answers(context, chosen)), gr.skip()]  # one alone would get the list
 
     asking: dict[str, Any] = QUIET | MODEL_EVENT
-    asking["trigger_mode"] = "multiple"  # a newer question ends the older one instead of waiting for it
+    newer = {"trigger_mode": "multiple"}  # a newer question ends the older one instead of waiting for it
     to_text = "(run, text, latest) => [run, figs.at.text, latest]"  # the box may lag behind its own chips
-    cards.ask(ask, [run, text, gr.State(Latest())], cards, js=to_text, **asking)
+    cards.ask(ask, [run, text, gr.State(Latest())], cards, js=to_text, **asking, **newer)
     cards.opened(None, None, text, js="() => figs.at.text", **QUIET)
-    shown_dial = "(run) => [run, figs.at.view.dial]"
-    turned.turn(partial(dial.stream, context), [run, turned], turned, js=shown_dial, **QUIET | MODEL_EVENT)
+    to_dial = "(run) => [run, figs.at.view.dial]"
+    turned.turn(partial(dial.stream, context), [run, turned], turned, js=to_dial, **asking)
     go.click(None, None, None, js="() => { figs.ask(); return [] }", **QUIET)
     more.input(None, more, text, js="(id) => figs.pick(id)", **QUIET)
-    return TabPart(start, [], [known, cards])
+    return TabPart(start, [], [cards, text])
 
 
 def _stored_answers(context: Context, run: Run | None) -> dict[str, Any]:
     """Our samples with what is stored of this run's answers: {run, samples, welcome, idle}."""
     found = context.store.sample_answers(run)
     samples = [
-        {"id": one.id, "text": one.text, "label": one.label}
+        one.model_dump(include={"id", "text", "label"})
         | (answers.stored_value(one.text, found[one.id]) if one.id in found else {})
         for one in context.store.samples()
     ]
