@@ -11,7 +11,17 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from sentiment_core.figures.style import PALETTE, PAPER, THIN, color_of, finished, note, percent, series
+from sentiment_core.figures.style import (
+    PAPER,
+    THIN,
+    color_of,
+    finished,
+    interval,
+    note,
+    percent,
+    series,
+    tint,
+)
 from sentiment_core.systems import SYSTEMS, System
 
 LONGEST_LINE = 32
@@ -34,14 +44,6 @@ class Actor(NamedTuple):
 BASE = Actor("base model", "square", "dot", "■")
 ACTORS = {"fine": Actor("fine-tuned", "circle", "solid", "●"), "base": BASE}
 """By palette entry; what has another colour is drawn as the base model."""
-
-
-def _listed(actor: str, text: str, line: int, *, top: bool) -> dict:
-    """Line `line` of a list of names in the top left or the bottom right corner of the unit square."""
-    text = f"{ACTORS.get(actor, BASE).sign} {text}"
-    if top:
-        return note(0, 100, text, actor, xanchor="left", yanchor="top", yshift=-20 * line)
-    return note(100, 2, text, actor, xanchor="right", yanchor="bottom", yshift=20 * line)
 
 
 def _unit_square(x_title: str, y_title: str) -> go.Figure:
@@ -79,15 +81,16 @@ def systems_chart(table: pd.DataFrame) -> go.Figure:
 
 
 def _add_system(figure: go.Figure, row: Any, place: float, title: str) -> None:
-    """The mark with its interval; the name above the line or beside a published mark; the figure at the right."""
+    """Its mark and interval, its name above the line or beside a published mark, its figure at the right."""
     system = SYSTEMS.get(row.system, PUBLISHED)
-    x, measured, bounds = 100 * row.accuracy, system is not PUBLISHED, None
+    x, measured = 100 * row.accuracy, system is not PUBLISHED
+    look: dict[str, Any] = {"symbol": system.marker, "size": 14 if measured else 9}
+    look = {"mode": "markers", "marker": look}
     hover = f"{row.title}<br>{percent(row.accuracy, 2)}"
     if not np.isnan(row.high - row.low):
         hover += f" (95{THIN}% interval {percent(row.low, 2)} to {percent(row.high, 2)})"
-        bounds = ([100 * row.low], [100 * row.high])
-    look = {"mode": "markers", "marker": {"symbol": system.marker, "size": 14 if measured else 9}}
-    trace = series(row.title, system.colour, [x], [place], bounds=bounds, along="x", hover=hover, **look)
+        look["error_x"] = interval(system.colour, [x], [100 * row.low], [100 * row.high])
+    figure.add_trace(series(row.title, system.colour, [x], [place], hover=hover, **look))
     side = ("right", -9) if row.accuracy > 0.6 else ("left", 9)  # where there is room
     where = {"xanchor": side[0], "xshift": side[1]}
     if measured:
@@ -96,7 +99,7 @@ def _add_system(figure: go.Figure, row: Any, place: float, title: str) -> None:
     font["weight"] = 600 if row.system == "fine-tuned" else 400
     name = note(x, place, title, font=font, bgcolor=PAPER.light, borderpad=0)  # no line runs through it
     value = percent(row.accuracy, 2 if row.high - row.low < 0.02 else 1)  # NaN is not below
-    figure.add_trace(trace).add_annotation(name | where)
+    figure.add_annotation(name | where)
     figure.add_annotation(note(1, place, value, font=font, xref="paper", xanchor="left", xshift=8))
 
 
@@ -117,15 +120,19 @@ def reliability_chart(table: pd.DataFrame) -> go.Figure:
     figure = _unit_square("Mean predicted probability (%)", "Observed positive rate (%)")
     notes = [note(100, 1, "dashed: perfect calibration", "muted", xanchor="right", yanchor="bottom")]
     for line, (actor, rows) in enumerate(table.groupby("actor", sort=False)):
-        name, symbol, dash, _ = ACTORS[str(actor)]
+        name, symbol, dash, sign = ACTORS[str(actor)]
+        x, y, low, high = (
+            100 * rows[column] for column in ("mean_p_positive", "share_positive", "low", "high")
+        )
         hover = f"{name}<br>Mean predicted probability %{{x:.1f}}{THIN}%"
         hover += f"<br>Observed positive rate %{{y:.1f}}{THIN}%, n = %{{customdata[0]:,}}"
         figure.add_trace(series(
-            name, str(actor), 100 * rows["mean_p_positive"], 100 * rows["share_positive"],
-            bounds=(100 * rows["low"], 100 * rows["high"]), hover=hover, mode="lines+markers",
-            line={"width": 1.5, "dash": dash}, marker={"size": 10, "symbol": symbol}, customdata=rows[["n"]],
+            name, str(actor), x, y, hover=hover, error_y=interval(str(actor), y, low, high),
+            customdata=rows[["n"]], mode="lines+markers", line={"width": 1.5, "dash": dash},
+            marker={"size": 10, "symbol": symbol},
         ))  # fmt: skip
-        notes.append(_listed(str(actor), name, line, top=True))
+        place = {"xanchor": "left", "yanchor": "top", "yshift": -20 * line}
+        notes.append(note(0, 100, f"{sign} {name}", str(actor), **place))
     return finished(figure, 340, annotations=notes)
 
 
@@ -148,7 +155,7 @@ def confusion_chart(counts: pd.DataFrame, actor: str) -> go.Figure:
         x=list(counts.columns), y=list(counts.index), z=shares, zmin=0, zmax=100, customdata=counts,
         text=np.reshape(text, counts.shape), texttemplate="%{text}",
         textfont={"size": 12, "color": color_of("ink")}, hovertemplate=f"{hover}<extra></extra>",
-        colorscale=[[0, _tint(actor, 0.06)], [1, _tint(actor, 0.5)]], showscale=False, xgap=6, ygap=6,
+        colorscale=[[0, tint(actor, 0.06)], [1, tint(actor, 0.5)]], showscale=False, xgap=6, ygap=6,
     )  # fmt: skip
     figure = go.Figure(heatmap)
     for i, j in np.argwhere(right):
@@ -160,18 +167,6 @@ def confusion_chart(counts: pd.DataFrame, actor: str) -> go.Figure:
     figure.update_xaxes(side="top", title_text="Predicted", **bare)
     figure.update_yaxes(autorange="reversed", title_text="True label", tickangle=-90, **bare)
     return finished(figure, 300, margin_t=12)
-
-
-def _tint(name: str, opacity: float) -> str:
-    """Halfway between an entry's two forms and translucent: a heatmap is an image, which no rule of
-    `theme_css` reaches, so one colour must show on a white page and on a dark one.
-
-    >>> _tint("fine", 0.5)
-    'rgba(21, 160, 122, 0.5)'
-    """
-    light, dark = ([int(form[i : i + 2], 16) for i in (1, 3, 5)] for form in PALETTE[name])
-    red, green, blue = ((a + b) // 2 for a, b in zip(light, dark, strict=True))
-    return f"rgba({red}, {green}, {blue}, {opacity})"
 
 
 class Roc(NamedTuple):
@@ -197,5 +192,6 @@ def roc_chart(curves: Mapping[str, Roc]) -> go.Figure:
         marker = {"size": 13, "symbol": look.symbol, "line": {"color": "#ffffff", "width": 2}}
         at = [100 * fpr], [100 * tpr]
         figure.add_trace(series(words, actor, *at, hover=words, mode="markers", marker=marker))
-        notes.append(_listed(actor, words, line, top=False))
+        place = {"xanchor": "right", "yanchor": "bottom", "yshift": 20 * line}
+        notes.append(note(100, 2, f"{look.sign} {words}", actor, **place))
     return finished(figure, 360, annotations=notes)

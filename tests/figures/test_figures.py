@@ -73,7 +73,7 @@ def figures() -> dict[str, go.Figure]:
         "reliability": evaluation.reliability_chart(bins),
         "schedule": training.schedule_chart({"run": history, "other": history}),
         "confusion": evaluation.confusion_chart(counts, "fine"),
-        "roc": evaluation.roc_chart({"Fine-tuned": ("fine", curve)}, [("fine", 0.1, 0.9, "at 50")]),
+        "roc": evaluation.roc_chart({"Fine-tuned": evaluation.Roc("fine", curve, 0.1, 0.9, "at 50")}),
         "empty": style.empty_figure(),
     }
 

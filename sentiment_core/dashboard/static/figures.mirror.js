@@ -1,6 +1,6 @@
-// Mirrored histograms on a log-odds axis: positive reviews upwards, negative ones downwards; solid bars are called
-// rightly, hollow ones wrongly. counts: [negative, positive] reviews a bin; edge: log-odds of the axis's ends; top:
-// reviews of a bar of full height; threshold in percent. Returns where things are, in CSS pixels; null without a width.
+// Mirrored histograms on a log-odds axis: positive reviews upwards, negative ones downwards; hollow: called wrongly.
+// counts: [negative, positive] reviews a bin; edge: log-odds of the axis's ends; top: reviews of a bar of full height;
+// threshold in percent. Returns where things are, in CSS pixels; null without a width.
 figs.logit = (p) => Math.log(p / (1 - p));
 figs.probability = (odds) => 1 / (1 + Math.exp(-odds));
 figs.mirror = (canvas, {counts, edge, bins, top, threshold}) => {
@@ -10,16 +10,16 @@ figs.mirror = (canvas, {counts, edge, bins, top, threshold}) => {
   const c = canvas.getContext('2d'), style = getComputedStyle(canvas);
   const colour = (name) => style.getPropertyValue(`--q-${name}`).trim();
   const left = 8, right = width - 8, head = 20, foot = 22, middle = (head + height - foot) / 2;
-  const step = (right - left) / bins, room = middle - head - 4, odds = figs.logit(threshold / 100);
-  const x = (at) => left + (Math.max(-edge, Math.min(edge, at)) + edge) / (2 * edge) * (right - left), cut = x(odds);
+  const step = (right - left) / bins, room = middle - head - 4;
+  const x = (odds) => left + (Math.max(-edge, Math.min(edge, odds)) + edge) / (2 * edge) * (right - left);
+  const cut = x(figs.logit(threshold / 100));
   const words = (text, px, py, name, align = 'left') => {
     c.fillStyle = colour(name); c.textAlign = align; c.fillText(text, px, py);
   };
   const bar = (n, bin, label) => {
     const size = Math.min(room, Math.max(1, room * n / top)), thick = Math.max(1, step - 1);
     const px = left + bin * step + 0.5, py = label ? middle - 1.5 - size : middle + 1.5;
-    const wrong = ((bin + 0.5) * 2 * edge / bins - edge >= odds) !== Boolean(label);
-    const hollow = wrong && size > 2 && thick > 2;
+    const wrong = (px + step / 2 >= cut) !== Boolean(label), hollow = wrong && size > 2 && thick > 2;
     c.fillStyle = c.strokeStyle = colour(label ? 'positive' : 'negative');
     c.globalAlpha = hollow ? 0.25 : wrong ? 0.6 : 1; c.fillRect(px, py, thick, size); c.globalAlpha = 1;
     if (hollow) c.strokeRect(px + 0.5, py + 0.5, thick - 1, size - 1);
@@ -34,8 +34,8 @@ figs.mirror = (canvas, {counts, edge, bins, top, threshold}) => {
   c.strokeStyle = colour('line'); c.strokeRect(left, middle, right - left, 0);
   c.strokeStyle = colour('ink'); c.lineWidth = 1.5; c.setLineDash([5, 3]);
   c.beginPath(); c.moveTo(cut, 4); c.lineTo(cut, height - foot); c.stroke(); c.setLineDash([]);
-  const fitting = (long, short, space) => (c.measureText(long).width + 8 <= space ? long : short);
-  words(fitting('called Negative ←', '←', cut), cut - 6, 13, 'ink', 'right');
-  words(fitting('→ called Positive', '→', width - cut), cut + 6, 13, 'ink');
+  const fits = (text, space) => c.measureText(text).width + 8 <= space;
+  words(fits('called Negative ←', cut) ? 'called Negative ←' : '←', cut - 6, 13, 'ink', 'right');
+  words(fits('→ called Positive', width - cut) ? '→ called Positive' : '→', cut + 6, 13, 'ink');
   return {context: c, colour, words, left, right, middle, step, x, cut};
 };
