@@ -16,7 +16,7 @@ from sentiment_core.dashboard.components.parts import Panel, empty
 from sentiment_core.dashboard.store import Store, dataset_title
 from sentiment_core.figures import evaluation
 from sentiment_core.figures.style import percent
-from sentiment_core.metrics import classification, intervals
+from sentiment_core.metrics import classification
 
 COMMAND = "python eval.py --run <run> --system all"
 INTERVAL = "Bars are 95\u202f% intervals"
@@ -98,10 +98,9 @@ def reliability_panel(store: Store, actors: Mapping[str, Evaluation], where: str
     """Predicted probability against the observed positive rate, of "base", "fine" or both."""
     frames = {actor: store.predictions(one) for actor, one in actors.items()}
     rows = [
-        {"actor": actor, "mean_p_positive": one["mean_p_positive"]}
-        | _columns(intervals.wilson(round(one["n"] * one["share_positive"]), one["n"]), "share_positive")
+        {"actor": actor, "mean_p_positive": mean} | _columns(share, "share_positive")
         for actor, frame in frames.items() if is_scored(frame)
-        for one in classification.reliability_table(frame["label"], frame["p_positive"])
+        for mean, share in classification.reliability(frame["label"], frame["p_positive"])
     ]  # fmt: skip
     if not rows:
         return None

@@ -22,7 +22,8 @@ Compared = tuple[Panel | None, str, str]
 def build(context: Context, run: gr.Dropdown) -> TabPart:
     dataset = dataset_switch(context, "accuracy")
     moving = FigureSlot("movement-figure", height=480, make=lambda _: movement.movement_figure("movement"))
-    table = gr.HTML(elem_id="movement-table")
+    with moving.outputs[0].parent:
+        table = gr.HTML(elem_id="movement-table")
     with gr.Row():
         label = "Show published results for context"
         references = gr.Checkbox(True, label=label, elem_id="references", container=False, min_width=240)
