@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
 
 from sentiment_core.artifacts.schema import Metric, Reference
 from sentiment_core.artifacts.store import Evaluation
@@ -19,14 +18,11 @@ from sentiment_core.figures.style import percent
 from sentiment_core.metrics import classification
 
 COMMAND = "python eval.py --run <run> --system all"
+UNEVALUATED = empty("No evaluation yet. This command scores the test reviews:", COMMAND)
 INTERVAL = "Bars are 95\u202f% intervals"
 MIN_BIN = 20
 """Reviews that a bin of the reliability diagram needs to be drawn: of fewer, a share says nothing."""
 WHO = {"fine": "the fine-tuned model", "base": "the base model"}
-
-
-def unevaluated() -> Markup:
-    return empty("No evaluation yet. This command scores the test reviews:", COMMAND)
 
 
 def is_scored(frame: pd.DataFrame) -> bool:
@@ -89,9 +85,8 @@ def _accuracy_finding(table: pd.DataFrame, before: Evaluation | None, after: Eva
         verb = "lifts" if new > old else "moves"
         return f"Fine-tuning {verb} accuracy from {percent(old)} to {percent(new)}"
     best = table[table["system"] != ""].iloc[0]
-    title = f"{best['title']}: accuracy {percent(best['accuracy'])}"
-    unknown = "; this run’s fine-tuned model has not been evaluated on these reviews"
-    return title if after else title + unknown
+    unknown = "" if after else "; this run’s fine-tuned model has not been evaluated on these reviews"
+    return f"{best['title']}: accuracy {percent(best['accuracy'])}{unknown}"
 
 
 def reliability_panel(store: Store, actors: Mapping[str, Evaluation], where: str) -> Panel | None:

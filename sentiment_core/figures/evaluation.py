@@ -54,25 +54,22 @@ def _unit_square(x_title: str, y_title: str) -> go.Figure:
 
 
 def systems_chart(table: pd.DataFrame) -> go.Figure:
-    """Accuracy of every system from worst to best, with intervals, from 0 to 100 and chance marked.
-
-    Systems measured here have a name above their line; published results are small, named beside their mark.
+    """Accuracy from worst to best, with intervals and chance; published results are small.
 
     Args:
         table: one row per mark, best first. Columns title, system ("" for a published result),
             accuracy, low, high (fractions; low and high may be NaN).
     """
-    table = table.iloc[::-1]
-    own = table["system"].isin(list(SYSTEMS)).to_numpy()
-    titles = [row.title if row.system else _in_lines(row.title) for row in table.itertuples()]
+    rows: list[Any] = list(table.iloc[::-1].itertuples())
+    own = np.array([row.system in SYSTEMS for row in rows])
+    titles = [row.title if row.system in SYSTEMS else _in_lines(row.title) for row in rows]
     tall = np.array(["<br>" in title for title in titles])
     rooms = np.select([own[:-1], tall[:-1] | tall[1:]], [1.0, 0.8], 0.55)  # to the next row above
     places = np.cumsum([1.0, *rooms])
     figure = go.Figure().add_vline(x=50, line=DASHED)
-    figure.add_annotation(
-        note(50, places[-1] + 0.7, "chance", "muted", xanchor="left", xshift=5, yanchor="bottom")
-    )
-    for place, row, title in zip(places, table.itertuples(), titles, strict=True):
+    corner = {"xanchor": "left", "xshift": 5, "yanchor": "bottom"}
+    figure.add_annotation(note(50, places[-1] + 0.7, "chance", "muted", **corner))
+    for place, row, title in zip(places, rows, titles, strict=True):
         _add_system(figure, row, place, title)
     figure.update_xaxes(range=[0, 101], title_text="Accuracy (%)", **PERCENT_TICKS)
     around = [places[0] - 0.6, places[-1] + 1.15]
@@ -83,16 +80,14 @@ def systems_chart(table: pd.DataFrame) -> go.Figure:
 def _add_system(figure: go.Figure, row: Any, place: float, title: str) -> None:
     """Its mark and interval, its name above the line or beside a published mark, its figure at the right."""
     system = SYSTEMS.get(row.system, PUBLISHED)
-    x, measured = 100 * row.accuracy, system is not PUBLISHED
-    look: dict[str, Any] = {"symbol": system.marker, "size": 14 if measured else 9}
-    look = {"mode": "markers", "marker": look}
+    x, measured, error = 100 * row.accuracy, system is not PUBLISHED, None
     hover = f"{row.title}<br>{percent(row.accuracy, 2)}"
     if not np.isnan(row.high - row.low):
         hover += f" (95{THIN}% interval {percent(row.low, 2)} to {percent(row.high, 2)})"
-        look["error_x"] = interval(system.colour, [x], [100 * row.low], [100 * row.high])
-    figure.add_trace(series(row.title, system.colour, [x], [place], hover=hover, **look))
-    side = ("right", -9) if row.accuracy > 0.6 else ("left", 9)  # where there is room
-    where = {"xanchor": side[0], "xshift": side[1]}
+        error = interval(system.colour, [x], [100 * row.low], [100 * row.high])
+    mark = {"mode": "markers", "marker_symbol": system.marker, "marker_size": 14 if measured else 9}
+    figure.add_trace(series(row.title, system.colour, [x], [place], hover=hover, error_x=error, **mark))
+    where = {"xanchor": "right", "xshift": -9}
     if measured:
         where = {"x": 0, "xanchor": "left", "yanchor": "bottom", "yshift": 6}
     font = {"color": color_of(system.colour), "size": 13 if measured else 11}
@@ -159,10 +154,8 @@ def confusion_chart(counts: pd.DataFrame, actor: str) -> go.Figure:
     )  # fmt: skip
     figure = go.Figure(heatmap)
     for i, j in np.argwhere(right):
-        figure.add_shape(
-            type="rect", x0=j - 0.49, x1=j + 0.49, y0=i - 0.485, y1=i + 0.485,
-            line={"width": 1.5, "color": color_of(actor)},
-        )  # fmt: skip
+        corners = {"x0": j - 0.49, "x1": j + 0.49, "y0": i - 0.485, "y1": i + 0.485}
+        figure.add_shape(type="rect", line={"width": 1.5, "color": color_of(actor)}, **corners)
     bare = {"showgrid": False, "ticks": ""}
     figure.update_xaxes(side="top", title_text="Predicted", **bare)
     figure.update_yaxes(autorange="reversed", title_text="True label", tickangle=-90, **bare)
@@ -174,8 +167,7 @@ class Roc(NamedTuple):
 
     actor: str
     curve: pd.DataFrame  # false_positive_rate and true_positive_rate, as fractions
-    false_positive_rate: float
-    true_positive_rate: float
+    rates: Mapping[str, Any]  # false_positive_rate and recall_positive at the threshold
     threshold: str  # in words
 
 
@@ -183,14 +175,14 @@ def roc_chart(curves: Mapping[str, Roc]) -> go.Figure:
     """ROC curves by the systems' names, with the present thresholds marked."""
     figure = _unit_square("False positive rate (%)", "True positive rate (recall, %)")
     notes = [note(75, 75, "chance", "muted", xanchor="left", yanchor="top", xshift=6)]
-    for line, (name, (actor, curve, fpr, tpr, threshold)) in enumerate(curves.items()):
+    for line, (name, (actor, curve, rates, threshold)) in enumerate(curves.items()):
         look, words = ACTORS.get(actor, BASE), f"{name} {threshold}"
         hover = f"{name}<br>FPR %{{x:.1f}}{THIN}%<br>TPR %{{y:.1f}}{THIN}%"
         x, y = 100 * curve["false_positive_rate"], 100 * curve["true_positive_rate"]
         drawn = {"mode": "lines", "line": {"width": 2.5, "dash": look.dash}}
         figure.add_trace(series(name, actor, x, y, hover=hover, **drawn))
         marker = {"size": 13, "symbol": look.symbol, "line": {"color": "#ffffff", "width": 2}}
-        at = [100 * fpr], [100 * tpr]
+        at = [100 * rates["false_positive_rate"]], [100 * rates["recall_positive"]]
         figure.add_trace(series(words, actor, *at, hover=words, mode="markers", marker=marker))
         place = {"xanchor": "right", "yanchor": "bottom", "yshift": 20 * line}
         notes.append(note(100, 2, f"{look.sign} {words}", actor, **place))

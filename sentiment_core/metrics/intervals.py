@@ -115,10 +115,8 @@ def mean_of_draws(first: Metric, values: Sequence[float]) -> Metric:
 
 
 def frozen_random() -> np.random.RandomState:
-    """The legacy generator: its stream is frozen, so stored intervals can be recomputed under any numpy.
-
-    Integers are the same on every machine; multinomial draws are so up to its mathematical library.
-    """
+    """The legacy generator: its stream is frozen, so stored intervals can be recomputed under any numpy
+    (integers exactly, multinomial draws up to the machine's mathematical library)."""
     return np.random.RandomState(0)
 
 

@@ -10,14 +10,13 @@ figs.mirror = (canvas, {counts, edge, bins, top, threshold}) => {
   const c = canvas.getContext('2d'), style = getComputedStyle(canvas);
   const colour = (name) => style.getPropertyValue(`--q-${name}`).trim();
   const left = 8, right = width - 8, head = 20, foot = 22, middle = (head + height - foot) / 2;
-  const step = (right - left) / bins, room = middle - head - 4;
   const x = (odds) => left + (Math.max(-edge, Math.min(edge, odds)) + edge) / (2 * edge) * (right - left);
-  const cut = x(figs.logit(threshold / 100));
+  const cut = x(figs.logit(threshold / 100)), step = (right - left) / bins;
   const words = (text, px, py, name, align = 'left') => {
     c.fillStyle = colour(name); c.textAlign = align; c.fillText(text, px, py);
   };
   const bar = (n, bin, label) => {
-    const size = Math.min(room, Math.max(1, room * n / top)), thick = Math.max(1, step - 1);
+    const room = middle - head - 4, size = Math.min(room, Math.max(1, room * n / top)), thick = Math.max(1, step - 1);
     const px = left + bin * step + 0.5, py = label ? middle - 1.5 - size : middle + 1.5;
     const wrong = (px + step / 2 >= cut) !== Boolean(label), hollow = wrong && size > 2 && thick > 2;
     c.fillStyle = c.strokeStyle = colour(label ? 'positive' : 'negative');

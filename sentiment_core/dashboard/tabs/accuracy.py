@@ -22,7 +22,7 @@ Compared = tuple[Panel | None, str, str]
 def build(context: Context, run: gr.Dropdown) -> TabPart:
     dataset = dataset_switch(context, "accuracy")
     moving = FigureSlot("movement-figure", height=480, make=lambda _: movement.movement_figure("movement"))
-    with moving.outputs[0].parent:
+    with moving.column:
         table = gr.HTML(elem_id="movement-table")
     with gr.Row():
         label = "Show published results for context"
@@ -36,7 +36,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     def draw(run_id: str | None, name: str | None, with_references: bool) -> list[object]:
         evals = context.evals(run_id, name)[1]
         if not evals:
-            nothing = [*systems.hide(panels.unevaluated()), "", *reliability.hide(""), ""]
+            nothing = [*systems.hide(panels.UNEVALUATED), "", *reliability.hide(""), ""]
             return [*moving.hide(""), "", *nothing, gr.Checkbox(visible=False)]
         before, after = context.store.before(evals), evals.get("fine-tuned")
         where = panels.dataset_phrase(after or next(iter(evals.values())))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,18 +45,17 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     def draw(run_id: str | None, name: str | None, system: str | None, threshold: float) -> list[object]:
         evals = context.evals(run_id, name)[1]
         if not evals:
-            return [*left.hide(panels.unevaluated()), *right.hide(""), *roc.hide(""), ""]
-        chosen = [evals.get(one or "") for one in (system, "fine-tuned")]
-        before, after = (Side.of(context, one, threshold) if one else None for one in chosen)
-        there = [side for side in (before, after) if side]
+            return [*left.hide(panels.UNEVALUATED), *right.hide(""), *roc.hide(""), ""]
+        chosen = (evals.get(one or "") for one in (system, "fine-tuned"))
+        sides = [Side.of(context, one, threshold) if one else None for one in chosen]
+        before, after = (matrix_panel(side) if side else None for side in sides)
+        there = [side for side in sides if side]
         missing = empty("This system has not been evaluated on these reviews.", panels.COMMAND)
         unscored = empty("A ROC curve needs a system that states probabilities.")
         return [
-            *left.show(before and matrix_panel(before), missing),
-            *right.show(after and matrix_panel(after), missing),
-            *roc.show(roc_panel(context, there), unscored),
-            rates_html(there),
-        ]
+            *left.show(before, missing), *right.show(after, missing),
+            *roc.show(roc_panel(context, there), unscored), rates_html(there),
+        ]  # fmt: skip
 
     def restart(run_id: str | None, name: str | None, _: str | None, threshold: float) -> list[object]:
         """On load, and when run or dataset change: the base model that compares like with like is chosen."""
@@ -84,10 +82,8 @@ class Side:
 
     evaluation: Evaluation
     frame: pd.DataFrame
-    at: str
-    """The threshold in words; empty where the system states no probabilities."""
-    cells: dict[str, Any]
-    """As `metrics.at_threshold` gives them."""
+    at: str  # the threshold in words; empty where the system states no probabilities
+    cells: dict[str, Any]  # as `classification.at_threshold` gives them
 
     @property
     def system(self) -> System:
@@ -116,38 +112,32 @@ def matrix_panel(side: Side) -> Panel:
         caption = f"{side.at.replace('at', 'Threshold')}. {caption}"
     name = f"{record.title}, first of {draws} draws" if draws else record.title
     title, chart = f"{name}: {finding(table)}", evaluation.confusion_chart(table, side.system.colour)
-    return Panel(
-        title, chart, caption, table.rename_axis("true label").reset_index(), f"confusion-{record.system}"
-    )
+    data = table.rename_axis("true label").reset_index()
+    return Panel(title, chart, caption, data, f"confusion-{record.system}")
 
 
 def finding(table: pd.DataFrame) -> str:
     """What a matrix says: its accuracy, and which way it leans."""
-    n, answered = table.to_numpy().sum(), table[list(LABEL_WORDS)].sum()
-    right, parsed = table.at["Negative", "Negative"] + table.at["Positive", "Positive"], answered.sum()
+    counts = table.to_numpy()
+    answered, right = counts[:, :2].sum(0), counts.trace()
+    n, parsed, most = counts.sum(), answered.sum(), answered.argmax()
     accuracy = f"accuracy {percent(right / n)}"
     if parsed < 0.98 * n:
         return f"{accuracy}, {percent(1 - parsed / n)} unparsed"
-    if answered.max() > 0.75 * parsed:
-        most = str(answered.idxmax()).lower()
-        return f"{accuracy}; it calls {percent(answered.max() / parsed)} of all reviews {most}"
+    if answered[most] > 0.75 * parsed:
+        share, word = percent(answered[most] / parsed), classification.CLASSES[most]
+        return f"{accuracy}; it calls {share} of all reviews {word}"
     return f"{accuracy}, {parsed - right:,} errors"
 
 
-def roc_panel(context: Context, sides: Sequence[Side]) -> Panel | None:
+def roc_panel(context: Context, sides: list[Side]) -> Panel | None:
     """The curves of the scored systems, with the thresholds marked; None without any."""
     scored = [(side, *_roc(context, side)) for side in sides if side.at]
     found = [(side, curve, auc) for side, curve, auc in scored if auc]
     if not found:
         return None
     curves = {
-        side.system.short_title: evaluation.Roc(
-            side.system.colour,
-            curve,
-            side.cells["false_positive_rate"],
-            side.cells["recall_positive"],
-            side.at,
-        )
+        side.system.short_title: evaluation.Roc(side.system.colour, curve, side.cells, side.at)
         for side, curve, _ in found
     }
     latest_first = [(side.system.short_title, auc) for side, _, auc in reversed(found)]
@@ -171,7 +161,7 @@ def _roc(context: Context, side: Side) -> tuple[pd.DataFrame, Metric | None]:
     )  # fmt: skip
 
 
-def rates_html(sides: Sequence[Side]) -> str:
+def rates_html(sides: list[Side]) -> str:
     """Precision and recall of both classes at the threshold, and how free answers most often began."""
     forms = {}
     for record in (side.evaluation.record for side in sides if side.evaluation.record.answer_forms):
