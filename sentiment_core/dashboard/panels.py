@@ -109,5 +109,5 @@ def reliability_panel(store: Store, actors: Mapping[str, Evaluation], where: str
         f"data only. {INTERVAL} (Wilson) of the observed positive rate; the dashed line is perfect "
         f"calibration. Expected calibration error: {width}, top-label confidence."
     )
-    drawn = table[table["n"] >= MIN_BIN]
-    return Panel(title, evaluation.reliability_chart(drawn), caption, table, "reliability")
+    chart = evaluation.reliability_chart(table[table["n"] >= MIN_BIN])
+    return Panel(title, chart, caption, table, "reliability")

@@ -24,12 +24,10 @@ from sentiment_core.figures.style import (
 )
 from sentiment_core.systems import SYSTEMS, System
 
-LONGEST_LINE = 32
-"""Characters of a published result's name that stand beside its mark on a phone."""
+LONGEST_LINE = 32  # characters of a published result's name that stand beside its mark on a phone
 DASHED = {"dash": "dash", "width": 1, "color": color_of("muted")}
 PERCENT_TICKS = {"tickvals": [0, 25, 50, 75, 100]}
-PUBLISHED = System("", "", "", work="", colour="muted", marker="square-open")
-"""How results are drawn that were not measured here."""
+PUBLISHED = System("", "", "", work="", colour="muted", marker="square-open")  # not measured here
 
 
 class Actor(NamedTuple):
@@ -41,9 +39,8 @@ class Actor(NamedTuple):
     sign: str  # the symbol as text, for lists of names
 
 
-BASE = Actor("base model", "square", "dot", "■")
+BASE = Actor("base model", "square", "dot", "■")  # so is drawn what has a colour of its own
 ACTORS = {"fine": Actor("fine-tuned", "circle", "solid", "●"), "base": BASE}
-"""By palette entry; what has another colour is drawn as the base model."""
 
 
 def _unit_square(x_title: str, y_title: str) -> go.Figure:
@@ -72,8 +69,9 @@ def systems_chart(table: pd.DataFrame) -> go.Figure:
     for place, row, title in zip(places, rows, titles, strict=True):
         _add_system(figure, row, place, title)
     figure.update_xaxes(range=[0, 101], title_text="Accuracy (%)", **PERCENT_TICKS)
-    around = [places[0] - 0.6, places[-1] + 1.15]
-    figure.update_yaxes(range=around, tickvals=places[own], showticklabels=False)
+    figure.update_yaxes(
+        range=[places[0] - 0.6, places[-1] + 1.15], tickvals=places[own], showticklabels=False
+    )
     return finished(figure, 78 + int(44 * (places[-1] - places[0] + 1)), margin_r=70)
 
 

@@ -98,8 +98,7 @@ def finished(figure: go.Figure, height: int, **layout: object) -> go.Figure:
 
 def empty_figure() -> go.Figure:
     """A figure without axes, for a place that has nothing to draw yet."""
-    figure = finished(go.Figure(), 40, margin_t=8)
-    return figure.update_xaxes(visible=False).update_yaxes(visible=False)
+    return finished(go.Figure(), 40, margin_t=8, xaxis_visible=False, yaxis_visible=False)
 
 
 def series(name: str, color: str, x: ArrayLike, y: ArrayLike, *, hover: str, **look: object) -> go.Scatter:

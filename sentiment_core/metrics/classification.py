@@ -189,7 +189,6 @@ def at_threshold(label: ArrayLike, p_positive: ArrayLike, threshold: float) -> d
     y = read_labels(label)
     p = intervals.read_probabilities(p_positive, len(y))
     cells = _cells(y, np.where(np.isnan(p), 2, p >= threshold).astype(np.intp))
-
     shares = {"accuracy": (cells[0, 0] + cells[1, 1], cells.sum())}
     for i, name in enumerate(CLASSES):
         shares[f"precision_{name}"] = (cells[i, i], cells[:, i].sum())

@@ -15,8 +15,7 @@ from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_sw
 from sentiment_core.dashboard.store import Store
 from sentiment_core.metrics import classification
 
-Compared = tuple[Panel | None, str, str]
-"""The moving histograms, their table, and the flow of outcomes."""
+Compared = tuple[Panel | None, str, str]  # the moving histograms, their table, the flow of outcomes
 
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
