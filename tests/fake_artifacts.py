@@ -172,6 +172,9 @@ def write_eval(
     }
     for i, truth in enumerate(("negative", "positive")):
         cells[f"{truth}_unparsed"] = int(((frame["label"] == i) & frame["prediction"].isna()).sum())
+    metrics = {"accuracy": metric(float(right.mean()), n)}
+    if paired:
+        metrics["consistency"] = metric(float(right.groupby(frame["pair_id"]).all().mean()), n // 2)
     owner = f"{run_id}-" if run_id else ""
     eval_id = f"{owner}{system}-{dataset}"
     record = EvalRecord(
@@ -184,7 +187,7 @@ def write_eval(
         dataset=DatasetInfo(
             name=dataset, split="test", n=n, fingerprint=fingerprint(frame["review_id"]), source="synthetic"
         ),
-        metrics={"accuracy": metric(float(right.mean()), n)},
+        metrics=metrics,
         confusion=Confusion(**cells),
         unparsed=int(frame["prediction"].isna().sum()),
         command=f"python eval.py --system {system}",

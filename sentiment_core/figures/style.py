@@ -6,11 +6,12 @@ One figure serves both themes: it is drawn in the palette's light colours on a t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
+from numpy.typing import ArrayLike
+from plotly.colors import hex_to_rgb
 
 
 class Tint(NamedTuple):
@@ -48,7 +49,7 @@ def theme_css() -> str:
     """CSS rules that redraw every palette colour of a figure in its dark partner under `.dark`."""
     rules = []
     for tint in (*PALETTE.values(), PAPER):
-        red, green, blue = (int(tint.light[i : i + 2], 16) for i in (1, 3, 5))
+        red, green, blue = hex_to_rgb(tint.light)
         for part in ("fill", "stroke"):
             selector = f'.dark .js-plotly-plot [style*="{part}: rgb({red}, {green}, {blue})"]'
             rules.append(f"{selector}{{{part}:{tint.dark} !important}}")
@@ -65,29 +66,28 @@ def color_of(name: str) -> str:
     return PALETTE[name].light
 
 
+def tint(name: str, opacity: float) -> str:
+    """Halfway between an entry's two forms and translucent: a heatmap is an image, which no rule of
+    `theme_css` reaches, so one colour must show on a white page and on a dark one.
+
+    >>> tint("fine", 0.5)
+    'rgba(21, 160, 122, 0.5)'
+    """
+    red, green, blue = ((a + b) // 2 for a, b in zip(*map(hex_to_rgb, PALETTE[name]), strict=True))
+    return f"rgba({red}, {green}, {blue}, {opacity})"
+
+
 _AXIS = {
-    "gridcolor": color_of("line"),
-    "linecolor": color_of("line"),
-    "zeroline": False,
-    "automargin": True,
+    "gridcolor": color_of("line"), "linecolor": color_of("line"), "zeroline": False, "automargin": True,
     "tickfont": {"color": color_of("muted"), "size": 12},
     "title": {"font": {"color": color_of("muted"), "size": 13}, "standoff": 8},
-}
-TEMPLATE = go.layout.Template(
-    layout={
-        "xaxis": _AXIS,
-        "yaxis": _AXIS,
-        "margin": {"l": 8, "r": 12, "t": 12, "b": 8},
-        "paper_bgcolor": TRANSPARENT,
-        "plot_bgcolor": TRANSPARENT,
-        "font": {"family": FONT, "size": 13, "color": color_of("ink")},
-        "hoverlabel": {
-            "bgcolor": "#101828", "bordercolor": "#101828", "font": {"color": "#ffffff", "size": 13},
-        },
-        "showlegend": False,
-        "dragmode": False,
-    }
-)  # fmt: skip
+}  # fmt: skip
+TEMPLATE = go.layout.Template(layout={
+    "xaxis": _AXIS, "yaxis": _AXIS, "margin": {"l": 8, "r": 12, "t": 12, "b": 8}, "showlegend": False,
+    "paper_bgcolor": TRANSPARENT, "plot_bgcolor": TRANSPARENT, "dragmode": False,
+    "font": {"family": FONT, "size": 13, "color": color_of("ink")},
+    "hoverlabel": {"bgcolor": "#101828", "bordercolor": "#101828", "font": {"color": "#ffffff", "size": 13}},
+})  # fmt: skip
 """The look that all figures share, in place of plotly's own."""
 
 
@@ -98,35 +98,19 @@ def finished(figure: go.Figure, height: int, **layout: object) -> go.Figure:
 
 def empty_figure() -> go.Figure:
     """A figure without axes, for a place that has nothing to draw yet."""
-    figure = finished(go.Figure(), 40, margin_t=8)
-    return figure.update_xaxes(visible=False).update_yaxes(visible=False)
+    return finished(go.Figure(), 40, margin_t=8, xaxis_visible=False, yaxis_visible=False)
 
 
-def series(
-    name: str,
-    color: str,
-    x: Iterable[object],
-    y: Iterable[object],
-    *,
-    bounds: tuple[Iterable[float], Iterable[float]] | None = None,
-    along: str = "y",
-    hover: str,
-    **look: object,
-) -> go.Scatter:
-    """Marks, each with its interval and hover text, in one palette colour.
-
-    Args:
-        x, y: one value per mark, in the units of the axes.
-        bounds: low and high ends of the intervals, in the units of the axis `along` ("x" or "y").
-        look: further properties of the trace, `marker_size` for example.
-    """
+def series(name: str, color: str, x: ArrayLike, y: ArrayLike, *, hover: str, **look: object) -> go.Scatter:
+    """Marks or a line in one palette colour, with a hover text; `look`: further properties of the trace."""
     light, hover = color_of(color), f"{hover}<extra></extra>"
-    trace = go.Scatter(x=x, y=y, name=name, marker_color=light, line_color=light, hovertemplate=hover, **look)
-    if bounds is not None:
-        middle, low, high = (np.asarray(values, dtype=float) for values in (trace[along], *bounds))
-        error = {"array": high - middle, "arrayminus": middle - low}
-        trace[f"error_{along}"] = error | {"thickness": 1.5, "width": 5, "color": light}
-    return trace
+    return go.Scatter(x=x, y=y, name=name, marker_color=light, line_color=light, hovertemplate=hover, **look)
+
+
+def interval(color: str, middle: ArrayLike, low: ArrayLike, high: ArrayLike) -> dict[str, object]:
+    """Error bars of a series, its `error_x` or `error_y`, from the intervals' ends in the axis's units."""
+    ends = {"array": np.subtract(high, middle), "arrayminus": np.subtract(middle, low)}
+    return {**ends, "thickness": 1.5, "width": 5, "color": color_of(color)}
 
 
 def note(x: float, y: float, text: str, color: str = "ink", **more: object) -> dict:

@@ -1,12 +1,9 @@
 """Labels, answers and probabilities of n reviews in; numbers with 95 % intervals out.
 
 An answer that is no label ("unparsed") is wrong everywhere except in `accuracy_lenient`, which leaves it
-out. A metric that is not defined for the data at hand is left out of the result; input that cannot be
-meant raises ValueError. Counts get Wilson intervals, ROC AUC an analytic one (DeLong), all others a
-percentile bootstrap over reviews, seeded, so that the same data gives the same interval.
-
-Counts and losses are computed here and not by scikit-learn so that one formula serves the value and its
-thousand resamples; the tests hold each against scikit-learn. What loads slowly is imported inside functions.
+out. Counts get Wilson intervals, ROC AUC an analytic one (DeLong), all others a percentile bootstrap over
+reviews, seeded. One formula serves the value and its thousand resamples, so counts and losses are computed
+here; the tests hold each against scikit-learn. What loads slowly is imported inside functions.
 
 A new metric is a function of `Reviews` in a file of its own, and a line in METRICS.
 """
@@ -15,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,25 +25,20 @@ ANSWERS = ("negative", "positive", "unparsed")
 CALIBRATION_BINS = 15
 NLL_FLOOR = 1e-7
 """Probabilities are kept this far from 0 and 1 in the NLL, about float32's resolution near 1."""
-_Z = 1.959963984540054  # 97.5 % point of the standard normal
+Found = Iterator[tuple[str, Metric]]
 
 
 @dataclass(frozen=True)
 class Comparison:
     """System b against system a on the same n reviews. Fixed: a wrong, b right; broken: the reverse."""
 
-    difference: Metric
-    """Accuracy of b minus accuracy of a, in [-1, 1], with a paired bootstrap interval."""
-    mcnemar_p: float
-    """Exact two-sided p of "a review is as likely fixed as broken"; 0.0 where it is below 1e-308."""
+    difference: Metric  # accuracy of b minus accuracy of a, in [-1, 1], with a paired bootstrap interval
+    mcnemar_p: float  # exact, two-sided, of "a review is as likely fixed as broken"; 0.0 below 1e-308
     fixed: int
     broken: int
     both_right: int
     both_wrong: int
     n: int
-
-
-# ---- answers against labels
 
 
 def confusion(label: ArrayLike, prediction: ArrayLike) -> dict[str, int]:
@@ -111,23 +102,22 @@ def roc_auc(label: ArrayLike, p_positive: ArrayLike) -> Metric | None:
     from scipy.stats import rankdata
 
     y, p = _scored(label, p_positive)
-    positive, negative = p[y == 1], p[y == 0]
-    m, k = len(positive), len(negative)
+    m, k = int((y == 1).sum()), int((y == 0).sum())
     if not m or not k:
         return None
     ranks = rankdata(p)
-    beaten = (ranks[y == 1] - rankdata(positive)) / k  # share of negatives below each positive
-    above = 1 - (ranks[y == 0] - rankdata(negative)) / m  # share of positives above each negative
+    beaten = (ranks[y == 1] - rankdata(p[y == 1])) / k  # share of negatives below each positive
+    above = 1 - (ranks[y == 0] - rankdata(p[y == 0])) / m  # share of positives above each negative
     value = float(beaten.mean())
     if m == 1 or k == 1 or not 0 < value < 1:
         return Metric(value=value, n=len(y))
     deviation = np.sqrt(beaten.var(ddof=1) / m + above.var(ddof=1) / k)
-    center, half = np.log(value / (1 - value)), _Z * deviation / (value * (1 - value))
+    center, half = np.log(value / (1 - value)), 1.959963984540054 * deviation / (value * (1 - value))
     low, high = 1 / (1 + np.exp(-(center + np.array([-half, half]))))
     return Metric(value=value, low=low, high=high, n=len(y))
 
 
-def calibration(reviews: Reviews) -> Iterator[tuple[str, Metric]]:
+def calibration(reviews: Reviews) -> Found:
     """Brier score, negative log-likelihood and expected calibration error; lower is better in all.
 
     - brier: mean squared distance of p_positive from the outcome, in [0, 1] (Brier 1950).
@@ -160,16 +150,13 @@ def _calibration_columns(y: np.ndarray, p: np.ndarray) -> np.ndarray:
     return columns
 
 
-def reliability_table(label: ArrayLike, p_positive: ArrayLike) -> list[dict[Any, Any]]:
-    """Equal-width bins of p_positive (not of the confidence, as in `ece`) over [0, 1], each [low, high), the
-    last one closed. Per bin that holds reviews: low, high, n, mean_p_positive, share_positive."""
-    bins = CALIBRATION_BINS
+def reliability(label: ArrayLike, p_positive: ArrayLike) -> list[tuple[float, Metric]]:
+    """Mean p_positive and share of positive reviews in each bin that holds any; CALIBRATION_BINS bins of
+    p_positive (not of the confidence, as in `ece`), equally wide over [0, 1], closed below."""
     y, p = _scored(label, p_positive)
-    slot = np.minimum((p * bins).astype(int), bins - 1)
-    table = pd.DataFrame({"low": slot / bins, "high": (slot + 1) / bins, "y": y, "p": p})
-    groups = table.groupby(["low", "high"], as_index=False)
-    found = groups.agg(n=("y", "size"), mean_p_positive=("p", "mean"), share_positive=("y", "mean"))
-    return found.to_dict("records")
+    slot = np.minimum((p * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    bins = [slot == each for each in np.unique(slot)]
+    return [(float(p[held].mean()), intervals.wilson(int(y[held].sum()), int(held.sum()))) for held in bins]
 
 
 def roc_curve(label: ArrayLike, p_positive: ArrayLike, *, points: int = 300) -> dict[str, np.ndarray]:
@@ -202,7 +189,6 @@ def at_threshold(label: ArrayLike, p_positive: ArrayLike, threshold: float) -> d
     y = read_labels(label)
     p = intervals.read_probabilities(p_positive, len(y))
     cells = _cells(y, np.where(np.isnan(p), 2, p >= threshold).astype(np.intp))
-
     shares = {"accuracy": (cells[0, 0] + cells[1, 1], cells.sum())}
     for i, name in enumerate(CLASSES):
         shares[f"precision_{name}"] = (cells[i, i], cells[:, i].sum())
@@ -212,10 +198,7 @@ def at_threshold(label: ArrayLike, p_positive: ArrayLike, threshold: float) -> d
     return _named(cells) | rates
 
 
-# ---- all together
-
-
-def _counts(reviews: Reviews) -> Iterator[tuple[str, Metric]]:
+def _counts(reviews: Reviews) -> Found:
     cells = _cells(reviews.label, reviews.answer)
     n, parsed, right = int(cells.sum()), int(cells[:, :2].sum()), cells[(0, 1), (0, 1)]
     yield "accuracy", intervals.wilson(int(right.sum()), n)
@@ -234,19 +217,18 @@ def _counts(reviews: Reviews) -> Iterator[tuple[str, Metric]]:
             yield f"recall_{name}", intervals.wilson(int(right[i]), int(truths[i]))
 
 
-def _ranking(reviews: Reviews) -> Iterator[tuple[str, Metric]]:
+def _ranking(reviews: Reviews) -> Found:
     if auc := roc_auc(reviews.label, reviews.p_positive):
         yield "roc_auc", auc
 
 
-def _pairs(reviews: Reviews) -> Iterator[tuple[str, Metric]]:
+def _pairs(reviews: Reviews) -> Found:
     answer = np.where(reviews.answer == 2, np.nan, reviews.answer)
     if reviews.pair_id is not None and (share := consistency(reviews.label, answer, reviews.pair_id)):
         yield "consistency", share
 
 
-METRICS: tuple[Callable[[Reviews], Iterator[tuple[str, Metric]]], ...]
-METRICS = (_counts, _ranking, calibration, _pairs)
+METRICS: tuple[Callable[[Reviews], Found], ...] = (_counts, _ranking, calibration, _pairs)
 """What `evaluate` computes, in this order: each yields the metrics that the reviews define, by name."""
 
 

@@ -12,13 +12,7 @@ BINS = 90
 
 
 def bin_of(p_positive: np.ndarray) -> np.ndarray:
-    """The bin of each probability.
-
-    Args:
-        p_positive: (n,) in [0, 1].
-    Returns:
-        (n,) integers from 0 to BINS - 1; p = 0.5 is in the upper half, as it is called Positive.
-    """
+    """(n,) in [0, 1] -> (n,) bins from 0 to BINS - 1; 0.5 is in the upper half, as it is called Positive."""
     p = np.asarray(p_positive, dtype=float)
     with np.errstate(divide="ignore"):
         odds = np.log(p) - np.log1p(-p)
@@ -43,12 +37,8 @@ def counts(label: np.ndarray, p_positive: np.ndarray) -> np.ndarray:
 def moves(label: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """How reviews move between two systems' bins.
 
-    Args:
-        label: (n,) 0 or 1.
-        before, after: (n,) probabilities of the same reviews.
     Returns:
         (m, 4) integers: label, bin before, bin after, reviews; only what occurs, the reviews sum to n.
     """
-    joint = np.stack([np.asarray(label), bin_of(before), bin_of(after)], axis=1)
-    cells, n = np.unique(joint, axis=0, return_counts=True)
-    return np.column_stack([cells, n])
+    joint = np.column_stack([label, bin_of(before), bin_of(after)])
+    return np.column_stack(np.unique(joint, axis=0, return_counts=True))

@@ -32,18 +32,11 @@ class Metric(Record):
 class Reviews:
     """n evaluated reviews, checked: what every metric is computed from."""
 
-    label: np.ndarray
-    """(n,) int, 0 or 1."""
-    answer: np.ndarray
-    """(n,) int: 0, 1, or 2 for an answer that is no label."""
-    p_positive: np.ndarray
-    """(n,) float64 in [0, 1], NaN where a review was not scored."""
+    label: np.ndarray  # (n,) int, 0 or 1
+    answer: np.ndarray  # (n,) int: 0, 1, or 2 for an answer that is no label
+    p_positive: np.ndarray  # (n,) float64 in [0, 1], NaN where a review was not scored
     pair_id: ArrayLike | None
-    resamples: int
-    """Of the bootstraps."""
-
-
-# ---- reading the input
+    resamples: int  # of the bootstraps
 
 
 def floats(values: ArrayLike, name: str) -> np.ndarray:
@@ -89,9 +82,6 @@ def read_probabilities(p_positive: ArrayLike, n: int) -> np.ndarray:
     return array
 
 
-# ---- intervals
-
-
 def wilson(successes: int, n: int) -> Metric:
     """A proportion with its Wilson (1927) score interval.
 
@@ -104,8 +94,8 @@ def wilson(successes: int, n: int) -> Metric:
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"{successes} of {n} is no proportion")
     value, bounds = successes / n, binomtest(successes, n).proportion_ci(method="wilson")
-    # rounding may leave a bound beyond the value by 1e-17
-    return Metric(value=value, low=min(bounds.low, value), high=max(bounds.high, value), n=n)
+    low, high = min(bounds.low, value), max(bounds.high, value)  # rounding may leave 1e-17 between them
+    return Metric(value=value, low=low, high=high, n=n)
 
 
 def mean_of_draws(first: Metric, values: Sequence[float]) -> Metric:
@@ -125,10 +115,8 @@ def mean_of_draws(first: Metric, values: Sequence[float]) -> Metric:
 
 
 def frozen_random() -> np.random.RandomState:
-    """The legacy generator: its stream is frozen, so stored intervals can be recomputed under any numpy.
-
-    Integers are the same on every machine; multinomial draws are so up to its mathematical library.
-    """
+    """The legacy generator: its stream is frozen, so stored intervals can be recomputed under any numpy
+    (integers exactly, multinomial draws up to the machine's mathematical library)."""
     return np.random.RandomState(0)
 
 

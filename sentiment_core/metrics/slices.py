@@ -12,6 +12,7 @@ from sentiment_core.metrics import intervals
 from sentiment_core.metrics.intervals import Metric, Record, wilson
 
 CONFIDENCE_EDGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+Part = tuple[str, str, np.ndarray]  # by what, its value, and which reviews
 
 
 class Slice(Record):
@@ -39,29 +40,20 @@ def slices(frame: pd.DataFrame, group_columns: Iterable[str] = ()) -> list[Slice
     parts += _by_confidence(frame)
     for column in group_columns:
         parts += _by_group(frame, column)
-    return [
-        Slice(by=by, value=value, accuracy=wilson(int(right[mask].sum()), int(mask.sum())))
-        for by, value, mask in parts
-        if mask.any()
-    ]
+    held = [(by, value, right[mask]) for by, value, mask in parts if mask.any()]
+    return [Slice(by=by, value=value, accuracy=wilson(int(of.sum()), len(of))) for by, value, of in held]
 
 
-def quarters(tokens: np.ndarray | pd.Series) -> list[tuple[int, int]]:
-    """Quarters of the reviews by length: (shortest, longest), shortest first; fewer where lengths tie."""
-    if not len(tokens):
-        return []
-    edges = np.unique(np.quantile(tokens, (0.25, 0.5, 0.75, 1), method="inverted_cdf")).astype(int).tolist()
-    return list(zip([int(tokens.min()), *(edge + 1 for edge in edges)], edges, strict=False))
-
-
-def _by_length(frame: pd.DataFrame) -> Iterator[tuple[str, str, np.ndarray]]:
+def _by_length(frame: pd.DataFrame) -> Iterator[Part]:
+    """Quarters by length, shortest first; fewer where lengths tie."""
     tokens = np.asarray(frame["tokens"], dtype=np.int64)
-    for low, high in quarters(tokens):
+    longest = np.unique(np.quantile(tokens, (0.25, 0.5, 0.75, 1), method="inverted_cdf")).astype(int).tolist()
+    for low, high in zip([tokens.min(), *(edge + 1 for edge in longest)], longest, strict=False):
         name = f"{low}–{high} tokens" if low < high else f"{high} tokens"
         yield "tokens", name, (tokens >= low) & (tokens <= high)
 
 
-def _by_confidence(frame: pd.DataFrame) -> Iterator[tuple[str, str, np.ndarray]]:
+def _by_confidence(frame: pd.DataFrame) -> Iterator[Part]:
     p = intervals.read_probabilities(frame["p_positive"], len(frame)).astype(np.float32).astype(float)
     confidence = np.maximum(p, 1 - p)
     for low, high in itertools.pairwise(CONFIDENCE_EDGES):
@@ -69,7 +61,7 @@ def _by_confidence(frame: pd.DataFrame) -> Iterator[tuple[str, str, np.ndarray]]
         yield "confidence", f"{100 * low:.0f}–{100 * high:.0f} %", inside
 
 
-def _by_group(frame: pd.DataFrame, column: str) -> Iterator[tuple[str, str, np.ndarray]]:
+def _by_group(frame: pd.DataFrame, column: str) -> Iterator[Part]:
     values = frame[column]
     distinct = sorted(values.dropna().unique(), key=lambda value: (isinstance(value, str), value))
     if column == "pair_id" or len(distinct) > 20:  # an identifier, not a group

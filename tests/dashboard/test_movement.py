@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from sentiment_core.dashboard.components.movement import RANGES, finding, movement_value, table_html
+from sentiment_core.dashboard.components.movement import RANGES, finding, movement_panel, table_html
 from sentiment_core.metrics.classification import at_threshold
 from sentiment_core.metrics.histogram import counts, probability_of
 
@@ -18,10 +18,11 @@ AFTER = np.where(LABEL == 1, RNG.beta(9, 1, 2000), RNG.beta(1, 9, 2000)).astype(
 
 
 def test_every_review_moves_once_and_the_tallest_bar_fills_the_height() -> None:
-    value = movement_value(LABEL, BEFORE, AFTER, "here, n = 2,000")
+    panel = movement_panel(LABEL, BEFORE, AFTER, "here, n = 2,000")
+    value = panel.figure
     assert sum(n for *_, n in value["cells"]) == 2000
     assert value["top"] == max(counts(LABEL, p).max() for p in (BEFORE, AFTER))
-    assert "n = 2,000" in value["caption"]
+    assert "n = 2,000" in panel.caption
     assert len(json.dumps(value)) < 50_000
 
 
@@ -46,7 +47,7 @@ def test_the_title_tells_a_base_model_that_leans_and_one_that_does_not() -> None
 
 
 def test_each_count_of_the_table_asks_for_its_own_reviews() -> None:
-    shown = table_html(LABEL, BEFORE, AFTER)
+    shown = table_html(movement_panel(LABEL, BEFORE, AFTER, "here").data)
     links = re.findall(r'data-ask="(.*?)">([\d,]+)<', shown)
     assert shown.count('<th scope="row">') == len(RANGES) - 1
     for words, n in links:

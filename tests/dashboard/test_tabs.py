@@ -137,15 +137,14 @@ def test_every_panel_has_finding_caption_n_and_data(context: Context) -> None:
     run = context.store.run(RUN)
     evals = context.store.evals(run, "imdb")
     before = context.store.before(evals)
-    frames = {
-        "base": context.store.predictions(before),
-        "fine": context.store.predictions(evals["fine-tuned"]),
-    }
-    side = confusion.Side.of(context, evals["fine-tuned"], 50)
+    after, metrics = evals["fine-tuned"], evals["fine-tuned"].record.metrics
+    ece = {"metrics": metrics | {"ece": metrics["accuracy"]}}
+    calibrated = replace(after, record=after.record.model_copy(update=ece))
+    side = confusion.Side.of(context, after, 50)
     histories = {run.run_id: context.store.history(run)}
     drawn = [
         panels.accuracy_panel(evals, context.store.references(), before),
-        panels.reliability_panel(frames, {"fine": 0.02, "base": 0.3}, "here, n = 400"),
+        panels.reliability_panel(context.store, {"fine": calibrated}, "here, n = 400"),
         confusion.matrix_panel(side),
         confusion.roc_panel(context, [side]),
         loss.loss_panel(histories),
@@ -158,39 +157,25 @@ def test_every_panel_has_finding_caption_n_and_data(context: Context) -> None:
         assert len(panel.data) > 0
 
 
-def test_the_four_outcomes_sum_to_n(context: Context) -> None:
-    evals = context.store.evals(context.store.run(RUN), "imdb")
-    c = panels.comparison(context.store, context.store.before(evals), evals["fine-tuned"])
-    assert c.fixed + c.broken + c.both_right + c.both_wrong == c.n == 400
-
-
 def test_the_flow_leads_to_the_reviews_of_each_outcome(context: Context) -> None:
     evals = context.store.evals(context.store.run(RUN), "imdb")
-    c = panels.comparison(context.store, context.store.before(evals), evals["fine-tuned"])
-    html = accuracy.outcomes_html(c, "Zero-shot")
-    for show, n in (
-        ("fixed", c.fixed),
-        ("regressed", c.broken),
-        ("correct", c.both_right),
-        ("wrong", c.both_wrong),
-    ):
+    before, after = context.store.before(evals), evals["fine-tuned"]
+    *_, html = accuracy.before_and_after(context.store, before, after, "")
+    counts = pairs.counts(pairs.paired(*map(context.store.predictions, (before, after))), ExampleFilter())
+    for show in ("fixed", "regressed", "correct", "wrong"):
         assert html.count(f"?tab=examples&amp;show={show}") == 2  # the ribbon, and its name
-        assert f"<b>{n:,}</b> ({percent(n / c.n)})" in html
+        assert f"<b>{counts[show]:,}</b> ({percent(counts[show] / 400)})" in html
     widths = [float(w) for w in re.findall(r"v([0-9.]+)C", html)]
     assert sum(widths) == pytest.approx(100)
 
 
-def test_accuracy_by_length_is_a_table(context: Context) -> None:
-    evals = context.store.evals(context.store.run(RUN), "imdb")
-    html = accuracy.length_html({"fine": context.store.predictions(evals["fine-tuned"])})
-    assert html.count("<tr>") == 5
-    assert accuracy.length_html({}) == ""
-
-
 def test_without_probabilities_nothing_moves(context: Context) -> None:
     evals = context.store.evals(context.store.run(RUN), "imdb")
-    told = accuracy.movement_outputs(context.store, evals["baseline-generated"], evals["fine-tuned"], "")
-    assert told == accuracy.NOTHING_MOVES
+    before, after = evals["baseline-generated"], evals["fine-tuned"]
+    panel, table, flow = accuracy.before_and_after(context.store, before, after, "")
+    assert (panel, table) == (None, "")
+    assert "the same 400 reviews" in flow
+    assert accuracy.before_and_after(context.store, None, after, "") == (None, "", "")
 
 
 def test_figures_of_25_000_reviews_are_small(tmp_path) -> None:
@@ -200,11 +185,9 @@ def test_figures_of_25_000_reviews_are_small(tmp_path) -> None:
     context = context_of(tmp_path)
     run, evals = context.evals(RUN, "imdb")
     before, after = context.store.before(evals), evals["fine-tuned"]
-    frames = {"base": context.store.predictions(before), "fine": context.store.predictions(after)}
-
     drawn = (
         panels.accuracy_panel(evals, (), before),
-        panels.reliability_panel(frames, {}, "n"),
+        panels.reliability_panel(context.store, {"base": before, "fine": after}, "n"),
         confusion.matrix_panel(confusion.Side.of(context, after, 30)),
         confusion.roc_panel(context, [confusion.Side.of(context, after, 30)]),
     )
@@ -228,8 +211,24 @@ def test_few_shot_stands_in_the_chart_as_a_mean_of_its_draws(tmp_path) -> None:
     (one,) = store.list_artifacts(tmp_path).evals
     drawn = replace(one, record=one.record.model_copy(update={"draw_accuracies": (0.6, 0.62, 0.64)}))
     panel = panels.accuracy_panel({"baseline-few-shot": drawn}, (), None)
-    assert panel.data["title"].tolist() == ["Few-shot (k = 4), mean of 3 draws, SD 2.0 points"]
-    assert "mean over draws" in panel.caption
+    assert panel.data["title"].tolist() == ["Few-shot (k = 4), 3 draws"]
+    assert "mean of 3 draws, SD 2.0 points" in panel.caption
+
+
+@pytest.mark.parametrize("system", ["baseline-recalibrated", "baseline-few-shot", "tfidf-logreg"])
+def test_every_scored_system_follows_the_threshold(context: Context, system: str) -> None:
+    one = context.store.evals(context.store.run(RUN), "imdb")[system]
+    low, high = (confusion.Side.of(context, one, threshold) for threshold in (0.1, 99.9))
+    assert low.cells["recall_positive"] > high.cells["recall_positive"]
+    assert "Threshold 99.9" in confusion.matrix_panel(high).caption
+    assert confusion.roc_panel(context, [high]).figure.data[1].y[0] == 100 * high.cells["recall_positive"]
+
+
+def test_a_matrix_of_draws_says_that_it_is_of_the_first_one(context: Context) -> None:
+    one = context.store.evals(context.store.run(RUN), "imdb")["baseline-few-shot"]
+    several = replace(one, record=one.record.model_copy(update={"draw_accuracies": (0.6, 0.62, 0.64)}))
+    panel = confusion.matrix_panel(confusion.Side.of(context, several, 50))
+    assert panel.title.startswith("Few-shot (k = 4), first of 3 draws: accuracy")
 
 
 def test_a_run_without_predictions_on_these_reviews_says_so(context: Context) -> None:
@@ -241,7 +240,10 @@ def test_bins_of_few_reviews_are_in_the_data_only() -> None:
     label = np.array([0] * 60 + [1] * 60 + [1])
     p = np.array([0.05] * 60 + [0.95] * 60 + [0.5])
     frame = pd.DataFrame({"label": label, "p_positive": p})
-    panel = panels.reliability_panel({"fine": frame}, {"fine": 0.1}, "n = 121")
+    scored = SimpleNamespace(record=SimpleNamespace(metrics={}))
+    panel = panels.reliability_panel(
+        SimpleNamespace(predictions=lambda _: frame), {"fine": scored}, "n = 121"
+    )
     assert sorted(panel.data["n"]) == [1, 60, 60]
     assert len(panel.figure.data[0].x) == 2
 

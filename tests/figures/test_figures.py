@@ -67,13 +67,14 @@ def figures() -> dict[str, go.Figure]:
         }
     )
     curve = pd.DataFrame({"false_positive_rate": [0, 0.1, 1], "true_positive_rate": [0, 0.9, 1]})
+    rates = {"false_positive_rate": 0.1, "recall_positive": 0.9}
     counts = pd.DataFrame([[8, 2], [1, 9]], index=["Negative", "Positive"], columns=["Negative", "Positive"])
     return {
         "systems": evaluation.systems_chart(SYSTEMS),
         "reliability": evaluation.reliability_chart(bins),
         "schedule": training.schedule_chart({"run": history, "other": history}),
         "confusion": evaluation.confusion_chart(counts, "fine"),
-        "roc": evaluation.roc_chart({"Fine-tuned": ("fine", curve)}, [("fine", 0.1, 0.9, "at 50")]),
+        "roc": evaluation.roc_chart({"Fine-tuned": evaluation.Roc("fine", curve, rates, "at 50")}),
         "empty": style.empty_figure(),
     }
 

@@ -308,17 +308,9 @@ def test_compare_of_a_system_with_itself() -> None:
 
 
 def test_reliability_table_puts_every_review_into_one_bin() -> None:
-    rows = classification.reliability_table([0, 1, 1, 1], [0.0, 1.0, 0.05, np.nan])
-    assert rows[0] == {
-        "low": 0.0,
-        "high": pytest.approx(1 / 15),
-        "n": 2,
-        "mean_p_positive": pytest.approx(0.025),
-        "share_positive": 0.5,
-    }
-    assert (rows[-1]["low"], rows[-1]["n"], rows[-1]["share_positive"]) == (pytest.approx(14 / 15), 1, 1)
-    assert len(rows) == 2
-    assert classification.reliability_table([0], [np.nan]) == []
+    rows = classification.reliability([0, 1, 1, 1], [0.0, 1.0, 0.05, np.nan])
+    assert rows == [(pytest.approx(0.025), intervals.wilson(1, 2)), (1.0, intervals.wilson(1, 1))]
+    assert classification.reliability([0], [np.nan]) == []
 
 
 def test_roc_curve_is_thin_monotone_and_has_the_area() -> None:

@@ -6,28 +6,25 @@ The template is static; what the figure says goes in as data, and `figures.movem
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import gradio as gr
 import numpy as np
 import pandas as pd
 
 from sentiment_core.dashboard.components.html import render
-from sentiment_core.dashboard.components.parts import figure_menu
+from sentiment_core.dashboard.components.parts import Panel
 from sentiment_core.figures.style import percent
 from sentiment_core.metrics import histogram
 from sentiment_core.metrics.histogram import BINS, EDGE, probability_of
 
 RANGES = (0, 10, 22, 34, 45, 56, 68, 80, BINS)
 """Edges between bins near 0.1, 1, 10, 50, 90, 99 and 99.9 %: the rows of the table."""
-
 SLIDER = (
     '<label class="threshold">Threshold <input type="range" value="0" min="-7" max="7" '
     f'step="{2 * EDGE / BINS:g}"><output></output></label>'
 )
-MOVEMENT = f"""<div class="q movement" hidden><h2></h2>
-<p class="readout"><b class="num"></b><span class="of"></span></p><canvas role="img"></canvas>
-<div class="controls"><button type="button"></button>{SLIDER}</div><p class="caption"></p></div>"""
+MOVEMENT = f"""<div class="q movement"><p class="readout"><b class="num"></b><span class="of"></span></p>
+<canvas role="img"></canvas><div class="controls"><button type="button"></button>{SLIDER}</div></div>"""
 CAPTION = (
     "{where}, by P(positive) on a log-odds axis. Hollow bars are on the wrong side of the dashed line. "
     "Drag the line to move the threshold; click a bar to read its reviews."
@@ -35,24 +32,29 @@ CAPTION = (
 
 
 def movement_figure(elem_id: str) -> gr.HTML:
-    """An empty place for the histograms; its value is what `movement_value` gives."""
-    load = "figs.movement(element, props, watch)"
-    return gr.HTML({}, html_template=MOVEMENT, js_on_load=load, apply_default_css=False, elem_id=elem_id)
+    """An empty place for the histograms of a `movement_panel`."""
+    look = {"apply_default_css": False, "visible": False, "elem_id": elem_id}
+    return gr.HTML({}, html_template=MOVEMENT, js_on_load="figs.movement(element, props, watch)", **look)
 
 
 def threshold_slider(elem_id: str) -> gr.HTML:
     """The page's one threshold; its event "threshold" comes with `at`, in percent."""
-    html, load = f'<div class="q">{SLIDER}</div>', "figs.tellThreshold(element, trigger) // 'threshold'"
+    html, load = f'<div class="q">{SLIDER}</div>', "figs.threshold(element, trigger) // 'threshold'"
     return gr.HTML(html_template=html, js_on_load=load, apply_default_css=False, elem_id=elem_id)
 
 
-def movement_value(label: np.ndarray, before: np.ndarray, after: np.ndarray, where: str) -> dict[str, Any]:
-    """What `figs.movement` draws. `before`, `after`: (n,) P(positive) of the same reviews."""
-    tallest = max(int(histogram.counts(label, p).max()) for p in (before, after))
-    return {
-        "cells": histogram.moves(label, before, after).tolist(), "edge": EDGE, "bins": BINS, "top": tallest,
-        "title": finding(label, before, after), "caption": CAPTION.format(where=where),
+def movement_panel(label: np.ndarray, before: np.ndarray, after: np.ndarray, where: str) -> Panel:
+    """The histograms of two systems. `before`, `after`: (n,) P(positive) of the same reviews."""
+    counts = {side: histogram.counts(label, p) for side, p in (("before", before), ("after", after))}
+    edges = [probability_of(edge) for edge in range(BINS + 1)]
+    value = {
+        "cells": histogram.moves(label, before, after).tolist(), "edge": EDGE, "bins": BINS, "edges": edges,
+        "top": max(int(each.max()) for each in counts.values()),
     }  # fmt: skip
+    data = pd.DataFrame({"p_from": edges[:-1], "p_to": edges[1:]})
+    for side, by_label in counts.items():
+        data[[f"negative_{side}", f"positive_{side}"]] = by_label.T
+    return Panel(finding(label, before, after), value, CAPTION.format(where=where), data, "movement")
 
 
 def finding(label: np.ndarray, before: np.ndarray, after: np.ndarray) -> str:
@@ -65,25 +67,20 @@ def finding(label: np.ndarray, before: np.ndarray, after: np.ndarray) -> str:
     return f"Before, {percent(share)} of the reviews were called {word}; after, {new} are called correctly"
 
 
-def range_words(low: int, high: int) -> str:
-    """P(positive) from one edge between bins to another.
+def range_words(low: float, high: float) -> str:
+    """A range of P(positive).
 
-    >>> range_words(45, 56), range_words(0, 10)
-    ('50–90\\u202f%', 'below 0.0911\\u202f%')
+    >>> range_words(0.5, 0.9), range_words(0, 0.001)
+    ('50–90\\u202f%', 'below 0.1\\u202f%')
     """
-    first, last = (f"{100 * probability_of(edge):.3g}" for edge in (low, high))
     if low == 0:
-        return f"below {last}\u202f%"
-    return f"{first}\u202f% and above" if high == BINS else f"{first}–{last}\u202f%"
+        return f"below {100 * high:.3g}\u202f%"
+    return f"{100 * low:.3g}\u202f% and above" if high == 1 else f"{100 * low:.3g}–{100 * high:.3g}\u202f%"
 
 
-def table_html(label: np.ndarray, before: np.ndarray, after: np.ndarray) -> str:
-    """The histograms' counts by ranges, each a link to its reviews, and the figure's menu."""
-    counts = {side: histogram.counts(label, p) for side, p in (("before", before), ("after", after))}
-    rows = [(range_words(low, high), low, high) for low, high in pairwise(RANGES)]
-    edges = [probability_of(edge) for edge in range(BINS + 1)]
-    columns = {"p_from": edges[:-1], "p_to": edges[1:]}
-    for side, (negative, positive) in counts.items():
-        columns |= {f"negative_{side}": negative, f"positive_{side}": positive}
-    menu = figure_menu(pd.DataFrame(columns), "movement", ["png"])
-    return render("movement_table", rows=rows, edges=edges, counts=counts, menu=menu)
+def table_html(data: pd.DataFrame) -> str:
+    """A `movement_panel`'s data by RANGES, each count a link to its reviews."""
+    parts = [data.iloc[low:high] for low, high in pairwise(RANGES)]
+    ranges = [(part["p_from"].iloc[0], part["p_to"].iloc[-1], part.iloc[:, 2:].sum()) for part in parts]
+    rows = [(range_words(low, high), low, high, counts.to_dict()) for low, high, counts in ranges]
+    return render("movement_table", rows=rows)

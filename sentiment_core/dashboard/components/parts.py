@@ -93,7 +93,7 @@ class FigureSlot:
         self, elem_id: str, height: int, level: int = 2, make: Callable[[str], gr.HTML] | None = None
     ) -> None:
         self.level = level
-        with gr.Column(elem_classes="figure", elem_id=elem_id):
+        with gr.Column(elem_classes="figure", elem_id=elem_id) as self.column:
             title = gr.HTML(waiting("Reading the artifacts…", height), elem_id=f"{elem_id}-title")
             plot = (make or _plotly)(f"{elem_id}-plot")
             notes = gr.HTML("", elem_id=f"{elem_id}-notes")

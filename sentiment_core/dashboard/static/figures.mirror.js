@@ -1,6 +1,6 @@
-// Mirrored histograms on a log-odds axis: positive reviews upwards, negative ones downwards; solid bars are called
-// rightly, hollow ones wrongly. counts: [negative, positive] reviews a bin; edge: log-odds of the axis's ends; top: reviews
-// of a bar of full height; threshold in percent. Returns where things are, in CSS pixels; null while it has no width.
+// Mirrored histograms on a log-odds axis: positive reviews upwards, negative ones downwards; hollow: called wrongly.
+// counts: [negative, positive] reviews a bin; edge: log-odds of the axis's ends; top: reviews of a bar of full height;
+// threshold in percent. Returns where things are, in CSS pixels; null without a width.
 figs.logit = (p) => Math.log(p / (1 - p));
 figs.probability = (odds) => 1 / (1 + Math.exp(-odds));
 figs.mirror = (canvas, {counts, edge, bins, top, threshold}) => {
@@ -10,24 +10,20 @@ figs.mirror = (canvas, {counts, edge, bins, top, threshold}) => {
   const c = canvas.getContext('2d'), style = getComputedStyle(canvas);
   const colour = (name) => style.getPropertyValue(`--q-${name}`).trim();
   const left = 8, right = width - 8, head = 20, foot = 22, middle = (head + height - foot) / 2;
-  const step = (right - left) / bins, room = middle - head - 4;
   const x = (odds) => left + (Math.max(-edge, Math.min(edge, odds)) + edge) / (2 * edge) * (right - left);
-  const cut = figs.logit(threshold / 100), odds = (bin) => (bin + 0.5) * 2 * edge / bins - edge;
+  const cut = x(figs.logit(threshold / 100)), step = (right - left) / bins;
   const words = (text, px, py, name, align = 'left') => {
     c.fillStyle = colour(name); c.textAlign = align; c.fillText(text, px, py);
   };
   const bar = (n, bin, label) => {
-    const size = Math.min(room, Math.max(1, room * n / top)), thick = Math.max(1, step - 1);
+    const room = middle - head - 4, size = Math.min(room, Math.max(1, room * n / top)), thick = Math.max(1, step - 1);
     const px = left + bin * step + 0.5, py = label ? middle - 1.5 - size : middle + 1.5;
+    const wrong = (px + step / 2 >= cut) !== Boolean(label), hollow = wrong && size > 2 && thick > 2;
     c.fillStyle = c.strokeStyle = colour(label ? 'positive' : 'negative');
-    const wrong = (odds(bin) >= cut) !== Boolean(label), hollow = wrong && size > 2 && thick > 2;
-    c.globalAlpha = hollow ? 0.25 : wrong ? 0.6 : 1;
-    c.fillRect(px, py, thick, size);
-    c.globalAlpha = 1;
+    c.globalAlpha = hollow ? 0.25 : wrong ? 0.6 : 1; c.fillRect(px, py, thick, size); c.globalAlpha = 1;
     if (hollow) c.strokeRect(px + 0.5, py + 0.5, thick - 1, size - 1);
   };
-  c.scale(scale, scale);
-  c.font = '12px system-ui, sans-serif'; c.lineWidth = 1;
+  c.scale(scale, scale); c.font = '12px system-ui, sans-serif';
   counts.forEach((row, label) => row.forEach((n, bin) => { if (n) bar(n, bin, label); }));
   words('▲ positive reviews', left, head + 14, 'positive');
   words('▼ negative reviews', left, height - foot - 6, 'negative');
@@ -36,10 +32,9 @@ figs.mirror = (canvas, {counts, edge, bins, top, threshold}) => {
   }
   c.strokeStyle = colour('line'); c.strokeRect(left, middle, right - left, 0);
   c.strokeStyle = colour('ink'); c.lineWidth = 1.5; c.setLineDash([5, 3]);
-  c.beginPath(); c.moveTo(x(cut), 4); c.lineTo(x(cut), height - foot); c.stroke(); c.setLineDash([]);
+  c.beginPath(); c.moveTo(cut, 4); c.lineTo(cut, height - foot); c.stroke(); c.setLineDash([]);
   const fits = (text, space) => c.measureText(text).width + 8 <= space;
-  const [negative, positive] = ['called Negative ←', '→ called Positive'];
-  words(fits(negative, x(cut)) ? negative : '←', x(cut) - 6, 13, 'ink', 'right');
-  words(fits(positive, width - x(cut)) ? positive : '→', x(cut) + 6, 13, 'ink');
-  return {context: c, colour, words, left, right, middle, step, x, cut: x(cut)};
+  words(fits('called Negative ←', cut) ? 'called Negative ←' : '←', cut - 6, 13, 'ink', 'right');
+  words(fits('→ called Positive', width - cut) ? '→ called Positive' : '→', cut + 6, 13, 'ink');
+  return {context: c, colour, words, left, right, middle, step, x, cut};
 };

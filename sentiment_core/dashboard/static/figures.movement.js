@@ -1,101 +1,73 @@
-// The threshold's slider, in log-odds: its steps are the edges between bins, where counts are exact.
-figs.threshold = (element) => {
+// The threshold's slider, in log-odds: its steps are the edges between bins, where counts are exact. Where Python draws
+// what follows from it, `trigger` tells it once the line has come to rest.
+figs.threshold = (element, trigger) => {
   const input = element.querySelector('input'), output = element.querySelector('output');
+  let told = 50, wait;
   input.addEventListener('input', () => figs.set('threshold', 100 * figs.probability(input.value)));
   figs.on(() => {
-    const words = `${Number(figs.at.threshold.toPrecision(3))}\u202f%`;
-    input.value = figs.logit(figs.at.threshold / 100);
-    input.setAttribute('aria-valuetext', words); output.textContent = words;
-  });
-};
-// The same slider where Python draws what follows from it: told once the line has come to rest
-figs.tellThreshold = (element, trigger) => {
-  let told = 50, wait;
-  figs.threshold(element);
-  figs.on(() => {
+    const at = figs.at.threshold, words = `${Number(at.toPrecision(3))}\u202f%`;
+    input.value = figs.logit(at / 100); input.setAttribute('aria-valuetext', words); output.textContent = words;
     clearTimeout(wait);
-    const {threshold} = figs.at;
-    if (threshold !== told) wait = setTimeout(() => { told = threshold; trigger('threshold', {at: threshold}); }, 150);
+    if (trigger && at !== told) wait = setTimeout(() => { told = at; trigger('threshold', {at}); }, 150);
   });
 };
 // Reviews on their way from one system's bins to another's. value: {cells: [[label, from, to, n] …], edge, bins, top,
-// title, caption}; figs.at.mix runs from 0 (before) to 1 (after); figs.at.pin is the visitor's own {base, fine}.
+// edges: P(positive) between bins}; figs.at.mix runs from 0 (before) to 1 (after); figs.at.pin: the visitor's.
 figs.movement = (element, props, watch) => {
   const part = (selector) => element.querySelector(selector), canvas = part('canvas'), button = part('button');
-  const end = () => (figs.at.mix > 0.5 ? 1 : 0);
-  const when = () => (end() ? 'after' : 'before');
+  const end = () => (figs.at.mix > 0.5 ? 1 : 0), when = () => (end() ? 'after' : 'before');
   let stop = () => {}, found = null, held = false;
-  const counted = ({cells, bins}) => {
-    const counts = [new Float64Array(bins), new Float64Array(bins)];
+  const sum = (...rows) => rows.reduce((all, row) => row.reduce((part, n) => part + n, all), 0);
+  const counted = (cells, bins) => {
+    const counts = [0, 1].map(() => new Float64Array(bins + 1));
     for (const [label, from, to, n] of cells) {
       const place = from + (to - from) * figs.at.mix, low = Math.floor(place), rest = place - low;
-      counts[label][low] += n * (1 - rest);
-      if (rest) counts[label][low + 1] += n * rest;
+      counts[label][low] += n * (1 - rest); counts[label][low + 1] += n * rest;
     }
     return counts;
   };
-  const right = (counts, {edge, bins}) => {
-    const cut = Math.round((figs.logit(figs.at.threshold / 100) + edge) * bins / (2 * edge));
-    const sum = (row) => row.reduce((all, n) => all + n, 0);
-    return sum(counts[0].subarray(0, cut)) + sum(counts[1].subarray(cut));
-  };
   const pin = ({context: c, x, words, colour, middle, left, right}) => {
-    const {base, fine} = figs.at.pin ?? {}, {mix} = figs.at;
-    if (base == null || fine == null) return;
-    const [from, to] = [base, fine].map((p) => x(figs.logit(Math.min(0.9999, Math.max(0.0001, p)))));
-    const place = from + (to - from) * mix, side = place > (left + right) / 2 ? ['right', -12] : ['left', 12];
-    c.font = '650 13px system-ui, sans-serif'; c.lineWidth = 4; [c.textAlign] = side; c.strokeStyle = colour('page');
-    c.strokeText('your review', place + side[1], middle + 4);
-    words('your review', place + side[1], middle + 4, 'ink', side[0]);
-    c.beginPath(); c.arc(place, middle, 7, 0, 7); c.stroke(); c.fill();
+    const [from, to] = [figs.at.pin.base, figs.at.pin.fine].map((p) => x(figs.logit(p)));
+    const at = from + (to - from) * figs.at.mix, [align, by] = at > (left + right) / 2 ? ['right', -12] : ['left', 12];
+    c.font = '650 13px system-ui, sans-serif'; c.lineWidth = 4; c.textAlign = align; c.strokeStyle = colour('page');
+    c.strokeText('your review', at + by, middle + 4); words('your review', at + by, middle + 4, 'ink', align);
+    c.beginPath(); c.arc(at, middle, 7, 0, 7); c.stroke(); c.fill();
   };
   const draw = () => {
-    const value = props.value ?? {};
-    part('.movement').hidden = !value.cells?.length;
-    if (!value.cells?.length) return;
-    const counts = counted(value), n = value.cells.reduce((all, cell) => all + cell[3], 0);
-    const share = figs.percent(right(counts, value) / n, 1);
-    part('h2').textContent = value.title; part('.caption').textContent = value.caption;
-    part('.num').textContent = share;
-    part('.of').textContent = `of ${figs.count(n)} reviews right, ${when()} fine-tuning`;
+    const {cells = [], edge, bins} = props.value ?? {}, {threshold} = figs.at;
+    if (!cells.length) return;
+    const counts = counted(cells, bins), n = sum(...counts);
+    const cut = Math.round((figs.logit(threshold / 100) + edge) * bins / (2 * edge));
+    const share = figs.percent(sum(counts[0].subarray(0, cut), counts[1].subarray(cut)) / n, 1);
+    const words = `of ${figs.count(n)} reviews right, ${when()} fine-tuning`;
+    part('.num').textContent = share; part('.of').textContent = words;
     button.textContent = end() ? '◂ Back to before' : '▸ Show after fine-tuning';
-    canvas.setAttribute('aria-label', `Reviews by P(positive), ${when()} fine-tuning: ${share} of ${figs.count(n)} right`);
-    found = figs.mirror(canvas, {...value, counts, threshold: figs.at.threshold});
-    if (found) { found.counts = counts; pin(found); }
+    canvas.setAttribute('aria-label', `Reviews by P(positive): ${share} ${words}`);
+    found = figs.mirror(canvas, {...props.value, counts, threshold});
+    if (found) { found.counts = counts; if (figs.at.pin) pin(found); }
   };
-  const below = (bin) => {  // P(positive) at its lower edge; the outermost bins hold what lies beyond the axis
-    const {edge, bins} = props.value;
-    return bin <= 0 ? 0 : bin >= bins ? 1 : figs.probability(bin * 2 * edge / bins - edge);
-  };
+  const place = (event) => (event.offsetX - found.left) / found.step;  // in bins
   const under = (event) => {  // the bar there, as a question to *Example predictions*; null where there is none
-    const bin = Math.floor((event.offsetX - found.left) / found.step), label = event.offsetY < found.middle ? 1 : 0;
+    const bin = Math.floor(place(event)), label = event.offsetY < found.middle ? 1 : 0, {edges} = props.value;
     const n = Math.round(found.counts[label][bin] ?? 0);
-    return n ? {n, ask: {side: when(), low: below(bin), high: below(bin + 1), label}} : null;
+    return n ? {n, ask: {side: when(), low: edges[bin], high: edges[bin + 1], label}} : null;
   };
   const near = (event) => found && Math.abs(event.offsetX - found.cut) < 12;
-  canvas.addEventListener('pointerdown', (event) => {
-    held = near(event);
-    if (held) canvas.setPointerCapture(event.pointerId);
-  });
+  const grasp = (event) => { held = near(event); if (held) canvas.setPointerCapture(event.pointerId); };
+  canvas.addEventListener('pointerdown', grasp);
   canvas.addEventListener('pointermove', (event) => {
     if (!found) return;
-    if (held && event.buttons) {
-      const edge = below(Math.round((event.offsetX - found.left) / found.step));
-      figs.set('threshold', 100 * Math.max(figs.probability(-7), Math.min(figs.probability(7), edge)));
-    }
+    const edge = Math.max(10, Math.min(80, Math.round(place(event))));  // between the ends of the slider
+    if (held && event.buttons) figs.set('threshold', 100 * props.value.edges[edge]);
     const bar = under(event), said = (p) => Number((100 * p).toPrecision(3));
     canvas.style.cursor = near(event) ? 'ew-resize' : bar ? 'pointer' : '';
     canvas.title = bar && !held ? `${figs.count(bar.n)} ${bar.ask.label ? 'positive' : 'negative'} reviews, `
       + `P(positive) ${said(bar.ask.low)}–${said(bar.ask.high)}\u202f%` : '';
   });
-  canvas.addEventListener('click', (event) => {
-    const bar = found && !held && under(event);
-    if (bar) figs.examine(bar.ask);
-  });
+  canvas.addEventListener('click', (event) => { if (found && !held && under(event)) figs.examine(under(event).ask); });
   button.addEventListener('click', () => {
-    stop();
-    const from = figs.at.mix, to = 1 - end();
-    stop = figs.animate(1.5, (share) => figs.set('mix', from + (to - from) * figs.ease(share)));
+    const from = figs.at.mix, way = 1 - end() - from;
+    stop(); stop = figs.animate(1.5, (share) => figs.set('mix', from + way * figs.ease(share)));
   });
   figs.threshold(element); figs.on(draw); watch(['value'], draw);
   new ResizeObserver(draw).observe(canvas);
