@@ -66,6 +66,8 @@ def test_a_system_and_a_tab_are_a_file_and_a_line(toys: Path, tiny_model: Path) 
     assert [one.label for one in demo.blocks.values() if isinstance(one, gr.Tab)][-1] == "Toy"
     html = [fn.fn for fn in demo.fns.values() if fn.outputs and fn.outputs[0].elem_id == "toy"]
     assert html[0](None) == ["1 evaluations"]
-    accuracy = next(fn.fn for fn in demo.fns.values() if fn.outputs and "systems" in fn.outputs[0].elem_id)
+    accuracy = next(
+        fn.fn for fn in demo.fns.values() if any(out.elem_id == "systems-plot" for out in fn.outputs)
+    )
     drawn = accuracy(None, outcome.record.dataset.name, False)
-    assert "Long is good" in str(drawn[1].value)
+    assert any("Long is good" in str(getattr(value, "value", "")) for value in drawn)

@@ -129,6 +129,8 @@ def test_figures_draw_the_stored_numbers() -> None:
         (matrix,) = figures.confusion_chart(counts, "base").data
         assert matrix.customdata.tolist() == [cells[:3], cells[3:]]
         assert matrix.z.sum(axis=1) == pytest.approx([100, 100])
+        if record.draw_accuracies:  # metrics are means over draws, the matrix is the first one's
+            continue
         assert 100 * record.metrics["recall_negative"].value == pytest.approx(matrix.z[0, 0])
         assert 100 * record.metrics["recall_positive"].value == pytest.approx(matrix.z[1, 1])
 
