@@ -100,32 +100,21 @@ def run(system: EvaluatedSystem, folder: Path, work_folder: Path) -> EvalRecord 
     forms = answers.pop("answer_forms", ())
     reviews, encoded = inputs.test.reviews, inputs.encoded
     columns = {
-        "review_id": reviews.ids,
-        "label": reviews.labels,
-        "prediction": answers["prediction"],
-        "p_positive": answers["p_positive"],
-        "tokens": encoded.lengths.astype(np.int32),
+        "review_id": reviews.ids, "label": reviews.labels, "prediction": answers["prediction"],
+        "p_positive": answers["p_positive"], "tokens": encoded.lengths.astype(np.int32),
         "truncated": encoded.truncated,
-    }
+    }  # fmt: skip
     predictions = pd.DataFrame(columns | answers | group_columns(reviews))
     record = EvalRecord(
-        eval_id=system.eval_id,
-        system=system.id,
-        created_at=utc_now(),
-        commit=provenance.commit(),
-        base_model=work.base_model,
-        run_id=system.run_id,
-        prompt=inputs.encoder.info if work.base_model else None,
-        dataset=inputs.test.info,
-        answer_forms=forms,
-        settings=settings_of(system, work) | {"warmup_seconds": round(warmup, 2)},
-        command=provenance.command_line(),
-        wall_seconds=round(seconds, 3),
-        reviews_per_second=round(len(values) / max(seconds, 1e-9), 2),
+        eval_id=system.eval_id, system=system.id, run_id=system.run_id, created_at=utc_now(),
+        commit=provenance.commit(), command=provenance.command_line(), versions=provenance.versions(),
         hardware=provenance.hardware(context.device.type, context.world_size),
-        versions=provenance.versions(),
+        base_model=work.base_model, prompt=inputs.encoder.info if work.base_model else None,
+        dataset=inputs.test.info, answer_forms=forms,
+        settings=settings_of(system, work) | {"warmup_seconds": round(warmup, 2)},
+        wall_seconds=round(seconds, 3), reviews_per_second=round(len(values) / max(seconds, 1e-9), 2),
         **summarize(predictions, overlap_ids=inputs.test.overlap_ids),
-    )
+    )  # fmt: skip
     (folder / "eval.json").unlink(missing_ok=True)  # from here to the end it is unfinished
     write_eval(folder, record, predictions)
     store.remove()
