@@ -75,7 +75,7 @@ class Inputs:
         Raises:
             ConfigError: they are not the rows that the run was trained on, or its source is not here.
         """
-        run, source, exclude = self.run, self._train_source(), self._excluded
+        run, (source, exclude) = self.run, self._train_rows()
         if run is None:
             most = len(data.load_reviews(source, "train")) // 10
             held = min(TrainConfig.validation, most) if most > 1 else 0
@@ -103,23 +103,23 @@ class Inputs:
         Raises:
             DataError: the train rows' source is not here.
         """
-        source, exclude = self._train_source(), self._excluded
+        source, exclude = self._train_rows()
         return data.unlabelled_reviews(source, n, exclude=exclude, seed=self.config.seed)
 
-    @property
-    def _excluded(self) -> tuple[str, ...]:
-        """--exclude, else what the run excluded, where it is here."""
-        trained = self.run.config.get("exclude", ()) if self.run else ()
-        return self.config.exclude or tuple(path for path in trained if os.path.exists(path))
+    def _train_rows(self) -> tuple[str, tuple[str, ...]]:
+        """Their source, and what is excluded from it.
 
-    def _train_source(self) -> str:
-        """--train-dataset, else the run's source, found again under --dataset when that is a local copy."""
-        dataset, tested = self.config.dataset, open_source(self.config.dataset)
-        if self.config.train_dataset:
-            return self.config.train_dataset
-        if self.run is None:
-            return dataset if "train" in tested.splits else data.DEFAULT_DATASET
-        return dataset if tested.shown == self.run.data.source else self.run.data.source
+        --train-dataset, else the run's source, found again under --dataset when that is a local copy;
+        --exclude, else what the run excluded, where it is here.
+        """
+        config, tested = self.config, open_source(self.config.dataset)
+        if self.run:
+            here, otherwise = tested.shown == self.run.data.source, self.run.data.source
+        else:
+            here, otherwise = "train" in tested.splits, data.DEFAULT_DATASET
+        trained = self.run.config.get("exclude", ()) if self.run else ()
+        excluded = config.exclude or tuple(path for path in trained if os.path.exists(path))
+        return config.train_dataset or (config.dataset if here else otherwise), excluded
 
     def base_model(self, precision: str, *, shared: bool = True) -> loading.LoadedModel:
         """The base model without an adapter, loaded once as long as the precision stays.

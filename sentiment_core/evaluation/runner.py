@@ -74,9 +74,8 @@ def finished(system: EvaluatedSystem, folder: Path, *, keep: bool) -> bool:
                 f"({before.get(name)!r}, now {now!r}); --overwrite replaces it"
             )
     if not keep:
-        raise ConfigError(
-            f"evaluation {system.eval_id!r} is finished in {folder.parent}; --overwrite repeats it"
-        )
+        there = f"evaluation {system.eval_id!r} is finished in {folder.parent}"
+        raise ConfigError(f"{there}; --overwrite repeats it")
     return True
 
 
@@ -141,12 +140,10 @@ def describe(outcomes: list[Outcome], assets: Path) -> str:
         accuracy = record.metrics["accuracy"]
         rows[record.measured_title] = {
             "Accuracy (95 % interval)": f"{accuracy.value:.2%} ({accuracy.low:.2%}–{accuracy.high:.2%})",
-            "n": f"{accuracy.n:,}",
-            "Unparsed": f"{record.unparsed:,}",
-            "Seconds": f"{record.wall_seconds:.1f}",
-            "Reviews/s": f"{record.reviews_per_second:,.0f}",
+            "n": f"{accuracy.n:,}", "Unparsed": f"{record.unparsed:,}",
+            "Seconds": f"{record.wall_seconds:.1f}", "Reviews/s": f"{record.reviews_per_second:,.0f}",
             "": "kept" if outcome.kept else "",
-        }
+        }  # fmt: skip
     table = pd.DataFrame.from_dict(rows, orient="index").to_string()
     lines = [*map(str.rstrip, table.splitlines()), "", f"Folder  {assets / 'evals'}"]
     lines += [f"        {outcome.record.eval_id}" for outcome in outcomes]

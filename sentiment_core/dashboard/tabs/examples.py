@@ -20,12 +20,9 @@ from sentiment_core.dashboard.serving import MODEL_EVENT
 from sentiment_core.dashboard.texts import HOW_TO
 
 COMMAND = "python eval.py --run <run> --system all"
-PAGE = 25
-"""Rows."""
+PAGE = 25  # rows
 WAIT_SECONDS = 30.0
 """For the texts, when the page is opened; only this tab waits."""
-EXPLAIN = "Watch both models read it"
-READING = "Reading predictions, and looking for the texts…"
 PICK = "Pick a row to read the review."
 NOT_SHOWN = f"This review is not among those shown. {PICK}"
 NOT_EVALUATED = "This run’s fine-tuned model has not answered these reviews yet. This command does that:"
@@ -37,7 +34,9 @@ REVIEW_TO_ADDRESS = "(...given) => { qUrl({review: given[4], text: null}); retur
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
     dataset = dataset_switch(context, "examples")
-    message = gr.HTML(waiting(READING, 500), elem_id="examples-message")
+    message = gr.HTML(
+        waiting("Reading predictions, and looking for the texts…", 500), elem_id="examples-message"
+    )
     with gr.Column(visible=False) as body:
         with gr.Row(elem_id="examples-filters"):
             chips = gr.HTML(elem_id="filters")
@@ -50,7 +49,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
                 listed = gr.HTML(elem_id="examples-list")
             with gr.Column(scale=5, min_width=300, elem_id="examples-reader"):
                 reader = gr.HTML(empty(PICK), elem_id="reader")
-                explain = gr.Button(EXPLAIN, visible=False, elem_id="explain-review")
+                explain = gr.Button("Watch both models read it", visible=False, elem_id="explain-review")
                 trace = trace_figure("reader-trace")
     asked = gr.Textbox("", visible="hidden", elem_id="examples-filter", label="Filter, as JSON")
     opened = gr.Textbox("", visible="hidden", elem_id="opened", label="Review in the reader")
