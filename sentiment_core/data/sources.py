@@ -145,7 +145,7 @@ def _open_folder(source: str, path: Path) -> Source:
 
     def read(split: str) -> pd.DataFrame:
         tables = [_read_table(str(file), file) for file in files[split]]
-        return tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
+        return pd.concat(tables, ignore_index=len(tables) > 1)
 
     return Source(source, name, name, tuple(files), read)
 

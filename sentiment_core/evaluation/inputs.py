@@ -75,7 +75,7 @@ class Inputs:
         Raises:
             ConfigError: they are not the rows that the run was trained on, or its source is not here.
         """
-        run, (source, exclude) = self.run, self._train_rows()
+        run, (source, exclude) = self.run, self.train_rows()
         if run is None:
             most = len(data.load_reviews(source, "train")) // 10
             held = min(TrainConfig.validation, most) if most > 1 else 0
@@ -97,17 +97,8 @@ class Inputs:
             )
         return split
 
-    def unlabelled(self, n: int) -> data.Reviews:
-        """`n` train reviews whose labels are not read, the same for the same --seed.
-
-        Raises:
-            DataError: the train rows' source is not here.
-        """
-        source, exclude = self._train_rows()
-        return data.unlabelled_reviews(source, n, exclude=exclude, seed=self.config.seed)
-
-    def _train_rows(self) -> tuple[str, tuple[str, ...]]:
-        """Their source, and what is excluded from it.
+    def train_rows(self) -> tuple[str, tuple[str, ...]]:
+        """Where they come from, and what is excluded from it.
 
         --train-dataset, else the run's source, found again under --dataset when that is a local copy;
         --exclude, else what the run excluded, where it is here.

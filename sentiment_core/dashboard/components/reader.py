@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -16,14 +17,13 @@ OUTCOMES = {"fixed": "Fixed by fine-tuning", "broken": "Regressed"}
 VERSIONS = {"original": " As originally written.", "edited": " Rewritten to say the opposite."}
 
 
-def reader_html(
-    row: Any, text: str | None, base_name: str, partner: Any = None, partner_text: str | None = None
-) -> Markup:
+def reader_html(row: Any, partner: Any | None, texts: Mapping[str, str], base_name: str) -> Markup:
     """A row of `pairs.paired`; below it the other one of its pair, the words that differ underlined."""
-    heading = OUTCOMES.get(row.outcome, row.outcome.capitalize())
+    heading, text = OUTCOMES.get(row.outcome, row.outcome.capitalize()), texts.get(row.review_id)
     panes = [_pane(row, heading, base_name) | {"text": text, "name": "The review"}]
     if partner:
-        changed = marked_changes(text, partner_text) if text and partner_text else None
+        other = texts.get(partner.review_id)
+        changed = marked_changes(text, other) if text and other else None
         named = {"text": changed, "name": "The other review of the pair"}
         panes.append(_pane(partner, "The other review of this pair", base_name) | named)
     return render("reader", panes=panes)

@@ -159,7 +159,7 @@ class Examples:
             return [empty(NOT_SHOWN if review_id else PICK), gr.Button(visible=False), NOTHING]
         frame, texts, base_name, traces = shown
         row = next(frame[frame["review_id"] == review_id].itertuples())
-        text, traced, other = texts.get(review_id), traces.get(review_id), pairs.partner(frame, row)
-        html = reader_html(row, text, base_name, other, texts.get(other.review_id) if other else None)
+        text, traced = texts.get(review_id), traces.get(review_id)
+        html = reader_html(row, pairs.partner(frame, row), texts, base_name)
         trace = value_of(text, traced) if text and traced else NOTHING
         return [html, gr.Button(visible=bool(text) and not traced), trace]

@@ -16,7 +16,7 @@ from torch import nn
 
 from sentiment_core.artifacts.schema import DRAW_COLUMN
 from sentiment_core.config import ConfigError
-from sentiment_core.data.reviews import Reviews, load_reviews, match_key
+from sentiment_core.data.reviews import Reviews, load_reviews, match_key, unlabelled_reviews
 from sentiment_core.engines.device import find_device
 from sentiment_core.engines.packed.model import packing_blocker
 from sentiment_core.engines.scorer import SentimentScorer, fitting_tokens
@@ -66,7 +66,8 @@ class Recalibrated(ZeroShot):
 
     @cached_property
     def unlabelled(self) -> Reviews:
-        return self.inputs.unlabelled(UNLABELLED)
+        source, exclude = self.inputs.train_rows()
+        return unlabelled_reviews(source, UNLABELLED, exclude=exclude, seed=self.config.seed)
 
     def decisive(self) -> dict[str, Any]:
         return super().decisive() | {"unlabelled_fingerprint": self.unlabelled.fingerprint}
