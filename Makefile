@@ -50,7 +50,7 @@ test: lint
 artifacts: $(VENV)/.app
 	BIN=$(BIN) DATASET=$(DATASET) COUNTERFACTUAL=$(COUNTERFACTUAL) sh assets/make_artifacts.sh
 
-# The two pictures in README, from the committed artifacts.
+# The two pictures and the animation in README, from the committed artifacts.
 screenshots: $(VENV)/.test
 	$(BIN)/python tests/browser/screenshots.py
 

@@ -1,16 +1,19 @@
 """Photograph the dashboard on the committed artifacts, with the live model.
 
-python tests/browser/screenshots.py              two pictures for README, into assets/
+python tests/browser/screenshots.py              README's two pictures and its animation, into assets/
 python tests/browser/screenshots.py --all out/   every tab, light and dark, wide and narrow
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
@@ -36,6 +39,38 @@ def photograph(page: Any, url: str, tab: str, theme: str, path: Path, *, whole: 
     settle(page, tab)
     page.screenshot(path=path, full_page=whole)
     print(path)
+
+
+def animate(page: Any, url: str, path: Path) -> None:
+    """Both models read a sample, then 25,000 reviews move: frames by the page's own clock, as a WebP."""
+    frames, milliseconds = [], []
+
+    def film(seconds: float, step: int = 80) -> None:
+        for _ in range(round(1000 * seconds / step)):
+            page.clock.run_for(step)
+            frames.append(Image.open(io.BytesIO(page.screenshot())).convert("RGB"))
+            milliseconds.append(step)
+
+    page.clock.install()
+    page.goto(f"{url}?tab=live&__theme=light")
+    settle(page, "live")
+    page.clock.pause_at(page.evaluate("Date.now() + 1000"))
+    page.evaluate("figs.pick('sample-21'); scrollTo({top: 330, behavior: 'instant'})")
+    film(1.2)
+    milliseconds[-1] = 2500
+    page.clock.resume()
+    page.get_by_role("tab", name="Accuracy").click()
+    settle(page, "accuracy")
+    page.evaluate("scrollTo({top: 330, behavior: 'instant'})")
+    page.clock.pause_at(page.evaluate("Date.now() + 1000"))
+    film(0.1)
+    milliseconds[-1] = 1500
+    page.get_by_role("button", name="after fine-tuning").click()
+    film(1.8)
+    milliseconds[-1] = 3000
+    first, *rest = frames
+    first.save(path, save_all=True, append_images=rest, duration=milliseconds, loop=0, quality=60, method=4)
+    print(f"{path}, {path.stat().st_size / 1e6:.2f} MB")
 
 
 def main() -> None:
@@ -65,6 +100,8 @@ def main() -> None:
             for tab, theme in README:
                 path = ROOT / "assets" / f"dashboard-{tab}.png"
                 photograph(page, url, tab, theme, path, whole=False)
+            page = browser.new_page(viewport={"width": 1000, "height": 660})
+            animate(page, url, ROOT / "assets" / "dashboard.webp")
         browser.close()
     demo.close()
 
