@@ -31,11 +31,14 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0 done, 2 something to correct, 130 stopped by Ctrl-C."""
     given = vars(parser().parse_args(arguments))
-    return cli.run(
-        lambda: report(given) if given["report"] else score(given),
-        advice=lambda: memory_advice(given.get("batch_tokens", 0)),
-        stopped="Stopped. The same command continues where it stopped.",
+    tokens, work = given.get("batch_tokens"), report if given["report"] else score
+    was = f"it was {tokens}" if tokens else "for example 8192"
+    advice = (
+        f"what is scored is kept: repeat the command with a smaller --batch-tokens ({was}), "
+        "a lower --max-length-tokens, or --engine nf4"
     )
+    stopped = "Stopped. The same command continues where it stopped."
+    return cli.run(lambda: work(given), advice=lambda: advice, stopped=stopped)
 
 
 def score(given: dict) -> str:
@@ -54,24 +57,16 @@ def answer_samples(config: EvalConfig, assets: Path) -> None:
     from sentiment_core.evaluation.inputs import base_of, find_run
     from sentiment_core.live.samples import store_answers
 
-    run = find_run(config.run, assets)
     if (assets / "sample_reviews.jsonl").exists():
-        base = base_of(config.base_model, run.record)
-        store_answers(run, read_sample_reviews(assets), base_model=base.spec)
+        run = find_run(config.run, assets)
+        base = base_of(config.base_model, run.record).spec
+        store_answers(run, read_sample_reviews(assets), base_model=base)
 
 
 def report(given: dict) -> str:
     from sentiment_core.artifacts.report import report_text
 
     return report_text(given["assets"])
-
-
-def memory_advice(batch_tokens: int) -> str:
-    was = f"it was {batch_tokens}" if batch_tokens else "for example 8192"
-    return (
-        f"what is scored is kept: repeat the command with a smaller --batch-tokens ({was}), "
-        "a lower --max-length-tokens, or --engine nf4"
-    )
 
 
 if __name__ == "__main__":

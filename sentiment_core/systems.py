@@ -19,36 +19,23 @@ class System:
     is_base: bool = False  # the base model without an adapter, which "before" can stand for
 
 
+def _base(system_id: str, title: str, work: str, marker: str) -> System:
+    """One that reads with the base model."""
+    return System(system_id, title, "Base model", f"{_PACKAGE}.{work}", "base", marker, is_base=True)
+
+
+_PACKAGE, _TFIDF = "sentiment_core.evaluation.systems", "TF-IDF + logistic regression"
 _ALL = (
+    _base("baseline-scored", "Zero-shot (label likelihood)", "scored:ZeroShot", "circle"),
+    _base("baseline-recalibrated", "Zero-shot (recalibrated)", "scored:Recalibrated", "hexagon"),
+    _base("baseline-generated", "Zero-shot (generated)", "generated:Generated", "square"),
+    _base("baseline-few-shot", "Few-shot (k = 4)", "scored:FewShot", "triangle-up"),
+    _base("baseline-few-shot-8", "Few-shot (k = 8)", "scored:FewShot8", "star-triangle-up"),
+    System("tfidf-logreg", _TFIDF, _TFIDF, f"{_PACKAGE}.tfidf:Tfidf", "ink", "diamond"),
     System(
-        "baseline-scored", "Zero-shot (label likelihood)", "Base model",
-        "sentiment_core.evaluation.systems.scored:ZeroShot", "base", "circle", is_base=True,
+        "fine-tuned", "Fine-tuned (QLoRA)", "Fine-tuned", f"{_PACKAGE}.scored:FineTuned", "fine", "circle"
     ),
-    System(
-        "baseline-recalibrated", "Zero-shot (recalibrated)", "Base model",
-        "sentiment_core.evaluation.systems.scored:Recalibrated", "base", "hexagon", is_base=True,
-    ),
-    System(
-        "baseline-generated", "Zero-shot (generated)", "Base model",
-        "sentiment_core.evaluation.systems.generated:Generated", "base", "square", is_base=True,
-    ),
-    System(
-        "baseline-few-shot", "Few-shot (k = 4)", "Base model",
-        "sentiment_core.evaluation.systems.scored:FewShot", "base", "triangle-up", is_base=True,
-    ),
-    System(
-        "baseline-few-shot-8", "Few-shot (k = 8)", "Base model",
-        "sentiment_core.evaluation.systems.scored:FewShot8", "base", "star-triangle-up", is_base=True,
-    ),
-    System(
-        "tfidf-logreg", "TF-IDF + logistic regression", "TF-IDF + logistic regression",
-        "sentiment_core.evaluation.systems.tfidf:Tfidf", "ink", "diamond",
-    ),
-    System(
-        "fine-tuned", "Fine-tuned (QLoRA)", "Fine-tuned",
-        "sentiment_core.evaluation.systems.scored:FineTuned", "fine", "circle",
-    ),
-)  # fmt: skip
+)
 
 SYSTEMS: dict[str, System] = {system.id: system for system in _ALL}
 """By id, in the order in which tables and menus show them."""

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel, Field
 
 from sentiment_core.artifacts import frames
+from sentiment_core.artifacts.frames import LABEL, REVIEW_ID
 from sentiment_core.artifacts.schema import SampleReview
 
 P_BASE, P_FINE = (frames.of("p_positive", system) for system in (frames.BASE, frames.FINE_TUNED))
-RIGHT_FINE = frames.of("right", frames.FINE_TUNED)
 
 
 def paired(before: pd.DataFrame | None, after: pd.DataFrame) -> pd.DataFrame:
-    """`frames.predictions_table` in dataset order; a `before` of other reviews counts as unparsed."""
-    if before is not None:
-        with suppress(ValueError):
-            return frames.predictions_table(before, after)
-    unparsed = pd.array([pd.NA] * len(after), dtype="Int8")
-    return frames.predictions_table(after.assign(prediction=unparsed, p_positive=np.float32(np.nan)), after)
+    """`frames.predictions_table` in dataset order; a `before` of other reviews counts as unparsed.
+
+    Also `moved`, how far P(positive) moved, 0 where one of the two has none; and `sure`, how far the
+    fine-tuned one lies from one half, the largest possible where there is none.
+    """
+    keys = [REVIEW_ID, LABEL]
+    if before is None or not before[keys].equals(after[keys]):
+        unparsed = pd.array([pd.NA] * len(after), dtype="Int8")
+        before = after.assign(prediction=unparsed, p_positive=np.float32(np.nan))
+    table = frames.predictions_table(before, after)
+    base, fine = table[P_BASE].astype(float), table[P_FINE].astype(float)
+    return table.assign(moved=(fine - base).abs().fillna(0.0), sure=(fine - 0.5).abs().fillna(0.5))
 
 
 def of_samples(samples: Sequence[SampleReview], traces: Mapping[str, Mapping[Any, Any]]) -> pd.DataFrame:
@@ -33,14 +38,12 @@ def of_samples(samples: Sequence[SampleReview], traces: Mapping[str, Mapping[Any
     Args:
         traces: sample id -> "base" and "fine-tuned" -> a trace, whose last P(positive) is the answer.
     """
-    rows = [(sample.id, sample.label, sample.kind, 0, False) for sample in samples]
-    columns = [frames.REVIEW_ID, frames.LABEL, "kind", frames.TOKENS, frames.TRUNCATED]
-    own = pd.DataFrame(rows, columns=columns)
+    own = pd.DataFrame([(s.id, s.label, s.kind) for s in samples], columns=[REVIEW_ID, LABEL, "kind"])
 
     def answered(system: str) -> pd.DataFrame:
         found = [traces[s.id][system].p_positive[-1] if s.id in traces else np.nan for s in samples]
-        p = pd.Series(found, dtype="float32")
-        return own.assign(prediction=(p >= 0.5).astype("Int8").mask(p.isna()), p_positive=p)
+        p = np.array(found, dtype=np.float32)
+        return own.assign(prediction=frames.answers(p), p_positive=p, tokens=0, truncated=False)
 
     return paired(answered("base"), answered("fine-tuned"))
 
@@ -49,128 +52,96 @@ def partner(frame: pd.DataFrame, row: Any) -> Any | None:
     """The other review of a row's pair, as a row; None where there is none."""
     if "pair_id" not in frame:
         return None
-    others = frame[(frame["pair_id"] == row.pair_id) & (frame[frames.REVIEW_ID] != row.review_id)]
+    others = frame[(frame["pair_id"] == row.pair_id) & (frame[REVIEW_ID] != row.review_id)]
     return next(others.itertuples(), None)
 
 
-def _moved(frame: pd.DataFrame) -> pd.Series:
-    """The farther P(positive) moved, the smaller; 0 where one of the two has none."""
-    return -(frame[P_FINE].astype(float) - frame[P_BASE].astype(float)).abs().fillna(0.0)
-
-
-def _distance(frame: pd.DataFrame) -> pd.Series:
-    """How far the fine-tuned P(positive) lies from one half; the largest possible where there is none."""
-    return (frame[P_FINE].astype(float) - 0.5).abs().fillna(0.5)
-
-
 class Filter(NamedTuple):
-    """A named choice of rows: which ones, and in which order."""
+    """A named choice of rows."""
 
     title: str
     finding: str
     """What its reviews have in common, after their number."""
-    keep: Callable[[pd.DataFrame], pd.Series | np.ndarray]
-    order: Callable[[pd.DataFrame], pd.Series] = _moved
-    """Rows with the smallest value first."""
-
-
-def _outcome(title: str, finding: str, outcome: str) -> Filter:
-    return Filter(title, finding, lambda f: f[frames.OUTCOME] == outcome)
+    rows: str
+    """As `DataFrame.query` takes it."""
+    order: str = "moved"
+    """Column by which they are sorted."""
+    ascending: bool = False
 
 
 FILTERS: Mapping[str, Filter] = {
-    "fixed": _outcome("Fixed", "wrong before, right after fine-tuning", "fixed"),
-    "regressed": _outcome("Regressed", "right before, wrong after fine-tuning", "broken"),
-    "correct": _outcome("Both correct", "right before and after fine-tuning", "both right"),
-    "wrong": _outcome("Both wrong", "wrong before and after fine-tuning", "both wrong"),
+    "fixed": Filter("Fixed", "wrong before, right after fine-tuning", "outcome == 'fixed'"),
+    "regressed": Filter("Regressed", "right before, wrong after fine-tuning", "outcome == 'broken'"),
+    "correct": Filter("Both correct", "right before and after fine-tuning", "outcome == 'both right'"),
+    "wrong": Filter("Both wrong", "wrong before and after fine-tuning", "outcome == 'both wrong'"),
     "mistakes": Filter(
-        "Most confident mistakes", "wrong after fine-tuning, the surest first",
-        lambda f: ~f[RIGHT_FINE], lambda f: -_distance(f),
+        "Most confident mistakes", "wrong after fine-tuning, the surest first", "~right_fine_tuned", "sure"
     ),
     "unsure": Filter(
         "Lowest confidence", "between 30 and 70\u202f% after fine-tuning, the closest to 50 first",
-        lambda f: _distance(f) < 0.2, _distance,
+        "sure < 0.2", "sure", True,
     ),
-    "all": Filter("All", "those that moved most first", lambda f: np.ones(len(f), bool)),
+    "all": Filter("All", "those that moved most first", "index >= 0"),
 }  # fmt: skip
 """By their names in the address."""
 
 
-@dataclass(frozen=True)
-class ExampleFilter:
+class ExampleFilter(BaseModel, frozen=True, strict=True):
     """What a visitor asks of *Example predictions*."""
 
     run_id: str | None = None
     dataset: str | None = None
     search: str | None = ""
     """Words looked for in the text, or a review id's beginning."""
-    show: str = "fixed"
-    """A key of FILTERS."""
+    show: str = Field("fixed", pattern=f"^({'|'.join(FILTERS)})$")
     side: Literal["", "before", "after"] = ""
     """Whose P(positive) must lie in [low, high), or up to 1 where high is 1; of nobody's if empty."""
-    low: float = 0.0
-    high: float = 1.0
+    low: float = Field(0.0, ge=0, le=1)
+    high: float = Field(1.0, ge=0, le=1)
     label: Literal[0, 1] | None = None
     """The true label, where only one is wanted."""
     page: int = 0
     """From 0; beyond either end it means the first or the last page."""
 
-    @staticmethod
+    @classmethod
     def of(
-        run_id: str | None = None, dataset: str | None = None, search: str | None = "", asked: str = ""
+        cls, run_id: str | None = None, dataset: str | None = None, search: str | None = "", asked: str = ""
     ) -> ExampleFilter:
-        """`asked`: a JSON object of the other fields; what is none of them is passed over."""
-        found: Any = None
+        """`asked`: a JSON object of the further fields; nonsense is passed over."""
+        found = cls()
         with suppress(ValueError):
-            found = json.loads(asked[:500])
-        given: dict[str, Any] = found if isinstance(found, dict) else {}
-        known: dict[str, Any] = {
-            name: given[name] for name in ASKED.keys() & given if ASKED[name](given[name])
-        }
-        if "side" in known:
-            known.setdefault("show", "all")
-        return ExampleFilter(run_id, dataset, search, **known)
+            found = cls.model_validate_json(asked[:500])
+        show = "all" if found.side and "show" not in found.model_fields_set else found.show
+        place = {"run_id": run_id, "dataset": dataset, "search": search, "show": show}
+        return found.model_copy(update=place)
 
     def asking(self, **changes: Any) -> str:
         """This as `asked`, with changes; those on which page it is are forgotten."""
-        fields = {name: getattr(self, name) for name in ASKED} | {"page": 0} | changes
-        return json.dumps(fields)
+        changed = self.model_copy(update={"page": 0} | changes)
+        return changed.model_dump_json(exclude={"run_id", "dataset", "search"})
 
 
-ASKED: Mapping[str, Callable[[Any], bool]] = {
-    "show": lambda given: given in list(FILTERS),
-    "side": lambda given: given in ("before", "after"),
-    "low": lambda given: isinstance(given, int | float) and 0 <= given <= 1,
-    "high": lambda given: isinstance(given, int | float) and 0 <= given <= 1,
-    "label": lambda given: given in (0, 1),
-    "page": lambda given: isinstance(given, int),
-}
-"""Fields that the page's script or its address may set, and what fits them."""
-
-
-def narrowed(frame: pd.DataFrame, wanted: ExampleFilter) -> np.ndarray:
-    """(n,) whether a row has the label and the P(positive) that are asked for."""
-    keep = np.ones(len(frame), bool)
+def narrowed(frame: pd.DataFrame, wanted: ExampleFilter) -> pd.DataFrame:
+    """Its rows with the label and the P(positive) that are asked for."""
     if wanted.label is not None:
-        keep &= (frame[frames.LABEL] == wanted.label).to_numpy()
+        frame = frame[frame[LABEL] == wanted.label]
     if wanted.side:
-        p = frame[P_BASE if wanted.side == "before" else P_FINE].to_numpy(dtype=float)
-        keep &= (p >= wanted.low) & ((p < wanted.high) | (wanted.high == 1))
-    return keep
+        p = frame[P_BASE if wanted.side == "before" else P_FINE].astype(float)
+        frame = frame[p.between(wanted.low, wanted.high, inclusive="both" if wanted.high == 1 else "left")]
+    return frame
 
 
 def counts(frame: pd.DataFrame, wanted: ExampleFilter) -> dict[str, int]:
     """Rows of each filter, of those that are `narrowed` to."""
-    frame = frame[narrowed(frame, wanted)]
-    return {name: int(np.sum(one.keep(frame))) for name, one in FILTERS.items()}
+    frame = narrowed(frame, wanted)
+    return {name: len(frame.query(one.rows)) for name, one in FILTERS.items()}
 
 
-def select(frame: pd.DataFrame, wanted: ExampleFilter, texts: Mapping[str, str] | None = None) -> np.ndarray:
-    """Positions in `frame` that pass, on all pages together, in the filter's order."""
+def select(frame: pd.DataFrame, wanted: ExampleFilter, texts: Mapping[str, str] = {}) -> pd.DataFrame:
+    """The rows that pass, on all pages together, in the filter's order."""
     one = FILTERS[wanted.show]
-    keep = narrowed(frame, wanted) & one.keep(frame)
+    found = narrowed(frame, wanted).query(one.rows)
     if search := (wanted.search or "").strip().lower()[:200]:
-        texts, ids = texts or {}, frame[frames.REVIEW_ID]
-        keep &= np.array([i.startswith(search) or search in texts.get(i, "").lower() for i in ids], bool)
-    positions = np.flatnonzero(keep)
-    return positions[np.argsort(one.order(frame.iloc[positions]).to_numpy(), kind="stable")]
+        ids = found[REVIEW_ID]
+        found = found.loc[[i.startswith(search) or search in texts.get(i, "").lower() for i in ids]]
+    return found.sort_values(one.order, ascending=one.ascending, kind="stable")

@@ -157,8 +157,8 @@ def unlabelled_reviews(source: str, n: int, *, exclude: Sequence[str] = (), seed
         DataError: as load_reviews, but a source without labels will do.
     """
     opened = open_source(source)
-    texts = _text_columns(opened, "train", _table(opened, "train", "text"))
-    train = Reviews(pd.DataFrame(texts), opened.shown, opened.name, "train")
+    texts = pd.DataFrame(_text_columns(opened, "train", _table(opened, "train", "text")))
+    train = Reviews(texts, opened.shown, opened.name, "train")
     rows, _ = _trainable(opened, train, exclude)
     return train.take(np.sort(np.random.default_rng(seed).permutation(rows)[:n]))
 
@@ -233,9 +233,8 @@ def _reviews(source: Source, split: str) -> Reviews:
     raw = _table(source, split, "text", "label")
     texts = _text_columns(source, split, raw)
     labels = np.array(_labels(raw, source.given), dtype=np.int8)
-    columns = {"text": texts["text"], "label": labels} | texts
     others = {str(column): raw[column].to_numpy() for column in raw.columns if column not in _CORE}
-    frame = pd.DataFrame(columns | others)
+    frame = pd.DataFrame({"text": texts["text"], "label": labels} | texts | others)
     if frame["label"].nunique() < 2:
         found = f"only {Label(int(frame['label'][0])).word.lower()} reviews" if len(frame) else "no reviews"
         raise DataError(f"{source.given} has {found} in {split}; both classes are needed, so add the other")

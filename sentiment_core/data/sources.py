@@ -78,22 +78,17 @@ def open_source(source: str) -> Source:
     """
     if not source or "\0" in source:
         raise DataError(f"{source!r} names no reviews; use {_FORMS}")
-    path = Path(source).expanduser()
+    path, named_as_file = Path(source).expanduser(), source.lower().endswith(_TABLES + _ARCHIVES)
     with _refusing(source):
-        if not path.exists() and _is_hub_id(source):
-            return _open_hub(source)
         if not path.exists():
+            if re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", source, re.ASCII) and not named_as_file:
+                return _open_hub(source)
             raise DataError(f"{source} is not there; check the path, or use {_FORMS}")
         if path.is_dir():
             return _open_folder(source, path)
         if path.name.lower().endswith(_ARCHIVES):
             return _open_archive(source, path)
         return _open_file(source, path)
-
-
-def _is_hub_id(source: str) -> bool:
-    named_as_file = source.lower().endswith(_TABLES + _ARCHIVES)
-    return not named_as_file and re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", source, re.ASCII) is not None
 
 
 def _open_hub(source: str) -> Source:
@@ -150,7 +145,7 @@ def _open_folder(source: str, path: Path) -> Source:
 
     def read(split: str) -> pd.DataFrame:
         tables = [_read_table(str(file), file) for file in files[split]]
-        return tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
+        return pd.concat(tables, ignore_index=len(tables) > 1)
 
     return Source(source, name, name, tuple(files), read)
 
@@ -195,8 +190,7 @@ def read_csv(given: str, content: bytes, *, most: int | None = None) -> pd.DataF
     line = 1
     try:
         for row in reader:
-            if row:
-                rows.append(row)
+            rows += [row] if row else []
             if row and len(row) != len(rows[0]):
                 raise DataError(
                     f"{given}, line {line}: {len(row)} cells, and the header has {len(rows[0])}; put quotes "
@@ -246,9 +240,8 @@ def _raw_frame(found: dict[str, bytes]) -> pd.DataFrame:
         _, label, file = place.split("/")
         return label, int((re.match(r"\d+", file) or ["-1"])[0]), file
 
-    places = sorted(found, key=order)
-    columns = {"text": [found[place] for place in places], "label": [order(place)[0] for place in places]}
-    return pd.DataFrame(columns, index=places, dtype=object)
+    rows = {place: (found[place], order(place)[0]) for place in sorted(found, key=order)}
+    return pd.DataFrame(rows.values(), index=list(rows), columns=["text", "label"], dtype=object)
 
 
 def _read_raw(folder: Path, split: str) -> pd.DataFrame:

@@ -38,8 +38,7 @@ class Inputs:
     def __init__(self, config: EvalConfig, context: DeviceContext, assets: Path) -> None:
         self.config, self.context = config, context
         run = find_run(config.run, assets) if config.run else None
-        self.run = run.record if run else None
-        self.adapter = run.adapter_path if run else None
+        self.run, self.adapter = (run.record, run.adapter_path) if run else (None, None)
         self.base = base_of(config.base_model, self.run)
         started = time.perf_counter()
         self.test = TestSet.load(config)
@@ -50,11 +49,9 @@ class Inputs:
                 f"{self.encoder.info.hash}; train it again, or use the version that trained it"
             )
         trained = self.run.config.get("max_length_tokens") if self.run else None
-        length = config.max_length_tokens or trained or TrainConfig.max_length_tokens
-        shortest = self.encoder.shortest_limit()
-        if length < shortest:
-            raise ConfigError(f"--max-length-tokens is {length}; the prompt needs at least {shortest}")
-        self.max_length = length
+        self.max_length = config.max_length_tokens or trained or TrainConfig.max_length_tokens
+        if self.max_length < (least := self.encoder.shortest_limit()):
+            raise ConfigError(f"--max-length-tokens is {self.max_length}; the prompt needs at least {least}")
         self.encoded = self.encoder.encode_cached(self.test.reviews.texts, self.max_length)
         self.say(
             f"Reviews: {len(self.encoded):,} from {self.test.reviews.source}, "
@@ -78,7 +75,7 @@ class Inputs:
         Raises:
             ConfigError: they are not the rows that the run was trained on, or its source is not here.
         """
-        run, source, exclude = self.run, self._train_source(), self._excluded
+        run, (source, exclude) = self.run, self.train_rows()
         if run is None:
             most = len(data.load_reviews(source, "train")) // 10
             held = min(TrainConfig.validation, most) if most > 1 else 0
@@ -100,29 +97,20 @@ class Inputs:
             )
         return split
 
-    def unlabelled(self, n: int) -> data.Reviews:
-        """`n` train reviews whose labels are not read, the same for the same --seed.
+    def train_rows(self) -> tuple[str, tuple[str, ...]]:
+        """Where they come from, and what is excluded from it.
 
-        Raises:
-            DataError: the train rows' source is not here.
+        --train-dataset, else the run's source, found again under --dataset when that is a local copy;
+        --exclude, else what the run excluded, where it is here.
         """
-        source, exclude = self._train_source(), self._excluded
-        return data.unlabelled_reviews(source, n, exclude=exclude, seed=self.config.seed)
-
-    @property
-    def _excluded(self) -> tuple[str, ...]:
-        """--exclude, else what the run excluded, where it is here."""
+        config, tested = self.config, open_source(self.config.dataset)
+        if self.run:
+            here, otherwise = tested.shown == self.run.data.source, self.run.data.source
+        else:
+            here, otherwise = "train" in tested.splits, data.DEFAULT_DATASET
         trained = self.run.config.get("exclude", ()) if self.run else ()
-        return self.config.exclude or tuple(path for path in trained if os.path.exists(path))
-
-    def _train_source(self) -> str:
-        """--train-dataset, else the run's source, found again under --dataset when that is a local copy."""
-        dataset, tested = self.config.dataset, open_source(self.config.dataset)
-        if self.config.train_dataset:
-            return self.config.train_dataset
-        if self.run is None:
-            return dataset if "train" in tested.splits else data.DEFAULT_DATASET
-        return dataset if tested.shown == self.run.data.source else self.run.data.source
+        excluded = config.exclude or tuple(path for path in trained if os.path.exists(path))
+        return config.train_dataset or (config.dataset if here else otherwise), excluded
 
     def base_model(self, precision: str, *, shared: bool = True) -> loading.LoadedModel:
         """The base model without an adapter, loaded once as long as the precision stays.
@@ -132,18 +120,17 @@ class Inputs:
         """
         dtype = DTYPES[precision]
         loaded, self._loaded = self._loaded, None
-        if loaded is not None and loaded.compute_dtype != dtype:
+        if loaded and loaded.compute_dtype != dtype:
             loaded = None
         free_memory()  # what the last system left counts when this one sizes its batches
         loaded = loaded or self._load(dtype)
-        if shared:
-            self._loaded = loaded
+        self._loaded = loaded if shared else None
         return loaded
 
     def _load(self, dtype: torch.dtype) -> loading.LoadedModel:
         device = self.context.device
         loaded = loading.load_base(self.base, device=device, compute_dtype=dtype, dequantized=False)
-        now, then = loaded.info.revision, self.run.base_model.revision if self.run else None
+        now, then = loaded.info.revision, self.run and self.run.base_model.revision
         if self.run and now and then and now != then:
             raise BaseModelError(
                 f"base model {self.base.name!r} is not the one that run {self.run.run_id!r} was trained on "
@@ -237,26 +224,19 @@ class TestSet:
         name = safe_name(reviews.name)
         name += f"-{safe_name(split)}" if split not in ("test", "all") else ""
         name += f"-n{config.limit}" if config.limit else ""
-        info = DatasetInfo(
-            name=reviews.name, split=split, n=len(reviews), fingerprint=reviews.fingerprint,
-            source=reviews.source,
-        )  # fmt: skip
+        found = {"n": len(reviews), "fingerprint": reviews.fingerprint, "source": reviews.source}
+        info = DatasetInfo(name=reviews.name, split=split, **found)
         return cls(reviews, info, tuple(sorted(overlap & set(reviews.ids))), name)
 
 
 def group_columns(reviews: data.Reviews) -> dict[str, pd.Series]:
     """The dataset's further columns that hold short values, few of them unless they tie pairs together."""
-    texts = set(reviews.texts)
     kept: dict[str, pd.Series] = {}
     for column in group_names(reviews.group_columns):
         values = reviews.frame[column]
-        present = values.dropna()
-        scalars = present.map(lambda value: isinstance(value, str | bool | int | float | np.generic)).all()
-        if not len(present) or not scalars:
-            continue
-        shown = present.astype(str)
-        few = column == "pair_id" or shown.nunique() <= GROUP_VALUES
-        if few and shown.str.len().max() <= GROUP_CHARACTERS and not shown.isin(texts).any():
-            mixed = values.dtype == object and present.map(type).nunique() > 1
-            kept[column] = values.where(values.isna(), values.astype(str)) if mixed else values
+        shown = values.dropna().astype(str)
+        few = len(shown) and (column == "pair_id" or shown.nunique() <= GROUP_VALUES)
+        if few and shown.str.len().max() <= GROUP_CHARACTERS and not shown.isin(reviews.texts).any():
+            plain = values.where(values.isna(), values.astype(str))  # objects of any kind and mixture
+            kept[column] = plain if values.dtype == object else values
     return kept

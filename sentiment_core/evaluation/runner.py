@@ -74,9 +74,8 @@ def finished(system: EvaluatedSystem, folder: Path, *, keep: bool) -> bool:
                 f"({before.get(name)!r}, now {now!r}); --overwrite replaces it"
             )
     if not keep:
-        raise ConfigError(
-            f"evaluation {system.eval_id!r} is finished in {folder.parent}; --overwrite repeats it"
-        )
+        there = f"evaluation {system.eval_id!r} is finished in {folder.parent}"
+        raise ConfigError(f"{there}; --overwrite repeats it")
     return True
 
 
@@ -100,32 +99,21 @@ def run(system: EvaluatedSystem, folder: Path, work_folder: Path) -> EvalRecord 
     forms = answers.pop("answer_forms", ())
     reviews, encoded = inputs.test.reviews, inputs.encoded
     columns = {
-        "review_id": reviews.ids,
-        "label": reviews.labels,
-        "prediction": answers["prediction"],
-        "p_positive": answers["p_positive"],
-        "tokens": encoded.lengths.astype(np.int32),
+        "review_id": reviews.ids, "label": reviews.labels, "prediction": answers["prediction"],
+        "p_positive": answers["p_positive"], "tokens": encoded.lengths.astype(np.int32),
         "truncated": encoded.truncated,
-    }
+    }  # fmt: skip
     predictions = pd.DataFrame(columns | answers | group_columns(reviews))
     record = EvalRecord(
-        eval_id=system.eval_id,
-        system=system.id,
-        created_at=utc_now(),
-        commit=provenance.commit(),
-        base_model=work.base_model,
-        run_id=system.run_id,
-        prompt=inputs.encoder.info if work.base_model else None,
-        dataset=inputs.test.info,
-        answer_forms=forms,
-        settings=settings_of(system, work) | {"warmup_seconds": round(warmup, 2)},
-        command=provenance.command_line(),
-        wall_seconds=round(seconds, 3),
-        reviews_per_second=round(len(values) / max(seconds, 1e-9), 2),
+        eval_id=system.eval_id, system=system.id, run_id=system.run_id, created_at=utc_now(),
+        commit=provenance.commit(), command=provenance.command_line(), versions=provenance.versions(),
         hardware=provenance.hardware(context.device.type, context.world_size),
-        versions=provenance.versions(),
+        base_model=work.base_model, prompt=inputs.encoder.info if work.base_model else None,
+        dataset=inputs.test.info, answer_forms=forms,
+        settings=settings_of(system, work) | {"warmup_seconds": round(warmup, 2)},
+        wall_seconds=round(seconds, 3), reviews_per_second=round(len(values) / max(seconds, 1e-9), 2),
         **summarize(predictions, overlap_ids=inputs.test.overlap_ids),
-    )
+    )  # fmt: skip
     (folder / "eval.json").unlink(missing_ok=True)  # from here to the end it is unfinished
     write_eval(folder, record, predictions)
     store.remove()
@@ -152,12 +140,10 @@ def describe(outcomes: list[Outcome], assets: Path) -> str:
         accuracy = record.metrics["accuracy"]
         rows[record.measured_title] = {
             "Accuracy (95 % interval)": f"{accuracy.value:.2%} ({accuracy.low:.2%}–{accuracy.high:.2%})",
-            "n": f"{accuracy.n:,}",
-            "Unparsed": f"{record.unparsed:,}",
-            "Seconds": f"{record.wall_seconds:.1f}",
-            "Reviews/s": f"{record.reviews_per_second:,.0f}",
+            "n": f"{accuracy.n:,}", "Unparsed": f"{record.unparsed:,}",
+            "Seconds": f"{record.wall_seconds:.1f}", "Reviews/s": f"{record.reviews_per_second:,.0f}",
             "": "kept" if outcome.kept else "",
-        }
+        }  # fmt: skip
     table = pd.DataFrame.from_dict(rows, orient="index").to_string()
     lines = [*map(str.rstrip, table.splitlines()), "", f"Folder  {assets / 'evals'}"]
     lines += [f"        {outcome.record.eval_id}" for outcome in outcomes]

@@ -13,7 +13,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -53,16 +53,13 @@ class PartStore:
             np.savez(stream, rows=rows, values=values, seconds=np.float64(seconds))
         temporary.replace(path)
 
-    def load(self, n: int, width: int) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
+    def load(self) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
         """Every readable part; one that a kill damaged is passed over."""
         for path in sorted(self.folder.glob("*.npz")):
-            try:
+            with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
                 with np.load(path, allow_pickle=False) as stored:
-                    rows, values, seconds = stored["rows"], stored["values"], float(stored["seconds"])
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-                continue
-            if values.shape == (len(rows), width) and len(rows) and 0 <= rows.min() <= rows.max() < n:
-                yield rows, values, seconds
+                    part = stored["rows"], stored["values"], float(stored["seconds"])
+                yield part
 
     def remove(self) -> None:
         shutil.rmtree(self.work, ignore_errors=True)
@@ -79,7 +76,7 @@ def score(system: EvaluatedSystem, work: Work, store: PartStore) -> tuple[np.nda
     values = np.full((len(lengths), work.width), np.nan)
     done = np.zeros(len(lengths), dtype=bool)
     before = 0.0
-    for rows, found, seconds in store.load(*values.shape) if context.is_main else ():
+    for rows, found, seconds in store.load() if context.is_main else ():
         values[rows], done[rows] = found, True
         before += seconds
     todo = np.flatnonzero(~done)

@@ -273,11 +273,11 @@ def test_filters_partition_and_sort() -> None:
     assert counts["fixed"] == int((~right[0] & right[1]).sum())
     assert counts["regressed"] == int((right[0] & ~right[1]).sum())
     assert sum(counts[name] for name in ("fixed", "regressed", "correct", "wrong")) == counts["all"] == 500
-    fixed = frame.iloc[pairs.select(frame, ExampleFilter())]
+    fixed = pairs.select(frame, ExampleFilter())
     moved = (fixed["p_positive_fine_tuned"] - fixed["p_positive_base"]).abs().to_numpy()
     assert len(moved) == counts["fixed"]
     assert (np.diff(moved) <= 0).all()
-    mistakes = frame.iloc[pairs.select(frame, ExampleFilter(show="mistakes"))]
+    mistakes = pairs.select(frame, ExampleFilter(show="mistakes"))
     distance = (mistakes["p_positive_fine_tuned"] - 0.5).abs().to_numpy()
     assert (np.diff(distance) <= 1e-6).all()
     assert not mistakes["right_fine_tuned"].any()
@@ -287,7 +287,8 @@ def test_search_by_words_and_by_id() -> None:
     frame = pairs.paired(None, predictions("fine-tuned", 100))
     texts = {i: ("a dull film" if n % 2 else "a bright film") for n, i in enumerate(frame["review_id"])}
     assert len(pairs.select(frame, ExampleFilter(show="all", search="BRIGHT"), texts)) == 50
-    assert list(pairs.select(frame, ExampleFilter(show="all", search=frame["review_id"][7]))) == [7]
+    assert list(pairs.select(frame, ExampleFilter(show="all", search=frame["review_id"][7])).index) == [7]
+    assert pairs.select(frame[:0], ExampleFilter(show="all", search="bright"), texts).empty
 
 
 def test_the_bars_of_a_histogram_hold_each_review_once() -> None:
@@ -301,8 +302,8 @@ def test_the_bars_of_a_histogram_hold_each_review_once() -> None:
             )))
             for low, high in itertools.pairwise(edges) for label in (0, 1)
         ]  # fmt: skip
-        assert sorted(np.concatenate(bars)) == list(range(200))
-        first = frame.iloc[bars[0]]
+        assert sorted(pd.concat(bars).index) == list(range(200))
+        first = bars[0]
         assert (first[column] < 0.1).all()
         assert (first["label"] == 0).all()
 
@@ -311,7 +312,7 @@ def test_the_bars_of_a_histogram_hold_each_review_once() -> None:
     "asked", ["", "[]", "{", "null", '{"show": ["fixed"], "low": "1", "high": NaN, "x": 1}']
 )
 def test_nonsense_asked_for_is_passed_over(asked: str) -> None:
-    assert ExampleFilter.of(RUN, "imdb", "", asked) == ExampleFilter(RUN, "imdb")
+    assert ExampleFilter.of(RUN, "imdb", "", asked) == ExampleFilter(run_id=RUN, dataset="imdb")
 
 
 def test_a_filter_is_the_same_after_a_turn_through_the_page() -> None:
@@ -412,7 +413,7 @@ def test_the_reader_shows_a_pair_and_what_differs(assets: Path) -> None:
     ids = predictions("fine-tuned", 40, paired=True)["review_id"]
     texts = {i: f"It is a {'great' if n % 2 else 'dull'} film <b>{n // 2}</b>." for n, i in enumerate(ids)}
     view = examples.Examples(context_of(assets, texts=texts))
-    paired = ExampleFilter(RUN, "counterfactual_imdb_test")
+    paired = ExampleFilter.of(RUN, "counterfactual_imdb_test")
     pane = view.open(paired, ids[2])[0]
     assert "It is a dull film &lt;b&gt;1&lt;/b&gt;." in pane
     assert "It is a <ins>great</ins> film &lt;b&gt;1&lt;/b&gt;." in pane
@@ -421,7 +422,7 @@ def test_the_reader_shows_a_pair_and_what_differs(assets: Path) -> None:
     assert f"Review {ids[3]}" in without
     assert (
         "partner"
-        not in view.open(ExampleFilter(RUN, "imdb"), predictions("fine-tuned", 300)["review_id"][0])[0]
+        not in view.open(ExampleFilter.of(RUN, "imdb"), predictions("fine-tuned", 300)["review_id"][0])[0]
     )
 
 
@@ -444,7 +445,7 @@ def test_without_texts_our_own_samples_are_the_rows(context: Context, monkeypatc
     found = stored_answers(samples)
     monkeypatch.setattr(context.store, "sample_answers", lambda run: found)
     view = examples.Examples(context)
-    _, _, _, chips, listed, reader, explain, trace_value, opened = view.whole(ExampleFilter(RUN, "imdb"))
+    _, _, _, chips, listed, reader, explain, trace_value, opened = view.whole(ExampleFilter.of(RUN, "imdb"))
     first = next(one for one in samples if one.id == opened)
     right = found[first.id].traces["fine-tuned"].p_positive[0] < 0.5
     assert first.label == 0
@@ -460,7 +461,7 @@ def test_without_texts_our_own_samples_are_the_rows(context: Context, monkeypatc
 
 def test_samples_that_no_model_has_answered_are_rows_without_a_verdict(context: Context) -> None:
     *_, chips, listed, reader, explain, trace_value, _ = examples.Examples(context).whole(
-        ExampleFilter(RUN, "imdb")
+        ExampleFilter.of(RUN, "imdb")
     )
     assert "wrong" not in f"{chips}{listed}{reader}"
     assert explain.visible

@@ -1,5 +1,5 @@
 // The "⋯" of a figure: its picture as a file, and closing it as menus close
-figs.picture = async (figure, format, filename) => {
+figs.download = async (figure, format, filename) => {
   const plot = figure.querySelector('.js-plotly-plot'), canvas = figure.querySelector('canvas');
   const save = (href) => figs.make(document.body, 'a', {href, download: `${filename}.${format}`});
   if (!plot) { const link = save(canvas.toDataURL()); link.click(); link.remove(); return; }
@@ -8,7 +8,7 @@ figs.picture = async (figure, format, filename) => {
 };
 document.addEventListener('click', (event) => {
   const button = event.target.closest('[data-picture]'), {picture, name} = button?.dataset ?? {};
-  if (button) figs.picture(button.closest('.figure'), picture, name);
+  if (button) figs.download(button.closest('.figure'), picture, name);
   for (const menu of document.querySelectorAll('details.menu[open]')) if (!menu.contains(event.target)) menu.open = false;
 });
 document.addEventListener('keydown', (event) => {

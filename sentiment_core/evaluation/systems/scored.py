@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, partial
@@ -16,7 +16,7 @@ from torch import nn
 
 from sentiment_core.artifacts.schema import DRAW_COLUMN
 from sentiment_core.config import ConfigError
-from sentiment_core.data.reviews import Reviews, load_reviews, match_key
+from sentiment_core.data.reviews import Reviews, load_reviews, match_key, unlabelled_reviews
 from sentiment_core.engines.device import find_device
 from sentiment_core.engines.packed.model import packing_blocker
 from sentiment_core.engines.scorer import SentimentScorer, fitting_tokens
@@ -32,16 +32,13 @@ class ZeroShot(ModelSystem):
     """The base model as it is."""
 
     def work(self) -> Work:
-        return self.scored(self.scorer(self.inputs.base_model(self.precision)), self.inputs.prompts)
+        return self.scored(self.scorer(self.inputs.base_model(self.precision)))
 
-    def scored(
-        self, scorer: SentimentScorer, prompts: Callable[[np.ndarray], Encoded], **settings: Any
-    ) -> Work:
-        """Prompts of rows through a scorer; `settings` are recorded."""
+    def scored(self, scorer: SentimentScorer, **settings: Any) -> Work:
+        """The zero-shot prompts through a scorer; `settings` are recorded."""
         settings |= {"batch_tokens": scorer.batch_tokens, "engine": scorer.engine}
-        return Work(
-            lambda rows: scorer.stream(prompts(rows)), settings=settings, base_model=scorer.loaded.info
-        )
+        prompts, info = self.inputs.prompts, scorer.loaded.info
+        return Work(lambda rows: scorer.stream(prompts(rows)), settings=settings, base_model=info)
 
     def scorer(
         self, loaded: LoadedModel, model: nn.Module | None = None, *, compiled: bool = True
@@ -69,7 +66,8 @@ class Recalibrated(ZeroShot):
 
     @cached_property
     def unlabelled(self) -> Reviews:
-        return self.inputs.unlabelled(UNLABELLED)
+        source, exclude = self.inputs.train_rows()
+        return unlabelled_reviews(source, UNLABELLED, exclude=exclude, seed=self.config.seed)
 
     def decisive(self) -> dict[str, Any]:
         return super().decisive() | {"unlabelled_fingerprint": self.unlabelled.fingerprint}
@@ -84,7 +82,7 @@ class Recalibrated(ZeroShot):
             "threshold_log_odds": threshold, "unlabelled_reviews": len(prompts),
             "unlabelled_seed": self.config.seed, "train_source": self.unlabelled.source,
         }  # fmt: skip
-        work = self.scored(self.scorer(loaded), self.inputs.prompts, **settings)
+        work = self.scored(self.scorer(loaded), **settings)
         return replace(work, answers=lambda values: from_scores(values - np.array([0, threshold])))
 
 
@@ -112,10 +110,8 @@ class FineTuned(ZeroShot):
     def decisive(self) -> dict[str, Any]:
         weights = self.inputs.adapter / "adapter_model.safetensors"  # pyrefly: ignore[unsupported-operation]
         if not weights.is_file():
-            folder = weights.parent.parent
-            raise BaseModelError(
-                f"{folder} holds no adapter/{weights.name}; train the run again (python train.py)"
-            )
+            missing = f"{weights.parent.parent} holds no adapter/{weights.name}"
+            raise BaseModelError(f"{missing}; train the run again (python train.py)")
         return super().decisive() | {"adapter_sha256": file_sha256(weights)}
 
     def work(self) -> Work:
@@ -123,7 +119,7 @@ class FineTuned(ZeroShot):
         with warnings.catch_warnings():  # peft asks transformers for an attribute by its old name
             warnings.simplefilter("ignore", FutureWarning)
             model = load_adapter(loaded.model, self.inputs.adapter)  # pyrefly: ignore[bad-argument-type]
-        return self.scored(self.scorer(loaded, model), self.inputs.prompts)
+        return self.scored(self.scorer(loaded, model))
 
 
 # ---- few-shot
@@ -144,9 +140,9 @@ class FewShot(ZeroShot):
     @cached_property
     def examples(self) -> list[Reviews]:
         """Of each draw."""
-        config, tested, train = self.config, self.inputs.test.reviews, self.inputs.train_split.train
-        if config.limit:  # the same examples, whatever the limit
-            tested = load_reviews(config.dataset, config.split)
+        train, tested = self.inputs.train_split.train, self.inputs.test.reviews
+        if self.config.limit:  # the same examples, whatever the limit
+            tested = load_reviews(self.config.dataset, self.config.split)
         unseen = {match_key(text) for text in tested.texts}
         return [choose_examples(train, self.shots, seed=seed, unseen=unseen) for seed in self.seeds]
 
@@ -173,20 +169,17 @@ class FewShot(ZeroShot):
         scorer = self.scorer(loaded, compiled=False)  # a shape for each draw: compiling takes longer
         if scorer.engine == "padded" and not self.config.batch_tokens:
             scorer.batch_tokens = fitting_tokens(loaded)  # a batch repeats the prefix's keys and values
-        work = self.scored(
-            scorer, self.inputs.prompts, train_source=self.examples[0].source,
-            shared_tokens=[len(prefix) for prefix in prefixes],
-        )  # fmt: skip
+        shared, source = [len(prefix) for prefix in prefixes], self.examples[0].source
+        work = self.scored(scorer, train_source=source, shared_tokens=shared)
         stream = partial(self._stream, scorer, prefixes)
-        return replace(work, stream=stream, answers=from_draws, draws=len(prefixes))
+        return replace(work, stream=stream, answers=from_draws, draws=DRAWS)
 
     def _stream(self, scorer: SentimentScorer, prefixes: list[list[int]], rows: np.ndarray) -> Parts:
-        n = len(self.inputs.encoded)
-        for draw, prefix in enumerate(prefixes):
-            if len(own := np.flatnonzero(rows // n == draw)):
-                prompts = with_prefix(prefix, self.inputs.prompts(rows[own] % n))
-                for part, values in scorer.stream(prompts):
-                    yield own[part], values
+        draws, reviews = np.divmod(rows, len(self.inputs.encoded))
+        for draw in np.unique(draws):
+            own = np.flatnonzero(draws == draw)
+            for part, values in scorer.stream(with_prefix(prefixes[draw], self.inputs.prompts(reviews[own]))):
+                yield own[part], values
 
 
 class FewShot8(FewShot):
@@ -241,10 +234,8 @@ def few_shot_prefix(encoder: PromptEncoder, texts: Sequence[str], labels: Iterab
     """
     first, *between, suffix = _conversation(encoder.tokenizer, len(texts))
     if len(between) != 2 * len(texts) or suffix != encoder.rendered.suffix:
-        raise ConfigError(
-            "baseline-few-shot: this model's chat template does not show every example once; "
-            "use another model"
-        )
+        unsuited = "baseline-few-shot: this model's chat template does not show every example once"
+        raise ConfigError(f"{unsuited}; use another model")
 
     def fixed(text: str) -> list[int]:
         return encoder.tokenizer(text, add_special_tokens=False)["input_ids"]  # control tokens included

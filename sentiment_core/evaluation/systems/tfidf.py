@@ -38,12 +38,9 @@ class Tfidf(EvaluatedSystem):
         started = time.perf_counter()
         model = tfidf_logreg().fit(train.texts, train.labels)
         settings = {
-            "train_source": train.source,
-            "train_reviews": len(train),
-            "tokens_of": self.inputs.base.name,
-            "fit_seconds": round(time.perf_counter() - started, 2),
-            "features": len(model[0].vocabulary_),
-        }
+            "train_source": train.source, "train_reviews": len(train), "tokens_of": self.inputs.base.name,
+            "fit_seconds": round(time.perf_counter() - started, 2), "features": len(model[0].vocabulary_),
+        }  # fmt: skip
         return Work(lambda rows: stream(model, [texts[row] for row in rows]), width=1, settings=settings)
 
 
