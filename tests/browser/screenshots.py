@@ -54,7 +54,7 @@ def animate(page: Any, url: str, path: Path) -> None:
     page.clock.install()
     page.goto(f"{url}?tab=live&__theme=light")
     settle(page, "live")
-    page.clock.pause_at(page.evaluate("Date.now() + 1000"))
+    page.clock.pause_at(page.evaluate("Date.now() / 1000 + 1"))
     page.evaluate("figs.pick('sample-21'); scrollTo({top: 330, behavior: 'instant'})")
     film(1.2)
     milliseconds[-1] = 2500
@@ -62,7 +62,7 @@ def animate(page: Any, url: str, path: Path) -> None:
     page.get_by_role("tab", name="Accuracy").click()
     settle(page, "accuracy")
     page.evaluate("scrollTo({top: 330, behavior: 'instant'})")
-    page.clock.pause_at(page.evaluate("Date.now() + 1000"))
+    page.clock.pause_at(page.evaluate("Date.now() / 1000 + 1"))
     film(0.1)
     milliseconds[-1] = 1500
     page.get_by_role("button", name="after fine-tuning").click()

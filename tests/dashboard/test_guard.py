@@ -73,7 +73,7 @@ def test_an_answer_that_has_begun_is_not_answered_twice(client) -> None:
 
 
 def call_of(page: guard.QuietBlocks, inputs: list) -> dict:
-    """The page's one endpoint called, from a thread of its own: a browser's test may have left a loop here."""
+    """The page's one endpoint called, in a thread of its own: a browser's test may have left a loop here."""
     [call] = page.fns.values()
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(lambda: asyncio.run(page.process_api(call, inputs))).result()
