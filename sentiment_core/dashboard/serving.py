@@ -280,7 +280,7 @@ class Serving:
     def _events(self, kind: str, work: Work, run: Run | None, given: str | list[str]) -> Iterator[Event]:
         """Waits for a turn in the queue and for the model; then come the work's own events."""
         try:
-            given = clean_text(given) if isinstance(given, str) else given
+            given = given if isinstance(given, list) else clean_text(given)
             with self.queues[kind].join() as ahead:
                 loading, count = self.host.slot(run), ahead(0)
                 while count or not loading.done():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
 
 import gradio as gr
 from markupsafe import Markup
@@ -46,8 +47,15 @@ def method_html(context: Context, run: Run | None) -> Markup:
         settings=_settings(context, [run, study] if study else [run]), study=study,
         versions=_version_accuracies(context, run), commands=_commands(context, run),
         references={one.kind: one for one in context.store.references()},
-        default_source=DEFAULT_SOURCE, trace_sentence=trace_sentence(context.store.root),
+        default_source=DEFAULT_SOURCE, trace_sentence=_trace_sentence(context),
     )  # fmt: skip
+
+
+def _trace_sentence(context: Context) -> str:
+    """Empty where its benchmark is of no use, which the header says."""
+    with suppress(ValueError, LookupError, TypeError):
+        return trace_sentence(context.store.root)
+    return ""
 
 
 def study_run(context: Context, run: Run) -> Run | None:
