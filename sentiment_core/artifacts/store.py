@@ -34,7 +34,8 @@ from sentiment_core.metrics.histogram import BINS
 MOST_BYTES = 64_000_000
 """No file of an artifact is larger; 25,000 predictions take half a megabyte."""
 UNUSABLE = (
-    OSError, pa.ArrowException, SafetensorError, ValueError, TypeError, LookupError, AttributeError, RuntimeError,
+    OSError, pa.ArrowException, SafetensorError, ValueError, TypeError, LookupError, AttributeError,
+    RuntimeError,
 )  # fmt: skip
 """What json, parquet, pandas and safetensors raise on files that hold something else."""
 
@@ -243,8 +244,8 @@ def read_adapter_shapes(folder: Path) -> dict[str, tuple[int, int]]:
     if not os.path.lexists(path):
         return {}
     with _reading(config, "train the run again", home=folder):
-        if not isinstance(json.loads(config.read_text(encoding="utf-8")), dict):
-            raise ValueError("it is not an object")
+        if "r" not in json.loads(config.read_text(encoding="utf-8")):
+            raise ValueError("it names no rank")
     with _reading(path, "train the run again", home=folder), safe_open(path, "numpy") as file:
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
         names = [name.removesuffix(".lora_A.weight") for name in shapes if name.endswith(".lora_A.weight")]
