@@ -121,17 +121,19 @@ def _parity(record: BenchmarkRecord, title: str) -> str:
 
 def trace_sentence(root: Path = config.ASSETS) -> str:
     """What leaving out the clause that moved the answer most does, beside others; empty if unmeasured."""
-    if not (root / "benchmarks" / "trace.json").exists():
+    try:
+        record = store.read_benchmark("trace", root)
+        metrics = {row.system: row.log_odds_change for row in record.rows if row.log_odds_change}
+        move, chance, gradient, best = (
+            f"{m.value:.2f} ({m.low:.2f}–{m.high:.2f})" for m in list(metrics.values())[:4]
+        )
+        n = metrics["largest move"].n
+    except (ValueError, LookupError, TypeError):  # not there, or of no use
         return ""
-    record = store.read_benchmark("trace", root)
-    metrics = {row.system: row.log_odds_change for row in record.rows if row.log_odds_change}
-    move, chance, gradient, best = (
-        f"{m.value:.2f} ({m.low:.2f}–{m.high:.2f})" for m in list(metrics.values())[:4]
-    )
     return (
         f"Leaving out the clause with the largest move changes the fine-tuned model’s log-odds by {move} on "
         f"average, a random clause by {chance}, the one with the largest gradient × input by {gradient}, and "
-        f"the best single clause, found by trying each, by {best} (n = {metrics['largest move'].n:,} test "
+        f"the best single clause, found by trying each, by {best} (n = {n:,} test "
         "reviews, 95 % intervals)."
     )
 
