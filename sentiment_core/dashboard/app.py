@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import wait
+from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -33,9 +34,9 @@ TABS = {
 """Name in the address -> title, in the order of the page. `tabs/<name>.py` has its
 `build(context, run dropdown) -> TabPart`."""
 
-MAX_WAITING = 500
+MAX_WAITING = 2000
 """Events in Gradio's queue, about eight for each page that opens. Requests for the model wait elsewhere
-(`serving.LONGEST_QUEUES`), so that they never keep the page itself waiting."""
+(`serving.KINDS`), so that they never keep the page itself waiting."""
 
 OFF = ("show_error", "enable_monitoring", "run_history", "ssr_mode", "pwa", "mcp_server", "share")
 """What Gradio can do and this page does not."""
@@ -59,7 +60,9 @@ def build(
         texts: review id -> text; by default looked up in the dataset at hand.
     """
     store = Store(Path(assets or config.ASSETS))
-    context = Context(store, Serving(ModelHost(load_classifier)), ReviewTexts(texts))
+    # on a ZeroGPU Space the processor answers, and batches go to the GPU
+    batch_host = ModelHost(partial(load_live, cuda=True)) if os.environ.get("SPACES_ZERO_GPU") else None
+    context = Context(store, Serving(ModelHost(load_classifier), batch_host), ReviewTexts(texts))
     first = store.run(None)
     with QuietBlocks(title=header.TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
         with gr.Row(elem_id="head"):
@@ -168,7 +171,6 @@ def launch_options() -> dict[str, Any]:
         "max_file_size": MAX_UPLOAD_BYTES,
         "allowed_paths": [],
         "state_session_capacity": 1000,
-        "max_threads": 80,  # more than all that may wait for the model: the page is served beside them
         "app_kwargs": {"middleware": [Middleware(Guard)]},
         **dict.fromkeys(OFF, False),
     }

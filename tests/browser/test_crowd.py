@@ -18,7 +18,7 @@ pytestmark = pytest.mark.browser
 def held_site(tmp_path_factory):
     """A site whose model is held until `HeldClassifier.go` is set; three may wait for it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(serving.LONGEST_QUEUES, "answers", 3)
+        patch.setitem(serving.KINDS, "answers", serving.Kind(serving.Rank.ANSWER, 3, 60))
         patch.setattr(serving, "LOOK_AGAIN", 0.1)
         served = Site(write_assets(tmp_path_factory.mktemp("held"), n=60, pairs=10), HeldClassifier)
         yield served

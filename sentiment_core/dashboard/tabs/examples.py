@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -63,10 +63,11 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     def read(*values: str) -> list[object]:
         return view.open(ExampleFilter.of(*values[:4]), values[4])
 
-    def explained(run_id: str, review_id: str) -> Iterator[object]:
+    async def explained(run_id: str, review_id: str) -> AsyncIterator[object]:
         own = {sample.id: sample.text for sample in context.store.samples()}
         if text := own.get(review_id) or context.texts.wait(0).get(review_id):
-            yield from stream_trace(context, context.store.run(run_id), text)
+            async for shown in stream_trace(context, context.store.run(run_id), text):
+                yield shown
 
     gr.on([dataset.input, search.change], render_all, [run, *filters], outputs, **LATEST)
     asked.input(render_all, [run, *filters], outputs, js=SHOW_TO_ADDRESS, **LATEST)
