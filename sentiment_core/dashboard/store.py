@@ -26,8 +26,8 @@ DATASET_TITLES = {"imdb": "IMDB test reviews", "counterfactual_imdb_test": "Coun
 REFERENCES = ("references.json", store.read_references)
 SAMPLES = ("sample_reviews.jsonl", store.read_sample_reviews)
 WATCHED = (
-    "runs/*", "runs/*/run.json", "runs/*/history.jsonl", "evals/*", "evals/*/eval.json",
-    "evals/*/predictions.parquet", REFERENCES[0], SAMPLES[0],
+    "runs/*", "runs/*/run.json", "runs/*/history.jsonl", "runs/*/sample_answers.json", "evals/*",
+    "evals/*/eval.json", "evals/*/predictions.parquet", "benchmarks/*.json", REFERENCES[0], SAMPLES[0],
 )  # fmt: skip
 
 

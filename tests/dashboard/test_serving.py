@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,7 +26,7 @@ from sentiment_core.dashboard.serving import (
     Worker,
 )
 from tests.dashboard.test_tabs import context_of
-from tests.fake_artifacts import RUN, write_assets
+from tests.fake_artifacts import RUN, write_assets, write_run
 from tests.fake_live import FakeClassifier, all_of
 
 
@@ -276,3 +277,22 @@ def test_a_worker_outlives_visitors_whose_loop_is_closed() -> None:
     asyncio.run(leaves())
     go.set()
     assert asyncio.run(stays()) == [Dial((0.5,))]
+
+
+def test_a_tab_is_drawn_once_until_an_artifact_changes(context: Context) -> None:
+    """However many open the page at once; a stranger's choice is drawn for itself."""
+    drawn: list[tuple[str, ...]] = []
+
+    def render(*inputs: str) -> list[str]:
+        drawn.append(inputs)
+        return [f"{inputs} of {len(context.store.listing().runs)} runs"]
+
+    draw = context.drawn_once("tab", render)
+    runs = len(context.store.listing().runs)
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(draw, ["a"] * 40)) == [[f"('a',) of {runs} runs"]] * 40
+    assert drawn == [("a",)]
+    assert draw("b") == [f"('b',) of {runs} runs"]
+    write_run(context.store.root, "newer")
+    assert draw("a") == [f"('a',) of {runs + 1} runs"]
+    assert drawn == [("a",), ("b",), ("a",)]
