@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import wait
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
@@ -25,7 +27,7 @@ from sentiment_core.dashboard.components import header
 from sentiment_core.dashboard.context import QUIET, Context, TabPart
 from sentiment_core.dashboard.guard import Guard, QuietBlocks
 from sentiment_core.dashboard.inputs import MAX_UPLOAD_BYTES
-from sentiment_core.dashboard.serving import ModelHost, Serving, load_live
+from sentiment_core.dashboard.serving import ModelHost, ModelUnavailable, Serving, load_live
 from sentiment_core.dashboard.store import Store
 from sentiment_core.dashboard.texts import ReviewTexts
 
@@ -112,6 +114,8 @@ def _warm_up(context: Context, draw_all: Callable[[], None]) -> None:
     draw_all()
     wait([host.slot(context.store.run(None))])
     context.texts.start()
+    with suppress(ModelUnavailable):  # who asks is told why
+        asyncio.run(context.serving.warm_up(context.store.run(None)))
 
 
 def _run_choice(context: Context, run_id: str | None) -> dict[str, Any]:

@@ -137,7 +137,7 @@ class Job:
     """Work that somebody waits for; made where it is awaited."""
 
     rank: Rank
-    steps: Iterator[Event | Later]
+    steps: Iterator[Any]
     run: Run | None = None
     given: str | list[str] = ""
     begun: bool = False
@@ -366,6 +366,13 @@ class Serving:
         """P(positive) by each model; raises `ModelUnavailable` as well where too many wait for it already."""
         last = await last_of(self.scores(run, texts))
         return last.found  # pyrefly: ignore[missing-attribute] the last of them are Scores
+
+    async def warm_up(self, run: Run | None) -> None:
+        """Behind all that visitors ask for."""
+        job = Job(Rank.BATCH, self.host.get(run).warm_up())
+        self.worker.submit(job)
+        async for _ in job.events():
+            pass
 
     def queue(self) -> dict[str, float]:
         """How many wait for answers, and for how many seconds whoever asks now would, about."""

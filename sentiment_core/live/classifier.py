@@ -35,6 +35,8 @@ from sentiment_core.models.base_models import BaseModel, BaseModelError, resolve
 from sentiment_core.models.loading import base_config, load_adapter, load_base, load_tokenizer
 from sentiment_core.models.tokens import Encoded, PromptEncoder
 
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512")  # code for lengths; 1,024 took half a GB
+
 Which = Literal["base", "fine-tuned"]
 SYSTEMS: tuple[Which, ...] = ("base", "fine-tuned")
 System = LiveLlama | LiveTransformers
@@ -164,6 +166,10 @@ class LiveClassifier:
         for places, found in self.batches(texts, system):
             out[places] = found
         return out
+
+    def warm_up(self) -> Iterator[int]:
+        """What makes later answers faster, in pieces; nobody needs to wait for it."""
+        return self._system("base").meet_lengths()
 
     def classify_together(self, texts: Sequence[str], system: Which) -> list[LiveAnswer]:
         """As `classify`, all of them in batches; each has its share of the time."""

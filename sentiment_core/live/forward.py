@@ -41,6 +41,10 @@ SHORTEST_PART = 48
 LONG, FIRST_RESULT = 576, 320
 """Tokens: a prompt longer than the one gets a first answer, on a CPU, once the other have been read."""
 
+STEP = 16
+"""Tokens, on a CPU in 8 or 16 bits: stretches are as long as a multiple of it, since oneDNN makes code for
+each length that a product meets, which takes up to a second, and keeps it."""
+
 PAIRS_PER_TOKEN = 2_700
 """A token's products take as long as its attention to about half as many others (bf16, 135M parameters)."""
 
@@ -67,6 +71,8 @@ class LiveLlama:
         self._layers = [(tensors[f"{n}.norm1"], tensors[f"{n}.norm2"], products[n]) for n in numbers]
         self.prefix: Cache = [(tensors[f"{n}.k"][None], tensors[f"{n}.v"][None]) for n in numbers]
         self.prefix_length, self.head_dim = self.prefix[0][0].shape[2:]
+        exact = self.device.type != "cpu" or tensors[f"0.{GROUPS[0]}"].dtype == torch.float32
+        self.step = 1 if exact else STEP
 
     def between(self, tensors: Tensors, alpha: float) -> LiveLlama:
         """This base model with α times the adapter on it, for an α of `DIAL`; the weights stay shared."""
@@ -113,6 +119,12 @@ class LiveLlama:
         if len(cuts):
             yield len(row), self._shared(len(cuts), lambda part: self._ends(row[-tail:], cuts[part], kept))
 
+    def meet_lengths(self) -> Iterator[int]:
+        """Compute once with each length that there is, so that no visitor's review is the first of it."""
+        for length in range(self.step, LONG, self.step) if self.step > 1 else ():
+            self.log_odds([np.zeros(length, dtype=np.int64)])
+            yield length
+
     def _shared(self, count: int, work: Callable[[slice], np.ndarray]) -> np.ndarray:
         """The results of `count` items, some of them on each core."""
         bounds = np.linspace(0, count, min(self.workers, count) + 1).astype(int).tolist()
@@ -141,8 +153,9 @@ class LiveLlama:
         `kept` receives the keys and values of all of it.
         """
         count = max(1, min(self.workers, len(row) // SHORTEST_PART))
-        behind = past[0][0].shape[2]
-        cuts = _equal_work(len(row), count, behind)
+        behind, end_of_row = past[0][0].shape[2], len(row)
+        row = np.pad(row, (0, -len(row) % self.step))  # what stands behind its end is not seen
+        cuts = [self.step * round(cut / self.step) for cut in _equal_work(len(row), count, behind)]
         handovers = [Handover() for _ in range(count - 1)]
 
         @torch.inference_mode()
@@ -150,7 +163,7 @@ class LiveLlama:
             start, end = cuts[number : number + 2]
             known = handovers[number - 1] if number else past
             keep = handovers[number] if number < count - 1 else kept
-            last = torch.tensor([end - start - 1], device=self.device)
+            last = torch.tensor([min(end, end_of_row) - start - 1], device=self.device)
             positions = torch.arange(behind + start, behind + end, device=self.device)
             try:
                 return self._run(row[None, start:end], last, known, positions, keep)

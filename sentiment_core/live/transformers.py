@@ -34,6 +34,10 @@ class LiveTransformers:
         with rescale_adapter_scale(self._model, self._alpha) if adapted else nullcontext():
             return log_odds(self._scorer.log_likelihoods(Encoded.from_lists(prompts, [False] * len(rows))))
 
+    def meet_lengths(self) -> Iterator[int]:
+        """Nothing to do: every length is as new as the last."""
+        return iter(())
+
     def read(self, row: np.ndarray, tail: int, cuts: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """As `LiveLlama`'s, with a whole pass for each."""
         yield len(row), self.log_odds([row])

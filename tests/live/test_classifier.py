@@ -101,6 +101,26 @@ def test_live_answers_equal_the_scorers(classifier, exact, system):
     np.testing.assert_allclose(classifier.classify_many(TEXTS, system), exact[system], atol=2e-5)
 
 
+def test_stretches_of_few_lengths_give_the_same_answers_and_traces(classifier, exact, monkeypatch):
+    """As in 8 and 16 bits, where each new length costs its first visitor a second."""
+    lengths: set[int] = set()
+    for system, expected in exact.items():
+        model = classifier._system(system)
+        traces = [list(classifier.read(text, system))[-1].p_positive for text in TEXTS]
+        monkeypatch.setattr(model, "step", 16)
+        run = model._run
+        monkeypatch.setattr(
+            model, "_run", lambda ids, *a, run=run, **k: lengths.add(ids.size) or run(ids, *a, **k)
+        )
+        answers = [classifier.classify(text, system).p_positive for text in TEXTS]
+        assert not {length % 16 for length in lengths} - {0}
+        np.testing.assert_allclose(answers, expected, atol=2e-5)
+        for text, before in zip(TEXTS, traces, strict=True):
+            np.testing.assert_allclose(list(classifier.read(text, system))[-1].p_positive, before, atol=2e-5)
+        lengths.clear()
+    assert list(classifier.warm_up())[:2] == [16, 32]
+
+
 def test_a_long_review_gets_a_first_answer_after_its_beginning(classifier, exact, monkeypatch):
     """As if the review ended there; the whole review's answer is what it is without that."""
     monkeypatch.setattr(forward, "LONG", 40)
