@@ -1,6 +1,6 @@
 // The threshold's slider, in log-odds: its steps are the edges between bins, where counts are exact. Where Python draws
-// what follows from it, `trigger` tells it once the line has come to rest.
-figs.threshold = (element, trigger) => {
+// what follows from it, `tell` tells it once the line has come to rest.
+figs.threshold = (element, tell) => {
   const input = element.querySelector('input'), output = element.querySelector('output');
   let told = 50, wait;
   input.addEventListener('input', () => figs.set('threshold', 100 * figs.probability(input.value)));
@@ -8,7 +8,7 @@ figs.threshold = (element, trigger) => {
     const at = figs.at.threshold, words = `${Number(at.toPrecision(3))}\u202f%`;
     input.value = figs.logit(at / 100); input.setAttribute('aria-valuetext', words); output.textContent = words;
     clearTimeout(wait);
-    if (trigger && at !== told) wait = setTimeout(() => { told = at; trigger('threshold', {at}); }, 150);
+    if (tell && at !== told) wait = setTimeout(() => { told = at; tell(at); }, 150);
   });
 };
 // Reviews on their way from one system's bins to another's. value: {cells: [[label, from, to, n] …], edge, bins, top,
