@@ -20,6 +20,10 @@ sys.path.insert(0, str(ROOT))
 
 README = (("live", "light"), ("accuracy", "dark"))
 WIDTHS = (1280, 375)
+SEEK = """(milliseconds) => {
+  for (const one of document.getAnimations()) { one.pause(); one.currentTime = milliseconds; }
+}"""
+"""Animations of the browser's own, which do not follow the page's clock."""
 
 
 def settle(page: Any, tab: str) -> None:
@@ -46,8 +50,9 @@ def animate(page: Any, url: str, path: Path) -> None:
     frames, milliseconds = [], []
 
     def film(seconds: float, step: int = 80) -> None:
-        for _ in range(round(1000 * seconds / step)):
+        for frame in range(round(1000 * seconds / step)):
             page.clock.run_for(step)
+            page.evaluate(SEEK, frame * step)
             frames.append(Image.open(io.BytesIO(page.screenshot())).convert("RGB"))
             milliseconds.append(step)
 
@@ -56,6 +61,7 @@ def animate(page: Any, url: str, path: Path) -> None:
     settle(page, "live")
     page.clock.pause_at(page.evaluate("Date.now() / 1000 + 1"))
     page.evaluate("figs.pick('sample-21'); scrollTo({top: 330, behavior: 'instant'})")
+    page.evaluate(SEEK, 0)
     film(1.2)
     milliseconds[-1] = 2500
     page.clock.resume()

@@ -114,9 +114,9 @@ def test_nll_of_a_certain_mistake_is_finite() -> None:
 
 def test_consistency_asks_for_both_of_a_pair() -> None:
     pairs = ["a", "a", "b", "b", "c", None]
-    found = classification.consistency([0, 1, 0, 1, 0, 0], [0, 1, 0, None, 0, 0], pairs)
+    found = classification.evaluate([0, 1, 0, 1, 0, 0], [0, 1, 0, None, 0, 0], pair_id=pairs)["consistency"]
     assert (found.value, found.n) == (0.5, 2)
-    assert classification.consistency([0, 1], [0, 1], ["a", "b"]) is None
+    assert "consistency" not in classification.evaluate([0, 1], [0, 1], pair_id=["a", "b"])
 
 
 # ---- intervals
@@ -267,7 +267,7 @@ def test_input_that_cannot_be_meant_is_refused(arguments: tuple, message: str) -
 
 def test_pair_ids_and_proportions_are_checked() -> None:
     with pytest.raises(ValueError, match="1 pair ids for 2"):
-        classification.consistency([0, 1], [0, 1], ["a"])
+        classification.evaluate([0, 1], [0, 1], pair_id=["a"])
     with pytest.raises(ValueError, match="0 of 0"):
         intervals.wilson(0, 0)
 

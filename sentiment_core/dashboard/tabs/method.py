@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import gradio as gr
 from markupsafe import Markup
@@ -10,7 +11,7 @@ from markupsafe import Markup
 from sentiment_core.artifacts.report import trace_sentence
 from sentiment_core.artifacts.schema import Metric
 from sentiment_core.artifacts.store import Run
-from sentiment_core.config import TrainConfig
+from sentiment_core.config import TrainConfig, repository
 from sentiment_core.dashboard.components.header import NEARLY_EVERY, before_and_after, share_positive
 from sentiment_core.dashboard.components.html import render, seconds
 from sentiment_core.dashboard.components.parts import empty, waiting
@@ -26,6 +27,8 @@ from sentiment_core.prompts import PROMPT, REVIEW_SLOT
 COMMAND = "python train.py"
 TOLD_ELSEWHERE = ("run_id", "preset", "dataset", "exclude")
 """Settings that the commands and the data's description hold."""
+FOLDERS = re.compile(r" --(?:assets|work)[ =](?:'[^']*'|\S+)")
+"""Flags of a recorded command that say where files lay, which changes no result."""
 
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
@@ -46,7 +49,8 @@ def method_html(context: Context, run: Run | None) -> Markup:
         settings=_settings(context, [run, study] if study else [run]), study=study,
         versions=_version_accuracies(context, run), commands=_commands(context, run),
         references={one.kind: one for one in context.store.references()},
-        default_source=DEFAULT_SOURCE, trace_sentence=trace_sentence(context.store.root),
+        default_source=DEFAULT_SOURCE, repository=repository(),
+        trace_sentence=trace_sentence(context.store.root),
     )  # fmt: skip
 
 
@@ -93,7 +97,8 @@ def _version_accuracies(context: Context, run: Run) -> dict[str, Metric]:
 
 
 def _commands(context: Context, run: Run) -> list[str]:
-    """Of the run and its evaluations as they were run, then the page's."""
+    """Of the run and its evaluations as they were run, without this machine's folders, then the page's."""
     evals = [e for name in context.store.datasets() for e in context.store.evals(run, name).values()]
     records = [run.record, *(evaluation.record for evaluation in evals)]
-    return list(dict.fromkeys([*(record.command for record in records if record), "python app.py"]))
+    given = [FOLDERS.sub("", record.command) for record in records if record]
+    return list(dict.fromkeys([*given, "python app.py"]))
