@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -266,13 +266,13 @@ def _generated_sentences(record: EvalRecord) -> Iterator[str]:
 
 def _frequent_answers(record: EvalRecord) -> str:
     """The most frequent first words, each once, with what the answers that begin so were read as."""
-    by_form = defaultdict(list)
+    counts, words = Counter(), defaultdict(list)
     for form in record.answer_forms:
         if form.form != OTHER_FORM:
-            words = f"{'' if form.parsed == UNPARSED else 'read as '}{read_as(form)}"
-            by_form[form.form].append((form.count, f"{100 * form.count / record.dataset.n:.1f} % ({words})"))
-    shown = sorted(by_form.items(), key=lambda item: -sum(count for count, _ in item[1]))[:3]
-    return "; ".join(f"{_code(name)}, {' and '.join(words for _, words in found)}" for name, found in shown)
+            counts[form.form] += form.count
+            read = f"{'' if form.parsed == UNPARSED else 'read as '}{read_as(form)}"
+            words[form.form].append(f"{100 * form.count / record.dataset.n:.1f} % ({read})")
+    return "; ".join(f"{_code(name)}, {' and '.join(words[name])}" for name, _ in counts.most_common(3))
 
 
 def _code(form: str) -> str:

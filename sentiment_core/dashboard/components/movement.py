@@ -16,7 +16,7 @@ from sentiment_core.metrics.histogram import BINS, EDGE, probability_of
 RANGES = (0, 10, 22, 34, 45, 56, 68, 80, BINS)
 """Edges between bins near 0.1, 1, 10, 50, 90, 99 and 99.9 %: the rows of the table."""
 CAPTION = (
-    "{where}, by P(positive) on a log-odds axis. Hollow bars are on the wrong side of the dashed line. "
+    "{where}, by P(positive) on a log-odds axis. Hollow bars: misclassified at the dashed threshold. "
     "Drag the line to move the threshold; click a bar to read its reviews."
 )
 
@@ -41,24 +41,16 @@ def finding(label: np.ndarray, before: np.ndarray, after: np.ndarray) -> str:
     positive = float(np.mean(before >= 0.5))
     word, share = ("positive", positive) if positive >= 0.5 else ("negative", 1 - positive)
     if share < 0.9:
-        return f"From {old} to {new} of the reviews on the right side of the threshold"
-    return f"Before, {percent(share)} of the reviews were called {word}; after, {new} are called correctly"
-
-
-def range_words(low: float, high: float) -> str:
-    """A range of P(positive).
-
-    >>> range_words(0.5, 0.9), range_words(0, 0.001)
-    ('50–90\\u202f%', 'below 0.1\\u202f%')
-    """
-    if low == 0:
-        return f"below {100 * high:.3g}\u202f%"
-    return f"{100 * low:.3g}\u202f% and above" if high == 1 else f"{100 * low:.3g}–{100 * high:.3g}\u202f%"
+        return f"From {old} to {new} of the reviews classified correctly"
+    return (
+        f"Before, {percent(share)} of the reviews were called {word}; after, {new} are classified correctly"
+    )
 
 
 def table_html(data: pd.DataFrame) -> str:
     """A `movement_panel`'s data by RANGES, each count a link to its reviews."""
     parts = [data.iloc[low:high] for low, high in pairwise(RANGES)]
-    ranges = [(part["p_from"].iloc[0], part["p_to"].iloc[-1], part.iloc[:, 2:].sum()) for part in parts]
-    rows = [(range_words(low, high), low, high, counts.to_dict()) for low, high, counts in ranges]
+    rows = [
+        (part["p_from"].iloc[0], part["p_to"].iloc[-1], part.iloc[:, 2:].sum().to_dict()) for part in parts
+    ]
     return render("movement_table", rows=rows)

@@ -15,7 +15,6 @@ from gradio.components.plot import PlotData
 from markupsafe import Markup
 
 from sentiment_core.dashboard.components.html import fragment, render
-from sentiment_core.figures.style import empty_figure
 from sentiment_core.metrics.histogram import BINS, EDGE
 
 MAX_TABLE_ROWS = 200
@@ -88,7 +87,7 @@ class Panel:
 
 def _plotly(elem_id: str) -> gr.Plot:
     look = {"elem_id": elem_id, "show_label": False, "container": False, "visible": False}
-    return gr.Plot(plot_data(empty_figure()), **look)
+    return gr.Plot(**look)
 
 
 class FigureSlot:

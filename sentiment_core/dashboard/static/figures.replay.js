@@ -55,7 +55,7 @@ figs.replay = (element, props, watch) => {
     const clock = between([...run.train, ...run.checks].sort((a, b) => a.examples - b.examples), e);
     const words = [`${figs.count(e)} reviews seen`, `${clock((one) => one.seconds).toFixed(1)}\u202fs of training`];
     if (run.train.length) words.push(`training loss ${between(run.train, e)((one) => one.smooth).toFixed(2)}`);
-    if (check) words.push(`validation ${figs.percent(check.accuracy, 1)} right at step ${figs.count(check.step)}`);
+    if (check) words.push(`validation accuracy ${figs.percent(check.accuracy, 1)} at step ${figs.count(check.step)}`);
     output.textContent = words.join(' · ');
     slider.value = 1000 * u; slider.setAttribute('aria-valuetext', words.join(', '));
     svg.querySelector('.head').setAttribute('transform', `translate(${across(u)} 0)`);

@@ -98,8 +98,8 @@ def loss_panel(histories: Mapping[str, pd.DataFrame]) -> Panel:
     name, history = next(iter(histories.items()))
     train, checks = training.split(history)
     caption = (
-        f"Thin: logged training loss (n = {len(train):,}); thick: its exponential mean; 0.69 is a coin toss. "
-        f"Diamonds: validation{_reviews_words(checks)}. Hollow bars are called wrongly."
+        f"Thin: logged training loss (n = {len(train):,}); thick: its exponential mean; 0.69 is chance. "
+        f"Diamonds: validation{_reviews_words(checks)}. Hollow bars: misclassified."
     )
     figure = training.replay(histories) | {"edge": EDGE, "bins": BINS}
     return Panel(f"{name}: {_finding(train, checks)}", figure, caption, _table(histories), "loss-curves")
