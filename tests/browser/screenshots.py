@@ -65,6 +65,7 @@ def animate(page: Any, url: str, path: Path) -> None:
     page.goto(f"{url}?tab=live&__theme=light")
     settle(page, "live")
     page.get_by_role("button", name="It starts badly").click()
+    page.mouse.move(0, 0)  # over no row, whose numbers would show
     page.locator("#trace li", has_text="the film finds its feet").wait_for()
     page.evaluate("scrollTo({top: 330, behavior: 'instant'})")
     page.wait_for_timeout(500)
@@ -113,7 +114,7 @@ def main() -> None:
             for tab, theme in README:
                 path = ROOT / "assets" / f"dashboard-{tab}.png"
                 photograph(page, url, tab, theme, path, whole=False)
-            page = browser.new_page(viewport={"width": 1000, "height": 900})
+            page = browser.new_page(viewport={"width": 1000, "height": 960})
             animate(page, url, ROOT / "assets" / "dashboard.webp")
         browser.close()
     demo.close()

@@ -28,7 +28,8 @@ figs.movement = (element, props, watch) => {
   };
   const pin = ({context: c, x, words, colour, middle, cut, right}) => {
     const [from, to] = [figs.at.pin.base, figs.at.pin.fine].map((p) => x(figs.logit(p)));
-    const at = from + (to - from) * figs.at.mix, [align, by] = at < cut || at > right - 100 ? ['right', -12] : ['left', 12];
+    const at = from + (to - from) * figs.at.mix, room = 100;  // of the words, which stay off the threshold's line
+    const [align, by] = at > room && (at < cut || at > right - room) ? ['right', -12] : ['left', 12];
     c.font = '650 13px system-ui, sans-serif'; c.lineWidth = 4; c.textAlign = align; c.strokeStyle = colour('page');
     c.strokeText('your review', at + by, middle + 4); words('your review', at + by, middle + 4, 'ink', align);
     c.beginPath(); c.arc(at, middle, 7, 0, 7); c.stroke(); c.fill();

@@ -35,7 +35,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     with gr.Row(equal_height=True):
         left, right = FigureSlot("matrix-before", height=380), FigureSlot("matrix-after", height=380)
     fold = gr.Accordion("Precision, recall and ROC curves", open=False, elem_id="rates-fold")
-    with fold, gr.Row(equal_height=True):
+    with fold, gr.Row():
         with gr.Column(min_width=300):
             rates = gr.HTML(elem_id="rates")
         with gr.Column(min_width=300):
