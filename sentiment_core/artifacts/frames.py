@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,11 @@ def summarize(predictions: pd.DataFrame, *, overlap_ids: Collection[str] = ()) -
     """
     label, answer = predictions["label"], predictions["prediction"]
     found = _metrics(predictions, overlap_ids)
-    draws = [found, *(_metrics(draw, overlap_ids, resamples=1) for draw in _further_draws(predictions))]
+    draws = [found]
+    for column in draw_columns(predictions):
+        p = predictions[column].to_numpy()
+        draw = predictions.assign(p_positive=p, prediction=answers(p))
+        draws.append(_metrics(draw, overlap_ids, resamples=1))
     accuracies = tuple(draw["accuracy"].value for draw in draws)
     if len(draws) > 1:
         values = {name: [draw[name].value for draw in draws if name in draw] for name in found}
@@ -56,13 +60,6 @@ def _metrics(
         right = (label == answer).fillna(False).to_numpy(dtype=bool)
         found["accuracy_without_overlap"] = wilson(int(right[kept].sum()), int(kept.sum()))
     return found
-
-
-def _further_draws(predictions: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """The predictions with each further draw's in place of the first one's."""
-    for column in draw_columns(predictions):
-        p = predictions[column].to_numpy()
-        yield predictions.assign(p_positive=p, prediction=answers(p))
 
 
 def answers(p_positive: np.ndarray) -> ExtensionArray:
