@@ -160,6 +160,14 @@ class EvalConfig:
         _check_bounds(self)
 
 
+def repository() -> str:
+    """Web address of the code: `SENTIMENT_REPOSITORY`, else the files of the Space that runs it, else ""."""
+    space = os.environ.get("SPACE_ID")
+    files = f"https://huggingface.co/spaces/{space}/tree/main" if space else ""
+    address = os.environ.get("SENTIMENT_REPOSITORY") or files
+    return address.rstrip("/") if address.startswith(("https://", "http://")) else ""
+
+
 def flag(name: str) -> str:
     """The command-line flag of a setting: "batch_size" -> "--batch-size"."""
     return "--" + name.replace("_", "-")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from sentiment_core import systems
-from sentiment_core.artifacts import store
+from sentiment_core.artifacts import frames, store
 from sentiment_core.artifacts.schema import (
     BaseModelInfo,
     Confusion,
@@ -50,6 +51,12 @@ SKILL = {
     "fine-tuned": 1.65,
 }
 """How far apart the two classes lie, in standard deviations: larger is better."""
+
+
+def recomputed(evaluation: store.Evaluation) -> dict[str, Any]:
+    """What a stored evaluation's predictions give, with the settings that it was made with."""
+    overlap_ids = evaluation.record.settings.get(frames.OVERLAP_SETTING, ())
+    return frames.summarize(evaluation.predictions(), overlap_ids=overlap_ids)
 
 
 def metric(value: float, n: int) -> Metric:

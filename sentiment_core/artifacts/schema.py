@@ -111,7 +111,7 @@ class WeightSample(Record):
     error: float
     """Root mean square of what rounding to `levels` changes, over that of the weights."""
     even_error: float | None = None
-    """The same with as many levels at equal distances; None in newer runs."""
+    """The same with as many levels at equal distances; None in older runs."""
 
 
 class DataInfo(Record):

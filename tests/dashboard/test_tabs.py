@@ -324,6 +324,21 @@ def test_a_filter_is_the_same_after_a_turn_through_the_page() -> None:
     assert ExampleFilter.of(asked=wanted.asking(show="wrong")).page == 0
 
 
+def test_an_unparsed_answer_is_wrong_and_says_what_came_of_it() -> None:
+    after = pd.DataFrame({
+        "review_id": list("abcda"), "label": [1, 1, 0, 0, 1], "tokens": 5, "version": list("xyxyx"),
+        "prediction": pd.array([1, 0, 0, 1, 1], dtype="Int8"), "p_positive": [0.75, 0.25, 0.25, 0.5, 1.0],
+    })  # fmt: skip
+    answered = pd.array([0, 1, 0, 1, None], dtype="Int8")
+    frame = pairs.paired(after.assign(prediction=answered, p_positive=np.nan), after)
+    assert list(frame["outcome"]) == ["fixed", "broken", "both right", "both wrong", "fixed"]
+    assert frame["p_positive_base"].isna().all()
+    assert frame["prediction_base"].isna().sum() == 1
+    assert list(frame["version"]) == list("xyxyx")
+    assert list(frame["moved"]) == [0] * 5
+    assert list(frame["sure"]) == [0.25, 0.25, 0.25, 0, 0.5]
+
+
 def test_other_reviews_count_as_no_answer() -> None:
     frame = pairs.paired(predictions("baseline-scored", 10), predictions("fine-tuned", 20))
     assert len(frame) == 20
