@@ -24,10 +24,12 @@ from sentiment_core.artifacts.schema import (
     Metric,
     PromptInfo,
     RunRecord,
+    group_columns,
 )
 from sentiment_core.artifacts.store import HistoryWriter
 from sentiment_core.data.reviews import fingerprint
 from sentiment_core.metrics.histogram import counts
+from sentiment_core.metrics.slices import slices
 
 RUN, STUDY, TRAINING = "smollm2-135m", "smollm2-135m-study", "in-training"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -168,9 +170,9 @@ def predictions(system: str, n: int, *, paired: bool = False, seed: int = 1) -> 
 
 
 def write_eval(
-    root: Path, system: str, dataset: str, n: int, *, run_id: str | None, paired: bool = False
+    root: Path, system: str, dataset: str, n: int, *, run_id: str | None, paired: bool = False, **columns: Any
 ) -> None:
-    frame = predictions(system, n, paired=paired)
+    frame = predictions(system, n, paired=paired).assign(**columns)
     right = (frame["prediction"] == frame["label"]).fillna(False)
     cells = {
         f"{truth}_{answer}": int(((frame["label"] == i) & (frame["prediction"] == j)).sum())
@@ -197,6 +199,7 @@ def write_eval(
         metrics=metrics,
         confusion=Confusion(**cells),
         unparsed=int(frame["prediction"].isna().sum()),
+        slices=tuple(slices(frame, group_columns(frame))),
         command=f"python eval.py --system {system}",
         wall_seconds=10.0,
         reviews_per_second=n / 10,

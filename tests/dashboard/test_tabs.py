@@ -19,7 +19,7 @@ import pytest
 from sentiment_core.artifacts import store
 from sentiment_core.dashboard import app, pairs, panels, serving, theme
 from sentiment_core.dashboard.app import build, launch_options
-from sentiment_core.dashboard.components import answers, trace
+from sentiment_core.dashboard.components import answers, challenge, trace
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.inputs import Batch
 from sentiment_core.dashboard.pairs import ExampleFilter
@@ -27,6 +27,7 @@ from sentiment_core.dashboard.serving import ModelHost, ModelUnavailable, Servin
 from sentiment_core.dashboard.store import MOST_KEPT, Store
 from sentiment_core.dashboard.tabs import accuracy, batch, confusion, examples, loss, method
 from sentiment_core.dashboard.texts import ReviewTexts
+from sentiment_core.data.reviews import load_reviews
 from sentiment_core.figures.style import percent
 from tests.fake_artifacts import (
     RUN,
@@ -483,6 +484,37 @@ def test_samples_that_no_model_has_answered_are_rows_without_a_verdict(context: 
     assert "wrong" not in f"{chips}{listed}{reader}"
     assert explain.visible
     assert trace_value == trace.NOTHING
+
+
+@pytest.fixture
+def challenged(tmp_path, monkeypatch) -> Context:
+    """Both models have answered both sets; only the challenge set's texts are at hand."""
+    known = load_reviews("challenge", "all").frame[["review_id", "label", "phenomenon", "pair_id"]]
+    for system, run_id in (("baseline-scored", None), ("fine-tuned", RUN)):
+        write_eval(tmp_path, system, "challenge", 240, run_id=run_id, **known)
+    monkeypatch.setattr("sentiment_core.dashboard.texts._sources", list)
+    return replace(context_of(write_assets(tmp_path, n=300, pairs=10)), texts=ReviewTexts())
+
+
+def test_the_heatmap_shows_every_share_and_names_the_hardest(challenged) -> None:
+    store = challenged.store
+    evals = store.evals(store.run(RUN), "challenge")
+    frame, html = store.predictions(evals["fine-tuned"]), challenge.heatmap_html(evals)
+    hits = (frame["prediction"] == frame["label"]).groupby(frame["phenomenon"]).sum()
+    shown = re.findall(r'title="(\d+) of 20; [^>]*>(\d+)\s%</td>', html)
+    assert shown[1::2] == [(str(hit), str(5 * hit)) for hit in sorted(hits)]
+    assert f"Hardest for the fine-tuned model: {hits.idxmin()}" in html
+    assert challenge.heatmap_html(store.evals(None, "imdb")) == ""
+
+
+def test_examples_open_on_it_where_imdb_is_not_at_hand(challenged) -> None:
+    asked = ExampleFilter.of(RUN, "imdb", "", '{"show": "all", "phenomenon": "sarcasm"}')
+    _, _, switch, chips, listed, reader, *_ = examples.Examples(challenged).whole(asked)
+    assert switch.value == "challenge"
+    assert "20 of 240 reviews" in listed
+    assert "SENTIMENT_DATASET" in listed
+    assert 'aria-pressed="true">Sarcasm' in chips
+    assert "Sarcasm, written for this page" in reader
 
 
 def test_settings_name_only_results_that_there_are(tmp_path) -> None:

@@ -295,6 +295,15 @@ def test_groups_are_carried_when_short_and_text_never(call, assets, tmp_path):
     assert {s.by for s in evaluation.record.slices} == {"version"}
 
 
+def test_the_challenge_set_is_found_from_any_folder(call, assets, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert call("--system", "baseline-scored", "--dataset", "challenge")[0] == 0
+    record = only(assets).record
+    assert record.eval_id == "challenge--baseline-scored--tiny-llama"
+    assert [one.accuracy.n for one in record.slices if one.by == "phenomenon"] == [20] * 12
+    assert record.metrics["consistency"].n == 24
+
+
 def test_texts_of_train_are_left_out_of_one_figure(call, assets, dataset, tmp_path):
     folder = tmp_path / "overlapping"
     folder.mkdir()
