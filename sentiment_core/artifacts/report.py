@@ -22,7 +22,7 @@ from sentiment_core.labels import UNPARSED
 from sentiment_core.systems import SYSTEMS
 
 PROGRAM = "python -m sentiment_core.artifacts.report"
-IN_WORDS = ("System", "Dataset", "Hardware", "Note", "Metric", "Setting", "Value", "Form")
+IN_WORDS = ("System", "Dataset", "Hardware", "Note")
 """Columns that are aligned at the left."""
 
 
@@ -34,10 +34,7 @@ def results_table(root: Path = config.ASSETS) -> str:
     records = _records(root)
     if not records:
         return "No evaluation yet; `python eval.py --system all` makes them."
-    table, notes = (
-        markdown_table([_measured(record) for record in records]),
-        "\n".join(_overlap_notes(records)),
-    )
+    table, notes = _table([_measured(record) for record in records]), "\n".join(_overlap_notes(records))
     return f"{table}\n\n{notes}" if notes else table
 
 
@@ -88,9 +85,7 @@ def _benchmark_table(record: BenchmarkRecord, title: str) -> str:
             first = "" if row.first_step_seconds is None else f"{row.first_step_seconds:.1f}"
             name, note = row.system, row.note
             rows.append({"System": name, unit: speed, "Time to first result (s)": first, "Note": note})
-    return "\n\n".join(
-        [f"{title} (median, slowest and fastest repeat):", markdown_table(rows), *_ratios(record)]
-    )
+    return "\n\n".join([f"{title} (median, slowest and fastest repeat):", _table(rows), *_ratios(record)])
 
 
 def _ratios(record: BenchmarkRecord) -> Iterator[str]:
@@ -189,7 +184,7 @@ def _subject(record: EvalRecord) -> tuple[str | None, str]:
     return record.base_model.name if record.base_model else None, record.dataset.fingerprint
 
 
-def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
+def _table(rows: Sequence[Mapping[str, str]]) -> str:
     """In Markdown; the columns are the first row's."""
     alignment = ["---" if name in IN_WORDS else "---:" for name in rows[0]]
     lines = (rows[0].keys(), alignment, *(row.values() for row in rows))

@@ -87,8 +87,8 @@ def test_the_card_tells_what_was_measured_of_this_training_alone(run, dataset, t
         r for r in card(run).data.eval_results if (r.dataset_split, r.metric_type) == ("test", "accuracy")
     ]
     assert result.metric_value == round(metric.value, 4)
-    assert f"({metric.low:.4f}–{metric.high:.4f})" in result.metric_name
-    assert f"{metric.value:.4f} ({metric.low:.4f}–{metric.high:.4f}) | 40 |" in card(run).text
+    assert f"({metric.low:.4f}–{metric.high:.4f}, n = 40)" in result.metric_name
+    assert f"{result.metric_name} | {metric.value:.4f} |" in card(run).text
 
     older = read_eval(root / "evals" / outcome.record.eval_id)
     stale = older.record.model_copy(update={"created_at": run.record.created_at.replace(year=2020)})
