@@ -7,6 +7,7 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from sentiment_core.artifacts.report import export_rows
 from sentiment_core.artifacts.schema import EvalRecord, Metric, RunRecord
 from sentiment_core.artifacts.store import Run, list_artifacts, read_adapter_base, write_text
 from sentiment_core.config import UserError
@@ -53,6 +54,7 @@ def card_of(run: Run, root: Path, *, repo: str = "", merged: bool = False) -> Mo
     return ModelCard.from_template(
         data, template_path=str(TEMPLATE), run=record, results=results, base=base, revision=revision,
         location=repo or f"assets/runs/{run.run_id}/adapter", merged=merged, prompt=PROMPT, slot=REVIEW_SLOT,
+        exports=export_rows(run, root),
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import gradio as gr
 from markupsafe import Markup
 
-from sentiment_core.artifacts.report import trace_sentence
+from sentiment_core.artifacts.report import export_rows, trace_sentence
 from sentiment_core.artifacts.schema import Metric
 from sentiment_core.artifacts.store import Run
 from sentiment_core.config import TrainConfig
@@ -47,6 +47,7 @@ def method_html(context: Context, run: Run | None) -> Markup:
         versions=_version_accuracies(context, run), commands=_commands(context, run),
         references={one.kind: one for one in context.store.references()},
         default_source=DEFAULT_SOURCE, trace_sentence=trace_sentence(context.store.root),
+        exports=export_rows(run, context.store.root),
     )  # fmt: skip
 
 
