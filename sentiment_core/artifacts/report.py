@@ -132,6 +132,21 @@ def trace_sentence(root: Path = config.ASSETS) -> str:
     )
 
 
+def export_rows(run: store.Run, root: Path = config.ASSETS) -> list[tuple[str, ...]]:
+    """What the run's adapter answers in other forms, names of the columns first; empty if unmeasured."""
+    if not (root / "benchmarks" / "export.json").exists():
+        return []
+    record = store.read_benchmark("export", root)
+    if record.settings["adapter_sha256"] != store.adapter_sha256(run):
+        return []
+    columns = ("form", "accuracy (95 % interval)", "n", "labels flipped", "mean |Δp|", "largest |Δp|")
+    return [columns] + [
+        (row.system, percent_interval(row.accuracy), f"{row.accuracy.n:,}", f"{row.flipped:,}",
+         f"{row.mean_change:.4f}", f"{row.largest_change:.3f}")
+        for row in record.rows if row.accuracy
+    ]  # fmt: skip
+
+
 BENCHMARKS = {
     "train": "Training speed",
     "parity": "Accuracy of the fast path beside the plain one",

@@ -297,6 +297,13 @@ class BenchmarkRow(Record):
     peak_memory_bytes: int | None = None
     validation_accuracy: Metric | None = None
     validation_loss: float | None = None
+    accuracy: Metric | None = None
+    """On test reviews."""
+    flipped: int | None = None
+    """Labels that are not the first row's."""
+    mean_change: float | None = None
+    """Mean absolute difference of P(positive) from the first row's."""
+    largest_change: float | None = None
     devices: int = 1
     batch_size: int | None = None
     """Reviews an optimizer step, over all devices."""
@@ -305,7 +312,7 @@ class BenchmarkRow(Record):
 
 class BenchmarkRecord(Record):
     schema_version: Literal[2] = 2
-    kind: Literal["train", "score", "live", "parity", "seeds", "trace"]
+    kind: Literal["train", "score", "live", "parity", "seeds", "trace", "export"]
     created_at: datetime
     commit: str | None = None
     command: str

@@ -8,7 +8,7 @@ import re
 import gradio as gr
 from markupsafe import Markup
 
-from sentiment_core.artifacts.report import trace_sentence
+from sentiment_core.artifacts.report import export_rows, trace_sentence
 from sentiment_core.artifacts.store import Run
 from sentiment_core.config import TrainConfig, repository
 from sentiment_core.dashboard.components.header import NEARLY_EVERY, PAIRS, before_and_after, share_positive
@@ -51,7 +51,7 @@ def method_html(context: Context, run: Run | None) -> Markup:
         commands=_commands(context, run),
         references={one.kind: one for one in context.store.references()},
         default_source=DEFAULT_SOURCE, repository=repository(),
-        trace_sentence=trace_sentence(context.store.root),
+        trace_sentence=trace_sentence(context.store.root), exports=export_rows(run, context.store.root),
     )  # fmt: skip
 
 
