@@ -21,9 +21,10 @@ from sentiment_core.dashboard import app, pairs, panels, serving, theme
 from sentiment_core.dashboard.app import build, launch_options
 from sentiment_core.dashboard.components import answers, challenge, trace
 from sentiment_core.dashboard.context import Context
+from sentiment_core.dashboard.host import ModelHost, ModelUnavailable
 from sentiment_core.dashboard.inputs import Batch
 from sentiment_core.dashboard.pairs import ExampleFilter
-from sentiment_core.dashboard.serving import ModelHost, ModelUnavailable, Serving
+from sentiment_core.dashboard.serving import Serving
 from sentiment_core.dashboard.store import MOST_KEPT, Store
 from sentiment_core.dashboard.tabs import accuracy, batch, confusion, examples, loss, method
 from sentiment_core.dashboard.texts import ReviewTexts
