@@ -115,4 +115,4 @@ def test_an_adapter_loads_whatever_its_base_is_called(name, run, tiny_model):
 def test_an_unfinished_run_has_no_card(run, tmp_path, capsys):
     (run.path / "run.json").unlink()
     assert main(["--assets", str(tmp_path / "assets"), "card", "tiny"]) == 2
-    assert "run 'tiny' is unfinished; finish it with train.py --resume" in capsys.readouterr().err
+    assert "run 'tiny' is not there or unfinished; train it with train.py" in capsys.readouterr().err
