@@ -10,7 +10,6 @@ import copy
 import dataclasses
 import json
 import os
-import resource
 import shutil
 import sys
 import time
@@ -213,7 +212,7 @@ class Session:
         final = self.trainer.validate()
         config, context, model, seconds = self.config, self.context, self.trainer.model, self.wall_seconds
         data, n = self.split.train, len(self.split.validation)
-        lora, peak = model.peft_config["default"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        lora, peak = model.peft_config["default"], provenance.peak_memory()
         if context.device.type == "cuda":  # what PyTorch allocated there, else of this process
             peak = torch.cuda.max_memory_allocated()
         record = RunRecord(
