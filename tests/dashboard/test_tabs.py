@@ -19,7 +19,7 @@ import pytest
 from sentiment_core.artifacts import store
 from sentiment_core.dashboard import app, pairs, panels, serving, theme
 from sentiment_core.dashboard.app import build, launch_options
-from sentiment_core.dashboard.components import answers, challenge, trace
+from sentiment_core.dashboard.components import answers, challenge, parts, trace
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.inputs import Batch
 from sentiment_core.dashboard.pairs import ExampleFilter
