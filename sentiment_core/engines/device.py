@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import gc
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
 
-from sentiment_core.config import ConfigError, TrainConfig
+from sentiment_core.config import ConfigError, TrainConfig, UserError
 from sentiment_core.engines.packed.model import packing_blocker
+from sentiment_core.models.base_models import end_with_parent
 from sentiment_core.models.loading import LoadedModel
 
+T = TypeVar("T")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -26,6 +30,8 @@ class DeviceContext:
     precision: str
     rank: int
     world_size: int
+    first_on_host: bool = True
+    """Whether no other process of this machine comes before; several machines may share no folder."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -46,16 +52,40 @@ def find_device(precision: str = "auto") -> DeviceContext:
     if not on_gpu and precision == "fp16":
         raise ConfigError("--precision fp16 needs a GPU; use --precision fp32 or bf16 on a CPU")
     processes = PartialState(cpu=not on_gpu, timeout=timedelta(hours=12))  # wait so long for others
-    rank, world = processes.process_index, processes.num_processes
+    place = processes.process_index, processes.num_processes, processes.is_local_main_process
+    if processes.num_processes > 1:
+        end_with_parent()  # a launcher's processes do not by themselves
     if not on_gpu:
-        return DeviceContext(torch.device("cpu"), "fp32" if precision == "auto" else precision, rank, world)
+        return DeviceContext(torch.device("cpu"), "fp32" if precision == "auto" else precision, *place)
     device = torch.device("cuda", torch.cuda.current_device())
     has_bf16 = torch.cuda.get_device_capability(device) >= (8, 0)
     if precision == "bf16" and not has_bf16:
         name = torch.cuda.get_device_name(device)
         raise ConfigError(f"--precision bf16: {name} has no bfloat16 arithmetic; use --precision fp16")
     best = "bf16" if has_bf16 else "fp16"
-    return DeviceContext(device, best if precision == "auto" else precision, rank, world)
+    return DeviceContext(device, best if precision == "auto" else precision, *place)
+
+
+def decided_by_main(context: DeviceContext, decide: Callable[[], T]) -> T:
+    """What `decide` returns on the main process, on all; a UserError or OSError from it is raised on all."""
+    outcome: Any = None
+    if context.is_main:
+        try:
+            outcome = decide()
+        except (UserError, OSError) as error:
+            outcome = error
+    if context.world_size > 1:
+        [outcome] = broadcast_object_list([outcome])
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def check_same(context: DeviceContext, what: str, value: str) -> None:
+    """Raises ConfigError, on all processes, where hosts start from different files."""
+    found = gather_object([value]) if context.world_size > 1 else [value]
+    if len(set(found)) > 1:
+        raise ConfigError(f"{what} differ between the processes ({', '.join(found)}); give all the same")
 
 
 def one_device(arguments: Any) -> Any:

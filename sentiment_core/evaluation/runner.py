@@ -14,10 +14,10 @@ from accelerate import PartialState
 
 from sentiment_core.artifacts import provenance
 from sentiment_core.artifacts.frames import OVERLAP_SETTING, summarize
-from sentiment_core.artifacts.schema import EvalRecord
+from sentiment_core.artifacts.schema import EvalRecord, Hardware
 from sentiment_core.artifacts.store import read_eval, utc_now, write_eval
 from sentiment_core.config import ConfigError, EvalConfig
-from sentiment_core.engines.device import find_device
+from sentiment_core.engines.device import check_same, decided_by_main, find_device
 from sentiment_core.evaluation.inputs import Inputs, group_columns
 from sentiment_core.evaluation.shards import PartStore, score
 from sentiment_core.evaluation.systems.base import EvaluatedSystem, Work
@@ -43,12 +43,15 @@ def evaluate(config: EvalConfig, *, assets: Path, work: Path, overwrite: bool = 
     asked = SYSTEMS if every else (config.system,)
     systems = [pkgutil.resolve_name(SYSTEMS[name].work)(name, inputs) for name in asked]
     folders = {system: assets / "evals" / system.eval_id for system in systems}
-    kept = {each for each, folder in folders.items() if not overwrite and finished(each, folder, keep=every)}
-    processes = PartialState()
-    processes.wait_for_everyone()  # all have looked before the first one writes
+
+    def find_kept() -> set[str]:
+        done = (each for each, folder in folders.items() if finished(each, folder, keep=every))
+        return set() if overwrite else {system.eval_id for system in done}
+
+    kept, processes = decided_by_main(inputs.context, find_kept), PartialState()
     outcomes: list[Outcome] = []
     for system, folder in folders.items():
-        if system in kept:
+        if system.eval_id in kept:
             inputs.say(f"{system.eval_id}: already finished with the same settings, kept")
             outcomes.append(Outcome(read_eval(folder).record, kept=True))
         elif record := run(system, folder, work / "evals" / system.eval_id):
@@ -87,14 +90,27 @@ def run(system: EvaluatedSystem, folder: Path, work_folder: Path) -> EvalRecord 
         context = replace(context, device=torch.device("cpu"), world_size=1)
         if not context.is_main:
             return None
+    check_same(context, "what decides the predictions", system.identity())
     store = PartStore(work_folder, system.identity(), context)
-    if context.is_main:
+    if context.first_on_host:
         store.open()
     work = system.work()
     scored = score(system, work, store)
-    if scored is None:
-        return None
-    values, seconds, warmup = scored
+    hardware = provenance.hardware(context.device.type, context.world_size)
+    record = write(system, work, scored, hardware, folder) if scored else None
+    if context.world_size > 1:
+        PartialState().wait_for_everyone()  # until it is written
+    if context.first_on_host:
+        store.remove()
+    return record
+
+
+def write(
+    system: EvaluatedSystem, work: Work, scored: tuple[np.ndarray, float, float], hardware: Hardware,
+    folder: Path,
+) -> EvalRecord:  # fmt: skip
+    """Make predictions and a record of what `score` returned, and write them."""
+    inputs, (values, seconds, warmup) = system.inputs, scored
     answers = work.answers(values)
     forms = answers.pop("answer_forms", ())
     reviews, encoded = inputs.test.reviews, inputs.encoded
@@ -107,7 +123,7 @@ def run(system: EvaluatedSystem, folder: Path, work_folder: Path) -> EvalRecord 
     record = EvalRecord(
         eval_id=system.eval_id, system=system.id, run_id=system.run_id, created_at=utc_now(),
         commit=provenance.commit(), command=provenance.command_line(), versions=provenance.versions(),
-        hardware=provenance.hardware(context.device.type, context.world_size),
+        hardware=hardware,
         base_model=work.base_model, prompt=inputs.encoder.info if work.base_model else None,
         dataset=inputs.test.info, answer_forms=forms,
         settings=settings_of(system, work) | {"warmup_seconds": round(warmup, 2)},
@@ -116,7 +132,6 @@ def run(system: EvaluatedSystem, folder: Path, work_folder: Path) -> EvalRecord 
     )  # fmt: skip
     (folder / "eval.json").unlink(missing_ok=True)  # from here to the end it is unfinished
     write_eval(folder, record, predictions)
-    store.remove()
     return record
 
 

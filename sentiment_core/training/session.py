@@ -14,13 +14,12 @@ import resource
 import shutil
 import sys
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from transformers import PrinterCallback, TrainingArguments
 
@@ -34,9 +33,10 @@ from sentiment_core.engines.batching import plan_steps
 from sentiment_core.engines.device import DeviceContext
 from sentiment_core.metrics.intervals import wilson
 from sentiment_core.models import loading
-from sentiment_core.models.base_models import check_disk, resolve
+from sentiment_core.models.base_models import check_disk, resolve, writing
 from sentiment_core.models.weight_sample import sample_weights
-from sentiment_core.training.trainer import BY_ENGINE, History, Prompts
+from sentiment_core.training import checkpoints
+from sentiment_core.training.trainer import BY_ENGINE, REMEDY, History, Prompts
 
 # Type the adapter is saved in: half the file, and finer than bfloat16 at the size of these weights.
 ADAPTER_DTYPE = torch.float16
@@ -55,15 +55,19 @@ def train(config: TrainConfig, *, assets: Path, work: Path, resume: bool = False
         if context.is_main:
             print(text, file=sys.stderr, flush=True)
 
-    checkpoint = None
-    if resume:
-        checkpoint = last_whole_checkpoint(work / "checkpoints", context, say)
+    def prepare() -> str | None:
+        if not resume:
+            return prepare_folders(folder, work, config, overwrite)
+        found = checkpoints.newest_whole(work / "checkpoints", say)
         check_same_settings(work, config)
-    else:
-        prepare_folders(folder, work, config, context.is_main, overwrite)
+        return found.name
+
+    name = devices.decided_by_main(context, prepare)
+    checkpoint = checkpoints.on_every_host(work / "checkpoints" / name, context) if name else None
     started = time.perf_counter()
     chosen = {name: getattr(config, name) for name in ("validation", "exclude", "limit", "seed")}
     split = split_train(config.dataset, **chosen)
+    devices.check_same(context, "the train reviews", split.train.fingerprint)
     say(f"Reviews: {len(split.train):,} to train on, {len(split.validation):,} to validate, "
         f"dropped {split.excluded or 'none'} ({time.perf_counter() - started:.1f} s)")  # fmt: skip
     session = Session(config, split, context, folder, work, checkpoint, say)
@@ -71,7 +75,7 @@ def train(config: TrainConfig, *, assets: Path, work: Path, resume: bool = False
     return (session.finish() if context.is_main else None), folder
 
 
-def prepare_folders(folder: Path, work: Path, config: TrainConfig, is_main: bool, overwrite: bool) -> None:
+def prepare_folders(folder: Path, work: Path, config: TrainConfig, overwrite: bool) -> None:
     """Empty the run's folders and write its settings.
 
     Raises ConfigError where the run exists already.
@@ -80,48 +84,20 @@ def prepare_folders(folder: Path, work: Path, config: TrainConfig, is_main: bool
         raise ConfigError(
             f"run {config.name!r} exists in {folder.parent}; give another --run-id, or --overwrite"
         )
-    if is_main:
-        check_disk(folder, 200_000_000, f"run {config.name!r}")
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(work, ignore_errors=True)
-        write_text(work / "settings.json", json.dumps(dataclasses.asdict(config), indent=1) + "\n")
+    check_disk(folder, 200_000_000, f"run {config.name!r}")
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(work, ignore_errors=True)
+    write_text(work / "settings.json", json.dumps(dataclasses.asdict(config), indent=1) + "\n")
 
 
 def check_same_settings(work: Path, config: TrainConfig) -> None:
     began = json.loads((work / "settings.json").read_text(encoding="utf-8"))
     for name, value in (dataclasses.asdict(config) | {"exclude": list(config.exclude)}).items():
-        if name not in ("engine", "micro_batch_size") and began.get(name) != value:
+        if name not in ("engine", "micro_batch_size", "checkpoint_minutes") and began.get(name) != value:
             raise ConfigError(
                 f"--resume: {flag(name)} is {value!r}, the run began with {began.get(name)!r}; "
                 "use the same settings, or another --run-id"
             )
-
-
-def last_whole_checkpoint(folder: Path, context: DeviceContext, say: Callable[[str], None]) -> Path:
-    """The newest checkpoint written to its end; newer ones, cut short by a kill, are removed."""
-    for checkpoint in sorted(folder.glob("checkpoint-[0-9]*"), key=step_of, reverse=True):
-        if is_whole(checkpoint):
-            return checkpoint
-        say(f"Left out: {checkpoint} was not written to its end.")
-        if context.is_main:
-            shutil.rmtree(checkpoint)
-    raise ConfigError(f"--resume: there is no checkpoint in {folder}; start the run without it")
-
-
-def is_whole(checkpoint: Path) -> bool:
-    """Whether all that resuming reads is there and readable; PyTorch's files are zip archives."""
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        load_file(checkpoint / "adapter_model.safetensors")
-        states = {checkpoint / "optimizer.pt", checkpoint / "scheduler.pt", *checkpoint.glob("*.pt*")}
-        return all(zipfile.ZipFile(path).testzip() is None for path in states)
-    except Exception:  # of whatever kind each reader raises
-        return False
-
-
-def step_of(checkpoint: Path) -> int:
-    """The step after which it was written."""
-    return int(checkpoint.name.rsplit("-", 1)[1])
 
 
 def load_model(
@@ -170,7 +146,8 @@ class Session:
         say(f"Training {config.name}: {len(plan)} steps of {config.batch_size} reviews "
             f"({micro} a pass), engine {self.engine}, {context.precision}, {context.world_size} × "
             f"{provenance.hardware(context.device.type).device}")  # fmt: skip
-        self.checkpoint, self.first_step = checkpoint, step_of(checkpoint) if checkpoint else None
+        self.checkpoint = checkpoint
+        self.first_step = checkpoints.step_of(checkpoint) if checkpoint else None
         writer = HistoryWriter(folder, resume_at=self.first_step) if context.is_main else None
         self.history = History(writer, plan, lengths, config.epochs)
         batches, trainer = BY_ENGINE[self.engine]
@@ -181,6 +158,7 @@ class Session:
                 train_dataset=plan, eval_dataset=[0], loaded=self.loaded, held_out=held_out,
                 batches=batches(prompts, encoder, plan, accumulation, context), history=self.history,
                 evaluations=config.epochs * config.evaluations_per_epoch,
+                checkpoint_seconds=60 * config.checkpoint_minutes,
             )  # fmt: skip
         self.trainer.remove_callback(PrinterCallback)
 
@@ -207,7 +185,9 @@ class Session:
 
     def finish(self) -> RunRecord:
         """Round the adapter to the type it is saved in, validate that, and write the artifacts."""
-        save_adapter(self.trainer.model, self.folder / "adapter", base_name=self.loaded.info.name)
+        (self.folder / "run.json").unlink(missing_ok=True)  # from here to the end it is unfinished
+        with writing(self.folder / "adapter", REMEDY):
+            save_adapter(self.trainer.model, self.folder / "adapter", base_name=self.loaded.info.name)
         final = self.trainer.validate()
         config, context, model, seconds = self.config, self.context, self.trainer.model, self.wall_seconds
         data, n = self.split.train, len(self.split.validation)
