@@ -236,7 +236,7 @@ def training_arguments(
         optim="adamw_torch_fused" if gpu else "adamw_torch",
         bf16=context.precision == "bf16", fp16=context.precision == "fp16", use_cpu=not gpu,
         eval_strategy="steps", eval_steps=never, save_steps=never, save_total_limit=2,
-        load_best_model_at_end=True, metric_for_best_model="eval_accuracy",
+        load_best_model_at_end=context.is_main, metric_for_best_model="eval_accuracy",
         logging_steps=max(1, steps // 120), logging_nan_inf_filter=False, disable_tqdm=True, report_to=[],
         remove_unused_columns=False, ddp_find_unused_parameters=False,
     )  # fmt: skip
