@@ -92,7 +92,7 @@ def utc_now() -> datetime:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `path` atomically: a reader sees the old file or the whole new one."""
+    """Write `path` atomically: a reader sees the old file or the whole new one. An OSError names it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
@@ -101,6 +101,8 @@ def write_text(path: Path, text: str) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
+    except OSError as error:  # which of a full disk says not where
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -19,8 +19,9 @@ from sentiment_core.artifacts.store import read_eval, utc_now, write_eval
 from sentiment_core.config import ConfigError, EvalConfig
 from sentiment_core.engines.device import check_same, decided_by_main, find_device
 from sentiment_core.evaluation.inputs import Inputs, group_columns
-from sentiment_core.evaluation.shards import PartStore, score
+from sentiment_core.evaluation.shards import REMEDY, PartStore, score
 from sentiment_core.evaluation.systems.base import EvaluatedSystem, Work
+from sentiment_core.models.base_models import writing
 from sentiment_core.systems import SYSTEMS
 
 
@@ -131,7 +132,8 @@ def write(
         **summarize(predictions, overlap_ids=inputs.test.overlap_ids),
     )  # fmt: skip
     (folder / "eval.json").unlink(missing_ok=True)  # from here to the end it is unfinished
-    write_eval(folder, record, predictions)
+    with writing(folder, REMEDY):
+        write_eval(folder, record, predictions)
     return record
 
 

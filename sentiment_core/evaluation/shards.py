@@ -20,10 +20,13 @@ from tqdm import tqdm
 
 from sentiment_core.engines.device import DeviceContext
 from sentiment_core.evaluation.systems.base import EvaluatedSystem, Work
+from sentiment_core.models.base_models import writing
 from sentiment_core.models.tokens import read_arrays, write_arrays
 
 SECONDS_BETWEEN_PARTS = 5.0
 """At most this much work is lost when a process is killed."""
+
+REMEDY = "free some space or correct its rights, then the same command continues"
 
 BAR = "{desc}: {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
 """tqdm's own, with reviews/s however slow."""
@@ -45,11 +48,14 @@ class PartStore:
                 shutil.rmtree(other, ignore_errors=True)
 
     def save(self, rows: np.ndarray, values: np.ndarray, seconds: float) -> None:
-        write_arrays(next(self._unused), rows=rows, values=values, seconds=np.float64(seconds))
+        path = next(self._unused)
+        with writing(path, REMEDY):
+            write_arrays(path, rows=rows, values=values, seconds=np.float64(seconds))
 
     def load(self) -> list[dict[str, np.ndarray]]:
         """Every readable part on any of the hosts; one that was damaged is passed over."""
-        parts = {path.name: read_arrays(path) for path in sorted(self.folder.glob("*.npz"))}
+        found = sorted(self.folder.glob("*.npz"))
+        parts = {path.name: read_arrays(path, "rows", "values", "seconds") for path in found}
         if self.context.world_size > 1:
             hosts = gather_object([parts if self.context.first_on_host else {}])
             parts = {name: part for host in hosts for name, part in host.items()}  # of a shared folder once

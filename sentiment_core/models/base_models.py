@@ -270,11 +270,11 @@ def end_with_parent() -> None:
 
 
 @contextmanager
-def writing(folder: Path, remedy: str) -> Iterator[None]:
-    """Where filling `folder` fails, it goes, and the error is a UserError, one sentence."""
+def writing(path: Path, remedy: str) -> Iterator[None]:
+    """Where writing fails, a UserError says so in one sentence; a folder goes, a file stays as it is."""
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:  # RuntimeError: torch.save's, on a full disk
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(path, ignore_errors=True)
         reason = str(error).splitlines()[0]
-        raise UserError(f"{folder} could not be written ({reason}); {remedy}") from None
+        raise UserError(f"{path} could not be written ({reason}); {remedy}") from None

@@ -118,8 +118,8 @@ class PromptEncoder:
         for text in texts:
             digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
         path = CACHE / "tokens" / f"{digest.hexdigest()[:32]}.npz"
-        if stored := read_arrays(path):
-            return Encoded(stored["ids"], stored["offsets"], stored["truncated"], int(stored["shared"]))
+        if stored := read_arrays(path, "ids", "offsets", "truncated", "shared"):
+            return Encoded(**stored | {"shared": int(stored["shared"])})
         encoded = self.encode(texts, max_length_tokens)
         with suppress(OSError):  # a read-only or full cache costs time, nothing else
             write_arrays(path, **vars(encoded))
@@ -138,10 +138,10 @@ def write_arrays(path: Path, **arrays: Any) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
+def read_arrays(path: Path, *names: str) -> dict[str, Any]:
     """What `write_arrays` wrote; nothing where it is not there, cut or changed (zip has checksums)."""
     with suppress(OSError, ValueError, KeyError, EOFError, RuntimeError, BadZipFile), np.load(path) as stored:
-        return dict(stored)
+        return {name: stored[name] for name in names}
     return {}
 
 

@@ -337,7 +337,8 @@ class History(TrainerCallback):
         known = {k: v for k, v in values.items() if k in HistoryRow.model_fields}
         finite = {k: v for k, v in known.items() if k == "eval_counts" or math.isfinite(v)}
         if self.writer is not None:
-            self.writer.append(HistoryRow.model_validate(finite | place))
+            with writing(self.writer.path, REMEDY):
+                self.writer.append(HistoryRow.model_validate(finite | place))
 
     def on_step_end(self, args, state, control, **kwargs):
         self.bar.update(int(self.seen[state.global_step]) - self.bar.n)
