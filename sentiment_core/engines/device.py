@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list
 
 from sentiment_core.config import ConfigError, TrainConfig, UserError
 from sentiment_core.engines.packed.model import packing_blocker
@@ -79,13 +79,6 @@ def decided_by_main(context: DeviceContext, decide: Callable[[], T]) -> T:
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
-
-
-def check_same(context: DeviceContext, what: str, value: str) -> None:
-    """Raises ConfigError, on all processes, where hosts start from different files."""
-    found = gather_object([value]) if context.world_size > 1 else [value]
-    if len(set(found)) > 1:
-        raise ConfigError(f"{what} differ between the processes ({', '.join(found)}); give all the same")
 
 
 def one_device(arguments: Any) -> Any:

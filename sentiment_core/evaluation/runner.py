@@ -14,12 +14,12 @@ from accelerate import PartialState
 
 from sentiment_core.artifacts import provenance
 from sentiment_core.artifacts.frames import OVERLAP_SETTING, summarize
-from sentiment_core.artifacts.schema import EvalRecord, Hardware
+from sentiment_core.artifacts.schema import EvalRecord
 from sentiment_core.artifacts.store import read_eval, utc_now, write_eval
 from sentiment_core.config import ConfigError, EvalConfig
-from sentiment_core.engines.device import check_same, decided_by_main, find_device
+from sentiment_core.engines.device import decided_by_main, find_device
 from sentiment_core.evaluation.inputs import Inputs, group_columns
-from sentiment_core.evaluation.shards import REMEDY, PartStore, score
+from sentiment_core.evaluation.shards import PartStore, score
 from sentiment_core.evaluation.systems.base import EvaluatedSystem, Work
 from sentiment_core.models.base_models import writing
 from sentiment_core.systems import SYSTEMS
@@ -44,21 +44,22 @@ def evaluate(config: EvalConfig, *, assets: Path, work: Path, overwrite: bool = 
     asked = SYSTEMS if every else (config.system,)
     systems = [pkgutil.resolve_name(SYSTEMS[name].work)(name, inputs) for name in asked]
     folders = {system: assets / "evals" / system.eval_id for system in systems}
-
-    def find_kept() -> set[str]:
-        done = (each for each, folder in folders.items() if finished(each, folder, keep=every))
-        return set() if overwrite else {system.eval_id for system in done}
-
-    kept, processes = decided_by_main(inputs.context, find_kept), PartialState()
+    there = () if overwrite else folders.items()
+    kept = decided_by_main(
+        inputs.context, lambda: {each.eval_id for each, at in there if finished(each, at, keep=every)}
+    )
     outcomes: list[Outcome] = []
     for system, folder in folders.items():
         if system.eval_id in kept:
             inputs.say(f"{system.eval_id}: already finished with the same settings, kept")
-            outcomes.append(Outcome(read_eval(folder).record, kept=True))
+            outcomes += [Outcome(read_eval(folder).record, kept=True)] if inputs.context.is_main else []
         elif record := run(system, folder, work / "evals" / system.eval_id):
             outcomes.append(Outcome(record))
+    processes = PartialState()
     processes.wait_for_everyone()  # the first one may still be at a system that it does alone
     processes.destroy_process_group()
+    for system in systems:
+        PartStore(work / "evals" / system.eval_id, "", inputs.context).remove()
     return outcomes if inputs.context.is_main else []
 
 
@@ -91,27 +92,14 @@ def run(system: EvaluatedSystem, folder: Path, work_folder: Path) -> EvalRecord 
         context = replace(context, device=torch.device("cpu"), world_size=1)
         if not context.is_main:
             return None
-    check_same(context, "what decides the predictions", system.identity())
     store = PartStore(work_folder, system.identity(), context)
     if context.first_on_host:
         store.open()
     work = system.work()
     scored = score(system, work, store)
-    hardware = provenance.hardware(context.device.type, context.world_size)
-    record = write(system, work, scored, hardware, folder) if scored else None
-    if context.world_size > 1:
-        PartialState().wait_for_everyone()  # until it is written
-    if context.first_on_host:
-        store.remove()
-    return record
-
-
-def write(
-    system: EvaluatedSystem, work: Work, scored: tuple[np.ndarray, float, float], hardware: Hardware,
-    folder: Path,
-) -> EvalRecord:  # fmt: skip
-    """Make predictions and a record of what `score` returned, and write them."""
-    inputs, (values, seconds, warmup) = system.inputs, scored
+    if scored is None:
+        return None
+    values, seconds, warmup = scored
     answers = work.answers(values)
     forms = answers.pop("answer_forms", ())
     reviews, encoded = inputs.test.reviews, inputs.encoded
@@ -124,7 +112,7 @@ def write(
     record = EvalRecord(
         eval_id=system.eval_id, system=system.id, run_id=system.run_id, created_at=utc_now(),
         commit=provenance.commit(), command=provenance.command_line(), versions=provenance.versions(),
-        hardware=hardware,
+        hardware=provenance.hardware(context.device.type, context.world_size),
         base_model=work.base_model, prompt=inputs.encoder.info if work.base_model else None,
         dataset=inputs.test.info, answer_forms=forms,
         settings=settings_of(system, work) | {"warmup_seconds": round(warmup, 2)},
@@ -132,7 +120,7 @@ def write(
         **summarize(predictions, overlap_ids=inputs.test.overlap_ids),
     )  # fmt: skip
     (folder / "eval.json").unlink(missing_ok=True)  # from here to the end it is unfinished
-    with writing(folder, REMEDY):
+    with writing(folder):
         write_eval(folder, record, predictions)
     return record
 

@@ -26,8 +26,6 @@ from sentiment_core.models.tokens import read_arrays, write_arrays
 SECONDS_BETWEEN_PARTS = 5.0
 """At most this much work is lost when a process is killed."""
 
-REMEDY = "free some space or correct its rights, then the same command continues"
-
 BAR = "{desc}: {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
 """tqdm's own, with reviews/s however slow."""
 
@@ -49,7 +47,7 @@ class PartStore:
 
     def save(self, rows: np.ndarray, values: np.ndarray, seconds: float) -> None:
         path = next(self._unused)
-        with writing(path, REMEDY):
+        with writing(path):
             write_arrays(path, rows=rows, values=values, seconds=np.float64(seconds))
 
     def load(self) -> list[dict[str, np.ndarray]]:

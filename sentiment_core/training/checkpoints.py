@@ -7,10 +7,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate import PartialState
 
 from sentiment_core.config import ConfigError
-from sentiment_core.engines.device import DeviceContext
+from sentiment_core.engines.device import DeviceContext, decided_by_main
 from sentiment_core.models.base_models import SEAL, is_intact
 
 
@@ -41,18 +41,16 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def on_every_host(checkpoint: Path, context: DeviceContext) -> Path:
-    """The main process's checkpoint, copied to each host with another work folder, or with another run's."""
-    if context.world_size == 1:
-        return checkpoint
-    here = (checkpoint / SEAL).read_text(encoding="utf-8") if is_intact(checkpoint) else None
-    [seal] = broadcast_object_list([here])
-    if any(gather_object([here != seal])):
-        files = {file.name: file.read_bytes() for file in checkpoint.iterdir()} if context.is_main else {}
-        [files] = broadcast_object_list([files])
-        if here != seal and context.first_on_host:
-            shutil.rmtree(checkpoint, ignore_errors=True)
+    """The main process's checkpoint, copied to each host that has it not: its work folder may be its own."""
+    if context.world_size > 1:
+        files = decided_by_main(
+            context, lambda: {file.name: file.read_bytes() for file in checkpoint.iterdir()}
+        )
+        same = is_intact(checkpoint) and (checkpoint / SEAL).read_bytes() == files[SEAL]
+        if context.first_on_host and not same:
+            shutil.rmtree(checkpoint, ignore_errors=True)  # of another run
             checkpoint.mkdir(parents=True)
             for name, content in files.items():
                 (checkpoint / name).write_bytes(content)
-        gather_object([None])  # all wait until it is there
+        PartialState().wait_for_everyone()
     return checkpoint

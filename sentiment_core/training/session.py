@@ -33,10 +33,10 @@ from sentiment_core.engines.batching import plan_steps
 from sentiment_core.engines.device import DeviceContext
 from sentiment_core.metrics.intervals import wilson
 from sentiment_core.models import loading
-from sentiment_core.models.base_models import check_disk, resolve, writing
+from sentiment_core.models.base_models import check_disk, published_as, resolve, writing
 from sentiment_core.models.weight_sample import sample_weights
 from sentiment_core.training import checkpoints
-from sentiment_core.training.trainer import BY_ENGINE, REMEDY, History, Prompts
+from sentiment_core.training.trainer import BY_ENGINE, History, Prompts
 
 # Type the adapter is saved in: half the file, and finer than bfloat16 at the size of these weights.
 ADAPTER_DTYPE = torch.float16
@@ -67,7 +67,6 @@ def train(config: TrainConfig, *, assets: Path, work: Path, resume: bool = False
     started = time.perf_counter()
     chosen = {name: getattr(config, name) for name in ("validation", "exclude", "limit", "seed")}
     split = split_train(config.dataset, **chosen)
-    devices.check_same(context, "the train reviews", split.train.fingerprint)
     say(f"Reviews: {len(split.train):,} to train on, {len(split.validation):,} to validate, "
         f"dropped {split.excluded or 'none'} ({time.perf_counter() - started:.1f} s)")  # fmt: skip
     session = Session(config, split, context, folder, work, checkpoint, say)
@@ -186,8 +185,9 @@ class Session:
     def finish(self) -> RunRecord:
         """Round the adapter to the type it is saved in, validate that, and write the artifacts."""
         (self.folder / "run.json").unlink(missing_ok=True)  # from here to the end it is unfinished
-        with writing(self.folder / "adapter", REMEDY):
-            save_adapter(self.trainer.model, self.folder / "adapter", base_name=self.loaded.info.name)
+        folder, base = self.folder / "adapter", resolve(self.config.base_model)
+        with writing(folder):
+            save_adapter(self.trainer.model, folder, *published_as(base))
         final = self.trainer.validate()
         config, context, model, seconds = self.config, self.context, self.trainer.model, self.wall_seconds
         data, n = self.split.train, len(self.split.validation)
@@ -216,7 +216,7 @@ class Session:
             steps=len(self.plan),
             validation_accuracy=wilson(round(final["eval_accuracy"] * n), n),
             validation_loss=final["eval_loss"],
-            weights=sample_weights(resolve(config.base_model), _targets(lora)),
+            weights=sample_weights(base, _targets(lora)),
         )  # fmt: skip
         write_run(self.folder, record)
         return record
@@ -257,8 +257,12 @@ def _targets(lora: Any) -> list[str]:
     return sorted({name.rsplit(".", 1)[-1] for name in lora.target_modules})
 
 
-def save_adapter(model: Any, folder: Path, *, base_name: str) -> None:
-    """Save the adapter as safetensors in ADAPTER_DTYPE, and round the live one to the same values."""
+def save_adapter(model: Any, folder: Path, base_name: str, base_revision: str | None) -> None:
+    """Save the adapter as PEFT does, in ADAPTER_DTYPE, and round the live one to the same values.
+
+    Args:
+        base_name, base_revision: where plain PEFT finds the base model.
+    """
     from peft import get_peft_model_state_dict
 
     with torch.no_grad():
@@ -271,7 +275,7 @@ def save_adapter(model: Any, folder: Path, *, base_name: str) -> None:
     save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = copy.copy(model.peft_config["default"])
     config.inference_mode = True
-    config.base_model_name_or_path = base_name
+    config.base_model_name_or_path, config.revision = base_name, base_revision
     config.target_modules = _targets(config)
     config.save_pretrained(str(folder))
 

@@ -36,7 +36,6 @@ from sentiment_core.models.loading import LoadedModel
 from sentiment_core.models.tokens import Encoded, PromptEncoder
 
 PENDING = "pending_loss.json"
-REMEDY = "free some space or correct its rights, then --resume continues from the last checkpoint"
 
 
 @dataclass(frozen=True)
@@ -182,7 +181,7 @@ class QLoraTrainer(Trainer):
     def _save_checkpoint(self, model, trial) -> None:
         """With the loss since the last logged step, which the Trainer forgets; sealed when all is there."""
         checkpoint = Path(str(self.args.output_dir), f"checkpoint-{self.state.global_step}")
-        with writing(checkpoint, REMEDY):
+        with writing(checkpoint):
             super()._save_checkpoint(model, trial)
             losses = gather_object([self._tr_loss.item()])  # every process has written its part
             if self.batches.context.is_main:
@@ -337,7 +336,7 @@ class History(TrainerCallback):
         known = {k: v for k, v in values.items() if k in HistoryRow.model_fields}
         finite = {k: v for k, v in known.items() if k == "eval_counts" or math.isfinite(v)}
         if self.writer is not None:
-            with writing(self.writer.path, REMEDY):
+            with writing(self.writer.path):
                 self.writer.append(HistoryRow.model_validate(finite | place))
 
     def on_step_end(self, args, state, control, **kwargs):
