@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import errno
 import os
 import sys
 from collections.abc import Callable
@@ -12,9 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sentiment_core.config import ASSETS, FORMER_ENGINES, PRESETS, EvalConfig, TrainConfig, UserError, flag
-
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
-"""A full disk, a read-only one, no rights, no folder."""
 
 Config = TypeVar("Config", bound=TrainConfig | EvalConfig)
 
@@ -84,10 +80,6 @@ def run(work: Callable[[], str], *, advice: Callable[[], str] = str, stopped: st
         return fail(error)
     except ImportError as error:
         return fail(f"{error}; install what is missing with: pip install -r requirements.txt")
-    except OSError as error:
-        if error.errno not in UNWRITABLE:
-            raise
-        return fail(f"{error}: free some space, or name a folder that can be written; what is done is kept")
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's; torch may not be there to ask
             raise

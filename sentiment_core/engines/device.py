@@ -30,8 +30,6 @@ class DeviceContext:
     precision: str
     rank: int
     world_size: int
-    first_on_host: bool = True
-    """Whether no other process of this machine comes before; several machines may share no folder."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -52,31 +50,31 @@ def find_device(precision: str = "auto") -> DeviceContext:
     if not on_gpu and precision == "fp16":
         raise ConfigError("--precision fp16 needs a GPU; use --precision fp32 or bf16 on a CPU")
     processes = PartialState(cpu=not on_gpu, timeout=timedelta(hours=12))  # wait so long for others
-    place = processes.process_index, processes.num_processes, processes.is_local_main_process
-    if processes.num_processes > 1:
+    rank, world = processes.process_index, processes.num_processes
+    if world > 1:
         end_with_parent()  # a launcher's processes do not by themselves
     if not on_gpu:
-        return DeviceContext(torch.device("cpu"), "fp32" if precision == "auto" else precision, *place)
+        return DeviceContext(torch.device("cpu"), "fp32" if precision == "auto" else precision, rank, world)
     device = torch.device("cuda", torch.cuda.current_device())
     has_bf16 = torch.cuda.get_device_capability(device) >= (8, 0)
     if precision == "bf16" and not has_bf16:
         name = torch.cuda.get_device_name(device)
         raise ConfigError(f"--precision bf16: {name} has no bfloat16 arithmetic; use --precision fp16")
     best = "bf16" if has_bf16 else "fp16"
-    return DeviceContext(device, best if precision == "auto" else precision, *place)
+    return DeviceContext(device, best if precision == "auto" else precision, rank, world)
 
 
 def decided_by_main(context: DeviceContext, decide: Callable[[], T]) -> T:
-    """What `decide` returns on the main process, on all; a UserError or OSError from it is raised on all."""
+    """What `decide` returns on the main process, on all; a UserError that it raises is raised on all."""
     outcome: Any = None
     if context.is_main:
         try:
             outcome = decide()
-        except (UserError, OSError) as error:
+        except UserError as error:
             outcome = error
     if context.world_size > 1:
         [outcome] = broadcast_object_list([outcome])
-    if isinstance(outcome, Exception):
+    if isinstance(outcome, UserError):
         raise outcome
     return outcome
 

@@ -93,8 +93,7 @@ def run(system: EvaluatedSystem, folder: Path, work_folder: Path) -> EvalRecord 
         if not context.is_main:
             return None
     store = PartStore(work_folder, system.identity(), context)
-    if context.first_on_host:
-        store.open()
+    store.open()
     work = system.work()
     scored = score(system, work, store)
     if scored is None:

@@ -40,7 +40,8 @@ class PartStore:
 
     def open(self) -> None:
         """Make the folder; what belongs to other settings goes."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         for other in self.work.iterdir():
             if other != self.folder:
                 shutil.rmtree(other, ignore_errors=True)
@@ -54,9 +55,8 @@ class PartStore:
         """Every readable part on any of the hosts; one that was damaged is passed over."""
         found = sorted(self.folder.glob("*.npz"))
         parts = {path.name: read_arrays(path, "rows", "values", "seconds") for path in found}
-        if self.context.world_size > 1:
-            hosts = gather_object([parts if self.context.first_on_host else {}])
-            parts = {name: part for host in hosts for name, part in host.items()}  # of a shared folder once
+        if self.context.world_size > 1:  # each host has its own; those of a shared folder count once
+            parts = {name: part for host in gather_object([parts]) for name, part in host.items()}
         return [part for part in parts.values() if part]
 
     def remove(self) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from safetensors.torch import save_file
 from torch import nn
 from transformers import PrinterCallback, TrainingArguments
@@ -33,9 +34,8 @@ from sentiment_core.engines.batching import plan_steps
 from sentiment_core.engines.device import DeviceContext
 from sentiment_core.metrics.intervals import wilson
 from sentiment_core.models import loading
-from sentiment_core.models.base_models import check_disk, published_as, resolve, writing
+from sentiment_core.models.base_models import SEAL, check_disk, is_intact, published_as, resolve, writing
 from sentiment_core.models.weight_sample import sample_weights
-from sentiment_core.training import checkpoints
 from sentiment_core.training.trainer import BY_ENGINE, History, Prompts
 
 # Type the adapter is saved in: half the file, and finer than bfloat16 at the size of these weights.
@@ -58,12 +58,12 @@ def train(config: TrainConfig, *, assets: Path, work: Path, resume: bool = False
     def prepare() -> str | None:
         if not resume:
             return prepare_folders(folder, work, config, overwrite)
-        found = checkpoints.newest_whole(work / "checkpoints", say)
+        found = newest_whole(work / "checkpoints", say)
         check_same_settings(work, config)
         return found.name
 
     name = devices.decided_by_main(context, prepare)
-    checkpoint = checkpoints.on_every_host(work / "checkpoints" / name, context) if name else None
+    checkpoint = on_every_host(work / "checkpoints" / name, context) if name else None
     started = time.perf_counter()
     chosen = {name: getattr(config, name) for name in ("validation", "exclude", "limit", "seed")}
     split = split_train(config.dataset, **chosen)
@@ -97,6 +97,48 @@ def check_same_settings(work: Path, config: TrainConfig) -> None:
                 f"--resume: {flag(name)} is {value!r}, the run began with {began.get(name)!r}; "
                 "use the same settings, or another --run-id"
             )
+
+
+def newest_whole(folder: Path, say: Callable[[str], None]) -> Path:
+    """The newest checkpoint that is whole; newer ones, cut short by a kill or damaged, are removed.
+
+    Raises ConfigError where there is none.
+    """
+    for checkpoint in sorted(folder.glob("checkpoint-[0-9]*"), key=step_of, reverse=True):
+        if is_whole(checkpoint):
+            return checkpoint
+        say(f"Left out: {checkpoint} was not written to its end, or was damaged since.")
+        shutil.rmtree(checkpoint)
+    raise ConfigError(f"--resume: there is no checkpoint in {folder}; start the run without it")
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether it is as it was sealed, and so is the best one, which the run's end goes back to."""
+    if not is_intact(checkpoint):
+        return False
+    best = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["best_global_step"]
+    return best is None or is_intact(checkpoint.with_name(f"checkpoint-{best}"))
+
+
+def on_every_host(checkpoint: Path, context: DeviceContext) -> Path:
+    """The main process's checkpoint, copied to each host that has it not: its work folder may be its own."""
+    if context.world_size > 1:
+        files = devices.decided_by_main(
+            context, lambda: {file.name: file.read_bytes() for file in checkpoint.iterdir()}
+        )
+        same = is_intact(checkpoint) and (checkpoint / SEAL).read_bytes() == files[SEAL]
+        if PartialState().is_local_main_process and not same:
+            shutil.rmtree(checkpoint, ignore_errors=True)  # of another run
+            checkpoint.mkdir(parents=True)
+            for name, content in files.items():
+                (checkpoint / name).write_bytes(content)
+        PartialState().wait_for_everyone()
+    return checkpoint
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step after which it was written."""
+    return int(checkpoint.name.rsplit("-", 1)[1])
 
 
 def load_model(
@@ -145,8 +187,7 @@ class Session:
         say(f"Training {config.name}: {len(plan)} steps of {config.batch_size} reviews "
             f"({micro} a pass), engine {self.engine}, {context.precision}, {context.world_size} × "
             f"{provenance.hardware(context.device.type).device}")  # fmt: skip
-        self.checkpoint = checkpoint
-        self.first_step = checkpoints.step_of(checkpoint) if checkpoint else None
+        self.checkpoint, self.first_step = checkpoint, step_of(checkpoint) if checkpoint else None
         writer = HistoryWriter(folder, resume_at=self.first_step) if context.is_main else None
         self.history = History(writer, plan, lengths, config.epochs)
         batches, trainer = BY_ENGINE[self.engine]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import resource
+import subprocess
 
 import pytest
 import torch
@@ -16,17 +18,49 @@ from sentiment_core.live.weights import load_weights
 from sentiment_core.models import base_models, tokens
 from sentiment_core.models.base_models import EMBEDDED, BaseModelError, converted_folder, resolve
 from sentiment_core.models.loading import load_tokenizer
-from sentiment_core.training import checkpoints, session
+from sentiment_core.training import session
 from tests.conftest import make_tiny_model
 from tests.own_reviews import write_dataset
-from tests.small_disk import SmallDisk
+
+
+class SmallDisk:
+    """A tmpfs of 8 MB; where one may not mount, bounds on this process's files and on the folder's rights."""
+
+    def __init__(self, folder):
+        folder.mkdir()
+        self.folder, self.unlimited = folder, resource.getrlimit(resource.RLIMIT_FSIZE)
+        self.mounted = self.mount("-t", "tmpfs", "-o", "size=8m", "tmpfs")
+
+    def mount(self, *options):
+        return not subprocess.run(["mount", *options, str(self.folder)], capture_output=True).returncode
+
+    def harm(self, fault, left):
+        """Make it "read-only", or "full" but for so many bytes."""
+        if fault == "read-only" and not (self.mounted and self.mount("-o", "remount,ro")):
+            self.folder.chmod(0o500)
+        elif fault == "full" and self.mounted:
+            (self.folder / "ballast").write_bytes(bytes(8 * 2**20 - left))
+        elif fault == "full":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (left, self.unlimited[1]))
+
+    def mend(self):
+        if self.mounted:
+            self.mount("-o", "remount,rw")
+        self.folder.chmod(0o700)
+        resource.setrlimit(resource.RLIMIT_FSIZE, self.unlimited)
+        (self.folder / "ballast").unlink(missing_ok=True)
 
 
 @pytest.fixture
-def disk(tmp_path):
+def disk(tmp_path, monkeypatch):
+    """A cache, too."""
     made = SmallDisk(tmp_path / "disk")
+    monkeypatch.setattr(base_models, "CACHE", made.folder)
+    monkeypatch.setattr(tokens, "CACHE", made.folder)
     yield made
-    made.close()
+    made.mend()
+    if made.mounted:
+        subprocess.run(["umount", "-l", str(made.folder)], check=True)
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +69,7 @@ def shared(tmp_path_factory):
     root = tmp_path_factory.mktemp("shared")
     make_tiny_model(root / "tiny-llama", hidden=32)
     write_dataset(root / "own", train=120, test=40)
-    assert training(root, root, root / "work") == 0
-    assert evaluating(root, root, root / "work") == 0
+    assert training(root, root, root / "work") == evaluating(root, root, root / "work") == 0
     return root
 
 
@@ -61,6 +94,10 @@ def made(work, assets):
     return read_eval(folder).predictions().to_csv()
 
 
+def folders(place):
+    return [path for path in place.iterdir() if path.is_dir()]
+
+
 @pytest.mark.parametrize("where", ["assets", "work"])
 @pytest.mark.parametrize("fault", ["full", "read-only"])
 @pytest.mark.parametrize("work", [training, evaluating])
@@ -69,21 +106,19 @@ def test_scripts_say_what_cannot_be_written_and_end_well_once_it_can(
 ):
     monkeypatch.setattr(session, "check_disk", lambda *given: None)  # as if it filled up only later
     places = {"assets": tmp_path / "assets", "work": tmp_path / "work", where: disk.folder / where}
-    disk.fill(1024 if work is evaluating else 16384) if fault == "full" else disk.forbid()
-    status = work(shared, *places.values())
-    error = capsys.readouterr().err
+    disk.harm(fault, left=16384 if work is training else 1024)
+    status, error = work(shared, *places.values()), capsys.readouterr().err
     assert status == 2
-    assert str(disk.folder) in error.splitlines()[-1]
+    assert str(disk.folder / where) in error.splitlines()[-1]
     assert "Traceback" not in error
     assert not [*tmp_path.rglob("run.json"), *tmp_path.rglob("eval.json")]
-    assert all(map(checkpoints.is_whole, tmp_path.rglob("checkpoint-*")))
+    assert all(map(session.is_whole, tmp_path.rglob("checkpoint-*")))
     disk.mend()
     assert work(shared, *places.values()) == 0
     assert made(work, places["assets"]) == made(work, shared)
 
 
 def test_a_conversion_that_fills_the_disk_is_one_sentence_and_is_made_anew(disk, tmp_path, monkeypatch):
-    monkeypatch.setattr(base_models, "CACHE", disk.folder)
     (tmp_path / "own.gguf").write_bytes(b"own")
     monkeypatch.setenv("SENTIMENT_GGUF", str(tmp_path / "own.gguf"))
     known = {"sha256": hashlib.sha256(b"own").hexdigest(), "converted_bytes": 1}
@@ -92,19 +127,18 @@ def test_a_conversion_that_fills_the_disk_is_one_sentence_and_is_made_anew(disk,
     def convert(gguf, folder):
         save_file({"weights": torch.zeros(300_000)}, folder / "model.safetensors")
 
-    disk.fill(1_000_000)
+    disk.harm("full", left=1_000_000)
     with pytest.raises(BaseModelError, match=r"cannot be written .* SENTIMENT_CACHE"):
         converted_folder(model, convert)
-    assert not [path for path in (disk.folder / "base").iterdir() if path.is_dir()]
+    assert not folders(disk.folder / "base")
     disk.mend()
     assert base_models.is_intact(converted_folder(model, convert))
 
 
 @pytest.mark.parametrize("fault", ["full", "read-only"])
-def test_tokens_that_cannot_be_kept_cost_time_alone(fault, shared, disk, monkeypatch):
-    monkeypatch.setattr(tokens, "CACHE", disk.folder)
+def test_tokens_that_cannot_be_kept_cost_time_alone(fault, shared, disk):
     encoder = tokens.PromptEncoder(load_tokenizer(resolve(str(shared / "tiny-llama"))))
-    disk.fill(8192) if fault == "full" else disk.forbid()
+    disk.harm(fault, left=8192)
     texts = [f"Number {n} was good." for n in range(200)]
     first = encoder.encode_cached(texts, 256)
     assert not list(disk.folder.glob("tokens/*")), "half a file would keep the disk full"
@@ -114,11 +148,10 @@ def test_tokens_that_cannot_be_kept_cost_time_alone(fault, shared, disk, monkeyp
 
 
 @pytest.mark.slow
-def test_live_weights_that_fill_the_disk_are_one_sentence(shared, disk, monkeypatch):
-    monkeypatch.setattr(base_models, "CACHE", disk.folder)
+def test_live_weights_that_fill_the_disk_are_one_sentence(shared, disk):
     base = resolve(str(shared / "tiny-llama"))
     encoder = tokens.PromptEncoder(load_tokenizer(base))
-    disk.fill(8192)
+    disk.harm("full", left=8192)
     with pytest.raises(BaseModelError, match=r"could not be made \(.*free some space"):
         load_weights(base, shared / "runs" / "tiny" / "adapter", "fp32", encoder)
-    assert not [path for path in (disk.folder / "live").iterdir() if path.is_dir()]
+    assert not folders(disk.folder / "live")

@@ -28,7 +28,7 @@ from sentiment_core.engines.scorer import SentimentScorer
 from sentiment_core.metrics.histogram import BINS
 from sentiment_core.models.base_models import SEAL, resolve, seal
 from sentiment_core.models.loading import load_adapter, load_base
-from sentiment_core.training import checkpoints, session, trainer
+from sentiment_core.training import session, trainer
 from tests.own_reviews import write_dataset
 
 
@@ -220,9 +220,9 @@ def test_a_kill_while_a_checkpoint_is_written_costs_only_that_checkpoint(config,
         content = file.read_bytes()
         for damaged in (content[:-1], bytes([*content[:-9], content[-9] ^ 1, *content[-8:]])):
             file.write_bytes(damaged)
-            assert not checkpoints.is_whole(last), file
+            assert not session.is_whole(last), file
         file.write_bytes(content)
-        assert checkpoints.is_whole(last), file
+        assert session.is_whole(last), file
     for whole in kept.iterdir():
         (whole / "scheduler.pt").unlink()
     with pytest.raises(ConfigError, match="there is no checkpoint"):
@@ -236,10 +236,10 @@ def test_a_checkpoint_is_whole_only_with_the_best_one(tmp_path):
         state = tmp_path / f"checkpoint-{step}" / "trainer_state.json"
         state.write_text(json.dumps({"best_global_step": best}))
         seal(state.parent)
-    assert checkpoints.newest_whole(tmp_path, print) == tmp_path / "checkpoint-6"
+    assert session.newest_whole(tmp_path, print) == tmp_path / "checkpoint-6"
     (tmp_path / "checkpoint-4" / "trainer_state.json").write_text('{"best_global_step": 3}')
     with pytest.raises(ConfigError, match="there is no checkpoint"):
-        checkpoints.newest_whole(tmp_path, print)
+        session.newest_whole(tmp_path, print)
 
 
 def test_engines_and_micro_batches_take_the_same_steps(alone):
