@@ -310,7 +310,7 @@ class Serving:
     ) -> AsyncIterator[Event]:
         """Waits for the model and for a turn; then come the work's own events."""
         try:
-            given = clean_text(given) if isinstance(given, str) else given
+            given = given if isinstance(given, list) else clean_text(given)
             known = self._known.get((name, version_of(run), str(given)), ())
             for event in known:
                 yield event
