@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -98,17 +98,21 @@ def utc_now() -> datetime:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `path` atomically: a reader sees the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write `path` atomically: a reader sees the old file or the whole new one. Raises ArtifactError."""
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
+    except OSError as error:
+        what = f"{path} cannot be written ({error.strerror})"
+        raise ArtifactError(f"{what}; free some space or correct its rights, then repeat") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_record(path: Path, record: BaseModel) -> None:
@@ -255,6 +259,14 @@ def read_adapter_shapes(folder: Path) -> dict[str, tuple[int, int]]:
             )
             for name in names
         }  # fmt: skip
+
+
+def read_adapter_base(run: Run) -> tuple[str, str | None]:
+    """Id and commit of the base model that the run's adapter names for plain PEFT to load."""
+    path = run.adapter_path / "adapter_config.json"
+    with _reading(path, "train the run again"):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found["base_model_name_or_path"], found.get("revision")
 
 
 def read_history(folder: Path) -> pd.DataFrame:

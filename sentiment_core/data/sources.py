@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sentiment_core.config import UserError
+from sentiment_core.config import CHALLENGE_FILE, UserError
 
 _SEPARATORS = {".csv": (",", "comma"), ".tsv": ("\t", "tab")}
 _TABLES = (".parquet", ".csv", ".tsv", ".jsonl")
@@ -37,6 +37,10 @@ _FLAT = re.compile(
 """What Arrow calls the kinds of columns that are read."""
 
 csv.field_size_limit(_REVIEW_BYTES)
+
+
+CHALLENGE = "challenge"
+"""A source from any folder: our own reviews by phenomenon, see `assets/challenge/README.md`."""
 
 
 class DataError(UserError):
@@ -89,6 +93,8 @@ def open_source(source: str) -> Source:
         raise DataError(f"{source!r} names no reviews; use {_FORMS}")
     path, named_as_file = Path(source).expanduser(), source.lower().endswith(_TABLES + _ARCHIVES)
     with _refusing(source):
+        if source == CHALLENGE:
+            return _open_challenge()
         if not path.exists():
             if re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", source, re.ASCII) and not named_as_file:
                 return _open_hub(source)
@@ -122,6 +128,14 @@ def _open_hub(source: str) -> Source:
         return frame
 
     return Source(source, source, source.rsplit("/", 1)[-1], tuple(splits), read)
+
+
+def _open_challenge() -> Source:
+    """With minimal pairs tied by `pair_id`, as elsewhere."""
+    frame = _read_table(CHALLENGE, CHALLENGE_FILE)
+    ties = zip(frame["id"], frame.pop("pair"), strict=True)
+    frame["pair_id"] = [min(tie) if all(tie) else None for tie in ties]
+    return Source(CHALLENGE, CHALLENGE, CHALLENGE, (), lambda split: frame)
 
 
 def _open_file(source: str, path: Path) -> Source:

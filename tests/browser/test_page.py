@@ -296,6 +296,20 @@ def test_a_run_that_trains_now_is_followed(page, site) -> None:
     page.locator("#loss-state", has_text="at step 33").wait_for()
 
 
+def test_on_a_phone_the_chosen_tab_is_in_view_and_no_curve_runs_through_a_runs_name(page, site) -> None:
+    page.set_viewport_size({"width": 375, "height": 812})
+    page.goto(site.address(tab="loss"))
+    page.locator("#loss-plot .name").nth(1).wait_for()
+    ends = [name.bounding_box() for name in page.locator("#loss-plot .name").all()]
+    assert len({box["y"] for box in ends}) == len(ends)
+    curves = page.locator("#loss-plot .checks").all()
+    assert max(box["y"] + box["height"] for box in ends) < min(one.bounding_box()["y"] for one in curves)
+    page.evaluate("figs.examine({show: 'wrong'})")
+    page.wait_for_function(
+        "() => document.querySelector('#tab-examples-button').getBoundingClientRect().right <= innerWidth"
+    )
+
+
 def test_training_is_replayed_by_button_and_keyboard(page, site) -> None:
     page.emulate_media(reduced_motion="reduce")
     page.goto(site.address(tab="loss"))
