@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from sentiment_core.config import ASSETS
 from sentiment_core.dashboard import app
-from sentiment_core.dashboard.serving import load_live
+from sentiment_core.dashboard.host import load_live
 from sentiment_core.dashboard.store import Store
 from sentiment_core.models.base_models import BaseModelError
 from tests.fake_artifacts import write_assets
