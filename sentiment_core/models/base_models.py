@@ -18,10 +18,13 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from sentiment_core.config import DEFAULT_BASE_MODEL, UserError
 
@@ -242,7 +245,7 @@ def converted_folder(model: EmbeddedModel, convert: Callable[[Path, Path], None]
 
     try:
         return sealed_folder("base", f"{model.name}-{model.sha256[:12]}-v{CONVERSION_VERSION}", make)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise BaseModelError(
             f"the cache {CACHE} cannot be written ({error}); point SENTIMENT_CACHE at a folder that can"
         ) from None
@@ -268,13 +271,18 @@ def sealed_folder(kind: str, name: str, make: Callable[[Path], None]) -> Path:
                 folder = Path(scratch) / name
                 folder.mkdir()
                 make(folder)
-                sums = {file.name: file_sha256(file) for file in folder.iterdir()}
-                (folder / SEAL).write_text(json.dumps(sums), encoding="utf-8")
+                seal(folder)
                 os.replace(folder, target)
     return target
 
 
 SEAL = "sha256.json"
+
+
+def seal(folder: Path) -> None:
+    """Write down every file's checksum, for `is_intact`."""
+    sums = {file.name: file_sha256(file) for file in folder.iterdir() if file.name != SEAL}
+    (folder / SEAL).write_text(json.dumps(sums), encoding="utf-8")
 
 
 _intact: dict[Path, list[tuple[int, int]]] = {}  # folder -> its files' times and sizes when they were checked
@@ -295,8 +303,26 @@ def is_intact(folder: Path) -> bool:
 
 
 def run_child(command: list[str], **more: Any) -> subprocess.CompletedProcess:
-    """`subprocess.run` of a child that ends when this process does, even by a signal (Linux's prctl)."""
-    if sys.platform == "linux":
-        prctl = ctypes.CDLL(None).prctl
-        more["preexec_fn"] = lambda: prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
+    """`subprocess.run` of a child that ends when this process does, even by a signal."""
+    more |= {"preexec_fn": end_with_parent} if os.name == "posix" else {}
     return subprocess.run(command, check=False, **more)
+
+
+def end_with_parent() -> None:
+    """Let this process be killed when the one that started it ends (Linux's prctl; nothing elsewhere)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Where writing fails, a UserError says so in one sentence; a folder goes, a file stays as it is."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:  # RuntimeError: torch.save's, on a full disk
+        shutil.rmtree(path, ignore_errors=True)
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{path} could not be written ({reason}); free some space or correct its rights, then the same "
+            "command, of train.py with --resume, continues"
+        ) from None

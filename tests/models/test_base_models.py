@@ -12,6 +12,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sentiment_core.models import base_models, tokens
@@ -329,3 +330,15 @@ def test_a_child_does_not_outlive_a_killed_parent():
             return
         time.sleep(0.05)
     pytest.fail("the child still runs")
+
+
+def test_cached_arrays_with_any_byte_changed_or_cut_are_the_same_or_not_there(tmp_path):
+    path, arrays = tmp_path / "some.npz", {"rows": np.arange(5), "values": np.linspace(0, 1, 10)}
+    tokens.write_arrays(path, **arrays)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        flipped = bytes([*whole[:place], whole[place] ^ (1 << place % 8), *whole[place + 1 :]])
+        for content in (flipped, whole[:place]):
+            path.write_bytes(content)
+            found = tokens.read_arrays(path, *arrays)
+            assert not found or all(np.array_equal(found[name], value) for name, value in arrays.items())
