@@ -36,7 +36,7 @@ FLAGS = {
     "dataset": (EvalConfig.dataset, "whose test reviews"),
     "limit": (2000, "this many of them, stratified and seeded"),
     "seed": (0, "of that choice"),
-    "on-cpu": (500, "of these, how many the live number formats answer where they run on the CPU"),
+    "on-cpu": (200, "of these, how many the live number formats answer where they run on the CPU"),
 }
 
 

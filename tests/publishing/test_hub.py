@@ -82,7 +82,7 @@ def test_a_run_goes_up_with_its_card_record_and_evaluations(run, call, the_hub, 
         f"evaluations/{evaluation}/eval.json", f"evaluations/{evaluation}/predictions.parquet",
         ".eval_results/imdb.yaml",
     }  # fmt: skip
-    assert 'AutoPeftModelForCausalLM.from_pretrained("me/tiny")' in files["README.md"].decode()
+    assert 'AutoPeftModelForCausalLM.from_pretrained("me/tiny", ' in files["README.md"].decode()
     accuracy = read_eval(tmp_path / "assets" / "evals" / evaluation).record.metrics["accuracy"].value
     [result] = yaml.safe_load(files[".eval_results/imdb.yaml"])
     assert result["value"] == round(accuracy, 4)
