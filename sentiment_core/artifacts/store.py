@@ -388,3 +388,9 @@ def adapter_sha256(run: Run) -> str:
 def read_benchmark(kind: str, root: Path = ASSETS) -> schema.BenchmarkRecord:
     path, remedy = root / "benchmarks" / f"{kind}.json", f"python -m sentiment_core.benchmarks {kind}"
     return read_record(path, schema.BenchmarkRecord, f"make it with {remedy}", home=root)
+
+
+def read_soak(root: Path = ASSETS) -> schema.SoakRecord:
+    return read_record(
+        root / "benchmarks" / "soak.json", schema.SoakRecord, "make it with make soak", home=root
+    )

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import gradio as gr
 from markupsafe import Markup
 
-from sentiment_core.artifacts.report import export_rows, trace_sentence
+from sentiment_core.artifacts.report import export_rows, soak_rows, trace_sentence
 from sentiment_core.artifacts.store import Run
 from sentiment_core.config import TrainConfig, repository
 from sentiment_core.dashboard.components.header import NEARLY_EVERY, PAIRS, before_and_after, share_positive
@@ -57,6 +57,7 @@ def method_html(context: Context, run: Run | None) -> Markup:
         default_source=DEFAULT_SOURCE, repository=repository(),
         trace_sentence=_if_usable(trace_sentence, context.store.root),
         exports=_if_usable(export_rows, run, context.store.root),
+        soak=_if_usable(soak_rows, context.store.root),
     )  # fmt: skip
 
 
