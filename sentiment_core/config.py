@@ -82,7 +82,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 class TrainConfig:
     """All settings of one training run. The defaults are the preset "best"."""
 
-    dataset: str = _setting("stanfordnlp/imdb", "Hub id, parquet/CSV/JSONL file(s), aclImdb folder/archive")
+    dataset: str = _setting(
+        "stanfordnlp/imdb", "Hub id, parquet/CSV/TSV/JSONL file(s), aclImdb folder/archive"
+    )
     base_model: str = _setting(DEFAULT_BASE_MODEL, "causal LM: embedded name, Hub id (id@revision), folder")
     run_id: str = _setting("", "name of the run's folder; by default the base model's (and preset's) name")
     exclude: tuple[str, ...] = _setting((), "file of reviews to keep unseen; may be given again", many=True)

@@ -16,7 +16,14 @@ from pathlib import Path
 from sentiment_core import config
 from sentiment_core.artifacts import store
 from sentiment_core.artifacts.frames import read_as
-from sentiment_core.artifacts.schema import OTHER_FORM, BenchmarkRecord, EvalRecord, Metric
+from sentiment_core.artifacts.schema import (
+    OTHER_FORM,
+    BenchmarkRecord,
+    Crowd,
+    EvalRecord,
+    Metric,
+    SoakRecord,
+)
 from sentiment_core.artifacts.store import ArtifactError
 from sentiment_core.labels import UNPARSED
 from sentiment_core.systems import SYSTEMS
@@ -129,6 +136,31 @@ def trace_sentence(root: Path = config.ASSETS) -> str:
         f"average, a random clause by {chance}, the one with the largest gradient × input by {gradient}, and "
         f"the best single clause, found by trying each, by {best} (n = {metrics['largest move'].n:,} test "
         "reviews, 95 % intervals)."
+    )
+
+
+def soak_rows(root: Path = config.ASSETS) -> list[tuple[str, ...]]:
+    """What the page and the scripts withstood, names of the columns first; empty if that was not tried."""
+    path = root / "benchmarks" / "soak.json"
+    if not path.exists():
+        return []
+    record = store.read_record(path, SoakRecord, "run `make soak` again, or remove it")
+    rows = [(f"{one.visitors} visitors, {one.seconds:.0f} s", _crowd(one, record)) for one in record.crowds]
+    for name, counts in record.trials.items():
+        found = ", ".join(f"{count:,} {what}" for what, count in counts.items())
+        rows.append((name, found))
+    return [("trial", f"seen on {record.hardware.device}"), *rows]
+
+
+def _crowd(crowd: Crowd, record: SoakRecord) -> str:
+    """Rates, waits (median and 95th percentile) and memory of one crowd."""
+    share, counts = crowd.answers_per_second / record.bare_answers_per_second, crowd.counts
+    waits = [f"{what} {p['p50']:.2g} and {p['p95']:.2g} s" for what, p in crowd.percentiles.items()]
+    rest = sum(n for what, n in counts.items() if what not in ("answered", "refused", "get /", "tabs"))
+    return (
+        f"{crowd.answers_per_second:.2f} answers with traces a second ({share:.0%} of the bare model's), "
+        f"{counts.get('refused', 0):,} refused, {rest:,} hung or failed; p50 and p95: {', '.join(waits)}; "
+        f"{crowd.memory_bytes_early / 1e9:.2f} GB, at the end {crowd.memory_bytes_late / 1e9:.2f} GB"
     )
 
 

@@ -34,7 +34,8 @@ from sentiment_core.metrics.histogram import BINS
 MOST_BYTES = 64_000_000
 """No file of an artifact is larger; 25,000 predictions take half a megabyte."""
 UNUSABLE = (
-    OSError, pa.ArrowException, SafetensorError, ValueError, TypeError, LookupError, AttributeError, RuntimeError,
+    OSError, pa.ArrowException, SafetensorError, ValueError, TypeError, LookupError, AttributeError,
+    RuntimeError,
 )  # fmt: skip
 """What json, parquet, pandas and safetensors raise on files that hold something else."""
 
@@ -247,8 +248,8 @@ def read_adapter_shapes(folder: Path) -> dict[str, tuple[int, int]]:
     if not os.path.lexists(path):
         return {}
     with _reading(config, "train the run again", home=folder):
-        if not isinstance(json.loads(config.read_text(encoding="utf-8")), dict):
-            raise ValueError("it is not an object")
+        if "r" not in json.loads(config.read_text(encoding="utf-8")):
+            raise ValueError("it names no rank")
     with _reading(path, "train the run again", home=folder), safe_open(path, "numpy") as file:
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
         names = [name.removesuffix(".lora_A.weight") for name in shapes if name.endswith(".lora_A.weight")]
@@ -387,3 +388,9 @@ def adapter_sha256(run: Run) -> str:
 def read_benchmark(kind: str, root: Path = ASSETS) -> schema.BenchmarkRecord:
     path, remedy = root / "benchmarks" / f"{kind}.json", f"python -m sentiment_core.benchmarks {kind}"
     return read_record(path, schema.BenchmarkRecord, f"make it with {remedy}", home=root)
+
+
+def read_soak(root: Path = ASSETS) -> schema.SoakRecord:
+    return read_record(
+        root / "benchmarks" / "soak.json", schema.SoakRecord, "make it with make soak", home=root
+    )

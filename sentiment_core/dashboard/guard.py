@@ -88,13 +88,13 @@ class QuietBlocks(gr.Blocks):
 
     def queue(self, *arguments: Any, **named: Any) -> QuietBlocks:
         super().queue(*arguments, **named)
-        push = self._queue.push
+        push: Any = self._queue.push
 
-        async def pushed(body: Any, **more: Any) -> Any:
+        def pushed(body: Any, **more: Any) -> Any:
             body.session_hash = body.session_hash or None  # Gradio loses events of a session without a name
-            return await push(body, **more)
+            return push(body, **more)
 
-        self._queue.push = pushed
+        self._queue.push = pushed  # pyrefly: ignore[bad-assignment]
         return self
 
     async def process_api(

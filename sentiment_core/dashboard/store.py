@@ -102,8 +102,15 @@ class Store:
         tried: list[Any] = [_attempt(one.path, partial(self.predictions, one)) for one in listing.evals]
         for run in listing.runs:
             tried.append(_attempt(run.path, partial(self.history, run)))
-            tried += [_attempt(run.path, partial(self.adapter_shapes, run)), self._stored_answers(run)]
-        tried += [self._small(*REFERENCES), self._small(*SAMPLES), *map(self._benchmark, self._benchmarks())]
+            tried += [
+                _attempt(run.path, partial(store.read_adapter_shapes, run.path)),
+                self._stored_answers(run),
+            ]
+        for path in sorted(self.root.glob("benchmarks/*.json")):
+            kind = schema.SoakRecord if path.stem == "soak" else schema.BenchmarkRecord
+            read = partial(store.read_record, path, kind, "make it again", home=self.root)
+            tried.append(_attempt(path, read))
+        tried += [self._small(*REFERENCES), self._small(*SAMPLES)]
         found = (*listing.problems, *(problem for _, problem in tried if problem))
         return tuple({problem.message: problem for problem in found}.values())
 
@@ -126,11 +133,6 @@ class Store:
     def history(self, run: Run) -> pd.DataFrame:
         stamp = _stamp(run.history_path)
         return self.keep(("history", run.path), stamp, lambda: store.read_history(run.path))
-
-    def adapter_shapes(self, run: Run) -> dict[str, tuple[int, int]]:
-        """As `read_adapter_shapes`."""
-        stamp = _stamp(run.adapter_path / "adapter_model.safetensors")
-        return self.keep(("adapter", run.path), stamp, lambda: store.read_adapter_shapes(run.path))
 
     def _usable(self) -> list[Evaluation]:
         """Evaluations whose predictions can be read and that carry an accuracy."""
@@ -183,13 +185,6 @@ class Store:
         stamp = (*map(_stamp, paths), _stamp(self.root / SAMPLES[0]))
         key, read = ("samples", run.path), partial(store.read_sample_answers, run, self.samples())
         return _attempt(run.path, lambda: self.keep(key, stamp, read))
-
-    def _benchmarks(self) -> list[Path]:
-        return sorted(self.root.glob("benchmarks/*.json"))
-
-    def _benchmark(self, path: Path) -> tuple[schema.BenchmarkRecord | None, Problem | None]:
-        read = partial(store.read_benchmark, path.stem, self.root)
-        return _attempt(path, lambda: self.keep(path, _stamp(path), read))
 
     def _small(self, name: str, read: Callable[[Path], T]) -> tuple[T | None, Problem | None]:
         stamp = _stamp(self.root / name)

@@ -3,7 +3,7 @@
     load_reviews("stanfordnlp/imdb", "test", limit=1000)
     split_train("reviews/", validation=1000, exclude=["counterfactual.parquet"])
 
-A source is a Hub id, a parquet/CSV/JSONL file, a folder of such files named by split, or IMDB's raw `aclImdb`
+A source is a Hub id, a parquet/CSV/TSV/JSONL file, a folder of such files by split, or IMDB's raw `aclImdb`
 folder or `.tar.gz`. Every refusal is a DataError of one sentence: what was wrong, the value, what to do.
 """
 

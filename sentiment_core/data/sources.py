@@ -235,7 +235,9 @@ def _batches(given: str, path: Path, names: list[str], most: int) -> Iterator[pa
         columns = dict(zip(names, batch.columns, strict=True))
         for name, column in columns.items():
             if isinstance(column, pa.DictionaryArray):
-                if (longest := pc.max(pc.binary_length(column.dictionary)).as_py() or 0) > _REVIEW_BYTES:
+                lengths = pc.binary_length(column.dictionary)  # pyrefly: ignore[missing-attribute]
+                longest = pc.max(lengths).as_py() or 0  # pyrefly: ignore[missing-attribute]
+                if longest > _REVIEW_BYTES:
                     raise DataError(f"{given} has a cell of {longest:,} bytes in {name!r}; shorten it")
                 columns[name] = column.dictionary_decode()
         yield (plain := pa.RecordBatch.from_pydict(columns))

@@ -107,7 +107,7 @@ def newest_whole(folder: Path, say: Callable[[str], None]) -> Path:
         if is_whole(checkpoint):
             return checkpoint
         say(f"Left out: {checkpoint} was not written to its end, or was damaged since.")
-        shutil.rmtree(checkpoint)
+        shutil.rmtree(checkpoint, ignore_errors=True)
     raise ConfigError(f"--resume: there is no checkpoint in {folder}; start the run without it")
 
 

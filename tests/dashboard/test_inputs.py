@@ -47,7 +47,7 @@ def test_pasted_lines_are_rows() -> None:
 
 def test_csv_with_labels(tmp_path) -> None:
     path = tmp_path / "reviews.csv"
-    path.write_text('Text, Label,text\n"Nice, really",pos,\nAwful,0,\n', encoding="utf-8-sig")
+    path.write_text('Text, Label,note\n"Nice, really",pos,\nAwful,0,\n', encoding="utf-8-sig")
     batch = read_batch(path, None)
     assert batch.texts == ["Nice, really", "Awful"]
     assert batch.labels == [1, 0]
@@ -60,6 +60,8 @@ def test_csv_with_labels(tmp_path) -> None:
         (b"text\n", "a header but no rows"),
         (b"", "cannot be read as CSV"),
         (b"\xff\xfe\x00t", r"not UTF-8 in line 1 \(0xff\); save it as UTF-8"),
+        (b"Text,text\nGood,Bad\n", "the column text more than once; please keep one"),
+        (b"text\nGo\0od\n", "line 2: a NUL character; save the file as UTF-8"),
         (b"text\nGood film, but long\n", "line 2: 2 cells, and the header has 1; put quotes"),
         (b"text,label\nhello,maybe\n", "Row 1: unknown label 'maybe'"),
         (b'text\nhello\n"  "\n', "Row 2: There is nothing to read"),

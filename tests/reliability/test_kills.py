@@ -9,7 +9,6 @@ import collections
 import dataclasses
 import functools
 import hashlib
-import json
 import multiprocessing
 import os
 import random
@@ -30,6 +29,7 @@ from sentiment_core.models.loading import load_tokenizer
 from sentiment_core.training import session  # noqa: F401
 from tests.conftest import make_tiny_model
 from tests.own_reviews import write_dataset
+from tests.reliability.reports import report
 
 KILLS = int(os.environ.get("SOAK_KILLS", "4"))
 SERVER = multiprocessing.get_context("forkserver")
@@ -162,8 +162,7 @@ def undisturbed(shared):
 def figures():
     counted = collections.Counter(kills=0, resumed=0, equal=0)
     yield counted
-    if folder := os.environ.get("SOAK_REPORT_DIR"):
-        Path(folder, "kills.json").write_text(json.dumps(counted) + "\n", encoding="utf-8")
+    report("kills", counted)
 
 
 def killed(name: str, shared: Path, folder: Path, moment: float) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from markupsafe import Markup
 
 from sentiment_core.artifacts.store import ArtifactError, Run, read_adapter_shapes
@@ -13,11 +15,9 @@ NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 
 def pictures(run: Run) -> list[Markup]:
     """The matrix, the levels and the memory, each where the run's artifacts hold what it needs."""
-    record, found = run.record, []
-    try:
+    record, found, shapes = run.record, [], {}
+    with suppress(ArtifactError):  # which the header tells
         shapes = read_adapter_shapes(run.path)
-    except ArtifactError:  # named in the header
-        shapes = {}
     if record and shapes:
         sample = record.weights.matrix if record.weights else ""
         name = sample if sample in shapes else list(shapes)[len(shapes) // 2]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any, TypeVar
 
 import gradio as gr
 from markupsafe import Markup
 
-from sentiment_core.artifacts.report import export_rows, trace_sentence
+from sentiment_core.artifacts.report import export_rows, soak_rows, trace_sentence
 from sentiment_core.artifacts.store import Run
 from sentiment_core.config import TrainConfig, repository
 from sentiment_core.dashboard.components.header import NEARLY_EVERY, PAIRS, before_and_after, share_positive
@@ -24,6 +26,7 @@ from sentiment_core.figures.style import percent
 from sentiment_core.models.base_models import EMBEDDED
 from sentiment_core.prompts import PROMPT, REVIEW_SLOT
 
+T = TypeVar("T")
 COMMAND = "python train.py"
 TOLD_ELSEWHERE = ("run_id", "preset", "dataset", "exclude")
 """Settings that the commands and the data's description hold."""
@@ -52,15 +55,16 @@ def method_html(context: Context, run: Run | None) -> Markup:
         commands=_commands(context, run),
         references={one.kind: one for one in context.store.references()},
         default_source=DEFAULT_SOURCE, repository=repository(),
-        trace_sentence=_trace_sentence(context), exports=export_rows(run, context.store.root),
+        trace_sentence=_if_usable(trace_sentence, context.store.root),
+        exports=_if_usable(export_rows, run, context.store.root),
+        soak=_if_usable(soak_rows, context.store.root),
     )  # fmt: skip
 
 
-def _trace_sentence(context: Context) -> str:
-    """Empty where its benchmark is of no use, which the header says."""
+def _if_usable(read: Callable[..., T], *given: Any) -> T | None:
+    """What is read of a benchmark; None where it is of no use, which the header tells."""
     with suppress(ValueError, LookupError, TypeError):
-        return trace_sentence(context.store.root)
-    return ""
+        return read(*given)
 
 
 def study_run(context: Context, run: Run) -> Run | None:
