@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import eval as cli
 from sentiment_core.artifacts.report import export_rows
 from sentiment_core.artifacts.schema import BenchmarkRecord
-from sentiment_core.artifacts.store import read_record, read_run
+from sentiment_core.artifacts.store import read_record
 from sentiment_core.benchmarks import export
 from sentiment_core.dashboard.tabs.method import method_html
 from sentiment_core.models import loading
@@ -60,8 +61,10 @@ def test_every_form_is_held_against_the_model_as_evaluated(tiny_model, tmp_path,
     page = method_html(context_of(tmp_path), run)
     assert all(f"<td>{cell}</td>" in page for cell in rows[-1][1:])
     weights = run.adapter_path / "adapter_model.safetensors"
-    weights.write_bytes(weights.read_bytes() + b" ")
-    assert export_rows(read_run(run.path), tmp_path) == [], "another adapter's"
+    save_file({name: 2 * tensor for name, tensor in load_file(weights).items()}, weights)
+    assert export_rows(run, tmp_path) == [], "another adapter's"
+    weights.write_bytes(b"no weights")
+    assert export_rows(run, tmp_path) == [], "a damaged one takes no page down"
 
 
 def test_a_form_is_compared_on_the_reviews_it_was_asked_about():
