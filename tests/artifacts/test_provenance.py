@@ -8,16 +8,8 @@ from sentiment_core.artifacts import provenance
 
 
 def test_the_command_names_no_folder_of_this_machine(monkeypatch):
-    given = [
-        "/home/me/train.py",
-        "--dataset",
-        "/data/imdb",
-        "--exclude",
-        "../sets/pairs.parquet",
-        "--limit",
-        "5",
-    ]
-    monkeypatch.setattr(sys, "argv", given)
+    given = "/home/me/train.py --dataset /data/imdb --exclude ../sets/pairs.parquet --limit 5"
+    monkeypatch.setattr(sys, "argv", given.split())
     expected = "python train.py --dataset imdb --exclude pairs.parquet --limit 5"
     assert provenance.command_line() == expected
 
