@@ -71,29 +71,20 @@ def test_forms_are_counted_and_rare_ones_never_told():
         ("other", 3, "positive"),
     ]
     assert sum(count for _, count, _ in forms) == len(answers)
-
-
-def test_a_form_is_short_whatever_the_answer():
     assert len(generated.answer_form("x" * 500)) == generated.FORM_CHARACTERS
-    assert generated.answer_form("") == ""
 
 
 def test_examples_are_balanced_seeded_and_never_under_test(train):
     first = choose_examples(train, 4, seed=0, unseen=())
     assert first.labels.tolist() == [Label.NEGATIVE, Label.POSITIVE] * 2
+    low, high = scored.EXAMPLE_WORDS
+    assert all(low <= len(text.split()) <= high for text in first.texts)
     assert choose_examples(train, 4, seed=0, unseen=()).ids == first.ids
     assert choose_examples(train, 4, seed=1, unseen=()).ids != first.ids
     again = choose_examples(train, 4, seed=0, unseen={match_key(text.upper()) for text in first.texts})
     assert not set(first.ids) & set(again.ids)
     with pytest.raises(ValueError, match="too few reviews for 4 examples"):
         choose_examples(train, 4, seed=0, unseen={match_key(text) for text in train.texts})
-
-
-def test_examples_have_the_wanted_length_where_there_are_such(train):
-    low, high = scored.EXAMPLE_WORDS
-    assert all(
-        low <= len(text.split()) <= high for text in choose_examples(train, 4, seed=0, unseen=()).texts
-    )
 
 
 def test_the_prefix_is_the_conversation_that_the_template_writes(loaded, train):
