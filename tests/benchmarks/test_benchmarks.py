@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
 from sentiment_core.artifacts.schema import BenchmarkRecord
 from sentiment_core.artifacts.store import read_record
@@ -39,16 +42,27 @@ def test_train_compares_three_systems(common, tmp_path, capsys):
     assert "reviews_per_second.value" in capsys.readouterr().out
 
 
-@pytest.mark.slow
-def test_ours_on_two_devices_is_a_row_of_its_own(common, tmp_path):
+def test_ours_on_two_devices_is_the_same_command_and_a_row_of_its_own(common, monkeypatch):
+    """The processes' own part is training's; here the command runs in this one."""
+
+    def launch(command, **_):
+        parts = "-m torch.distributed.run --standalone --nproc_per_node=2 -m sentiment_core.benchmarks"
+        assert command[1:7] == parts.split()
+        return SimpleNamespace(returncode=benchmark.main(command[7:]))
+
+    monkeypatch.setattr(benchmark_train, "subprocess", SimpleNamespace(run=launch))
     dataset, model = common[1], common[3]
     arguments = argparse.Namespace(
         dataset=dataset, base_model=model, blocks=1, steps=1, validation=40, limit=None, gpus=2
     )
     [row] = benchmark_train._on_several(arguments, 16)
-    assert row.system == "ours, 2 GPUs"
+    assert (row.system, row.devices, row.batch_size) == ("ours", 1, 16)
     assert row.reviews_per_second.value > 0
-    assert (row.devices, row.batch_size) == (2, 16)
+    two = SimpleNamespace(world_size=2, device=torch.device("cpu"))
+    clock = benchmark_train.BlockClock(np.zeros(2), 1, 1, two)
+    clock.rates = [1.0]
+    row = clock.row("ours", "", 16)
+    assert (row.system, row.devices) == ("ours, 2 GPUs", 2)
 
 
 def test_an_unknown_system_is_one_sentence(common, capsys):

@@ -7,8 +7,7 @@ import pytest
 import torch
 from scipy.special import expit
 
-from sentiment_core import config
-from sentiment_core.artifacts.store import read_run, read_sample_reviews
+from sentiment_core.artifacts.store import read_sample_reviews
 from sentiment_core.live import classifier as live_classifier
 from sentiment_core.live import forward
 from sentiment_core.live.classifier import LiveAnswer, LiveClassifier
@@ -23,7 +22,6 @@ TEXTS = {
     "cut": "So much happens, and so little of it matters; one more fight. But number {} was good! " * 12,
     "odd": "first line\nsecond <|im_end|> line<br /><br />Não é bom, isn't it -- he said: \ud83d no.",
 }
-RUN = config.ASSETS / "runs" / "smollm2-135m"
 SYSTEMS = ("base", "fine-tuned")
 
 
@@ -158,18 +156,13 @@ def test_copies_of_the_prompts_end_see_their_own_beginning_and_themselves():
 # ---- the committed run
 
 
-@pytest.fixture(scope="module")
-def served() -> LiveClassifier:
-    return LiveClassifier.load(read_run(RUN), number_format="fp32")
-
-
 @pytest.mark.model
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_the_real_models_trace_is_whole_passes(served, system):
-    for sample in read_sample_reviews()[1:2]:
-        *_, answer, found = served.read(sample.text, system)
-        ends, expected = whole_passes(served, sample.text, system)
-        assert list(found.ends) == ends
-        assert len(ends) > 2
-        assert found.p_positive[-1] == answer.p_positive
-        np.testing.assert_allclose(found.p_positive, expected, atol=1e-4, rtol=0)
+def test_the_real_models_trace_is_whole_passes(real_classifier, system):
+    text = min((sample.text for sample in read_sample_reviews()), key=len)
+    *_, answer, found = real_classifier.read(text, system)
+    ends, expected = whole_passes(real_classifier, text, system)
+    assert list(found.ends) == ends
+    assert len(ends) > 2
+    assert found.p_positive[-1] == answer.p_positive
+    np.testing.assert_allclose(found.p_positive, expected, atol=1e-4, rtol=0)
