@@ -10,7 +10,7 @@ DATASET ?= stanfordnlp/imdb
 COUNTERFACTUAL ?= counterfactual_imdb_test.parquet
 PYTEST = $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: app fast test lint lines artifacts benchmarks screenshots
+.PHONY: app fast test lint lines artifacts benchmarks soak screenshots
 
 $(VENV)/.app: requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -53,6 +53,10 @@ artifacts: $(VENV)/.app
 # The two pictures and the animation in README, from the committed artifacts.
 screenshots: $(VENV)/.test
 	$(BIN)/python tests/browser/screenshots.py
+
+# The long form of tests/reliability, an hour or so on a quiet machine; its report stands on the Method tab.
+soak: $(VENV)/.test
+	$(BIN)/python -m tests.reliability.soak
 
 benchmarks: $(VENV)/.app
 	$(BIN)/python -m sentiment_core.benchmarks train

@@ -6,6 +6,7 @@ python eval.py --system baseline-generated --limit 1000
 python eval.py --run smollm2-135m --system all --dataset my_reviews.csv
 accelerate launch eval.py --run smollm2-135m          # all GPUs of this host
 torchrun --nproc-per-node 4 -- eval.py --run smollm2-135m
+python eval.py --check-export smollm2-135m            # the same answers by plain PEFT, merged, live?
 python eval.py --report                               # the results table, for the README
 
 The same command continues an interrupted evaluation.
@@ -18,12 +19,15 @@ import sys
 from pathlib import Path
 
 from sentiment_core import cli
-from sentiment_core.config import EvalConfig
+from sentiment_core.config import EvalConfig, flag
 
 
 def parser() -> argparse.ArgumentParser:
     replace = "replace finished evaluations"
     out = cli.make_parser(__doc__, EvalConfig, work="unfinished evaluations", overwrite=replace)
+    out.add_argument(
+        "--check-export", metavar="RUN", help="compare the forms a run's adapter can take, and stop"
+    )
     out.add_argument("--report", action="store_true", help="print a table of all evaluations, and stop")
     return out
 
@@ -31,6 +35,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0 done, 2 something to correct, 130 stopped by Ctrl-C."""
     given = vars(parser().parse_args(arguments))
+    if given["check_export"]:
+        return check_export(given)
     tokens, work = given.get("batch_tokens"), report if given["report"] else score
     was = f"it was {tokens}" if tokens else "for example 8192"
     advice = (
@@ -61,6 +67,15 @@ def answer_samples(config: EvalConfig, assets: Path) -> None:
         run = find_run(config.run, assets)
         base = base_of(config.base_model, run.record).spec
         store_answers(run, read_sample_reviews(assets), base_model=base)
+
+
+def check_export(given: dict) -> int:
+    from sentiment_core.benchmarks.__main__ import main
+
+    names = ("dataset", "limit", "seed", "base_model")
+    flags = [f"{flag(name)}={given[name]}" for name in names if name in given]
+    output = given["assets"] / "benchmarks" / "export.json"
+    return main(["export", "--run", given["check_export"], f"--output={output}", *flags])
 
 
 def report(given: dict) -> str:

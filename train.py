@@ -36,11 +36,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 def train(given: dict) -> str:
     config = cli.from_flags(TrainConfig, given)
+    from sentiment_core.artifacts.store import read_run
+    from sentiment_core.publishing.card import write_card
     from sentiment_core.training import session
 
     folders = {name: given[name] for name in ("assets", "work", "resume", "overwrite")}
     record, folder = session.train(config, **folders)
-    return session.describe(record, folder) if record else ""
+    if record is None:  # another process of the same launch
+        return ""
+    write_card(read_run(folder), given["assets"])
+    return session.describe(record, folder)
 
 
 def memory_advice(given: dict) -> str:

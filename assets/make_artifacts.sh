@@ -21,7 +21,7 @@ train() {
 
 train smollm2-135m
 train smollm2-135m-study --preset study
-for dataset in "$DATASET" "$COUNTERFACTUAL"; do
+for dataset in "$DATASET" "$COUNTERFACTUAL" challenge; do
     for run in smollm2-135m smollm2-135m-study; do # the second one keeps what the first one made of the base
         "$python" eval.py --run "$run" --system all --dataset "$dataset" \
             --train-dataset "$DATASET" --exclude "$COUNTERFACTUAL"

@@ -30,6 +30,8 @@ _CHECKOUT = Path(__file__).resolve().parent.parent
 _ROOT = _CHECKOUT if (_CHECKOUT / "pyproject.toml").exists() else Path.cwd()
 ASSETS = Path(os.environ.get("SENTIMENT_ASSETS") or _ROOT / "assets")
 """Folder of artifacts: the checkout's, or where the package is installed the one of the working folder."""
+CHALLENGE_FILE = _ROOT / "assets" / "challenge" / "reviews.csv"
+"""Reviews of our own, wherever the artifacts are."""
 
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 ENGINES = ("auto", "nf4", "dequantized", "packed")
@@ -139,7 +141,7 @@ class EvalConfig:
 
     run: str = _setting("", "run to evaluate: a name under assets/runs, or a folder")
     system: str = _setting("fine-tuned", "which system, or all of them", choices=("all", *SYSTEMS))
-    dataset: str = _setting("stanfordnlp/imdb", "anything the loader knows, a CSV of your own included")
+    dataset: str = _setting("stanfordnlp/imdb", "a Hub id, a file or folder of your own, or challenge")
     split: str = _setting("test", "which part of it")
     base_model: str = _setting("", "for the baselines without --run: embedded name, Hub id or folder")
     limit: int | None = _setting(None, "score this many reviews, stratified and seeded", BOTH_LABELS)
@@ -158,6 +160,14 @@ class EvalConfig:
                 f"--system {self.system} needs --run NAME (a folder under assets/runs; train.py makes one)"
             )
         _check_bounds(self)
+
+
+def repository() -> str:
+    """Web address of the code: `SENTIMENT_REPOSITORY`, else the files of the Space that runs it, else ""."""
+    space = os.environ.get("SPACE_ID")
+    files = f"https://huggingface.co/spaces/{space}/tree/main" if space else ""
+    address = os.environ.get("SENTIMENT_REPOSITORY") or files
+    return address.rstrip("/") if address.startswith(("https://", "http://")) else ""
 
 
 def flag(name: str) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from sentiment_core import systems
-from sentiment_core.artifacts import store
+from sentiment_core.artifacts import frames, store
 from sentiment_core.artifacts.schema import (
     BaseModelInfo,
     Confusion,
@@ -23,11 +24,13 @@ from sentiment_core.artifacts.schema import (
     Metric,
     PromptInfo,
     RunRecord,
+    group_columns,
 )
 from sentiment_core.artifacts.store import HistoryWriter
 from sentiment_core.data.reviews import fingerprint
 from sentiment_core.metrics.classification import confusion
 from sentiment_core.metrics.histogram import counts
+from sentiment_core.metrics.slices import slices
 
 RUN, STUDY, TRAINING = "smollm2-135m", "smollm2-135m-study", "in-training"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -40,6 +43,12 @@ PROMPT = PromptInfo(name="sentiment-v1", hash="0123456789abcdef")
 SKILL = dict(zip(systems.SYSTEMS, (0.05, 0.4, 0.3, 0.55, 0.6, 1.3, 1.65), strict=True))
 """How far apart the two classes lie, in standard deviations: larger is better."""
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def recomputed(evaluation: store.Evaluation) -> dict[str, Any]:
+    """What a stored evaluation's predictions give, with the settings that it was made with."""
+    overlap_ids = evaluation.record.settings.get(frames.OVERLAP_SETTING, ())
+    return frames.summarize(evaluation.predictions(), overlap_ids=overlap_ids)
 
 
 def metric(value: float, n: int) -> Metric:
@@ -113,9 +122,9 @@ def predictions(system: str, n: int, *, paired: bool = False, seed: int = 1) -> 
 
 
 def write_eval(
-    root: Path, system: str, dataset: str, n: int, *, run_id: str | None, paired: bool = False
+    root: Path, system: str, dataset: str, n: int, *, run_id: str | None, paired: bool = False, **columns: Any
 ) -> None:
-    frame = predictions(system, n, paired=paired)
+    frame = predictions(system, n, paired=paired).assign(**columns)
     right = (frame["prediction"] == frame["label"]).fillna(False)
     cells = confusion(frame["label"], frame["prediction"])
     metrics = {"accuracy": metric(float(right.mean()), n)}
@@ -129,8 +138,8 @@ def write_eval(
         run_id=run_id if system == "fine-tuned" else None, prompt=None if counted else PROMPT,
         dataset=DatasetInfo(name=dataset, split="test", n=n, fingerprint=ids, source="synthetic"),
         metrics=metrics, confusion=Confusion(**cells), unparsed=int(frame["prediction"].isna().sum()),
-        command=f"python eval.py --system {system}", wall_seconds=10.0, reviews_per_second=n / 10,
-        hardware=GPU, versions={"python": "3.11"},
+        slices=tuple(slices(frame, group_columns(frame))), command=f"python eval.py --system {system}",
+        wall_seconds=10.0, reviews_per_second=n / 10, hardware=GPU, versions={"python": "3.11"},
     )  # fmt: skip
     store.write_eval(root / "evals" / eval_id, record, frame)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +43,7 @@ class ReadingTrace:
 class FakeClassifier:
     """The fine-tuned model counts words; the base model always leans to Positive."""
 
-    number_format = "fake"
+    number_format, on_gpu = "fake", False
 
     def __init__(self, run: Run | None, wait: float = 0.0) -> None:
         self.run_id = run.run_id if run else ""
@@ -83,9 +85,17 @@ class FakeClassifier:
             time.sleep(self.wait)
             yield base + alpha * (tuned - base)
 
-    def classify_many(self, texts: Sequence[str], system: str) -> np.ndarray:
-        time.sleep(len(texts) * self.wait / 10)
-        return np.array([self._p(text, system) for text in texts])
+    def batches(self, texts: Sequence[str], system: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for start in range(0, len(texts), 24):
+            time.sleep(self.wait)
+            part = np.arange(start, min(start + 24, len(texts)))
+            yield part, np.array([self._p(texts[place], system) for place in part])
+
+    def warm_up(self) -> Iterator[int]:
+        return iter(())
+
+    def classify_together(self, texts: Sequence[str], system: str) -> list[LiveAnswer]:
+        return [self.classify(text, system) for text in texts]
 
 
 class HeldClassifier(FakeClassifier):
@@ -102,6 +112,16 @@ class HeldClassifier(FakeClassifier):
             self.go.wait(60)
             yield step
 
-    def classify_many(self, texts: Sequence[str], system: str) -> np.ndarray:
-        self.go.wait(60)
-        return super().classify_many(texts, system)
+    def batches(self, texts: Sequence[str], system: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for step in super().batches(texts, system):
+            self.go.wait(60)
+            yield step
+
+
+def all_of(events: AsyncIterator[Any]) -> list[Any]:
+    """All that comes, for tests that do not await."""
+
+    async def collected() -> list[Any]:
+        return [event async for event in events]
+
+    return asyncio.run(collected())

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CORE = ROOT / "sentiment_core"
 LAYERS = (
     "data", "metrics", "figures", "artifacts", "models", "engines", "engines/packed", "training",
-    "evaluation", "evaluation/systems", "live", "benchmarks", "dashboard", "dashboard/tabs",
+    "evaluation", "evaluation/systems", "live", "benchmarks", "publishing", "dashboard", "dashboard/tabs",
     "dashboard/components",
 )  # fmt: skip
 BEGIN, END = "<!-- tree:begin -->\n", "<!-- tree:end -->"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -79,9 +79,7 @@ def _benchmark_table(record: BenchmarkRecord, title: str) -> str:
     rows = []
     for row in record.rows:
         if metric := row.seconds_per_review if record.kind == "live" else row.reviews_per_second:
-            shown = (metric.value, metric.low, metric.high)
-            value, *ends = (f"{scale * x:,.{digits}f}" for x in shown if x is not None)
-            speed = value + (f" ({'–'.join(ends)})" if ends else "")
+            speed = _interval(metric, scale, digits)
             first = "" if row.first_step_seconds is None else f"{row.first_step_seconds:.1f}"
             name, note = row.system, row.note
             rows.append({"System": name, unit: speed, "Time to first result (s)": first, "Note": note})
@@ -125,15 +123,28 @@ def trace_sentence(root: Path = config.ASSETS) -> str:
         return ""
     record = store.read_benchmark("trace", root)
     metrics = {row.system: row.log_odds_change for row in record.rows if row.log_odds_change}
-    move, chance, gradient, best = (
-        f"{m.value:.2f} ({m.low:.2f}–{m.high:.2f})" for m in list(metrics.values())[:4]
-    )
+    move, chance, gradient, best = (_interval(metric, 1, 2) for metric in list(metrics.values())[:4])
     return (
         f"Leaving out the clause with the largest move changes the fine-tuned model’s log-odds by {move} on "
         f"average, a random clause by {chance}, the one with the largest gradient × input by {gradient}, and "
         f"the best single clause, found by trying each, by {best} (n = {metrics['largest move'].n:,} test "
         "reviews, 95 % intervals)."
     )
+
+
+def export_rows(run: store.Run, root: Path = config.ASSETS) -> list[tuple[str, ...]]:
+    """What the run's adapter answers in other forms, names of the columns first; empty if unmeasured."""
+    if not (root / "benchmarks" / "export.json").exists():
+        return []
+    record = store.read_benchmark("export", root)
+    if record.settings["adapter_sha256"] != store.adapter_sha256(run):
+        return []
+    columns = ("form", "accuracy (95 % interval)", "n", "labels flipped", "mean |Δp|", "largest |Δp|")
+    return [columns] + [
+        (row.system, percent_interval(row.accuracy), f"{row.accuracy.n:,}", f"{row.flipped:,}",
+         f"{row.mean_change:.4f}", f"{row.largest_change:.3f}")
+        for row in record.rows if row.accuracy
+    ]  # fmt: skip
 
 
 BENCHMARKS = {
@@ -210,13 +221,13 @@ def _measured(record: EvalRecord) -> dict[str, str]:
 
 def percent_interval(metric: Metric | None, *, unit: str = " %") -> str:
     """ "95.09 % (94.82–95.35)"; as many digits as n supports; a dash where there is no metric."""
-    if metric is None:
-        return "–"
-    digits = 2 if metric.n >= 10_000 else 1
-    value = f"{100 * metric.value:.{digits}f}{unit}"
-    if metric.low is None or metric.high is None:
-        return value
-    return f"{value} ({100 * metric.low:.{digits}f}–{100 * metric.high:.{digits}f})"
+    return "–" if metric is None else _interval(metric, 100, 2 if metric.n >= 10_000 else 1, unit)
+
+
+def _interval(metric: Metric, scale: float, digits: int, unit: str = "") -> str:
+    """ "0.71 (0.57–0.85)"; the value alone where no interval is defined."""
+    bounds = [f"{scale * x:,.{digits}f}" for x in (metric.low, metric.high) if x is not None]
+    return f"{scale * metric.value:,.{digits}f}{unit}" + (f" ({'–'.join(bounds)})" if bounds else "")
 
 
 def _decimals(metric: Metric | None) -> str:
@@ -228,7 +239,7 @@ def _overlap_notes(records: list[EvalRecord]) -> list[str]:
     groups = defaultdict(list)
     for record in records:
         if kept := record.metrics.get("accuracy_without_overlap"):
-            accuracy = percent_interval(kept.model_copy(update={"low": None}), unit="")
+            accuracy = percent_interval(kept.model_copy(update={"low": None, "high": None}), unit="")
             groups[record.dataset.name, record.dataset.n - kept.n, kept.n].append(accuracy)
     return [
         f"Without the {left_out:,} reviews of {name} whose text also stands in its train split (n = {n:,}; "
@@ -266,13 +277,13 @@ def _generated_sentences(record: EvalRecord) -> Iterator[str]:
 
 def _frequent_answers(record: EvalRecord) -> str:
     """The most frequent first words, each once, with what the answers that begin so were read as."""
-    by_form = defaultdict(list)
+    counts, words = Counter(), defaultdict(list)
     for form in record.answer_forms:
         if form.form != OTHER_FORM:
-            words = f"{'' if form.parsed == UNPARSED else 'read as '}{read_as(form)}"
-            by_form[form.form].append((form.count, f"{100 * form.count / record.dataset.n:.1f} % ({words})"))
-    shown = sorted(by_form.items(), key=lambda item: -sum(count for count, _ in item[1]))[:3]
-    return "; ".join(f"{_code(name)}, {' and '.join(words for _, words in found)}" for name, found in shown)
+            counts[form.form] += form.count
+            read = f"{'' if form.parsed == UNPARSED else 'read as '}{read_as(form)}"
+            words[form.form].append(f"{100 * form.count / record.dataset.n:.1f} % ({read})")
+    return "; ".join(f"{_code(name)}, {' and '.join(words[name])}" for name, _ in counts.most_common(3))
 
 
 def _code(form: str) -> str:

@@ -111,7 +111,7 @@ class WeightSample(Record):
     error: float
     """Root mean square of what rounding to `levels` changes, over that of the weights."""
     even_error: float | None = None
-    """The same with as many levels at equal distances; None in newer runs."""
+    """The same with as many levels at equal distances; None in older runs."""
 
 
 class DataInfo(Record):
@@ -297,6 +297,13 @@ class BenchmarkRow(Record):
     peak_memory_bytes: int | None = None
     validation_accuracy: Metric | None = None
     validation_loss: float | None = None
+    accuracy: Metric | None = None
+    """On test reviews."""
+    flipped: int | None = None
+    """Labels that are not the first row's."""
+    mean_change: float | None = None
+    """Mean absolute difference of P(positive) from the first row's."""
+    largest_change: float | None = None
     devices: int = 1
     batch_size: int | None = None
     """Reviews an optimizer step, over all devices."""
@@ -305,7 +312,7 @@ class BenchmarkRow(Record):
 
 class BenchmarkRecord(Record):
     schema_version: Literal[2] = 2
-    kind: Literal["train", "score", "live", "parity", "seeds", "trace"]
+    kind: Literal["train", "score", "live", "parity", "seeds", "trace", "export"]
     created_at: datetime
     commit: str | None = None
     command: str
@@ -314,6 +321,36 @@ class BenchmarkRecord(Record):
     versions: dict[str, str]
     settings: dict[str, Any] = Field(default_factory=dict)
     rows: tuple[BenchmarkRow, ...]
+
+
+class Crowd(Record):
+    """So many visitors at once, each asking again and again; every fifth only looks through the tabs."""
+
+    visitors: int
+    seconds: float
+    counts: dict[str, int]
+    """How often "answered", "refused", "get /", "tabs" (all of them), "hang" or an error was seen."""
+    answers_per_second: float
+    percentiles: dict[str, dict[str, float]]
+    """What -> p50, p95 and p99 of its seconds; an answer's until its trace is complete."""
+    memory_bytes_early: int
+    """Of the server, after a third of the time."""
+    memory_bytes_late: int
+
+
+class SoakRecord(Record):
+    """What the page and the scripts withstood: `make soak`."""
+
+    schema_version: Literal[1] = 1
+    created_at: datetime
+    commit: str | None = None
+    hardware: Hardware
+    versions: dict[str, str]
+    bare_answers_per_second: float
+    """Of the model alone, in a loop, traces included."""
+    crowds: tuple[Crowd, ...]
+    trials: dict[str, dict[str, Any]]
+    """Name of a kind of trial -> its counts."""
 
 
 # ---- what older versions wrote

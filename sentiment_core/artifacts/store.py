@@ -232,6 +232,14 @@ def read_adapter_shapes(folder: Path) -> dict[str, tuple[int, int]]:
         return {}
 
 
+def read_adapter_base(run: Run) -> tuple[str, str | None]:
+    """Id and commit of the base model that the run's adapter names for plain PEFT to load."""
+    path = run.adapter_path / "adapter_config.json"
+    with _reading(path, "train the run again"):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found["base_model_name_or_path"], found.get("revision")
+
+
 def read_history(folder: Path) -> pd.DataFrame:
     """`history.jsonl`, columns as in HistoryRow; without a last line still being written.
 

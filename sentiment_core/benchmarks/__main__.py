@@ -1,6 +1,6 @@
 """Measure speed and keep the result under assets/benchmarks/.
 
-    python -m sentiment_core.benchmarks train|score|live|trace|parity|seeds --help
+    python -m sentiment_core.benchmarks train|score|live|trace|parity|seeds|export --help
 
 Each compares several systems in one run on the same reviews: median with the slowest and fastest repeat,
 warm-up apart, the time to the first result told separately.
@@ -28,6 +28,7 @@ KINDS = {
     "live": "one review at a time: our number formats, and a pipeline of DistilBERT's shape",
     "trace": "leaving out the clause that moved the answer most, beside other choices of a clause",
     "parity": "accuracy of the fast path and of the plain one, trained alike",
+    "export": "what an adapter answers by plain PEFT, merged, and in the live number formats",
     "seeds": "validation accuracy of each recipe from several seeds",
 }
 """Each is a module of this package with `FLAGS`, name -> (default, help), and `run(arguments)`."""

@@ -8,7 +8,6 @@ tokens), and with the best single clause, which is found by leaving out each.
 from __future__ import annotations
 
 import argparse
-import threading
 from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
 from typing import Any
@@ -61,7 +60,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
         raise ConfigError(
             f"--reviews is {arguments.reviews}; only {len(found)} reviews are short enough and have 3 clauses"
         )
-    live = LiveTransformers(loaded, model, threading.Lock(), 1.0)
+    live = LiveTransformers(loaded, model, 1.0)
     changes = [
         compared(*answers_of(live, loaded.encoder, *review), clause_saliency(model, loaded.encoder, *review))
         for review in found

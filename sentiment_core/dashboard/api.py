@@ -13,7 +13,7 @@ from sentiment_core.artifacts.store import Run
 from sentiment_core.dashboard.components.answers import word_of
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.inputs import MAX_ROWS, InputRefused, clean_text
-from sentiment_core.dashboard.serving import MODEL_EVENT, ModelUnavailable, Refused
+from sentiment_core.dashboard.serving import MODEL_EVENT, ModelUnavailable, last_of
 
 
 class Row(TypedDict):
@@ -63,24 +63,24 @@ def register(context: Context) -> None:
             fine_tuned_p_positive=fine, fine_tuned_label=None if fine is None else word_of(fine),
         )  # fmt: skip
 
-    def answers(texts: list[str], run: Run | None) -> list[Answer]:
+    async def answers(texts: list[str], run: Run | None) -> list[Answer]:
         try:
-            found = context.serving.probabilities(run, [clean_text(text) for text in texts])
+            found = await context.serving.probabilities(run, [clean_text(text) for text in texts])
         except (InputRefused, ModelUnavailable) as error:
             raise refusal(str(error)) from None
         return [answer(*pair, run) for pair in zip_longest(found["base"], found.get("fine-tuned", []))]
 
-    def traced(text: str, run: Run | None) -> Answer:
-        *_, last = context.serving.ask(run, text)
-        if isinstance(last, Refused):
-            raise refusal(last.sentence)
-        found = last.found  # pyrefly: ignore[missing-attribute] the last of them are Traces
+    async def traced(text: str, run: Run | None) -> Answer:
+        try:
+            found = (await last_of(context.serving.ask(run, text))).found
+        except ModelUnavailable as error:
+            raise refusal(str(error)) from None
         tuned = found["fine-tuned"].p_positive if "fine-tuned" in found else ()
         triples = zip_longest(found["base"].ends, found["base"].p_positive, tuned)
         rows = [Row(end=end, base_p_positive=p, fine_tuned_p_positive=q) for end, p, q in triples]
         return answer(rows[-1]["base_p_positive"], rows[-1]["fine_tuned_p_positive"], run, rows)
 
-    def classify(text: str, run: str = "", trace: bool = False) -> Answer:
+    async def classify(text: str, run: str = "", trace: bool = False) -> Answer:
         """Classify one review with both models.
 
         Parameters:
@@ -89,9 +89,9 @@ def register(context: Context) -> None:
             trace: also what the models would answer if the review ended after each of its clauses.
         """
         chosen = known_run(run)
-        return traced(text, chosen) if trace else answers([text], chosen)[0]
+        return await traced(text, chosen) if trace else (await answers([text], chosen))[0]
 
-    def classify_batch(texts: list[str], run: str = "") -> list[Answer]:
+    async def classify_batch(texts: list[str], run: str = "") -> list[Answer]:
         """Classify up to 1,000 reviews with both models; the answers come in the same order.
 
         Parameters:
@@ -102,7 +102,7 @@ def register(context: Context) -> None:
             raise refusal("Send a list of reviews.")
         if len(texts) > MAX_ROWS:
             raise refusal(f"{len(texts):,} reviews are too many; up to {MAX_ROWS:,} at a time.")
-        return answers(texts, known_run(run))
+        return await answers(texts, known_run(run))
 
     def metrics(run: str = "", dataset: str = "") -> list[dict[str, Any]]:
         """Every stored metric of every evaluation: eval_id, system, run_id (null without one), dataset,

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import wait
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
 import gradio as gr
 from starlette.middleware import Middleware
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from sentiment_core import config
 from sentiment_core.artifacts.store import Run
@@ -22,7 +27,7 @@ from sentiment_core.dashboard.components import header
 from sentiment_core.dashboard.context import QUIET, Context, TabPart
 from sentiment_core.dashboard.guard import Guard, QuietBlocks
 from sentiment_core.dashboard.inputs import MAX_UPLOAD_BYTES
-from sentiment_core.dashboard.serving import ModelHost, Serving, load_live
+from sentiment_core.dashboard.serving import ModelHost, ModelUnavailable, Serving, load_live
 from sentiment_core.dashboard.store import Store
 from sentiment_core.dashboard.texts import ReviewTexts
 
@@ -33,9 +38,9 @@ TABS = {
 """Name in the address -> title, in the order of the page. `tabs/<name>.py` has its
 `build(context, run dropdown) -> TabPart`."""
 
-MAX_WAITING = 500
+MAX_WAITING = 2000
 """Events in Gradio's queue, about eight for each page that opens. Requests for the model wait elsewhere
-(`serving.LONGEST_QUEUES`), so that they never keep the page itself waiting."""
+(`serving.KINDS`), so that they never keep the page itself waiting."""
 
 OFF = ("show_error", "enable_monitoring", "run_history", "ssr_mode", "pwa", "mcp_server", "share")
 """What Gradio can do and this page does not."""
@@ -59,7 +64,9 @@ def build(
         texts: review id -> text; by default looked up in the dataset at hand.
     """
     store = Store(Path(assets or config.ASSETS))
-    context = Context(store, Serving(ModelHost(load_classifier)), ReviewTexts(texts))
+    # on a ZeroGPU Space the processor answers, and batches go to the GPU
+    batch_host = ModelHost(partial(load_live, cuda=True)) if os.environ.get("SPACES_ZERO_GPU") else None
+    context = Context(store, Serving(ModelHost(load_classifier), batch_host), ReviewTexts(texts))
     first = store.run(None)
     with QuietBlocks(title=header.TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
         with gr.Row(elem_id="head"):
@@ -79,35 +86,36 @@ def build(
                 tab.select(None, js=f"() => {{ window.qUrl({{tab: {name!r}}}); return [] }}", **QUIET)
         toggle.click(None, js=f"() => {{ {TOGGLE}; return [] }}", **QUIET)
         copy.click(None, js="() => { figs.copyLink(); return [] }", **QUIET)
-        _wire(demo, context, parts, run, tabs, [title, stats, problems])
+        draw_all = _wire(demo, context, parts, run, tabs, [title, stats, problems])
         api.register(context)
     demo.queue(api_open=False, max_size=MAX_WAITING, default_concurrency_limit=4)
-    # pyrefly: ignore[missing-attribute] of our own, for `launch`
-    demo.warm_up = threading.Thread(target=_warm_up, args=(context,), name="warm-up", daemon=True).start
+    warm_up = threading.Thread(target=_warm_up, args=(context, draw_all), name="warm-up", daemon=True)
+    queue = Route("/queue", lambda _: JSONResponse(context.serving.queue()))
+    demo.ours = warm_up, queue  # pyrefly: ignore[missing-attribute] for `launch`
     return demo
 
 
 def launch(demo: gr.Blocks, *, prevent_thread_lock: bool = False, **more: Any) -> tuple[Any, str, str]:
     """Serve the page, then begin to load the model and the texts. `more` goes to `Blocks.launch`."""
-    served = demo.launch(**(launch_options() | more), prevent_thread_lock=True)
-    demo.warm_up()  # pyrefly: ignore[missing-attribute]
+    warm_up, queue = demo.ours  # pyrefly: ignore[missing-attribute] `build` made them
+    served = demo.launch(**(launch_options([queue]) | more), prevent_thread_lock=True)
+    warm_up.start()
     if not prevent_thread_lock:
         demo.block_thread()
     return served
 
 
-def _warm_up(context: Context) -> None:
-    """Predictions and slow imports, which tabs need; the model; and once that is there, the review texts."""
+def _warm_up(context: Context, draw_all: Callable[[], None]) -> None:
+    """Every tab, so that it is sent from memory; the model; and once that is there, the review texts."""
     host = context.serving.host
     host.not_before = time.monotonic() + HEAD_START_SECONDS
     host.start(context.store.run(None))
     context.store.problems()
-    time.sleep(HEAD_START_SECONDS)  # whoever opens the page now brings in what it needs
-    import scipy.stats  # noqa: F401
-    import sklearn.metrics  # noqa: F401
-
+    draw_all()
     wait([host.slot(context.store.run(None))])
     context.texts.start()
+    with suppress(ModelUnavailable):  # who asks is told why
+        asyncio.run(context.serving.warm_up(context.store.run(None)))
 
 
 def _run_choice(context: Context, run_id: str | None) -> dict[str, Any]:
@@ -120,10 +128,11 @@ def _run_choice(context: Context, run_id: str | None) -> dict[str, Any]:
 def _wire(
     demo: gr.Blocks, context: Context, parts: dict[str, TabPart], run: gr.Dropdown, tabs: gr.Tabs,
     head: list[gr.HTML],
-) -> None:  # fmt: skip
+) -> Callable[[], None]:  # fmt: skip
     """Opening the page, and changing the run, draw every tab; the address decides what is opened.
 
-    The text of a review stands in the fragment of the address, which only the page's script reads.
+    The text of a review stands in the fragment of the address, which only the page's script reads. Returns
+    what draws every tab as for a visitor with a bare address.
     """
     datasets = [part.dataset for part in parts.values() if part.dataset is not None]
     examples = parts["examples"].extra
@@ -148,15 +157,25 @@ def _wire(
     given = [examples["opened"], examples["asked"]]
     loaded = demo.load(opened, None, [tabs, run, *datasets, *given, *head], **QUIET)
     for name, part in parts.items():
-        drawn = loaded.then(part.render, [run, *part.inputs], part.outputs, **QUIET)
+        draw = context.drawn_once(name, part.render)
+        drawn = loaded.then(draw, [run, *part.inputs], part.outputs, **QUIET)
         if name == "live":
             drawn.then(None, js="() => { figs.ready(); return [] }", **QUIET)
-        run.input(part.render, [run, *part.inputs], part.outputs, **QUIET)
+        run.input(draw, [run, *part.inputs], part.outputs, **QUIET)
+    bare = {examples["opened"]: "", examples["asked"]: json.dumps({"show": None})}
+    bare |= dict.fromkeys(datasets, context.dataset(None)) | {run: run.value}
+
+    def draw_all() -> None:
+        for name, part in parts.items():
+            inputs = [bare.get(part, part.value) for part in (run, *part.inputs)]
+            context.drawn_once(name, part.render)(*inputs)
+
     to_address = "(v) => { window.qUrl({run: v}); figs.set('run', v); return v }"
     run.input(draw_header, run, head, js=to_address, **QUIET)
+    return draw_all
 
 
-def launch_options() -> dict[str, Any]:
+def launch_options(routes: Sequence[Route] = ()) -> dict[str, Any]:
     """Arguments for `Blocks.launch`: nothing from other origins, nothing told to anybody, bounded uploads."""
     return {
         "server_name": os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
@@ -168,7 +187,6 @@ def launch_options() -> dict[str, Any]:
         "max_file_size": MAX_UPLOAD_BYTES,
         "allowed_paths": [],
         "state_session_capacity": 1000,
-        "max_threads": 80,  # more than all that may wait for the model: the page is served beside them
-        "app_kwargs": {"middleware": [Middleware(Guard)]},
+        "app_kwargs": {"middleware": [Middleware(Guard)], "routes": list(routes)},
         **dict.fromkeys(OFF, False),
     }

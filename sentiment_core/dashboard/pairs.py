@@ -10,26 +10,34 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, Field
 
-from sentiment_core.artifacts import frames
-from sentiment_core.artifacts.frames import LABEL, REVIEW_ID
+from sentiment_core.artifacts.frames import answers
 from sentiment_core.artifacts.schema import SampleReview
 
-P_BASE, P_FINE = (frames.of("p_positive", system) for system in (frames.BASE, frames.FINE_TUNED))
+P_BASE, P_FINE = "p_positive_base", "p_positive_fine_tuned"
+OUTCOMES = ("both wrong", "fixed", "broken", "both right")  # by 2 · right before + right after
 
 
 def paired(before: pd.DataFrame | None, after: pd.DataFrame) -> pd.DataFrame:
-    """`frames.predictions_table` in dataset order; a `before` of other reviews counts as unparsed.
+    """Both systems' answers, in dataset order; a `before` of other reviews counts as unparsed.
 
-    Also `moved`, how far P(positive) moved, 0 where one of the two has none; and `sure`, how far the
-    fine-tuned one lies from one half, the largest possible where there is none.
+    Returns:
+        The columns of `after`, with prediction_*, p_positive_* and right_* of base and fine_tuned in place of
+        its answers (an unparsed one is not right), and outcome, one of OUTCOMES. Also `moved`, how far
+        P(positive) moved, 0 where one of the two has none; and `sure`, how far the fine-tuned one lies from
+        one half, the largest possible where there is none.
     """
-    keys = [REVIEW_ID, LABEL]
+    keys, given = ["review_id", "label"], ["prediction", "p_positive"]
     if before is None or not before[keys].equals(after[keys]):
-        unparsed = pd.array([pd.NA] * len(after), dtype="Int8")
-        before = after.assign(prediction=unparsed, p_positive=np.float32(np.nan))
-    table = frames.predictions_table(before, after)
+        before = after.assign(prediction=pd.array([pd.NA] * len(after), dtype="Int8"), p_positive=np.nan)
+    parts = [after.drop(columns=given)]
+    for name, frame in (("base", before), ("fine_tuned", after)):
+        right = (frame["prediction"] == frame["label"]).fillna(False).astype(bool)
+        parts.append(frame[given].assign(right=right).add_suffix(f"_{name}"))
+    table = pd.concat(parts, axis=1)
+    outcome = np.array(OUTCOMES)[2 * table["right_base"] + table["right_fine_tuned"]]
     base, fine = table[P_BASE].astype(float), table[P_FINE].astype(float)
-    return table.assign(moved=(fine - base).abs().fillna(0.0), sure=(fine - 0.5).abs().fillna(0.5))
+    moved, sure = (fine - base).abs().fillna(0.0), (fine - 0.5).abs().fillna(0.5)
+    return table.assign(outcome=outcome, moved=moved, sure=sure)
 
 
 def of_samples(samples: Sequence[SampleReview], traces: Mapping[str, Mapping[Any, Any]]) -> pd.DataFrame:
@@ -38,12 +46,12 @@ def of_samples(samples: Sequence[SampleReview], traces: Mapping[str, Mapping[Any
     Args:
         traces: sample id -> "base" and "fine-tuned" -> a trace, whose last P(positive) is the answer.
     """
-    own = pd.DataFrame([(s.id, s.label, s.kind) for s in samples], columns=[REVIEW_ID, LABEL, "kind"])
+    own = pd.DataFrame([(s.id, s.label, s.kind) for s in samples], columns=["review_id", "label", "kind"])
 
     def answered(system: str) -> pd.DataFrame:
         found = [traces[s.id][system].p_positive[-1] if s.id in traces else np.nan for s in samples]
         p = np.array(found, dtype=np.float32)
-        return own.assign(prediction=frames.answers(p), p_positive=p, tokens=0, truncated=False)
+        return own.assign(prediction=answers(p), p_positive=p, tokens=0, truncated=False)
 
     return paired(answered("base"), answered("fine-tuned"))
 
@@ -52,7 +60,7 @@ def partner(frame: pd.DataFrame, row: Any) -> Any | None:
     """The other review of a row's pair, as a row; None where there is none."""
     if "pair_id" not in frame:
         return None
-    others = frame[(frame["pair_id"] == row.pair_id) & (frame[REVIEW_ID] != row.review_id)]
+    others = frame[(frame["pair_id"] == row.pair_id) & (frame["review_id"] != row.review_id)]
     return next(others.itertuples(), None)
 
 
@@ -100,6 +108,8 @@ class ExampleFilter(BaseModel, frozen=True, strict=True):
     high: float = Field(1.0, ge=0, le=1)
     label: Literal[0, 1] | None = None
     """The true label, where only one is wanted."""
+    phenomenon: str = ""
+    """The one of the challenge set, where only one is wanted."""
     page: int = 0
     """From 0; beyond either end it means the first or the last page."""
 
@@ -124,7 +134,9 @@ class ExampleFilter(BaseModel, frozen=True, strict=True):
 def narrowed(frame: pd.DataFrame, wanted: ExampleFilter) -> pd.DataFrame:
     """Its rows with the label and the P(positive) that are asked for."""
     if wanted.label is not None:
-        frame = frame[frame[LABEL] == wanted.label]
+        frame = frame[frame["label"] == wanted.label]
+    if wanted.phenomenon and "phenomenon" in frame:
+        frame = frame[frame["phenomenon"] == wanted.phenomenon]
     if wanted.side:
         p = frame[P_BASE if wanted.side == "before" else P_FINE].astype(float)
         frame = frame[p.between(wanted.low, wanted.high, inclusive="both" if wanted.high == 1 else "left")]
@@ -142,6 +154,6 @@ def select(frame: pd.DataFrame, wanted: ExampleFilter, texts: Mapping[str, str] 
     one = FILTERS[wanted.show]
     found = narrowed(frame, wanted).query(one.rows)
     if search := (wanted.search or "").strip().lower()[:200]:
-        ids = found[REVIEW_ID]
+        ids = found["review_id"]
         found = found.loc[[i.startswith(search) or search in texts.get(i, "").lower() for i in ids]]
     return found.sort_values(one.order, ascending=one.ascending, kind="stable")

@@ -56,12 +56,12 @@ def accuracy_panel(
     table = table.sort_values("accuracy", ascending=False, ignore_index=True)
     table = table.astype(dict.fromkeys(("accuracy", "low", "high"), float))
     caption = (
-        f"{dataset_phrase(next(iter(evals.values())))}. {INTERVAL} (Wilson): drawn for many test sets of "
-        "this kind, such bars hold the true accuracy in 95 of 100. Unparsed answers count as wrong."
+        f"{dataset_phrase(next(iter(evals.values())))}. {INTERVAL} (Wilson): over "
+        "many test sets of this kind, 95 of 100 contain the true accuracy. Unparsed answers count as wrong."
     )
     if drawn:
         titles = "; ".join(record.measured_title for record in drawn)
-        caption += f" {titles}: these bars count draws of examples and reviews."
+        caption += f" {titles}: these intervals cover draws of examples and of reviews."
     if references:
         caption += " Open squares are context, as reported and not measured here; their protocols differ."
     ambiguous = [one for one in references if one.kind == "label-ambiguity"]
@@ -105,7 +105,7 @@ def reliability_panel(store: Store, actors: Mapping[str, Evaluation], where: str
     title = "Expected calibration error: " + ", ".join(said) if said else "Predicted and observed rates"
     width = f"{classification.CALIBRATION_BINS} equal-width bins"
     caption = (
-        f"{where}, {width} of predicted P(positive); those with fewer than {MIN_BIN} reviews stand in the "
+        f"{where}, {width} of predicted P(positive); those with fewer than {MIN_BIN} reviews are in the "
         f"data only. {INTERVAL} (Wilson) of the observed positive rate; the dashed line is perfect "
         f"calibration. Expected calibration error: {width}, top-label confidence."
     )

@@ -1,20 +1,28 @@
-"""The live model as the page uses it: loaded in the background, waited for in one place, answers as events.
+"""The live model as the page uses it: one queue, which is awaited, and one thread that does the work.
+
+Work is an iterator of events, one for each piece of some tenths of a second. Between two pieces whoever goes
+first goes on: answers, then traces and dials, then batches; so nobody waits for another one's whole work.
 
 On a ZeroGPU Space a GPU exists only inside a function marked with `spaces.GPU`, which runs in another
-process: arguments and results must be plain, and the model is waited for outside.
+process: arguments and results must be plain. Only batches go there: opening the page costs a visitor nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import product
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from enum import IntEnum
+from itertools import takewhile
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import gradio as gr
@@ -22,7 +30,7 @@ from markupsafe import Markup
 
 from sentiment_core.artifacts.store import Run
 from sentiment_core.config import UserError
-from sentiment_core.dashboard.inputs import InputRefused, clean_text
+from sentiment_core.dashboard.inputs import MAX_CHARACTERS, InputRefused, clean_text
 
 if TYPE_CHECKING:
     from sentiment_core.live.classifier import LiveAnswer, LiveClassifier
@@ -35,14 +43,36 @@ except ImportError:
 
 log = logging.getLogger(__name__)
 
-CHUNK = 24
-"""Reviews between two events of a batch; in between, it can be stopped."""
 
-LONGEST_QUEUES = {"answers": 24, "batches": 6, "dials": 12}
-"""Visitors that wait for each kind of work; whoever comes then is told politely to try again."""
+class Rank(IntEnum):
+    """Who goes first."""
+
+    ANSWER, TRACE, BATCH = range(3)
+
+
+class Kind(NamedTuple):
+    """A kind of work: how many may wait for it, and for how many seconds until it begins; whoever comes then
+    is told politely to try again."""
+
+    rank: Rank
+    places: int
+    longest: float
+
+
+KINDS = {
+    "answers": Kind(Rank.ANSWER, 24, 60),
+    "dials": Kind(Rank.TRACE, 12, 60),
+    "batches": Kind(Rank.BATCH, 6, 600),
+}
+
+MOST_OPEN = 4
+"""Reviews that wait for their traces, with what was computed of them in memory: then traces go first."""
+
+MOST_KNOWN = 300
+"""Texts whose answers are kept in memory, to be given again at once."""
 
 MODEL_EVENT: dict[str, Any] = {"concurrency_limit": None}
-"""For Gradio's events that use the model: they wait in our queues, which refuse politely, not in Gradio's."""
+"""For Gradio's events that use the model: they wait in our queue, which refuses politely, not in Gradio's."""
 
 LOOK_AGAIN = 1.0
 """Seconds after which a visitor is told again how many come first."""
@@ -60,6 +90,7 @@ class ModelUnavailable(RuntimeError):
 class Waiting(NamedTuple):
     ahead: int  # visitors that come first
     loading: float | None = 0.0  # seconds until the model is there, None where nobody knows
+    seconds: float = 0.0  # until it is this visitor's turn, about; 0 where nobody knows
 
 
 class Answer(NamedTuple):
@@ -77,7 +108,7 @@ class Dial(NamedTuple):
 
 
 class Scores(NamedTuple):
-    found: dict[Which, list[float]]  # P(positive) of a batch by each model, as far as it has come
+    found: dict[Which, list[float]]  # P(positive) of each text by each model, 0 where it is still to come
     system: Which  # the one at work
     share: float  # of the whole work, in [0, 1]
 
@@ -86,56 +117,128 @@ class Refused(NamedTuple):
     sentence: str  # why nothing more comes
 
 
+class Later(NamedTuple):
+    """Between two pieces: what comes now may wait for others' answers."""
+
+
 Event = Waiting | Answer | Trace | Dial | Scores | Refused
-Work = Callable[[Run | None, Any], Iterator[Event]]
+Work = Callable[[Run | None, Any], Iterator[Event | Later]]
 Loading: TypeAlias = "Future[LiveClassifier]"
 
 
-class WaitQueue:
-    """First come, first served, one at a time; `longest` may stand in it, the one being served among them."""
+# ---- the queue
 
-    def __init__(self, longest: int) -> None:
-        self.longest, self._tickets = longest, list[object]()
-        self._moved = threading.Condition()
 
-    def __len__(self) -> int:
-        return len(self._tickets)
+END = object()
 
-    @contextmanager
-    def join(self) -> Iterator[Callable[[float | None], int]]:
-        """A place in the queue, `ModelUnavailable` where it is full; what it gives says how many come first,
-        after at most so many seconds."""
-        ticket = object()
 
-        def ahead(seconds: float | None = None) -> int:
-            with self._moved:
-                self._moved.wait_for(lambda: self._tickets[0] is ticket, seconds)
-                return self._tickets.index(ticket)
+@dataclass(eq=False)
+class Job:
+    """Work that somebody waits for; made where it is awaited."""
 
-        with self._moved:
-            if len(self) >= self.longest:
-                raise ModelUnavailable(TOO_MANY)
-            self._tickets.append(ticket)
+    rank: Rank
+    steps: Iterator[Any]
+    run: Run | None = None
+    given: str | list[str] = ""
+    begun: bool = False
+    seconds: float = 0.0
+    """Of the model's time, so far."""
+    _came: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
+    _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    _context: contextvars.Context = field(default_factory=contextvars.copy_context)
+
+    def step(self) -> Any:
+        """Do the next piece, in the visitor's context; what comes of it, an error or END among that."""
+        self.begun, began = True, time.perf_counter()
         try:
-            yield ahead
+            return self._context.run(next, self.steps, END)
+        except Exception as error:
+            return error
         finally:
-            with self._moved:
-                self._tickets.remove(ticket)
-                self._moved.notify_all()
+            self.seconds += time.perf_counter() - began
+
+    def tell(self, what: Any) -> None:
+        with suppress(RuntimeError):  # nobody waits any more: their loop is closed
+            self._loop.call_soon_threadsafe(self._came.put_nowait, what)
+
+    async def events(self) -> AsyncIterator[Event | None]:
+        """Events as they come, None after each while without one."""
+        while True:
+            try:
+                came = await asyncio.wait_for(self._came.get(), LOOK_AGAIN)
+            except TimeoutError:
+                came = None
+            if came is END:
+                return
+            if isinstance(came, Exception):
+                raise came
+            yield came
 
 
-@dataclass
+class Worker:
+    """One thread that does everybody's pieces: the lowest rank first, and of those who came first."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0  # of the model's time that an answer takes with its trace, lately
+        self._jobs: list[Job] = []
+        self._changed = threading.Condition()
+        threading.Thread(target=self._work, name="model", daemon=True).start()
+
+    def submit(self, job: Job) -> None:
+        with self._changed:
+            self._jobs.append(job)
+            self._changed.notify()
+
+    def drop(self, job: Job) -> None:
+        """Nothing more of it is done."""
+        with self._changed, suppress(ValueError):
+            self._jobs.remove(job)
+
+    def ahead(self, job: Job) -> int:
+        """How many come before it."""
+        with self._changed:
+            return sum(one.rank <= job.rank for one in takewhile(lambda one: one is not job, self._jobs))
+
+    def waiting(self, run: Run | None) -> list[str]:
+        """The reviews that wait for this run's answers."""
+        with self._changed:
+            fresh = [
+                job for job in self._jobs if not job.begun and job.rank == Rank.ANSWER and job.run == run
+            ]
+            return [job.given for job in fresh if isinstance(job.given, str)]
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._jobs)
+                job = self._first()
+            came = job.step()
+            if isinstance(came, Later):
+                job.rank = Rank.TRACE
+                continue
+            if came is END or isinstance(came, Exception):
+                self.drop(job)
+                if job.rank == Rank.TRACE:
+                    self.seconds += 0.2 * (job.seconds - self.seconds) if self.seconds else job.seconds
+            job.tell(came)
+
+    def _first(self) -> Job:
+        held = [job for job in self._jobs if job.begun and job.rank == Rank.TRACE]
+        return min(held if len(held) >= MOST_OPEN else self._jobs, key=attrgetter("rank"))
+
+
+@dataclass(eq=False)
 class Latest:
     """A visitor's newest question: what still works on an older one stops, and shows nothing more."""
 
     question: object = None
 
 
-def load_live(run: Run | None) -> LiveClassifier:
+def load_live(run: Run | None, cuda: bool | None = None) -> LiveClassifier:
     """Load base and adapter; imports torch, so it is called only in a loader thread."""
     from sentiment_core.live.classifier import LiveClassifier
 
-    return LiveClassifier.load(run)
+    return LiveClassifier.load(run, cuda=cuda)
 
 
 class ModelHost:
@@ -143,19 +246,19 @@ class ModelHost:
 
     def __init__(self, load: Callable[[Run | None], LiveClassifier] = load_live, *, keep: int = 2) -> None:
         self._load, self._keep = load, keep
-        self._slots: dict[str | None, Loading] = {}
+        self._slots: dict[Hashable, Loading] = {}
         self._lock, self._loading = threading.Lock(), threading.Lock()
         self._began, self._took = 0.0, 0.0
         self.not_before = 0.0  # by `time.monotonic`: what is asked to load earlier is begun then
 
     def start(self, run: Run | None) -> Loading:
         """Begin to load this run's model unless that was done; returns at once. A failure is tried again."""
-        key = run.run_id if run else None
+        key = version_of(run)
         with self._lock:
             slot = self._slots.pop(key, None)
             if slot is None or (slot.done() and slot.exception()):
                 slot = Future()
-                threading.Thread(target=self._fill, args=(slot, run), name=f"load-{key}", daemon=True).start()
+                threading.Thread(target=self._fill, args=(slot, run), name="load", daemon=True).start()
             idle = [k for k, other in self._slots.items() if other.done()]
             for old in idle[: max(0, len(self._slots) + 1 - self._keep)]:
                 del self._slots[old]
@@ -181,7 +284,7 @@ class ModelHost:
 
     def slot(self, run: Run | None) -> Loading:
         """This run's model, loaded or on its way."""
-        return self._slots.get(run.run_id if run else None) or self.start(run)
+        return self._slots.get(version_of(run)) or self.start(run)
 
     def get(self, run: Run | None) -> LiveClassifier:
         """The loaded model; waits for it, and raises `ModelUnavailable` where it cannot be loaded."""
@@ -212,6 +315,11 @@ def gpu(function: Work, seconds: int) -> Work:
     return told
 
 
+def version_of(run: Run | None) -> Hashable:
+    """Changes when the run of that name is trained again."""
+    return run and (run.run_id, run.record and run.record.created_at)
+
+
 def systems_of(run: Run | None) -> tuple[Which, ...]:
     """The models of a run: the base model alone where nothing is fine-tuned."""
     tuned = run is not None and run.record is not None and run.adapter_path.is_dir()
@@ -221,79 +329,184 @@ def systems_of(run: Run | None) -> tuple[Which, ...]:
 class Serving:
     """What the page asks of the live model, each as a stream of events that ends with the last or `Refused`.
 
-    Answers, dials and batches queue apart; where cores are shared, the model lets answers go first.
+    Args:
+        batch_host: where the models for batches are, if elsewhere than the others: on a ZeroGPU Space.
     """
 
-    def __init__(self, host: ModelHost) -> None:
-        self.host = host
-        self.queues = {kind: WaitQueue(longest) for kind, longest in LONGEST_QUEUES.items()}
+    def __init__(self, host: ModelHost, batch_host: ModelHost | None = None) -> None:
+        self.host, self.worker = host, Worker()
+        self.batch_host, self.batch_worker = batch_host or host, Worker() if batch_host else self.worker
+        self._places: dict[str, Counter[object]] = {name: Counter() for name in KINDS}
+        self._known: OrderedDict[Any, list[Event]] = OrderedDict()
+        self._together: dict[Any, LiveAnswer] = {}  # answered with others, not yet told
+        self._score = _scores_of(host)
+        self._score_many = gpu(_scores_of(batch_host), 60) if batch_host else self._score
 
-        def answers(run: Run | None, text: str) -> Iterator[Event]:
-            model, found = host.get(run), {}
-            reading: dict[Which, Iterator[Any]] = {s: model.read(text, s) for s in systems_of(run)}
-            for system, steps in reading.items():
-                for answer in steps:
-                    yield Answer(system, answer)
-                    if answer.read == 1:
-                        break
-            for system, steps in reading.items():
-                found[system] = next(steps)
-                yield Trace(text, dict(found))
+    # ---- what it is asked
 
-        def scores(run: Run | None, texts: list[str]) -> Iterator[Event]:
-            model = host.get(run)
-            found: dict[Which, list[float]] = {system: [] for system in systems_of(run)}
-            for system, start in product(found, range(0, len(texts), CHUNK)):
-                found[system] += model.classify_many(texts[start : start + CHUNK], system).tolist()
-                yield Scores(found, system, sum(map(len, found.values())) / (len(texts) * len(found)))
+    def ask(self, run: Run | None, review: str, visitor: object = None) -> AsyncIterator[Event]:
+        """The fine-tuned `Answer`, of a long review first of its beginning; the base's; then each `Trace`.
 
-        def points(run: Run | None, text: str) -> Iterator[Event]:
-            found: tuple[float, ...] = ()
-            try:
-                for p in host.get(run).dial(text):
-                    found += (p,)
-                    yield Dial(found)
-            except UserError as error:  # the review is too long for it
-                yield Refused(str(error))
+        Args:
+            visitor: whose newer question takes the place of an older one.
+        """
+        return self._events("answers", self._answers, run, review, visitor)
 
-        self._answers, self._scores, self._points = gpu(answers, 20), gpu(scores, 60), gpu(points, 20)
-
-    def ask(self, run: Run | None, review: str) -> Iterator[Event]:
-        """The fine-tuned `Answer`, of a long review first of its beginning; the base's; then each `Trace`."""
-        return self._events("answers", self._answers, run, review)
-
-    def dial(self, run: Run | None, review: str) -> Iterator[Event]:
+    def dial(self, run: Run | None, review: str) -> AsyncIterator[Event]:
         """`Dial`, one point more each time. Of runs with a fine-tuned model only."""
         return self._events("dials", self._points, run, review)
 
-    def scores(self, run: Run | None, texts: list[str]) -> Iterator[Event]:
+    def scores(self, run: Run | None, texts: list[str]) -> AsyncIterator[Event]:
         """`Scores` of all texts, which `clean_text` has seen, by one model and then by the other."""
-        return self._events("batches" if len(texts) > 1 else "answers", self._scores, run, texts)
+        if len(texts) == 1:
+            return self._events("answers", self._score, run, texts)
+        return self._events("batches", self._score_many, run, texts)
 
-    def probabilities(self, run: Run | None, texts: list[str]) -> dict[Which, list[float]]:
+    async def probabilities(self, run: Run | None, texts: list[str]) -> dict[Which, list[float]]:
         """P(positive) by each model; raises `ModelUnavailable` as well where too many wait for it already."""
-        *_, last = self.scores(run, texts)
-        if isinstance(last, Refused):
-            raise ModelUnavailable(last.sentence)
+        last = await last_of(self.scores(run, texts))
         return last.found  # pyrefly: ignore[missing-attribute] the last of them are Scores
 
-    def _events(self, kind: str, work: Work, run: Run | None, given: str | list[str]) -> Iterator[Event]:
-        """Waits for a turn in the queue and for the model; then come the work's own events."""
+    async def warm_up(self, run: Run | None) -> None:
+        """Behind all that visitors ask for."""
+        job = Job(Rank.BATCH, self.host.get(run).warm_up())
+        self.worker.submit(job)
+        async for _ in job.events():
+            pass
+
+    def queue(self) -> dict[str, float]:
+        """How many wait for answers, and for how many seconds whoever asks now would, about."""
+        waiting = self.waiting("answers")
+        return {"waiting": waiting, "seconds": round(waiting * self.worker.seconds, 1)}
+
+    def waiting(self, name: str) -> int:
+        """Visitors that wait for this kind of work, or are being answered."""
+        return len(self._places[name])
+
+    # ---- the work, in pieces
+
+    def _answers(self, run: Run | None, text: str) -> Iterator[Event | Later]:
+        model, found = self.host.get(run), {}
+        if model.on_gpu:
+            self._answer_together(model, run, text)
+        reading: dict[Which, Iterator[Any]] = {system: model.read(text, system) for system in systems_of(run)}
+        for system, steps in reading.items():
+            ready = self._together.pop((version_of(run), text, system), None)
+            for answer in [ready] if ready else steps:
+                yield Answer(system, answer)
+                if answer.read == 1:
+                    break
+        yield Later()
+        for system, steps in reading.items():
+            *_, found[system] = steps
+            yield Trace(text, dict(found))
+
+    def _answer_together(self, model: LiveClassifier, run: Run | None, text: str) -> None:
+        """One batch of all texts that wait, as a GPU computes many in the time of one."""
+        texts, version = [text, *self.worker.waiting(run)], version_of(run)
+        if len(texts) > 1 and (version, text, "base") not in self._together:
+            self._together = {
+                (version, text, system): answer
+                for system in systems_of(run)
+                for text, answer in zip(texts, model.classify_together(texts, system), strict=True)
+            }
+
+    def _points(self, run: Run | None, text: str) -> Iterator[Event]:
+        found: tuple[float, ...] = ()
+        for p in self.host.get(run).dial(text):
+            found += (p,)
+            yield Dial(found)
+
+    # ---- waiting
+
+    async def _events(
+        self, name: str, work: Work, run: Run | None, given: str | list[str], visitor: object = None
+    ) -> AsyncIterator[Event]:
+        """Waits for the model and for a turn; then come the work's own events."""
         try:
             given = clean_text(given) if isinstance(given, str) else given
-            with self.queues[kind].join() as ahead:
-                loading, count = self.host.slot(run), ahead(0)
-                while count or not loading.done():
-                    yield Waiting(count, self.host.left(run))
-                    if count:
-                        count = ahead(LOOK_AGAIN)
-                    else:
-                        wait([loading], LOOK_AGAIN)
-                yield Waiting(0)
-                self.host.get(run)
-                yield from work(run, given)
-        except (InputRefused, ModelUnavailable) as error:
+            known = self._known.get((name, version_of(run), str(given)), ())
+            for event in known:
+                yield event
+            if not known:
+                with self._place(name, visitor or object()):
+                    async for event in self._worked(name, work, run, given):
+                        yield event
+        except (InputRefused, ModelUnavailable, UserError) as error:
             yield Refused(str(error))
         except Exception:
             log.exception("the live model failed")
             yield Refused(BROKE)
+
+    @contextmanager
+    def _place(self, name: str, visitor: object) -> Iterator[None]:
+        """A place among those who wait, `ModelUnavailable` where others have taken all."""
+        places = self._places[name]
+        if visitor not in places and len(places) >= KINDS[name].places:
+            raise ModelUnavailable(TOO_MANY)
+        places[visitor] += 1
+        try:
+            yield
+        finally:
+            places[visitor] -= 1
+            self._places[name] += Counter()  # without those who have gone
+
+    async def _worked(
+        self, name: str, work: Work, run: Run | None, given: str | list[str]
+    ) -> AsyncIterator[Event]:
+        batches, kind, told = name == "batches", KINDS[name], list[Event]()
+        host, worker = (self.batch_host, self.batch_worker) if batches else (self.host, self.worker)
+        while not (loading := host.slot(run)).done():
+            yield Waiting(0, host.left(run))
+            with suppress(Exception):  # `get` tells what went wrong
+                await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(loading)), LOOK_AGAIN)
+        host.get(run)
+        job, began = Job(kind.rank, work(run, given), run, given), time.monotonic()
+        worker.submit(job)
+        try:
+            yield self._turn(worker, job)
+            async for event in job.events():
+                if event:
+                    told.append(event)
+                elif not job.begun and time.monotonic() - began > kind.longest:
+                    raise ModelUnavailable(TOO_MANY)
+                # the last one again: whoever does not wait for it any more can stop
+                yield event or (told[-1] if told else self._turn(worker, job))
+        finally:
+            worker.drop(job)
+        self._keep((name, version_of(run), str(given)), told)
+
+    def _turn(self, worker: Worker, job: Job) -> Waiting:
+        ahead = worker.ahead(job)
+        return Waiting(ahead, 0.0, ahead * worker.seconds)
+
+    def _keep(self, key: tuple[str, Hashable, str], told: list[Event]) -> None:
+        if len(key[-1]) <= MAX_CHARACTERS:
+            self._known[key] = told
+            while len(self._known) > MOST_KNOWN:
+                self._known.popitem(last=False)
+
+
+def _scores_of(host: ModelHost) -> Work:
+    def scores(run: Run | None, texts: list[str]) -> Iterator[Event]:
+        model = host.get(run)
+        found: dict[Which, list[float]] = {system: [0.0] * len(texts) for system in systems_of(run)}
+        done, whole = 0, len(texts) * len(found)
+        for system in found:
+            for places, p_positive in model.batches(texts, system):
+                for place, p in zip(places.tolist(), p_positive.tolist(), strict=True):
+                    found[system][place] = p
+                done += len(places)
+                yield Scores(found, system, done / whole)
+
+    return scores
+
+
+async def last_of(events: AsyncIterator[Event]) -> Any:
+    """The last of them; raises `ModelUnavailable` where that is `Refused`."""
+    last: Any = None
+    async for event in events:
+        last = event
+    if isinstance(last, Refused):
+        raise ModelUnavailable(last.sentence)
+    return last

@@ -13,6 +13,7 @@ import pandas as pd
 
 from sentiment_core.artifacts import schema, store
 from sentiment_core.artifacts.store import ArtifactError, Evaluation, Listing, Problem, Run
+from sentiment_core.data.sources import CHALLENGE
 from sentiment_core.systems import SYSTEMS, first_base
 
 T = TypeVar("T")
@@ -20,14 +21,17 @@ T = TypeVar("T")
 MOST_KEPT = 400
 """Values kept at once; the one that was wanted longest ago goes first."""
 
-DATASET_TITLES = {"imdb": "IMDB test reviews", "counterfactual_imdb_test": "Counterfactual pairs"}
+DATASET_TITLES = {
+    "imdb": "IMDB test reviews", "counterfactual_imdb_test": "Counterfactual pairs",
+    CHALLENGE: "Challenge set",
+}  # fmt: skip
 """What a dataset is called on the page; one that is not here goes by its own name."""
 
 REFERENCES = ("references.json", store.read_references)
 SAMPLES = ("sample_reviews.jsonl", store.read_sample_reviews)
 WATCHED = (
-    "runs/*", "runs/*/run.json", "runs/*/history.jsonl", "evals/*", "evals/*/eval.json",
-    "evals/*/predictions.parquet", REFERENCES[0], SAMPLES[0],
+    "runs/*", "runs/*/run.json", "runs/*/history.jsonl", "runs/*/sample_answers.json", "evals/*",
+    "evals/*/eval.json", "evals/*/predictions.parquet", "benchmarks/*.json", REFERENCES[0], SAMPLES[0],
 )  # fmt: skip
 
 

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+from sentiment_core.data.sources import CHALLENGE
+
 log = logging.getLogger(__name__)
 
 VARIABLE = "SENTIMENT_DATASET"
@@ -39,7 +41,8 @@ class ReviewTexts:
 
     def _load(self) -> None:
         if self._texts is None:
-            self._texts = load_texts(_sources())
+            self._texts = load_texts([CHALLENGE])
+            self._texts |= load_texts(_sources())
 
 
 def _sources() -> list[str]:

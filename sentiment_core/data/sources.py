@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sentiment_core.config import UserError
+from sentiment_core.config import CHALLENGE_FILE, UserError
 
 _TABLES = (".parquet", ".csv", ".jsonl")
 _ARCHIVES = (".tar.gz", ".tgz")
@@ -28,6 +28,10 @@ _COLUMNS, _REVIEW_BYTES, _ARCHIVE_BYTES = 1000, 1 << 20, 1 << 30
 """Bounds of what is read into memory; IMDB's labelled reviews are 66 MB, its longest one is 14 kB."""
 
 csv.field_size_limit(_REVIEW_BYTES)
+
+
+CHALLENGE = "challenge"
+"""A source from any folder: our own reviews by phenomenon, see `assets/challenge/README.md`."""
 
 
 class DataError(UserError):
@@ -80,6 +84,8 @@ def open_source(source: str) -> Source:
         raise DataError(f"{source!r} names no reviews; use {_FORMS}")
     path, named_as_file = Path(source).expanduser(), source.lower().endswith(_TABLES + _ARCHIVES)
     with _refusing(source):
+        if source == CHALLENGE:
+            return _open_challenge()
         if not path.exists():
             if re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", source, re.ASCII) and not named_as_file:
                 return _open_hub(source)
@@ -113,6 +119,14 @@ def _open_hub(source: str) -> Source:
         return frame
 
     return Source(source, source, source.rsplit("/", 1)[-1], tuple(splits), read)
+
+
+def _open_challenge() -> Source:
+    """With minimal pairs tied by `pair_id`, as elsewhere."""
+    frame = _read_table(CHALLENGE, CHALLENGE_FILE)
+    ties = zip(frame["id"], frame.pop("pair"), strict=True)
+    frame["pair_id"] = [min(tie) if all(tie) else None for tie in ties]
+    return Source(CHALLENGE, CHALLENGE, CHALLENGE, (), lambda split: frame)
 
 
 def _open_file(source: str, path: Path) -> Source:

@@ -96,11 +96,6 @@ def finished(figure: go.Figure, height: int, **layout: object) -> go.Figure:
     return figure.update_layout(template=TEMPLATE, height=height, **layout)
 
 
-def empty_figure() -> go.Figure:
-    """A figure without axes, for a place that has nothing to draw yet."""
-    return finished(go.Figure(), 40, margin_t=8, xaxis_visible=False, yaxis_visible=False)
-
-
 def series(name: str, color: str, x: ArrayLike, y: ArrayLike, *, hover: str, **look: object) -> go.Scatter:
     """Marks or a line in one palette colour, with a hover text; `look`: further properties of the trace."""
     light, hover = color_of(color), f"{hover}<extra></extra>"

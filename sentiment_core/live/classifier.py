@@ -13,7 +13,6 @@ import functools
 import math
 import os
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -29,20 +28,22 @@ from sentiment_core.artifacts.store import Run
 from sentiment_core.config import UserError
 from sentiment_core.engines.batching import batches_by_tokens
 from sentiment_core.live.forward import LiveLlama
-from sentiment_core.live.trace import ReadingTrace, Turns, rows_of
+from sentiment_core.live.trace import ReadingTrace, rows_of
 from sentiment_core.live.transformers import LiveTransformers
 from sentiment_core.live.weights import NUMBER_FORMATS, dtype_of, is_lean, load_weights
 from sentiment_core.models.base_models import BaseModel, BaseModelError, resolve
 from sentiment_core.models.loading import base_config, load_adapter, load_base, load_tokenizer
 from sentiment_core.models.tokens import Encoded, PromptEncoder
 
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512")  # code for lengths; 1,024 took half a GB
+
 Which = Literal["base", "fine-tuned"]
 SYSTEMS: tuple[Which, ...] = ("base", "fine-tuned")
 System = LiveLlama | LiveTransformers
 """Answers prompts, given as token ids after the prefix, with log-odds of Positive."""
 
-BATCH_TOKENS = {"cpu": 1_024, "cuda": 32_768}
-"""Most padded tokens of one batch: on a CPU, what keeps the cores busy without filling their caches."""
+BATCH_TOKENS = {"cpu": 320, "cuda": 32_768}
+"""Most padded tokens of one batch: some tenths of a second, after which a visitor's answer may go first."""
 
 DIAL_TOKENS = 300
 """Of the longest review that the dial is turned for: its points cost some four answers."""
@@ -69,7 +70,7 @@ class LiveAnswer:
 
 @dataclass(eq=False)
 class LiveClassifier:
-    """Base and fine-tuned model, single answers before everything else; made by `load`."""
+    """Base and fine-tuned model; made by `load`. For one thread: who asks at once, queues before it."""
 
     run_id: str
     number_format: str
@@ -79,19 +80,24 @@ class LiveClassifier:
     max_length_tokens: int
 
     def __post_init__(self) -> None:
-        self._systems, self._building = functools.cache(self.build), threading.Lock()
-        self._turns = Turns()
+        self._systems = functools.cache(self.build)
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.number_format.endswith("GPU")
 
     @staticmethod
     def load(
-        run: Run | None, *, base_model: str | None = None, number_format: str | None = None
-    ) -> LiveClassifier:
+        run: Run | None, *, base_model: str | None = None, number_format: str | None = None,
+        cuda: bool | None = None,
+    ) -> LiveClassifier:  # fmt: skip
         """The base model, and the fine-tuned one when `run` is finished.
 
         Args:
             base_model: where the base is, when it is neither embedded nor on the Hub; else taken from the
                 environment variable SENTIMENT_BASE_MODEL, the run, or the default.
             number_format: "bf16", "int8" or "fp32"; else SENTIMENT_LIVE_FORM, or the processor's fastest.
+            cuda: whether on a GPU; by default where there is one all the time.
 
         Raises:
             BaseModelError: base or adapter cannot be had, or do not fit each other or this program's prompt.
@@ -100,7 +106,7 @@ class LiveClassifier:
         record = run.record if run else None
         flag = base_model or os.environ.get("SENTIMENT_BASE_MODEL") or None
         base = resolve(flag, record.base_model.name if record else None)
-        cuda = torch.cuda.is_available()
+        cuda = torch.cuda.is_available() and not _on_zero_gpu() if cuda is None else cuda
         number_format = _choose_number_format(number_format or os.environ.get("SENTIMENT_LIVE_FORM"), cuda)
         encoder = PromptEncoder(load_tokenizer(base))
         if record is not None:
@@ -113,7 +119,7 @@ class LiveClassifier:
             run.run_id if run else "", f"{number_format} on GPU" if cuda else number_format, encoder, build,
             has_adapter=adapter is not None, max_length_tokens=int(limit or 1024),
         )  # fmt: skip
-        if not _on_zero_gpu():  # there, a GPU exists only inside a call
+        if not (cuda and _on_zero_gpu()):  # there, a GPU exists only inside a call
             for system in SYSTEMS[: 2 if adapter else 1]:
                 classifier.classify("A warm-up, of a few words.", system)
         return classifier
@@ -134,18 +140,16 @@ class LiveClassifier:
         ends, cuts = rows_of(text, self.encoder, len(row) - tail)
         steps, read = iter(model.read(row, tail, cuts)), 0.0
         while read < 1:
-            with self._turns.answer():  # not while the page shows what there is
-                began = time.perf_counter()
-                tokens, [log_odds] = next(steps)
-                spent, read = spent + time.perf_counter() - began, tokens / len(row)
+            began = time.perf_counter()  # without what the page does between two steps
+            tokens, [log_odds] = next(steps)
+            spent, read = spent + time.perf_counter() - began, tokens / len(row)
             p = float(expit(log_odds))
             yield LiveAnswer(p, spent, int(encoded.lengths[0]), bool(encoded.truncated[0]), read)
-        with self._turns.answer():
-            before = expit(next(steps)[1]).tolist() if len(cuts) else []
+        before = expit(next(steps)[1]).tolist() if len(cuts) else []
         yield ReadingTrace(tuple(ends), (*before, p))
 
     def dial(self, text: str) -> Iterator[float]:
-        """P(positive) by weights of base + α · adapter, for each α of `DIAL`. Gives way to answers.
+        """P(positive) by weights of base + α · adapter, for each α of `DIAL`.
 
         Raises TooLong, of one sentence; and ValueError when there is no finished run.
         """
@@ -153,23 +157,35 @@ class LiveClassifier:
         if (tokens := len(row) - len(self.encoder.suffix_ids)) > DIAL_TOKENS:
             raise TooLong(f"The dial takes reviews of up to {DIAL_TOKENS} tokens; this one has {tokens:,}.")
         for alpha in DIAL:
-            [log_odds] = self._system(alpha).log_odds([row], self._turns.yield_to_interactive)
+            [log_odds] = self._system(alpha).log_odds([row])
             yield float(expit(log_odds))
 
-    def classify_many(
-        self, texts: Sequence[str], system: Which, on_progress: Callable[[int, int], None] | None = None
-    ) -> np.ndarray:
-        """(n,) float32 P(positive). Gives way to single answers."""
+    def classify_many(self, texts: Sequence[str], system: Which) -> np.ndarray:
+        """(n,) float32 P(positive)."""
+        out = np.zeros(len(texts), np.float32)
+        for places, found in self.batches(texts, system):
+            out[places] = found
+        return out
+
+    def warm_up(self) -> Iterator[int]:
+        """What makes later answers faster, in pieces; nobody needs to wait for it."""
+        return self._system("base").meet_lengths()
+
+    def classify_together(self, texts: Sequence[str], system: Which) -> list[LiveAnswer]:
+        """As `classify`, all of them in batches; each has its share of the time."""
+        began = time.perf_counter()
+        found, (_, encoded) = self.classify_many(texts, system).tolist(), self._rows(texts)
+        each = (time.perf_counter() - began) / len(texts)
+        told = zip(found, encoded.lengths.tolist(), encoded.truncated.tolist(), strict=True)
+        return [LiveAnswer(p, each, tokens, cut) for p, tokens, cut in told]
+
+    def batches(self, texts: Sequence[str], system: Which) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Places in `texts` and their float32 P(positive), some of like length at a time."""
         rows, encoded = self._rows(texts)
-        out, done = np.zeros(len(texts)), 0
-        budget = BATCH_TOKENS["cuda" if self.number_format.endswith("GPU") else "cpu"]
+        budget = BATCH_TOKENS["cuda" if self.on_gpu else "cpu"]
         for batch in batches_by_tokens(encoded.lengths - len(self.encoder.prefix_ids), budget, padded=True):
-            found = self._system(system).log_odds([rows[i] for i in batch], self._turns.yield_to_interactive)
-            out[batch] = found
-            done += len(batch)
-            if on_progress:
-                on_progress(done, len(texts))
-        return expit(out).astype(np.float32)
+            found = self._system(system).log_odds([rows[i] for i in batch])
+            yield batch, expit(found).astype(np.float32)
 
     def _rows(self, texts: Sequence[str]) -> tuple[list[np.ndarray], Encoded]:
         """Prompts: their token ids after the prefix, and all of them."""
@@ -181,8 +197,7 @@ class LiveClassifier:
             raise ValueError(f"system is {name!r}; use 'base' or 'fine-tuned'")
         if name != "base" and not self.has_adapter:
             raise ValueError("there is no finished run to answer with; train one first (python train.py)")
-        with self._building:
-            return self._systems()[name]
+        return self._systems()[name]
 
 
 def _builder(
@@ -196,14 +211,14 @@ def _builder(
             torch.set_num_threads(cores)
         number_format = "fp32" if number_format == "int8" else number_format
         loaded = replace(load_base(base, compute_dtype=dtype_of(number_format)), device=device)
-        model, lock = load_adapter(loaded.model, adapter) if adapter else loaded.model, threading.Lock()
+        model = load_adapter(loaded.model, adapter) if adapter else loaded.model
 
         def build_transformers() -> dict[Which | float, System]:
             model.to(device)
             alphas: dict[Which | float, float] = {"base": 0.0}
             if adapter:
                 alphas |= {"fine-tuned": 1.0, **dict(zip(DIAL, DIAL, strict=True))}
-            return {name: LiveTransformers(loaded, model, lock, alpha) for name, alpha in alphas.items()}
+            return {name: LiveTransformers(loaded, model, alpha) for name, alpha in alphas.items()}
 
         return build_transformers, number_format
     if on_cpu:

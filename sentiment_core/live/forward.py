@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from sentiment_core.engines.packed.attention import rotate
 from sentiment_core.engines.packed.layer import rms_norm
 from sentiment_core.labels import Label
-from sentiment_core.live.trace import Hook, nothing, tree
+from sentiment_core.live.trace import tree
 from sentiment_core.live.weights import GROUPS, Tensors, adapted, linear
 
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -40,6 +40,10 @@ SHORTEST_PART = 48
 
 LONG, FIRST_RESULT = 576, 320
 """Tokens: a prompt longer than the one gets a first answer, on a CPU, once the other have been read."""
+
+STEP = 16
+"""Tokens, on a CPU in 8 or 16 bits: stretches are as long as a multiple of it, since oneDNN makes code for
+each length that a product meets, which takes up to a second, and keeps it."""
 
 PAIRS_PER_TOKEN = 2_700
 """A token's products take as long as its attention to about half as many others (bf16, 135M parameters)."""
@@ -67,6 +71,8 @@ class LiveLlama:
         self._layers = [(tensors[f"{n}.norm1"], tensors[f"{n}.norm2"], products[n]) for n in numbers]
         self.prefix: Cache = [(tensors[f"{n}.k"][None], tensors[f"{n}.v"][None]) for n in numbers]
         self.prefix_length, self.head_dim = self.prefix[0][0].shape[2:]
+        exact = self.device.type != "cpu" or tensors[f"0.{GROUPS[0]}"].dtype == torch.float32
+        self.step = 1 if exact else STEP
 
     def between(self, tensors: Tensors, alpha: float) -> LiveLlama:
         """This base model with α times the adapter on it, for an α of `DIAL`; the weights stay shared."""
@@ -81,16 +87,15 @@ class LiveLlama:
 
     # ---- answers
 
-    def log_odds(self, rows: Sequence[np.ndarray], before_layer: Hook = nothing) -> np.ndarray:
+    def log_odds(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         """(n,) float64 log-odds of Positive against Negative.
 
         Args:
             rows: token ids of each prompt after the prefix; best of like length.
-            before_layer: called before every layer.
         """
         if len(rows) == 1:
-            return self._stretches(rows[0], self.prefix, before_layer)
-        return self._shared(len(rows), lambda part: self._batch(rows[part], before_layer))
+            return self._stretches(rows[0], self.prefix)
+        return self._shared(len(rows), lambda part: self._batch(rows[part]))
 
     def read(self, row: np.ndarray, tail: int, cuts: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """(tokens read, log-odds): of a long prompt's beginning, of all, and had the review ended earlier.
@@ -107,12 +112,18 @@ class LiveLlama:
         if len(row) > LONG and self.device.type == "cpu":
             done = FIRST_RESULT
             beginning = np.concatenate((row[:done], row[-tail:]))
-            yield done, self._stretches(beginning, past, nothing, kept)
+            yield done, self._stretches(beginning, past, kept)
             cut = self.prefix_length + done
             past, kept = [(k[:, :, :cut], v[:, :, :cut]) for k, v in kept], []
-        yield len(row), self._stretches(row[done:], past, nothing, kept if len(cuts) else None)
+        yield len(row), self._stretches(row[done:], past, kept if len(cuts) else None)
         if len(cuts):
             yield len(row), self._shared(len(cuts), lambda part: self._ends(row[-tail:], cuts[part], kept))
+
+    def meet_lengths(self) -> Iterator[int]:
+        """Compute once with each length that there is, so that no visitor's review is the first of it."""
+        for length in range(self.step, LONG, self.step) if self.step > 1 else ():
+            self.log_odds([np.zeros(length, dtype=np.int64)])
+            yield length
 
     def _shared(self, count: int, work: Callable[[slice], np.ndarray]) -> np.ndarray:
         """The results of `count` items, some of them on each core."""
@@ -125,27 +136,26 @@ class LiveLlama:
         seen = self.prefix_length + torch.from_numpy(cuts).to(self.device)
         positions, mask, last = tree(seen, len(end))
         past = [(k[:, :, : int(seen.max())], v[:, :, : int(seen.max())]) for k, v in kept]
-        return self._run(np.tile(end, len(cuts))[None], last, past, positions, nothing, mask=mask)
+        return self._run(np.tile(end, len(cuts))[None], last, past, positions, mask=mask)
 
     @torch.inference_mode()
-    def _batch(self, rows: Sequence[np.ndarray], before_layer: Hook) -> np.ndarray:
+    def _batch(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         lengths = np.array([len(row) for row in rows])
         ids = np.zeros((len(rows), lengths.max()), dtype=np.int64)
         ids[np.arange(lengths.max()) < lengths[:, None]] = np.concatenate(rows)
         positions = torch.arange(ids.shape[1], device=self.device) + self.prefix_length
         last = torch.from_numpy(lengths - 1).to(self.device)
-        return self._run(ids, last, self.prefix, positions, before_layer)
+        return self._run(ids, last, self.prefix, positions)
 
-    def _stretches(
-        self, row: np.ndarray, past: Cache, before_layer: Hook, kept: Cache | None = None
-    ) -> np.ndarray:
+    def _stretches(self, row: np.ndarray, past: Cache, kept: Cache | None = None) -> np.ndarray:
         """(1,) log-odds of a prompt that goes on behind `past`, its stretches computed at once.
 
         `kept` receives the keys and values of all of it.
         """
         count = max(1, min(self.workers, len(row) // SHORTEST_PART))
-        behind = past[0][0].shape[2]
-        cuts = _equal_work(len(row), count, behind)
+        behind, end_of_row = past[0][0].shape[2], len(row)
+        row = np.pad(row, (0, -len(row) % self.step))  # what stands behind its end is not seen
+        cuts = [self.step * round(cut / self.step) for cut in _equal_work(len(row), count, behind)]
         handovers = [Handover() for _ in range(count - 1)]
 
         @torch.inference_mode()
@@ -153,10 +163,10 @@ class LiveLlama:
             start, end = cuts[number : number + 2]
             known = handovers[number - 1] if number else past
             keep = handovers[number] if number < count - 1 else kept
-            last = torch.tensor([end - start - 1], device=self.device)
+            last = torch.tensor([min(end, end_of_row) - start - 1], device=self.device)
             positions = torch.arange(behind + start, behind + end, device=self.device)
             try:
-                return self._run(row[None, start:end], last, known, positions, before_layer, keep)
+                return self._run(row[None, start:end], last, known, positions, keep)
             except BaseException as error:
                 if isinstance(keep, Handover):
                     keep.append(error)
@@ -168,7 +178,7 @@ class LiveLlama:
 
     def _run(
         self, ids: np.ndarray, last: torch.Tensor, past: Iterable[Pair], positions: torch.Tensor,
-        before_layer: Hook, keep: Cache | Handover | None = None, mask: torch.Tensor | None = None,
+        keep: Cache | Handover | None = None, mask: torch.Tensor | None = None,
     ) -> np.ndarray:  # fmt: skip
         """(n,) float64 log-odds at the tokens `last` (n,): one of each row, or several of a single row.
 
@@ -188,7 +198,6 @@ class LiveLlama:
         for number, ((norm1, norm2, (qkv, o, gate_up, down)), past_of_layer) in enumerate(
             zip(self._layers, past, strict=False)  # a Handover does not end
         ):
-            before_layer()
             projected = qkv(rms_norm(x, norm1, self.eps)).view(batch, length, -1, self.head_dim)
             qk, v = projected.split([self.heads + self.kv_heads, self.kv_heads], dim=2)
             q, k = rotate(qk, cos, sin).split([self.heads, self.kv_heads], dim=2)

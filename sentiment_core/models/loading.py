@@ -10,7 +10,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,13 +111,14 @@ def load_tokenizer(base: BaseModel) -> Any:
 
 def load_base(
     base: BaseModel, *, device: torch.device | str = "cpu", compute_dtype: torch.dtype = torch.float32,
-    dequantized: bool = True,
+    dequantized: bool = True, rounded: bool = True,
 ) -> LoadedModel:  # fmt: skip
     """Load a base model with its linear layers rounded to NF4 (double quantization), frozen.
 
     Args:
         compute_dtype: what the matrix products run in; bitsandbytes unpacks the 4-bit values to it.
         dequantized: unpack once, into plain linear layers, instead of at every use. The values are the same.
+        rounded: False leaves the weights as they were published.
 
     Raises:
         BaseModelError: not there and no network, no causal language model, or label words that clash.
@@ -131,15 +132,16 @@ def load_base(
     with _loading(base):
         model = AutoModelForCausalLM.from_pretrained(
             model_folder(base), revision=base.revision or "main", dtype=compute_dtype, use_safetensors=True,
-            quantization_config=nf4, device_map={"": device}, attn_implementation="sdpa",
+            quantization_config=nf4 if rounded else None, device_map={"": device}, attn_implementation="sdpa",
         )  # fmt: skip
-    if dequantized:
+    if dequantized and rounded:
         dequantize(model, compute_dtype)
     model.requires_grad_(False)
     embedded = base.embedded
     source = f"{embedded.package}=={embedded.version}" if embedded else str(base.location)
     info = BaseModelInfo(
-        name=base.name, source="folder" if base.is_local else source, quantization=QUANTIZATION,
+        name=base.name, source="folder" if base.is_local else source,
+        quantization=QUANTIZATION if rounded else "none",
         revision=base.revision or base_identity(base), parameters=model.num_parameters(),
         licence=embedded.licence if embedded else None,
     )  # fmt: skip
@@ -176,6 +178,16 @@ def load_adapter(model: nn.Module, folder: Path):
         return PeftModel.from_pretrained(model, str(folder), is_trainable=False).eval()
     except (RuntimeError, ValueError, KeyError) as error:
         raise BaseModelError(f"the adapter in {folder} does not fit this base model: {error}") from None
+
+
+def load_merged(base: BaseModel, adapter: Path, *, device: torch.device | str = "cpu") -> LoadedModel:
+    """The base's rounded values with the adapter added in float32; the sum is rounded once, to bfloat16.
+
+    Raises BaseModelError as `load_base` and `load_adapter` do.
+    """
+    loaded = load_base(base, device=device)
+    merged = load_adapter(loaded.model, adapter).merge_and_unload().to(torch.bfloat16)
+    return replace(loaded, model=merged, compute_dtype=torch.bfloat16)
 
 
 def base_config(base: BaseModel) -> Any:

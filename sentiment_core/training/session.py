@@ -34,7 +34,7 @@ from sentiment_core.engines.batching import plan_steps
 from sentiment_core.engines.device import DeviceContext
 from sentiment_core.metrics.intervals import wilson
 from sentiment_core.models import loading
-from sentiment_core.models.base_models import check_disk, resolve
+from sentiment_core.models.base_models import check_disk, published_as, resolve
 from sentiment_core.models.weight_sample import sample_weights
 from sentiment_core.training.trainer import BY_ENGINE, History, Prompts
 
@@ -207,7 +207,9 @@ class Session:
 
     def finish(self) -> RunRecord:
         """Round the adapter to the type it is saved in, validate that, and write the artifacts."""
-        save_adapter(self.trainer.model, self.folder / "adapter", base_name=self.loaded.info.name)
+        save_adapter(
+            self.trainer.model, self.folder / "adapter", *published_as(resolve(self.config.base_model))
+        )
         final = self.trainer.validate()
         config, context, model, seconds = self.config, self.context, self.trainer.model, self.wall_seconds
         data, n = self.split.train, len(self.split.validation)
@@ -277,8 +279,12 @@ def _targets(lora: Any) -> list[str]:
     return sorted({name.rsplit(".", 1)[-1] for name in lora.target_modules})
 
 
-def save_adapter(model: Any, folder: Path, *, base_name: str) -> None:
-    """Save the adapter as safetensors in ADAPTER_DTYPE, and round the live one to the same values."""
+def save_adapter(model: Any, folder: Path, base_name: str, base_revision: str | None) -> None:
+    """Save the adapter as PEFT does, in ADAPTER_DTYPE, and round the live one to the same values.
+
+    Args:
+        base_name, base_revision: where plain PEFT finds the base model.
+    """
     from peft import get_peft_model_state_dict
 
     with torch.no_grad():
@@ -291,7 +297,7 @@ def save_adapter(model: Any, folder: Path, *, base_name: str) -> None:
     save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = copy.copy(model.peft_config["default"])
     config.inference_mode = True
-    config.base_model_name_or_path = base_name
+    config.base_model_name_or_path, config.revision = base_name, base_revision
     config.target_modules = _targets(config)
     config.save_pretrained(str(folder))
 

@@ -1,48 +1,10 @@
 """Tables and the measured part of a record: complete, typed, refusing what cannot be meant, quick."""
 
-import numpy as np
-import pandas as pd
 import pytest
 
 from sentiment_core.artifacts import frames
 from sentiment_core.artifacts.schema import Confusion, EvalRecord
 from tests.fake_artifacts import predictions
-
-
-def test_predictions_table_by_hand() -> None:
-    def frame(answers: list[int | None], p: list[float]) -> pd.DataFrame:
-        return pd.DataFrame(
-            {
-                "review_id": ["a", "b", "c", "d", "a"],
-                "label": [1, 1, 0, 0, 1],
-                "prediction": pd.array(answers, dtype="Int8"),
-                "p_positive": np.array(p, dtype=np.float32),
-                "tokens": 5,
-                "truncated": False,
-                "version": list("xyxyx"),
-            }
-        )
-
-    base = frame([0, 1, 0, 1, None], [np.nan] * 5)
-    tuned = frame([1, 0, 0, 1, 1], [0.75, 0.25, 0.25, 0.5, 1.0])
-    table = frames.predictions_table(base, tuned)
-    assert list(table[frames.OUTCOME]) == ["fixed", "broken", "both right", "both wrong", "fixed"]
-    assert list(table["confidence_fine_tuned"]) == [0.75, 0.75, 0.75, 0.5, 1.0]
-    assert table["confidence_base"].isna().all()
-    assert table["prediction_base"].isna().sum() == 1
-    assert list(table["version"]) == list("xyxyx")
-    assert list(table[frames.POSITION]) == [0, 1, 2, 3, 4]
-
-
-def test_only_the_same_reviews_can_be_joined() -> None:
-    frame = predictions("fine-tuned", 20)
-    with pytest.raises(ValueError, match="20 and 19 reviews"):
-        frames.join_predictions(frame, frame.iloc[:19])
-    with pytest.raises(ValueError, match="review_id at review 0"):
-        frames.join_predictions(frame, frame.iloc[::-1])
-    with pytest.raises(ValueError, match="label at review 3"):
-        frames.join_predictions(frame, frame.assign(label=frame["label"].where(frame.index != 3, 0)))
-    assert len(frames.join_predictions(frame, frame)) == 20
 
 
 def test_a_scored_system_fills_every_measured_field() -> None:
@@ -52,7 +14,10 @@ def test_a_scored_system_fills_every_measured_field() -> None:
     assert set(parts) < set(EvalRecord.model_fields)
     assert {"accuracy", "roc_auc", "ece", "consistency"} <= set(parts["metrics"])
     assert "accuracy_lenient" not in parts["metrics"]
-    assert {part.by for part in parts["slices"]} == {"tokens", "truncated", "confidence", "version"}
+    assert [(part.by, part.value) for part in parts["slices"]] == [
+        ("version", "original"),
+        ("version", "revised"),
+    ]
     assert parts == frames.summarize(frame)
 
 

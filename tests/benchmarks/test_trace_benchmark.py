@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from itertools import pairwise
 
 import numpy as np
@@ -30,7 +29,7 @@ def scorer(run, tiny_model):  # noqa: F811
 
 
 def live(scorer) -> LiveTransformers:
-    return LiveTransformers(scorer.loaded, scorer.model, threading.Lock(), 1.0)
+    return LiveTransformers(scorer.loaded, scorer.model, 1.0)
 
 
 def test_clauses_are_left_out_of_the_review(scorer):

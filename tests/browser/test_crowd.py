@@ -18,7 +18,7 @@ pytestmark = pytest.mark.browser
 def held_site(tmp_path_factory):
     """A site whose model is held until `HeldClassifier.go` is set; three may wait for it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(serving.LONGEST_QUEUES, "answers", 3)
+        patch.setitem(serving.KINDS, "answers", serving.Kind(serving.Rank.ANSWER, 3, 60))
         patch.setattr(serving, "LOOK_AGAIN", 0.1)
         served = Site(write_assets(tmp_path_factory.mktemp("held"), n=60, pairs=10), HeldClassifier)
         yield served
@@ -46,6 +46,11 @@ def test_who_waits_is_told_how_long_the_queue_is_and_who_cannot_is_told_to_retur
     asked = [program.submit("A great film", api_name="/classify") for _ in range(2)]
     page.goto(held.address(text="A%20great%20film"))
     page.locator("#answers", has_text="2 visitors come before you").wait_for()
+    looking = context.new_page()
+    looking.goto(held.address(tab="accuracy"))
+    looking.get_by_role("tab", name="Live", exact=True).click()
+    looking.locator("#answers .queue", has_text="3 visitors wait for answers").wait_for()
+    looking.close()
     other = context.new_page()
     other.goto(held.address(text="A%20great%20film"))
     other.locator("#verdict", has_text=TOO_MANY).wait_for()

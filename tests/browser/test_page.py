@@ -73,6 +73,8 @@ def test_a_phone_shows_every_tab_and_the_page_asks_its_own_origin_only(page, sit
         assert page.evaluate("document.documentElement.scrollWidth") <= 375, name
         if name == "Accuracy":
             no_name_is_cut(page)
+        if name == "Loss curves":
+            no_curve_runs_through_a_name(page)
         if name == "Example predictions":
             page.locator("#examples-list [data-review]").nth(3).click()
             page.wait_for_function(
@@ -90,6 +92,17 @@ def test_a_phone_shows_every_tab_and_the_page_asks_its_own_origin_only(page, sit
     assert not foreign
     assert not page.errors
     assert "→" in text_of(page, "#stats")
+
+
+def no_curve_runs_through_a_name(page) -> None:
+    page.locator("#loss-plot .name").nth(1).wait_for()
+    ends = [name.bounding_box() for name in page.locator("#loss-plot .name").all()]
+    assert len({box["y"] for box in ends}) == len(ends)
+    curves = page.locator("#loss-plot .checks").all()
+    assert max(box["y"] + box["height"] for box in ends) < min(one.bounding_box()["y"] for one in curves)
+    page.evaluate("figs.examine({show: 'wrong'})")
+    in_view = "document.querySelector('#tab-examples-button').getBoundingClientRect().right <= innerWidth"
+    page.wait_for_function(f"() => {in_view}")
 
 
 def no_name_is_cut(page) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -14,7 +13,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from sentiment_core.dashboard import app
-from sentiment_core.dashboard.serving import LONGEST_QUEUES, TOO_MANY, ModelUnavailable, WaitQueue
+from sentiment_core.dashboard.serving import KINDS, TOO_MANY
 from tests.fake_artifacts import RUN, write_assets
 from tests.fake_live import HeldClassifier
 
@@ -24,43 +23,6 @@ def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
     while not true():
         assert time.monotonic() < end, "it never happened"
         time.sleep(0.02)
-
-
-# ---- the queue
-
-
-def test_a_queue_serves_in_order_and_refuses_when_it_is_long() -> None:
-    queue, served = WaitQueue(3), []
-    first = queue.join()
-    first.__enter__()
-
-    def visit(number: int) -> None:
-        with queue.join() as ahead:
-            ahead()
-            served.append(number)
-
-    visitors = []
-    for number in (1, 2):
-        visitors.append(threading.Thread(target=visit, args=(number,)))
-        visitors[-1].start()
-        until(lambda number=number: len(queue) == number + 1)
-    with pytest.raises(ModelUnavailable, match="Please try again"), queue.join():
-        pass
-    assert served == []
-    first.__exit__(None, None, None)
-    for visitor in visitors:
-        visitor.join()
-    assert served == [1, 2]
-    assert len(queue) == 0
-
-
-def test_who_leaves_the_queue_lets_the_others_move_up() -> None:
-    queue = WaitQueue(3)
-    with queue.join() as first, queue.join() as second:
-        assert (first(0), second(0)) == (0, 1)
-        with queue.join() as third:
-            assert third(0) == 2
-        assert len(queue) == 2
 
 
 # ---- a running app whose model is held
@@ -86,7 +48,7 @@ def client(demo) -> Iterator[Client]:
 
 
 def test_visitors_beyond_the_queue_are_told_to_come_back(client: Client) -> None:
-    longest = LONGEST_QUEUES["answers"]
+    longest = KINDS["answers"].places
     asked = [client.submit("A great film", api_name="/classify") for _ in range(longest + 6)]
     until(lambda: sum(job.done() for job in asked) == 6)
     refused = [job for job in asked if job.done()]

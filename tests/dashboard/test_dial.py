@@ -8,15 +8,13 @@ from pathlib import Path
 import pytest
 
 from sentiment_core.artifacts import schema, store
-from sentiment_core.artifacts.schema import DIAL
 from sentiment_core.config import ASSETS
 from sentiment_core.dashboard.components import dial
 from sentiment_core.dashboard.context import Context
-from sentiment_core.dashboard.serving import Answer, Dial, Refused, Waiting
 from sentiment_core.data.reviews import review_id
 from tests.dashboard.test_tabs import context_of
 from tests.fake_artifacts import RUN, write_assets
-from tests.fake_live import LONG
+from tests.fake_live import LONG, all_of
 
 TEXT = "A dreadful film, but one laughed."
 
@@ -31,7 +29,7 @@ def context(tmp_path: Path) -> Context:
 def test_the_points_come_one_by_one_between_known_ends(context):
     asked = dial.value_of(TEXT, 0.6, 0.1)
     assert asked["curve"] == [0.6, None, None, None, None, 0.1]
-    waiting, *steps = dial.stream(context, RUN, asked)
+    waiting, *steps = all_of(dial.stream(context, RUN, asked))
     assert waiting == asked | {"busy": True, "note": "Computing…"}
     assert [step["curve"].count(None) for step in steps] == [3, 2, 1, 0]
     assert {(step["text"], step["curve"][0], step["curve"][-1]) for step in steps} == {(TEXT, 0.6, 0.1)}
@@ -40,20 +38,10 @@ def test_the_points_come_one_by_one_between_known_ends(context):
 
 def test_a_long_review_is_told_why_it_has_none(context):
     asked = dial.value_of("word " * (LONG + 1), 0.6, 0.1)
-    *_, last = dial.stream(context, RUN, asked)
+    *_, last = all_of(dial.stream(context, RUN, asked))
     assert last["curve"] == asked["curve"]
     assert "up to 300 tokens" in last["note"]
     assert not last["busy"]
-
-
-def test_an_answer_does_not_wait_for_a_dial(context):
-    run = context.store.run(RUN)
-    turning = context.serving.dial(run, TEXT)
-    assert [type(next(turning)) for _ in range(2)] == [Waiting, Dial]
-    assert any(isinstance(event, Answer) for event in context.serving.ask(run, TEXT))
-    *_, last = turning
-    assert len(last.found) == len(DIAL)
-    assert not isinstance(last, Refused)
 
 
 def test_stored_answers_reach_the_page_and_unfit_ones_are_told(context):

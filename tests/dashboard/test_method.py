@@ -83,6 +83,33 @@ def test_a_histogram_only_where_the_run_holds_its_weights(tmp_path):
     assert "n = 7 weights" in drawn
 
 
+def test_evenly_spaced_levels_stand_beside_nf4s_where_the_run_has_them(page):
+    assert "rounding error 9.4 %, 10.7 % with evenly spaced ones" in words(page)
+
+
+def test_code_and_adapter_are_linked_where_their_address_is_known(monkeypatch):
+    context = context_of(ASSETS)
+    run = context.store.run("smollm2-135m")
+    space = "https://huggingface.co/spaces/me/it/tree/main"
+    for given, space_id, address in (
+        ("", "", None), ("", "me/it", space), ("https://git.example/it/", "me/it", "https://git.example/it"),
+        ("javascript:alert(1)", "", None),
+    ):  # fmt: skip
+        monkeypatch.setenv("SENTIMENT_REPOSITORY", given)
+        monkeypatch.setenv("SPACE_ID", space_id)
+        links = re.findall(r'href="([^"]*)"[^>]*>(?:assets/runs|train\.py)', method_html(context, run))
+        assert links == ([f"{address}/assets/runs/smollm2-135m", address] if address else [])
+
+
+def test_commands_are_without_the_folders_of_the_machine_they_ran_on(page):
+    commands = re.findall(r'<pre class="cmd">(.*?)</pre>', page)
+    assert commands[0] == (
+        "python train.py --run-id smollm2-135m --dataset imdb --exclude counterfactual_imdb_test.parquet"
+    )
+    assert len(commands) == len(set(commands)) > 2
+    assert not any("--assets" in one or "--work" in one for one in commands)
+
+
 def test_memory_as_in_the_paper():
     full, ours = (
         sum(column) for column in zip(*weights.memory_bytes(65e9, 64e9, 0.2e9).values(), strict=True)

@@ -42,7 +42,7 @@ def test_the_title_tells_a_base_model_that_leans_and_one_that_does_not() -> None
     )
     assert "called negative; after, 50.0\u202f%" in finding(label, np.full(20, 0.1), np.full(20, 0.1))
     assert finding(label, 1 - half, half) == (
-        "From 0.0\u202f% to 100.0\u202f% of the reviews on the right side of the threshold"
+        "From 0.0\u202f% to 100.0\u202f% of the reviews classified correctly"
     )
 
 

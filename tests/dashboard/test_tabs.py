@@ -1,5 +1,6 @@
 """The dashboard's parts without a browser: store, model host, views, and the Blocks' promises."""
 
+import asyncio
 import itertools
 import json
 import re
@@ -9,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,14 +19,15 @@ import pytest
 from sentiment_core.artifacts import store
 from sentiment_core.dashboard import app, pairs, panels, serving, theme
 from sentiment_core.dashboard.app import build, launch_options
-from sentiment_core.dashboard.components import answers, trace
+from sentiment_core.dashboard.components import answers, challenge, trace
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.inputs import Batch
 from sentiment_core.dashboard.pairs import ExampleFilter
-from sentiment_core.dashboard.serving import CHUNK, ModelHost, ModelUnavailable, Scores, Serving
+from sentiment_core.dashboard.serving import ModelHost, ModelUnavailable, Serving
 from sentiment_core.dashboard.store import MOST_KEPT, Store
 from sentiment_core.dashboard.tabs import accuracy, batch, confusion, examples, loss, method
 from sentiment_core.dashboard.texts import ReviewTexts
+from sentiment_core.data.reviews import load_reviews
 from sentiment_core.figures.style import percent
 from tests.fake_artifacts import (
     RUN,
@@ -35,7 +38,7 @@ from tests.fake_artifacts import (
     write_eval,
     write_run,
 )
-from tests.fake_live import FakeClassifier, ReadingTrace
+from tests.fake_live import FakeClassifier, ReadingTrace, all_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -322,6 +325,21 @@ def test_a_filter_is_the_same_after_a_turn_through_the_page() -> None:
     assert ExampleFilter.of(asked=wanted.asking(show="wrong")).page == 0
 
 
+def test_an_unparsed_answer_is_wrong_and_says_what_came_of_it() -> None:
+    after = pd.DataFrame({
+        "review_id": list("abcda"), "label": [1, 1, 0, 0, 1], "tokens": 5, "version": list("xyxyx"),
+        "prediction": pd.array([1, 0, 0, 1, 1], dtype="Int8"), "p_positive": [0.75, 0.25, 0.25, 0.5, 1.0],
+    })  # fmt: skip
+    answered = pd.array([0, 1, 0, 1, None], dtype="Int8")
+    frame = pairs.paired(after.assign(prediction=answered, p_positive=np.nan), after)
+    assert list(frame["outcome"]) == ["fixed", "broken", "both right", "both wrong", "fixed"]
+    assert frame["p_positive_base"].isna().all()
+    assert frame["prediction_base"].isna().sum() == 1
+    assert list(frame["version"]) == list("xyxyx")
+    assert list(frame["moved"]) == [0] * 5
+    assert list(frame["sure"]) == [0.25, 0.25, 0.25, 0, 0.5]
+
+
 def test_other_reviews_count_as_no_answer() -> None:
     frame = pairs.paired(predictions("baseline-scored", 10), predictions("fine-tuned", 20))
     assert len(frame) == 20
@@ -468,6 +486,37 @@ def test_samples_that_no_model_has_answered_are_rows_without_a_verdict(context: 
     assert trace_value == trace.NOTHING
 
 
+@pytest.fixture
+def challenged(tmp_path, monkeypatch) -> Context:
+    """Both models have answered both sets; only the challenge set's texts are at hand."""
+    known = load_reviews("challenge", "all").frame[["review_id", "label", "phenomenon", "pair_id"]]
+    for system, run_id in (("baseline-scored", None), ("fine-tuned", RUN)):
+        write_eval(tmp_path, system, "challenge", 240, run_id=run_id, **known)
+    monkeypatch.setattr("sentiment_core.dashboard.texts._sources", list)
+    return replace(context_of(write_assets(tmp_path, n=300, pairs=10)), texts=ReviewTexts())
+
+
+def test_the_heatmap_shows_every_share_and_names_the_hardest(challenged) -> None:
+    store = challenged.store
+    evals = store.evals(store.run(RUN), "challenge")
+    frame, html = store.predictions(evals["fine-tuned"]), challenge.heatmap_html(evals)
+    hits = (frame["prediction"] == frame["label"]).groupby(frame["phenomenon"]).sum()
+    shown = re.findall(r'title="(\d+) of 20; [^>]*>(\d+)\s%</td>', html)
+    assert shown[1::2] == [(str(hit), str(5 * hit)) for hit in sorted(hits)]
+    assert f"Hardest for the fine-tuned model: {hits.idxmin()}" in html
+    assert challenge.heatmap_html(store.evals(None, "imdb")) == ""
+
+
+def test_examples_open_on_it_where_imdb_is_not_at_hand(challenged) -> None:
+    asked = ExampleFilter.of(RUN, "imdb", "", '{"show": "all", "phenomenon": "sarcasm"}')
+    _, _, switch, chips, listed, reader, *_ = examples.Examples(challenged).whole(asked)
+    assert switch.value == "challenge"
+    assert "20 of 240 reviews" in listed
+    assert "SENTIMENT_DATASET" in listed
+    assert 'aria-pressed="true">Sarcasm' in chips
+    assert "Sarcasm, written for this page" in reader
+
+
 def test_settings_name_only_results_that_there_are(tmp_path) -> None:
     """A dataset on which neither run was evaluated is no row of dashes."""
     context = context_of(write_assets(tmp_path, n=60, pairs=10))
@@ -484,7 +533,7 @@ def test_settings_name_only_results_that_there_are(tmp_path) -> None:
 def test_answers_stream_fine_tuned_first_and_then_how_they_came(context: Context) -> None:
     review = "A dreadful, boring film. But the end is warm and funny and great."
     context.serving.host.get(context.store.run(RUN))
-    steps = list(answers.stream(context, context.store.run(RUN), review))
+    steps = all_of(answers.stream(context, context.store.run(RUN), review))
     assert {(step["text"], step["run"]) for step in steps} == {(review, RUN)}
     assert [("fine" in step, "base" in step) for step in steps[:3]] == [(0, 0), (1, 0), (1, 1)]
     assert steps[1]["note"] == answers.READING
@@ -498,13 +547,13 @@ def test_answers_stream_fine_tuned_first_and_then_how_they_came(context: Context
 
 
 def test_a_trace_alone_streams_for_the_reader(context: Context) -> None:
-    *_, last = answers.stream_trace(context, context.store.run(RUN), "Superb")
+    *_, last = all_of(answers.stream_trace(context, context.store.run(RUN), "Superb"))
     assert [row["text"] for row in last["rows"]] == ["Superb"]
 
 
 def test_a_visitors_text_is_a_value_that_no_template_evaluates(context: Context) -> None:
     review = "<img src=x onerror=alert(1)> bad <script>alert(2)</script> great"
-    *_, last = answers.stream(context, context.store.run(RUN), review)
+    *_, last = all_of(answers.stream(context, context.store.run(RUN), review))
     assert "".join(row["text"] for row in last["trace"]["rows"]).replace(" ", "") == review.replace(" ", "")
     for figure in (trace.trace_figure("any"), answers.answer_cards({})):
         assert not re.search(r"[{}$]", figure.html_template)
@@ -516,23 +565,22 @@ def test_a_crash_is_a_sentence_without_a_traceback(assets: Path) -> None:
             raise RuntimeError("secret /path/inside")
 
     context = context_of(assets, Broken)
-    *_, last = answers.stream(context, context.store.run(RUN), "A film.")
+    *_, last = all_of(answers.stream(context, context.store.run(RUN), "A film."))
     assert "Something went wrong" in last["warn"]
     assert "secret" not in str(last)
 
 
 def test_a_long_review_is_answered_so_far_and_then_whole(context: Context) -> None:
     review = "A great start. " + "And on it goes. " * 90 + "Dreadful, boring, the worst."
-    found = [
-        step["fine"] for step in answers.stream(context, context.store.run(RUN), review) if "fine" in step
-    ]
+    steps = all_of(answers.stream(context, context.store.run(RUN), review))
+    found = [step["fine"] for step in steps if "fine" in step]
     assert found[0]["read"] == 1 / 3
     assert found[0]["p"] > 0.5 > found[1]["p"]
     assert found[1]["read"] == 1
 
 
 def test_truncation_is_said(context: Context) -> None:
-    *_, last = answers.stream(context, context.store.run(RUN), "word " * 950)
+    *_, last = all_of(answers.stream(context, context.store.run(RUN), "word " * 950))
     assert last["fine"]["cut"]
 
 
@@ -543,13 +591,17 @@ def test_a_question_asked_while_the_model_loads_is_answered_once_it_is_there(
     monkeypatch.setattr(serving, "LOOK_AGAIN", 0.01)
     begun, go_on = threading.Event(), threading.Event()
     context = context_of(assets, lambda run: begun.set() or (go_on.wait(20) and FakeClassifier(run)))
-    steps = answers.stream(context, None, "A great film")
-    assert [next(steps)["note"] for _ in range(3)] == [answers.LOADING] * 3
-    assert begun.wait(20)
-    context.serving.host._took = 100.0
-    assert next(steps)["note"].startswith("Your turn in about 100")
-    go_on.set()
-    *_, last = steps
+
+    async def visit() -> dict[str, Any]:
+        steps = answers.stream(context, None, "A great film")
+        assert [(await anext(steps))["note"] for _ in range(3)] == [answers.LOADING] * 3
+        assert begun.wait(20)
+        context.serving.host._took = 100.0
+        assert (await anext(steps))["note"].startswith("Your turn in about 100")
+        go_on.set()
+        return [step async for step in steps][-1]
+
+    last = asyncio.run(visit())
     assert last["base"]["p"] == last["trace"]["rows"][-1]["base"]
 
 
@@ -571,20 +623,9 @@ def test_stored_answers_of_our_samples_come_with_the_page(assets: Path, monkeypa
     assert "base" not in second
 
 
-def test_a_stopped_batch_ends_between_two_parts(context: Context) -> None:
-    """The next visitor's batch must not wait for one that nobody wants any more."""
-    events = context.serving.scores(context.store.run(RUN), ["great film"] * 500)
-    parts = [next(event for event in events if isinstance(event, Scores)) for _ in range(2)]
-    assert len(parts[-1].found["fine-tuned"]) == 2 * CHUNK
-    assert parts[-1].share == 2 * CHUNK / 1000
-    assert len(context.serving.queues["batches"]) == 1
-    events.close()
-    assert len(context.serving.queues["batches"]) == 0
-
-
 def test_batch_table_has_labels_and_accuracy(context: Context) -> None:
     rows = Batch(["great film", "dreadful film", "=cmd()"], [1, 0, 0])
-    found = context.serving.probabilities(context.store.run(RUN), rows.texts)
+    found = asyncio.run(context.serving.probabilities(context.store.run(RUN), rows.texts))
     frame = batch.table_of(rows, found)
     assert list(frame.columns) == batch.COLUMNS
     assert list(frame["fine-tuned"]) == ["Positive", "Negative", "Positive"]

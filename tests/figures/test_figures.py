@@ -63,7 +63,6 @@ def figures() -> dict[str, go.Figure]:
         "schedule": training.schedule_chart({"run": history, "other": history}),
         "confusion": evaluation.confusion_chart(counts, "fine"),
         "roc": evaluation.roc_chart({"Fine-tuned": evaluation.Roc("fine", curve, rates, "at 50")}),
-        "empty": style.empty_figure(),
     }
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
-import threading
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -102,6 +102,26 @@ def test_live_answers_equal_the_scorers(classifier, exact, system):
     np.testing.assert_allclose(classifier.classify_many(TEXTS, system), exact[system], atol=2e-5)
 
 
+def test_stretches_of_few_lengths_give_the_same_answers_and_traces(classifier, exact, monkeypatch):
+    """As in 8 and 16 bits, where each new length costs its first visitor a second."""
+    lengths: set[int] = set()
+    for system, expected in exact.items():
+        model = classifier._system(system)
+        traces = [list(classifier.read(text, system))[-1].p_positive for text in TEXTS]
+        monkeypatch.setattr(model, "step", 16)
+        run = model._run
+        monkeypatch.setattr(
+            model, "_run", lambda ids, *a, run=run, **k: lengths.add(ids.size) or run(ids, *a, **k)
+        )
+        answers = [classifier.classify(text, system).p_positive for text in TEXTS]
+        assert not {length % 16 for length in lengths} - {0}
+        np.testing.assert_allclose(answers, expected, atol=2e-5)
+        for text, before in zip(TEXTS, traces, strict=True):
+            np.testing.assert_allclose(list(classifier.read(text, system))[-1].p_positive, before, atol=2e-5)
+        lengths.clear()
+    assert list(classifier.warm_up())[:2] == [16, 32]
+
+
 def test_a_long_review_gets_a_first_answer_after_its_beginning(classifier, exact, monkeypatch):
     """As if the review ended there; the whole review's answer is what it is without that."""
     monkeypatch.setattr(forward, "LONG", 40)
@@ -137,17 +157,6 @@ def test_a_call_leaves_nothing_behind_for_the_next(classifier):
     classifier.classify_many(TEXTS, "base")
     list(classifier.read(TEXTS[1], "base"))
     assert [classifier.classify(text, "fine-tuned").p_positive for text in TEXTS] == alone
-    seen: dict[int, float] = {}
-
-    def ask(place: int) -> None:
-        seen[place] = classifier.classify(TEXTS[place], "fine-tuned").p_positive
-
-    threads = [threading.Thread(target=ask, args=(place,)) for place in range(len(TEXTS))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [seen[place] for place in range(len(TEXTS))] == alone
 
 
 def test_tokens_and_cut_are_the_scorers(classifier):
@@ -160,12 +169,18 @@ def test_tokens_and_cut_are_the_scorers(classifier):
     assert all(a.seconds > 0 for a in answers)
 
 
-def test_progress_reaches_the_end(classifier):
-    calls: list[tuple[int, int]] = []
-    classifier.classify_many(TEXTS * 5, "base", lambda done, n: calls.append((done, n)))
-    assert [done for done, _ in calls] == sorted(done for done, _ in calls)
-    assert calls[-1] == (35, 35)
+def test_batches_cover_each_text_once_and_are_short_on_a_processor(classifier):
+    parts = [places.tolist() for places, _ in classifier.batches(TEXTS * 5, "base")]
+    assert sorted(itertools.chain(*parts)) == list(range(35))
+    assert len(parts) > 5
     assert len(classifier.classify_many([], "base")) == 0
+
+
+def test_answers_of_one_batch_are_those_of_single_questions(classifier):
+    together = classifier.classify_together(TEXTS, "fine-tuned")
+    alone = [classifier.classify(text, "fine-tuned") for text in TEXTS]
+    assert [(a.tokens, a.truncated) for a in together] == [(a.tokens, a.truncated) for a in alone]
+    np.testing.assert_allclose([a.p_positive for a in together], [a.p_positive for a in alone], atol=2e-5)
 
 
 def test_text_that_utf8_cannot_hold_gets_an_answer(classifier):

@@ -103,9 +103,9 @@ def test_ece_by_hand_and_as_guo_et_al() -> None:
 
 def test_consistency_asks_for_both_of_a_pair() -> None:
     pairs = ["a", "a", "b", "b", "c", None]
-    found = classification.consistency([0, 1, 0, 1, 0, 0], [0, 1, 0, None, 0, 0], pairs)
+    found = classification.evaluate([0, 1, 0, 1, 0, 0], [0, 1, 0, None, 0, 0], pair_id=pairs)["consistency"]
     assert (found.value, found.n) == (0.5, 2)
-    assert classification.consistency([0, 1], [0, 1], ["a", "b"]) is None
+    assert "consistency" not in classification.evaluate([0, 1], [0, 1], pair_id=["a", "b"])
 
 
 # ---- intervals
@@ -241,7 +241,7 @@ def test_input_that_cannot_be_meant_is_refused(arguments: tuple, message: str) -
 
 def test_pair_ids_and_proportions_are_checked() -> None:
     with pytest.raises(ValueError, match="1 pair ids for 2"):
-        classification.consistency([0, 1], [0, 1], ["a"])
+        classification.evaluate([0, 1], [0, 1], pair_id=["a"])
     with pytest.raises(ValueError, match="0 of 0"):
         intervals.wilson(0, 0)
 
@@ -308,25 +308,14 @@ def test_at_threshold_by_hand() -> None:
     assert classification.at_threshold(LABEL, P, 1.01)["precision_positive"] is None
 
 
-def test_slices_by_length_are_quarters_in_order() -> None:
-    found = [part for part in slices.slices(table()) if part.by == "tokens"]
-    quarters = ["1–100 tokens", "101–200 tokens", "201–300 tokens", "301–400 tokens"]
-    assert [part.value for part in found] == quarters
-    assert [part.accuracy.n for part in found] == [100] * 4
-
-
-@pytest.mark.parametrize("by", ["tokens", "truncated", "confidence", "version"])
-def test_slices_cover_every_review_once(by: str) -> None:
-    frame = table(version=["original", "edited"] * 200, pair_id=np.arange(400) // 2)
-    parts = [part for part in slices.slices(frame, ["version", "pair_id"]) if part.by == by]
-    right = sum(round(part.accuracy.value * part.accuracy.n) for part in parts)
-    assert sum(part.accuracy.n for part in parts) == 400
-    assert right == int((frame["prediction"] == frame["label"]).sum())
-
-
-def test_slices_of_few_distinct_lengths_and_odd_groups() -> None:
-    odd = {"many": np.arange(40), "some": [2.0, 10.0, None, 1.0] * 10}
-    frame = table(40, tokens=7, truncated=False, p_positive=np.nan, **odd)
-    found = [(part.by, part.value) for part in slices.slices(frame, ["many", "some"])]
-    numbers = [("some", "1.0"), ("some", "2.0"), ("some", "10.0")]
-    assert found == [("tokens", "7 tokens"), ("truncated", "no"), *numbers]
+def test_slices_are_of_the_groups_that_a_dataset_brought() -> None:
+    frame = table(
+        40, pair_id=np.arange(40) // 20, many=np.arange(40), some=[2.0, 10.0, None, 1.0] * 10, one=["a"] * 40
+    )
+    found = slices.slices(frame, ["pair_id", "many", "some", "one"])
+    assert [(part.by, part.value, part.accuracy.n) for part in found] == [
+        ("some", "1.0", 10), ("some", "2.0", 10), ("some", "10.0", 10), ("one", "a", 40),
+    ]  # fmt: skip
+    right = frame["prediction"] == frame["label"]
+    assert found[0].accuracy.value == pytest.approx(right[3::4].mean())
+    assert found[3].accuracy.value == pytest.approx(right.mean())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from math import ceil
 from typing import Any
 
@@ -30,7 +30,7 @@ TEMPLATE = (
     '<button value="1" aria-pressed="false">positive</button>'
     '<button value="0" aria-pressed="false">negative</button></span>'
     '<button class="save" hidden>Save as picture</button></div>'
-    '<p class="small score" role="status"></p></div>'
+    '<p class="small score" role="status"></p><p class="small muted queue" role="status"></p></div>'
 )
 
 
@@ -46,14 +46,16 @@ def word_of(p_positive: float) -> str:
     return LABEL_WORDS[int(p_positive >= 0.5)]
 
 
-def stream(context: Context, run: Run | None, review: str) -> Iterator[dict[str, Any]]:
+async def stream(
+    context: Context, run: Run | None, review: str, visitor: object = None
+) -> AsyncGenerator[dict[str, Any]]:
     """The fine-tuned answer first, then the base model's, then how both came.
 
     Each value says which text and run it belongs to: {text, run, note, warn, base, fine, trace, dial}. `base`
     and `fine` are {p, read, cut, detail}, there once known; a card without its answer holds the note.
     """
     shown: dict[str, Any] = {"text": review, "run": run.run_id if run else None, "trace": trace.NOTHING}
-    for event in context.serving.ask(run, review):
+    async for event in context.serving.ask(run, review, visitor):
         match event:
             case Waiting():
                 shown |= {"note": waiting_note(event)}
@@ -75,18 +77,20 @@ def waiting_note(event: Waiting) -> str:
 
     >>> waiting_note(Waiting(0, 38.2)), waiting_note(Waiting(0))
     ('Your turn in about 40\u202fs: the model is loading.', 'Reading…')
+    >>> waiting_note(Waiting(3, 0.0, 6.2))
+    '3 visitors come before you: about 6.2\u202fs.'
     """
     if event.ahead:
-        visitors = "one visitor comes" if event.ahead == 1 else f"{event.ahead} visitors come"
-        return f"Waiting: {visitors} before you."
+        visitors = "One visitor comes" if event.ahead == 1 else f"{event.ahead} visitors come"
+        return f"{visitors} before you{f': about {seconds(event.seconds)}' if event.seconds else ''}."
     if event.loading:
         return f"Your turn in about {seconds(5 * ceil(event.loading / 5))}: the model is loading."
     return LOADING if event.loading is None else READING
 
 
-def stream_trace(context: Context, run: Run | None, review: str) -> Iterator[object]:
+async def stream_trace(context: Context, run: Run | None, review: str) -> AsyncIterator[object]:
     """The trace alone."""
-    for shown in stream(context, run, review):
+    async for shown in stream(context, run, review):
         yield shown["trace"]
 
 

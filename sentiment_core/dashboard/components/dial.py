@@ -5,7 +5,7 @@ Both ends are known from the answers; the points between are stored, or come whe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -50,9 +50,11 @@ def value_of(text: str, base: float, tuned: float, between: Sequence[float] = ()
     return shown | {"title": "How much fine-tuning does it take?", "note": note, "busy": bool(between)}
 
 
-def stream(context: Context, run_id: str | None, value: dict[str, Any]) -> Iterator[dict[str, Any]]:
+async def stream(
+    context: Context, run_id: str | None, value: dict[str, Any]
+) -> AsyncIterator[dict[str, Any]]:
     """The points of the figure's own text, one after the other; answers of other visitors go first."""
-    for event in context.serving.dial(context.store.run(run_id), value["text"]):
+    async for event in context.serving.dial(context.store.run(run_id), value["text"]):
         if isinstance(event, Dial):
             yield value_of(value["text"], value["curve"][0], value["curve"][-1], event.found)
         elif isinstance(event, Refused):

@@ -1,13 +1,9 @@
-"""Reviews that move between two systems: histograms that slide into each other, their table, the threshold.
-
-The template is static; what the figure says goes in as data, and `figures.movement.js` draws it.
-"""
+"""Reviews that move between two systems: histograms that slide into each other, and their table."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 
-import gradio as gr
 import numpy as np
 import pandas as pd
 
@@ -19,28 +15,10 @@ from sentiment_core.metrics.histogram import BINS, EDGE, probability_of
 
 RANGES = (0, 10, 22, 34, 45, 56, 68, 80, BINS)
 """Edges between bins near 0.1, 1, 10, 50, 90, 99 and 99.9 %: the rows of the table."""
-SLIDER = (
-    '<label class="threshold">Threshold <input type="range" value="0" min="-7" max="7" '
-    f'step="{2 * EDGE / BINS:g}"><output></output></label>'
-)
-MOVEMENT = f"""<div class="q movement"><p class="readout"><b class="num"></b><span class="of"></span></p>
-<canvas role="img"></canvas><div class="controls"><button type="button"></button>{SLIDER}</div></div>"""
 CAPTION = (
-    "{where}, by P(positive) on a log-odds axis. Hollow bars are on the wrong side of the dashed line. "
+    "{where}, by P(positive) on a log-odds axis. Hollow bars: misclassified at the dashed threshold. "
     "Drag the line to move the threshold; click a bar to read its reviews."
 )
-
-
-def movement_figure(elem_id: str) -> gr.HTML:
-    """An empty place for the histograms of a `movement_panel`."""
-    look = {"apply_default_css": False, "visible": False, "elem_id": elem_id}
-    return gr.HTML({}, html_template=MOVEMENT, js_on_load="figs.movement(element, props, watch)", **look)
-
-
-def threshold_slider(elem_id: str) -> gr.HTML:
-    """The page's one threshold; its event "threshold" comes with `at`, in percent."""
-    html, load = f'<div class="q">{SLIDER}</div>', "figs.threshold(element, trigger) // 'threshold'"
-    return gr.HTML(html_template=html, js_on_load=load, apply_default_css=False, elem_id=elem_id)
 
 
 def movement_panel(label: np.ndarray, before: np.ndarray, after: np.ndarray, where: str) -> Panel:
@@ -63,24 +41,16 @@ def finding(label: np.ndarray, before: np.ndarray, after: np.ndarray) -> str:
     positive = float(np.mean(before >= 0.5))
     word, share = ("positive", positive) if positive >= 0.5 else ("negative", 1 - positive)
     if share < 0.9:
-        return f"From {old} to {new} of the reviews on the right side of the threshold"
-    return f"Before, {percent(share)} of the reviews were called {word}; after, {new} are called correctly"
-
-
-def range_words(low: float, high: float) -> str:
-    """A range of P(positive).
-
-    >>> range_words(0.5, 0.9), range_words(0, 0.001)
-    ('50–90\\u202f%', 'below 0.1\\u202f%')
-    """
-    if low == 0:
-        return f"below {100 * high:.3g}\u202f%"
-    return f"{100 * low:.3g}\u202f% and above" if high == 1 else f"{100 * low:.3g}–{100 * high:.3g}\u202f%"
+        return f"From {old} to {new} of the reviews classified correctly"
+    return (
+        f"Before, {percent(share)} of the reviews were called {word}; after, {new} are classified correctly"
+    )
 
 
 def table_html(data: pd.DataFrame) -> str:
     """A `movement_panel`'s data by RANGES, each count a link to its reviews."""
     parts = [data.iloc[low:high] for low, high in pairwise(RANGES)]
-    ranges = [(part["p_from"].iloc[0], part["p_to"].iloc[-1], part.iloc[:, 2:].sum()) for part in parts]
-    rows = [(range_words(low, high), low, high, counts.to_dict()) for low, high, counts in ranges]
+    rows = [
+        (part["p_from"].iloc[0], part["p_to"].iloc[-1], part.iloc[:, 2:].sum().to_dict()) for part in parts
+    ]
     return render("movement_table", rows=rows)

@@ -15,7 +15,7 @@ from gradio.components.plot import PlotData
 from markupsafe import Markup
 
 from sentiment_core.dashboard.components.html import fragment, render
-from sentiment_core.figures.style import empty_figure
+from sentiment_core.metrics.histogram import BINS, EDGE
 
 MAX_TABLE_ROWS = 200
 
@@ -34,15 +34,8 @@ def waiting(sentence: str, height: int) -> Markup:
     return render("placeholder", sentence=sentence, height=height)
 
 
-def html_table(frame: pd.DataFrame, *, row_header: bool = True) -> Markup:
-    """A table with header cells for columns and, where asked, for each row's first cell."""
-    numeric = [pd.api.types.is_numeric_dtype(kind) for kind in frame.dtypes]
-    rows = [[_cell(value) for value in row] for row in frame.head(MAX_TABLE_ROWS).itertuples(index=False)]
-    return fragment("table", columns=list(frame), numeric=numeric, rows=rows, row_header=row_header)
-
-
-def _cell(value: object) -> str:
-    if value is None or value is pd.NA or value != value:
+def _cell(value: Any) -> str:
+    if pd.isna(value):
         return "–"
     if isinstance(value, float):
         return f"{value:,.4g}" if abs(value) < 1 else f"{value:,.2f}"
@@ -64,9 +57,19 @@ def figure_menu(data: pd.DataFrame, name: str, pictures: Sequence[str] = ("png",
         pictures: formats; of a figure on a canvas only "png".
     """
     csv = base64.b64encode(data.to_csv(index=False).encode()).decode()
-    table, rows = html_table(data, row_header=False), len(data)
-    sizes = {"rows": rows, "shown": MAX_TABLE_ROWS}
-    return fragment("figure_menu", name=name, csv=csv, table=table, pictures=pictures, **sizes)
+    head = data.head(MAX_TABLE_ROWS)
+    rows, numbers = head.astype(object).map(_cell).to_numpy(), list(head.select_dtypes("number"))
+    values = {"columns": list(data), "rows": rows, "numbers": numbers, "total": len(data)}
+    return fragment("figure_menu", name=name, csv=csv, pictures=pictures, **values)
+
+
+def own_figure(name: str, elem_id: str, script: str = "element, props, watch", **more: Any) -> gr.HTML:
+    """A place for what `figs.NAME(script)` of the page's script draws into `templates/NAME.html`.
+
+    Gradio runs a template as code, so that one holds nobody's text; `more` goes to the component.
+    """
+    template, load = render(name, edge=EDGE, bins=BINS), f"figs.{name}({script})"
+    return gr.HTML(html_template=template, js_on_load=load, apply_default_css=False, elem_id=elem_id, **more)
 
 
 @dataclass(frozen=True)
@@ -82,20 +85,25 @@ class Panel:
     """File name of the downloads."""
 
 
+def _plotly(elem_id: str) -> gr.Plot:
+    look = {"elem_id": elem_id, "show_label": False, "container": False, "visible": False}
+    return gr.Plot(**look)
+
+
 class FigureSlot:
     """Where one figure goes on the page. Build it inside a Blocks; `show` gives values for `outputs`.
 
     Args:
-        make: a figure of our own, from its elem_id; by default plotly's place.
+        make: the figure's place, from its elem_id; by default plotly's.
     """
 
     def __init__(
-        self, elem_id: str, height: int, level: int = 2, make: Callable[[str], gr.HTML] | None = None
+        self, elem_id: str, height: int, level: int = 2, make: Callable[[str], gr.HTML | gr.Plot] = _plotly
     ) -> None:
         self.level = level
         with gr.Column(elem_classes="figure", elem_id=elem_id) as self.column:
             title = gr.HTML(waiting("Reading the artifacts…", height), elem_id=f"{elem_id}-title")
-            plot = (make or _plotly)(f"{elem_id}-plot")
+            plot = make(f"{elem_id}-plot")
             notes = gr.HTML("", elem_id=f"{elem_id}-notes")
         self.outputs: list[gr.components.Component] = [title, plot, notes]
 
@@ -114,8 +122,3 @@ class FigureSlot:
     def hide(self, html: str) -> list[object]:
         """An empty state in the figure's place; with no text, the place itself disappears."""
         return [html or '<div class="nothing"></div>', gr.update(visible=False), ""]
-
-
-def _plotly(elem_id: str) -> gr.Plot:
-    look = {"elem_id": elem_id, "show_label": False, "container": False, "visible": False}
-    return gr.Plot(plot_data(empty_figure()), **look)

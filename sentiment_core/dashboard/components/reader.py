@@ -31,7 +31,7 @@ def reader_html(row: Any, partner: Any | None, texts: Mapping[str, str], base_na
 
 def _pane(row: Any, heading: str, base_name: str) -> dict[str, object]:
     """What `reader.html` says of a review; of each answer the actor, name, prediction, and P or NaN."""
-    if kind := getattr(row, "kind", ""):
+    if kind := getattr(row, "kind", getattr(row, "phenomenon", "")):
         small = f"{kind.capitalize()}, written for this page."
     else:
         small = f"Review {row.review_id}, {row.tokens:,} tokens."

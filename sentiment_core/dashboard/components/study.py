@@ -26,7 +26,8 @@ def study_panel(context: Context, run: Run) -> Markup | None:
         return None
     record, first = generated.record, first_rows(context.store.predictions(generated))
     forms = {form.parsed: form for form in reversed(record.answer_forms) if form.form != OTHER_FORM}
-    frequent = [(forms[read], read_as(forms[read])) for read in READINGS if read in forms]
+    found = [forms[read] for read in READINGS if read in forms]
+    frequent = [(f"“{one.form}”", read_as(one), f"{one.count:,}") for one in found]
     return fragment(
         "study", before=references["study-before"], after=references["study-after"], record=record,
         forms=frequent, squares=waffle(record.confusion), first=first, rows=FIRST_ROWS,

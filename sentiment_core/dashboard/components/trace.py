@@ -1,7 +1,4 @@
-"""The reading trace as a figure: one clause a row, both models' marks beside it, the finding as its title.
-
-Gradio runs a template as code: it is static, and `figures.trace.js` puts a visitor's text in as text.
-"""
+"""The reading trace as a figure: one clause a row, both models' marks beside it, the finding as its title."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from sentiment_core.dashboard.components.parts import own_figure
 from sentiment_core.dashboard.serving import Which
 from sentiment_core.live.clauses import MOVE, finding
 
@@ -21,12 +19,6 @@ if TYPE_CHECKING:
 NOTHING: dict[str, Any] = {"rows": []}
 READING = "Reading once more, clause by clause…"
 
-TEMPLATE = (
-    '<div class="q trace"><h3></h3><div class="frame"><div class="scale" aria-hidden="true"><span>0</span>'
-    '<span>50</span><span>100\u202f%</span></div><ol></ol><svg class="tracks" aria-hidden="true"></svg></div>'
-    '<p class="small muted"></p></div>'
-)
-
 CAPTION = (
     "P(positive) if the review ended there: squares are the base model, circles the fine-tuned. Steps of "
     f"{100 * MOVE:.0f} points or more are tinted: solid line towards positive, dashed line towards negative. "
@@ -36,10 +28,7 @@ CAPTION = (
 
 def trace_figure(elem_id: str, source: str = "props, watch") -> gr.HTML:
     """An empty place for a trace; its value, or that of another source in the script, is `value_of`'s."""
-    return gr.HTML(
-        NOTHING, html_template=TEMPLATE, js_on_load=f"figs.trace(element, {source})",
-        apply_default_css=False, elem_id=elem_id,
-    )  # fmt: skip
+    return own_figure("trace", elem_id, f"element, {source}", value=NOTHING)
 
 
 def value_of(text: str, found: Mapping[Which, ReadingTrace | StoredTrace]) -> dict[str, Any]:

@@ -87,6 +87,13 @@ figs.live = (element, props, watch, trigger) => {
     if (settled) figs.set('pin', {base: view.base.p, fine: view.fine.p});
   };
 
+  const queue = async () => {
+    if (document.hidden) return;
+    const {waiting, seconds} = await (await fetch(new URL('queue', document.baseURI))).json();
+    const mine = view?.note && !view.warn && !whole(view.base), who = waiting === 1 ? 'One visitor waits' : `${waiting} visitors wait`;
+    find('.queue').textContent = waiting && !mine ? `${who} for answers: yours would begin in about ${Math.ceil(seconds)} s.` : '';
+  };
+
   const address = async () => history.replaceState(null, '', await figs.link());
   // Asks what is in the box: at once, or after a pause of typing if it is short and not answered yet
   figs.ask = (pause = 0) => {
@@ -123,4 +130,5 @@ figs.live = (element, props, watch, trigger) => {
   watch(['value'], draw);
   watch(['stored'], () => { at.stored = props.stored; figs.set('run', at.stored.run); draw(); figs.ask(figs.PAUSE); });
   figs.on(draw); open();
+  setInterval(() => queue().catch(() => {}), 10_000);
 };

@@ -1,6 +1,6 @@
 // The threshold's slider, in log-odds: its steps are the edges between bins, where counts are exact. Where Python draws
-// what follows from it, `trigger` tells it once the line has come to rest.
-figs.threshold = (element, trigger) => {
+// what follows from it, `tell` tells it once the line has come to rest.
+figs.threshold = (element, tell) => {
   const input = element.querySelector('input'), output = element.querySelector('output');
   let told = 50, wait;
   input.addEventListener('input', () => figs.set('threshold', 100 * figs.probability(input.value)));
@@ -8,7 +8,7 @@ figs.threshold = (element, trigger) => {
     const at = figs.at.threshold, words = `${Number(at.toPrecision(3))}\u202f%`;
     input.value = figs.logit(at / 100); input.setAttribute('aria-valuetext', words); output.textContent = words;
     clearTimeout(wait);
-    if (trigger && at !== told) wait = setTimeout(() => { told = at; trigger('threshold', {at}); }, 150);
+    if (tell && at !== told) wait = setTimeout(() => { told = at; tell(at); }, 150);
   });
 };
 // Reviews on their way from one system's bins to another's. value: {cells: [[label, from, to, n] …], edge, bins, top,
@@ -26,9 +26,10 @@ figs.movement = (element, props, watch) => {
     }
     return counts;
   };
-  const pin = ({context: c, x, words, colour, middle, left, right}) => {
+  const pin = ({context: c, x, words, colour, middle, cut, right}) => {
     const [from, to] = [figs.at.pin.base, figs.at.pin.fine].map((p) => x(figs.logit(p)));
-    const at = from + (to - from) * figs.at.mix, [align, by] = at > (left + right) / 2 ? ['right', -12] : ['left', 12];
+    const at = from + (to - from) * figs.at.mix, room = 100;  // of the words, which stay off the threshold's line
+    const [align, by] = at > room && (at < cut || at > right - room) ? ['right', -12] : ['left', 12];
     c.font = '650 13px system-ui, sans-serif'; c.lineWidth = 4; c.textAlign = align; c.strokeStyle = colour('page');
     c.strokeText('your review', at + by, middle + 4); words('your review', at + by, middle + 4, 'ink', align);
     c.beginPath(); c.arc(at, middle, 7, 0, 7); c.stroke(); c.fill();

@@ -3,8 +3,8 @@
 // it, with the bins of `figs.mirror`; a run's `train` and `checks` are in the order of their `examples`, reviews seen.
 figs.replay = (element, props, watch) => {
   const [button, slider, output, svg, canvas] = element.querySelectorAll('button, input, output, svg, canvas');
-  const left = 64, upper = 14, bottom = 296;
-  let head = 1, stop = () => {}, right = 0, zero = 1, last = 1;   // zero: so many reviews are as good as none
+  const left = 64, upper = 14, middle = 168;
+  let head = 1, stop = () => {}, right = 0, bottom = 0, zero = 1, last = 1;   // zero: so many reviews are as good as none
   const share = (e) => Math.max(0, Math.log(e / zero) / Math.log(last / zero));
   const seen = (u) => u && zero * (last / zero) ** u;
   const across = (u) => left + u * (right - left), x = (e) => across(share(e));
@@ -15,8 +15,8 @@ figs.replay = (element, props, watch) => {
   };
   const axis = (name, [low, high], [top, end], by, ticks, form) => {   // returns where a value lies
     const y = (value) => end - (by(Math.max(value, low)) - by(low)) / (by(high) - by(low)) * (end - top);
-    const middle = (top + end) / 2;
-    figs.make(svg, 'text', {x: 11, y: middle, class: 'middle', transform: `rotate(-90 11 ${middle})`}, name);
+    const half = (top + end) / 2;
+    figs.make(svg, 'text', {x: 11, y: half, class: 'middle', transform: `rotate(-90 11 ${half})`}, name);
     for (const tick of ticks.filter((value) => value >= low && value <= high)) {
       figs.make(svg, 'line', {x1: left, x2: right, y1: y(tick), y2: y(tick), class: 'grid'});
       figs.make(svg, 'text', {x: left - 8, y: y(tick) + 4, class: 'end'}, form(tick));
@@ -30,10 +30,10 @@ figs.replay = (element, props, watch) => {
     }
     figs.make(svg, 'text', {x: across(0.5), y: bottom + 38, class: 'middle'}, 'Reviews seen (logarithmic)');
     const ticks = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20];
-    return [axis('Loss (log)', loss, [upper, 168], Math.log, ticks, String),
-      axis('Accuracy', accuracy, [200, bottom], Number, [0, 0.25, 0.5, 0.75, 1], figs.percent)];
+    return [axis('Loss (log)', loss, [upper, middle], Math.log, ticks, String),
+      axis('Accuracy', accuracy, [bottom - 96, bottom], Number, [0, 0.25, 0.5, 0.75, 1], figs.percent)];
   };
-  const curves = ({name, color, dash, train, checks}, lossAt, accuracyAt, above) => {
+  const curves = ({name, color, dash, train, checks}, i, lossAt, accuracyAt) => {
     const run = figs.make(svg, 'g', {style: `color:var(--q-${color});stroke-dasharray:${dash}`}), end = checks.at(-1);
     const line = (points, key, y, look) => figs.make(run, 'path', {class: look, d: points.map((one, i) =>
       `${i && one.joined !== false ? 'L' : 'M'}${x(one.examples).toFixed(1)},${y(one[key]).toFixed(1)}`).join('')});
@@ -43,8 +43,9 @@ figs.replay = (element, props, watch) => {
     for (const check of checks) for (const y of [lossAt(check.loss), accuracyAt(check.accuracy)]) {
       figs.make(run, 'path', {d: `M${x(check.examples)},${y - 5}l5,5l-5,5l-5,-5z`, class: 'mark'});
     }
-    if (end) figs.make(run, 'text', {x: x(end.examples) - 8, y: accuracyAt(end.accuracy) + (above ? -9 : 20),
-      class: 'end name'}, `${name} ${figs.percent(end.accuracy, 1)}`);
+    const y = middle + 24 + 20 * i, words = end ? `${name} ${figs.percent(end.accuracy, 1)}` : name;   // above the curves
+    const label = figs.make(run, 'text', {x: right - 8, y, class: 'end name'}, words);
+    figs.make(run, 'path', {class: 'smooth', d: `M${right - label.getComputedTextLength() - 42},${y - 4}h26`});
   };
   const move = (u) => {
     const {runs: [run] = [], top, bins} = props.value ?? {};
@@ -54,7 +55,7 @@ figs.replay = (element, props, watch) => {
     const clock = between([...run.train, ...run.checks].sort((a, b) => a.examples - b.examples), e);
     const words = [`${figs.count(e)} reviews seen`, `${clock((one) => one.seconds).toFixed(1)}\u202fs of training`];
     if (run.train.length) words.push(`training loss ${between(run.train, e)((one) => one.smooth).toFixed(2)}`);
-    if (check) words.push(`validation ${figs.percent(check.accuracy, 1)} right at step ${figs.count(check.step)}`);
+    if (check) words.push(`validation accuracy ${figs.percent(check.accuracy, 1)} at step ${figs.count(check.step)}`);
     output.textContent = words.join(' · ');
     slider.value = 1000 * u; slider.setAttribute('aria-valuetext', words.join(', '));
     svg.querySelector('.head').setAttribute('transform', `translate(${across(u)} 0)`);
@@ -70,9 +71,10 @@ figs.replay = (element, props, watch) => {
     right = runs ? Math.max(0, svg.clientWidth - 12) : 0;
     if (!right) return;
     last = reviews[1]; zero = reviews[0] * (reviews[0] / last) ** 0.064;
-    svg.replaceChildren();
+    bottom = middle + 130 + 20 * (runs.length - 1);
+    svg.replaceChildren(); svg.style.height = `${bottom + 46}px`;
     const at = axes(props.value);
-    runs.forEach((run, i) => curves(run, ...at, i % 2 === 0));
+    runs.forEach((run, i) => curves(run, i, ...at));
     figs.make(svg, 'rect', {class: 'veil', y: 0, height: bottom + 2, width: right});
     figs.make(svg, 'line', {class: 'head', x1: 0, x2: 0, y1: 4, y2: bottom});
     move(head);

@@ -7,6 +7,8 @@
       if (value) url.searchParams.set(key, value); else url.searchParams.delete(key);
     }
     history.replaceState(null, '', url);
+    const tab = changes.tab && document.getElementById(`tab-${changes.tab}-button`);
+    tab?.scrollIntoView({block: 'nearest', inline: 'nearest'});  // a phone's row of tabs is wider than the page
   };
   // Arrow keys move between the tabs.
   document.addEventListener('keydown', (event) => {

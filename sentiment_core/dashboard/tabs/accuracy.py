@@ -8,9 +8,9 @@ import gradio as gr
 
 from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.dashboard import panels
-from sentiment_core.dashboard.components import movement
+from sentiment_core.dashboard.components import challenge, movement
 from sentiment_core.dashboard.components.html import render
-from sentiment_core.dashboard.components.parts import FigureSlot, Panel, empty
+from sentiment_core.dashboard.components.parts import FigureSlot, Panel, empty, own_figure
 from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_switch
 from sentiment_core.dashboard.store import Store
 from sentiment_core.metrics import classification
@@ -20,7 +20,9 @@ Compared = tuple[Panel | None, str, str]  # the moving histograms, their table, 
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
     dataset = dataset_switch(context, "accuracy")
-    moving = FigureSlot("movement-figure", height=480, make=lambda _: movement.movement_figure("movement"))
+    moving = FigureSlot(
+        "movement-figure", height=480, make=lambda _: own_figure("movement", "movement", visible=False)
+    )
     with moving.column:
         table = gr.HTML(elem_id="movement-table")
     with gr.Row():
@@ -49,7 +51,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
             *moving.show(histograms),
             by_range,
             *systems.show(panels.accuracy_panel(evals, published if with_references else (), before)),
-            flow,
+            challenge.heatmap_html(evals) + flow,
             *reliability.show(calibration, unscored),
             render("accuracy_notes", records=[one.record for one in evals.values()]),
             gr.Checkbox(visible=bool(published)),

@@ -49,7 +49,7 @@ def build(context: Context, run: gr.Dropdown) -> None:
     latest = gr.State(Latest())
     results = [summary, table, download]
 
-    def answer(
+    async def answer(
         run_id: str | None, path: str | None, pasted: str, latest: Latest,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[object]:  # fmt: skip
@@ -59,7 +59,7 @@ def build(context: Context, run: gr.Dropdown) -> None:
             batch = read_batch(path, pasted)
         except InputRefused as error:
             return only(str(error), warn=True)
-        for event in context.serving.scores(context.store.run(run_id), batch.texts):
+        async for event in context.serving.scores(context.store.run(run_id), batch.texts):
             if latest.question is not question:
                 return only(STOPPED)
             match event:
@@ -68,7 +68,7 @@ def build(context: Context, run: gr.Dropdown) -> None:
                 case Waiting():
                     progress(0.0, desc=waiting_note(event))
                 case Scores(found, system, share):
-                    progress(share, desc=f"{system}: {len(found[system]):,} of {len(batch.texts):,}")
+                    progress(share, desc=f"{percent(share)} of both models' answers, now the {system} one's")
         frame = table_of(batch, found)
         excerpts = frame.assign(text=[shorten(text, 160, placeholder="…") for text in frame["text"]])
         download = gr.DownloadButton(value=write_csv(frame), visible=True)

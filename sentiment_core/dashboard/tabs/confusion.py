@@ -9,12 +9,11 @@ import gradio as gr
 import pandas as pd
 
 from sentiment_core.artifacts.frames import read_as
-from sentiment_core.artifacts.schema import Metric
+from sentiment_core.artifacts.schema import AnswerForm, Metric
 from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.dashboard import panels
 from sentiment_core.dashboard.components.html import render
-from sentiment_core.dashboard.components.movement import threshold_slider
-from sentiment_core.dashboard.components.parts import FigureSlot, Panel, empty, html_table
+from sentiment_core.dashboard.components.parts import FigureSlot, Panel, empty, own_figure
 from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_switch
 from sentiment_core.figures import evaluation
 from sentiment_core.figures.style import percent
@@ -31,11 +30,12 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         dataset = dataset_switch(context, "confusion")
         label = "Compare the fine-tuned model with"
         other = gr.Dropdown([], label=label, interactive=True, elem_id="confusion-other", min_width=280)
-    slider, at = threshold_slider("threshold"), gr.State(50.0)
+    slider = own_figure("threshold", "threshold", "element, (at) => trigger('threshold', {at})")
+    at = gr.State(50.0)
     with gr.Row(equal_height=True):
         left, right = FigureSlot("matrix-before", height=380), FigureSlot("matrix-after", height=380)
     fold = gr.Accordion("Precision, recall and ROC curves", open=False, elem_id="rates-fold")
-    with fold, gr.Row(equal_height=True):
+    with fold, gr.Row():
         with gr.Column(min_width=300):
             rates = gr.HTML(elem_id="rates")
         with gr.Column(min_width=300):
@@ -163,10 +163,10 @@ def _roc(context: Context, side: Side) -> tuple[pd.DataFrame, Metric | None]:
 
 def rates_html(sides: list[Side]) -> str:
     """Precision and recall of both classes at the threshold, and how free answers most often began."""
-    forms = {}
-    for record in (side.evaluation.record for side in sides if side.evaluation.record.answer_forms):
-        rows = [
-            (one.form or "(nothing)", one.count, read_as(one)) for one in record.answer_forms[:MOST_FORMS]
-        ]
-        forms[record.title] = html_table(pd.DataFrame(rows, columns=["answer", "count", "parsed as"]))
+
+    def row(one: AnswerForm) -> tuple[str, str, str]:
+        return one.form or "(nothing)", f"{one.count:,}", read_as(one)
+
+    records = (side.evaluation.record for side in sides)
+    forms = {one.title: [*map(row, one.answer_forms[:MOST_FORMS])] for one in records if one.answer_forms}
     return render("rates", sides=sides, forms=forms)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -19,6 +19,7 @@ from sentiment_core.dashboard.pairs import FILTERS, ExampleFilter
 from sentiment_core.dashboard.panels import COMMAND
 from sentiment_core.dashboard.serving import MODEL_EVENT
 from sentiment_core.dashboard.texts import HOW_TO
+from sentiment_core.data.sources import CHALLENGE
 
 PAGE = 25  # rows
 WAIT_SECONDS = 30.0
@@ -63,10 +64,11 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     def read(*values: str) -> list[object]:
         return view.open(ExampleFilter.of(*values[:4]), values[4])
 
-    def explained(run_id: str, review_id: str) -> Iterator[object]:
+    async def explained(run_id: str, review_id: str) -> AsyncIterator[object]:
         own = {sample.id: sample.text for sample in context.store.samples()}
         if text := own.get(review_id) or context.texts.wait(0).get(review_id):
-            yield from stream_trace(context, context.store.run(run_id), text)
+            async for shown in stream_trace(context, context.store.run(run_id), text):
+                yield shown
 
     gr.on([dataset.input, search.change], render_all, [run, *filters], outputs, **LATEST)
     asked.input(render_all, [run, *filters], outputs, js=SHOW_TO_ADDRESS, **LATEST)
@@ -85,10 +87,12 @@ class Reviews(NamedTuple):
     base_name: str = "Base model"
     traces: Mapping[str, Mapping[Any, Any]] = {}
     """Review id -> system -> reading trace, where it is stored."""
+    dataset: str | None = None
+    """Its name; None of our own samples."""
 
     @property
     def own(self) -> bool:
-        return "kind" in self.frame
+        return self.dataset is None
 
     @property
     def answered(self) -> bool:
@@ -102,11 +106,13 @@ class Examples:
         self.context, self.store = context, context.store
 
     def reviews(self, wanted: ExampleFilter) -> Reviews | None:
-        """Test reviews where their texts are at hand, else our own samples; None without any answers."""
-        tested, own = self.tested(wanted), self.own(wanted)
-        if tested and tested.texts:
-            return tested
-        return own if tested or own.traces else None
+        """Those asked for where their texts are at hand, else the challenge set, else our own samples.
+
+        None without any answers.
+        """
+        own, tested = self.own(wanted), [self.tested(wanted), self.tested(wanted, CHALLENGE)]
+        with_texts = next((one for one in tested if one and one.texts), None)
+        return with_texts or (own if any(tested) or own.traces else None)
 
     def own(self, wanted: ExampleFilter) -> Reviews:
         """Our own samples, with the answers that are stored with the run."""
@@ -115,9 +121,9 @@ class Examples:
         texts = {sample.id: sample.text for sample in samples}
         return Reviews(pairs.of_samples(samples, traces), texts, traces=traces)
 
-    def tested(self, wanted: ExampleFilter) -> Reviews | None:
-        """Both systems' answers to the test set, or None without an evaluation of the fine-tuned one."""
-        store, (_, evals) = self.store, self.context.evals(wanted.run_id, wanted.dataset)
+    def tested(self, wanted: ExampleFilter, dataset: str | None = None) -> Reviews | None:
+        """Both systems' answers to a data set, or None without an evaluation of the fine-tuned one."""
+        store, (_, evals) = self.store, self.context.evals(wanted.run_id, dataset or wanted.dataset)
         before, after = store.before(evals), evals.get("fine-tuned")
         if after is None:
             return None
@@ -126,11 +132,12 @@ class Examples:
         frame = store.keep(key, store.stamp(after, before), lambda: pairs.paired(first, second))
         texts = self.context.texts.wait(0)
         at_hand = texts if frame["review_id"].get(0) in texts else {}
-        return Reviews(frame, at_hand, before.record.title if before else "Base model")
+        base_name, name = before.record.title if before else "Base model", after.record.dataset.name
+        return Reviews(frame, at_hand, base_name, dataset=name)
 
     def whole(self, wanted: ExampleFilter, review_id: str = "") -> list[object]:
         """Everything in the tab; where no review is asked for, the first one is open."""
-        has_texts = bool(self.context.texts.wait(WAIT_SECONDS))
+        self.context.texts.wait(WAIT_SECONDS)
         shown = self.reviews(wanted)
         if shown is None:
             why = NOT_EVALUATED if self.store.datasets() else NO_PREDICTIONS
@@ -142,22 +149,24 @@ class Examples:
         part = found[page * PAGE : (page + 1) * PAGE]
         review_id = review_id or next(iter(part["review_id"]), "")
         values = {"shown": shown, "wanted": wanted, "filters": FILTERS}
+        largest = self.tested(wanted, self.context.dataset(None))
         chips = render("chips", **values, counts=pairs.counts(shown.frame, wanted))
         listed = render(
             "examples", **values, rows=list(part.itertuples()), page=page, first=page * PAGE + 1,
-            last=page * PAGE + len(part), total=len(found), opened=review_id, how_to=HOW_TO,
+            last=page * PAGE + len(part), total=len(found), opened=review_id,
+            how_to="" if largest and largest.texts else HOW_TO,
         )  # fmt: skip
-        choice = gr.Radio(visible=has_texts and len(self.store.datasets()) > 1)
+        switch = gr.Radio(value=shown.dataset, visible=not shown.own and len(self.store.datasets()) > 1)
         reader = self.open(wanted, review_id)
-        return ["", gr.Column(visible=True), choice, chips, listed, *reader, review_id]
+        return ["", gr.Column(visible=True), switch, chips, listed, *reader, review_id]
 
     def open(self, wanted: ExampleFilter, review_id: str) -> list[object]:
         """The reader's HTML, whether the button below it is there, and the trace where it is stored."""
-        known = [shown for shown in (self.tested(wanted), self.own(wanted)) if shown]
-        shown = next((one for one in known if (one.frame["review_id"] == review_id).any()), None)
+        known = self.tested(wanted), self.tested(wanted, CHALLENGE), self.own(wanted)
+        shown = next((one for one in known if one and (one.frame["review_id"] == review_id).any()), None)
         if not shown:
             return [empty(NOT_SHOWN if review_id else PICK), gr.Button(visible=False), NOTHING]
-        frame, texts, base_name, traces = shown
+        frame, texts, base_name, traces, _ = shown
         row = next(frame[frame["review_id"] == review_id].itertuples())
         text, traced = texts.get(review_id), traces.get(review_id)
         html = reader_html(row, pairs.partner(frame, row), texts, base_name)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from functools import partial
 from typing import Any
 
@@ -58,12 +59,13 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     turned = dial.dial_figure("dial")
     batch.build(context, run)
 
-    def ask(run_id: str | None, review: str, latest: Latest) -> Iterator[object]:
+    async def ask(run_id: str | None, review: str, latest: Latest) -> AsyncIterator[object]:
         question = latest.question = object()
-        for shown in answers.stream(context, context.store.run(run_id), review):
-            if latest.question is not question:
-                break
-            yield shown
+        async with aclosing(answers.stream(context, context.store.run(run_id), review, latest)) as steps:
+            async for shown in steps:
+                if latest.question is not question:
+                    break
+                yield shown
         yield gr.skip()  # Gradio shows the last value once more, over what may be newer
 
     def start(run_id: str | None) -> list[object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
 
 import gradio as gr
 import numpy as np
@@ -11,8 +12,7 @@ import pandas as pd
 
 from sentiment_core.artifacts.store import ArtifactError, Run
 from sentiment_core.dashboard.components.header import run_titles
-from sentiment_core.dashboard.components.parts import FigureSlot, Panel, empty, notice
-from sentiment_core.dashboard.components.replay import replay_figure
+from sentiment_core.dashboard.components.parts import FigureSlot, Panel, empty, notice, own_figure
 from sentiment_core.dashboard.context import QUIET, Context, TabPart
 from sentiment_core.figures import training
 from sentiment_core.figures.style import THIN, percent
@@ -29,7 +29,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     most = len(training.RUN_STYLES)
     runs = gr.Dropdown([], label="Runs", elem_id="loss-runs", multiselect=True, max_choices=most)
     state = gr.HTML(elem_id="loss-state")
-    loss = FigureSlot("loss", height=680, make=replay_figure)
+    loss = FigureSlot("loss", height=680, make=partial(own_figure, "replay", visible=False))
     with gr.Accordion("Learning rate and gradient norm", open=False, elem_id="schedule-fold"):
         schedule = FigureSlot("schedule", height=420, level=3)
     seen = gr.State(None)
@@ -98,8 +98,8 @@ def loss_panel(histories: Mapping[str, pd.DataFrame]) -> Panel:
     name, history = next(iter(histories.items()))
     train, checks = training.split(history)
     caption = (
-        f"Thin: logged training loss (n = {len(train):,}); thick: its exponential mean; 0.69 is a coin toss. "
-        f"Diamonds: validation{_reviews_words(checks)}. Hollow bars are called wrongly."
+        f"Thin: logged training loss (n = {len(train):,}); thick: its exponential mean; 0.69 is chance. "
+        f"Diamonds: validation{_reviews_words(checks)}. Hollow bars: misclassified."
     )
     figure = training.replay(histories) | {"edge": EDGE, "bins": BINS}
     return Panel(f"{name}: {_finding(train, checks)}", figure, caption, _table(histories), "loss-curves")

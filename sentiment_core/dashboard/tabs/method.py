@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import gradio as gr
 from markupsafe import Markup
 
-from sentiment_core.artifacts.report import trace_sentence
-from sentiment_core.artifacts.schema import Metric
+from sentiment_core.artifacts.report import export_rows, trace_sentence
 from sentiment_core.artifacts.store import Run
-from sentiment_core.config import TrainConfig
-from sentiment_core.dashboard.components.header import NEARLY_EVERY, before_and_after, share_positive
+from sentiment_core.config import TrainConfig, repository
+from sentiment_core.dashboard.components.header import NEARLY_EVERY, PAIRS, before_and_after, share_positive
 from sentiment_core.dashboard.components.html import render, seconds
 from sentiment_core.dashboard.components.parts import empty, waiting
 from sentiment_core.dashboard.components.study import study_panel
@@ -26,6 +26,8 @@ from sentiment_core.prompts import PROMPT, REVIEW_SLOT
 COMMAND = "python train.py"
 TOLD_ELSEWHERE = ("run_id", "preset", "dataset", "exclude")
 """Settings that the commands and the data's description hold."""
+FOLDERS = re.compile(r" --(?:assets|work)[ =](?:'[^']*'|\S+)")
+"""Flags of a recorded command that say where files lay, which changes no result."""
 
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
@@ -37,16 +39,19 @@ def method_html(context: Context, run: Run | None) -> Markup:
     if run is None or run.record is None:
         return empty("No finished training run yet. This command makes one:", COMMAND)
     record, evals = run.record, before_and_after(context, run, context.dataset("imdb"))
-    study = study_run(context, run)
+    study, pairs = study_run(context, run), before_and_after(context, run, PAIRS).get("fine")
+    rewritten = pairs.slices if pairs else ()
     return render(
         "method", record=record, pictures=pictures(run), study_panel=study_panel(context, run),
         before=evals.get("base"), share_positive=share_positive, nearly_every=NEARLY_EVERY,
         prompt=PROMPT if record.prompt.name == PROMPT.name else None,
         question=PROMPT.user.replace(REVIEW_SLOT, "").strip(), embedded=EMBEDDED.get(record.base_model.name),
         settings=_settings(context, [run, study] if study else [run]), study=study,
-        versions=_version_accuracies(context, run), commands=_commands(context, run),
+        versions={one.value: one.accuracy for one in rewritten if one.by == "version"},
+        commands=_commands(context, run),
         references={one.kind: one for one in context.store.references()},
-        default_source=DEFAULT_SOURCE, trace_sentence=trace_sentence(context.store.root),
+        default_source=DEFAULT_SOURCE, repository=repository(),
+        trace_sentence=trace_sentence(context.store.root), exports=export_rows(run, context.store.root),
     )  # fmt: skip
 
 
@@ -85,15 +90,9 @@ def _value(key: str, value: object) -> str:
     return "–" if value is None else words or "–"
 
 
-def _version_accuracies(context: Context, run: Run) -> dict[str, Metric]:
-    """Accuracy on reviews that people rewrote to say the opposite ("edited") and on their originals."""
-    evaluation = context.store.evals(run, "counterfactual_imdb_test").get("fine-tuned")
-    parts = evaluation.record.slices if evaluation else ()
-    return {part.value: part.accuracy for part in parts if part.by == "version"}
-
-
 def _commands(context: Context, run: Run) -> list[str]:
-    """Of the run and its evaluations as they were run, then the page's."""
+    """Of the run and its evaluations as they were run, without this machine's folders, then the page's."""
     evals = [e for name in context.store.datasets() for e in context.store.evals(run, name).values()]
     records = [run.record, *(evaluation.record for evaluation in evals)]
-    return list(dict.fromkeys([*(record.command for record in records if record), "python app.py"]))
+    given = [FOLDERS.sub("", record.command) for record in records if record]
+    return list(dict.fromkeys([*given, "python app.py"]))

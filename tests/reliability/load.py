@@ -1,0 +1,164 @@
+"""Visitors by the dozen, as browsers send them, against a served page: answers a second, waits, refusals.
+
+Four of five ask about texts of 150 words, no text twice, and read the traces; the fifth looks through the
+tabs. The bare model's rate, with traces in a loop, is measured first, while the page is there but idle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+WORDS, ADDRESS = 150, "http://127.0.0.1:7867"
+PATIENCE, PAUSE = 120.0, 10.0
+"""Seconds: what takes longer counts as a hang; until somebody who was refused asks again."""
+
+BARE = """
+import sys, time
+from sentiment_core.config import ASSETS
+from sentiment_core.dashboard.store import Store
+from sentiment_core.live.classifier import SYSTEMS, LiveClassifier
+from tests.reliability.load import texts
+model, began = LiveClassifier.load(Store(ASSETS).run(None)), time.monotonic()
+for n, text in enumerate(texts(99), 1):
+    for system in SYSTEMS:
+        list(model.read(text, system))
+    if (spent := time.monotonic() - began) > float(sys.argv[1]):
+        break
+print(n / spent)
+"""
+
+
+def texts(seed: int) -> list[str]:
+    """2,000 reviews of 150 words, no two alike, from sentences of our own samples."""
+    rows = [json.loads(line) for line in (ROOT / "assets/sample_reviews.jsonl").open(encoding="utf-8")]
+    sentences = [part for row in rows for part in row["text"].split(". ") if part]
+    draw = random.Random(seed)
+    return [" ".join(". ".join(draw.sample(sentences, 40)).split()[:WORDS]) for _ in range(2_000)]
+
+
+class Page:
+    """One visitor's page: its events, found in the configuration by what triggers them."""
+
+    def __init__(self, client: httpx.AsyncClient, config: dict[str, Any]) -> None:
+        self.client, self.session = client, f"{random.getrandbits(48):x}"
+        self.values = {part["id"]: part["props"].get("value") for part in config["components"]}
+        self.events = config["dependencies"]
+
+    def triggered(self, name: str) -> dict[str, Any]:
+        return next(one for one in self.events if any(trigger == name for _, trigger in one["targets"]))
+
+    async def send(self, event: dict[str, Any], data: list[Any] | None = None) -> AsyncIterator[Any]:
+        """What comes of it, message by message, until it is complete."""
+        given = [self.values[part] for part in event["inputs"]] if data is None else data
+        body = {"data": given, "fn_index": event["id"], "session_hash": self.session, "trigger_id": None}
+        (await self.client.post("/gradio_api/queue/join", json=body)).raise_for_status()
+        address = f"/gradio_api/queue/data?session_hash={self.session}"
+        async with self.client.stream("GET", address) as answer:
+            async for line in answer.aiter_lines():
+                message = json.loads(line[6:]) if line.startswith("data: ") else {}
+                yield message
+                if message.get("msg") == "process_completed":
+                    return
+
+    async def ask(self, text: str) -> str:
+        """What became of it: an answer with its trace, or a refusal."""
+        told = ""
+        async for message in self.send(self.triggered("ask"), [None, text, None]):
+            told += json.dumps(message.get("output", ""))
+        ends = {"Many visitors are asking": "refused", '"rows"': "answered"}
+        return next((what for sign, what in ends.items() if sign in told), "failed")
+
+    async def look(self) -> str:
+        """Open the page: what it sends then draws every tab."""
+        opened = self.triggered("load")
+        drawn = [one for one in self.events if one.get("trigger_after") == opened["id"]]
+        for event in [opened, *(one for one in drawn if one["backend_fn"])]:
+            async for _ in self.send(event):
+                pass
+        return "tabs"
+
+    async def fetch(self) -> str:
+        (await self.client.get("/")).raise_for_status()
+        return "get /"
+
+
+async def visit(page: Page, mine: list[str], looks: bool, log: list[tuple[str, float, float]]) -> None:
+    await asyncio.sleep(random.random() * 5)  # they don't all come at once
+    for text in mine:
+        for step in (page.fetch(), page.look()) if looks else (page.ask(text),):
+            began, what = time.monotonic(), "hang"
+            with suppress(TimeoutError):
+                what = await asyncio.wait_for(step, PATIENCE)
+            log.append((what, began, time.monotonic() - began))
+            await asyncio.sleep(PAUSE if what == "refused" else 1 if looks else 0)
+
+
+async def crowd(address: str, visitors: int, seconds: float, pid: int, each: int = 2_000) -> dict[str, Any]:
+    """The figures of so many visitors in so many seconds, or until each has asked so often."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    log, memory, given = list[tuple[str, float, float]](), list[int](), texts(visitors)
+    async with httpx.AsyncClient(base_url=address, limits=limits, timeout=PATIENCE) as client:
+        config, began = (await client.get("/config")).json(), time.monotonic()
+        shares = [given[n::visitors][:each] for n in range(visitors)]
+        visits = [visit(Page(client, config), mine, n % 5 == 0, log) for n, mine in enumerate(shares)]
+        running = asyncio.gather(*map(asyncio.create_task, visits), return_exceptions=True)
+        while (spent := time.monotonic() - began) < seconds and not running.done():
+            memory.append(psutil.Process(pid).memory_info().rss)
+            await asyncio.sleep(1)
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            log += [(repr(one), began, 0) for one in await running if one]
+    found = {what: np.array([took for name, _, took in log if name == what]) for what, *_ in log}
+    known = ("answered", "refused", "hang", "get /", "tabs")
+    return {
+        "visitors": visitors, "seconds": spent, "counts": {what: len(took) for what, took in found.items()},
+        "answers_per_second": len(found.get("answered", ())) / spent,
+        "percentiles": {what: percentiles(found[what]) for what in known if what in found},
+        "memory_bytes_early": memory[len(memory) // 3], "memory_bytes_late": memory[-1],
+    }  # fmt: skip
+
+
+def percentiles(seconds: np.ndarray) -> dict[str, float]:
+    return {f"p{share}": float(np.percentile(seconds, share)) for share in (50, 95, 99)}
+
+
+async def ready() -> None:
+    """Returns when the page answers a review."""
+    async with httpx.AsyncClient(base_url=ADDRESS, timeout=PATIENCE) as client:
+        for _ in range(120):
+            with suppress(httpx.HTTPError):
+                page = Page(client, (await client.get("/config")).json())
+                if await page.ask("A great film.") == "answered":
+                    return
+            await asyncio.sleep(1)
+    raise SystemExit("the page did not answer")
+
+
+def measured(visitors: list[int], seconds: float) -> dict[str, Any]:
+    """The bare model's rate, and the figures of each crowd, against `app.py` as it is started by hand."""
+    environment = os.environ | {"GRADIO_SERVER_PORT": ADDRESS.rpartition(":")[2]}
+    server = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment)
+    try:
+        asyncio.run(ready())
+        call = [sys.executable, "-c", BARE, str(seconds / 3)]
+        bare = subprocess.run(call, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+        crowds = [asyncio.run(crowd(ADDRESS, number, seconds, server.pid)) for number in visitors]
+    finally:
+        server.terminate()
+        server.wait(10)
+    return {"bare_answers_per_second": float(bare.split()[-1]), "crowds": crowds}

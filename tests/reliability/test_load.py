@@ -1,0 +1,24 @@
+"""A small crowd on a served page with an instant model: everybody is answered, and sees all tabs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from sentiment_core.dashboard import app
+from tests.fake_artifacts import write_assets
+from tests.fake_live import FakeClassifier
+from tests.reliability.load import crowd
+
+
+def test_a_crowd_is_answered_and_sees_its_tabs(tmp_path) -> None:
+    demo = app.build(
+        write_assets(tmp_path, n=60, pairs=10), lambda run: FakeClassifier(run, wait=0.01), texts={}
+    )
+    _, address, _ = app.launch(demo, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
+    try:
+        found = asyncio.run(crowd(address, visitors=15, seconds=100, pid=os.getpid(), each=3))
+    finally:
+        demo.close()
+    assert found["counts"] == {"answered": 36, "get /": 9, "tabs": 9}
+    assert found["percentiles"].keys() == found["counts"].keys()
