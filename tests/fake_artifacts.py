@@ -200,9 +200,3 @@ def write_corrupt(root: Path) -> None:
     (root / "evals" / f"{RUN}-fine-tuned-half" / "predictions.parquet").unlink()
     write_eval(root, "baseline-scored", "rotten", 20, run_id=None)
     (root / "evals" / "baseline-scored-rotten" / "predictions.parquet").write_bytes(b"PAR1 not really")
-
-
-if __name__ == "__main__":
-    import sys
-
-    print(write_assets(Path(sys.argv[1]), n=int(sys.argv[2]) if len(sys.argv) > 2 else 1000))

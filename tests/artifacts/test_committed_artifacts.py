@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from sentiment_core import config
-from sentiment_core.artifacts import frames, store
+from sentiment_core.artifacts import store
 from sentiment_core.artifacts.schema import PREDICTION_COLUMNS, BenchmarkRecord
 from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.figures import evaluation as figures

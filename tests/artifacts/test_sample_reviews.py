@@ -1,13 +1,11 @@
 """The example reviews that visitors click: our own words, balanced, and short enough to read."""
 
-import json
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from sentiment_core.artifacts import schema, store
-from sentiment_core.data.reviews import load_reviews
 
 ROOT = Path(__file__).resolve().parents[2] / "assets"
 
@@ -41,14 +39,3 @@ def test_plain_kinds_have_their_own_label_and_the_others_have_both(samples):
     assert found[("negative", 0)] >= 8
     for kind in ("mixed", "sarcastic", "negated"):
         assert min(found[(kind, 0)], found[(kind, 1)]) >= 4, kind
-
-
-def test_the_file_holds_nothing_but_the_schemas_fields():
-    lines = (ROOT / "sample_reviews.jsonl").read_text(encoding="utf-8").splitlines()
-    assert {tuple(json.loads(line)) for line in lines} == {("id", "text", "label", "kind")}
-
-
-def test_it_loads_as_a_dataset_too(samples):
-    reviews = load_reviews(str(ROOT / "sample_reviews.jsonl"), "test")
-    assert reviews.texts == [sample.text for sample in samples]
-    assert reviews.group_columns == ["id", "kind"]
