@@ -30,7 +30,7 @@ from sentiment_core.dashboard.texts import ReviewTexts
 from sentiment_core.data.reviews import load_reviews
 from sentiment_core.figures.style import percent
 from sentiment_core.systems import SYSTEMS
-from tests.fake_artifacts import RUN, STUDY, TRAINING, predictions, write_assets, write_eval, write_run
+from tests.fake_artifacts import RUN, STUDY, predictions, write_assets, write_eval, write_run
 from tests.fake_live import FakeClassifier, ReadingTrace, all_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -172,23 +172,6 @@ def test_without_probabilities_nothing_moves(context: Context) -> None:
     assert accuracy.before_and_after(context.store, None, after, "") == (None, "", "")
 
 
-def test_figures_of_25_000_reviews_are_small(tmp_path) -> None:
-    for system in ("baseline-scored", "fine-tuned"):
-        write_eval(tmp_path, system, "imdb", 25_000, run_id=RUN if system == "fine-tuned" else None)
-    write_run(tmp_path, RUN)
-    context = context_of(tmp_path)
-    run, evals = context.evals(RUN, "imdb")
-    before, after = context.store.before(evals), evals["fine-tuned"]
-    drawn = (
-        panels.accuracy_panel(evals, (), before),
-        panels.reliability_panel(context.store, {"base": before, "fine": after}, "n"),
-        confusion.matrix_panel(confusion.Side.of(context, after, 30)),
-        confusion.roc_panel(context, [confusion.Side.of(context, after, 30)]),
-    )
-    assert run.run_id == RUN
-    assert max(len(panel.figure.to_json()) for panel in drawn) < 100_000
-
-
 def test_context_figures_are_named_as_such(context: Context) -> None:
     evals = context.store.evals(context.store.run(RUN), "imdb")
     panel = panels.accuracy_panel(evals, store.read_references(ROOT / "assets"), None)
@@ -321,21 +304,6 @@ def test_an_unparsed_answer_is_wrong_and_says_what_came_of_it() -> None:
     assert list(frame["version"]) == list("xyxyx")
     assert list(frame["moved"]) == [0] * 5
     assert list(frame["sure"]) == [0.25, 0.25, 0.25, 0, 0.5]
-
-
-# ---- training that runs now
-
-
-def test_polling_does_nothing_until_the_history_grows(assets: Path, context: Context) -> None:
-    first = context.store.signature()
-    assert context.store.signature() == first
-    with (assets / "runs" / TRAINING / "history.jsonl").open("a") as stream:
-        stream.write('{"step": 31, "epoch": 0.3, "examples": 9, "tokens": 1, "seconds": 8.0, "loss": 0.2}\n')
-    assert context.store.signature() != first
-    training = next(run for run in context.store.listing().runs if run.run_id == TRAINING)
-    assert loss.is_training(training)
-    words = loss.unfinished_words(training, context.store.history(training))
-    assert "training now, at step 31" in words
 
 
 # ---- the live model's host

@@ -202,19 +202,12 @@ def test_no_record_keeps_a_path_of_this_machine(tmp_path, monkeypatch):
 # ---- the Hub
 
 
-class FakePart:
-    """What load_dataset gives for one split, as far as the loader looks at it."""
-
-    def __init__(self, frame: pd.DataFrame, names: list[str] | None):
-        self.features = {"label": types.SimpleNamespace(names=names)} if names else {}
-        self.to_pandas = frame.copy
-
-
 @pytest.mark.parametrize(
     ("names", "stored"), [(["neg", "pos"], LABELS), (["pos", "neg"], [1, 1, 1, 0, 0, 0]), (None, LABELS)]
 )
 def test_hub_id(monkeypatch, names, stored):
-    part = FakePart(table().assign(label=stored), names)
+    features = {"label": types.SimpleNamespace(names=names)} if names else {}
+    part = types.SimpleNamespace(features=features, to_pandas=table().assign(label=stored).copy)
     monkeypatch.setitem(
         sys.modules,
         "datasets",

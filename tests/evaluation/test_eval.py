@@ -9,16 +9,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.special import expit, logit
 
 import eval as cli
 from sentiment_core.artifacts.store import list_artifacts, read_eval, read_sample_reviews
-from sentiment_core.config import EvalConfig, TrainConfig
+from sentiment_core.config import TrainConfig
 from sentiment_core.data.reviews import load_reviews
 from sentiment_core.engines.scorer import SentimentScorer, p_positive
 from sentiment_core.evaluation import inputs, runner, shards
@@ -76,6 +76,14 @@ def call(assets, tiny_model, dataset, tmp_path, capsys):
         return status, *capsys.readouterr()
 
     return run
+
+
+def refused(result: tuple[int, str, str], *words: str) -> None:
+    status, out, err = result
+    assert (status, out) == (2, "")
+    assert "Traceback" not in err
+    for part in words:
+        assert part in err
 
 
 def only(assets: Path):
@@ -224,13 +232,10 @@ def test_finished_evaluations_are_kept_and_told_by_all_and_refused_alone(every, 
     assert err.count("kept") == out.count("kept") == len(SYSTEMS)
     assert "python app.py" in out
     assert str(every / "evals") in out
-    status, _, err = call(*flags, "--system", "baseline-scored", root=every)
-    assert status == 2
-    assert "--overwrite" in err
+    refused(call(*flags, "--system", "baseline-scored", root=every), "--overwrite")
     monkeypatch.setattr(scored, "DRAWS", 3)
-    status, _, err = call(*flags, "--system", "baseline-few-shot", root=every)
-    assert status == 2
-    assert "another shot_seeds ([0, 1, 2, 3, 4], now [0, 1, 2])" in err
+    words = "another shot_seeds ([0, 1, 2, 3, 4], now [0, 1, 2])"
+    refused(call(*flags, "--system", "baseline-few-shot", root=every), words)
 
 
 def test_a_runs_answers_to_our_samples_are_stored_with_it(call, assets, tiny_model, monkeypatch):
@@ -385,11 +390,7 @@ def test_other_settings_start_anew(call, tmp_path, monkeypatch):
     ],
 )  # fmt: skip
 def test_refusals_are_one_sentence(call, flags, words):
-    status, out, err = call(*flags)
-    assert status == 2
-    assert words in err
-    assert "Traceback" not in err
-    assert not out
+    refused(call(*flags), words)
 
 
 def damage_prompt(run: Path) -> None:
@@ -408,34 +409,22 @@ def damage_prompt(run: Path) -> None:
 )
 def test_a_run_that_cannot_answer_is_refused(call, assets, damage, words):
     damage(assets / "runs" / "tiny")
-    status, _, err = call("--run", "tiny", *FEW)
-    assert status == 2
-    assert words in err
+    refused(call("--run", "tiny", *FEW), words)
 
 
 def test_other_train_rows_than_the_runs_are_refused(call, tmp_path):
     other = write_dataset(tmp_path / "other", train=180, test=20)
-    flags = ("--run", "tiny", "--dataset", str(SAMPLES), "--system", "tfidf-logreg")
-    status, _, err = call(*flags, "--train-dataset", str(other))
-    assert status == 2
-    assert "fingerprint" in err
-    assert "--train-dataset" in err
-    status, _, err = call(*flags, "--train-dataset", "")
-    assert status == 2
-    assert "train rows of run 'tiny': own" in err
-    assert "--train-dataset says where" in err
+    flags = ("--run", "tiny", *FEW, "--system", "tfidf-logreg", "--train-dataset")
+    refused(call(*flags, str(other)), "fingerprint", "--train-dataset")
+    refused(call(*flags, ""), "train rows of run 'tiny': own", "--train-dataset says where")
 
 
 def test_out_of_memory_names_the_settings_that_help(call, monkeypatch):
-    import torch
-
     def full(*args, **kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(runner, "evaluate", full)
-    status, _, err = call("--run", "tiny", "--batch-tokens", "4096")
-    assert status == 2
-    assert "--batch-tokens (it was 4096)" in err
+    refused(call("--run", "tiny", "--batch-tokens", "4096"), "--batch-tokens (it was 4096)")
 
 
 # ---- small parts
@@ -452,29 +441,6 @@ def test_numbers_that_overflowed_are_no_answer():
     found = base.from_scores(np.array([[np.nan, 0.0], [0.0, 1.0]]))
     assert found["prediction"].isna().tolist() == [True, False]
     assert np.isnan(found["p_positive"][0])
-
-
-class AlwaysPositive(base.EvaluatedSystem):
-    """All that a new system needs, besides its line in the registry."""
-
-    on_devices = False
-    origin = "nobody"
-
-    def decisive(self):
-        return super().decisive() | {"claim": self.config.base_model}
-
-    def work(self):
-        return base.Work(lambda rows: iter([(np.arange(len(rows)), np.ones((len(rows), 1)))]), width=1)
-
-
-def test_every_decisive_setting_changes_the_identity():
-    def identity(system: str, base_model: str) -> str:
-        reviews = SimpleNamespace(reviews=SimpleNamespace(fingerprint="f"))
-        config = EvalConfig(system=system, base_model=base_model)
-        return AlwaysPositive(system, SimpleNamespace(config=config, test=reviews)).identity()
-
-    assert identity("toy", "a") == identity("toy", "a")
-    assert len({identity("toy", "a"), identity("toy", "b"), identity("baseline-scored", "a")}) == 3
 
 
 KEEPS_PARTS = """

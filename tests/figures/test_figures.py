@@ -177,13 +177,6 @@ def test_no_line_joins_what_lies_too_far_apart() -> None:
     assert lines() == []
 
 
-def test_theme_css_names_every_colour() -> None:
-    css = style.theme_css()
-    assert css.count("!important") == 2 * len([*style.PALETTE, style.PAPER])
-    assert "rgb(0, 122, 90)" in css
-    assert "#2BC79A" in css
-
-
 def test_long_names_of_published_results_take_two_lines_and_the_room_for_them() -> None:
     names = ["BERT-base + in-task pretraining, 110M", "ULMFiT", "Fine-tuned (QLoRA)"]
     table = pd.DataFrame({"title": names, "system": ["", "", "fine-tuned"], "accuracy": [0.96, 0.955, 0.95]})
