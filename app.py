@@ -17,5 +17,10 @@ from sentiment_core.dashboard.app import build, launch  # after the settings tha
 
 demo = build()
 
-if __name__ == "__main__":
+
+def main() -> None:
     launch(demo)
+
+
+if __name__ == "__main__":
+    main()

@@ -110,6 +110,7 @@ class TrainConfig:
         choices=ENGINES,
     )  # fmt: skip
     evaluations_per_epoch: int = _setting(2, "validations, each with a checkpoint", AT_LEAST_1)
+    checkpoint_minutes: float = _setting(1.0, "most time between two checkpoints", POSITIVE)
     gradient_checkpointing: bool = _setting(False, "recompute activations: slower, less memory")
     seed: int = _setting(0, "order of the reviews, validation part and the adapter's start values")
     preset: str = _setting("best", "settings to start from; flags that are given win", choices=tuple(PRESETS))

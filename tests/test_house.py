@@ -97,13 +97,21 @@ def test_an_installed_package_works_from_any_folder(tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     elsewhere = tmp_path / "elsewhere"
     (elsewhere / "assets" / "runs" / "unfinished").mkdir(parents=True)
-    code = "import app, sentiment_core.config as c; print(c.ASSETS, app.__file__, len(app.demo.blocks) > 50)"
+    code = """if True:
+        import app, sentiment_core.config as c, importlib.metadata as installed
+        from sentiment_core.publishing.card import TEMPLATE
+        print(c.ASSETS, app.__file__, len(app.demo.blocks) > 50, TEMPLATE.exists())
+        commands = installed.entry_points(group="console_scripts")
+        print(*sorted(c.name for c in commands if c.name.startswith("sentiment-") and callable(c.load())))
+    """
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SENTIMENT")}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=elsewhere, capture_output=True, text=True, check=True,
         env=environment | {"PYTHONPATH": str(tmp_path / "site")},
     )  # fmt: skip
-    assert done.stdout.split() == [str(elsewhere / "assets"), str(tmp_path / "site" / "app.py"), "True"]
+    placed, commands = done.stdout.splitlines()
+    assert placed.split() == [str(elsewhere / "assets"), str(tmp_path / "site" / "app.py"), "True", "True"]
+    assert commands.split() == ["sentiment-app", "sentiment-eval", "sentiment-train"]
 
 
 if __name__ == "__main__":

@@ -41,6 +41,17 @@ def hardware(device: str = "cpu", count: int = 1) -> Hardware:
     return Hardware(device=properties.name, count=count, memory_bytes=properties.total_memory, cpu=cpu_name())
 
 
+def peak_memory() -> int:
+    """Bytes of memory that this process had at most."""
+    import psutil
+
+    if hasattr(info := psutil.Process().memory_info(), "peak_wset"):
+        return info.peak_wset  # Windows
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def commit() -> str | None:
     """The checked-out commit, with "+" when tracked code differs from it. `SENTIMENT_COMMIT` overrides."""
     if os.environ.get("SENTIMENT_COMMIT"):
@@ -66,4 +77,4 @@ def command_line() -> str:
         module = ".".join(folders[folders.index("sentiment_core") :])
         words = ["-m", module.removesuffix(".__main__")]
     words += [Path(flag).name if flag.startswith(("/", ".")) else flag for flag in flags]
-    return "python " + shlex.join(words)
+    return ("python " if script.suffix else "") + shlex.join(words)  # without one it is sentiment-train

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,12 +27,16 @@ from sentiment_core.artifacts import schema
 from sentiment_core.artifacts.schema import EvalRecord, HistoryRow, Reference, RunRecord, SampleReview
 from sentiment_core.config import ASSETS, UserError
 from sentiment_core.data.reviews import fingerprint, review_id
+from sentiment_core.data.sources import read_parquet
 from sentiment_core.metrics import classification
+from sentiment_core.metrics.histogram import BINS
 
 MOST_BYTES = 64_000_000
 """No file of an artifact is larger; 25,000 predictions take half a megabyte."""
-UNUSABLE = (OSError, pa.ArrowException, ValueError, TypeError, LookupError, AttributeError, RecursionError)
-"""What json, parquet and pandas raise on files that hold something else."""
+UNUSABLE = (
+    OSError, pa.ArrowException, SafetensorError, ValueError, TypeError, LookupError, AttributeError, RuntimeError,
+)  # fmt: skip
+"""What json, parquet, pandas and safetensors raise on files that hold something else."""
 
 
 class ArtifactError(UserError):
@@ -73,13 +77,14 @@ class Evaluation:
         """
         path = self.path / "predictions.parquet"
         with _reading(path, "run eval.py again"):
-            file, n = pq.ParquetFile(path), self.record.dataset.n
-            if (rows := file.metadata.num_rows) != n:
+            rows, n = pq.read_metadata(path).num_rows, self.record.dataset.n
+            if rows != n:
                 raise ValueError(f"it has {rows:,} rows, its record {n:,}")
-            frame = file.read().to_pandas()
+            frame = read_parquet("it", path, most=16 * MOST_BYTES)
             if missing := [column for column in schema.PREDICTION_COLUMNS if column not in frame]:
                 raise ValueError(f"it lacks the columns {missing}")
-            frame = frame.astype({"prediction": "Int8", "p_positive": "float32", "label": "int8"})
+            numbers = {"prediction": "Int8", "p_positive": "float32", "label": "int8", "tokens": "int32"}
+            frame = frame.astype(numbers)
             _check_predictions(frame, self.record)
             return frame
 
@@ -92,17 +97,21 @@ def utc_now() -> datetime:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `path` atomically: a reader sees the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write `path` atomically: a reader sees the old file or the whole new one. Raises ArtifactError."""
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
+    except OSError as error:
+        what = f"{path} cannot be written ({error.strerror})"
+        raise ArtifactError(f"{what}; free some space or correct its rights, then repeat") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_record(path: Path, record: BaseModel) -> None:
@@ -163,13 +172,15 @@ _R = TypeVar("_R", bound=BaseModel)
 
 
 @contextmanager
-def _reading(path: Path, remedy: str) -> Iterator[None]:
-    """What goes wrong in the block becomes an ArtifactError, as does a file too large or linked elsewhere."""
+def _reading(path: Path, remedy: str, *, home: Path | None = None) -> Iterator[None]:
+    """What goes wrong in the block becomes an ArtifactError, as does what is no file, too large, or linked
+    from out of `home`, by default its own folder."""
     try:
-        if not path.resolve().is_relative_to(path.parent.resolve()):
-            raise ArtifactError(f"{path} is a link to another folder; put the file itself there")
+        _check_link(path, home or path.parent)
         if path.stat().st_size > MOST_BYTES:
             raise ValueError(f"it is larger than {MOST_BYTES // 10**6} MB, as no artifact is")
+        if not path.is_file():  # a pipe would never end
+            raise ValueError("it is not a file")
         yield
     except ArtifactError:
         raise
@@ -183,9 +194,14 @@ def _reading(path: Path, remedy: str) -> Iterator[None]:
         raise ArtifactError(f"{path} cannot be used ({error}); {remedy}") from None
 
 
-def read_record(path: Path, kind: type[_R], remedy: str) -> _R:
+def _check_link(path: Path, home: Path) -> None:
+    if not path.resolve().is_relative_to(home.resolve()):
+        raise ArtifactError(f"{path} is a link to another folder; put the file itself there")
+
+
+def read_record(path: Path, kind: type[_R], remedy: str, *, home: Path | None = None) -> _R:
     """One JSON record; ArtifactError if not there, not JSON, of another version, or with other fields."""
-    with _reading(path, remedy):
+    with _reading(path, remedy, home=home):
         content = json.loads(path.read_text(encoding="utf-8"))
         content = schema.upgraded(kind, content) if isinstance(content, dict) else {"schema_version": None}
         known = kind.model_fields["schema_version"].default
@@ -195,20 +211,23 @@ def read_record(path: Path, kind: type[_R], remedy: str) -> _R:
         return kind.model_validate(content)
 
 
-def _read_list(path: Path, kind: type[_R], remedy: str = "restore it from the repository") -> tuple[_R, ...]:
-    """The records of a JSON list, or those of JSON lines without a last one that is still being written."""
+def _read_list(
+    path: Path, kind: type[_R], remedy: str = "restore it from the repository", *, growing: bool = False
+) -> tuple[_R, ...]:
+    """The records of a JSON list or of JSON lines, where it is growing without an unfinished last one."""
     with _reading(path, remedy):
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".jsonl":
-            lines = ",\n".join(line for line in text.split("\n")[:-1] if line.strip())
-            text = f"[{lines}]"
+            lines = text.split("\n")[: -1 if growing else None]
+            rows = ",\n".join(line for line in lines if line.strip())
+            text = f"[{rows}]"
         return TypeAdapter(tuple[kind, ...]).validate_json(text)
 
 
 def read_run(folder: Path) -> Run:
     """Read one run; `record` is None when `run.json` is not there yet."""
     path = folder / "run.json"
-    if not path.exists():
+    if not os.path.lexists(path):
         return Run(folder, None)
     record = read_record(path, RunRecord, "train it again with train.py")
     if record.run_id != folder.name:
@@ -217,10 +236,21 @@ def read_run(folder: Path) -> Run:
 
 
 def read_adapter_shapes(folder: Path) -> dict[str, tuple[int, int]]:
-    """Adapted matrix -> (outputs, inputs), from its adapter's header; empty where that cannot be read."""
-    try:
-        with safe_open(folder / "adapter" / "adapter_model.safetensors", "numpy") as file:
-            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    """Adapted matrix -> (outputs, inputs), from its adapter's header; empty where there is none.
+
+    Raises:
+        ArtifactError: it is no adapter of safetensors.
+    """
+    path, config = (
+        folder / "adapter" / name for name in ("adapter_model.safetensors", "adapter_config.json")
+    )
+    if not os.path.lexists(path):
+        return {}
+    with _reading(config, "train the run again", home=folder):
+        if not isinstance(json.loads(config.read_text(encoding="utf-8")), dict):
+            raise ValueError("it is not an object")
+    with _reading(path, "train the run again", home=folder), safe_open(path, "numpy") as file:
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
         names = [name.removesuffix(".lora_A.weight") for name in shapes if name.endswith(".lora_A.weight")]
         return {
             name.removeprefix("base_model.model."): (
@@ -228,8 +258,6 @@ def read_adapter_shapes(folder: Path) -> dict[str, tuple[int, int]]:
             )
             for name in names
         }  # fmt: skip
-    except (OSError, SafetensorError, LookupError):
-        return {}
 
 
 def read_adapter_base(run: Run) -> tuple[str, str | None]:
@@ -246,6 +274,9 @@ def read_history(folder: Path) -> pd.DataFrame:
     Gaps are NaN, in `eval_counts` None.
     """
     rows = [row.model_dump() for row in _history_rows(folder)]
+    if odd := [row["step"] for row in rows if {BINS} != {*map(len, row["eval_counts"] or [[0] * BINS])}]:
+        what = f"eval_counts of step {odd[0]} are not of {BINS} bins"
+        raise ArtifactError(f"{folder}/history.jsonl: {what}; train the run again")
     frame = pd.DataFrame(rows, columns=list(HistoryRow.model_fields))
     whole = ("step", "examples", "tokens", "eval_counts")
     return frame.astype({column: "float64" for column in frame if column not in whole})
@@ -253,7 +284,8 @@ def read_history(folder: Path) -> pd.DataFrame:
 
 def _history_rows(folder: Path) -> tuple[HistoryRow, ...]:
     path = folder / "history.jsonl"
-    return _read_list(path, HistoryRow, "train the run again") if path.exists() else ()
+    there = os.path.lexists(path)
+    return _read_list(path, HistoryRow, "train the run again", growing=True) if there else ()
 
 
 def read_eval(folder: Path) -> Evaluation:
@@ -268,6 +300,8 @@ def read_eval(folder: Path) -> Evaluation:
 
 def _check_predictions(frame: pd.DataFrame, record: EvalRecord) -> None:
     """Raises ValueError: a column is not what the record says of it."""
+    if frame["truncated"].dtype != bool:
+        raise ValueError("truncated must be true or false")
     if fingerprint(frame["review_id"]) != record.dataset.fingerprint:
         raise ValueError("its reviews are not those of its record, or in another order")
     if not frame["p_positive"].dropna().between(0, 1).all():
@@ -303,6 +337,7 @@ def list_artifacts(root: Path = ASSETS) -> Listing:
     def collect(kind: str, read: Callable[[Path], Any]) -> Iterable[Any]:
         for path in sorted((root / kind).glob("[!.]*/")):
             try:
+                _check_link(path, root)
                 yield read(path)
             except ArtifactError as error:
                 problems.append(Problem(path, str(error)))
@@ -328,10 +363,11 @@ def read_sample_answers(run: Run, samples: Iterable[SampleReview]) -> dict[str, 
         ArtifactError: the file cannot be read, or is of another adapter, prompt, or text.
     """
     path, remedy = run.path / "sample_answers.json", "run eval.py with this run again"
-    if run.record is None or not path.exists():
+    if run.record is None or not os.path.lexists(path):
+        return {}
+    if not (texts := {sample.id: review_id(sample.text) for sample in samples}):
         return {}
     found = read_record(path, schema.SampleAnswers, remedy)
-    texts = {sample.id: review_id(sample.text) for sample in samples}
     fits = {
         "adapter": found.adapter_sha256 == adapter_sha256(run),
         "prompt": found.prompt_hash == run.record.prompt.hash,
@@ -343,11 +379,11 @@ def read_sample_answers(run: Run, samples: Iterable[SampleReview]) -> dict[str, 
 
 
 def adapter_sha256(run: Run) -> str:
-    """Of the run's weights; empty where there are none."""
+    """Of the run's weights; empty where there are none. ArtifactError as `read_adapter_shapes`."""
     path = run.adapter_path / "adapter_model.safetensors"
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if read_adapter_shapes(run.path) else ""
 
 
 def read_benchmark(kind: str, root: Path = ASSETS) -> schema.BenchmarkRecord:
     path, remedy = root / "benchmarks" / f"{kind}.json", f"python -m sentiment_core.benchmarks {kind}"
-    return read_record(path, schema.BenchmarkRecord, f"make it with {remedy}")
+    return read_record(path, schema.BenchmarkRecord, f"make it with {remedy}", home=root)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -45,8 +46,10 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     inputs, trained = Inputs(EvalConfig(**chosen), find_device(), ASSETS), find_run(arguments.run, ASSETS)
     answers: dict[str, np.ndarray] = {}
     for form, answer in forms(inputs, trained, arguments.on_cpu):
+        began = time.perf_counter()
         try:
             answers[form] = answer()
+            inputs.say(f"{form}: {time.perf_counter() - began:.1f} s")
         except BaseModelError as error:
             inputs.say(f"Left out: {form} ({error})")
         free_memory()
@@ -82,22 +85,28 @@ def forms(inputs: Inputs, trained: Run, on_cpu: int) -> Iterator[tuple[str, Call
         original = resolve("@".join(filter(None, published_as(base))))
         yield f"plain PEFT on {original.location}, {precision}", lambda: score(load(original, rounded=False))
     for number_format in NUMBER_FORMATS:
-        yield f"live, {number_format}", partial(live_answers, inputs, trained, number_format, on_cpu)
+        on_gpu = inputs.context.device.type == "cuda" and number_format != "int8"
+        asked = partial(live_answers, inputs, trained, number_format, None if on_gpu else on_cpu)
+        yield f"live, {number_format}, {'GPU' if on_gpu else 'CPU'}", asked
 
 
 def scored(inputs: Inputs, loaded: loading.LoadedModel, **changes: Any) -> np.ndarray:
     """(n,) P(positive). changes: `engine` of the scorer; `adapter`, None where it is in the weights."""
     model, adapter = loaded.model, changes.pop("adapter", inputs.adapter)
-    scorer = SentimentScorer(loaded, loading.load_adapter(model, adapter) if adapter else model, **changes)
+    scorer = SentimentScorer(
+        loaded, loading.load_adapter(model, adapter) if adapter else model, compiled=False, **changes
+    )
     return p_positive(scorer.log_likelihoods(inputs.encoded))
 
 
-def live_answers(inputs: Inputs, trained: Run, number_format: str, on_cpu: int) -> np.ndarray:
-    """(n,) P(positive) of the live classifier, in a process of its own: eight bits need one without a GPU."""
-    on_gpu = inputs.context.device.type == "cuda" and number_format != "int8"
+def live_answers(inputs: Inputs, trained: Run, number_format: str, on_cpu: int | None) -> np.ndarray:
+    """(n,) P(positive) of the live classifier, in a process of its own.
+
+    on_cpu: how many reviews to ask about where no GPU is to be seen; eight bits need that. None: the GPU.
+    """
     texts = list(inputs.test.reviews.texts)
-    step, p = 1 if on_gpu else max(1, len(texts) // on_cpu), np.full(len(texts), np.nan, np.float32)
-    hide = None if on_gpu else partial(os.putenv, "CUDA_VISIBLE_DEVICES", "")
+    step, p = max(1, len(texts) // on_cpu) if on_cpu else 1, np.full(len(texts), np.nan, np.float32)
+    hide = partial(os.putenv, "CUDA_VISIBLE_DEVICES", "") if on_cpu else None
     with ProcessPoolExecutor(1, get_context("spawn"), hide) as pool:
         asked = pool.submit(classified, trained, inputs.base.spec, number_format, texts[::step])
         p[::step] = asked.result()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sentiment_core.artifacts.provenance import peak_memory
 from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow, Metric
 from sentiment_core.artifacts.store import read_sample_reviews
 from sentiment_core.benchmarks.measure import finished, record, spread
@@ -183,8 +183,7 @@ def _start(*described: str) -> dict[str, Any]:
 def _first_answer(*described: str) -> None:
     """Answer once and print when, and how much memory it took."""
     list(load(*described[:-1])(described[-1]))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    print(json.dumps({"answered_at": time.time(), "peak_bytes": peak}))
+    print(json.dumps({"answered_at": time.time(), "peak_bytes": peak_memory()}))
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ def _ours(arguments: argparse.Namespace, context: DeviceContext, split: TrainSpl
     config = TrainConfig(
         dataset=arguments.dataset, base_model=arguments.base_model, validation=arguments.validation,
         batch_size=arguments.batch_size, run_id="benchmark", limit=arguments.limit, epochs=1,
-        evaluations_per_epoch=1,
+        evaluations_per_epoch=1, checkpoint_minutes=1e6,
     )  # fmt: skip
     steps = arguments.steps or 50
     with tempfile.TemporaryDirectory() as folder, quiet_transformers():

@@ -12,8 +12,9 @@ import gradio as gr
 from sentiment_core.artifacts.store import Run
 from sentiment_core.dashboard.components.answers import word_of
 from sentiment_core.dashboard.context import Context
+from sentiment_core.dashboard.host import ModelUnavailable
 from sentiment_core.dashboard.inputs import MAX_ROWS, InputRefused, clean_text
-from sentiment_core.dashboard.serving import MODEL_EVENT, ModelUnavailable, last_of
+from sentiment_core.dashboard.serving import MODEL_EVENT, last_of
 
 
 class Row(TypedDict):

@@ -26,8 +26,9 @@ from sentiment_core.dashboard import api, theme
 from sentiment_core.dashboard.components import header
 from sentiment_core.dashboard.context import QUIET, Context, TabPart
 from sentiment_core.dashboard.guard import Guard, QuietBlocks
+from sentiment_core.dashboard.host import ModelHost, ModelUnavailable, load_live
 from sentiment_core.dashboard.inputs import MAX_UPLOAD_BYTES
-from sentiment_core.dashboard.serving import ModelHost, ModelUnavailable, Serving, load_live
+from sentiment_core.dashboard.serving import Serving
 from sentiment_core.dashboard.store import Store
 from sentiment_core.dashboard.texts import ReviewTexts
 

@@ -72,18 +72,30 @@ class Guard:
         else:
             try:
                 await self.app(scope, counted, guarded)
-            except Exception as error:
-                if started:
-                    raise
-                log.warning("%s %s: malformed (%s)", scope["method"], scope["path"], type(error).__name__)
+            except (
+                Exception
+            ) as error:  # logged by its place in the program: what was asked for is the visitor's
+                what = "broke off" if started else "malformed"
+                log.warning("%s: %s (%s)", name_of(scope.get("endpoint")), what, type(error).__name__)
                 refused = refused or MALFORMED
-        if refused:
+        if refused and not started:
             await JSONResponse({"detail": refused[1]}, refused[0], headers=HEADERS)(scope, receive, send)
 
 
 class QuietBlocks(gr.Blocks):
     """Blocks whose log never holds what visitors send: an error in a call is one line without a message,
     and one sentence for who called. Gradio's own prints the values of a call that lacks some."""
+
+    def queue(self, *arguments: Any, **named: Any) -> QuietBlocks:
+        super().queue(*arguments, **named)
+        push = self._queue.push
+
+        async def pushed(body: Any, **more: Any) -> Any:
+            body.session_hash = body.session_hash or None  # Gradio loses events of a session without a name
+            return await push(body, **more)
+
+        self._queue.push = pushed
+        return self
 
     async def process_api(
         self, block_fn: Any, inputs: list[Any], *arguments: Any, **named: Any
@@ -92,13 +104,18 @@ class QuietBlocks(gr.Blocks):
             raise gr.Error("Files are taken from uploads only, not from addresses.", print_exception=False)
         try:
             return await super().process_api(block_fn, inputs, *arguments, **named)
-        except gr.Error:
+        except gr.Error as error:
+            error.print_exception = False
             raise
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{Path(place.filename).name}:{place.lineno}"
-            log.error("%s: %s at %s", getattr(block_fn, "name", "?"), type(error).__name__, where)
+            log.error("%s: %s at %s", name_of(block_fn), type(error).__name__, where)
             raise gr.Error(BROKE, print_exception=False) from None
+
+
+def name_of(called: Any) -> str:
+    return getattr(called, "name", None) or getattr(called, "__name__", "?")
 
 
 def names_address(value: Any) -> bool:

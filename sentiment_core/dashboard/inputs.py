@@ -85,13 +85,14 @@ def _read_csv(path: Path) -> pd.DataFrame:
             raise InputRefused(
                 f"The file is larger than {MAX_UPLOAD_BYTES // 1_000_000} MB; please split it."
             )
-        frame = read_csv("The file", path.read_bytes(), most=MAX_ROWS + 1)
+        frame = read_csv("The file", path, most=MAX_ROWS + 1)
     except OSError:
         raise InputRefused("The file cannot be read; please choose it again.") from None
     except DataError as error:
         raise InputRefused(f"{error}.") from None
     frame.columns = [str(name).strip().lower() for name in frame]
-    frame = frame.loc[:, ~frame.columns.duplicated()]
+    if twice := next(iter(frame.columns[frame.columns.duplicated()]), None):
+        raise InputRefused(f"The CSV has the column {twice[:40]} more than once; please keep one of them.")
     if "text" not in frame:
         found = ", ".join(name[:40] for name in frame.columns[:8])
         raise InputRefused(f"The CSV has no column named text; it has: {found}.")

@@ -12,34 +12,25 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import re
 import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Hashable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import takewhile
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
-
-import gradio as gr
-from markupsafe import Markup
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sentiment_core.artifacts.store import Run
 from sentiment_core.config import UserError
+from sentiment_core.dashboard.host import ModelHost, ModelUnavailable, Which, gpu, systems_of, version_of
 from sentiment_core.dashboard.inputs import MAX_CHARACTERS, InputRefused, clean_text
 
 if TYPE_CHECKING:
     from sentiment_core.live.classifier import LiveAnswer, LiveClassifier
     from sentiment_core.live.trace import ReadingTrace
-
-try:
-    import spaces  # pyrefly: ignore[missing-import] only on Spaces
-except ImportError:
-    spaces = None
 
 log = logging.getLogger(__name__)
 
@@ -80,12 +71,6 @@ LOOK_AGAIN = 1.0
 TOO_MANY = "Many visitors are asking at this moment. Please try again in a minute; the other tabs are open."
 BROKE = "Something went wrong while reading; the server's log has the details. Please try another review."
 
-Which = Literal["base", "fine-tuned"]
-
-
-class ModelUnavailable(RuntimeError):
-    """The live model cannot answer; the message is one sentence for the visitor."""
-
 
 class Waiting(NamedTuple):
     ahead: int  # visitors that come first
@@ -123,9 +108,6 @@ class Later(NamedTuple):
 
 Event = Waiting | Answer | Trace | Dial | Scores | Refused
 Work = Callable[[Run | None, Any], Iterator[Event | Later]]
-Loading: TypeAlias = "Future[LiveClassifier]"
-
-
 # ---- the queue
 
 
@@ -147,19 +129,20 @@ class Job:
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     _context: contextvars.Context = field(default_factory=contextvars.copy_context)
 
-    def step(self) -> Any:
-        """Do the next piece, in the visitor's context; what comes of it, an error or END among that."""
+    def step(self) -> bool:
+        """Do the next piece, in the visitor's context, and tell what comes of it; whether there is more."""
         self.begun, began = True, time.perf_counter()
         try:
-            return self._context.run(next, self.steps, END)
+            came = self._context.run(next, self.steps, END)
         except Exception as error:
-            return error
-        finally:
-            self.seconds += time.perf_counter() - began
-
-    def tell(self, what: Any) -> None:
+            came = error
+        self.seconds += time.perf_counter() - began
+        if isinstance(came, Later):
+            self.rank = Rank.TRACE
+            return True
         with suppress(RuntimeError):  # nobody waits any more: their loop is closed
-            self._loop.call_soon_threadsafe(self._came.put_nowait, what)
+            self._loop.call_soon_threadsafe(self._came.put_nowait, came)
+        return came is not END and not isinstance(came, Exception)
 
     async def events(self) -> AsyncIterator[Event | None]:
         """Events as they come, None after each while without one."""
@@ -212,15 +195,10 @@ class Worker:
             with self._changed:
                 self._changed.wait_for(lambda: self._jobs)
                 job = self._first()
-            came = job.step()
-            if isinstance(came, Later):
-                job.rank = Rank.TRACE
-                continue
-            if came is END or isinstance(came, Exception):
+            if not job.step():
                 self.drop(job)
                 if job.rank == Rank.TRACE:
                     self.seconds += 0.2 * (job.seconds - self.seconds) if self.seconds else job.seconds
-            job.tell(came)
 
     def _first(self) -> Job:
         held = [job for job in self._jobs if job.begun and job.rank == Rank.TRACE]
@@ -232,98 +210,6 @@ class Latest:
     """A visitor's newest question: what still works on an older one stops, and shows nothing more."""
 
     question: object = None
-
-
-def load_live(run: Run | None, cuda: bool | None = None) -> LiveClassifier:
-    """Load base and adapter; imports torch, so it is called only in a loader thread."""
-    from sentiment_core.live.classifier import LiveClassifier
-
-    return LiveClassifier.load(run, cuda=cuda)
-
-
-class ModelHost:
-    """Loads each run's model once; at most `keep` of them stay in memory. What `load` raises is told."""
-
-    def __init__(self, load: Callable[[Run | None], LiveClassifier] = load_live, *, keep: int = 2) -> None:
-        self._load, self._keep = load, keep
-        self._slots: dict[Hashable, Loading] = {}
-        self._lock, self._loading = threading.Lock(), threading.Lock()
-        self._began, self._took = 0.0, 0.0
-        self.not_before = 0.0  # by `time.monotonic`: what is asked to load earlier is begun then
-
-    def start(self, run: Run | None) -> Loading:
-        """Begin to load this run's model unless that was done; returns at once. A failure is tried again."""
-        key = version_of(run)
-        with self._lock:
-            slot = self._slots.pop(key, None)
-            if slot is None or (slot.done() and slot.exception()):
-                slot = Future()
-                threading.Thread(target=self._fill, args=(slot, run), name="load", daemon=True).start()
-            idle = [k for k, other in self._slots.items() if other.done()]
-            for old in idle[: max(0, len(self._slots) + 1 - self._keep)]:
-                del self._slots[old]
-            self._slots[key] = slot  # most recently used last
-            return slot
-
-    def _fill(self, slot: Loading, run: Run | None) -> None:
-        time.sleep(max(0.0, self.not_before - time.monotonic()))
-        try:
-            with self._loading:
-                self._began = time.monotonic()
-                model = self._load(run)
-                self._took = time.monotonic() - self._began
-            slot.set_result(model)
-        except Exception as error:
-            log.exception("the live model could not be loaded")
-            slot.set_exception(ModelUnavailable(f"The live model could not be loaded: {_reason(error)}"))
-
-    def left(self, run: Run | None) -> float | None:
-        """Seconds until this run's model is there, going by the last one's; None where that says nothing."""
-        left = self._began + self._took - time.monotonic()
-        return 0.0 if self.slot(run).done() else left if left > 0 else None
-
-    def slot(self, run: Run | None) -> Loading:
-        """This run's model, loaded or on its way."""
-        return self._slots.get(version_of(run)) or self.start(run)
-
-    def get(self, run: Run | None) -> LiveClassifier:
-        """The loaded model; waits for it, and raises `ModelUnavailable` where it cannot be loaded."""
-        return self.slot(run).result()
-
-
-def _reason(error: Exception) -> str:
-    """The error as one sentence for visitors, without the source file that an ImportError names."""
-    if not isinstance(error, (OSError, ValueError, ImportError, RuntimeError, MemoryError)):
-        return "an unexpected error; the server's log has the details."
-    words = " ".join(re.sub(r"\s*\([^()]*\.py\)", "", str(error)).split())[:300]
-    return f"{words.rstrip('.') or type(error).__name__}."
-
-
-def gpu(function: Work, seconds: int) -> Work:
-    """Mark a generator that needs a ZeroGPU Space's GPU, for `seconds` at most; what the Space refuses (none
-    free, a visitor's daily share used up) becomes a `ModelUnavailable`. No change elsewhere."""
-    if spaces is None:
-        return function
-    marked = spaces.GPU(function, duration=seconds)
-
-    def told(run: Run | None, given: Any) -> Iterator[Event]:
-        try:
-            yield from marked(run, given)
-        except gr.Error as error:
-            raise ModelUnavailable(Markup(error.message).striptags()) from error
-
-    return told
-
-
-def version_of(run: Run | None) -> Hashable:
-    """Changes when the run of that name is trained again."""
-    return run and (run.run_id, run.record and run.record.created_at)
-
-
-def systems_of(run: Run | None) -> tuple[Which, ...]:
-    """The models of a run: the base model alone where nothing is fine-tuned."""
-    tuned = run is not None and run.record is not None and run.adapter_path.is_dir()
-    return ("fine-tuned", "base") if tuned else ("base",)
 
 
 class Serving:
@@ -424,7 +310,7 @@ class Serving:
     ) -> AsyncIterator[Event]:
         """Waits for the model and for a turn; then come the work's own events."""
         try:
-            given = clean_text(given) if isinstance(given, str) else given
+            given = given if isinstance(given, list) else clean_text(given)
             known = self._known.get((name, version_of(run), str(given)), ())
             for event in known:
                 yield event

@@ -97,13 +97,15 @@ class Store:
         return self.keep("listing", self.signature(), lambda: store.list_artifacts(self.root))
 
     def problems(self) -> tuple[Problem, ...]:
-        """What was passed over, predictions and histories that cannot be read included."""
+        """What was passed over, each once; all that is read only when it is shown is tried."""
         listing = self.listing()
         tried: list[Any] = [_attempt(one.path, partial(self.predictions, one)) for one in listing.evals]
         for run in listing.runs:
-            tried += [_attempt(run.path, partial(self.history, run)), self._stored_answers(run)]
-        tried += [self._small(*REFERENCES), self._small(*SAMPLES)]
-        return (*listing.problems, *(problem for _, problem in tried if problem))
+            tried.append(_attempt(run.path, partial(self.history, run)))
+            tried += [_attempt(run.path, partial(self.adapter_shapes, run)), self._stored_answers(run)]
+        tried += [self._small(*REFERENCES), self._small(*SAMPLES), *map(self._benchmark, self._benchmarks())]
+        found = (*listing.problems, *(problem for _, problem in tried if problem))
+        return tuple({problem.message: problem for problem in found}.values())
 
     def finished_runs(self) -> list[Run]:
         return [run for run in self.listing().runs if run.record is not None]
@@ -124,6 +126,11 @@ class Store:
     def history(self, run: Run) -> pd.DataFrame:
         stamp = _stamp(run.history_path)
         return self.keep(("history", run.path), stamp, lambda: store.read_history(run.path))
+
+    def adapter_shapes(self, run: Run) -> dict[str, tuple[int, int]]:
+        """As `read_adapter_shapes`."""
+        stamp = _stamp(run.adapter_path / "adapter_model.safetensors")
+        return self.keep(("adapter", run.path), stamp, lambda: store.read_adapter_shapes(run.path))
 
     def _usable(self) -> list[Evaluation]:
         """Evaluations whose predictions can be read and that carry an accuracy."""
@@ -176,6 +183,13 @@ class Store:
         stamp = (*map(_stamp, paths), _stamp(self.root / SAMPLES[0]))
         key, read = ("samples", run.path), partial(store.read_sample_answers, run, self.samples())
         return _attempt(run.path, lambda: self.keep(key, stamp, read))
+
+    def _benchmarks(self) -> list[Path]:
+        return sorted(self.root.glob("benchmarks/*.json"))
+
+    def _benchmark(self, path: Path) -> tuple[schema.BenchmarkRecord | None, Problem | None]:
+        read = partial(store.read_benchmark, path.stem, self.root)
+        return _attempt(path, lambda: self.keep(path, _stamp(path), read))
 
     def _small(self, name: str, read: Callable[[Path], T]) -> tuple[T | None, Problem | None]:
         stamp = _stamp(self.root / name)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import gc
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 
-from sentiment_core.config import ConfigError, TrainConfig
+from sentiment_core.config import ConfigError, TrainConfig, UserError
 from sentiment_core.engines.packed.model import packing_blocker
+from sentiment_core.models.base_models import end_with_parent
 from sentiment_core.models.loading import LoadedModel
 
+T = TypeVar("T")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -47,6 +51,8 @@ def find_device(precision: str = "auto") -> DeviceContext:
         raise ConfigError("--precision fp16 needs a GPU; use --precision fp32 or bf16 on a CPU")
     processes = PartialState(cpu=not on_gpu, timeout=timedelta(hours=12))  # wait so long for others
     rank, world = processes.process_index, processes.num_processes
+    if world > 1:
+        end_with_parent()  # a launcher's processes do not by themselves
     if not on_gpu:
         return DeviceContext(torch.device("cpu"), "fp32" if precision == "auto" else precision, rank, world)
     device = torch.device("cuda", torch.cuda.current_device())
@@ -56,6 +62,21 @@ def find_device(precision: str = "auto") -> DeviceContext:
         raise ConfigError(f"--precision bf16: {name} has no bfloat16 arithmetic; use --precision fp16")
     best = "bf16" if has_bf16 else "fp16"
     return DeviceContext(device, best if precision == "auto" else precision, rank, world)
+
+
+def decided_by_main(context: DeviceContext, decide: Callable[[], T]) -> T:
+    """What `decide` returns on the main process, on all; a UserError that it raises is raised on all."""
+    outcome: Any = None
+    if context.is_main:
+        try:
+            outcome = decide()
+        except UserError as error:
+            outcome = error
+    if context.world_size > 1:
+        [outcome] = broadcast_object_list([outcome])
+    if isinstance(outcome, UserError):
+        raise outcome
+    return outcome
 
 
 def one_device(arguments: Any) -> Any:

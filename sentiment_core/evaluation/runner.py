@@ -17,10 +17,11 @@ from sentiment_core.artifacts.frames import OVERLAP_SETTING, summarize
 from sentiment_core.artifacts.schema import EvalRecord
 from sentiment_core.artifacts.store import read_eval, utc_now, write_eval
 from sentiment_core.config import ConfigError, EvalConfig
-from sentiment_core.engines.device import find_device
+from sentiment_core.engines.device import decided_by_main, find_device
 from sentiment_core.evaluation.inputs import Inputs, group_columns
 from sentiment_core.evaluation.shards import PartStore, score
 from sentiment_core.evaluation.systems.base import EvaluatedSystem, Work
+from sentiment_core.models.base_models import writing
 from sentiment_core.systems import SYSTEMS
 
 
@@ -43,18 +44,22 @@ def evaluate(config: EvalConfig, *, assets: Path, work: Path, overwrite: bool = 
     asked = SYSTEMS if every else (config.system,)
     systems = [pkgutil.resolve_name(SYSTEMS[name].work)(name, inputs) for name in asked]
     folders = {system: assets / "evals" / system.eval_id for system in systems}
-    kept = {each for each, folder in folders.items() if not overwrite and finished(each, folder, keep=every)}
-    processes = PartialState()
-    processes.wait_for_everyone()  # all have looked before the first one writes
+    there = () if overwrite else folders.items()
+    kept = decided_by_main(
+        inputs.context, lambda: {each.eval_id for each, at in there if finished(each, at, keep=every)}
+    )
     outcomes: list[Outcome] = []
     for system, folder in folders.items():
-        if system in kept:
+        if system.eval_id in kept:
             inputs.say(f"{system.eval_id}: already finished with the same settings, kept")
-            outcomes.append(Outcome(read_eval(folder).record, kept=True))
+            outcomes += [Outcome(read_eval(folder).record, kept=True)] if inputs.context.is_main else []
         elif record := run(system, folder, work / "evals" / system.eval_id):
             outcomes.append(Outcome(record))
+    processes = PartialState()
     processes.wait_for_everyone()  # the first one may still be at a system that it does alone
     processes.destroy_process_group()
+    for system in systems:
+        PartStore(work / "evals" / system.eval_id, "", inputs.context).remove()
     return outcomes if inputs.context.is_main else []
 
 
@@ -88,8 +93,7 @@ def run(system: EvaluatedSystem, folder: Path, work_folder: Path) -> EvalRecord 
         if not context.is_main:
             return None
     store = PartStore(work_folder, system.identity(), context)
-    if context.is_main:
-        store.open()
+    store.open()
     work = system.work()
     scored = score(system, work, store)
     if scored is None:
@@ -115,8 +119,8 @@ def run(system: EvaluatedSystem, folder: Path, work_folder: Path) -> EvalRecord 
         **summarize(predictions, overlap_ids=inputs.test.overlap_ids),
     )  # fmt: skip
     (folder / "eval.json").unlink(missing_ok=True)  # from here to the end it is unfinished
-    write_eval(folder, record, predictions)
-    store.remove()
+    with writing(folder):
+        write_eval(folder, record, predictions)
     return record
 
 

@@ -11,17 +11,17 @@ import itertools
 import shutil
 import sys
 import time
-import zipfile
-from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from sentiment_core.engines.device import DeviceContext
 from sentiment_core.evaluation.systems.base import EvaluatedSystem, Work
+from sentiment_core.models.base_models import writing
+from sentiment_core.models.tokens import read_arrays, write_arrays
 
 SECONDS_BETWEEN_PARTS = 5.0
 """At most this much work is lost when a process is killed."""
@@ -40,26 +40,24 @@ class PartStore:
 
     def open(self) -> None:
         """Make the folder; what belongs to other settings goes."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         for other in self.work.iterdir():
             if other != self.folder:
                 shutil.rmtree(other, ignore_errors=True)
 
     def save(self, rows: np.ndarray, values: np.ndarray, seconds: float) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = next(self._unused)
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as stream:
-            np.savez(stream, rows=rows, values=values, seconds=np.float64(seconds))
-        temporary.replace(path)
+        with writing(path):
+            write_arrays(path, rows=rows, values=values, seconds=np.float64(seconds))
 
-    def load(self) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
-        """Every readable part; one that a kill damaged is passed over."""
-        for path in sorted(self.folder.glob("*.npz")):
-            with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-                with np.load(path, allow_pickle=False) as stored:
-                    part = stored["rows"], stored["values"], float(stored["seconds"])
-                yield part
+    def load(self) -> list[dict[str, np.ndarray]]:
+        """Every readable part on any of the hosts; one that was damaged is passed over."""
+        found = sorted(self.folder.glob("*.npz"))
+        parts = {path.name: read_arrays(path, "rows", "values", "seconds") for path in found}
+        if self.context.world_size > 1:  # each host has its own; those of a shared folder count once
+            parts = {name: part for host in gather_object([parts]) for name, part in host.items()}
+        return [part for part in parts.values() if part]
 
     def remove(self) -> None:
         shutil.rmtree(self.work, ignore_errors=True)
@@ -76,12 +74,10 @@ def score(system: EvaluatedSystem, work: Work, store: PartStore) -> tuple[np.nda
     values = np.full((len(lengths), work.width), np.nan)
     done = np.zeros(len(lengths), dtype=bool)
     before = 0.0
-    for rows, found, seconds in store.load() if context.is_main else ():
-        values[rows], done[rows] = found, True
-        before += seconds
+    for part in store.load():
+        values[part["rows"]], done[part["rows"]] = part["values"], True
+        before += float(part["seconds"])
     todo = np.flatnonzero(~done)
-    if context.world_size > 1:
-        (todo,) = broadcast_object_list([todo])
     if 0 < len(todo) < len(lengths):
         system.inputs.say(f"Resuming: {len(lengths) - len(todo):,} of {len(lengths):,} already scored")
     todo = todo[np.argsort(-lengths[todo], kind="stable")]

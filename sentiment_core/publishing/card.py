@@ -40,7 +40,7 @@ def card_of(run: Run, root: Path, *, repo: str = "", merged: bool = False) -> Mo
         PublishError: the run is unfinished. ArtifactError: its adapter cannot be read.
     """
     if (record := run.record) is None:
-        raise PublishError(f"run {run.run_id!r} is unfinished; finish it with train.py --resume")
+        raise PublishError(f"run {run.run_id!r} is not there or unfinished; train it with train.py")
     base, revision = read_adapter_base(run)
     results = list(_results(record, evaluations(run, root)))
     data = ModelCardData(
@@ -67,6 +67,11 @@ def evaluations(run: Run, root: Path) -> list[EvalRecord]:
     ]
 
 
+def hub_dataset(source: str) -> str:
+    """The data source, but a local copy of IMDB by its Hub id."""
+    return DEFAULT_DATASET if source == Path(DEFAULT_DATASET).name else source
+
+
 def _results(run: RunRecord, evals: list[EvalRecord]) -> Iterator[EvalResult]:
     yield _result(run.data.source, "validation", "accuracy", run.validation_accuracy)
     for record in evals:
@@ -78,7 +83,6 @@ def _result(source: str, split: str, name: str, metric: Metric) -> EvalResult:
     interval = f"{metric.low:.4f}–{metric.high:.4f}, " if metric.low is not None else ""
     return EvalResult(
         task_type="text-classification", dataset_name=source, dataset_split=split,
-        dataset_type=DEFAULT_DATASET if source == Path(DEFAULT_DATASET).name else source,  # a local copy
-        metric_type=METRICS[name], metric_value=round(metric.value, 4),
+        dataset_type=hub_dataset(source), metric_type=METRICS[name], metric_value=round(metric.value, 4),
         metric_name=f"{name.replace('_', ' ')} ({interval}n = {metric.n:,})",
     )  # fmt: skip

@@ -10,17 +10,16 @@ import copy
 import dataclasses
 import json
 import os
-import resource
 import shutil
 import sys
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from accelerate import PartialState
+from safetensors.torch import save_file
 from torch import nn
 from transformers import PrinterCallback, TrainingArguments
 
@@ -34,7 +33,7 @@ from sentiment_core.engines.batching import plan_steps
 from sentiment_core.engines.device import DeviceContext
 from sentiment_core.metrics.intervals import wilson
 from sentiment_core.models import loading
-from sentiment_core.models.base_models import check_disk, published_as, resolve
+from sentiment_core.models.base_models import SEAL, check_disk, is_intact, published_as, resolve, writing
 from sentiment_core.models.weight_sample import sample_weights
 from sentiment_core.training.trainer import BY_ENGINE, History, Prompts
 
@@ -55,12 +54,15 @@ def train(config: TrainConfig, *, assets: Path, work: Path, resume: bool = False
         if context.is_main:
             print(text, file=sys.stderr, flush=True)
 
-    checkpoint = None
-    if resume:
-        checkpoint = last_whole_checkpoint(work / "checkpoints", context, say)
+    def prepare() -> str | None:
+        if not resume:
+            return prepare_folders(folder, work, config, overwrite)
+        found = newest_whole(work / "checkpoints", say)
         check_same_settings(work, config)
-    else:
-        prepare_folders(folder, work, config, context.is_main, overwrite)
+        return found.name
+
+    name = devices.decided_by_main(context, prepare)
+    checkpoint = on_every_host(work / "checkpoints" / name, context) if name else None
     started = time.perf_counter()
     chosen = {name: getattr(config, name) for name in ("validation", "exclude", "limit", "seed")}
     split = split_train(config.dataset, **chosen)
@@ -71,7 +73,7 @@ def train(config: TrainConfig, *, assets: Path, work: Path, resume: bool = False
     return (session.finish() if context.is_main else None), folder
 
 
-def prepare_folders(folder: Path, work: Path, config: TrainConfig, is_main: bool, overwrite: bool) -> None:
+def prepare_folders(folder: Path, work: Path, config: TrainConfig, overwrite: bool) -> None:
     """Empty the run's folders and write its settings.
 
     Raises ConfigError where the run exists already.
@@ -80,43 +82,57 @@ def prepare_folders(folder: Path, work: Path, config: TrainConfig, is_main: bool
         raise ConfigError(
             f"run {config.name!r} exists in {folder.parent}; give another --run-id, or --overwrite"
         )
-    if is_main:
-        check_disk(folder, 200_000_000, f"run {config.name!r}")
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(work, ignore_errors=True)
-        write_text(work / "settings.json", json.dumps(dataclasses.asdict(config), indent=1) + "\n")
+    check_disk(folder, 200_000_000, f"run {config.name!r}")
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(work, ignore_errors=True)
+    write_text(work / "settings.json", json.dumps(dataclasses.asdict(config), indent=1) + "\n")
 
 
 def check_same_settings(work: Path, config: TrainConfig) -> None:
     began = json.loads((work / "settings.json").read_text(encoding="utf-8"))
     for name, value in (dataclasses.asdict(config) | {"exclude": list(config.exclude)}).items():
-        if name not in ("engine", "micro_batch_size") and began.get(name) != value:
+        if name not in ("engine", "micro_batch_size", "checkpoint_minutes") and began.get(name) != value:
             raise ConfigError(
                 f"--resume: {flag(name)} is {value!r}, the run began with {began.get(name)!r}; "
                 "use the same settings, or another --run-id"
             )
 
 
-def last_whole_checkpoint(folder: Path, context: DeviceContext, say: Callable[[str], None]) -> Path:
-    """The newest checkpoint written to its end; newer ones, cut short by a kill, are removed."""
+def newest_whole(folder: Path, say: Callable[[str], None]) -> Path:
+    """The newest checkpoint that is whole; newer ones, cut short by a kill or damaged, are removed.
+
+    Raises ConfigError where there is none.
+    """
     for checkpoint in sorted(folder.glob("checkpoint-[0-9]*"), key=step_of, reverse=True):
         if is_whole(checkpoint):
             return checkpoint
-        say(f"Left out: {checkpoint} was not written to its end.")
-        if context.is_main:
-            shutil.rmtree(checkpoint)
+        say(f"Left out: {checkpoint} was not written to its end, or was damaged since.")
+        shutil.rmtree(checkpoint)
     raise ConfigError(f"--resume: there is no checkpoint in {folder}; start the run without it")
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether all that resuming reads is there and readable; PyTorch's files are zip archives."""
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        load_file(checkpoint / "adapter_model.safetensors")
-        states = {checkpoint / "optimizer.pt", checkpoint / "scheduler.pt", *checkpoint.glob("*.pt*")}
-        return all(zipfile.ZipFile(path).testzip() is None for path in states)
-    except Exception:  # of whatever kind each reader raises
+    """Whether it is as it was sealed, and so is the best one, which the run's end goes back to."""
+    if not is_intact(checkpoint):
         return False
+    best = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["best_global_step"]
+    return best is None or is_intact(checkpoint.with_name(f"checkpoint-{best}"))
+
+
+def on_every_host(checkpoint: Path, context: DeviceContext) -> Path:
+    """The main process's checkpoint, copied to each host that has it not: its work folder may be its own."""
+    if context.world_size > 1:
+        files = devices.decided_by_main(
+            context, lambda: {file.name: file.read_bytes() for file in checkpoint.iterdir()}
+        )
+        same = is_intact(checkpoint) and (checkpoint / SEAL).read_bytes() == files[SEAL]
+        if PartialState().is_local_main_process and not same:
+            shutil.rmtree(checkpoint, ignore_errors=True)  # of another run
+            checkpoint.mkdir(parents=True)
+            for name, content in files.items():
+                (checkpoint / name).write_bytes(content)
+        PartialState().wait_for_everyone()
+    return checkpoint
 
 
 def step_of(checkpoint: Path) -> int:
@@ -181,6 +197,7 @@ class Session:
                 train_dataset=plan, eval_dataset=[0], loaded=self.loaded, held_out=held_out,
                 batches=batches(prompts, encoder, plan, accumulation, context), history=self.history,
                 evaluations=config.epochs * config.evaluations_per_epoch,
+                checkpoint_seconds=60 * config.checkpoint_minutes,
             )  # fmt: skip
         self.trainer.remove_callback(PrinterCallback)
 
@@ -207,13 +224,14 @@ class Session:
 
     def finish(self) -> RunRecord:
         """Round the adapter to the type it is saved in, validate that, and write the artifacts."""
-        save_adapter(
-            self.trainer.model, self.folder / "adapter", *published_as(resolve(self.config.base_model))
-        )
+        (self.folder / "run.json").unlink(missing_ok=True)  # from here to the end it is unfinished
+        folder, base = self.folder / "adapter", resolve(self.config.base_model)
+        with writing(folder):
+            save_adapter(self.trainer.model, folder, *published_as(base))
         final = self.trainer.validate()
         config, context, model, seconds = self.config, self.context, self.trainer.model, self.wall_seconds
         data, n = self.split.train, len(self.split.validation)
-        lora, peak = model.peft_config["default"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        lora, peak = model.peft_config["default"], provenance.peak_memory()
         if context.device.type == "cuda":  # what PyTorch allocated there, else of this process
             peak = torch.cuda.max_memory_allocated()
         record = RunRecord(
@@ -238,7 +256,7 @@ class Session:
             steps=len(self.plan),
             validation_accuracy=wilson(round(final["eval_accuracy"] * n), n),
             validation_loss=final["eval_loss"],
-            weights=sample_weights(resolve(config.base_model), _targets(lora)),
+            weights=sample_weights(base, _targets(lora)),
         )  # fmt: skip
         write_run(self.folder, record)
         return record
@@ -258,7 +276,7 @@ def training_arguments(
         optim="adamw_torch_fused" if gpu else "adamw_torch",
         bf16=context.precision == "bf16", fp16=context.precision == "fp16", use_cpu=not gpu,
         eval_strategy="steps", eval_steps=never, save_steps=never, save_total_limit=2,
-        load_best_model_at_end=True, metric_for_best_model="eval_accuracy",
+        load_best_model_at_end=context.is_main, metric_for_best_model="eval_accuracy",
         logging_steps=max(1, steps // 120), logging_nan_inf_filter=False, disable_tqdm=True, report_to=[],
         remove_unused_columns=False, ddp_find_unused_parameters=False,
     )  # fmt: skip

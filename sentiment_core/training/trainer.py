@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from accelerate.utils import gather_object
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -23,13 +26,16 @@ from sentiment_core.artifacts.schema import HistoryRow
 from sentiment_core.artifacts.store import HistoryWriter
 from sentiment_core.config import UserError
 from sentiment_core.engines.batching import round_up, split_alike, split_balanced
-from sentiment_core.engines.device import DeviceContext
+from sentiment_core.engines.device import DeviceContext, decided_by_main
 from sentiment_core.engines.packed.layout import Pack, PackShape, pack_sequences, packed_tokens
 from sentiment_core.engines.packed.model import PackedLlama
 from sentiment_core.engines.scorer import SentimentScorer, float32_head, left_pad, p_positive
 from sentiment_core.metrics import histogram
+from sentiment_core.models.base_models import seal, writing
 from sentiment_core.models.loading import LoadedModel
 from sentiment_core.models.tokens import Encoded, PromptEncoder
+
+PENDING = "pending_loss.json"
 
 
 @dataclass(frozen=True)
@@ -111,15 +117,16 @@ class QLoraTrainer(Trainer):
         held_out: the validation reviews.
         history: whose clock stands still while these are scored.
         evaluations: how often they are, a checkpoint written each time.
+        checkpoint_seconds: the most between two checkpoints, about.
     """
 
     model: Any
 
     def __init__(
         self, *, loaded: LoadedModel, batches: Any, held_out: Prompts, history: History, evaluations: int,
-        **kwargs: Any,
+        checkpoint_seconds: float, **kwargs: Any,
     ) -> None:  # fmt: skip
-        milestones = Milestones(self, evaluations, kwargs["args"].max_steps)
+        milestones = Milestones(self, evaluations, kwargs["args"].max_steps, checkpoint_seconds)
         super().__init__(callbacks=[milestones, history], **kwargs)
         self.batches, self.held_out, self.history = batches, held_out, history
         self.scorer = SentimentScorer(loaded, self.model, engine="padded")
@@ -170,6 +177,23 @@ class QLoraTrainer(Trainer):
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _save_checkpoint(self, model, trial) -> None:
+        """With the loss since the last logged step, which the Trainer forgets; sealed when all is there."""
+        checkpoint = Path(str(self.args.output_dir), f"checkpoint-{self.state.global_step}")
+        with writing(checkpoint):
+            super()._save_checkpoint(model, trial)
+            losses = gather_object([self._tr_loss.item()])  # every process has written its part
+            if self.batches.context.is_main:
+                pending = {"loss": sum(losses) / len(losses), "logged": self._globalstep_last_logged}
+                (checkpoint / PENDING).write_text(json.dumps(pending), encoding="utf-8")
+                seal(checkpoint)
+
+    def _load_rng_state(self, checkpoint) -> None:
+        super()._load_rng_state(checkpoint)
+        pending = json.loads(Path(checkpoint, PENDING).read_text(encoding="utf-8"))
+        self._tr_loss += pending["loss"]
+        self._globalstep_last_logged = pending["logged"]
 
 
 class PackedQLoraTrainer(QLoraTrainer):
@@ -233,16 +257,31 @@ BY_ENGINE["packed"] = (PackedBatches, PackedQLoraTrainer)
 class Milestones(TrainerCallback):
     """Evaluates and saves `count` times, spread evenly over the steps, at last behind the last one.
 
-    Validates after steps 1, 2, 4, 8, … too, where most is learned: a row of history, no checkpoint.
+    Validates after steps 1, 2, 4, 8, … too, where most is learned: a row of history, no checkpoint. Saves
+    between evaluations, too, where the last checkpoint is `seconds` old.
     """
 
-    def __init__(self, trainer: QLoraTrainer, count: int, steps: int) -> None:
+    def __init__(self, trainer: QLoraTrainer, count: int, steps: int, seconds: float) -> None:
         self.trainer, marks = trainer, np.linspace(0, steps, count + 1)[1:]
         self.steps = {max(1, round(mark)) for mark in marks}
+        self.seconds, self.saved = seconds, time.monotonic()
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.saved = time.monotonic()
+
+    on_save = on_train_begin
+
+    def is_due(self, step: int, logging_steps: int) -> bool:
+        """Whether to save, by the main process's clock; several processes ask it at steps that are logged."""
+        context = self.trainer.batches.context
+        if context.world_size > 1 and step % logging_steps:
+            return False
+        return decided_by_main(context, lambda: time.monotonic() - self.saved >= self.seconds)
 
     def on_step_end(self, args, state, control, **kwargs):
         step = state.global_step
-        control.should_evaluate = control.should_save = step in self.steps
+        control.should_evaluate = step in self.steps
+        control.should_save = control.should_evaluate or self.is_due(step, args.logging_steps)
         if step.bit_count() == 1 and step not in self.steps:
             self.trainer.history.row(step, self.trainer.validate())
         return control
@@ -297,7 +336,8 @@ class History(TrainerCallback):
         known = {k: v for k, v in values.items() if k in HistoryRow.model_fields}
         finite = {k: v for k, v in known.items() if k == "eval_counts" or math.isfinite(v)}
         if self.writer is not None:
-            self.writer.append(HistoryRow.model_validate(finite | place))
+            with writing(self.writer.path):
+                self.writer.append(HistoryRow.model_validate(finite | place))
 
     def on_step_end(self, args, state, control, **kwargs):
         self.bar.update(int(self.seen[state.global_step]) - self.bar.n)

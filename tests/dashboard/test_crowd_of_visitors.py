@@ -18,7 +18,7 @@ from tests.fake_artifacts import RUN, write_assets
 from tests.fake_live import HeldClassifier
 
 
-def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
+def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it never happened"

@@ -10,7 +10,7 @@ import pytest
 from gradio_client import Client
 
 from sentiment_core.dashboard import app
-from sentiment_core.dashboard.serving import load_live
+from sentiment_core.dashboard.host import load_live
 from sentiment_core.dashboard.store import Store
 from sentiment_core.models.base_models import EMBEDDED, BaseModelError, resolve
 from tests import imdb

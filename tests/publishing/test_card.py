@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from huggingface_hub import ModelCard
-from transformers import AutoModelForCausalLM
 
 import train
 from sentiment_core.artifacts.store import read_eval, read_run, write_eval
@@ -67,12 +65,10 @@ def test_the_cards_own_lines_load_what_was_trained(run, tiny_model, monkeypatch,
     found = {}
     exec(code, found)
     loaded = load_base(resolve(str(tiny_model)))
-    loaded = replace(loaded, model=AutoModelForCausalLM.from_pretrained(tiny_model))
+    base = SentimentScorer(loaded)([REVIEW])
     ours = SentimentScorer(loaded, load_adapter(loaded.model, run.adapter_path))([REVIEW])
-    assert abs(SentimentScorer(load_base(resolve(str(tiny_model))))([REVIEW]) - ours) > 0.01, (
-        "the adapter acts"
-    )
-    assert found["p_positive"] == pytest.approx(ours[0], abs=1e-5)
+    assert abs(base - ours) > 0.01, "the adapter acts"
+    assert found["p_positive"] == pytest.approx(ours[0], abs=1e-3)
 
 
 def test_the_card_tells_what_was_measured_of_this_training_alone(run, dataset, tiny_model, tmp_path, capsys):
@@ -115,4 +111,4 @@ def test_an_adapter_loads_whatever_its_base_is_called(name, run, tiny_model):
 def test_an_unfinished_run_has_no_card(run, tmp_path, capsys):
     (run.path / "run.json").unlink()
     assert main(["--assets", str(tmp_path / "assets"), "card", "tiny"]) == 2
-    assert "run 'tiny' is unfinished; finish it with train.py --resume" in capsys.readouterr().err
+    assert "run 'tiny' is not there or unfinished; train it with train.py" in capsys.readouterr().err

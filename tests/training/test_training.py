@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-import torch
-from safetensors.torch import load_file
 from transformers import TrainingArguments
 
-from sentiment_core.artifacts.store import read_history, read_run
+import eval as eval_script
+from sentiment_core.artifacts.store import read_eval, read_history, read_run
 from sentiment_core.config import PRESETS, ConfigError, TrainConfig, flag
 from sentiment_core.data.reviews import split_train
 from sentiment_core.engines.device import one_device
 from sentiment_core.engines.scorer import SentimentScorer
 from sentiment_core.metrics.histogram import BINS
-from sentiment_core.models.base_models import resolve
+from sentiment_core.models.base_models import SEAL, resolve, seal
 from sentiment_core.models.loading import load_adapter, load_base
 from sentiment_core.training import session, trainer
 from tests.own_reviews import write_dataset
@@ -61,8 +64,8 @@ def alone(config, tmp_path_factory):
     return train
 
 
-def adapter(folder):
-    return load_file(folder / "adapter" / "adapter_model.safetensors")
+def weights_of(folder):
+    return (folder / "adapter" / "adapter_model.safetensors").read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -136,39 +139,67 @@ def test_the_saved_adapter_gives_the_validated_probabilities(trained, config):
 
 
 @pytest.mark.parametrize("engine", ["dequantized", "packed"])
-def test_a_stopped_run_resumes_to_the_same_end(config, alone, tmp_path, monkeypatch, engine):
-    config = short(config, engine=engine, micro_batch_size=4)
-    _, uninterrupted = alone(engine, 4)
+def test_a_run_resumed_between_evaluations_ends_bit_for_bit_the_same(config, tmp_path, monkeypatch, engine):
+    """And between two steps that are logged, each four steps here, so that a mean's first half is kept."""
+    arguments = session.training_arguments
 
-    def stop_at_four(self, args, state, control, **kwargs):
-        if state.global_step == 4:
+    def logging_each_four(*given):
+        made = arguments(*given)
+        made.logging_steps = 4
+        return made
+
+    monkeypatch.setattr(session, "training_arguments", logging_each_four)
+    config = short(config, limit=192, engine=engine, micro_batch_size=8)
+    whole, uninterrupted = session.train(config, assets=tmp_path / "whole", work=tmp_path / "w")
+
+    def stop_at_seven(self, args, state, control, **kwargs):
+        if state.global_step == 7:
             raise KeyboardInterrupt
 
+    often = dataclasses.replace(config, checkpoint_minutes=1e-6)
     with monkeypatch.context() as patch:
-        patch.setattr(trainer.History, "on_step_end", stop_at_four)
+        patch.setattr(trainer.History, "on_step_end", stop_at_seven)
         with pytest.raises(KeyboardInterrupt):
-            session.train(config, assets=tmp_path, work=tmp_path / "work")
+            session.train(often, assets=tmp_path, work=tmp_path / "work")
     unfinished = read_run(tmp_path / "runs" / "tiny")
     assert unfinished.record is None
-    assert read_history(unfinished.path)["step"].max() >= 3
-    session.train(config, assets=tmp_path, work=tmp_path / "work", resume=True)
+    assert (tmp_path / "work" / "tiny" / "checkpoints" / "checkpoint-6").is_dir()
+    parts, resumed = session.train(config, assets=tmp_path, work=tmp_path / "work", resume=True)
+    assert weights_of(resumed) == weights_of(uninterrupted)
+    pd.testing.assert_frame_equal(
+        *(read_history(f).drop(columns="seconds") for f in (resumed, uninterrupted))
+    )
+    assert read_history(resumed)["loss"].count() == 3
+    assert parts.validation_accuracy == whole.validation_accuracy
+    assert parts.validation_loss == whole.validation_loss
 
-    sides = (uninterrupted, unfinished.path)
-    whole, parts = map(adapter, sides)
-    for name, tensor in whole.items():
-        torch.testing.assert_close(parts[name], tensor, rtol=1e-3, atol=1e-5, msg=name)
-    steps = list(map(read_history, sides))
-    assert steps[0]["step"].tolist() == steps[1]["step"].tolist()
-    assert steps[1].loc[steps[1]["eval_loss"].notna(), "step"].tolist() == [0, 1, 2, 4, 6]
-    np.testing.assert_allclose(steps[0]["loss"].dropna(), steps[1]["loss"].dropna(), rtol=1e-3)
+
+def test_checkpoints_are_written_about_every_minute_and_few_are_kept(config, tmp_path, monkeypatch):
+    now, saved = [0.0], []
+    step, save = trainer.QLoraTrainer.training_step, trainer.QLoraTrainer._save_checkpoint
+
+    def taking_25_seconds(self, *given):
+        now[0] += 25
+        return step(self, *given)
+
+    def counted(self, *given):
+        save(self, *given)
+        saved.append((self.state.global_step, len(list((tmp_path / "work/tiny/checkpoints").iterdir()))))
+
+    monkeypatch.setattr(trainer.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(trainer.QLoraTrainer, "training_step", taking_25_seconds)
+    monkeypatch.setattr(trainer.QLoraTrainer, "_save_checkpoint", counted)
+    settings = short(config, limit=192, evaluations_per_epoch=1, engine="dequantized", micro_batch_size=16)
+    session.train(settings, assets=tmp_path, work=tmp_path / "work")
+    assert saved == [(3, 1), (6, 2), (9, 2), (12, 2)]
 
 
 def test_a_kill_while_a_checkpoint_is_written_costs_only_that_checkpoint(config, tmp_path, capsys):
     settings, work = short(config, engine="dequantized", micro_batch_size=16), tmp_path / "work"
     _, folder = session.train(settings, assets=tmp_path, work=work)
-    weights, checkpoints = folder / "adapter" / "adapter_model.safetensors", work / "tiny" / "checkpoints"
+    weights, kept = folder / "adapter" / "adapter_model.safetensors", work / "tiny" / "checkpoints"
     undisturbed = weights.read_bytes()
-    last = checkpoints / "checkpoint-6"
+    last = kept / "checkpoint-6"
     for damage in (
         lambda: (last / "trainer_state.json").unlink(),
         lambda: os.truncate(last / "optimizer.pt", 1000),
@@ -180,11 +211,30 @@ def test_a_kill_while_a_checkpoint_is_written_costs_only_that_checkpoint(config,
         assert weights.read_bytes() == undisturbed
         assert "checkpoint-6 was not written to its end" in capsys.readouterr().err
 
-    for whole in checkpoints.iterdir():
+    for file in set(last.iterdir()) - {last / SEAL}:
+        content = file.read_bytes()
+        for damaged in (content[:-1], bytes([*content[:-9], content[-9] ^ 1, *content[-8:]])):
+            file.write_bytes(damaged)
+            assert not session.is_whole(last), file
+        file.write_bytes(content)
+        assert session.is_whole(last), file
+    for whole in kept.iterdir():
         (whole / "scheduler.pt").unlink()
     with pytest.raises(ConfigError, match="there is no checkpoint"):
         session.train(settings, assets=tmp_path, work=work, resume=True)
-    assert not list(checkpoints.iterdir())
+    assert not list(kept.iterdir())
+
+
+def test_a_checkpoint_is_whole_only_with_the_best_one(tmp_path):
+    for step, best in ((4, 4), (6, 4)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        state = tmp_path / f"checkpoint-{step}" / "trainer_state.json"
+        state.write_text(json.dumps({"best_global_step": best}))
+        seal(state.parent)
+    assert session.newest_whole(tmp_path, print) == tmp_path / "checkpoint-6"
+    (tmp_path / "checkpoint-4" / "trainer_state.json").write_text('{"best_global_step": 3}')
+    with pytest.raises(ConfigError, match="there is no checkpoint"):
+        session.newest_whole(tmp_path, print)
 
 
 def test_engines_and_micro_batches_take_the_same_steps(alone):
@@ -199,39 +249,90 @@ def test_engines_and_micro_batches_take_the_same_steps(alone):
         np.testing.assert_allclose(points, curve, rtol=5e-3, err_msg=name)
 
 
-TWO = """
-import json, os, sys, torch, train
-for flags in json.loads(sys.argv[1]):
-    assert train.main(flags) == 0
-    assert torch.distributed.get_world_size() == int(os.environ["WORLD_SIZE"]) == 2
-"""
+ROOT = Path(__file__).parents[2]
+
+
+def flags_of(settings):
+    given, default = dataclasses.asdict(settings), TrainConfig()
+    changed = {name: value for name, value in given.items() if value != getattr(default, name)}
+    return [part for name, value in changed.items() for part in (flag(name), str(value))]
+
+
+def start(launcher, asked, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-m", *launcher, str(Path(__file__).with_name("launched.py")), json.dumps(asked)],
+        cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | environment,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def same_history(folder, expected):
+    found, expected = read_history(folder), read_history(expected)
+    for column in ("loss", "grad_norm", "eval_loss"):
+        np.testing.assert_allclose(found[column].dropna(), expected[column].dropna(), rtol=2e-3)
+
+
+def check_halves(*files):
+    shares = [json.loads(file.read_text()) for file in files]
+    assert [len(share) for share in shares] == [48, 48]
+    assert sorted(itertools.chain(*shares)) == list(range(96))
 
 
 @pytest.mark.slow
-def test_two_processes_take_the_same_steps_as_one(config, alone, tmp_path):
+def test_accelerate_starts_two_processes_that_take_the_same_steps_as_one(config, alone, tmp_path):
     """With each engine, one after the other in the same two."""
     runs = []
     for engine in ("dequantized", "packed"):
-        settings = dataclasses.asdict(short(config, engine=engine, micro_batch_size=4))
-        given = {k: v for k, v in settings.items() if v != getattr(TrainConfig(), k)}
-        flags = [part for name, value in given.items() for part in (flag(name), str(value))]
-        runs.append([*flags, "--assets", str(tmp_path / engine), "--work", str(tmp_path / f"w-{engine}")])
-    script = tmp_path / "two.py"
-    script.write_text(TWO)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [*command, script, json.dumps(runs)],
-        cwd=root, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)},
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stderr.count("fp32, 2 × ") == 2
+        places = ["--assets", str(tmp_path / engine), "--work", str(tmp_path / f"w-{engine}")]
+        runs.append([*flags_of(short(config, engine=engine, micro_batch_size=4)), *places])
+    launcher = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
+    launched = start(launcher, {"train": runs, "shares": str(tmp_path)})
+    error = launched.communicate(timeout=300)[1]
+    assert launched.returncode == 0, error[-2000:]
+    assert error.count("fp32, 2 × ") == 2
     for engine in ("dequantized", "packed"):
-        together = read_history(tmp_path / engine / "runs" / "tiny")
-        expected = read_history(alone(engine, 4)[1])
-        for column in ("loss", "grad_norm", "eval_loss"):
-            np.testing.assert_allclose(together[column].dropna(), expected[column].dropna(), rtol=2e-3)
+        check_halves(*(tmp_path / f"w-{engine}-{rank}.json" for rank in (0, 1)))
+        same_history(tmp_path / engine / "runs" / "tiny", alone(engine, 4)[1])
+
+
+@pytest.mark.slow
+def test_two_hosts_that_share_no_folder_train_resume_and_evaluate_as_one(config, alone, dataset, tmp_path):
+    """Two nodes of one process each; the stopped run's checkpoints lie on the first host alone."""
+    settings = short(config, engine="dequantized", micro_batch_size=4)
+    _, one = alone("dequantized", 4)
+    score = ["--run", "whole", "--dataset", str(dataset), "--base-model", config.base_model]
+    shutil.copytree(one, tmp_path / "one" / "runs" / "whole")
+    record = tmp_path / "one" / "runs" / "whole" / "run.json"
+    record.write_text(record.read_text().replace('"run_id": "tiny"', '"run_id": "whole"'))
+    hosts = []
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    for rank in ("0", "1"):
+        shutil.copytree(tmp_path / "one", tmp_path / rank)
+        places = ["--assets", str(tmp_path / rank), "--work", str(tmp_path / f"work-{rank}")]
+        runs = [[*flags_of(settings), "--checkpoint-minutes", "1e-6", *places]]
+        asked = {"train": runs, "stop": True, "eval": [*score, *places], "shares": str(tmp_path)}
+        launcher = ("torch.distributed.run", "--nnodes", "2", "--node-rank", rank, "--nproc-per-node", "1")
+        launcher += ("--master-addr", "127.0.0.1", "--master-port", port)
+        hosts.append(start(launcher, asked, SENTIMENT_CACHE=str(tmp_path / f"cache-{rank}")))
+    errors = [host.communicate(timeout=300)[1] for host in hosts]
+    assert [host.returncode for host in hosts] == [0, 0], "\n".join(error[-2000:] for error in errors)
+    same_history(tmp_path / "0" / "runs" / "tiny", one)
+    check_halves(*(tmp_path / f"work-{rank}-{rank}.json" for rank in (0, 1)))
+    assert not (tmp_path / "1" / "runs" / "tiny").exists(), "the main process alone writes artifacts"
+    eval_id = f"{dataset.name}--fine-tuned--whole"
+    for rank in (0, 1):
+        [part] = (tmp_path / f"work-{rank}" / "evals" / eval_id).rglob("*.npz")
+        assert part.name.startswith(f"{rank}of2-")
+        assert len(np.load(part)["rows"]) == 40
+        assert list((tmp_path / f"cache-{rank}" / "tokens").iterdir())
+    alone_places = ["--assets", str(tmp_path / "one"), "--work", str(tmp_path / "work-one")]
+    assert eval_script.main([*score, *alone_places]) == 0
+    found, expected = (
+        read_eval(tmp_path / place / "evals" / eval_id).predictions() for place in ("0", "one")
+    )
+    pd.testing.assert_frame_equal(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(

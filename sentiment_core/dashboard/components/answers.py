@@ -13,7 +13,8 @@ from sentiment_core.artifacts.store import Run
 from sentiment_core.dashboard.components import dial, trace
 from sentiment_core.dashboard.components.html import seconds
 from sentiment_core.dashboard.context import Context
-from sentiment_core.dashboard.serving import Answer, Refused, Trace, Waiting, Which
+from sentiment_core.dashboard.host import Which
+from sentiment_core.dashboard.serving import Answer, Refused, Trace, Waiting
 from sentiment_core.labels import LABEL_WORDS
 
 IDLE = "Type a review, or pick one of ours."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from sentiment_core.dashboard.components.parts import own_figure
-from sentiment_core.dashboard.serving import Which
+from sentiment_core.dashboard.host import Which
 from sentiment_core.live.clauses import MOVE, finding
 
 if TYPE_CHECKING:

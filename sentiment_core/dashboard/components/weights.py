@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from sentiment_core.artifacts.store import Run, read_adapter_shapes
+from sentiment_core.artifacts.store import ArtifactError, Run, read_adapter_shapes
 from sentiment_core.dashboard.components.html import fragment
 
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
@@ -14,7 +14,11 @@ NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 def pictures(run: Run) -> list[Markup]:
     """The matrix, the levels and the memory, each where the run's artifacts hold what it needs."""
     record, found = run.record, []
-    if record and (shapes := read_adapter_shapes(run.path)):
+    try:
+        shapes = read_adapter_shapes(run.path)
+    except ArtifactError:  # named in the header
+        shapes = {}
+    if record and shapes:
         sample = record.weights.matrix if record.weights else ""
         name = sample if sample in shapes else list(shapes)[len(shapes) // 2]
         found.append(fragment("matrix", name=name, shape=shapes[name], lora=record.lora))

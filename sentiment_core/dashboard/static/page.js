@@ -8,7 +8,7 @@
     }
     history.replaceState(null, '', url);
     const tab = changes.tab && document.getElementById(`tab-${changes.tab}-button`);
-    tab?.scrollIntoView({block: 'nearest', inline: 'nearest'});  // a phone's row of tabs is wider than the page
+    tab?.scrollIntoView({block: 'nearest', inline: 'center'});  // a phone's row of tabs is wider than the page
   };
   // Arrow keys move between the tabs.
   document.addEventListener('keydown', (event) => {

@@ -14,8 +14,9 @@ from sentiment_core.dashboard.components.answers import waiting_note, word_of
 from sentiment_core.dashboard.components.html import render
 from sentiment_core.dashboard.components.parts import notice
 from sentiment_core.dashboard.context import QUIET, Context
+from sentiment_core.dashboard.host import Which
 from sentiment_core.dashboard.inputs import MAX_ROWS, Batch, InputRefused, read_batch, safe_cell
-from sentiment_core.dashboard.serving import MODEL_EVENT, Latest, Refused, Scores, Waiting, Which
+from sentiment_core.dashboard.serving import MODEL_EVENT, Latest, Refused, Scores, Waiting
 from sentiment_core.figures.style import percent
 from sentiment_core.labels import LABEL_WORDS
 from sentiment_core.metrics import intervals

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from contextlib import suppress
 
 import gradio as gr
 from markupsafe import Markup
@@ -51,8 +52,15 @@ def method_html(context: Context, run: Run | None) -> Markup:
         commands=_commands(context, run),
         references={one.kind: one for one in context.store.references()},
         default_source=DEFAULT_SOURCE, repository=repository(),
-        trace_sentence=trace_sentence(context.store.root), exports=export_rows(run, context.store.root),
+        trace_sentence=_trace_sentence(context), exports=export_rows(run, context.store.root),
     )  # fmt: skip
+
+
+def _trace_sentence(context: Context) -> str:
+    """Empty where its benchmark is of no use, which the header says."""
+    with suppress(ValueError, LookupError, TypeError):
+        return trace_sentence(context.store.root)
+    return ""
 
 
 def study_run(context: Context, run: Run) -> Run | None:

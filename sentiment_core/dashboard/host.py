@@ -1,0 +1,127 @@
+"""The live models in memory: each run's loaded once, in the background, and the newest few kept."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import gradio as gr
+from markupsafe import Markup
+
+from sentiment_core.artifacts.store import Run
+
+if TYPE_CHECKING:
+    from sentiment_core.live.classifier import LiveClassifier
+
+try:
+    import spaces  # pyrefly: ignore[missing-import] only on Spaces
+except ImportError:
+    spaces = None
+
+log = logging.getLogger(__name__)
+
+Which = Literal["base", "fine-tuned"]
+
+
+class ModelUnavailable(RuntimeError):
+    """The live model cannot answer; the message is one sentence for the visitor."""
+
+
+Loading: TypeAlias = "Future[LiveClassifier]"
+
+
+def version_of(run: Run | None) -> Hashable:
+    """Changes when the run of that name is trained again."""
+    return run and (run.run_id, run.record and run.record.created_at)
+
+
+def systems_of(run: Run | None) -> tuple[Which, ...]:
+    """The models of a run: the base model alone where nothing is fine-tuned."""
+    tuned = run is not None and run.record is not None and run.adapter_path.is_dir()
+    return ("fine-tuned", "base") if tuned else ("base",)
+
+
+def load_live(run: Run | None, cuda: bool | None = None) -> LiveClassifier:
+    """Load base and adapter; imports torch, so it is called only in a loader thread."""
+    from sentiment_core.live.classifier import LiveClassifier
+
+    return LiveClassifier.load(run, cuda=cuda)
+
+
+class ModelHost:
+    """Loads each run's model once; at most `keep` of them stay in memory. What `load` raises is told."""
+
+    def __init__(self, load: Callable[[Run | None], LiveClassifier] = load_live, *, keep: int = 2) -> None:
+        self._load, self._keep = load, keep
+        self._slots: dict[Hashable, Loading] = {}
+        self._lock, self._loading = threading.Lock(), threading.Lock()
+        self._began, self._took = 0.0, 0.0
+        self.not_before = 0.0  # by `time.monotonic`: what is asked to load earlier is begun then
+
+    def start(self, run: Run | None) -> Loading:
+        """Begin to load this run's model unless that was done; returns at once. A failure is tried again."""
+        key = version_of(run)
+        with self._lock:
+            slot = self._slots.pop(key, None)
+            if slot is None or (slot.done() and slot.exception()):
+                slot = Future()
+                threading.Thread(target=self._fill, args=(slot, run), name="load", daemon=True).start()
+            idle = [k for k, other in self._slots.items() if other.done()]
+            for old in idle[: max(0, len(self._slots) + 1 - self._keep)]:
+                del self._slots[old]
+            self._slots[key] = slot  # most recently used last
+            return slot
+
+    def _fill(self, slot: Loading, run: Run | None) -> None:
+        time.sleep(max(0.0, self.not_before - time.monotonic()))
+        try:
+            with self._loading:
+                self._began = time.monotonic()
+                model = self._load(run)
+                self._took = time.monotonic() - self._began
+            slot.set_result(model)
+        except Exception as error:
+            log.exception("the live model could not be loaded")
+            slot.set_exception(ModelUnavailable(f"The live model could not be loaded: {_reason(error)}"))
+
+    def left(self, run: Run | None) -> float | None:
+        """Seconds until this run's model is there, going by the last one's; None where that says nothing."""
+        left = self._began + self._took - time.monotonic()
+        return 0.0 if self.slot(run).done() else left if left > 0 else None
+
+    def slot(self, run: Run | None) -> Loading:
+        """This run's model, loaded or on its way."""
+        return self._slots.get(version_of(run)) or self.start(run)
+
+    def get(self, run: Run | None) -> LiveClassifier:
+        """The loaded model; waits for it, and raises `ModelUnavailable` where it cannot be loaded."""
+        return self.slot(run).result()
+
+
+def _reason(error: Exception) -> str:
+    """The error as one sentence for visitors, without the source file that an ImportError names."""
+    if not isinstance(error, (OSError, ValueError, ImportError, RuntimeError, MemoryError)):
+        return "an unexpected error; the server's log has the details."
+    words = " ".join(re.sub(r"\s*\([^()]*\.py\)", "", str(error)).split())[:300]
+    return f"{words.rstrip('.') or type(error).__name__}."
+
+
+def gpu(function: Callable[..., Iterator[Any]], seconds: int) -> Callable[..., Iterator[Any]]:
+    """Mark a generator that needs a ZeroGPU Space's GPU, for `seconds` at most; what the Space refuses (none
+    free, a visitor's daily share used up) becomes a `ModelUnavailable`. No change elsewhere."""
+    if spaces is None:
+        return function
+    marked = spaces.GPU(function, duration=seconds)
+
+    def told(run: Run | None, given: Any) -> Iterator[Any]:
+        try:
+            yield from marked(run, given)
+        except gr.Error as error:
+            raise ModelUnavailable(Markup(error.message).striptags()) from error
+
+    return told
