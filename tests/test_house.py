@@ -80,10 +80,7 @@ def test_help_imports_the_standard_library_alone(script: str) -> None:
 @pytest.mark.slow
 def test_an_installed_package_works_from_any_folder(tmp_path: Path) -> None:
     """Built as pip does, run elsewhere: the page finds its templates and that folder's artifacts."""
-    build = [
-        sys.executable,
-        *["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir"],
-    ]
+    build = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path]
     copy = tmp_path / "source"
     wanted = ["sentiment_core", "*.py", "*.toml", "*.txt", "README.md", "LICENSE"]
     listed = subprocess.run(
@@ -92,7 +89,7 @@ def test_an_installed_package_works_from_any_folder(tmp_path: Path) -> None:
     for name in listed.stdout.split():
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         (copy / name).write_bytes((ROOT / name).read_bytes())
-    subprocess.run([sys.executable, "-m", *build, str(copy)], check=True, capture_output=True)
+    subprocess.run([sys.executable, *build, copy], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     elsewhere = tmp_path / "elsewhere"

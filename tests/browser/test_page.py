@@ -34,6 +34,7 @@ def open_everything(page, tab: str) -> None:
     """A review, the batch, the reader and what else is folded away."""
     if tab == "live":
         page.locator("#trace li").first.wait_for()
+    page.wait_for_function("() => [...document.querySelectorAll('.empty')].every(one => !one.offsetParent)")
     if tab == "examples":
         page.locator("#examples-list [data-review]").first.click()
         page.locator("#reader table").wait_for()

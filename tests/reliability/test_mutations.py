@@ -26,9 +26,9 @@ from safetensors.numpy import save_file
 from sentiment_core.artifacts.schema import SampleAnswer, SampleAnswers, StoredTrace
 from sentiment_core.artifacts.store import adapter_sha256, read_run, read_sample_reviews, write_record
 from sentiment_core.config import ASSETS
+from sentiment_core.data.reviews import review_id
 from sentiment_core.dashboard import app
 from sentiment_core.dashboard.store import Store
-from sentiment_core.data.reviews import review_id
 from tests.fake_artifacts import PROMPT, RUN, write_eval, write_history, write_run
 from tests.fake_live import FakeClassifier
 from tests.reliability.reports import report
