@@ -18,7 +18,7 @@ from tests import imdb
 pytestmark = pytest.mark.model
 
 ROOT = Path(__file__).resolve().parents[2]
-REVIEWS = 12
+REVIEWS = 24
 """Test reviews compared with the committed predictions."""
 
 
@@ -63,7 +63,7 @@ def test_the_app_answers_as_the_scorer_does(client: Client, store: Store) -> Non
 @imdb.needed
 def test_the_app_agrees_with_the_committed_predictions(client: Client, store: Store) -> None:
     evals = store.evals(store.run(None), "imdb")
-    reviews = imdb.sample(REVIEWS, most_words=80)
+    reviews = imdb.sample(REVIEWS, most_words=120)
     answers = client.predict(reviews.texts, api_name="/classify_batch")
     for system, key in (("fine-tuned", "fine_tuned"), ("baseline-scored", "base")):
         live = np.array([answer[f"{key}_p_positive"] for answer in answers])
