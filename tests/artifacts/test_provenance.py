@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import sys
 
+import pytest
+
 from sentiment_core.artifacts import provenance
 
 
-def test_the_command_names_no_folder_of_this_machine(monkeypatch):
-    given = [
-        "/home/me/train.py",
-        "--dataset",
-        "/data/imdb",
-        "--exclude",
-        "../sets/pairs.parquet",
-        "--limit",
-        "5",
-    ]
-    monkeypatch.setattr(sys, "argv", given)
-    expected = "python train.py --dataset imdb --exclude pairs.parquet --limit 5"
-    assert provenance.command_line() == expected
-
-
-def test_a_module_is_named_as_one_calls_it(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["/home/me/x/sentiment_core/benchmarks/__main__.py", "live"])
-    assert provenance.command_line() == "python -m sentiment_core.benchmarks live"
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("/home/me/train.py --dataset /data/imdb --exclude ../sets/pairs.parquet --limit 5",
+         "python train.py --dataset imdb --exclude pairs.parquet --limit 5"),
+        ("/home/me/x/sentiment_core/benchmarks/__main__.py live", "python -m sentiment_core.benchmarks live"),
+    ],
+)  # fmt: skip
+def test_the_command_names_no_folder_of_this_machine(given, told, monkeypatch):
+    monkeypatch.setattr(sys, "argv", given.split())
+    assert provenance.command_line() == told
 
 
 def test_the_commit_can_be_given(monkeypatch):

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from sentiment_core import systems
-from sentiment_core.artifacts import report, schema, store
-from sentiment_core.artifacts.schema import AnswerForm, Metric
-from sentiment_core.artifacts.store import ArtifactError
+from sentiment_core.artifacts import report, store
+from sentiment_core.artifacts.schema import AnswerForm, BenchmarkRecord, BenchmarkRow, Hardware, Metric
+from sentiment_core.artifacts.store import ArtifactError, utc_now, write_record
 from tests.fake_artifacts import RUN, write_assets
 
 README = Path(__file__).parents[2] / "README.md"
@@ -23,15 +23,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_assets(tmp_path_factory.mktemp("assets"), n=100, pairs=10)
 
 
-def change(root: Path, system: str, **fields: object) -> schema.EvalRecord:
-    """Rewrite the record of `system` on imdb."""
-    evaluation = next(
-        e for e in store.list_artifacts(root).evals
-        if e.record.system == system and e.record.dataset.name == "imdb"
-    )  # fmt: skip
-    record = evaluation.record.model_copy(update=fields)
-    store.write_record(evaluation.path / "eval.json", record)
-    return record
+def changed(folder: Path, system: str, **fields: object) -> Path:
+    """Artifacts with other fields in the record of `system` on imdb."""
+    if not folder.joinpath("evals").exists():
+        write_assets(folder, n=100, pairs=10)
+    [path] = folder.glob(f"evals/*{system}-imdb/eval.json")
+    store.write_record(path, store.read_eval(path.parent).record.model_copy(update=fields))
+    return folder
 
 
 def test_the_table_has_a_row_per_evaluation_with_n_and_hardware(root: Path) -> None:
@@ -46,8 +44,7 @@ def test_the_table_has_a_row_per_evaluation_with_n_and_hardware(root: Path) -> N
 
 
 def test_few_shot_says_how_far_its_draws_lie_apart(tmp_path: Path) -> None:
-    root = write_assets(tmp_path, n=100, pairs=10)
-    change(root, "baseline-few-shot", draw_accuracies=(0.6, 0.62, 0.64))
+    root = changed(tmp_path, "baseline-few-shot", draw_accuracies=(0.6, 0.62, 0.64))
     assert "\n| Few-shot (k = 4), mean of 3 draws, SD 2.0 points | imdb |" in report.results_table(root)
 
 
@@ -60,11 +57,11 @@ def test_percentages_have_the_digits_that_n_supports() -> None:
 
 
 def test_the_overlap_is_a_note_below_the_table(tmp_path: Path) -> None:
-    root = write_assets(tmp_path, n=100, pairs=10)
     accuracy = Metric(value=0.5, low=0.4, high=0.6, n=97)
-    change(root, "fine-tuned", metrics={"accuracy": accuracy, "accuracy_without_overlap": accuracy})
-    clean = accuracy.model_copy(update={"value": 0.25})
-    change(root, "tfidf-logreg", metrics={"accuracy": accuracy, "accuracy_without_overlap": clean})
+    for system, value in (("fine-tuned", 0.5), ("tfidf-logreg", 0.25)):
+        clean = accuracy.model_copy(update={"value": value})
+        metrics = {"accuracy": accuracy, "accuracy_without_overlap": clean}
+        root = changed(tmp_path, system, metrics=metrics)
     *_, blank, note = report.results_table(root).splitlines()
     assert blank == ""  # one line for all systems, in the table's order
     assert note.startswith("Without the 3 reviews of imdb")
@@ -73,7 +70,6 @@ def test_the_overlap_is_a_note_below_the_table(tmp_path: Path) -> None:
 
 
 def test_below_chance_takes_its_figures_from_the_artifact(tmp_path: Path) -> None:
-    root = write_assets(tmp_path, n=100, pairs=10)
     metrics = {
         "accuracy": Metric(value=0.24, low=0.2, high=0.3, n=100),
         "accuracy_lenient": Metric(value=0.6, low=0.5, high=0.7, n=40),
@@ -84,7 +80,7 @@ def test_below_chance_takes_its_figures_from_the_artifact(tmp_path: Path) -> Non
         AnswerForm(form="the film is positive, …", count=12, parsed="unparsed"),
         AnswerForm(form="", count=10, parsed="unparsed"),
     )
-    change(root, "baseline-generated", metrics=metrics, unparsed=60, answer_forms=forms)
+    root = changed(tmp_path, "baseline-generated", metrics=metrics, unparsed=60, answer_forms=forms)
     text = report.below_chance(root)
     assert len(text.splitlines()) <= 10
     for part in (
@@ -100,9 +96,7 @@ def test_below_chance_takes_its_figures_from_the_artifact(tmp_path: Path) -> Non
 
 
 def test_below_chance_where_every_answer_is_a_label(tmp_path: Path) -> None:
-    root = write_assets(tmp_path, n=100, pairs=10)
-    change(root, "baseline-generated", unparsed=0)
-    text = report.below_chance(root)
+    text = report.below_chance(changed(tmp_path, "baseline-generated", unparsed=0))
     assert "0 reviews (0.0 %)" in text
     assert "of those with a label" not in text
 
@@ -117,9 +111,7 @@ def test_sections_are_replaced_and_the_rest_is_kept(root: Path) -> None:
     assert report.refreshed(text, root) == text
 
 
-@pytest.mark.parametrize(
-    "text", ["", MARKED + MARKED, MARKED.replace("results:begin", "results:x"), MARKED[::-1]]
-)
+@pytest.mark.parametrize("text", ["", MARKED + MARKED, MARKED.replace("results:begin", "results:x")])
 def test_text_without_its_markers_is_refused(text: str, root: Path) -> None:
     with pytest.raises(ValueError, match="<!-- results:begin -->"):
         report.refreshed(text, root)
@@ -176,9 +168,6 @@ def test_references_are_weakest_first_with_a_source_each() -> None:
 
 
 def test_speed_table_shows_each_benchmark_or_how_to_make_it(tmp_path: Path) -> None:
-    from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow, Hardware
-    from sentiment_core.artifacts.store import utc_now, write_record  # fmt: skip
-
     def trained(system: str, rate: float, **more) -> BenchmarkRow:
         return BenchmarkRow(system=system, reviews_per_second=Metric(value=rate, n=1), **more)
 
@@ -198,20 +187,16 @@ def test_speed_table_shows_each_benchmark_or_how_to_make_it(tmp_path: Path) -> N
 
     two = trained("ours, 2 GPUs", 1700, devices=2, batch_size=48)
     rows = (trained("usual", 40), trained("ours", 1000), two)
-    write_record(
-        tmp_path / "benchmarks" / "train.json", record.model_copy(update={"kind": "train", "rows": rows})
-    )
+    record = record.model_copy(update={"kind": "train", "rows": rows})
+    write_record(tmp_path / "benchmarks" / "train.json", record)
     text = report.speed_table(tmp_path)
     assert "Ours: 25,000 reviews in 25.0 s. On 2 GPUs, 48 reviews a step: 1.70 × one." in text
 
-    accuracies = (
-        Metric(value=0.949, low=0.943, high=0.955, n=5000),
-        Metric(value=0.95, low=0.944, high=0.956, n=5000),
-    )
     rows = tuple(
-        trained(engine, rate, validation_accuracy=accuracy, note="417 steps of 48 reviews")
-        for engine, rate, accuracy in zip(("packed", "nf4"), (900, 60), accuracies, strict=True)
-    )
+        trained(engine, rate, note="417 steps of 48 reviews",
+                validation_accuracy=Metric(value=p, low=p - 0.006, high=p + 0.006, n=5000))
+        for engine, rate, p in (("packed", 900, 0.949), ("nf4", 60, 0.95))
+    )  # fmt: skip
     parity = record.model_copy(update={"kind": "parity", "rows": rows, "settings": {"train": 20_000}})
     write_record(tmp_path / "benchmarks" / "parity.json", parity)
     text = report.speed_table(tmp_path)

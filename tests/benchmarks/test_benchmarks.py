@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
 from sentiment_core.artifacts.schema import BenchmarkRecord
 from sentiment_core.artifacts.store import read_record
@@ -39,32 +42,33 @@ def test_train_compares_three_systems(common, tmp_path, capsys):
     assert "reviews_per_second.value" in capsys.readouterr().out
 
 
-@pytest.mark.slow
-def test_ours_on_two_devices_is_a_row_of_its_own(common, tmp_path):
+def test_ours_on_two_devices_is_the_same_command_and_a_row_of_its_own(common, monkeypatch):
+    """The processes' own part is training's; here the command runs in this one."""
+
+    def launch(command, **_):
+        parts = "-m torch.distributed.run --standalone --nproc_per_node=2 -m sentiment_core.benchmarks"
+        assert command[1:7] == parts.split()
+        return SimpleNamespace(returncode=benchmark.main(command[7:]))
+
+    monkeypatch.setattr(benchmark_train, "subprocess", SimpleNamespace(run=launch))
     dataset, model = common[1], common[3]
     arguments = argparse.Namespace(
         dataset=dataset, base_model=model, blocks=1, steps=1, validation=40, limit=None, gpus=2
     )
     [row] = benchmark_train._on_several(arguments, 16)
-    assert row.system == "ours, 2 GPUs"
+    assert (row.system, row.devices, row.batch_size) == ("ours", 1, 16)
     assert row.reviews_per_second.value > 0
-    assert (row.devices, row.batch_size) == (2, 16)
-
-
-def test_an_unknown_system_is_one_sentence(common, capsys):
-    assert benchmark.main(["train", *common, "--validation", "40", "--systems", "ours,theirs"]) == 2
-    assert "--systems names 'theirs'" in capsys.readouterr().err
+    two = SimpleNamespace(world_size=2, device=torch.device("cpu"))
+    clock = benchmark_train.BlockClock(np.zeros(2), 1, 1, two)
+    clock.rates = [1.0]
+    row = clock.row("ours", "", 16)
+    assert (row.system, row.devices) == ("ours, 2 GPUs", 2)
 
 
 def test_score_compares_three_systems(common, tmp_path):
     output = tmp_path / "score.json"
     assert benchmark.main(["score", *common, "--few", "8", "--repeats", "1", "--output", str(output)]) == 0
     assert len(rows(output)) == 3
-
-
-def test_a_missing_dataset_is_one_sentence(tmp_path, capsys):
-    assert benchmark.main(["score", "--dataset", str(tmp_path / "none.csv")]) == 2
-    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_parity_trains_both_engines_alike_and_tells_their_accuracy(common, tmp_path):
@@ -78,12 +82,6 @@ def test_parity_trains_both_engines_alike_and_tells_their_accuracy(common, tmp_p
     assert abs(first.validation_loss - second.validation_loss) < 1e-4
 
 
-def test_parity_refuses_an_engine_that_does_not_exist(common, capsys, tmp_path):
-    flags = ["--engines", "packed,magic", "--output", str(tmp_path / "parity.json")]
-    assert benchmark.main(["parity", *common, *flags]) == 2
-    assert "--engines names 'magic'; use some of nf4, dequantized, packed" in capsys.readouterr().err
-
-
 def test_seeds_tell_mean_spread_and_each_accuracy(common, tmp_path):
     output = tmp_path / "seeds.json"
     flags = ["--presets", "best", "--seeds", "2", "--validation", "40", "--limit", "32"]
@@ -95,3 +93,19 @@ def test_seeds_tell_mean_spread_and_each_accuracy(common, tmp_path):
     assert (metric.value, metric.low, metric.high) == (sum(found) / 2, min(found), max(found))
     assert metric.n == 40
     assert "mean of 2 seeds" in row.note
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ("train --validation 40 --systems ours,theirs", "--systems names 'theirs'"),
+        ("parity --engines packed,magic", "--engines names 'magic'; use some of nf4, dequantized, packed"),
+        ("score --dataset none.csv", "none.csv is not there"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(common, flags, sentence, capsys):
+    kind, *others = flags.split()
+    assert benchmark.main([kind, *common, *others]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert "Traceback" not in error

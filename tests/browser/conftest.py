@@ -127,7 +127,7 @@ def page(context: Any) -> Iterator[Any]:
 
 
 def settle(page: Any, seconds: float = 60.0) -> None:
-    """Wait until nothing on the page is pending and the layout has stood still for half a second."""
+    """Wait until nothing on the page is pending and the layout has stood still for a moment."""
     page.wait_for_selector("#tabs")
     end, last, still = time.monotonic() + seconds, "", 0
     while time.monotonic() < end:
@@ -136,7 +136,7 @@ def settle(page: Any, seconds: float = 60.0) -> None:
             " document.body.innerText.includes('Reading the artifacts')]"
         ))  # fmt: skip
         still = still + 1 if now == last and not now.endswith("true]") else 0
-        if still >= 5:
+        if still >= 3:
             return
         last = now
         page.wait_for_timeout(100)

@@ -17,8 +17,8 @@ from tests.fake_live import FakeClassifier, ReadingTrace
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture
-def loading(tmp_path_factory, monkeypatch):
+@pytest.fixture(scope="module")
+def loading(tmp_path_factory):
     """A site with stored answers of its samples, whose model loads until `go` is set."""
 
     def stored(self, run):
@@ -36,12 +36,13 @@ def loading(tmp_path_factory, monkeypatch):
         return FakeClassifier(run)
 
     go = threading.Event()
-    monkeypatch.setattr(Store, "sample_answers", stored)
-    served = Site(write_assets(tmp_path_factory.mktemp("loading"), n=60, pairs=10), load)
-    served.go = go
-    yield served
-    go.set()
-    served.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Store, "sample_answers", stored)
+        served = Site(write_assets(tmp_path_factory.mktemp("loading"), n=60, pairs=10), load)
+        served.go = go
+        yield served
+        go.set()
+        served.close()
 
 
 def test_samples_are_answered_while_the_model_loads_and_a_text_of_ones_own_afterwards(page, loading) -> None:
@@ -63,30 +64,20 @@ def test_samples_are_answered_while_the_model_loads_and_a_text_of_ones_own_after
     assert not page.errors
 
 
-def test_another_run_shows_its_own_stored_answers(page, loading) -> None:
+def test_another_run_shows_its_own_stored_answers_right_below_the_text_of_a_phone(page, loading) -> None:
     page.goto(loading.address(run="smollm2-135m-study"))
     page.locator("#verdict", has_text="Both are right").wait_for()
     assert page.evaluate("figs.at.view.run") == "smollm2-135m-study"
     assert page.locator("#answers.old").count() == 0
-
-
-def test_on_a_phone_the_answers_stand_right_below_the_text(page, loading) -> None:
+    with page.expect_download() as download:
+        page.locator(".save").click()
+    assert download.value.path().read_bytes().startswith(b"\x89PNG")
     page.set_viewport_size({"width": 375, "height": 812})
-    page.goto(loading.url)
-    page.locator("#verdict", has_text="Both are right").wait_for()
     settle(page)
     top = page.locator("#tabs").bounding_box()["y"]
     base, fine = (page.locator(f".answer.{actor}").bounding_box() for actor in ("base", "fine"))
     assert base["y"] == fine["y"]
     assert base["y"] - top < 330
-    assert page.evaluate("document.documentElement.scrollWidth") <= 375
-
-
-def test_the_answer_is_saved_as_a_picture(page, loading) -> None:
-    page.goto(loading.url)
-    with page.expect_download() as download:
-        page.locator(".save").click()
-    assert download.value.path().read_bytes().startswith(b"\x89PNG")
 
 
 def ask(page, review: str) -> None:
@@ -99,7 +90,10 @@ HOSTILE = "<img src=x onerror=alert(1)> ${document.title} {{x}} `\\ <|im_end|>\n
 
 def test_a_link_opens_the_same_text_and_tells_no_server(page, site) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page.goto(site.address(tab="live"))
+    page.goto(site.address(tab="live", text="A%20dreadful%20film"))  # as older links did
+    page.locator("#trace li", has_text="A dreadful film").wait_for()
+    assert "text" not in parse_qs(urlsplit(page.url).query)
+    assert "#t=" in page.url
     ask(page, HOSTILE)
     page.locator("#trace li", has_text="boring film").wait_for()
     page.locator("#copy-link").click()
@@ -114,13 +108,6 @@ def test_a_link_opens_the_same_text_and_tells_no_server(page, site) -> None:
     assert page.locator("#trace img").count() == 0
     assert not [url for url in page.asked if "boring" in url]
     assert not page.errors
-
-
-def test_an_older_link_with_its_text_in_the_query_is_rewritten(page, site) -> None:
-    page.goto(site.address(tab="live", text="A%20dreadful%20film"))
-    page.locator("#trace li", has_text="A dreadful film").wait_for()
-    assert "text" not in parse_qs(urlsplit(page.url).query)
-    assert "#t=" in page.url
 
 
 def test_a_text_is_answered_when_typing_stops_and_an_old_answer_is_marked_at_once(page, site) -> None:

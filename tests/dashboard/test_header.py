@@ -31,10 +31,8 @@ def test_the_title_tells_what_the_base_said(context):
     for run in committed.store.finished_runs():
         title = words(header.title_html(committed, run))
         assert title.startswith("It called nearly every film good. Then it was fine-tuned for")
-        assert (
-            f"{run.record.wall_seconds:.0f} seconds. A 135-million-parameter language model called 99"
-            in title
-        )
+        seconds = f"{run.record.wall_seconds:.0f} seconds."
+        assert f"{seconds} A 135-million-parameter language model called 99" in title
     plain = words(header.title_html(context, context.store.run(RUN)))
     assert "nearly every film" not in plain
     assert "movie reviews the right label. QLoRA trained 3.6 % as many new weights" in plain

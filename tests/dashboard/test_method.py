@@ -111,9 +111,7 @@ def test_commands_are_without_the_folders_of_the_machine_they_ran_on(page):
 
 
 def test_memory_as_in_the_paper():
-    full, ours = (
-        sum(column) for column in zip(*weights.memory_bytes(65e9, 64e9, 0.2e9).values(), strict=True)
-    )
+    full, ours = map(sum, zip(*weights.memory_bytes(65e9, 64e9, 0.2e9).values(), strict=True))
     assert full == pytest.approx(780e9)
     assert ours < 48e9, "fits the 48 GB GPU of the paper"
 

@@ -12,7 +12,7 @@ from gradio_client import Client
 from sentiment_core.dashboard import app
 from sentiment_core.dashboard.host import load_live
 from sentiment_core.dashboard.store import Store
-from sentiment_core.models.base_models import BaseModelError, resolve
+from sentiment_core.models.base_models import EMBEDDED, BaseModelError, resolve
 from tests import imdb
 
 pytestmark = pytest.mark.model
@@ -46,12 +46,13 @@ def test_the_app_answers_as_the_scorer_does(client: Client, store: Store) -> Non
     from sentiment_core.models.loading import load_adapter, load_base
 
     run = store.run(None)
-    texts = [sample.text for sample in store.samples()[1:5]]
+    texts = sorted((sample.text for sample in store.samples()), key=len)[:3]
     answers = client.predict(texts, api_name="/classify_batch")
     assert answers[0] == client.predict(texts[0], api_name="/classify") | {
         key: value for key, value in answers[0].items() if key.endswith("p_positive")
     }
     loaded = load_base(resolve(None, run.record.base_model.name))
+    assert (loaded.info.parameters, loaded.info.revision) == (134_515_008, EMBEDDED["smollm2-135m"].sha256)
     systems = {"base": lambda: None, "fine_tuned": lambda: load_adapter(loaded.model, run.adapter_path)}
     for name, model in systems.items():
         answered = [answer[f"{name}_p_positive"] for answer in answers]

@@ -111,17 +111,11 @@ def test_fingerprint_follows_ids_and_order(tmp_path):
     again = load_reviews(write(tmp_path / "b.jsonl", table()), "test")
     expected = hashlib.sha256("\n".join(reviews.ids).encode()).hexdigest()[:16]
     assert reviews.fingerprint == again.fingerprint == expected
-    assert reviews.take([1, 0, 2, 3, 4, 5]).fingerprint != expected
-
-
-def test_take_keeps_the_order_asked_for(tmp_path):
-    reviews = load_reviews(write(tmp_path / "a.csv", table(note=list("abcdef"))), "train")
     taken = reviews.take(np.array([4, 0]))
+    assert taken.fingerprint != reviews.take([0, 4]).fingerprint
     assert taken.texts == [reviews.texts[4], reviews.texts[0]]
-    assert taken.frame["note"].tolist() == ["e", "a"]
     assert taken.frame.index.tolist() == [0, 1]
     assert (taken.name, taken.source, taken.split) == (reviews.name, reviews.source, reviews.split)
-    assert len(reviews.take([])) == 0
 
 
 # ---- every kind of source
@@ -130,8 +124,7 @@ def test_take_keeps_the_order_asked_for(tmp_path):
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
 @pytest.mark.parametrize("names", [("neg", "pos"), ("Negative", "Positive"), ("0", "1"), (0, 1), (0.0, 1.0)])
 def test_files_and_label_spellings(tmp_path, suffix, names):
-    frame = table()
-    frame["label"] = [names[label] for label in LABELS]
+    frame = table().assign(label=[names[label] for label in LABELS])
     reviews = load_reviews(write(tmp_path / f"r.{suffix}", frame), "test")
     assert reviews.labels.tolist() == LABELS
     assert reviews.ids == [review_id(text) for text in TEXTS]
@@ -141,6 +134,7 @@ def test_a_file_with_a_split_column_is_filtered(tmp_path):
     path = write(tmp_path / "r.csv", table(split=["train", "test"] * 3))
     assert load_reviews(path, "test").ids == [review_id(text) for text in TEXTS[1::2]]
     assert load_reviews(path, "test").group_columns == []
+    assert refusal(load_reviews, path, "dev") == f"{path} has no split 'dev'; use one of: train, test"
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "tsv", "jsonl"])
@@ -171,15 +165,15 @@ def test_raw_folder_and_its_archive_agree(tmp_path):
     assert packed.labels.tolist() == LABELS
     assert (unpacked.name, packed.name) == ("aclImdb", "aclImdb_v1")
     assert packed.source == "aclImdb_v1.tar.gz"
+    message = refusal(load_reviews, str(folder), "unsup")
+    assert message == f"{folder} has no split 'unsup'; use one of: test, train"
 
 
 def test_archive_is_read_without_writing_and_without_following_links(tmp_path):
     path = tmp_path / "odd.tgz"
     with tarfile.open(path, "w:gz") as archive:
-        for name, text in {
-            "../../train/pos/0_9.txt": "Up and away, fun.",
-            "/train/neg/1_1.txt": "Dire.",
-        }.items():
+        files = {"../../train/pos/0_9.txt": "Up and away, fun.", "/train/neg/1_1.txt": "Dire."}
+        for name, text in files.items():
             member = tarfile.TarInfo(name)
             member.size = len(text)
             archive.addfile(member, io.BytesIO(text.encode()))
@@ -190,17 +184,13 @@ def test_archive_is_read_without_writing_and_without_following_links(tmp_path):
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["odd.tgz"]
 
 
-def test_csv_takes_a_byte_order_mark_and_quoted_line_breaks(tmp_path):
+def test_line_breaks_and_marks_that_belong_to_the_text(tmp_path):
     path = tmp_path / "r.csv"
     path.write_bytes('\ufefftext,label\n"NA, one said.\nNo more.",neg\nNull points? No: bliss,pos\n'.encode())
     assert load_reviews(str(path), "test").texts == ["NA, one said.\nNo more.", "Null points? No: bliss"]
-
-
-def test_jsonl_lines_end_only_at_newlines(tmp_path):
-    frame = table()
-    frame.loc[1, "text"] = "Grey\u2028soup\x85again"
-    path = write(tmp_path / "r.jsonl", frame)
-    assert load_reviews(path, "test").texts[1] == "Grey\u2028soup\x85again"
+    odd = "Grey\u2028soup\x85again"
+    path = write(tmp_path / "r.jsonl", table().replace({"text": {TEXTS[1]: odd}}))
+    assert load_reviews(path, "test").texts[1] == odd
 
 
 def test_no_record_keeps_a_path_of_this_machine(tmp_path, monkeypatch):
@@ -214,34 +204,22 @@ def test_no_record_keeps_a_path_of_this_machine(tmp_path, monkeypatch):
 # ---- the Hub
 
 
-class FakePart:
-    """What load_dataset gives for one split, as far as the loader looks at it."""
-
-    def __init__(self, frame: pd.DataFrame, names: list[str] | None):
-        self.features = {"label": types.SimpleNamespace(names=names)} if names else {}
-        self.to_pandas = frame.copy
-
-
-def fake_hub(monkeypatch, load_dataset):
-    module = types.ModuleType("datasets")
-    module.load_dataset = load_dataset
-    monkeypatch.setitem(sys.modules, "datasets", module)
-
-
 @pytest.mark.parametrize(
     ("names", "stored"), [(["neg", "pos"], LABELS), (["pos", "neg"], [1, 1, 1, 0, 0, 0]), (None, LABELS)]
 )
 def test_hub_id(monkeypatch, names, stored):
-    frame = table()
-    frame["label"] = stored
-    fake_hub(monkeypatch, lambda source: {"train": FakePart(frame, names), "test": FakePart(frame, names)})
+    features = {"label": types.SimpleNamespace(names=names)} if names else {}
+    part = types.SimpleNamespace(features=features, to_pandas=table().assign(label=stored).copy)
+    monkeypatch.setitem(
+        sys.modules,
+        "datasets",
+        types.SimpleNamespace(load_dataset=lambda source: {"train": part, "test": part}),
+    )
     reviews = load_reviews("owner/films", "test")
     assert (reviews.source, reviews.name) == ("owner/films", "films")
     assert reviews.labels.tolist() == LABELS
-    assert (
-        refusal(load_reviews, "owner/films", "dev")
-        == "owner/films has no split 'dev'; use one of: train, test"
-    )
+    message = refusal(load_reviews, "owner/films", "dev")
+    assert message == "owner/films has no split 'dev'; use one of: train, test"
 
 
 @pytest.mark.slow
@@ -262,16 +240,11 @@ def test_the_real_library_loads_from_its_cache_offline(tmp_path):
         except DataError as error:
             print(error)
     """
-    environment = {
-        **os.environ,
-        "HF_HUB_OFFLINE": "1",
-        "HF_HOME": str(tmp_path / "home"),
-        "HF_DATASETS_CACHE": str(tmp_path / "cache"),
-        "PYTHONPATH": str(PROJECT),
-    }
+    caches = {"HF_HOME": str(tmp_path / "home"), "HF_DATASETS_CACHE": str(tmp_path / "cache")}
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)],
-        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)], cwd=tmp_path,
+        env=os.environ | caches | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(PROJECT)},
+        capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     count, message = done.stdout.strip().split("\n")
@@ -284,113 +257,92 @@ def test_the_real_library_loads_from_its_cache_offline(tmp_path):
 
 
 def test_refuses_what_is_not_there(tmp_path):
-    missing = str(tmp_path / "none.csv")
-    assert refusal(load_reviews, missing, "test").startswith(
-        f"{missing} is not there; check the path, or use a"
-    )
-    assert "films.parquet is not there" in refusal(load_reviews, "films.parquet", "test")
-    assert "./films is not there" in refusal(load_reviews, "./films", "test")
+    for missing in (str(tmp_path / "none.csv"), "films.parquet", "./films"):
+        message = refusal(load_reviews, missing, "test")
+        assert message.startswith(f"{missing} is not there; check the path, or use a")
     assert refusal(load_reviews, "", "test").startswith("'' names no reviews; use a Hub id")
-
-
-def test_refuses_a_kind_it_cannot_read(tmp_path):
-    (tmp_path / "reviews.xlsx").write_bytes(b"PK")
-    message = refusal(load_reviews, str(tmp_path / "reviews.xlsx"), "test")
-    assert "is of a kind that cannot be read (.xlsx); use a Hub id, a .parquet" in message
 
 
 def test_refuses_a_folder_without_reviews_and_a_split_given_twice(tmp_path):
     assert "has no reviews in it; put train and test there" in refusal(load_reviews, str(tmp_path), "test")
     write(tmp_path / "test.csv", table())
     write(tmp_path / "test.jsonl", table())
-    message = refusal(load_reviews, str(tmp_path), "test")
-    assert message == (
+    assert refusal(load_reviews, str(tmp_path), "test") == (
         f"{tmp_path} has the split 'test' more than once (test.csv, test.jsonl); keep one of them"
     )
 
 
-def test_refuses_an_unknown_split_and_names_those_there(tmp_path):
-    file = write(tmp_path / "r.csv", table(split=["train", "test"] * 3))
-    folder = write_raw(tmp_path / "aclImdb")
-    assert refusal(load_reviews, file, "dev") == f"{file} has no split 'dev'; use one of: train, test"
-    assert refusal(load_reviews, str(folder), "unsup") == (
-        f"{folder} has no split 'unsup'; use one of: test, train"
-    )
+def changed(column: str, row: int, value: object) -> pd.DataFrame:
+    frame = table().astype({column: object})
+    frame.at[row, column] = value
+    return frame
 
 
-def test_refuses_missing_columns_and_names_those_found(tmp_path):
-    path = write(tmp_path / "r.csv", table().rename(columns={"text": "review", "label": "sentiment"}))
-    assert refusal(load_reviews, path, "test") == (
-        f"{path} lacks the columns text, label (found: review, sentiment); rename or add them"
-    )
+REFUSED: list[tuple[str, bytes | pd.DataFrame, str]] = [
+    ("a.xlsx", b"PK", " is of a kind that cannot be read (.xlsx); use a Hub id, a .parquet"),
+    ("a.csv", table().set_axis(["review", "sentiment"], axis=1),
+     " lacks the columns text, label (found: review, sentiment); rename or add them"),
+    *(("a.jsonl", changed("label", 2, label),
+       f", row 3: unknown label {label!r}; use 0/1, neg/pos or negative/positive")
+      for label in (-1, "good", 2)),
+    *(("a.parquet", changed("text", 4, text), " has an empty text in row 5; remove the row or fill it in")
+      for text in ("", "  \n", "<br /><br />", None)),
+    ("b.jsonl", changed("text", 0, 7), " has 7 in place of a text in row 1; put the review there"),
+    ("b.parquet", pd.DataFrame({"text": [["a", "b"], ["c"]], "label": [0, 1]}),
+     "has list<element: string> in its column 'text'; leave"),
+    ("c.parquet", changed("text", 1, "a\0b"), " has a NUL character in row 2; remove it from the text"),
+    ("b.csv", "text,label\nA bore,0\nA café,1\n".encode("latin-1"),
+     " holds bytes that are not UTF-8 in line 3 (0xe9); save it as UTF-8"),
+    ("c.jsonl", b'{"text": "whole \\ud83d\\ude00", "label": 1}\n{"text": "half \\ud83d", "label": 0}\n',
+     " holds half a character that is not UTF-8 in line 2; correct it there"),
+    ("c.csv", table().iloc[:3], " has only negative reviews in test; both classes are needed, so add"),
+    ("d.csv", table().iloc[:0], " has no reviews in test"),
+    ("d.parquet", b"PAR1 no", "cannot be read"),
+    ("e.csv", b"text,label\nDull, grey,0\nFun,1\n", ", line 2: 3 cells, and the header has 2; put"),
+    ("f.csv", b'text,label\n"Fun,\nsaid I",1\n\nDull, grey,0\n', ", line 5: 3 cells, and the header"),
+    ("g.csv", b"text,label\nFun,1\nDull\n", ", line 3: 1 cells, and the header has 2"),
+    ("h.csv", b"text\nGood film, but long\n", ", line 2: 2 cells, and the header has 1; put quotes"),
+    ("i.csv", b'text,label\nFun,1\n"Dull,0\nGrey,0\n', "line 3, cannot be read as CSV (unexpected end"),
+    ("j.csv", b"text,text,label\nFun,fun,1\n", "3 columns of 2 different names; use at most 1000, each"),
+    ("k.csv", b"", "cannot be read as CSV (it is empty); begin it with a header"),
+    ("l.csv", b"text,label\nFu\0n,1\n", ", line 2: a NUL character; save the file as UTF-8"),
+    ("m.csv", "text,label\nFun,1\n".encode("utf-16-le"), ", line 1: a NUL character"),
+    ("n.csv", b'text,label\nFun,1\n"Fun" it was,1\n', ", line 3, cannot be read as CSV (',' expected"),
+    ("o.csv", b"text,label\n" + b"x" * 9_000_000, ", line 2: more than 8,388,608 bytes; break it up"),
+    ("p.csv", b'text,label\n"Dull,1\n' + b"Grey,0\n" * 200_000, ", line 2, cannot be read as CSV (field"),
+    ("a.tsv", b"text\tlabel\nFun\t1\nDull\tgrey\t0\n", ", line 3: 3 cells, and the header has 2; put quotes"),
+    ("f.jsonl", b'{"text": ' + b"[" * 100_000, ", line 1: maximum recursion depth exceeded"),
+    ("g.jsonl", b'{"text": "Fun", "label": [1]}', ", line 1: a list or an object under 'label'"),
+    ("h.jsonl", b'{"text": "Fun", "text": "Dull"}', ", line 1: the same name twice in an object"),
+    ("i.jsonl", b'{"label": ' + b"1" * 5000 + b"}", ", line 1: Exceeds the limit (4300 digits)"),
+    ("d.jsonl", b'{"text": "Fun", "label": 1}\n{"text": \n', ", line 2: Expecting value; correct the JSON"),
+    ("e.jsonl", b"[1]\n", ", line 1: not an object; write it as"),
+    ("a.tar.gz", b"nothing", "cannot be read as a .tar.gz"),
+    ("b.tar.gz", gzip.compress(b"x" * 9), "cannot be read as a .tar.gz"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("label", [-1, "good", 2])
-def test_refuses_unknown_labels_with_their_row(tmp_path, label):
-    frame = table().astype({"label": object})
-    frame.loc[2, "label"] = label
-    path = write(tmp_path / "r.jsonl", frame)
-    assert refusal(load_reviews, path, "test") == (
-        f"{path}, row 3: unknown label {label!r}; use 0/1, neg/pos or negative/positive"
-    )
+@pytest.mark.parametrize(("name", "content", "expected"), REFUSED, ids=[one[0] for one in REFUSED])
+def test_a_refusal_names_the_file_the_place_and_the_remedy(tmp_path, name, content, expected):
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        write(path, content)
+    message = refusal(load_reviews, str(path), "test")
+    assert message.startswith(str(path))
+    assert expected in message
 
 
-@pytest.mark.parametrize("text", ["", "  \n", "<br /><br />", None])
-def test_refuses_empty_texts_with_their_row(tmp_path, text):
-    frame = table()
-    frame.loc[4, "text"] = text
-    path = write(tmp_path / "r.parquet", frame)
-    assert refusal(load_reviews, path, "test") == (
-        f"{path} has an empty text in row 5; remove the row or fill it in"
-    )
-
-
-def test_refuses_what_is_no_text(tmp_path):
-    frame = table().astype({"text": object})
-    frame.loc[0, "text"] = 7
-    path = write(tmp_path / "r.jsonl", frame)
-    assert refusal(load_reviews, path, "test") == (
-        f"{path} has 7 in place of a text in row 1; put the review there"
-    )
-    path = write(tmp_path / "lists.parquet", pd.DataFrame({"text": [["a", "b"], ["c"]], "label": [0, 1]}))
-    assert "has list<element: string> in its column 'text'; leave" in refusal(load_reviews, path, "test")
-    path = write(tmp_path / "nul.parquet", table().replace({"text": {TEXTS[1]: "Grey\0soup"}}))
-    assert refusal(load_reviews, path, "test") == (
-        f"{path} has a NUL character in row 2; remove it from the text"
-    )
-
-
-def test_refuses_bytes_that_are_not_utf8(tmp_path):
-    csv = tmp_path / "r.csv"
-    csv.write_bytes("text,label\nA bore,0\nA café,1\n".encode("latin-1"))
-    assert refusal(load_reviews, str(csv), "test") == (
-        f"{csv} holds bytes that are not UTF-8 in line 3 (0xe9); save it as UTF-8"
-    )
+def test_refuses_bytes_that_are_not_utf8_in_a_folder_or_a_table(tmp_path):
     folder = write_raw(tmp_path / "aclImdb")
     (folder / "test" / "pos" / "99_7.txt").write_bytes(b"caf\xe9")
     assert refusal(load_reviews, str(folder), "test") == (
         f"{folder} holds bytes that are not UTF-8 in test/pos/99_7.txt; save it as UTF-8"
     )
-    jsonl = tmp_path / "r.jsonl"
-    jsonl.write_text(
-        '{"text": "a whole \\ud83d\\ude00 smile", "label": 1}\n{"text": "half \\ud83d", "label": 0}\n'
-    )
-    assert refusal(load_reviews, str(jsonl), "test") == (
-        f"{jsonl} holds half a character that is not UTF-8 in line 2; correct it there"
-    )
-    path = tmp_path / "r.parquet"
-    write(path, table())
+    path = Path(write(tmp_path / "r.parquet", table()))
     path.write_bytes(path.read_bytes().replace("café".encode(), b"caf\xe9\xe9"))
     assert f"{path} holds bytes that are not UTF-8" in refusal(load_reviews, str(path), "test")
-
-
-def test_refuses_a_single_class_and_no_reviews(tmp_path):
-    path = write(tmp_path / "r.csv", table().iloc[:3])
-    assert refusal(load_reviews, path, "test") == (
-        f"{path} has only negative reviews in test; both classes are needed, so add the other"
-    )
-    path = write(tmp_path / "none.csv", table().iloc[:0])
-    assert f"{path} has no reviews in test" in refusal(load_reviews, path, "test")
 
 
 def test_refuses_more_reviews_than_there_are_and_fewer_than_two(tmp_path):
@@ -402,51 +354,6 @@ def test_refuses_more_reviews_than_there_are_and_fewer_than_two(tmp_path):
         "--limit 1 cannot hold both classes; ask for 2 or more"
     )
     assert "fewer than validation 1000; ask for at most 6" in refusal(split_train, path)
-
-
-def test_refuses_broken_files(tmp_path):
-    broken = {
-        "a.parquet": (b"PAR1 no", "cannot be read"),
-        "a.csv": (b"text,label\nDull, grey,0\nFun,1\n", "a.csv, line 2: 3 cells, and the header has 2; put"),
-        "b.csv": (
-            b'text,label\n"Fun,\nsaid I",1\n\nDull, grey,0\n',
-            "b.csv, line 5: 3 cells, and the header",
-        ),
-        "c.csv": (b"text,label\nFun,1\nDull\n", "c.csv, line 3: 1 cells, and the header has 2"),
-        "d.csv": (b"text\nGood film, but long\n", "d.csv, line 2: 2 cells, and the header has 1; put quotes"),
-        "e.csv": (b'text,label\nFun,1\n"Dull,0\nGrey,0\n', "line 3, cannot be read as CSV (unexpected end"),
-        "f.csv": (b"text,text,label\nFun,fun,1\n", "3 columns of 2 different names; use at most 1000, each"),
-        "g.csv": (b"", "cannot be read as CSV (it is empty); begin it with a header"),
-        "h.csv": (b"text,label\nFu\0n,1\n", "h.csv, line 2: a NUL character; save the file as UTF-8"),
-        "i.csv": ("text,label\nFun,1\n".encode("utf-16-le"), "i.csv, line 1: a NUL character"),
-        "j.csv": (
-            b'text,label\nFun,1\n"Fun" it was,1\n',
-            "j.csv, line 3, cannot be read as CSV (',' expected",
-        ),
-        "k.csv": (
-            b"text,label\n" + b"x" * 9_000_000,
-            "k.csv, line 2: more than 8,388,608 bytes; break it up",
-        ),
-        "l.csv": (
-            b'text,label\n"Dull,1\n' + b"Grey,0\n" * 200_000,
-            "l.csv, line 2, cannot be read as CSV (field",
-        ),
-        "a.tsv": (
-            b"text\tlabel\nFun\t1\nDull\tgrey\t0\n",
-            "line 3: 3 cells, and the header has 2; put quotes",
-        ),
-        "c.jsonl": (b'{"text": ' + b"[" * 100_000, "c.jsonl, line 1: maximum recursion depth exceeded"),
-        "d.jsonl": (b'{"text": "Fun", "label": [1]}', "d.jsonl, line 1: a list or an object under 'label'"),
-        "e.jsonl": (b'{"text": "Fun", "text": "Dull"}', "e.jsonl, line 1: the same name twice in an object"),
-        "f.jsonl": (b'{"label": ' + b"1" * 5000 + b"}", "f.jsonl, line 1: Exceeds the limit (4300 digits)"),
-        "a.jsonl": (b'{"text": "Fun", "label": 1}\n{"text": \n', "line 2: Expecting value; correct the JSON"),
-        "b.jsonl": (b"[1]\n", "line 1: not an object; write it as"),
-        "a.tar.gz": (b"nothing", "cannot be read as a .tar.gz"),
-        "b.tar.gz": (gzip.compress(b"x" * 9), "cannot be read as a .tar.gz"),
-    }
-    for name, (content, expected) in broken.items():
-        (tmp_path / name).write_bytes(content)
-        assert expected in refusal(load_reviews, str(tmp_path / name), "train"), name
 
 
 @pytest.mark.parametrize(
@@ -554,9 +461,7 @@ def test_limit_is_stratified_seeded_nested_and_in_order(tmp_path):
 
 
 def test_every_limit_is_met_with_both_classes(tmp_path):
-    frame = table(40)
-    frame["label"] = [1] + [0] * 39
-    path = write(tmp_path / "r.parquet", frame)
+    path = write(tmp_path / "r.parquet", table(40).assign(label=[1] + [0] * 39))
     for limit in range(2, 41):
         labels = load_reviews(path, "test", limit=limit).labels
         assert (len(labels), labels.sum()) == (limit, 1)
@@ -586,13 +491,9 @@ def test_match_key_tells_words_apart_in_any_script():
 
 def films(tmp_path: Path) -> str:
     """60 train reviews: one more stands in test, one is there twice (in capitals), two in `unseen`."""
-    test = pd.DataFrame(
-        {"text": ["In both.<br />Yes.", "Test only: fun.", "Twice in test."], "label": [0, 1, 1]}
-    )
-    odd = pd.DataFrame(
-        {"text": ["In both.<br />Yes.", "REVIEW 5:  a bore", "Unseen &amp; fun", "unseen: dull."]}
-    )
-    odd["label"] = [0, 0, 1, 0]
+    test = {"text": ["In both.<br />Yes.", "Test only: fun.", "Twice in test."], "label": [0, 1, 1]}
+    odd = {"text": ["In both.<br />Yes.", "REVIEW 5:  a bore", "Unseen &amp; fun", "unseen: dull."]}
+    test, odd = pd.DataFrame(test), pd.DataFrame(odd | {"label": [0, 0, 1, 0]})
     write(tmp_path / "films" / "train.parquet", pd.concat([table(60), odd]))
     write(tmp_path / "films" / "test.parquet", pd.concat([test, test.iloc[2:]]))
     return str(tmp_path / "films")
@@ -601,7 +502,8 @@ def films(tmp_path: Path) -> str:
 def test_split_train_drops_counts_and_records(tmp_path):
     unseen = pd.DataFrame({"text": ["unseen & FUN!", "Unseen, dull", "elsewhere"], "version": list("oee")})
     path = write(tmp_path / "pairs.csv", unseen)  # without labels: they are not needed here
-    cut = split_train(films(tmp_path), validation=12, exclude=[path])
+    source = films(tmp_path)
+    cut = split_train(source, validation=12, exclude=[path])
     assert cut.excluded == {"in_test_split": 1, "in_pairs": 2, "duplicate": 1}
     assert (len(cut.train), len(cut.validation)) == (48, 12)
     kept = {match_key(text) for text in cut.train.texts + cut.validation.texts}
@@ -609,6 +511,7 @@ def test_split_train_drops_counts_and_records(tmp_path):
     assert not kept & {match_key(text) for text in ["In both. Yes.", "unseen fun", "unseen dull"]}
     assert cut.train.name == cut.validation.name == "films"
     assert cut.train.split == cut.validation.split == "train"
+    assert overlapping_ids(source) == {review_id("In both.<br />Yes.")}, "of the raw text"
 
 
 def test_exclude_takes_every_split_of_a_folder(tmp_path):
@@ -648,10 +551,6 @@ def test_split_train_refuses_when_a_class_is_gone(tmp_path):
         " and 0 for validation; exclude or hold out fewer reviews"
     )
     assert "and 6 for validation" in refusal(split_train, source, validation=6)
-
-
-def test_overlapping_ids_compare_the_raw_text(tmp_path):
-    assert overlapping_ids(films(tmp_path)) == {review_id("In both.<br />Yes.")}
 
 
 # ---- the real dataset, where it is at hand

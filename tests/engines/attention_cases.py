@@ -35,11 +35,11 @@ def pack(prefix: int, lengths: list[int], shape: LayerShape):
     return qkv, cos, sin, tiles
 
 
-@pytest.mark.parametrize("prefix", [0, 5, 28, 70])
+@pytest.mark.parametrize("prefix", [0, 28, 70])
 def test_kernels_equal_the_reference_in_values_and_gradients(prefix):
     """Reviews shorter than, as long as, and longer than a tile; query heads that share keys."""
-    shape = LayerShape(heads=6, kv_heads=2, head_dim=32, eps=1e-5, prefix=prefix)
-    qkv, cos, sin, tiles = pack(prefix, [100, 3, 64, 131, 1], shape)
+    shape = LayerShape(heads=4, kv_heads=2, head_dim=16, eps=1e-5, prefix=prefix)
+    qkv, cos, sin, tiles = pack(prefix, [130, 3, 64, 1], shape)
     d_out = torch.randn(len(qkv), shape.heads * shape.head_dim, device=DEVICE)
     results = []
     for attend in (attend_each, attend_tiles):
@@ -64,11 +64,11 @@ def test_rows_that_hold_nothing_are_zero_and_get_no_gradient():
 
 def test_a_compiled_layer_gives_what_the_layer_gives():
     """In one graph, forward and backward, for all rows and for the labels' rows alone."""
-    shape = LayerShape(heads=4, kv_heads=2, head_dim=32, eps=1e-5, prefix=20)
-    qkv, cos, sin, tiles = pack(20, [50, 70, 3], shape)
+    shape = LayerShape(heads=2, kv_heads=1, head_dim=32, eps=1e-5, prefix=20)
+    qkv, cos, sin, tiles = pack(20, [70, 3], shape)
     torch.manual_seed(0)
-    width, inner, rank = 128, 96, 4
-    sizes = [(width, 256), (width, width), (width, 2 * inner), (inner, width)]
+    width, inner, rank = 64, 96, 4
+    sizes = [(width, 2 * width), (width, width), (width, 2 * inner), (inner, width)]
     lora = [(torch.randn(rank, i) * 0.1, torch.randn(o, rank) * 0.1) for i, o in sizes]
     weights = [
         torch.cat((torch.randn(o, i) * i**-0.5, b), dim=1) for (i, o), (_, b) in zip(sizes, lora, strict=True)
@@ -83,7 +83,7 @@ def test_a_compiled_layer_gives_what_the_layer_gives():
         (out * torch.linspace(0, 1, out.numel(), device=DEVICE).view_as(out)).sum().backward()
         return [out.detach(), *(leaf.grad for leaf in leaves)]
 
-    some = torch.tensor([69, 139, 142, 0, 0], device=DEVICE)
+    some = torch.tensor([89, 92, 0], device=DEVICE)
     for function, rows in ((layer, ()), (last_layer, (some,))):
         compiled = torch.compile(function, fullgraph=True, dynamic=False, backend="aot_eager")
         wanted = results(function, attend_each, *rows)

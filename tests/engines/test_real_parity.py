@@ -15,7 +15,7 @@ from sentiment_core.labels import Label
 from sentiment_core.models.base_models import DEFAULT_BASE_MODEL, resolve
 from sentiment_core.models.loading import add_lora, dequantize, load_base
 
-STEPS, EACH = 2, 3
+STEPS, EACH = 2, 2
 
 
 def train(engine: str):
@@ -26,7 +26,7 @@ def train(engine: str):
     torch.manual_seed(5)
     model = add_lora(loaded.model, rank=16, alpha=32, dropout=0.0)
     reviews = read_sample_reviews(ASSETS)[: STEPS * EACH]
-    encoded = loaded.encoder.encode([review.text for review in reviews], 110)
+    encoded = loaded.encoder.encode([review.text for review in reviews], 90)
     targets = np.array([loaded.encoder.label_ids[int(review.label)] for review in reviews])
     packed, parameters = None, [p for p in model.parameters() if p.requires_grad]
     if engine == "packed":

@@ -32,32 +32,26 @@ def train(tmp_path_factory):
     return load_reviews(str(write_dataset(tmp_path_factory.mktemp("reviews"))), "train")
 
 
-@pytest.mark.parametrize(
-    ("answer", "label"),
-    [
-        ("Positive", Label.POSITIVE),
-        (" negative.\n", Label.NEGATIVE),
-        ("This review is POSITIVE, because", Label.POSITIVE),
-        ("**Negative**", Label.NEGATIVE),
-        ("Positive. Positive. Positive.", Label.POSITIVE),
-        ("It is not positive", Label.NEGATIVE),
-        ("The review isn't very positive", Label.NEGATIVE),
-        ("The review isn’t negative at all", Label.POSITIVE),
-        ("non-negative", Label.POSITIVE),
-        ("It is not a really positive review", Label.NEGATIVE),
-        ("I would not hesitate to call it positive", Label.POSITIVE),
-        ("Positive. Not a weak film.", Label.POSITIVE),
-        ("positive or negative", None),
-        ("neither positive nor negative", None),
-        ("Positive, not negative", None),
-        ("positively dull", None),
-        ("4 out of 5 stars", None),
-        ("The film is a mixed bag", None),
-        ("", None),
-    ],
-)
-def test_an_answer_is_a_label_only_when_it_gives_one(answer, label):
-    assert parse_answer(answer) is label
+ANSWERS = {
+    Label.POSITIVE: (
+        "Positive", "This review is POSITIVE, because", "Positive. Positive. Positive.", "non-negative",
+        "The review isn’t negative at all", "I would not hesitate to call it positive",
+        "Positive. Not a weak film.",
+    ),
+    Label.NEGATIVE: (
+        " negative.\n", "**Negative**", "It is not positive", "The review isn't very positive",
+        "It is not a really positive review",
+    ),
+    None: (
+        "positive or negative", "neither positive nor negative", "Positive, not negative",
+        "positively dull", "4 out of 5 stars", "The film is a mixed bag", "",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("label", "answers"), ANSWERS.items())
+def test_an_answer_is_a_label_only_when_it_gives_one(label, answers):
+    assert {answer: parse_answer(answer) for answer in answers} == dict.fromkeys(answers, label)
 
 
 def test_forms_are_counted_and_rare_ones_never_told():
@@ -71,29 +65,20 @@ def test_forms_are_counted_and_rare_ones_never_told():
         ("other", 3, "positive"),
     ]
     assert sum(count for _, count, _ in forms) == len(answers)
-
-
-def test_a_form_is_short_whatever_the_answer():
     assert len(generated.answer_form("x" * 500)) == generated.FORM_CHARACTERS
-    assert generated.answer_form("") == ""
 
 
 def test_examples_are_balanced_seeded_and_never_under_test(train):
     first = choose_examples(train, 4, seed=0, unseen=())
     assert first.labels.tolist() == [Label.NEGATIVE, Label.POSITIVE] * 2
+    low, high = scored.EXAMPLE_WORDS
+    assert all(low <= len(text.split()) <= high for text in first.texts)
     assert choose_examples(train, 4, seed=0, unseen=()).ids == first.ids
     assert choose_examples(train, 4, seed=1, unseen=()).ids != first.ids
     again = choose_examples(train, 4, seed=0, unseen={match_key(text.upper()) for text in first.texts})
     assert not set(first.ids) & set(again.ids)
     with pytest.raises(ValueError, match="too few reviews for 4 examples"):
         choose_examples(train, 4, seed=0, unseen={match_key(text) for text in train.texts})
-
-
-def test_examples_have_the_wanted_length_where_there_are_such(train):
-    low, high = scored.EXAMPLE_WORDS
-    assert all(
-        low <= len(text.split()) <= high for text in choose_examples(train, 4, seed=0, unseen=()).texts
-    )
 
 
 def test_the_prefix_is_the_conversation_that_the_template_writes(loaded, train):

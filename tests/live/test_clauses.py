@@ -31,15 +31,11 @@ def clauses(text: str, most: int = MOST_ROWS) -> list[str]:
         ["I like great!", "And then...", "what now"],  # no blank behind the mark
         ["Great (really!) film,", " it is."],
         ["Good?!?!", " Not a bit..."],  # a whole run of marks
+        *([text] for text in ("", "  ", "word", "?!...", "10/10", "\n\n")),
     ],
 )
 def test_rows_end_where_clauses_do(rows: list[str]) -> None:
     assert clauses("".join(rows)) == rows
-
-
-@pytest.mark.parametrize("text", ["", "  ", "word", "?!...", "10/10", "\n\n"])
-def test_a_text_of_one_row(text: str) -> None:
-    assert clause_ends(text) == [len(text)]
 
 
 def test_rows_grow_with_the_tokens_up_to_a_most() -> None:

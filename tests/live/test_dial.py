@@ -70,9 +70,16 @@ def test_other_models_turn_the_dial_by_their_scale(run, tiny_model, merged, monk
 
 
 @pytest.mark.parametrize("number_format", ["int8", "bf16"])
-def test_other_number_formats_stay_near(run, tiny_model, cache, merged, number_format):  # noqa: F811
-    turned, expected = points(load(run, tiny_model, number_format), merged)
+def test_other_number_formats_stay_near(run, tiny_model, classifier, merged, number_format):  # noqa: F811
+    """The dial, and the trace."""
+    served = load(run, tiny_model, number_format)
+    turned, expected = points(served, merged)
     assert np.abs(turned - expected).mean() < 0.02
+    *_, expected = classifier.read(SAMPLES[0].text, "fine-tuned")
+    *_, answer, found = served.read(SAMPLES[0].text, "fine-tuned")
+    assert found.ends == expected.ends
+    assert found.p_positive[-1] == answer.p_positive
+    assert np.abs(np.subtract(found.p_positive, expected.p_positive)).mean() < 0.02
 
 
 def test_a_long_review_and_a_base_alone_have_no_dial(classifier, tiny_model, monkeypatch):
@@ -128,9 +135,9 @@ def test_answers_to_something_else_are_refused(run, classifier, monkeypatch):  #
 
 @pytest.mark.model
 @pytest.mark.skipif(not (RUN / "sample_answers.json").exists(), reason="no stored answers yet")
-def test_the_committed_answers_are_the_real_models():
-    served, samples = LiveClassifier.load(read_run(RUN), number_format="fp32"), read_sample_reviews()
+def test_the_committed_answers_are_the_real_models(real_classifier):
+    samples = read_sample_reviews()
     stored = read_sample_answers(read_run(RUN), samples)
-    for sample in samples[:2]:
-        assert sample.id in stored
-        check_stored(served, sample, stored[sample.id])
+    assert set(stored) == {sample.id for sample in samples}
+    shortest = min(samples, key=lambda sample: len(sample.text))
+    check_stored(real_classifier, shortest, stored[shortest.id])

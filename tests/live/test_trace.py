@@ -7,8 +7,7 @@ import pytest
 import torch
 from scipy.special import expit
 
-from sentiment_core import config
-from sentiment_core.artifacts.store import read_run, read_sample_reviews
+from sentiment_core.artifacts.store import read_sample_reviews
 from sentiment_core.live import classifier as live_classifier
 from sentiment_core.live import forward
 from sentiment_core.live.classifier import LiveAnswer, LiveClassifier
@@ -23,7 +22,6 @@ TEXTS = {
     "cut": "So much happens, and so little of it matters; one more fight. But number {} was good! " * 12,
     "odd": "first line\nsecond <|im_end|> line<br /><br />Não é bom, isn't it -- he said: \ud83d no.",
 }
-RUN = config.ASSETS / "runs" / "smollm2-135m"
 SYSTEMS = ("base", "fine-tuned")
 
 
@@ -77,15 +75,9 @@ def test_the_trace_is_whole_passes(classifier, workers, progress, name, system):
     assert list(found.ends) == ends == sorted(set(ends))
     assert ends[-1] == len(text)
     assert 3 < len(ends) <= most_rows(len(classifier.encoder.prefix_ids) + len(row))
-    assert found.p_positive[-1] == answers[-1].p_positive
+    assert found.p_positive[-1] == answers[-1].p_positive == classifier.classify(text, system).p_positive
     assert np.ptp(expected) > 1e-3, "the rows must differ for this test to mean anything"
     np.testing.assert_allclose(found.p_positive, expected, atol=1e-4, rtol=0)
-
-
-def test_the_answer_is_what_it_is_without_a_trace(classifier, workers):
-    for text in TEXTS.values():
-        answer, _ = classifier.read(text, "fine-tuned")
-        assert answer.p_positive == classifier.classify(text, "fine-tuned").p_positive
 
 
 def test_a_row_is_the_answer_to_the_review_that_ends_there(classifier):
@@ -121,16 +113,6 @@ def test_a_review_of_one_row_has_its_answer(classifier, text):
     assert found == ReadingTrace((len(text),), (answer.p_positive,))
 
 
-def test_other_number_formats_stay_near(run, tiny_model, cache, classifier):  # noqa: F811
-    *_, expected = classifier.read(SHORT, "fine-tuned")
-    for number_format in ("bf16", "int8"):
-        served = LiveClassifier.load(run, base_model=str(tiny_model), number_format=number_format)
-        *_, answer, found = served.read(SHORT, "fine-tuned")
-        assert found.ends == expected.ends
-        assert found.p_positive[-1] == answer.p_positive
-        assert np.abs(np.subtract(found.p_positive, expected.p_positive)).mean() < 0.02
-
-
 def test_other_models_read_through_transformers(run, tiny_model, cache, classifier, monkeypatch):  # noqa: F811
     monkeypatch.setattr(live_classifier, "is_lean", lambda config: False)
     other = LiveClassifier.load(run, base_model=str(tiny_model), number_format="fp32")
@@ -158,18 +140,13 @@ def test_copies_of_the_prompts_end_see_their_own_beginning_and_themselves():
 # ---- the committed run
 
 
-@pytest.fixture(scope="module")
-def served() -> LiveClassifier:
-    return LiveClassifier.load(read_run(RUN), number_format="fp32")
-
-
 @pytest.mark.model
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_the_real_models_trace_is_whole_passes(served, system):
-    for sample in read_sample_reviews()[1:2]:
-        *_, answer, found = served.read(sample.text, system)
-        ends, expected = whole_passes(served, sample.text, system)
-        assert list(found.ends) == ends
-        assert len(ends) > 2
-        assert found.p_positive[-1] == answer.p_positive
-        np.testing.assert_allclose(found.p_positive, expected, atol=1e-4, rtol=0)
+def test_the_real_models_trace_is_whole_passes(real_classifier, system):
+    text = min((sample.text for sample in read_sample_reviews()), key=len)
+    *_, answer, found = real_classifier.read(text, system)
+    ends, expected = whole_passes(real_classifier, text, system)
+    assert list(found.ends) == ends
+    assert len(ends) > 2
+    assert found.p_positive[-1] == answer.p_positive
+    np.testing.assert_allclose(found.p_positive, expected, atol=1e-4, rtol=0)

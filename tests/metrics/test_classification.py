@@ -39,13 +39,9 @@ def calibration(label: object, p: object, **more: int) -> dict[str, intervals.Me
 
 def test_counts_by_hand() -> None:
     assert classification.confusion(LABEL, ANSWER) == {
-        "negative_negative": 2,
-        "negative_positive": 1,
-        "negative_unparsed": 1,
-        "positive_negative": 1,
-        "positive_positive": 4,
-        "positive_unparsed": 1,
-    }
+        "negative_negative": 2, "negative_positive": 1, "negative_unparsed": 1,
+        "positive_negative": 1, "positive_positive": 4, "positive_unparsed": 1,
+    }  # fmt: skip
 
 
 def test_metrics_of_answers_by_hand() -> None:
@@ -62,22 +58,6 @@ def test_metrics_of_answers_by_hand() -> None:
     }
 
 
-def test_metrics_of_answers_agree_with_scikit_learn_unparsed_included() -> None:
-    label, answer, _ = synthetic()
-    answer[::7] = -1
-    found = classification.evaluate(label, [None if a < 0 else a for a in answer])
-    recalls = sk.recall_score(label, answer, labels=[0, 1], average=None)
-    precisions = sk.precision_score(label, answer, labels=[0, 1], average=None)
-    assert found["accuracy"].value == pytest.approx(sk.accuracy_score(label, answer))
-    assert found["balanced_accuracy"].value == pytest.approx(recalls.mean())
-    assert found["macro_f1"].value == pytest.approx(
-        sk.f1_score(label, answer, labels=[0, 1], average="macro")
-    )
-    for i, name in enumerate(classification.CLASSES):
-        assert found[f"recall_{name}"].value == pytest.approx(recalls[i])
-        assert found[f"precision_{name}"].value == pytest.approx(precisions[i])
-
-
 def test_metrics_of_probabilities_agree_with_scikit_learn() -> None:
     label, answer, p = synthetic()
     found = classification.evaluate(label, answer, p, resamples=50)
@@ -85,10 +65,8 @@ def test_metrics_of_probabilities_agree_with_scikit_learn() -> None:
     assert found["roc_auc"].value == pytest.approx(sk.roc_auc_score(label, p))
     assert found["brier"].value == pytest.approx(sk.brier_score_loss(label, wide))
     assert found["nll"].value == pytest.approx(sk.log_loss(label, wide))
-
-
-def test_roc_auc_counts_ties_half() -> None:
-    label, _, p = synthetic()
+    certain = calibration([0, 1], [1.0, 1.0])["nll"].value
+    assert certain == pytest.approx(-np.log(1e-7) / 2, rel=1e-6), "a certain mistake is finite"
     coarse = np.round(p, 1)
     assert classification.roc_auc(label, coarse).value == pytest.approx(sk.roc_auc_score(label, coarse))
 
@@ -106,10 +84,6 @@ def test_ece_by_hand_and_as_guo_et_al() -> None:
         if inside.any():
             expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
     assert calibration(label, p, resamples=10)["ece"].value == pytest.approx(expected)
-
-
-def test_nll_of_a_certain_mistake_is_finite() -> None:
-    assert calibration([0, 1], [1.0, 1.0])["nll"].value == pytest.approx(-np.log(1e-7) / 2, rel=1e-6)
 
 
 def test_consistency_asks_for_both_of_a_pair() -> None:
@@ -131,7 +105,7 @@ def test_wilson_is_where_the_score_test_turns(k: int, n: int) -> None:
     assert 0 <= found.low <= found.value <= found.high <= 1
 
 
-def test_delong_interval_agrees_with_a_direct_count_and_with_the_bootstrap() -> None:
+def test_delong_interval_agrees_with_a_direct_count() -> None:
     label, _, p = synthetic(300, gap=0.7)
     positive, negative = p[label == 1], p[label == 0]
     wins = (positive[:, None] > negative) + 0.5 * (positive[:, None] == negative)
@@ -142,20 +116,13 @@ def test_delong_interval_agrees_with_a_direct_count_and_with_the_bootstrap() -> 
     expected = 1 / (1 + np.exp(-(logit + stats.norm.ppf([0.025, 0.975]) * np.sqrt(variance) / scale)))
     assert (found.low, found.high) == pytest.approx(tuple(expected))
 
-    random = np.random.RandomState(1)
-    draws = [random.randint(0, 300, 300) for _ in range(400)]
-    low, high = np.quantile([sk.roc_auc_score(label[d], p[d]) for d in draws], (0.025, 0.975))
-    assert (found.low, found.high) == pytest.approx((low, high), abs=0.02)
 
-
-def test_bootstrap_of_a_mean_agrees_with_the_normal_interval_and_scipy() -> None:
+def test_bootstrap_of_a_mean_agrees_with_the_normal_interval() -> None:
     label, answer, p = synthetic(1000)
     loss = (p.astype(float) - label) ** 2
     found = classification.evaluate(label, answer, p)["brier"]
     half = 1.96 * loss.std(ddof=1) / np.sqrt(len(loss))
     assert (found.low, found.high) == pytest.approx((loss.mean() - half, loss.mean() + half), abs=0.1 * half)
-    other = stats.bootstrap((loss,), np.mean, method="percentile", n_resamples=999, rng=1).confidence_interval
-    assert (found.low, found.high) == pytest.approx(tuple(other), abs=0.2 * half)
 
 
 def test_bootstrap_of_the_counts_is_the_bootstrap_of_the_reviews() -> None:
@@ -204,28 +171,13 @@ def test_a_new_metric_is_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- edges
 
 
-def test_one_class_leaves_out_what_needs_two() -> None:
-    found = classification.evaluate([1, 1, 1], [1, 1, 0], [0.9, 0.8, 0.2])
-    assert set(found) == {
-        "accuracy",
-        "precision_negative",
-        "precision_positive",
-        "recall_positive",
-        "brier",
-        "nll",
-        "ece",
-    }
-
-
-def test_no_answer_parsed() -> None:
-    found = classification.evaluate([0, 1], [None, None], [np.nan, np.nan])
-    assert {name: e.value for name, e in found.items()} == {
-        "accuracy": 0,
-        "balanced_accuracy": 0,
-        "macro_f1": 0,
-        "recall_negative": 0,
-        "recall_positive": 0,
-    }
+def test_what_cannot_be_computed_is_left_out() -> None:
+    one_class = set(classification.evaluate([1, 1, 1], [1, 1, 0], [0.9, 0.8, 0.2]))
+    answers = {"accuracy", "precision_negative", "precision_positive", "recall_positive"}
+    assert one_class == answers | {"brier", "nll", "ece"}
+    unparsed = classification.evaluate([0, 1], [None, None], [np.nan, np.nan])
+    both = {"balanced_accuracy", "macro_f1", "recall_negative", "recall_positive"}
+    assert {name: e.value for name, e in unparsed.items()} == dict.fromkeys({"accuracy"} | both, 0)
 
 
 def test_partly_scored_reviews_count_only_where_scored() -> None:
@@ -276,8 +228,8 @@ def test_pair_ids_and_proportions_are_checked() -> None:
 
 
 def test_compare_counts_and_tests_as_mcnemar() -> None:
-    label, answer, _ = synthetic(500)
-    other = np.where(np.random.RandomState(3).rand(500) < 0.1, 1 - answer, answer)
+    label, answer, _ = synthetic(2000)
+    other = np.where(np.random.RandomState(3).rand(2000) < 0.1, 1 - answer, answer)
     found = classification.compare(label, other, answer)
     a, b = other == label, answer == label
     cells = [[(a & b).sum(), (a & ~b).sum()], [(~a & b).sum(), (~a & ~b).sum()]]
@@ -285,23 +237,13 @@ def test_compare_counts_and_tests_as_mcnemar() -> None:
     changed = found.fixed + found.broken
     tail = stats.binom.cdf(min(found.fixed, found.broken), changed, 0.5)
     assert found.mcnemar_p == pytest.approx(min(1.0, 2 * tail))
-    assert found.difference.value == pytest.approx(b.mean() - a.mean())
-
-
-def test_compare_interval_is_the_paired_one() -> None:
-    label, answer, _ = synthetic(2000)
-    other = np.where(np.random.RandomState(3).rand(2000) < 0.1, 1 - answer, answer)
-    found = classification.compare(label, other, answer)
-    paired = (answer == label).astype(float) - (other == label)
+    paired = b.astype(float) - a
     half = 1.96 * paired.std() / np.sqrt(2000)
     expected = (paired.mean() - half, paired.mean() + half)
+    assert found.difference.value == pytest.approx(paired.mean())
     assert (found.difference.low, found.difference.high) == pytest.approx(expected, abs=0.1 * half)
-
-
-def test_compare_of_a_system_with_itself() -> None:
-    found = classification.compare(LABEL, ANSWER, ANSWER)
-    assert (found.difference.value, found.difference.low, found.difference.high) == (0, 0, 0)
-    assert (found.mcnemar_p, found.fixed, found.broken, found.n) == (1.0, 0, 0, 10)
+    itself = classification.compare(label, answer, answer)
+    assert (itself.difference.low, itself.difference.high, itself.mcnemar_p) == (0, 0, 1.0)
 
 
 # ---- tables and curves

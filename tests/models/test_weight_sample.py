@@ -8,15 +8,12 @@ from sentiment_core.models.base_models import resolve
 from sentiment_core.models.weight_sample import BLOCK, count_weights, sample_weights
 
 
-def test_every_weight_is_counted_and_each_block_reaches_an_end(tiny_model):
+def test_every_weight_of_a_matrix_that_is_there_is_counted_and_each_block_reaches_an_end(tiny_model):
     sample = sample_weights(resolve(str(tiny_model)), ["down_proj", "q_proj"])
     assert (sample.matrix, sample.shape) == ("model.layers.1.self_attn.q_proj", (64, 64))
     assert sum(sample.counts) == 64 * 64
     assert sample.counts[0] + sample.counts[-1] >= 64 * 64 / BLOCK
     assert len(sample.levels) == 16
-
-
-def test_another_kind_of_matrix_or_none(tiny_model):
     base = resolve(str(tiny_model))
     assert sample_weights(base, ["down_proj"]).shape == (64, 128)
     assert sample_weights(base, ["c_attn"]) is None

@@ -7,6 +7,7 @@ import torch
 
 import train
 from sentiment_core.training import session
+from tests.own_reviews import write_dataset
 
 
 def test_list_models_names_the_default_and_what_it_needs(capsys):
@@ -29,51 +30,39 @@ def test_list_models_names_the_default_and_what_it_needs(capsys):
         (["--max-length-tokens", "10"], "--max-length-tokens is 10"),
         (["--limit", "1"], "--limit is 1"),
         (["--dataset", "nowhere.csv"], "nowhere.csv"),
-        (
-            ["--base-model", "nowhere/at-all", "--dataset", "{data}"],
-            "'nowhere/at-all' is neither in",
-        ),
+        (["--base-model", "nowhere/at-all", "--dataset", "{data}"], "'nowhere/at-all' is neither in"),
     ],
 )
-def test_what_cannot_be_is_one_sentence(flags, sentence, tmp_path, capsys, monkeypatch):
-    from tests.own_reviews import write_dataset
-
+def test_what_cannot_be_is_one_sentence(flags, sentence, tmp_path, capsys):
     data = write_dataset(tmp_path / "data", train=60, test=10)
     flags = [flag.replace("{data}", str(data)) for flag in flags]
-    status = train.main(
-        [*flags, "--validation", "10", "--assets", str(tmp_path / "a"), "--work", str(tmp_path)]
-    )
+    flags += ["--validation", "10", "--assets", str(tmp_path / "a"), "--work", str(tmp_path)]
+    assert train.main(flags) == 2
     error = capsys.readouterr().err
-    assert status == 2
     assert sentence in error
     assert "Traceback" not in error
     assert not list(tmp_path.rglob("run.json"))
 
 
-def test_out_of_memory_names_three_settings(capsys, monkeypatch):
-    def full(*args, **kwargs):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+def failing(monkeypatch, error: BaseException) -> None:
+    def fail(*args, **kwargs):
+        raise error
 
-    monkeypatch.setattr(session, "train", full)
+    monkeypatch.setattr(session, "train", fail)
+
+
+def test_out_of_memory_names_three_settings_and_ctrl_c_how_to_go_on(capsys, monkeypatch):
+    failing(monkeypatch, torch.OutOfMemoryError("CUDA out of memory"))
     assert train.main([]) == 2
     error = capsys.readouterr().err
     for setting in ("--micro-batch-size 24", "--max-length-tokens", "--gradient-checkpointing"):
         assert setting in error
+    failing(monkeypatch, KeyboardInterrupt())
+    assert train.main([]) == 130
+    assert "--resume" in capsys.readouterr().err
 
 
 def test_a_fault_of_ours_is_not_made_a_sentence(monkeypatch):
-    def broken(*args, **kwargs):
-        raise RuntimeError("shapes do not match")
-
-    monkeypatch.setattr(session, "train", broken)
+    failing(monkeypatch, RuntimeError("shapes do not match"))
     with pytest.raises(RuntimeError, match="shapes"):
         train.main([])
-
-
-def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch):
-    def stopped(*args, **kwargs):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(session, "train", stopped)
-    assert train.main([]) == 130
-    assert "--resume" in capsys.readouterr().err
