@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 try:
     import spaces  # pyrefly: ignore[missing-import] only on Spaces
-except ImportError:
+except ModuleNotFoundError as error:
+    if error.name != "spaces":  # it is there, and something that it needs is not
+        raise
     spaces = None
 
 log = logging.getLogger(__name__)

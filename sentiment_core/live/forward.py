@@ -42,8 +42,8 @@ LONG, FIRST_RESULT = 576, 320
 """Tokens: a prompt longer than the one gets a first answer, on a CPU, once the other have been read."""
 
 STEP = 16
-"""Tokens, on a CPU in 8 or 16 bits: stretches are as long as a multiple of it, since oneDNN makes code for
-each length that a product meets, which takes up to a second, and keeps it."""
+"""Tokens, on a CPU in 16 bits: stretches are as long as a multiple of it, since oneDNN makes code for each
+length that a product meets, and keeps it. In 8 bits no length's first answer is slower (seen on a Xeon)."""
 
 PAIRS_PER_TOKEN = 2_700
 """A token's products take as long as its attention to about half as many others (bf16, 135M parameters)."""
@@ -71,8 +71,7 @@ class LiveLlama:
         self._layers = [(tensors[f"{n}.norm1"], tensors[f"{n}.norm2"], products[n]) for n in numbers]
         self.prefix: Cache = [(tensors[f"{n}.k"][None], tensors[f"{n}.v"][None]) for n in numbers]
         self.prefix_length, self.head_dim = self.prefix[0][0].shape[2:]
-        exact = self.device.type != "cpu" or tensors[f"0.{GROUPS[0]}"].dtype == torch.float32
-        self.step = 1 if exact else STEP
+        self.step = STEP if self.device.type == "cpu" and self.dtype == torch.bfloat16 else 1
 
     def between(self, tensors: Tensors, alpha: float) -> LiveLlama:
         """This base model with α times the adapter on it, for an α of `DIAL`; the weights stay shared."""
