@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -116,12 +114,3 @@ class HeldClassifier(FakeClassifier):
         for step in super().batches(texts, system):
             self.go.wait(60)
             yield step
-
-
-def all_of(events: AsyncIterator[Any]) -> list[Any]:
-    """All that comes, for tests that do not await."""
-
-    async def collected() -> list[Any]:
-        return [event async for event in events]
-
-    return asyncio.run(collected())

@@ -15,11 +15,10 @@ import logging
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Callable, Hashable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
-from itertools import takewhile
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -122,12 +121,17 @@ class Job:
     steps: Iterator[Any]
     run: Run | None = None
     given: str | list[str] = ""
+    since: float = field(default_factory=time.monotonic)
     begun: bool = False
     seconds: float = 0.0
     """Of the model's time, so far."""
     _came: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     _context: contextvars.Context = field(default_factory=contextvars.copy_context)
+
+    @property
+    def turn(self) -> tuple[Rank, float]:
+        return self.rank, self.since
 
     def step(self) -> bool:
         """Do the next piece, in the visitor's context, and tell what comes of it; whether there is more."""
@@ -180,7 +184,7 @@ class Worker:
     def ahead(self, job: Job) -> int:
         """How many come before it."""
         with self._changed:
-            return sum(one.rank <= job.rank for one in takewhile(lambda one: one is not job, self._jobs))
+            return sum(one.turn < job.turn for one in self._jobs)
 
     def waiting(self, run: Run | None) -> list[str]:
         """The reviews that wait for this run's answers."""
@@ -202,7 +206,7 @@ class Worker:
 
     def _first(self) -> Job:
         held = [job for job in self._jobs if job.begun and job.rank == Rank.TRACE]
-        return min(held if len(held) >= MOST_OPEN else self._jobs, key=attrgetter("rank"))
+        return min(held if len(held) >= MOST_OPEN else self._jobs, key=attrgetter("turn"))
 
 
 @dataclass(eq=False)
@@ -250,8 +254,7 @@ class Serving:
 
     async def probabilities(self, run: Run | None, texts: list[str]) -> dict[Which, list[float]]:
         """P(positive) by each model; raises `ModelUnavailable` as well where too many wait for it already."""
-        last = await last_of(self.scores(run, texts))
-        return last.found  # pyrefly: ignore[missing-attribute] the last of them are Scores
+        return (await last_of(self.scores(run, texts))).found
 
     async def warm_up(self, run: Run | None) -> None:
         """Behind all that visitors ask for."""
@@ -342,12 +345,13 @@ class Serving:
     ) -> AsyncIterator[Event]:
         batches, kind, told = name == "batches", KINDS[name], list[Event]()
         host, worker = (self.batch_host, self.batch_worker) if batches else (self.host, self.worker)
+        since = time.monotonic()
         while not (loading := host.slot(run)).done():
             yield Waiting(0, host.left(run))
             with suppress(Exception):  # `get` tells what went wrong
                 await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(loading)), LOOK_AGAIN)
         host.get(run)
-        job, began = Job(kind.rank, work(run, given), run, given), time.monotonic()
+        job, began = Job(kind.rank, work(run, given), run, given, since), time.monotonic()
         worker.submit(job)
         try:
             yield self._turn(worker, job)
@@ -360,17 +364,14 @@ class Serving:
                 yield event or (told[-1] if told else self._turn(worker, job))
         finally:
             worker.drop(job)
-        self._keep((name, version_of(run), str(given)), told)
+        if len(str(given)) <= MAX_CHARACTERS:
+            self._known[name, version_of(run), str(given)] = told
+        while len(self._known) > MOST_KNOWN:
+            self._known.popitem(last=False)
 
     def _turn(self, worker: Worker, job: Job) -> Waiting:
         ahead = worker.ahead(job)
         return Waiting(ahead, 0.0, ahead * worker.seconds)
-
-    def _keep(self, key: tuple[str, Hashable, str], told: list[Event]) -> None:
-        if len(key[-1]) <= MAX_CHARACTERS:
-            self._known[key] = told
-            while len(self._known) > MOST_KNOWN:
-                self._known.popitem(last=False)
 
 
 def _scores_of(host: ModelHost) -> Work:

@@ -48,6 +48,7 @@ def test_who_waits_is_told_how_long_the_queue_is_and_who_cannot_is_told_to_retur
     page.locator("#answers", has_text="2 visitors come before you").wait_for()
     looking = context.new_page()
     looking.goto(held.address(tab="accuracy"))
+    settle(looking)
     looking.get_by_role("tab", name="Live", exact=True).click()
     looking.locator("#answers .queue", has_text="3 visitors wait for answers").wait_for()
     looking.close()

@@ -12,9 +12,10 @@ from sentiment_core.config import ASSETS
 from sentiment_core.dashboard.components import dial
 from sentiment_core.dashboard.context import Context
 from sentiment_core.data.reviews import review_id
+from tests import waiting
 from tests.dashboard.test_tabs import context_of
 from tests.fake_artifacts import RUN, write_assets
-from tests.fake_live import LONG, all_of
+from tests.fake_live import LONG
 
 TEXT = "A dreadful film, but one laughed."
 
@@ -29,8 +30,8 @@ def context(tmp_path: Path) -> Context:
 def test_the_points_come_one_by_one_between_known_ends(context):
     asked = dial.value_of(TEXT, 0.6, 0.1)
     assert asked["curve"] == [0.6, None, None, None, None, 0.1]
-    waiting, *steps = all_of(dial.stream(context, RUN, asked))
-    assert waiting == asked | {"busy": True, "note": "Computing…"}
+    first, *steps = waiting.all_of(dial.stream(context, RUN, asked))
+    assert first == asked | {"busy": True, "note": "Computing…"}
     assert [step["curve"].count(None) for step in steps] == [3, 2, 1, 0]
     assert {(step["text"], step["curve"][0], step["curve"][-1]) for step in steps} == {(TEXT, 0.6, 0.1)}
     assert steps[-1] == dial.value_of(TEXT, 0.6, 0.1, steps[-1]["curve"][1:-1]), "as a stored one"
@@ -38,7 +39,7 @@ def test_the_points_come_one_by_one_between_known_ends(context):
 
 def test_a_long_review_is_told_why_it_has_none(context):
     asked = dial.value_of("word " * (LONG + 1), 0.6, 0.1)
-    *_, last = all_of(dial.stream(context, RUN, asked))
+    *_, last = waiting.all_of(dial.stream(context, RUN, asked))
     assert last["curve"] == asked["curve"]
     assert "up to 300 tokens" in last["note"]
     assert not last["busy"]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import gradio as gr
 import pytest
@@ -17,6 +15,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from sentiment_core.dashboard import guard
+from tests import waiting
 
 
 async def read(request: Request) -> PlainTextResponse:
@@ -73,10 +72,9 @@ def test_an_answer_that_has_begun_is_not_answered_twice(client, caplog) -> None:
 
 
 def call_of(page: guard.QuietBlocks, inputs: list) -> dict:
-    """The page's one endpoint called, in a thread of its own: a browser's test may have left a loop here."""
+    """The page's one endpoint called."""
     [call] = page.fns.values()
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(lambda: asyncio.run(page.process_api(call, inputs))).result()
+    return waiting.run(page.process_api(call, inputs))
 
 
 def fails(text: str) -> float:

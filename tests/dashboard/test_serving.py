@@ -25,9 +25,10 @@ from sentiment_core.dashboard.serving import (
     Waiting,
     Worker,
 )
+from tests import waiting
 from tests.dashboard.test_tabs import context_of
 from tests.fake_artifacts import RUN, write_assets, write_run
-from tests.fake_live import FakeClassifier, all_of
+from tests.fake_live import FakeClassifier
 
 
 class Gate(FakeClassifier):
@@ -67,7 +68,7 @@ def context(tmp_path: Path) -> Context:
 
 def visit(context: Context, visitors: Coroutine[Any, Any, Any]) -> Any:
     try:
-        return asyncio.run(asyncio.wait_for(visitors, 30))
+        return waiting.run(asyncio.wait_for(visitors, 30))
     finally:
         Gate.allowed.release(1000)  # whatever still holds the worker
 
@@ -184,13 +185,13 @@ def test_who_leaves_is_not_worked_for(context: Context) -> None:
 def test_a_text_that_was_asked_before_is_answered_from_memory(context: Context) -> None:
     run, other = context.store.run(RUN), context.store.run(None)
     Gate.allowed.release(100)
-    first = all_of(context.serving.ask(run, "A great film, but long."))
+    first = waiting.all_of(context.serving.ask(run, "A great film, but long."))
     done = len(Gate.pieces)
-    again = all_of(context.serving.ask(run, "A great film, but long."))
+    again = waiting.all_of(context.serving.ask(run, "A great film, but long."))
     assert again == [event for event in first if not isinstance(event, Waiting)]
     assert len(Gate.pieces) == done
     assert other == run
-    all_of(context.serving.ask(None, "A great film, but long."))
+    waiting.all_of(context.serving.ask(None, "A great film, but long."))
     assert len(Gate.pieces) > done, "answers belong to their run"
 
 
@@ -224,7 +225,7 @@ def test_on_a_gpu_waiting_texts_are_answered_in_one_batch(tmp_path: Path) -> Non
         await holding
         return list(await asyncio.gather(*asked))
 
-    told = asyncio.run(visitors())
+    told = waiting.run(visitors())
     assert together == [["great", "dreadful", "flat"]] * 2
     for text, events in zip(("great", "dreadful", "flat"), told, strict=True):
         answers = [event.answer.p_positive for event in events if isinstance(event, Answer)]
@@ -242,8 +243,8 @@ def test_an_error_ends_its_own_visitor_alone(tmp_path: Path) -> None:
 
     context = context_of(write_assets(tmp_path, n=60, pairs=10), Fails)
     run = context.store.run(RUN)
-    assert all_of(context.serving.ask(run, "broken"))[-1] == Refused(serving.BROKE)
-    assert isinstance(all_of(context.serving.ask(run, "whole"))[-1], Trace)
+    assert waiting.all_of(context.serving.ask(run, "broken"))[-1] == Refused(serving.BROKE)
+    assert isinstance(waiting.all_of(context.serving.ask(run, "whole"))[-1], Trace)
 
 
 def test_the_queue_is_told_before_one_asks(context: Context) -> None:
@@ -274,9 +275,9 @@ def test_a_worker_outlives_visitors_whose_loop_is_closed() -> None:
         worker.submit(job)
         return [event async for event in job.events()]
 
-    asyncio.run(leaves())
+    waiting.run(leaves())
     go.set()
-    assert asyncio.run(stays()) == [Dial((0.5,))]
+    assert waiting.run(stays()) == [Dial((0.5,))]
 
 
 def test_a_tab_is_drawn_once_until_an_artifact_changes(context: Context) -> None:

@@ -1,6 +1,5 @@
 """The dashboard's parts without a browser: store, model host, views, and the Blocks' promises."""
 
-import asyncio
 import itertools
 import json
 import re
@@ -31,8 +30,9 @@ from sentiment_core.dashboard.texts import ReviewTexts
 from sentiment_core.data.reviews import load_reviews
 from sentiment_core.figures.style import percent
 from sentiment_core.systems import SYSTEMS
+from tests import waiting
 from tests.fake_artifacts import RUN, STUDY, predictions, write_assets, write_eval, write_run
-from tests.fake_live import FakeClassifier, ReadingTrace, all_of
+from tests.fake_live import FakeClassifier, ReadingTrace
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -458,7 +458,7 @@ def test_settings_name_only_results_that_there_are(tmp_path) -> None:
 def test_answers_stream_fine_tuned_first_and_then_how_they_came(context: Context) -> None:
     review = "A dreadful, boring film. But the end is warm and funny and great."
     context.serving.host.get(context.store.run(RUN))
-    steps = all_of(answers.stream(context, context.store.run(RUN), review))
+    steps = waiting.all_of(answers.stream(context, context.store.run(RUN), review))
     assert {(step["text"], step["run"]) for step in steps} == {(review, RUN)}
     assert [("fine" in step, "base" in step) for step in steps[:3]] == [(0, 0), (1, 0), (1, 1)]
     assert steps[1]["note"] == answers.READING
@@ -469,13 +469,13 @@ def test_answers_stream_fine_tuned_first_and_then_how_they_came(context: Context
     assert "".join(row["text"] for row in both["rows"]).replace(" ", "") == review.replace(" ", "")
     assert [row["fine"] for row in both["rows"]] == [row["fine"] for row in first["rows"]]
     assert both["title"].startswith("It made up its mind at “")
-    *_, alone = all_of(answers.stream_trace(context, context.store.run(RUN), "Superb"))
+    *_, alone = waiting.all_of(answers.stream_trace(context, context.store.run(RUN), "Superb"))
     assert [row["text"] for row in alone["rows"]] == ["Superb"]
 
 
 def test_a_visitors_text_is_a_value_that_no_template_evaluates(context: Context) -> None:
     review = "<img src=x onerror=alert(1)> bad <script>alert(2)</script> great"
-    *_, last = all_of(answers.stream(context, context.store.run(RUN), review))
+    *_, last = waiting.all_of(answers.stream(context, context.store.run(RUN), review))
     assert "".join(row["text"] for row in last["trace"]["rows"]).replace(" ", "") == review.replace(" ", "")
     drawn = (parts.own_figure(name, name) for name in ("movement", "replay", "threshold"))
     for figure in (trace.trace_figure("any"), answers.answer_cards({}), *drawn):
@@ -488,14 +488,14 @@ def test_a_crash_is_a_sentence_without_a_traceback(assets: Path) -> None:
             raise RuntimeError("secret /path/inside")
 
     context = context_of(assets, Broken)
-    *_, last = all_of(answers.stream(context, context.store.run(RUN), "A film."))
+    *_, last = waiting.all_of(answers.stream(context, context.store.run(RUN), "A film."))
     assert "Something went wrong" in last["warn"]
     assert "secret" not in str(last)
 
 
 def test_a_long_review_is_answered_so_far_and_then_whole(context: Context) -> None:
     review = "A great start. " + "And on it goes. " * 230 + "Dreadful, boring, the worst."
-    steps = all_of(answers.stream(context, context.store.run(RUN), review))
+    steps = waiting.all_of(answers.stream(context, context.store.run(RUN), review))
     found = [step["fine"] for step in steps if "fine" in step]
     assert found[0]["read"] == 1 / 3
     assert found[0]["p"] > 0.5 > found[1]["p"]
@@ -520,7 +520,7 @@ def test_a_question_asked_while_the_model_loads_is_answered_once_it_is_there(
         go_on.set()
         return [step async for step in steps][-1]
 
-    last = asyncio.run(visit())
+    last = waiting.run(visit())
     assert last["base"]["p"] == last["trace"]["rows"][-1]["base"]
 
 
@@ -544,7 +544,7 @@ def test_stored_answers_of_our_samples_come_with_the_page(assets: Path, monkeypa
 
 def test_batch_table_has_labels_and_accuracy(context: Context) -> None:
     rows = Batch(["great film", "dreadful film", "=cmd()"], [1, 0, 0])
-    found = asyncio.run(context.serving.probabilities(context.store.run(RUN), rows.texts))
+    found = waiting.run(context.serving.probabilities(context.store.run(RUN), rows.texts))
     frame = batch.table_of(rows, found)
     assert list(frame.columns) == batch.COLUMNS
     assert list(frame["fine-tuned"]) == ["Positive", "Negative", "Positive"]

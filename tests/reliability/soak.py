@@ -30,7 +30,8 @@ def main() -> None:
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         crowds = load.measured(flags.visitors, flags.seconds)
-        tests = [sys.executable, "-m", "pytest", "-q", "-x", str(Path(__file__).parent)]
+        print(json.dumps(crowds, indent=1), file=sys.stderr, flush=True)
+        tests = [sys.executable, "-m", "pytest", "-q", "-n", "2", str(Path(__file__).parent)]
         subprocess.run(tests, env=LONG | os.environ | {"SOAK_REPORT_DIR": folder}, check=True)
         trials = {
             path.stem: json.loads(path.read_text("utf-8")) for path in sorted(Path(folder).glob("*.json"))

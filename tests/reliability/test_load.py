@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 
 from sentiment_core.dashboard import app
+from tests import waiting
 from tests.fake_artifacts import write_assets
 from tests.fake_live import FakeClassifier
 from tests.reliability.load import crowd
@@ -17,7 +17,7 @@ def test_a_crowd_is_answered_and_sees_its_tabs(tmp_path) -> None:
     )
     _, address, _ = app.launch(demo, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
     try:
-        found = asyncio.run(crowd(address, visitors=15, seconds=100, pid=os.getpid(), each=3))
+        found = waiting.run(crowd(address, visitors=15, seconds=100, pid=os.getpid(), each=3))
     finally:
         demo.close()
     assert found["counts"] == {"answered": 36, "get /": 9, "tabs": 9}

@@ -5,7 +5,6 @@ SOAK_MUTATIONS=150 python -m pytest tests/reliability/test_mutations.py
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import os
@@ -29,6 +28,7 @@ from sentiment_core.config import ASSETS
 from sentiment_core.dashboard import app
 from sentiment_core.dashboard.store import Store
 from sentiment_core.data.reviews import review_id
+from tests import waiting
 from tests.fake_artifacts import PROMPT, RUN, write_eval, write_history, write_run
 from tests.fake_live import FakeClassifier
 from tests.reliability.reports import report
@@ -238,7 +238,7 @@ def test_whatever_happens_to_a_file_the_page_opens_and_names_it_once(
     shutil.copytree(whole, root)
     (ruins | perhaps)[what](root / name, data.draw)
     caplog.clear()
-    asyncio.run(open_page(app.build(root, FakeClassifier, texts={})))
+    waiting.run(open_page(app.build(root, FakeClassifier, texts={})))
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
     store = Store(root)
     messages = [problem.message for problem in store.problems()]
