@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -49,6 +50,10 @@ OFF = ("show_error", "enable_monitoring", "run_history", "ssr_mode", "pwa", "mcp
 HEAD_START_SECONDS = 4.0
 """From serving the page to loading the model, whose imports take half of the page's time on few cores."""
 
+SWITCH_SECONDS = 0.0005
+"""After which one thread lets another go on: the model's comes back from PyTorch hundreds of times an answer,
+and each time would wait for the page's."""
+
 TOGGLE = "window.qUrl({__theme: document.body.classList.toggle('dark') ? 'dark' : 'light'})"
 
 
@@ -90,6 +95,7 @@ def build(
         draw_all = _wire(demo, context, parts, run, tabs, [title, stats, problems])
         api.register(context)
     demo.queue(api_open=False, max_size=MAX_WAITING, default_concurrency_limit=4)
+    demo._queue.ANALYTICS_MAX_EVENTS = 0  # a table of all events, made anew at each of them
     warm_up = threading.Thread(target=_warm_up, args=(context, draw_all), name="warm-up", daemon=True)
     queue = Route("/queue", lambda _: JSONResponse(context.serving.queue()))
     demo.ours = warm_up, queue  # pyrefly: ignore[missing-attribute] for `launch`
@@ -101,6 +107,7 @@ def launch(demo: gr.Blocks, *, prevent_thread_lock: bool = False, **more: Any) -
     warm_up, queue = demo.ours  # pyrefly: ignore[missing-attribute] `build` made them
     served = demo.launch(**(launch_options([queue]) | more), prevent_thread_lock=True)
     warm_up.start()
+    sys.setswitchinterval(SWITCH_SECONDS)
     if not prevent_thread_lock:
         demo.block_thread()
     return served
@@ -143,17 +150,19 @@ def _wire(
         title, stats = header.title_html(context, chosen), header.stats_html(context, chosen)
         return title, stats, header.problems_html(context)
 
+    def shown(run_id: str | None, data: str | None) -> tuple[Any, ...]:
+        choices, dataset = context.dataset_choices(), context.dataset(data)
+        radio = gr.Radio(choices=choices, value=dataset, visible=len(choices) > 1)
+        return gr.Dropdown(**_run_choice(context, run_id)), [radio] * len(datasets), draw_header(run_id)
+
+    shown_once = context.drawn_once("page", shown)
+
     def opened(request: gr.Request) -> list[object]:
         query = request.query_params
-        choices, dataset = context.dataset_choices(), context.dataset(query.get("data"))
-        return [
-            gr.Tabs(selected=query.get("tab") if query.get("tab") in TABS else "live"),
-            gr.Dropdown(**_run_choice(context, query.get("run"))),
-            *(gr.Radio(choices=choices, value=dataset, visible=len(choices) > 1) for _ in datasets),
-            query.get("review", "")[:64],
-            json.dumps({"show": query.get("show")}),
-            *draw_header(query.get("run")),
-        ]
+        choice, radios, head = shown_once(query.get("run"), query.get("data"))
+        tab = gr.Tabs(selected=query.get("tab") if query.get("tab") in TABS else "live")
+        asked = query.get("review", "")[:64], json.dumps({"show": query.get("show")})
+        return [tab, choice, *radios, *asked, *head]
 
     given = [examples["opened"], examples["asked"]]
     loaded = demo.load(opened, None, [tabs, run, *datasets, *given, *head], **QUIET)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import os
 import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -39,9 +41,9 @@ def dataset_title(name: str) -> str:
     return DATASET_TITLES.get(name, name)
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def _stamp(path: str | Path) -> tuple[int, int]:
     try:
-        info = path.stat()
+        info = os.stat(path)
     except OSError:
         return (0, 0)
     return info.st_mtime_ns, info.st_size
@@ -90,8 +92,8 @@ class Store:
 
     def signature(self) -> Hashable:
         """Changes when any run, evaluation or small file appears, changes or goes."""
-        paths = (path for pattern in WATCHED for path in sorted(self.root.glob(pattern)))
-        return tuple((path, _stamp(path)) for path in paths)
+        paths = (path for pattern in WATCHED for path in sorted(glob.glob(pattern, root_dir=self.root)))
+        return tuple((path, _stamp(os.path.join(self.root, path))) for path in paths)
 
     def listing(self) -> Listing:
         return self.keep("listing", self.signature(), lambda: store.list_artifacts(self.root))

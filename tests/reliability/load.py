@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,26 +63,23 @@ class Page:
     def triggered(self, name: str) -> dict[str, Any]:
         return next(one for one in self.events if any(trigger == name for _, trigger in one["targets"]))
 
-    async def send(self, event: dict[str, Any], data: list[Any] | None = None) -> AsyncIterator[Any]:
-        """What comes of it, message by message, until it is complete."""
+    async def send(self, event: dict[str, Any], data: list[Any] | None = None) -> AsyncIterator[str]:
+        """What comes of it, line by line, until it is complete."""
         given = [self.values[part] for part in event["inputs"]] if data is None else data
         body = {"data": given, "fn_index": event["id"], "session_hash": self.session, "trigger_id": None}
         (await self.client.post("/gradio_api/queue/join", json=body)).raise_for_status()
         address = f"/gradio_api/queue/data?session_hash={self.session}"
         async with self.client.stream("GET", address) as answer:
             async for line in answer.aiter_lines():
-                message = json.loads(line[6:]) if line.startswith("data: ") else {}
-                yield message
-                if message.get("msg") == "process_completed":
+                yield line
+                if '"process_completed"' in line[:40]:
                     return
 
     async def ask(self, text: str) -> str:
         """What became of it: an answer with its trace, or a refusal."""
-        told = ""
-        async for message in self.send(self.triggered("ask"), [None, text, None]):
-            told += json.dumps(message.get("output", ""))
+        told = [line async for line in self.send(self.triggered("ask"), [None, text, None])]
         ends = {"Many visitors are asking": "refused", '"rows"': "answered"}
-        return next((what for sign, what in ends.items() if sign in told), "failed")
+        return next((what for sign, what in ends.items() if any(sign in line for line in told)), "failed")
 
     async def look(self) -> str:
         """Open the page: what it sends then draws every tab."""
@@ -100,10 +98,10 @@ class Page:
 async def visit(page: Page, mine: list[str], looks: bool, log: list[tuple[str, float, float]]) -> None:
     await asyncio.sleep(random.random() * 5)  # they don't all come at once
     for text in mine:
-        for step in (page.fetch(), page.look()) if looks else (page.ask(text),):
+        for step in (page.fetch, page.look) if looks else (partial(page.ask, text),):
             began, what = time.monotonic(), "hang"
             with suppress(TimeoutError):
-                what = await asyncio.wait_for(step, PATIENCE)
+                what = await asyncio.wait_for(step(), PATIENCE)
             log.append((what, began, time.monotonic() - began))
             await asyncio.sleep(PAUSE if what == "refused" else 1 if looks else 0)
 
