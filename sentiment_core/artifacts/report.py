@@ -156,7 +156,7 @@ def _crowd(crowd: Crowd, record: SoakRecord) -> str:
     """Rates, waits (median and 95th percentile) and memory of one crowd."""
     share, counts = crowd.answers_per_second / record.bare_answers_per_second, crowd.counts
     waits = [f"{what} {p['p50']:.2g} and {p['p95']:.2g} s" for what, p in crowd.percentiles.items()]
-    rest = sum(n for what, n in counts.items() if what not in ("answered", "refused", "get /", "tabs"))
+    rest = sum(n for what, n in counts.items() if what not in ("answered", "refused", "get /", "tab"))
     return (
         f"{crowd.answers_per_second:.2f} answers with traces a second ({share:.0%} of the bare model's), "
         f"{counts.get('refused', 0):,} refused, {rest:,} hung or failed; p50 and p95: {', '.join(waits)}; "

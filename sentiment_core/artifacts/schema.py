@@ -329,7 +329,7 @@ class Crowd(Record):
     visitors: int
     seconds: float
     counts: dict[str, int]
-    """How often "answered", "refused", "get /", "tabs" (all of them), "hang" or an error was seen."""
+    """How often "answered", "refused", "get /", "tab", "hang" or an error was seen."""
     answers_per_second: float
     percentiles: dict[str, dict[str, float]]
     """What -> p50, p95 and p99 of its seconds; an answer's until its trace is complete."""

@@ -50,7 +50,7 @@ OFF = ("show_error", "enable_monitoring", "run_history", "ssr_mode", "pwa", "mcp
 HEAD_START_SECONDS = 4.0
 """From serving the page to loading the model, whose imports take half of the page's time on few cores."""
 
-SWITCH_SECONDS = 0.0005
+SWITCH_SECONDS = 0.0001
 """After which one thread lets another go on: the model's comes back from PyTorch hundreds of times an answer,
 and each time would wait for the page's."""
 

@@ -13,7 +13,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ import psutil
 ROOT = Path(__file__).resolve().parents[2]
 WORDS, ADDRESS = 150, "http://127.0.0.1:7867"
 PATIENCE, PAUSE = 120.0, 10.0
-"""Seconds: what takes longer counts as a hang; until somebody who was refused asks again."""
+"""Seconds: what takes longer counts as a hang; until one who was refused asks again, or looks again."""
 
 BARE = """
 import sys, time
@@ -81,14 +81,16 @@ class Page:
         ends = {"Many visitors are asking": "refused", '"rows"': "answered"}
         return next((what for sign, what in ends.items() if any(sign in line for line in told)), "failed")
 
-    async def look(self) -> str:
-        """Open the page: what it sends then draws every tab."""
+    def tabs(self) -> list[Callable[[], Awaitable[str]]]:
+        """What the page asks for when it is opened: itself, and then each tab."""
         opened = self.triggered("load")
-        drawn = [one for one in self.events if one.get("trigger_after") == opened["id"]]
-        for event in [opened, *(one for one in drawn if one["backend_fn"])]:
-            async for _ in self.send(event):
-                pass
-        return "tabs"
+        drawn = [one for one in self.events if one.get("trigger_after") == opened["id"] and one["backend_fn"]]
+        return [partial(self.look, event) for event in [opened, *drawn]]
+
+    async def look(self, event: dict[str, Any]) -> str:
+        async for _ in self.send(event):
+            pass
+        return "tab"
 
     async def fetch(self) -> str:
         (await self.client.get("/")).raise_for_status()
@@ -98,12 +100,13 @@ class Page:
 async def visit(page: Page, mine: list[str], looks: bool, log: list[tuple[str, float, float]]) -> None:
     await asyncio.sleep(random.random() * 5)  # they don't all come at once
     for text in mine:
-        for step in (page.fetch, page.look) if looks else (partial(page.ask, text),):
+        for step in (page.fetch, *page.tabs()) if looks else (partial(page.ask, text),):
             began, what = time.monotonic(), "hang"
             with suppress(TimeoutError):
                 what = await asyncio.wait_for(step(), PATIENCE)
             log.append((what, began, time.monotonic() - began))
-            await asyncio.sleep(PAUSE if what == "refused" else 1 if looks else 0)
+            await asyncio.sleep(PAUSE if what == "refused" else 0)
+        await asyncio.sleep(PAUSE if looks else 0)
 
 
 async def crowd(address: str, visitors: int, seconds: float, pid: int, each: int = 2_000) -> dict[str, Any]:
@@ -122,7 +125,7 @@ async def crowd(address: str, visitors: int, seconds: float, pid: int, each: int
         with suppress(asyncio.CancelledError):
             log += [(repr(one), began, 0) for one in await running if one]
     found = {what: np.array([took for name, _, took in log if name == what]) for what, *_ in log}
-    known = ("answered", "refused", "hang", "get /", "tabs")
+    known = ("answered", "refused", "hang", "get /", "tab")
     return {
         "visitors": visitors, "seconds": spent, "counts": {what: len(took) for what, took in found.items()},
         "answers_per_second": len(found.get("answered", ())) / spent,
