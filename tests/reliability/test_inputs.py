@@ -47,7 +47,7 @@ class Page:
         self.log, self.outside, self.seen = log, list[object](), Counter[str]()
         self.demo = app.build(assets, load, texts={})
         _, url, _ = app.launch(self.demo, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
-        self.ours[0].join(60)  # its imports would change what hypothesis goes through
+        self.demo.ours[0].join(60)  # its imports would change what hypothesis goes through
         self.http = httpx.Client(base_url=url, timeout=HANGS, trust_env=False)
         config = self.http.get("/config").json()
         self.events = [event for event in config["dependencies"] if event["backend_fn"]]
