@@ -141,10 +141,9 @@ def trace_sentence(root: Path = config.ASSETS) -> str:
 
 def soak_rows(root: Path = config.ASSETS) -> list[tuple[str, ...]]:
     """What the page and the scripts withstood, names of the columns first; empty if that was not tried."""
-    path = root / "benchmarks" / "soak.json"
-    if not path.exists():
+    if not (root / "benchmarks" / "soak.json").exists():
         return []
-    record = store.read_record(path, SoakRecord, "run `make soak` again, or remove it")
+    record = store.read_soak(root)
     rows = [(f"{one.visitors} visitors, {one.seconds:.0f} s", _crowd(one, record)) for one in record.crowds]
     for name, counts in record.trials.items():
         found = ", ".join(f"{count:,} {what}" for what, count in counts.items())

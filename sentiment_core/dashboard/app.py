@@ -92,11 +92,11 @@ def build(
                 tab.select(None, js=f"() => {{ window.qUrl({{tab: {name!r}}}); return [] }}", **QUIET)
         toggle.click(None, js=f"() => {{ {TOGGLE}; return [] }}", **QUIET)
         copy.click(None, js="() => { figs.copyLink(); return [] }", **QUIET)
-        draw_all = _wire(demo, context, parts, run, tabs, [title, stats, problems])
+        draws = _wire(demo, context, parts, run, tabs, [title, stats, problems])
         api.register(context)
     demo.queue(api_open=False, max_size=MAX_WAITING, default_concurrency_limit=4)
     demo._queue.ANALYTICS_MAX_EVENTS = 0  # a table of all events, made anew at each of them
-    warm_up = threading.Thread(target=_warm_up, args=(context, draw_all), name="warm-up", daemon=True)
+    warm_up = threading.Thread(target=_warm_up, args=(context, draws), name="warm-up", daemon=True)
     queue = Route("/queue", lambda _: JSONResponse(context.serving.queue()))
     demo.ours = warm_up, queue  # pyrefly: ignore[missing-attribute] for `launch`
     return demo
@@ -113,17 +113,17 @@ def launch(demo: gr.Blocks, *, prevent_thread_lock: bool = False, **more: Any) -
     return served
 
 
-def _warm_up(context: Context, draw_all: Callable[[], None]) -> None:
+def _warm_up(context: Context, draws: dict[str, Callable[[], object]]) -> None:
     """Every tab, so that it is sent from memory; the model; and once that is there, the review texts."""
-    host = context.serving.host
+    host, first, with_texts = context.serving.host, context.store.run(None), draws.pop("examples")
     host.not_before = time.monotonic() + HEAD_START_SECONDS
-    host.start(context.store.run(None))
-    context.store.problems()
-    draw_all()
-    wait([host.slot(context.store.run(None))])
-    context.texts.start()
+    host.start(first)
+    for draw in draws.values():
+        draw()
+    wait([host.slot(first)])
+    with_texts()
     with suppress(ModelUnavailable):  # who asks is told why
-        asyncio.run(context.serving.warm_up(context.store.run(None)))
+        asyncio.run(context.serving.warm_up(first))
 
 
 def _run_choice(context: Context, run_id: str | None) -> dict[str, Any]:
@@ -136,14 +136,18 @@ def _run_choice(context: Context, run_id: str | None) -> dict[str, Any]:
 def _wire(
     demo: gr.Blocks, context: Context, parts: dict[str, TabPart], run: gr.Dropdown, tabs: gr.Tabs,
     head: list[gr.HTML],
-) -> Callable[[], None]:  # fmt: skip
+) -> dict[str, Callable[[], object]]:  # fmt: skip
     """Opening the page, and changing the run, draw every tab; the address decides what is opened.
 
     The text of a review stands in the fragment of the address, which only the page's script reads. Returns
-    what draws every tab as for a visitor with a bare address.
+    what draws the page and each tab for a visitor with a bare address.
     """
     datasets = [part.dataset for part in parts.values() if part.dataset is not None]
     examples = parts["examples"].extra
+
+    def choose(run_id: str | None) -> tuple[str, str, str]:
+        context.serving.host.start(context.store.run(run_id))
+        return draw_header(run_id)
 
     def draw_header(run_id: str | None) -> tuple[str, str, str]:
         chosen = context.store.run(run_id)
@@ -159,6 +163,7 @@ def _wire(
 
     def opened(request: gr.Request) -> list[object]:
         query = request.query_params
+        context.serving.host.start(context.store.run(query.get("run")))
         choice, radios, head = shown_once(query.get("run"), query.get("data"))
         tab = gr.Tabs(selected=query.get("tab") if query.get("tab") in TABS else "live")
         asked = query.get("review", "")[:64], json.dumps({"show": query.get("show")})
@@ -166,23 +171,19 @@ def _wire(
 
     given = [examples["opened"], examples["asked"]]
     loaded = demo.load(opened, None, [tabs, run, *datasets, *given, *head], **QUIET)
+    bare = {examples["opened"]: "", examples["asked"]: json.dumps({"show": None})}
+    bare |= dict.fromkeys(datasets, context.dataset(None)) | {run: run.value}
+    draws: dict[str, Callable[[], object]] = {"page": partial(shown_once, None, None)}
     for name, part in parts.items():
         draw = context.drawn_once(name, part.render)
+        draws[name] = partial(draw, *(bare.get(one, one.value) for one in (run, *part.inputs)))
         drawn = loaded.then(draw, [run, *part.inputs], part.outputs, **QUIET)
         if name == "live":
             drawn.then(None, js="() => { figs.ready(); return [] }", **QUIET)
         run.input(draw, [run, *part.inputs], part.outputs, **QUIET)
-    bare = {examples["opened"]: "", examples["asked"]: json.dumps({"show": None})}
-    bare |= dict.fromkeys(datasets, context.dataset(None)) | {run: run.value}
-
-    def draw_all() -> None:
-        for name, part in parts.items():
-            inputs = [bare.get(part, part.value) for part in (run, *part.inputs)]
-            context.drawn_once(name, part.render)(*inputs)
-
     to_address = "(v) => { window.qUrl({run: v}); figs.set('run', v); return v }"
-    run.input(draw_header, run, head, js=to_address, **QUIET)
-    return draw_all
+    run.input(choose, run, head, js=to_address, **QUIET)
+    return draws
 
 
 def launch_options(routes: Sequence[Route] = ()) -> dict[str, Any]:

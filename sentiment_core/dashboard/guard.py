@@ -72,9 +72,8 @@ class Guard:
         else:
             try:
                 await self.app(scope, counted, guarded)
-            except (
-                Exception
-            ) as error:  # logged by its place in the program: what was asked for is the visitor's
+            except Exception as error:
+                # logged by its place in the program: what was asked for is the visitor's
                 what = "broke off" if started else "malformed"
                 log.warning("%s: %s (%s)", name_of(scope.get("endpoint")), what, type(error).__name__)
                 refused = refused or MALFORMED

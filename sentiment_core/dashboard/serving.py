@@ -166,7 +166,7 @@ class Worker:
     """One thread that does everybody's pieces: the lowest rank first, and of those who came first."""
 
     def __init__(self) -> None:
-        self.seconds = 0.0  # of the model's time that an answer takes with its trace, lately
+        self.seconds = 0.0  # of the model's time that a place among the answers takes, lately
         self._jobs: list[Job] = []
         self._changed = threading.Condition()
         threading.Thread(target=self._work, name="model", daemon=True).start()
@@ -201,8 +201,6 @@ class Worker:
                 job = self._first()
             if not job.step():
                 self.drop(job)
-                if job.rank == Rank.TRACE:
-                    self.seconds += 0.2 * (job.seconds - self.seconds) if self.seconds else job.seconds
 
     def _first(self) -> Job:
         held = [job for job in self._jobs if job.begun and job.rank == Rank.TRACE]
@@ -364,6 +362,8 @@ class Serving:
                 yield event or (told[-1] if told else self._turn(worker, job))
         finally:
             worker.drop(job)
+        if name == "answers":
+            worker.seconds += 0.2 * (job.seconds - worker.seconds) if worker.seconds else job.seconds
         if len(str(given)) <= MAX_CHARACTERS:
             self._known[name, version_of(run), str(given)] = told
         while len(self._known) > MOST_KNOWN:

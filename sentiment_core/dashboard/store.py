@@ -103,15 +103,11 @@ class Store:
         listing = self.listing()
         tried: list[Any] = [_attempt(one.path, partial(self.predictions, one)) for one in listing.evals]
         for run in listing.runs:
-            tried.append(_attempt(run.path, partial(self.history, run)))
-            tried += [
-                _attempt(run.path, partial(store.read_adapter_shapes, run.path)),
-                self._stored_answers(run),
-            ]
+            reads = partial(self.history, run), partial(store.read_adapter_shapes, run.path)
+            tried += [*(_attempt(run.path, read) for read in reads), self._stored_answers(run)]
         for path in sorted(self.root.glob("benchmarks/*.json")):
-            kind = schema.SoakRecord if path.stem == "soak" else schema.BenchmarkRecord
-            read = partial(store.read_record, path, kind, "make it again", home=self.root)
-            tried.append(_attempt(path, read))
+            read = store.read_soak if path.stem == "soak" else partial(store.read_benchmark, path.stem)
+            tried.append(_attempt(path, partial(read, self.root)))
         tried += [self._small(*REFERENCES), self._small(*SAMPLES)]
         found = (*listing.problems, *(problem for _, problem in tried if problem))
         return tuple({problem.message: problem for problem in found}.values())

@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from sentiment_core.dashboard import serving
+from sentiment_core.dashboard import app, serving
 from sentiment_core.dashboard.context import Context
+from sentiment_core.dashboard.host import ModelHost
 from sentiment_core.dashboard.serving import (
     KINDS,
     TOO_MANY,
@@ -264,6 +265,15 @@ def test_the_queue_is_told_before_one_asks(context: Context) -> None:
     visit(context, visitors())
 
 
+def test_a_dial_does_not_change_what_an_answer_is_said_to_take(context: Context) -> None:
+    run = context.store.run(RUN)
+    Gate.allowed.release(100)
+    waiting.all_of(context.serving.dial(run, "A great film."))
+    assert context.serving.worker.seconds == 0
+    waiting.all_of(context.serving.ask(run, "A great film."))
+    assert context.serving.worker.seconds > 0
+
+
 def test_a_worker_outlives_visitors_whose_loop_is_closed() -> None:
     worker, go = Worker(), threading.Event()
 
@@ -297,3 +307,18 @@ def test_a_tab_is_drawn_once_until_an_artifact_changes(context: Context) -> None
     write_run(context.store.root, "newer")
     assert draw("a") == [f"('a',) of {runs + 1} runs"]
     assert drawn == [("a",), ("b",), ("a",)]
+
+
+def test_choosing_a_run_asks_for_its_model_also_when_its_tabs_come_from_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    monkeypatch.setattr(ModelHost, "start", lambda self, run: begun.append(run.run_id))
+    page = app.build(write_assets(tmp_path, n=60, pairs=10), FakeClassifier.load, texts={})
+    [run] = [block for block in page.blocks.values() if block.elem_id == "run"]
+    calls = [call for call in page.fns.values() if (run._id, "input") in call.targets and call.fn]
+    alone = [call.fn for call in calls if call.inputs == [run]]
+    for _ in range(2):
+        for fn in alone:
+            fn(RUN)
+    assert begun == [RUN] * 2

@@ -68,10 +68,9 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
                 yield shown
         yield gr.skip()  # Gradio shows the last value once more, over what may be newer
 
-    def start(run_id: str | None) -> list[object]:
-        chosen = context.store.run(run_id)
-        context.serving.host.start(chosen)
-        return [gr.HTML(stored=_stored_answers(context, chosen)), gr.skip()]  # one alone would get the list
+    def render(run_id: str | None) -> list[object]:
+        stored = _stored_answers(context, context.store.run(run_id))
+        return [gr.HTML(stored=stored), gr.skip()]  # one alone would get the list
 
     asking: dict[str, Any] = QUIET | MODEL_EVENT
     newer = {"trigger_mode": "multiple"}  # a newer question ends the older one instead of waiting for it
@@ -82,7 +81,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     turned.turn(partial(dial.stream, context), [run, turned], turned, js=to_dial, **asking)
     go.click(None, None, None, js="() => { figs.ask(); return [] }", **QUIET)
     more.input(None, more, text, js="(id) => figs.pick(id)", **QUIET)
-    return TabPart(start, [], [cards, text])
+    return TabPart(render, [], [cards, text])
 
 
 def _stored_answers(context: Context, run: Run | None) -> dict[str, Any]:
