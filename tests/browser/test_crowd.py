@@ -7,7 +7,7 @@ from gradio_client import Client
 
 from sentiment_core.dashboard import serving
 from sentiment_core.dashboard.serving import TOO_MANY
-from tests.browser.conftest import Site, settle
+from tests.browser.site import Site, settle
 from tests.fake_artifacts import write_assets
 from tests.fake_live import HeldClassifier
 

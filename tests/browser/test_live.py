@@ -10,7 +10,7 @@ import pytest
 
 from sentiment_core.dashboard.store import Store
 from sentiment_core.live.clauses import clause_ends
-from tests.browser.conftest import Site, settle
+from tests.browser.site import Site, settle
 from tests.fake_artifacts import write_assets
 from tests.fake_live import FakeClassifier, ReadingTrace
 

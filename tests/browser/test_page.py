@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sentiment_core.dashboard.app import TABS
-from tests.browser.conftest import settle
+from tests.browser.site import settle
 
 pytestmark = pytest.mark.browser
 

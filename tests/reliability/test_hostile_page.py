@@ -13,7 +13,7 @@ import pytest
 
 from sentiment_core.dashboard.app import TABS
 from sentiment_core.dashboard.inputs import MAX_CHARACTERS
-from tests.browser.conftest import Site, settle
+from tests.browser.site import Site, settle
 from tests.reliability.reports import report
 
 pytestmark = pytest.mark.browser

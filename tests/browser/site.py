@@ -110,7 +110,7 @@ def corrupt_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def context(chromium: Any) -> Iterator[Any]:
     """Of all pages: scripts that one has loaded stay in its cache."""
     made = chromium.new_context(viewport={"width": 1280, "height": 900})
-    made.set_default_timeout(30_000)
+    made.set_default_timeout(90_000)  # a busy machine may take its time
     yield made
     made.close()
 
