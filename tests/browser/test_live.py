@@ -137,3 +137,14 @@ def test_who_fools_both_is_told_and_counted(page, site) -> None:
     page.locator(".meant").get_by_text("positive").click()
     page.locator("#verdict", has_text="Both are right").wait_for()
     page.locator(".score", has_text="got 2 right, the fine-tuned one 2").wait_for()
+
+
+def test_a_question_that_was_lost_on_its_way_is_asked_again(page, site) -> None:
+    page.goto(site.address(tab="live"))
+    settle(page)
+    page.evaluate("figs.LOST = 500")
+    lost = []
+    page.route("**/queue/join*", lambda route: lost.append(route.fulfill(json={"event_id": "lost"})), times=1)
+    ask(page, "A dreadful film, lost once")
+    page.locator("#trace li", has_text="lost once").wait_for()
+    assert len(lost) == 1

@@ -106,7 +106,9 @@ def result(name: str, place: Path) -> list:
         [folder] = (place / "evals").iterdir()
         found = read_eval(folder)
         return [found.predictions().to_csv(), found.record.metrics, found.record.confusion]
-    [folder] = (path for path in (place / "cache").glob("*/*") if path.is_dir())
+    [folder] = (
+        path for path in (place / "cache").glob("*/[!.]*") if path.is_dir()
+    )  # a kill may leave scratch
     return [(file.name, file.read_bytes()) for file in sorted(folder.iterdir())]
 
 

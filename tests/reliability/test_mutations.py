@@ -35,7 +35,7 @@ from tests.reliability.reports import report
 
 pytestmark = pytest.mark.slow
 
-COUNT = int(os.environ.get("SOAK_MUTATIONS", "30"))
+COUNT = int(os.environ.get("SOAK_MUTATIONS", "16"))
 REMEDIES = ("again", "train", "put the file", "update the program", "rename", "restore it", "make it with")
 
 

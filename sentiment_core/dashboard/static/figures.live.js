@@ -2,6 +2,7 @@
 // stored answers, at once; else the live model's when they come. A visitor's score lives in this page and nowhere else.
 // props.stored: {run, samples: [{id, text, label, base, fine, trace, dial}], welcome, idle}
 figs.PAUSE = 600;  // milliseconds without typing
+figs.LOST = 8000;  // milliseconds without a word of the queue, which speaks at once
 figs.NAMES = {base: 'Base model', fine: 'Fine-tuned'};
 figs.WORDS = ['Negative', 'Positive'];
 figs.called = (p) => Number(p >= 0.5);
@@ -95,12 +96,18 @@ figs.live = (element, props, watch, trigger) => {
   };
 
   const address = async () => history.replaceState(null, '', await figs.link());
+  // A question that comes just as the one before ends can be lost with its stream: then nothing at all is heard of it
+  const send = (again = 3) => {
+    if (!at.ready || current()?.id) return;
+    trigger('ask');
+    timer = setTimeout(() => { if (again && !current()) send(again - 1); }, figs.LOST);
+  };
   // Asks what is in the box: at once, or after a pause of typing if it is short and not answered yet
   figs.ask = (pause = 0) => {
     clearTimeout(timer);
     const short = at.text.split(/\s+/).length <= SHORT.words && at.text.length <= SHORT.characters;
     if (pause && (!at.text.trim() || !short || (current() && !current().warn))) return;
-    timer = setTimeout(() => { address(); if (at.ready && !current()?.id) trigger('ask'); }, pause);
+    timer = setTimeout(() => { address(); send(); }, pause);
   };
   figs.pick = (id) => {
     if (named(id)) { window.qUrl({review: id}); figs.set('text', named(id).text); figs.ask(); }  // the menu's title is none
