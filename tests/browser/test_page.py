@@ -67,6 +67,7 @@ def test_axe_finds_nothing_serious_in_any_tab_light_or_dark(page, site, axe_sour
 
 def test_a_phone_shows_every_tab_and_the_page_asks_its_own_origin_only(page, site) -> None:
     page.set_viewport_size({"width": 375, "height": 800})
+    page.emulate_media(reduced_motion="reduce")  # what moves is measured where it ends
     page.goto(site.address(tab="live"))
     page.get_by_role("heading", name="A language model judges movie reviews, before and after").wait_for()
     for name in TABS.values():
@@ -99,7 +100,7 @@ def test_a_phone_shows_every_tab_and_the_page_asks_its_own_origin_only(page, sit
 def no_curve_runs_through_a_name(page) -> None:
     page.locator("#loss-plot .name").nth(1).wait_for()
     ends = [name.bounding_box() for name in page.locator("#loss-plot .name").all()]
-    assert len({box["y"] for box in ends}) == len(ends)
+    assert len({box["y"] for box in ends}) == len(ends), ends
     curves = page.locator("#loss-plot .checks").all()
     assert max(box["y"] + box["height"] for box in ends) < min(one.bounding_box()["y"] for one in curves)
     page.evaluate("figs.examine({show: 'wrong'})")
