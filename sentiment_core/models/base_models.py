@@ -241,7 +241,8 @@ def converted_folder(model: EmbeddedModel, convert: Callable[[Path, Path], None]
 
     def make(folder: Path) -> None:
         check_disk(CACHE, model.converted_bytes, f"Base model {model.name!r}")
-        convert(fetch_gguf(model, folder.parent), folder)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as fetched:  # gone before the folder appears
+            convert(fetch_gguf(model, Path(fetched)), folder)
 
     try:
         return sealed_folder("base", f"{model.name}-{model.sha256[:12]}-v{CONVERSION_VERSION}", make)

@@ -106,9 +106,8 @@ def result(name: str, place: Path) -> list:
         [folder] = (place / "evals").iterdir()
         found = read_eval(folder)
         return [found.predictions().to_csv(), found.record.metrics, found.record.confusion]
-    [folder] = (
-        path for path in (place / "cache").glob("*/[!.]*") if path.is_dir()
-    )  # a kill may leave scratch
+    assert not any((place / "cache").glob("*/.making-*/*")), "no more than an empty folder"
+    [folder] = (path for path in (place / "cache").glob("*/[!.]*") if path.is_dir())
     return [(file.name, file.read_bytes()) for file in sorted(folder.iterdir())]
 
 
