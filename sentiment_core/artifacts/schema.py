@@ -154,6 +154,8 @@ class RunRecord(Record):
     steps: int
     validation_accuracy: Metric
     validation_loss: float
+    temperature: float = 1.0
+    """What log-odds are divided by before they become a probability; fitted on the validation reviews."""
     weights: WeightSample | None = None
     """None in older runs."""
 

@@ -96,7 +96,8 @@ def scored(inputs: Inputs, loaded: loading.LoadedModel, **changes: Any) -> np.nd
     scorer = SentimentScorer(
         loaded, loading.load_adapter(model, adapter) if adapter else model, compiled=False, **changes
     )
-    return p_positive(scorer.log_likelihoods(inputs.encoded))
+    temperature = inputs.run.temperature if inputs.run else 1.0
+    return p_positive(scorer.log_likelihoods(inputs.encoded) / np.float32(temperature))
 
 
 def live_answers(inputs: Inputs, trained: Run, number_format: str, on_cpu: int | None) -> np.ndarray:

@@ -78,6 +78,8 @@ class LiveClassifier:
     build: Callable[[], dict[Which | float, System]]
     has_adapter: bool
     max_length_tokens: int
+    temperature: float = 1.0
+    """Of the fine-tuned model, as evaluated: log-odds are divided by it."""
 
     def __post_init__(self) -> None:
         self._systems = functools.cache(self.build)
@@ -118,6 +120,7 @@ class LiveClassifier:
         classifier = LiveClassifier(
             run.run_id if run else "", f"{number_format} on GPU" if cuda else number_format, encoder, build,
             has_adapter=adapter is not None, max_length_tokens=int(limit or 1024),
+            temperature=record.temperature if record else 1.0,
         )  # fmt: skip
         if not (cuda and _on_zero_gpu()):  # there, a GPU exists only inside a call
             for system in SYSTEMS[: 2 if adapter else 1]:
@@ -143,9 +146,9 @@ class LiveClassifier:
             began = time.perf_counter()  # without what the page does between two steps
             tokens, [log_odds] = next(steps)
             spent, read = spent + time.perf_counter() - began, tokens / len(row)
-            p = float(expit(log_odds))
+            p = float(self._p(log_odds, system))
             yield LiveAnswer(p, spent, int(encoded.lengths[0]), bool(encoded.truncated[0]), read)
-        before = expit(next(steps)[1]).tolist() if len(cuts) else []
+        before = self._p(next(steps)[1], system).tolist() if len(cuts) else []
         yield ReadingTrace(tuple(ends), (*before, p))
 
     def dial(self, text: str) -> Iterator[float]:
@@ -158,7 +161,7 @@ class LiveClassifier:
             raise TooLong(f"The dial takes reviews of up to {DIAL_TOKENS} tokens; this one has {tokens:,}.")
         for alpha in DIAL:
             [log_odds] = self._system(alpha).log_odds([row])
-            yield float(expit(log_odds))
+            yield float(self._p(log_odds, alpha))
 
     def classify_many(self, texts: Sequence[str], system: Which) -> np.ndarray:
         """(n,) float32 P(positive)."""
@@ -185,12 +188,17 @@ class LiveClassifier:
         budget = BATCH_TOKENS["cuda" if self.on_gpu else "cpu"]
         for batch in batches_by_tokens(encoded.lengths - len(self.encoder.prefix_ids), budget, padded=True):
             found = self._system(system).log_odds([rows[i] for i in batch])
-            yield batch, expit(found).astype(np.float32)
+            yield batch, self._p(found, system).astype(np.float32)
 
     def _rows(self, texts: Sequence[str]) -> tuple[list[np.ndarray], Encoded]:
         """Prompts: their token ids after the prefix, and all of them."""
         encoded = self.encoder.encode([_plain(text) for text in texts], self.max_length_tokens)
         return [encoded[i][len(self.encoder.prefix_ids) :] for i in range(len(encoded))], encoded
+
+    def _p(self, log_odds: np.ndarray, name: Which | float) -> np.ndarray:
+        """P(positive), by a temperature between the base's, 1, and the fine-tuned model's."""
+        alpha = {"base": 0.0, "fine-tuned": 1.0}.get(str(name), name)
+        return expit(log_odds / (1 + float(alpha) * (self.temperature - 1)))
 
     def _system(self, name: Which | float) -> System:
         if name not in (*SYSTEMS, *DIAL):

@@ -123,6 +123,20 @@ def calibration(reviews: Reviews) -> Found:
         yield name, percentile_interval(float(value), drawn, len(y), higher_is_better=False)
 
 
+def fit_temperature(label: ArrayLike, log_odds: ArrayLike) -> float:
+    """The T, from 1/4 to 4, for which sigmoid(log_odds / T) has the lowest NLL (Guo et al. 2017)."""
+    from scipy.optimize import minimize_scalar
+
+    signed = np.where(read_labels(label) == 1, 1.0, -1.0) * np.asarray(log_odds, dtype=float)
+    limit = np.log(4)
+    found = minimize_scalar(
+        lambda log_t: np.logaddexp(0, -signed / np.exp(log_t)).mean(),
+        bounds=(-limit, limit),
+        method="bounded",
+    )
+    return float(np.exp(found.x))
+
+
 def _calibration_columns(y: np.ndarray, p: np.ndarray) -> np.ndarray:
     """(n, 2 + bins): squared error, negative log-likelihood, and right minus confidence in its bin."""
     floored, confidence = np.clip(p, NLL_FLOOR, 1 - NLL_FLOOR), np.maximum(p, 1 - p)

@@ -31,6 +31,8 @@ from sentiment_core.data.reviews import TrainSplit, split_train
 from sentiment_core.engines import device as devices
 from sentiment_core.engines.batching import plan_steps
 from sentiment_core.engines.device import DeviceContext
+from sentiment_core.engines.scorer import log_odds
+from sentiment_core.metrics.classification import fit_temperature
 from sentiment_core.metrics.intervals import wilson
 from sentiment_core.models import loading
 from sentiment_core.models.base_models import SEAL, check_disk, is_intact, published_as, resolve, writing
@@ -256,6 +258,7 @@ class Session:
             steps=len(self.plan),
             validation_accuracy=wilson(round(final["eval_accuracy"] * n), n),
             validation_loss=final["eval_loss"],
+            temperature=fit_temperature(self.trainer.held_out.labels, log_odds(self.trainer.scores)),
             weights=sample_weights(base, _targets(lora)),
         )  # fmt: skip
         write_run(self.folder, record)

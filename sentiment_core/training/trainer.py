@@ -130,6 +130,7 @@ class QLoraTrainer(Trainer):
         super().__init__(callbacks=[milestones, history], **kwargs)
         self.batches, self.held_out, self.history = batches, held_out, history
         self.scorer = SentimentScorer(loaded, self.model, engine="padded")
+        self.scores = np.zeros((0, 2), dtype=np.float32)  # of the last validation
 
     def get_train_dataloader(self) -> DataLoader:
         pinned = self.args.device.type == "cuda"
@@ -162,7 +163,7 @@ class QLoraTrainer(Trainer):
         """The `eval_` fields of a HistoryRow; the loss is the label word's mean negative log-likelihood."""
         labels = self.held_out.labels
         with self.history.paused():
-            scores = self.scorer.log_likelihoods(self.held_out.encoded)  # (n, 2)
+            self.scores = scores = self.scorer.log_likelihoods(self.held_out.encoded)  # (n, 2)
         loss, p = float(-scores[np.arange(len(labels)), labels].mean()), p_positive(scores)
         check_finite(loss, self.state.global_step)
         return {

@@ -17,7 +17,7 @@ import torch
 from scipy.special import expit, logit
 
 import eval as cli
-from sentiment_core.artifacts.store import list_artifacts, read_eval, read_sample_reviews
+from sentiment_core.artifacts.store import list_artifacts, read_eval, read_run, read_sample_reviews
 from sentiment_core.config import TrainConfig
 from sentiment_core.data.reviews import load_reviews
 from sentiment_core.engines.scorer import SentimentScorer, p_positive
@@ -194,7 +194,9 @@ def test_fine_tuned_is_the_scorer_with_the_adapter(every, tiny_model):
     loaded = load_base(resolve(str(tiny_model)))
     scorer = SentimentScorer(loaded, load_adapter(loaded.model, every / "runs" / "tiny" / "adapter"))
     table = stored(every, "fine-tuned", "tiny").predictions()
-    p = scorer(few().texts, LENGTH)
+    temperature = read_run(every / "runs" / "tiny").record.temperature
+    assert temperature != 1, "it was fitted"
+    p = expit(logit(scorer(few().texts, LENGTH)) / temperature)
     np.testing.assert_allclose(table["p_positive"], p, atol=1e-5)
     np.testing.assert_array_equal(table["prediction"], (table["p_positive"] >= 0.5).astype(int))
 

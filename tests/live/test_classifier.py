@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit, logit
 
 from sentiment_core import config
 from sentiment_core.artifacts import store
@@ -104,6 +105,14 @@ def classifier(run, tiny_model, cache) -> LiveClassifier:
 def test_live_answers_equal_the_scorers(classifier, exact):
     assert np.ptp(exact["fine-tuned"]) > 0.01, "the probabilities must differ for this test to mean anything"
     check(classifier, exact, 2e-5)
+
+
+def test_the_runs_temperature_is_the_fine_tuned_answers(run, tiny_model, cache, exact):
+    warm = Run(run.path, run.record.model_copy(update={"temperature": 2.0}))
+    served = LiveClassifier.load(warm, base_model=str(tiny_model), number_format="fp32")
+    check(served, exact | {"fine-tuned": expit(logit(exact["fine-tuned"]) / 2)}, 2e-5)
+    [*_, trace] = served.read(TEXTS[1], "fine-tuned")
+    assert trace.p_positive[-1] == served.classify(TEXTS[1], "fine-tuned").p_positive
 
 
 def test_stretches_of_few_lengths_give_the_same_answers_and_traces(classifier, exact, monkeypatch):

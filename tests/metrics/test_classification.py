@@ -37,6 +37,15 @@ def calibration(label: object, p: object, **more: int) -> dict[str, intervals.Me
 # ---- values
 
 
+def test_the_temperature_undoes_overconfidence() -> None:
+    random = np.random.RandomState(0)
+    log_odds = random.normal(scale=3, size=20_000)
+    label = (random.rand(len(log_odds)) < 1 / (1 + np.exp(-log_odds))).astype(int)
+    assert classification.fit_temperature(label, log_odds) == pytest.approx(1, abs=0.05)
+    assert classification.fit_temperature(label, 1.7 * log_odds) == pytest.approx(1.7, abs=0.08)
+    assert classification.fit_temperature([0, 1], [-1, 1]) == pytest.approx(0.25, abs=0.01), "bounded"
+
+
 def test_counts_by_hand() -> None:
     assert classification.confusion(LABEL, ANSWER) == {
         "negative_negative": 2, "negative_positive": 1, "negative_unparsed": 1,

@@ -112,14 +112,20 @@ class FineTuned(ZeroShot):
         if not weights.is_file():
             missing = f"{weights.parent.parent} holds no adapter/{weights.name}"
             raise BaseModelError(f"{missing}; train the run again (python train.py)")
-        return super().decisive() | {"adapter_sha256": file_sha256(weights)}
+        decided = super().decisive() | {"adapter_sha256": file_sha256(weights)}
+        return decided | ({"temperature": self.temperature} if self.temperature != 1 else {})
+
+    @property
+    def temperature(self) -> float:
+        return self.inputs.run.temperature  # pyrefly: ignore[missing-attribute] it has a run
 
     def work(self) -> Work:
         loaded = self.inputs.base_model(self.precision, shared=False)
         with warnings.catch_warnings():  # peft asks transformers for an attribute by its old name
             warnings.simplefilter("ignore", FutureWarning)
             model = load_adapter(loaded.model, self.inputs.adapter)  # pyrefly: ignore[bad-argument-type]
-        return self.scored(self.scorer(loaded, model))
+        work = self.scored(self.scorer(loaded, model))
+        return replace(work, answers=lambda values: from_scores(values / np.float32(self.temperature)))
 
 
 # ---- few-shot
