@@ -232,7 +232,8 @@ def _equal_work(length: int, parts: int, behind: int = 0) -> list[int]:
     """
     tokens = np.arange(length + 1)
     work = tokens + ((behind + tokens) ** 2 - behind**2) / PAIRS_PER_TOKEN
-    return np.searchsorted(work, work[-1] * np.arange(parts + 1) / parts).tolist()
+    # work[-1] · parts / parts may be more than work[-1], which would cut behind the end
+    return np.searchsorted(work, work[-1] * (np.arange(parts + 1) / parts)).tolist()
 
 
 # ---- attention

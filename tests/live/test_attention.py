@@ -1,4 +1,4 @@
-"""Blocks of attention equal attention."""
+"""Blocks of attention equal attention, and stretches cover their prompt."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sentiment_core.live.forward import attend
+from sentiment_core.live.forward import _equal_work, attend
 
 
 def parts(length: int, before: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -43,3 +43,10 @@ def test_a_mask_says_what_is_seen(length) -> None:
     last = torch.tensor([2, length // 2, length - 1])
     once = attend(q[0, :, last].transpose(0, 1)[:, :, None], k, v, mask[last][:, None, None])[:, 0]
     torch.testing.assert_close(once.double(), exact[0, last], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("cores", range(2, 9))
+def test_stretches_end_where_their_prompt_does(cores) -> None:
+    for length in range(48 * cores, 1_100):
+        cuts = _equal_work(length, cores, behind=28)
+        assert (cuts[0], cuts[-1], cuts) == (0, length, sorted(set(cuts)))
