@@ -88,6 +88,10 @@ class TrainConfig:
     base_model: str = _setting(DEFAULT_BASE_MODEL, "causal LM: embedded name, Hub id (id@revision), folder")
     run_id: str = _setting("", "name of the run's folder; by default the base model's (and preset's) name")
     exclude: tuple[str, ...] = _setting((), "file of reviews to keep unseen; may be given again", many=True)
+    teacher: str = _setting("", "finished run whose answers to unlabelled reviews are learned, too")
+    unlabelled: str = _setting("unsupervised", "with --teacher: a split of the dataset, or another source")
+    soft_temperature: float = _setting(2.0, "with --teacher: what softens its answers", POSITIVE)
+    soft_weight: float = _setting(1.0, "with --teacher: its answer's weight beside a label's 1", POSITIVE)
     limit: int | None = _setting(None, "train on this many reviews, stratified and seeded", BOTH_LABELS)
     validation: int = _setting(1000, "reviews cut from train to choose the checkpoint by", AT_LEAST_1)
     epochs: int = _setting(2, "passes over the training reviews; two validated better than one", AT_LEAST_1)
@@ -135,7 +139,8 @@ class TrainConfig:
         if self.run_id:
             return self.run_id
         model = re.sub(r"[^\w.-]", "-", self.base_model.rsplit("/", 1)[-1])
-        return model.lower() + ("" if self.preset == "best" else f"-{self.preset}")
+        taught = "-taught" if self.teacher else ""
+        return model.lower() + taught + ("" if self.preset == "best" else f"-{self.preset}")
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,13 @@ CHAT_TEMPLATE = (
 )
 
 
-def make_tiny_model(folder: Path, *, seed: int = 0, hidden: int = 64, layers: int = 2) -> Path:
-    """A random Llama and a byte-level tokenizer trained on our own sentences, as a transformers folder."""
+def make_tiny_model(
+    folder: Path, *, seed: int = 0, hidden: int = 64, layers: int = 2, family: str = "llama"
+) -> Path:  # fmt: skip
+    """A random model and a byte-level tokenizer trained on our own sentences, as a transformers folder."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
     from sentiment_core.labels import LABEL_WORDS
     from sentiment_core.prompts import PROMPT
@@ -48,12 +50,16 @@ def make_tiny_model(folder: Path, *, seed: int = 0, hidden: int = 64, layers: in
     )  # fmt: skip
     fast.save_pretrained(folder)
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(fast), hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=1024, tie_word_embeddings=True,
-        bos_token_id=1, eos_token_id=2, pad_token_id=0, initializer_range=0.1,
+    config = AutoConfig.for_model(
+        family, vocab_size=len(fast), hidden_size=hidden, intermediate_size=2 * hidden,
+        num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=1024,
+        tie_word_embeddings=True, bos_token_id=1, eos_token_id=2, pad_token_id=0, initializer_range=0.1,
     )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
+    model = AutoModelForCausalLM.from_config(config)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.5)  # else zero, and nobody would miss it
+    model.save_pretrained(folder)
     return folder
 
 
@@ -66,3 +72,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the tiny random model."""
     return make_tiny_model(tmp_path_factory.mktemp("tiny-llama") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of another family, whose q, k and v have biases."""
+    return make_tiny_model(tmp_path_factory.mktemp("tiny-qwen2") / "tiny-qwen2", family="qwen2")

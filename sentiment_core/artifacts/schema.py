@@ -123,6 +123,29 @@ class DataInfo(Record):
     excluded: dict[str, int]  # rows by reason
 
 
+class TeacherInfo(Record):
+    """The run whose answers to unlabelled reviews another one learned from."""
+
+    run_id: str
+    base_model: str
+    adapter_sha256: str
+    train: int
+    """Labelled reviews that it had learned from."""
+    wall_seconds: float
+    source: str
+    split: str
+    reviews: int
+    """Unlabelled ones, of that source and split."""
+    fingerprint: str
+    """Of their ids, as `DataInfo`'s."""
+    excluded: dict[str, int]
+    temperature: float
+    weight: float
+    """Of an unlabelled review's loss, beside a labelled one's 1."""
+    teacher: TeacherInfo | None = None
+    """Its own."""
+
+
 class RunRecord(Record):
     """`run.json`: what was trained, on what, how, and at what cost."""
 
@@ -158,6 +181,7 @@ class RunRecord(Record):
     """What log-odds are divided by before they become a probability; fitted on the validation reviews."""
     weights: WeightSample | None = None
     """None in older runs."""
+    teacher: TeacherInfo | None = None
 
 
 class HistoryRow(Record):

@@ -163,9 +163,32 @@ def unlabelled_reviews(source: str, n: int, *, exclude: Sequence[str] = (), seed
     return train.take(np.sort(np.random.default_rng(seed).permutation(rows)[:n]))
 
 
-def _trainable(source: Source, train: Reviews, exclude: Sequence[str]) -> tuple[np.ndarray, dict[str, int]]:
-    """Positions of the train rows that may be learned from, and how many others, by reason."""
-    unseen = {"in_test_split": _keys(source, ("test",)) if "test" in source.splits else set()}
+def unlabelled_split(
+    source: str, where: str, *, exclude: Sequence[str] = ()
+) -> tuple[Reviews, dict[str, int]]:  # fmt: skip
+    """Texts of another split of a source, or of another source, to learn from without labels.
+
+    Dropped, and counted, are those that stand in the source's test or train split, in a source of `exclude`,
+    or earlier. The frame has no column `label`.
+
+    Raises:
+        DataError: as load_reviews, but a source without labels will do.
+    """
+    opened = open_source(source)
+    other, split = (opened, where) if where in opened.splits else (open_source(where), "train")
+    texts = pd.DataFrame(_text_columns(other, split, _table(other, split, "text")))
+    reviews = Reviews(texts, other.shown, other.name, split)
+    rows, excluded = _trainable(opened, reviews, exclude, in_train_split=_keys(opened, ("train",)))
+    if not len(rows):
+        raise DataError(f"{where} has no review that {source} does not have, too; give other texts")
+    return reviews.take(rows), excluded
+
+
+def _trainable(
+    source: Source, train: Reviews, exclude: Sequence[str], **more: set[bytes]
+) -> tuple[np.ndarray, dict[str, int]]:
+    """Positions of the rows that may be learned from, and how many others, by reason (`more` ones too)."""
+    unseen = {"in_test_split": _keys(source, ("test",)) if "test" in source.splits else set()} | more
     for path in exclude:
         other = open_source(path)
         unseen.setdefault(f"in_{other.name}", set()).update(_keys(other, other.splits or ("all",)))

@@ -29,7 +29,7 @@ from torch import nn
 
 from sentiment_core.artifacts.schema import DIAL
 from sentiment_core.engines.packed.adapter import GROUPS as LINEAR_GROUPS
-from sentiment_core.engines.packed.adapter import target
+from sentiment_core.engines.packed.adapter import group_bias, group_weight, target
 from sentiment_core.engines.packed.model import packing_blocker
 from sentiment_core.models import base_models
 from sentiment_core.models.base_models import BaseModel, BaseModelError, base_identity, file_sha256
@@ -43,10 +43,10 @@ GROUPS = ("qkv", "o", "gate_up", "down")
 
 Tensors = dict[str, torch.Tensor]
 """One system's by name. Of every layer N: "N.norm1", "N.norm2", the four of GROUPS as "N.qkv" … (in eight
-bits with a "….scale" per output row), and the prompt prefix's rotated keys and values "N.k", "N.v" (kv_heads,
-prefix, head_dim), computed in float32. And "embedding", "norm", and in float32 "head" (2, hidden), one row
-per label word, "inv_freq", "rope_scale". The dial's: "N.qkv.A" (r, in), "N.qkv.B" (out, r), scaled, and for
-each α of `DIAL` "N.k@α", "N.v@α"."""
+bits with a "….scale" per output row; a Qwen2's "N.qkv.bias", too), and the prompt prefix's rotated keys and
+values "N.k", "N.v" (kv_heads, prefix, head_dim), computed in float32. And "embedding", "norm", and in float32
+"head" (2, hidden), one row per label word, "inv_freq", "rope_scale". The dial's: "N.qkv.A" (r, in),
+"N.qkv.B" (out, r), scaled, and for each α of `DIAL` "N.k@α", "N.v@α"."""
 
 KEPT = 4
 """Folders of the cache, one per run and format; the least recently used go first."""
@@ -157,7 +157,9 @@ def _take(model: Any, number_format: str, encoder: PromptEncoder) -> tuple[Tenso
         tensors[f"{number}.norm1"] = layer.input_layernorm.weight
         tensors[f"{number}.norm2"] = layer.post_attention_layernorm.weight
         for name, group in zip(GROUPS, LINEAR_GROUPS, strict=True):
-            tensors[f"{number}.{name}"] = torch.cat([target(layer, part).weight for part in group])
+            tensors[f"{number}.{name}"] = group_weight(layer, group)
+            if (bias := group_bias(layer, group)) is not None:
+                tensors[f"{number}.{name}.bias"] = bias
     ratios = _ratios(model, encoder, tensors) if number_format == "int8" else {}
     tensors = _smoothed(tensors, ratios)
     return _cast(_in_int8(tensors) if number_format == "int8" else tensors, number_format), ratios
@@ -282,7 +284,7 @@ Product = Callable[[torch.Tensor], torch.Tensor]
 
 
 def linear(tensors: Tensors, name: str, fast_int8: bool) -> Product:
-    """x (n, in) float32 -> x · weightᵀ, by the weight of that name, in 8 bits where it has 8.
+    """x (n, in) float32 -> x · weightᵀ + bias, by those of that name, the weight in 8 bits where it has 8.
 
     PyTorch's 8-bit kernel rounds x with one scale for all of it, which a few large tokens spoil; so every
     token is brought to the same largest value first, which gives each a scale of its own.
@@ -291,19 +293,20 @@ def linear(tensors: Tensors, name: str, fast_int8: bool) -> Product:
         fast_int8: whether the processor multiplies 8 bits without overflow (VNNI); without it two products
             overflow the 16 bits that they are added in.
     """
-    weight = tensors[name]
+    weight, bias = tensors[name], tensors.get(f"{name}.bias")
     if weight.dtype != torch.int8:
-        return lambda x: F.linear(x, weight)
+        return lambda x: F.linear(x, weight, bias)
     scale = tensors[f"{name}.scale"].double()
     with warnings.catch_warnings():  # PyTorch means to drop quantized tensors some day; `live` checks
         warnings.simplefilter("ignore")
         zeros = torch.zeros(len(scale), dtype=torch.long)
         quantized = torch._make_per_channel_quantized_tensor(weight, scale, zeros, 0)
     packed = torch.ops.quantized.linear_prepack(quantized, None)
+    offset = 0.0 if bias is None else bias
 
     def product(x: torch.Tensor) -> torch.Tensor:
         largest = x.abs().amax(dim=-1, keepdim=True).clamp_min(1e-9)
-        return torch.ops.quantized.linear_dynamic(x / largest, packed, not fast_int8).mul_(largest)
+        return torch.ops.quantized.linear_dynamic(x / largest, packed, not fast_int8).mul_(largest) + offset
 
     return product
 

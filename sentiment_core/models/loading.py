@@ -11,11 +11,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import decoders, pre_tokenizers
+from tokenizers import Regex, decoders, pre_tokenizers
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 from transformers import logging as transformers_logging
@@ -34,10 +35,30 @@ for _message in (".*_check_is_size.*", ".*is_gradient_checkpointing.*"):
 
 def model_folder(base: BaseModel) -> str:
     """Where transformers loads `base` from: a folder, or a Hub id. Fetches the embedded model when needed."""
-    return str(converted_folder(base.embedded, _convert_gguf) if base.embedded else base.location)
+    if (embedded := base.embedded) is None:
+        return str(base.location)
+    convert = partial(_convert_gguf, pre_tokenizer=PRE_TOKENIZERS[embedded.tokenizer])
+    return str(converted_folder(embedded, convert))
 
 
-def _convert_gguf(gguf: Path, folder: Path) -> None:
+_QWEN2 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+PRE_TOKENIZERS = {
+    # SmolLM2 splits every digit off before byte-level BPE
+    "smollm": pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    ),
+    "qwen2": pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(_QWEN2), "isolated"),
+         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    ),
+}  # fmt: skip
+"""What splits a text before its merges, by llama.cpp's name; transformers' GGUF readers leave some out."""
+
+
+def _convert_gguf(gguf: Path, folder: Path, *, pre_tokenizer: pre_tokenizers.PreTokenizer) -> None:
     """Write a GGUF file's weights as safetensors (bfloat16) with its repaired tokenizer."""
     with quiet_transformers():
         model = AutoModelForCausalLM.from_pretrained(
@@ -47,13 +68,8 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
             model.hf_quantizer.remove_quantization_config(model)
         model.save_pretrained(folder)
         tokenizer: Any = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-    # SmolLM2 splits every digit off before byte-level BPE (llama.cpp's pre-tokenizer type "smollm"); the GGUF
-    # reader leaves that step out, and names no padding.
     backend = tokenizer.backend_tokenizer
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    backend.decoder = decoders.ByteLevel()
+    backend.pre_tokenizer, backend.decoder = pre_tokenizer, decoders.ByteLevel()
     tokenizer.pad_token = "<|endoftext|>"
     tokenizer.save_pretrained(folder)
 
@@ -138,7 +154,7 @@ def load_base(
         dequantize(model, compute_dtype)
     model.requires_grad_(False)
     embedded = base.embedded
-    source = f"{embedded.package}=={embedded.version}" if embedded else str(base.location)
+    source = embedded.requirements[0] if embedded else str(base.location)
     info = BaseModelInfo(
         name=base.name, source="folder" if base.is_local else source,
         quantization=QUANTIZATION if rounded else "none",

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from safetensors.torch import save_file
@@ -27,7 +28,7 @@ from sentiment_core.artifacts import provenance
 from sentiment_core.artifacts.schema import DataInfo, LoraInfo, RunRecord
 from sentiment_core.artifacts.store import HistoryWriter, read_history, utc_now, write_run, write_text
 from sentiment_core.config import ConfigError, TrainConfig, flag
-from sentiment_core.data.reviews import TrainSplit, split_train
+from sentiment_core.data.reviews import Reviews, TrainSplit, split_train
 from sentiment_core.engines import device as devices
 from sentiment_core.engines.batching import plan_steps
 from sentiment_core.engines.device import DeviceContext
@@ -36,7 +37,9 @@ from sentiment_core.metrics.classification import fit_temperature
 from sentiment_core.metrics.intervals import wilson
 from sentiment_core.models import loading
 from sentiment_core.models.base_models import SEAL, check_disk, is_intact, published_as, resolve, writing
+from sentiment_core.models.tokens import PromptEncoder
 from sentiment_core.models.weight_sample import sample_weights
+from sentiment_core.training import teacher
 from sentiment_core.training.trainer import BY_ENGINE, History, Prompts
 
 # Type the adapter is saved in: half the file, and finer than bfloat16 at the size of these weights.
@@ -70,7 +73,10 @@ def train(config: TrainConfig, *, assets: Path, work: Path, resume: bool = False
     split = split_train(config.dataset, **chosen)
     say(f"Reviews: {len(split.train):,} to train on, {len(split.validation):,} to validate, "
         f"dropped {split.excluded or 'none'} ({time.perf_counter() - started:.1f} s)")  # fmt: skip
-    session = Session(config, split, context, folder, work, checkpoint, say)
+    lessons = None
+    if config.teacher:
+        lessons = teacher.prepare(config, context, assets=assets, work=work.parent, say=say)
+    session = Session(config, split, lessons, context, folder, work, checkpoint, say)
     session.run()
     return (session.finish() if context.is_main else None), folder
 
@@ -167,21 +173,23 @@ class Session:
     """One training run: the model loaded, the steps planned and the trainer made.
 
     Args:
+        lessons: what a teacher says of unlabelled reviews, if there is one.
         folder, work: where the artifact goes, and the checkpoints, which are not for sharing.
         checkpoint: folder of the one to continue from, None to begin.
     """
 
     def __init__(
-        self, config: TrainConfig, split: TrainSplit, context: DeviceContext, folder: Path, work: Path,
-        checkpoint: Path | None, say: Callable[[str], None],
+        self, config: TrainConfig, split: TrainSplit, lessons: teacher.Lessons | None, context: DeviceContext,
+        folder: Path, work: Path, checkpoint: Path | None, say: Callable[[str], None],
     ) -> None:  # fmt: skip
         self.config, self.split, self.context, self.folder = config, split, context, folder
+        self.lessons = lessons
         self.loaded, model, self.engine, micro = load_model(config, context)
         accumulation = config.batch_size // (micro * context.world_size)
         encoder = self.loaded.encoder
         prompts, held_out = (
-            Prompts(encoder.encode_cached(part.texts, config.max_length_tokens), part.labels)
-            for part in (split.train, split.validation)
+            learned(encoder, config, part, more)
+            for part, more in ((split.train, lessons), (split.validation, None))
         )
         lengths = prompts.encoded.lengths
         self.plan = plan = plan_steps(lengths, config.batch_size, epochs=config.epochs, seed=config.seed)
@@ -258,11 +266,28 @@ class Session:
             steps=len(self.plan),
             validation_accuracy=wilson(round(final["eval_accuracy"] * n), n),
             validation_loss=final["eval_loss"],
-            temperature=fit_temperature(self.trainer.held_out.labels, log_odds(self.trainer.scores)),
+            temperature=fit_temperature(self.trainer.held_out.targets, log_odds(self.trainer.scores)),
             weights=sample_weights(base, _targets(lora)),
+            teacher=self.lessons.info if self.lessons else None,
         )  # fmt: skip
         write_run(self.folder, record)
         return record
+
+
+def learned(
+    encoder: PromptEncoder, config: TrainConfig, reviews: Reviews, lessons: teacher.Lessons | None
+) -> Prompts:
+    """Prompts with their labels, and behind them a teacher's reviews with its answers."""
+    texts, targets = reviews.texts, reviews.labels
+    if lessons is None:
+        return Prompts(encoder.encode_cached(texts, config.max_length_tokens), targets)
+    sizes = len(texts), len(lessons.reviews)
+    return Prompts(
+        encoder.encode_cached([*texts, *lessons.reviews.texts], config.max_length_tokens),
+        np.concatenate((targets, lessons.p_positive)),
+        temperatures=np.repeat((1.0, config.soft_temperature), sizes),
+        weights=np.repeat((1.0, config.soft_weight), sizes),
+    )
 
 
 def training_arguments(
@@ -289,7 +314,7 @@ def training_arguments(
 def _shareable(config: TrainConfig, precision: str) -> dict[str, Any]:
     """The settings without this machine's folders, and with the precision that "auto" became."""
     settings = dataclasses.asdict(config) | {"precision": precision}
-    for name in ("dataset", "base_model"):
+    for name in ("dataset", "base_model", "unlabelled"):
         settings[name] = Path(settings[name]).name if os.path.exists(settings[name]) else settings[name]
     settings["exclude"] = [Path(path).name for path in config.exclude]
     return settings

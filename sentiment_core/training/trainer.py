@@ -15,7 +15,6 @@ from typing import Any, TextIO
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from accelerate.utils import gather_object
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -27,6 +26,7 @@ from sentiment_core.artifacts.store import HistoryWriter
 from sentiment_core.config import UserError
 from sentiment_core.engines.batching import round_up, split_alike, split_balanced
 from sentiment_core.engines.device import DeviceContext, decided_by_main
+from sentiment_core.engines.loss import label_loss
 from sentiment_core.engines.packed.layout import Pack, PackShape, pack_sequences, packed_tokens
 from sentiment_core.engines.packed.model import PackedLlama
 from sentiment_core.engines.scorer import SentimentScorer, float32_head, left_pad, p_positive
@@ -40,10 +40,22 @@ PENDING = "pending_loss.json"
 
 @dataclass(frozen=True)
 class Prompts:
-    """Reviews as prompts, with their labels (n,), 0 or 1."""
+    """Reviews as prompts, and what is to be learned of each."""
 
     encoded: Encoded
-    labels: np.ndarray
+    targets: np.ndarray
+    """(n,) P(positive); 0 or 1 for a label."""
+    temperatures: np.ndarray | float = 1.0
+    """(n,) of a teacher's targets; 1 for a label."""
+    weights: np.ndarray | float = 1.0
+    """(n,) share in a step's mean, before it is brought to a sum of 1."""
+
+    def learned(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Targets, temperatures and weights of these reviews, (len(rows),) float32 each."""
+        return [
+            np.broadcast_to(values, len(self.targets))[rows].astype(np.float32)
+            for values in (self.targets, self.temperatures, self.weights)
+        ]
 
 
 @dataclass
@@ -69,15 +81,16 @@ class MicroBatches(Dataset):
         number, micro = divmod(index, self.accumulation)
         step, world = self.plan[number], self.context.world_size
         rows = self.parts(step)[micro * world + self.context.rank]
-        targets = np.array(self.encoder.label_ids)[self.prompts.labels[rows]]
-        share = world / len(step)  # gradients are averaged over devices
-        return self.collate(rows, targets, np.full(len(rows), share, dtype=np.float32))
+        targets, temperatures, weights = self.prompts.learned(rows)
+        # gradients are averaged over devices
+        weights = weights * np.float32(world) / self.prompts.learned(step)[2].sum()
+        return self.collate(rows, {"targets": targets, "temperatures": temperatures, "weights": weights})
 
-    def collate(self, rows: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> dict[str, torch.Tensor]:
-        """One forward pass's tensors from its reviews, their label words' tokens and shares of the loss."""
+    def collate(self, rows: np.ndarray, learned: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+        """One forward pass's tensors from its reviews and what is learned of each."""
         pad = self.encoder.tokenizer.pad_token_id or 0
         batch = left_pad([self.prompts.encoded[i] for i in rows], pad)
-        return batch | {"targets": torch.from_numpy(targets), "weights": torch.from_numpy(weights)}
+        return batch | {name: torch.from_numpy(values) for name, values in learned.items()}
 
 
 class PackedBatches(MicroBatches):
@@ -93,8 +106,8 @@ class PackedBatches(MicroBatches):
         tokens = max(packed_tokens(lengths[piece], prefix) for piece in pieces)
         return PackShape(round_up(tokens, 128), max(map(len, pieces)), int(lengths.max()), prefix)
 
-    def collate(self, rows: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> dict[str, torch.Tensor]:
-        return vars(pack_sequences(self.prompts.encoded, rows, self.shape, targets, weights))
+    def collate(self, rows: np.ndarray, learned: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+        return vars(pack_sequences(self.prompts.encoded, rows, self.shape, **learned))
 
 
 class DivergedError(UserError):
@@ -153,15 +166,15 @@ class QLoraTrainer(Trainer):
         return loss.detach()
 
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch: Any = None):
-        targets, weights = inputs.pop("targets"), inputs.pop("weights")  # (reviews,)
+        targets, temperatures, weights = (inputs.pop(n) for n in ("targets", "temperatures", "weights"))
         with float32_head(self.model):
             logits = model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1].float()
-        nll = F.cross_entropy(logits, targets, reduction="none")
-        return (nll * weights).sum()
+        label_ids = torch.tensor(self.batches.encoder.label_ids, device=logits.device)
+        return (label_loss(logits, label_ids, targets, temperatures) * weights).sum()
 
     def validate(self) -> dict[str, Any]:
         """The `eval_` fields of a HistoryRow; the loss is the label word's mean negative log-likelihood."""
-        labels = self.held_out.labels
+        labels = self.held_out.targets
         with self.history.paused():
             self.scores = scores = self.scorer.log_likelihoods(self.held_out.encoded)  # (n, 2)
         loss, p = float(-scores[np.arange(len(labels)), labels].mean()), p_positive(scores)
@@ -205,7 +218,8 @@ class PackedQLoraTrainer(QLoraTrainer):
         longest = max(int(each.encoded.lengths.max()) for each in (self.batches.prompts, self.held_out))
         shape = dataclasses.replace(self.batches.shape, longest=round_up(longest, 256))
         compiled = self.args.device.type == "cuda"
-        self.engine = PackedLlama(self.model, shape, trainable=True, compiled=compiled)
+        labels = loaded.encoder.label_ids
+        self.engine = PackedLlama(self.model, shape, trainable=True, compiled=compiled, label_ids=labels)
         assert self.engine.adapter is not None
         self.adapter = self.engine.adapter
         self.scorer = SentimentScorer(loaded, self.model, engine="packed", packed=self.engine)

@@ -73,7 +73,8 @@ def test_a_compiled_layer_gives_what_the_layer_gives():
     weights = [
         torch.cat((torch.randn(o, i) * i**-0.5, b), dim=1) for (i, o), (_, b) in zip(sizes, lora, strict=True)
     ]
-    frozen = [t.to(DEVICE) for t in (torch.ones(width), torch.ones(width), *weights)]
+    frozen: list = [t.to(DEVICE) for t in (torch.ones(width), torch.ones(width), *weights)]
+    frozen.insert(2, None)  # no bias
     x = torch.randn(len(qkv), width)
 
     def results(function, attend, *rows):

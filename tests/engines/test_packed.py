@@ -21,10 +21,10 @@ TEXTS = [
 ]
 
 
-@pytest.fixture
-def adapted(tiny_model):
-    """The tiny model with an adapter whose B matrices are not zero."""
-    loaded = load_base(resolve(str(tiny_model)))
+@pytest.fixture(params=["tiny_model", "tiny_qwen"])
+def adapted(request):
+    """A tiny model with an adapter whose B matrices are not zero."""
+    loaded = load_base(resolve(str(request.getfixturevalue(request.param))))
     torch.manual_seed(1)
     model = add_lora(loaded.model, rank=4, alpha=8, dropout=0.0)
     for name, parameter in model.named_parameters():
@@ -65,8 +65,9 @@ def test_packed_loss_and_gradients_equal_peft(adapted, sharing):
     prefix = encoded.shared if sharing else 0
     assert encoded.shared > 10
     shape = PackShape(packed_tokens(encoded.lengths, prefix) + 37, reviews=7, longest=256, prefix=prefix)
-    packed = PackedLlama(model, shape, trainable=True, compiled=False)
-    loss = packed.loss(pack_sequences(encoded, np.arange(len(TEXTS)), shape, targets, weights))
+    ids = loaded.encoder.label_ids
+    packed = PackedLlama(model, shape, trainable=True, compiled=False, label_ids=ids)
+    loss = packed.loss(pack_sequences(encoded, np.arange(len(TEXTS)), shape, labels, weights))
     loss.backward()
 
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)

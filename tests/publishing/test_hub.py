@@ -132,7 +132,7 @@ def test_the_spaces_front_matter_is_of_today(run, call, the_hub):
     assert len(card["short_description"]) <= 60
     base = EMBEDDED["smollm2-135m"]
     assert card["models"] == [base.hub_id]
-    assert card["preload_from_hub"] == [f"{base.gguf_repo} {base.gguf_file} {base.gguf_revision}"]
+    assert card["preload_from_hub"] == [" ".join(base.on_hub)]
 
 
 @pytest.mark.slow

@@ -1,8 +1,9 @@
-"""A Llama's linear layers, grouped by the input they share, and a LoRA adapter stacked over all layers."""
+"""A decoder's linear layers, grouped by the input they share, and a LoRA adapter stacked over all layers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,15 +14,25 @@ GROUPS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"),
 
 
 def target(layer: nn.Module, name: str):
-    """The linear module of this name in a Llama layer."""
+    """The linear module of this name in a layer."""
     return getattr(layer.self_attn if hasattr(layer.self_attn, name) else layer.mlp, name)
+
+
+def _frozen(layer: nn.Module, group: Sequence[str]) -> list[Any]:
+    modules = [target(layer, name) for name in group]
+    return [getattr(module, "base_layer", module) for module in modules]
 
 
 def group_weight(layer: nn.Module, group: Sequence[str]) -> torch.Tensor:
     """The frozen weights of a group, one above the other: (out, in)."""
-    modules = [target(layer, name) for name in group]
-    parts = [getattr(module, "base_layer", module).weight.detach() for module in modules]
+    parts = [module.weight.detach() for module in _frozen(layer, group)]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def group_bias(layer: nn.Module, group: Sequence[str]) -> torch.Tensor | None:
+    """Their biases, (out,), where they have some."""
+    parts = [module.bias for module in _frozen(layer, group) if module.bias is not None]
+    return torch.cat(parts).detach() if parts else None
 
 
 class StackedAdapter:

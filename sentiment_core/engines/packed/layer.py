@@ -1,4 +1,4 @@
-"""One Llama layer on reviews laid end to end: attention within each, products with the adapter's share."""
+"""One layer on reviews laid end to end: attention within each, products with the adapter's share."""
 
 from __future__ import annotations
 
@@ -85,11 +85,12 @@ def _normed_linear(x: torch.Tensor, norm: torch.Tensor, weight: torch.Tensor, lo
 
 
 def layer(x, frozen, lora, cos, sin, tiles, shape: LayerShape, attend: Attend):
-    """One Llama layer on reviews laid end to end.
+    """One layer on reviews laid end to end.
 
     Args:
         x: (tokens, hidden).
-        frozen: two norms (hidden,) and four weights, W (out, in) without an adapter and [W, B] with one.
+        frozen: two norms (hidden,), the bias behind q, k, v or None, and four weights, W (out, in) without an
+            adapter and [W, B] with one.
         lora: four pairs of A and B, or of Nones.
         cos, sin, tiles: as attention takes them.
     Returns:
@@ -105,13 +106,14 @@ def last_layer(x, frozen, lora, cos, sin, tiles, shape: LayerShape, attend: Atte
 
 
 def _attended(x, frozen, lora, cos, sin, tiles, shape: LayerShape, attend: Attend):
-    norm, _, w_qkv, *_ = frozen
+    norm, _, bias, w_qkv, *_ = frozen
     qkv = _normed_linear(x, norm, w_qkv, lora[0], shape.eps)  # (tokens, (heads + 2 kv_heads) head_dim)
+    qkv = qkv if bias is None else qkv + bias
     return attend(qkv, cos, sin, tiles, shape)  # (tokens, heads head_dim)
 
 
 def _mlp(x, attended, frozen, lora, shape: LayerShape):
-    _, norm, _, w_o, w_gate_up, w_down = frozen
+    _, norm, _, _, w_o, w_gate_up, w_down = frozen
     x = x + _linear(attended, w_o, lora[1])  # (tokens, hidden)
     gate, up = _normed_linear(x, norm, w_gate_up, lora[2], shape.eps).chunk(2, dim=-1)  # (tokens, inner)
     return x + _linear(F.silu(gate) * up, w_down, lora[3])

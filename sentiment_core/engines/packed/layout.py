@@ -46,7 +46,8 @@ class Pack:
     positions: torch.Tensor  # (tokens,) int64, from 0 in the prefix, and going on behind it in each review
     tiles: torch.Tensor  # (tiles, 4) int32, as `sentiment_core.engines.packed.kernels` wants them
     last: torch.Tensor  # (reviews,) int64, the last token of each review; 0 in unused slots
-    targets: torch.Tensor  # (reviews,) int64, the token that should come next; 0 in unused slots
+    targets: torch.Tensor  # (reviews,) float32, P(positive) to learn; 0 in unused slots
+    temperatures: torch.Tensor  # (reviews,) float32, of the targets; 1 in unused slots
     weights: torch.Tensor  # (reviews,) float32, each review's share of the loss; 0 in unused slots
 
 
@@ -56,14 +57,15 @@ def packed_tokens(lengths: np.ndarray, prefix: int) -> int:
 
 
 def pack_sequences(
-    encoded: Encoded, indices: np.ndarray, shape: PackShape, targets: np.ndarray | int = 0,
-    weights: np.ndarray | float = 0.0,
+    encoded: Encoded, indices: np.ndarray, shape: PackShape, targets: np.ndarray | float = 0.0,
+    weights: np.ndarray | float = 0.0, temperatures: np.ndarray | float = 1.0,
 ) -> Pack:  # fmt: skip
     """Lay the reviews `indices` end to end, behind the prefix that they share.
 
     Args:
-        targets: (len(indices),) tokens that should come next; not needed for scoring.
+        targets: (len(indices),) P(positive) to learn; not needed for scoring, as what follows.
         weights: (len(indices),) share of each in the loss.
+        temperatures: (len(indices),) of the targets.
 
     Raises:
         ValueError: they do not fit the shape.
@@ -85,10 +87,10 @@ def pack_sequences(
     segments = [(0, prefix, 0)] if prefix else []
     segments += [(start, end, prefix) for start, end in zip(starts, ends, strict=True)]
     segments.append((total, shape.tokens, -1))
-    last, target = np.zeros((2, shape.reviews), dtype=np.int64)
-    weight = np.zeros(shape.reviews, dtype=np.float32)
-    last[:n], target[:n], weight[:n] = ends - 1, targets, weights
-    arrays = (ids, positions, tiles_of(np.array(segments), shape.tiles), last, target, weight)
+    last, learn = np.zeros(shape.reviews, dtype=np.int64), np.zeros((3, shape.reviews), dtype=np.float32)
+    learn[1] = 1
+    last[:n], learn[0, :n], learn[1, :n], learn[2, :n] = ends - 1, targets, temperatures, weights
+    arrays = (ids, positions, tiles_of(np.array(segments), shape.tiles), last, *learn)
     return Pack(*(torch.from_numpy(array) for array in arrays))
 
 

@@ -1,4 +1,4 @@
-"""The fast path: a Llama with LoRA on reviews laid end to end, without padding, in one static shape.
+"""The fast path: a Llama or Qwen2 with LoRA on reviews laid end to end, without padding, in one static shape.
 
 It computes what PEFT does on `dequantized` layers: y = x Wᵀ + (alpha / r) · (x Aᵀ) Bᵀ with W rounded
 to NF4 and A, B kept in float32 and cast for the product. What differs is only the layout:
@@ -14,14 +14,15 @@ to NF4 and A, B kept in float32 and cast for the product. What differs is only t
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sentiment_core.engines.packed.adapter import GROUPS, StackedAdapter, group_weight, target
+from sentiment_core.engines.loss import label_loss
+from sentiment_core.engines.packed.adapter import GROUPS, StackedAdapter, group_bias, group_weight, target
 from sentiment_core.engines.packed.attention import attend_each, attend_tiles
 from sentiment_core.engines.packed.layer import last_layer, layer, rms_norm
 from sentiment_core.engines.packed.layout import LayerShape, Pack, PackShape
@@ -30,10 +31,11 @@ from sentiment_core.engines.packed.layout import LayerShape, Pack, PackShape
 def packing_blocker(model: Any, device: torch.device) -> str | None:
     """Why this model or device cannot run packed; None when it can."""
     config = _causal_lm(model).config
-    if config.model_type != "llama":
-        return f"packed layout knows Llama's layers, not {config.model_type}'s"
-    if config.attention_bias or config.mlp_bias or config.hidden_act != "silu":
-        return "packed layout knows Llama layers without biases and with SiLU"
+    if config.model_type not in ("llama", "qwen2"):
+        return f"packed layout knows the layers of Llama and Qwen2, not {config.model_type}'s"
+    biased = getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False)  # a Llama's
+    if biased or config.hidden_act != "silu" or getattr(config, "use_sliding_window", False):
+        return "packed layout knows full attention, SiLU, and no bias but Qwen2's own"
     if device.type == "cpu":
         return None
     if device.type != "cuda":
@@ -56,24 +58,33 @@ def _causal_lm(model: Any) -> Any:
 
 
 class PackedLlama:
-    """A dequantized Llama, with its LoRA adapter if it has one, on packs: the engine that trains and scores.
+    """A dequantized model, with its LoRA adapter if it has one, on packs: the engine that trains and scores.
 
     It owns the adapter's tensors, of which PEFT's become views: one engine to a model.
 
     Args:
-        model: a Llama with plain linear layers, or a PEFT model around one.
+        model: a Llama or Qwen2 with plain linear layers, or a PEFT model around it.
         shape: its prefix and longest prompt hold for all packs; each pack may have tokens of its own number.
         trainable: whether the adapter's tensors are to receive gradients.
+        label_ids: tokens of the two label words, negative first; needed for the loss.
     """
 
-    def __init__(self, model: nn.Module, shape: PackShape, *, trainable: bool = False, compiled: bool = True):
+    def __init__(
+        self, model: nn.Module, shape: PackShape, *, trainable: bool = False, compiled: bool = True,
+        label_ids: Sequence[int] = (),
+    ) -> None:  # fmt: skip
         base = _causal_lm(model)
         config, layers, embedding = base.config, base.model.layers, base.get_input_embeddings().weight
         self._base, self.shape = base, shape
         self.dtype, self.device = embedding.dtype, embedding.device
         adapted = hasattr(target(layers[0], "q_proj"), "lora_A")
         self.adapter = StackedAdapter(layers, trainable=trainable) if adapted else None
-        self._norms = [(each.input_layernorm.weight, each.post_attention_layernorm.weight) for each in layers]
+        self._label_ids = torch.tensor(label_ids, dtype=torch.int64, device=self.device)
+        self._vectors = [
+            (each.input_layernorm.weight, each.post_attention_layernorm.weight,
+             group_bias(each, GROUPS[0]))
+            for each in layers
+        ]  # fmt: skip
         self._weights: list[Any] = [[group_weight(each, group) for each in layers] for group in GROUPS]
         if self.adapter:
             self._weights = list(map(self.adapter.with_room, GROUPS, self._weights))
@@ -112,21 +123,21 @@ class PackedLlama:
         return F.linear(x, self._head)
 
     def _parts(self) -> Iterator[tuple]:
-        """Per layer: its norms and weights, and its adapter's (A, B) of each group in the compute type."""
-        pairs: Any = [((None, None),) * len(GROUPS)] * len(self._norms)
+        """Per layer: its norms, bias and weights, and its adapter's (A, B) by group in the compute type."""
+        pairs: Any = [((None, None),) * len(GROUPS)] * len(self._vectors)
         if self.adapter:
             lora = self.adapter.cast(self.dtype)
             with torch.no_grad():
                 for room, (_, b) in zip(self._weights, lora, strict=True):
                     room[:, :, -b.shape[2] :] = b
             pairs = zip(*(zip(a.unbind(0), b.unbind(0), strict=True) for a, b in lora), strict=True)
-        for norms, pair, *weights in zip(self._norms, pairs, *self._weights, strict=True):
-            yield (*norms, *weights), pair
+        for vectors, pair, *weights in zip(self._vectors, pairs, *self._weights, strict=True):
+            yield (*vectors, *weights), pair
 
     def loss(self, pack: Pack) -> torch.Tensor:
-        """Weighted sum of the target tokens' negative log-likelihoods."""
-        nll = F.cross_entropy(self.logits(pack), pack.targets, reduction="none")  # (reviews,)
-        return (nll * pack.weights).sum()
+        """Weighted sum of `label_loss`."""
+        each = label_loss(self.logits(pack), self._label_ids, pack.targets, pack.temperatures)  # (reviews,)
+        return (each * pack.weights).sum()
 
     def _backward(self, pack: Pack) -> torch.Tensor:
         loss = self.loss(pack)
