@@ -41,8 +41,26 @@ def results_table(root: Path = config.ASSETS) -> str:
     records = _records(root)
     if not records:
         return "No evaluation yet; `python eval.py --system all` makes them."
-    table, notes = _table([_measured(record) for record in records]), "\n".join(_overlap_notes(records))
-    return f"{table}\n\n{notes}" if notes else table
+    table = _table([_measured(record) for record in records])
+    return "\n\n".join(filter(None, (table, "\n".join(_overlap_notes(records)), seeds_sentence(root))))
+
+
+def seeds_sentence(root: Path = config.ASSETS) -> str:
+    """How much of an accuracy is the seed's, which no interval of the table covers; empty if not measured."""
+    if not (root / "benchmarks" / "seeds.json").exists():
+        return ""
+    record = store.read_benchmark("seeds", root)
+    found = [
+        f"recipe “{row.system}”, {row.note}: {percent_interval(row.validation_accuracy)}"
+        for row in record.rows
+        if row.validation_accuracy
+    ]
+    n = record.rows[0].validation_accuracy.n if record.rows[0].validation_accuracy else 0
+    return (
+        "Intervals cover the sampling of the reviews alone, not another seed. Validation accuracy on "
+        f"{n:,} reviews left out of training, with the lowest and highest in brackets ({record.base_model}, "
+        f"{record.hardware.title}): {'; '.join(found)}."
+    )
 
 
 def below_chance(root: Path = config.ASSETS) -> str:
@@ -216,15 +234,21 @@ def _records(root: Path) -> list[EvalRecord]:
     for problem in listing.problems:
         if problem.path.parent == root / "evals":
             raise ArtifactError(problem.message)
-    records = (evaluation.record for evaluation in listing.evals)
-    return sorted(
-        records, key=lambda r: (-r.dataset.n, r.dataset.name, order(r.system), r.run_id or "", r.eval_id)
-    )
+
+    def place(record: EvalRecord) -> tuple:
+        n, name = record.dataset.n, record.dataset.name
+        return -n, name, order(record.system), record.run_id or "", _base(record), record.eval_id
+
+    return sorted((evaluation.record for evaluation in listing.evals), key=place)
 
 
-def _subject(record: EvalRecord) -> tuple[str | None, str]:
+def _base(record: EvalRecord) -> str:
+    return record.base_model.name if record.base_model else ""
+
+
+def _subject(record: EvalRecord) -> tuple[str, str]:
     """Which base model, and exactly which reviews."""
-    return record.base_model.name if record.base_model else None, record.dataset.fingerprint
+    return _base(record), record.dataset.fingerprint
 
 
 def _table(rows: Sequence[Mapping[str, str]]) -> str:
@@ -236,9 +260,9 @@ def _table(rows: Sequence[Mapping[str, str]]) -> str:
 
 def _measured(record: EvalRecord) -> dict[str, str]:
     """A row of the table of results, by column."""
-    metric = record.metrics.get
+    metric, who = record.metrics.get, record.run_id or _base(record)
     return {
-        "System": record.measured_title + (f", `{record.run_id}`" if record.run_id else ""),
+        "System": record.measured_title + (f", `{who}`" if who else ""),
         "Dataset": record.dataset.name,
         "n": f"{record.dataset.n:,}",
         "Accuracy (%, 95 % interval)": percent_interval(metric("accuracy"), unit=""),

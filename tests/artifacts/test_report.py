@@ -45,7 +45,10 @@ def test_the_table_has_a_row_per_evaluation_with_n_and_hardware(root: Path) -> N
 
 def test_few_shot_says_how_far_its_draws_lie_apart(tmp_path: Path) -> None:
     root = changed(tmp_path, "baseline-few-shot", draw_accuracies=(0.6, 0.62, 0.64))
-    assert "\n| Few-shot (k = 4), mean of 3 draws, SD 2.0 points | imdb |" in report.results_table(root)
+    assert (
+        "\n| Few-shot (k = 4), mean of 3 draws, SD 2.0 points, `SmolLM2-135M-Instruct` | imdb |"
+        in report.results_table(root)
+    )
 
 
 def test_percentages_have_the_digits_that_n_supports() -> None:
