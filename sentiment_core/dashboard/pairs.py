@@ -34,13 +34,20 @@ class Sides(NamedTuple):
     @classmethod
     def of(cls, context: Context, run_id: str | None, dataset: str | None, versus: str) -> Sides:
         """A run's base model and its fine-tuned one, or the fine-tuned ones of `versus` and of this run."""
+        stamp, given = context.store.signature(), (run_id, dataset, versus)
+        return context.store.keep(("sides", *given), stamp, lambda: cls._of(context, *given))
+
+    @classmethod
+    def _of(cls, context: Context, run_id: str | None, dataset: str | None, versus: str) -> Sides:
         run, evals = context.evals(run_id, dataset)
-        after, titles, runs = evals.get("fine-tuned"), run_titles(context), context.store.finished_runs()
-        tuned = {one.run_id: context.evals(one.run_id, dataset)[1].get("fine-tuned") for one in runs}
-        ids = {name: one.record.dataset.fingerprint for name, one in tuned.items() if one and one != after}
-        alike = [name for name in ids if after and ids[name] == after.record.dataset.fingerprint]
-        others = {"its base model": "", **{titles[name]: name for name in alike}}
-        if not run or versus not in alike:
+        after, titles, tuned = evals.get("fine-tuned"), run_titles(context), {}
+        for other in context.store.finished_runs():
+            one = context.evals(other.run_id, dataset)[1].get("fine-tuned")
+            same = one and after and one.record.dataset.fingerprint == after.record.dataset.fingerprint
+            if same and other != run:
+                tuned[other.run_id] = one
+        others = {"its base model": "", **{titles[name]: name for name in tuned}}
+        if not run or versus not in tuned:
             return cls(context.store.before(evals), after, others=others)
         old, new = (f"“{titles[name]}”" for name in (versus, run.run_id))
         return cls(tuned[versus], after, (old, new), (f"with {old}", f"with {new}"), others, versus)
@@ -112,10 +119,7 @@ FILTERS: Mapping[str, Filter] = {
     "correct": Filter("Both correct", "right {0} and {1}", "outcome == 'both right'"),
     "wrong": Filter("Both wrong", "wrong {0} and {1}", "outcome == 'both wrong'"),
     "mistakes": Filter("Most confident mistakes", "wrong {1}, the surest first", "~right_fine_tuned", "sure"),
-    "unsure": Filter(
-        "Lowest confidence", "between 30 and 70\u202f% {1}, the closest to 50 first",
-        "sure < 0.2", "sure", True,
-    ),
+    "unsure": Filter("Lowest confidence", "30–70\u202f% {1}, the closest first", "sure < 0.2", "sure", True),
     "all": Filter("All", "those that moved most first", "index >= 0"),
 }  # fmt: skip
 """By their names in the address."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -101,17 +100,17 @@ def cost_panel(
         before, after = context.store.before(evals), evals.get("fine-tuned")
         if record and before and after:
             old, new = (_columns(one.record.metrics["accuracy"]) for one in (before, after))
-            base, where = record.base_model, dataset_phrase(after)
-            row = {"title": titles[run.run_id], "run": run.run_id, "base_model": base.name}
-            row |= {"parameters": base.parameters, "gpu_seconds": record.wall_seconds * record.hardware.count}
+            row = {"title": titles[run.run_id], "run": run.run_id, "parameters": record.base_model.parameters}
+            row |= {"gpu_seconds": record.wall_seconds * record.hardware.count}
             rows.append(row | {f"before_{name}": value for name, value in old.items()} | new)
+            where = dataset_phrase(after)
     if not rows:
         return None
-    ranked, words = sorted(rows, key=itemgetter("accuracy")), by.replace("gpu_", "GPU ")
+    ranked, words = sorted(rows, key=lambda row: row["accuracy"]), by.replace("gpu_", "GPU ")
     amount = parameters if by == "parameters" else "{:,.0f}".format
     finding = "; ".join(dict.fromkeys(  # of the best that took least, and of the best
         f"{amount(row[by])} {words}: {percent(row['before_accuracy'])} → {percent(row['accuracy'])}"
-        for row in (min(reversed(ranked), key=itemgetter(by)), ranked[-1])
+        for row in (min(reversed(ranked), key=lambda row: row[by]), ranked[-1])
     ))  # fmt: skip
     caption = (
         f"{where}. ■ base model, ▲ fine-tuned, □ published, as reported and not measured here. {INTERVAL} "

@@ -9,17 +9,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from sentiment_core.figures.style import (
-    PAPER,
-    THIN,
-    color_of,
-    finished,
-    interval,
-    note,
-    percent,
-    series,
-    tint,
-)
+from sentiment_core.figures import style
+from sentiment_core.figures.style import THIN, color_of, finished, interval, note, percent, series, tint
 from sentiment_core.systems import SYSTEMS, System
 
 DASHED = {"dash": "dash", "width": 1, "color": color_of("muted")}
@@ -86,7 +77,9 @@ def _add_system(figure: go.Figure, row: Any, place: float) -> None:
         where = {"x": 0, "xanchor": "left", "yanchor": "bottom", "yshift": 6}
     font = {"color": color_of(system.colour), "size": 13 if measured else 11}
     font["weight"] = 600 if row.system == "fine-tuned" else 400
-    name = note(x, place, row.title, font=font, bgcolor=PAPER.light, borderpad=0)  # no line runs through it
+    name = note(
+        x, place, row.title, font=font, bgcolor=style.PAPER.light, borderpad=0
+    )  # no line runs through it
     value = percent(row.accuracy, 2 if row.high - row.low < 0.02 else 1)  # NaN is not below
     figure.add_annotation(name | where)
     figure.add_annotation(note(1, place, value, font=font, xref="paper", xanchor="left", xshift=8))
@@ -95,14 +88,12 @@ def _add_system(figure: go.Figure, row: Any, place: float) -> None:
 def cost_chart(
     table: pd.DataFrame, by: str, doubt: tuple[float, float, str] | None, chosen: str | None
 ) -> go.Figure:
-    """Accuracy before → after against a cost, an arrow a run, on the error's logarithm.
-
-    Arrows that would hide each other stand apart; a published result without the cost is at the right end.
+    """Accuracy before → after by a cost, an arrow a run, on the error's logarithm; no cost: at the right.
 
     Args:
         table: columns title, run ("" for a published result), `by`, one of COSTS; accuracy, low, high, and
             the same three of the base model with before_ (fractions; NaN where not known).
-        doubt: between which accuracies the labels themselves are in doubt, and what that is called.
+        doubt: between which accuracies labels are in doubt, and what that is called.
         chosen: the run whose name is bold.
     """
     from scipy.optimize import isotonic_regression
@@ -119,20 +110,23 @@ def cost_chart(
     places = isotonic_regression(np.log10(runs[by]) - steps).x + steps  # the nearest that are so far apart
     for at, run in zip(places, runs.to_dict("records"), strict=True):
         shares = [[run[side + end] for side in ("before_", "")] for end in ("accuracy", "low", "high")]
-        error, y = interval("fine", *(ends := _halvings(shares))), ends[0]
-        hover, told = run["title"] + "<br>%{text}", [percent(share, 2) for share in shares[0]]
-        arrow = series(run["title"], "fine", [at, at], y, hover=hover, text=told, error_y=error)
-        colors = [color_of("base"), color_of("fine")]
-        figure.add_trace(
-            arrow.update(marker={"symbol": ["square", "triangle-up"], "size": 12, "color": colors})
-        )
+        ends, told = _halvings(shares), [percent(share, 2) for share in shares[0]]
+        mark = {"symbol": ["square", "triangle-up"], "size": 12, "color": [*map(color_of, ("base", "fine"))]}
+        arrow = series(run["title"], "fine", [at, at], ends[0], hover=run["title"] + "<br>%{text}", text=told)
+        figure.add_trace(arrow.update(error_y=interval("fine", *ends), marker=mark))
         font = {"color": color_of("fine"), "size": 12, "weight": 700 if run["run"] == chosen else 400}
         look = {"font": font, "textangle": -90, "xanchor": "left", "yanchor": "top", "xshift": 3}
-        figure.add_annotation(note(at, min(y[1], _halvings(0.935)), run["title"], **look))
-    at, ends = np.log10(others[by].fillna(10 ** (high + room / 2))), others[by].agg(["min", "max"]).dropna()
+        figure.add_annotation(note(at, min(ends[0][1], _halvings(0.935)), run["title"], **look))
+    at, extremes = (
+        np.log10(others[by].fillna(10 ** (high + room / 2))),
+        others[by].agg(["min", "max"]).dropna(),
+    )
     look = {"mode": "markers+text", "marker_symbol": "square-open", "textposition": "bottom center"}
-    look |= {"text": others["title"].where(others[by].isin(ends)), "textfont_color": color_of("muted")}
-    told, y = others["title"] + "<br>" + others["accuracy"].map(percent), _halvings(others["accuracy"])
+    look |= {"text": others["title"].where(others[by].isin(extremes)), "textfont_color": color_of("muted")}
+    told, y = (
+        [f"{one.title}<br>{one.accuracy:.1%}" for one in others.itertuples()],
+        _halvings(others["accuracy"]),
+    )
     figure.add_trace(series("published", "muted", at, y, hover="%{hovertext}", hovertext=told, **look))
     costs = [n * 10.0**power for power in range(13) for n in ((1,) if high - low > 1.8 else (1, 2, 5))]
     costs = [cost for cost in costs if cost < 10**high]

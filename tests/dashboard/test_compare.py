@@ -90,7 +90,7 @@ def test_what_it_takes_is_told_of_the_least_and_the_best(context, by):
     for row in (least, runs.loc[LARGE]):
         change = f"{100 * row['before_accuracy']:.1f} % → {100 * row['accuracy']:.1f} %"
         assert change in panel.title.replace("\u202f", " ")
-    assert ("11 GPU" not in panel.title) and panel.title.count("→") == 2
+    assert panel.title.count("→") == 2
     assert "n = 2,000" in panel.caption
     assert "95\u202f% intervals" in panel.caption
 
@@ -133,9 +133,9 @@ def test_two_runs_are_compared_on_the_same_reviews(context):
 
 
 def test_only_settings_that_differ_are_listed(context):
-    rows = method.settings_html(context, Sides.of(context, TAUGHT, "imdb", RUN), TAUGHT)
-    told = words(rows)
-    assert "learning rate 0.001 0.0005" in " ".join(told.split())
+    told = words(method.settings_html(context, Sides.of(context, TAUGHT, "imdb", RUN), TAUGHT))
+    assert "learning rate0.0010.0005" in told
+    assert "training time41 s2 min" in told
     for same in ("base model", "epochs", "training reviews", "seed"):
         assert same not in told
     assert method.settings_html(context, Sides.of(context, TAUGHT, "imdb", ""), TAUGHT) == Markup()

@@ -299,7 +299,7 @@ def test_an_unparsed_answer_is_wrong_and_says_what_came_of_it() -> None:
     })  # fmt: skip
     answered = pd.array([0, 1, 0, 1, None], dtype="Int8")
     frame = pairs.paired(after.assign(prediction=answered, p_positive=np.nan), after)
-    assert list(frame["outcome"]) == ["fixed", "broken", "both right", "both wrong", "fixed"]
+    assert list(frame["outcome"]) == ["fixed", "regressed", "both right", "both wrong", "fixed"]
     assert frame["p_positive_base"].isna().all()
     assert frame["prediction_base"].isna().sum() == 1
     assert list(frame["version"]) == list("xyxyx")

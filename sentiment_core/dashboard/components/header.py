@@ -54,8 +54,7 @@ def run_titles(context: Context, *, story: bool = False) -> dict[str, str]:
     records = {run.run_id: run.record for run in context.store.finished_runs() if run.record}
     kinds = {name: (str(one.config.get("preset")), base_title(one)) for name, one in records.items()}
     counts, several, titles = Counter(kinds.values()), story or len({*(b for _, b in kinds.values())}) > 1, {}
-    for run_id, (preset, base) in kinds.items():
-        one = records[run_id]
+    for (run_id, one), (preset, base) in zip(records.items(), kinds.values(), strict=True):
         named = counts[preset, base] == 1 or run_id == one.base_model.name
         parts = [PRESET_TITLES.get(preset, run_id) if named else run_id, *[base] * several]
         parts += [seconds(one.wall_seconds), *[f"{one.data.train:,} reviews"] * story]
@@ -66,8 +65,7 @@ def run_titles(context: Context, *, story: bool = False) -> dict[str, str]:
 def base_title(record: RunRecord) -> str:
     """Its base model as people know it, "SmolLM2-135M"."""
     name = record.base_model.name
-    name = EMBEDDED[name].hub_id if name in EMBEDDED else name
-    return name.rsplit("/", 1)[-1].removesuffix("-Instruct")
+    return (EMBEDDED[name].hub_id if name in EMBEDDED else name).rsplit("/", 1)[-1].removesuffix("-Instruct")
 
 
 def short_device(device: str) -> str:

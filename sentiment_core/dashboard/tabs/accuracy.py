@@ -17,8 +17,6 @@ from sentiment_core.dashboard.tabs.method import settings_html
 from sentiment_core.figures.evaluation import COSTS
 from sentiment_core.metrics import classification
 
-Compared = tuple[Panel | None, str, str]  # the moving histograms, their table, the flow of outcomes
-
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
     with gr.Row():
@@ -26,13 +24,11 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         free = {"allow_custom_value": True, "interactive": True}  # an address may name any run
         versus = gr.Dropdown([], value="", label="Compare with", elem_id="versus", min_width=260, **free)
     moving = FigureSlot(
-        "movement-figure", height=480, make=lambda _: own_figure("movement", "movement", visible=False)
+        "movement-figure", 480, 2, lambda _: own_figure("movement", "movement", visible=False)
     )
     with moving.column:
         table = gr.HTML(elem_id="movement-table")
-    with gr.Row():
-        label = "Show published results for context"
-        references = gr.Checkbox(True, label=label, elem_id="references", container=False, min_width=240)
+    references = gr.Checkbox(True, label="Show published results", elem_id="references", container=False)
     systems, cost = FigureSlot("systems", height=480), FigureSlot("cost", height=660)
     switch = {"label": "What it takes", "elem_id": "cost-by", "elem_classes": "pills"}
     with cost.column:
@@ -51,40 +47,39 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         where = panels.dataset_phrase(after or next(iter(evals.values())))
         sides = Sides.of(context, run_id, name, other)
         histograms, by_range, flow = before_and_after(context.store, sides, where)
-        fitting = [one for one in context.store.references() if not one.kind.startswith("study")]
-        fitting = fitting if context.dataset(name) == "imdb" else []
-        shown = fitting if published else []
+        fitting = context.store.references() if context.dataset(name) == "imdb" else ()
+        shown = [one for one in fitting if published and not one.kind.startswith("study")]
         actors = {actor: one for actor, one in (("base", before), ("fine", after)) if one}
         calibration = panels.reliability_panel(context.store, actors, where)
         unscored = empty("Reliability needs a system that states probabilities.", panels.COMMAND)
+        costs = panels.cost_panel(context, run_id, context.dataset(name), cost_by, shown)
+        told = challenge.heatmap_html(evals) + settings_html(context, sides, run_id) + flow
         return [
-            *moving.show(histograms),
-            by_range,
-            *systems.show(panels.accuracy_panel(evals, shown, before)),
-            *cost.show(panels.cost_panel(context, run_id, context.dataset(name), cost_by, shown)),
-            challenge.heatmap_html(evals) + settings_html(context, sides, run_id) + flow,
+            *moving.show(histograms), by_range,
+            *systems.show(panels.accuracy_panel(evals, shown, before)), *cost.show(costs), told,
             *reliability.show(calibration, unscored),
             render("accuracy_notes", records=[one.record for one in evals.values()]),
             gr.Checkbox(visible=bool(fitting)),
             gr.Dropdown(choices=[*sides.others.items()], value=sides.versus, visible=len(sides.others) > 1),
-        ]
+        ]  # fmt: skip
 
     inputs = [dataset, references, by, versus]
     outputs = [*moving.outputs, table, *systems.outputs, *cost.outputs, outcomes, *reliability.outputs, notes]
     outputs, changed = [*outputs, references, versus], [one.input for one in inputs]
-    gr.on(changed, draw, [run, *inputs], outputs, **QUIET | {"show_progress": "minimal"})
+    drawn, visibly = context.drawn_once("accuracy", draw), QUIET | {"show_progress": "minimal"}
+    gr.on(changed, drawn, [run, *inputs], outputs, **visibly)
     versus.input(None, versus, None, js="(v) => qUrl({versus: v})", **QUIET)
     return TabPart(draw, inputs, outputs, dataset, {"versus": versus})
 
 
-def before_and_after(store: Store, sides: Sides, where: str) -> Compared:
-    """Of two systems on the same reviews; empty where that, or the probabilities, are missing."""
+def before_and_after(store: Store, sides: Sides, where: str) -> tuple[Panel | None, str, str]:
+    """The moving histograms, their table, the flow of outcomes; empty where what they need is missing."""
     before, after = sides[:2]
     if not (before and after):
         return None, "", ""
     first, second = store.predictions(before), store.predictions(after)
 
-    def compared() -> Compared:
+    def compared() -> tuple[Panel | None, str, str]:
         if not first["review_id"].equals(second["review_id"]):
             return None, "", ""
         found = classification.compare(first["label"], first["prediction"], second["prediction"])
@@ -96,9 +91,8 @@ def before_and_after(store: Store, sides: Sides, where: str) -> Compared:
         panel.figure.update(words=sides.words, versus=sides.versus)
         return panel, movement.table_html(panel.data, sides.versus), flow
 
-    return store.keep(
-        ("compared", before.path, after.path, sides.words), store.stamp(before, after), compared
-    )
+    key = "compared", before.path, after.path, sides.words
+    return store.keep(key, store.stamp(before, after), compared)
 
 
 def outcomes_html(c: classification.Comparison, sides: Sides) -> str:

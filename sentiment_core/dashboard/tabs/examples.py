@@ -29,7 +29,7 @@ NOT_SHOWN = f"This review is not among those shown. {PICK}"
 NOT_EVALUATED = "This run’s fine-tuned model has not answered these reviews yet. This command does that:"
 NO_PREDICTIONS = "No predictions yet. This command makes them:"
 LATEST = QUIET | {"trigger_mode": "always_last"}
-SHOW_TO_ADDRESS = (
+TO_ADDRESS = (
     "(...v) => { const {show, versus} = JSON.parse(v[3]); qUrl({show, versus, review: 0}); return v }"
 )
 REVIEW_TO_ADDRESS = "(...given) => { qUrl({review: given[4], text: null}); return given }"
@@ -73,7 +73,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
                 yield shown
 
     gr.on([dataset.input, search.change], render_all, [run, *filters], outputs, **LATEST)
-    asked.input(render_all, [run, *filters], outputs, js=SHOW_TO_ADDRESS, **LATEST)
+    asked.input(render_all, [run, *filters], outputs, js=TO_ADDRESS, **LATEST)
     opened.input(read, [run, *filters, opened], reading, js=REVIEW_TO_ADDRESS, **LATEST)
     visibly = QUIET | MODEL_EVENT | {"show_progress": "minimal"}
     explain.click(explained, [run, opened], trace, **visibly)
@@ -104,10 +104,7 @@ class Examples:
         self.context, self.store = context, context.store
 
     def reviews(self, wanted: ExampleFilter) -> Reviews | None:
-        """Those asked for where their texts are at hand, else the challenge set, else our own samples.
-
-        None without any answers.
-        """
+        """Those asked for if their texts are at hand, else challenge set or samples; None without answers."""
         own, tested = self.own(wanted), [self.tested(wanted), self.tested(wanted, CHALLENGE)]
         with_texts = next((one for one in tested if one and one.texts), None)
         return with_texts or (own if any(tested) or own.traces else None)
@@ -116,10 +113,8 @@ class Examples:
         """Our own samples, with the answers that are stored with the run or with both."""
         samples, store = self.store.samples(), self.store
         sides = Sides.of(self.context, wanted.run_id, wanted.dataset, wanted.versus)
-        system, runs = (
-            ("fine-tuned" if sides.versus else "base"),
-            (sides.versus or wanted.run_id, wanted.run_id),
-        )
+        system = "fine-tuned" if sides.versus else "base"
+        runs = sides.versus or wanted.run_id, wanted.run_id
         first, second = (store.sample_answers(store.run(run_id)) for run_id in runs)
         traces = {name: answer.traces for name, answer in second.items()}
         both = {one: traces[one] | {"base": first[one].traces[system]} for one in traces if one in first}

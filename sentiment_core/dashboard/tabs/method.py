@@ -12,7 +12,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from sentiment_core.artifacts.report import export_rows, soak_rows, trace_sentence
-from sentiment_core.artifacts.store import Run
+from sentiment_core.artifacts.store import Run, read_benchmark
 from sentiment_core.config import TrainConfig, repository
 from sentiment_core.dashboard.components.header import NEARLY_EVERY, PAIRS, before_and_after, share_positive
 from sentiment_core.dashboard.components.html import render, seconds
@@ -45,20 +45,22 @@ def method_html(context: Context, run: Run | None) -> Markup:
         return empty("No finished training run yet. This command makes one:", COMMAND)
     record, evals = run.record, before_and_after(context, run, context.dataset("imdb"))
     pairs = before_and_after(context, run, PAIRS).get("fine")
-    rewritten = pairs.slices if pairs else ()
+    rewritten, root, base = pairs.slices if pairs else (), context.store.root, record.base_model.name
+    made = [(one, one.record) for one in context.store.finished_runs() if one.record and one != run]
+    alike = [one for one, its in made if (its.config.get("preset"), its.base_model.name) == ("study", base)]
+    traced = _if_usable(read_benchmark, "trace", root)
     return render(
         "method", record=record, pictures=pictures(run), study_panel=study_panel(context, run),
         before=evals.get("base"), share_positive=share_positive, nearly_every=NEARLY_EVERY,
         prompt=PROMPT if record.prompt.name == PROMPT.name else None,
-        question=PROMPT.user.replace(REVIEW_SLOT, "").strip(), embedded=EMBEDDED.get(record.base_model.name),
-        settings=_settings(context, [run]),
+        question=PROMPT.user.replace(REVIEW_SLOT, "").strip(), embedded=EMBEDDED.get(base),
+        settings=_settings(context, [run, *alike[:1]]),
         versions={one.value: one.accuracy for one in rewritten if one.by == "version"},
         commands=_commands(context, run),
         references={one.kind: one for one in context.store.references()},
         default_source=DEFAULT_SOURCE, repository=repository(),
-        trace_sentence=_if_usable(trace_sentence, context.store.root),
-        exports=_if_usable(export_rows, run, context.store.root),
-        soak=_if_usable(soak_rows, context.store.root),
+        trace_sentence=traced and traced.base_model == base and _if_usable(trace_sentence, root),
+        exports=_if_usable(export_rows, run, root), soak=_if_usable(soak_rows, root),
     )  # fmt: skip
 
 
