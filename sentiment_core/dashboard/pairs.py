@@ -46,7 +46,7 @@ class Sides(NamedTuple):
             same = one and after and one.record.dataset.fingerprint == after.record.dataset.fingerprint
             if same and other != run:
                 tuned[other.run_id] = one
-        others = {"its base model": "", **{titles[name]: name for name in tuned}}
+        others = {"Its base model": "", **{titles[name]: name for name in tuned}}
         if not run or versus not in tuned:
             return cls(context.store.before(evals), after, others=others)
         old, new = (f"“{titles[name]}”" for name in (versus, run.run_id))

@@ -25,7 +25,7 @@ UNEVALUATED = empty("No evaluation yet. This command scores the test reviews:", 
 INTERVAL = "Bars are 95\u202f% intervals"
 MIN_BIN = 20
 """Reviews that a bin of the reliability diagram needs to be drawn: of fewer, a share says nothing."""
-AMBIGUITY = "{}: {} of 25,000 labels lack<br>a majority of votes, {} have it against them"
+AMBIGUITY = "{}: of 25,000 labels<br>{} lack a majority of votes,<br>{} have it against them"
 WHO = {"fine": "the fine-tuned model", "base": "the base model"}
 
 

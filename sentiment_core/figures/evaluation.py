@@ -101,7 +101,7 @@ def cost_chart(
     runs, others = (table[(table["run"] != "") == measured].sort_values(by) for measured in (True, False))
     low, high = np.log10(table[by].min()) - 0.3, np.log10(max(table[by].max(), 5 * table[by].min())) + 0.2
     room = 0.15 * (high - low) if others[by].isna().any() else 0.0  # of those at the right end
-    figure, steps = go.Figure(), 0.065 * (high + room - low) * np.arange(len(runs))
+    figure, steps = go.Figure(), 0.075 * (high + room - low) * np.arange(len(runs))
     if doubt:
         band = {"fillcolor": color_of("line"), "opacity": 0.5, "line_width": 0, "layer": "below"}
         figure.add_hrect(_halvings(doubt[0]), _halvings(doubt[1]), **band)
@@ -117,19 +117,15 @@ def cost_chart(
         font = {"color": color_of("fine"), "size": 12, "weight": 700 if run["run"] == chosen else 400}
         look = {"font": font, "textangle": -90, "xanchor": "left", "yanchor": "top", "xshift": 3}
         figure.add_annotation(note(at, min(ends[0][1], _halvings(0.935)), run["title"], **look))
-    at, extremes = (
-        np.log10(others[by].fillna(10 ** (high + room / 2))),
-        others[by].agg(["min", "max"]).dropna(),
-    )
+    at, y = np.log10(others[by].fillna(10 ** (high + room / 2))), _halvings(others["accuracy"])
+    told = [f"{one.title}<br>{one.accuracy:.1%}" for one in others.itertuples()]
+    shown = others["title"].where(others[by] == others[by].max(), "")  # where there is room
     look = {"mode": "markers+text", "marker_symbol": "square-open", "textposition": "bottom center"}
-    look |= {"text": others["title"].where(others[by].isin(extremes)), "textfont_color": color_of("muted")}
-    told, y = (
-        [f"{one.title}<br>{one.accuracy:.1%}" for one in others.itertuples()],
-        _halvings(others["accuracy"]),
-    )
-    figure.add_trace(series("published", "muted", at, y, hover="%{hovertext}", hovertext=told, **look))
+    look |= {"text": [name.replace(", ", ",<br>") for name in shown], "cliponaxis": False, "hovertext": told}
+    look |= {"textfont_color": color_of("muted")}
+    figure.add_trace(series("published", "muted", at, y, hover="%{hovertext}", **look))
     costs = [n * 10.0**power for power in range(13) for n in ((1,) if high - low > 1.8 else (1, 2, 5))]
-    costs = [cost for cost in costs if cost < 10**high]
+    costs = [cost for cost in costs if cost < 10 ** (high - room / 3)]
     names = [f"{c / 1e9:g}B" if c >= 1e9 else f"{c / 1e6:g}M" if c >= 1e6 else f"{c:g}" for c in costs]
     ticks = {"tickvals": [*np.log10(costs), high + (room / 2 or 1)], "ticktext": [*names, "not<br>published"]}
     figure.update_xaxes(range=[low, high + room], title_text=COSTS[by], tickangle=0, **ticks)

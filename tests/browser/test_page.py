@@ -365,7 +365,7 @@ def test_any_two_runs_compare_and_what_runs_took_is_one_picture(page, ladder_sit
     page.locator("#filters [aria-pressed=true]", has_text="taught").wait_for()
     page.goto(page.url)  # a link shows the same
     page.locator("#examples-list h2", has_text="wrong with “Our recipe, Qwen2.5-Coder-1.5B").wait_for()
-    page.get_by_role("button", name="its base model").click()
+    page.get_by_role("button", name="Its base model").click()
     page.locator("#examples-list h2", has_text="right before, wrong after fine-tuning").wait_for()
     assert not page.errors
 

@@ -104,7 +104,7 @@ def test_the_committed_runs_stand_beside_published_results_and_doubtful_labels()
     assert "Label ambiguity" not in {*panel.data["title"]}, "it is no system"
     band = panel.figure.layout.shapes[0]
     assert (2**-band.y0, 2**-band.y1) == pytest.approx((725 / 25_000, 173 / 25_000))
-    assert "725 of 25,000 labels lack" in panel.figure.layout.annotations[0].text
+    assert "725 lack a majority of votes" in panel.figure.layout.annotations[0].text
     assert "no bound on accuracy follows" in panel.caption
     assert panels.cost_panel(context, None, "imdb", "parameters", ()).figure.layout.shapes == ()
 
