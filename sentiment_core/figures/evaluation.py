@@ -98,6 +98,7 @@ def cost_chart(
     """
     from scipy.optimize import isotonic_regression
 
+    table = table.assign(**{by: table[by].astype(float).clip(lower=1)})
     runs, others = (table[(table["run"] != "") == measured].sort_values(by) for measured in (True, False))
     low, high = np.log10(table[by].min()) - 0.3, np.log10(max(table[by].max(), 5 * table[by].min())) + 0.2
     room = 0.15 * (high - low) if others[by].isna().any() else 0.0  # of those at the right end

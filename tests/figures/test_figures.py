@@ -220,6 +220,11 @@ def test_one_run_without_context_has_axes_with_ticks() -> None:
     assert sum(low < tick < high for tick in figure.layout.xaxis.tickvals) >= 2
 
 
+def test_figures_of_a_damaged_record_are_drawn_as_they_can_be() -> None:
+    odd = COSTS.assign(parameters=0.0, low=None, high=None)
+    assert np.isfinite(evaluation.cost_chart(odd, "parameters", None, None).layout.xaxis.range).all()
+
+
 def test_names_of_published_results_fit_beside_their_marks_on_a_phone() -> None:
     names = [one.name for one in read_references(ASSETS) if one.accuracy]
     assert max(map(len, names)) <= 32, names
