@@ -13,7 +13,16 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: threads that wait for each other cost more
 
-from tests.browser.site import axe_source, bare_site, chromium, context, corrupt_site, page, site  # noqa: F401
+from tests.browser.site import (  # noqa: F401
+    axe_source,
+    bare_site,
+    chromium,
+    context,
+    corrupt_site,
+    ladder_site,
+    page,
+    site,
+)
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"

@@ -74,11 +74,14 @@ def write_history(folder: Path, *, steps: int = 120, seed: int = 0) -> None:
             ))  # fmt: skip
 
 
-def write_run(root: Path, run_id: str, *, seconds: float = 41.0, rank: int = 16, seed: int = 0) -> RunRecord:
+def write_run(
+    root: Path, run_id: str, *, seconds: float = 41.0, rank: int = 16, seed: int = 0,
+    base: BaseModelInfo = BASE, **config: Any,
+) -> RunRecord:  # fmt: skip
     folder = root / "runs" / run_id
     write_history(folder, seed=seed)
     record = RunRecord(
-        run_id=run_id, created_at=NOW, commit="abc1234", base_model=BASE, prompt=PROMPT,
+        run_id=run_id, created_at=NOW, commit="abc1234", base_model=base, prompt=PROMPT,
         lora=LoraInfo(rank=rank, alpha=32, dropout=0.0, targets=TARGETS),
         data=DataInfo(
             source="stanfordnlp/imdb", fingerprint="f" * 16, train=23_400, validation=1000,
@@ -86,8 +89,8 @@ def write_run(root: Path, run_id: str, *, seconds: float = 41.0, rank: int = 16,
         ),
         config={
             "preset": "study" if run_id == STUDY else "best", "batch": 32, "learning_rate": 1e-3, "epochs": 1,
-            "precision": "bf16", "seed": 0,
-        },
+            "precision": "bf16", "seed": 0, "base_model": base.name,
+        } | config,
         command=f"python train.py --run-id {run_id}", engine="dequantized", hardware=GPU,
         versions={"python": "3.11", "torch": "2.11"}, wall_seconds=seconds, warmup_seconds=12.5,
         reviews_per_second=23_400 / seconds, tokens_per_second=7.0e6 / seconds,
@@ -99,13 +102,15 @@ def write_run(root: Path, run_id: str, *, seconds: float = 41.0, rank: int = 16,
     return record
 
 
-def predictions(system: str, n: int, *, paired: bool = False, seed: int = 1) -> pd.DataFrame:
+def predictions(
+    system: str, n: int, *, paired: bool = False, seed: int = 1, better: float = 0.0
+) -> pd.DataFrame:
     """(n,) reviews with a noisy score; the noise is shared between systems, so that they overlap."""
     shared = np.random.default_rng(seed)
     label = np.arange(n) % 2
     noise = shared.normal(size=n)
-    own = np.random.default_rng(len(system)).normal(size=n)
-    score = SKILL[system] * (2 * label - 1) + 0.7 * noise + 0.7 * own
+    own = np.random.default_rng(len(system) + int(100 * better)).normal(size=n)
+    score = (SKILL[system] + better) * (2 * label - 1) + 0.7 * noise + 0.7 * own
     p = 1 / (1 + np.exp(-2 * score))
     prediction = pd.array((p >= 0.5).astype(int), dtype="Int8")
     frame = pd.DataFrame({"review_id": [f"{i:016x}" for i in range(n)], "label": label})
@@ -122,19 +127,20 @@ def predictions(system: str, n: int, *, paired: bool = False, seed: int = 1) -> 
 
 
 def write_eval(
-    root: Path, system: str, dataset: str, n: int, *, run_id: str | None, paired: bool = False, **columns: Any
-) -> None:
-    frame = predictions(system, n, paired=paired).assign(**columns)
+    root: Path, system: str, dataset: str, n: int, *, run_id: str | None, paired: bool = False,
+    base: BaseModelInfo = BASE, better: float = 0.0, **columns: Any,
+) -> None:  # fmt: skip
+    frame = predictions(system, n, paired=paired, better=better).assign(**columns)
     right = (frame["prediction"] == frame["label"]).fillna(False)
     cells = confusion(frame["label"], frame["prediction"])
     metrics = {"accuracy": metric(float(right.mean()), n)}
     if paired:
         metrics["consistency"] = metric(float(right.groupby(frame["pair_id"]).all().mean()), n // 2)
-    owner = f"{run_id}-" if run_id else ""
+    owner = f"{run_id}-" if run_id else "" if base is BASE else f"{Path(base.name).name}-"
     eval_id, counted = f"{owner}{system}-{dataset}", system == "tfidf-logreg"
     ids = fingerprint(frame["review_id"])
     record = EvalRecord(
-        eval_id=eval_id, system=system, created_at=NOW, base_model=None if counted else BASE,
+        eval_id=eval_id, system=system, created_at=NOW, base_model=None if counted else base,
         run_id=run_id if system == "fine-tuned" else None, prompt=None if counted else PROMPT,
         dataset=DatasetInfo(name=dataset, split="test", n=n, fingerprint=ids, source="synthetic"),
         metrics=metrics, confusion=Confusion(**cells), unparsed=int(frame["prediction"].isna().sum()),
@@ -157,6 +163,7 @@ REFERENCES = (
     ("The study, before", 1_700_000_000, 0.235, "study-before"),
     ("The study, after", 1_700_000_000, 0.495, "study-after"),
     ("RoBERTa-large", 355_000_000, 0.9654, "published"),
+    ("ULMFiT", None, 0.954, "published"),
 )
 
 
@@ -185,6 +192,28 @@ def write_assets(root: Path, *, n: int = 1000, pairs: int = 100) -> Path:
         for dataset, size, paired in (("imdb", n, False), ("counterfactual_imdb_test", 2 * pairs, True)):
             run_id = RUN if system == "fine-tuned" else None
             write_eval(root, system, dataset, size, run_id=run_id, paired=paired)
+    return root
+
+
+LADDER = {
+    RUN: (BASE, 41.0, 0.0, {}),
+    "taught": (BASE, 147.0, 0.1, {"teacher": "assets/runs/coder-1.5b", "learning_rate": 5e-4}),
+    "coder-0.5b": (BASE.model_copy(update={"name": "Qwen2.5-Coder-0.5B-Instruct", "parameters": 494_000_000}),
+                   80.0, 0.05, {}),
+    "coder-1.5b": (BASE.model_copy(
+        update={"name": "Qwen/Qwen2.5-Coder-1.5B-Instruct", "parameters": 1_544_000_000}), 280.0, 0.2, {}),
+}  # fmt: skip
+"""Run -> its base, seconds of training, how much better it answers, and what else is in its config."""
+
+
+def write_ladder(root: Path, *, n: int = 2000) -> Path:
+    """Four runs on three base models, each with the zero-shot answers of its base; samples, references."""
+    write_small_files(root)
+    for run_id, (base, seconds, better, config) in LADDER.items():
+        write_run(root, run_id, seconds=seconds, base=base, **config)
+        write_eval(root, "fine-tuned", "imdb", n, run_id=run_id, base=base, better=better)
+        size = np.log10(base.parameters / BASE.parameters)
+        write_eval(root, "baseline-scored", "imdb", n, run_id=None, base=base, better=0.9 * size)
     return root
 
 

@@ -128,7 +128,7 @@ def _warm_up(context: Context, draws: dict[str, Callable[[], object]]) -> None:
 
 def _run_choice(context: Context, run_id: str | None) -> dict[str, Any]:
     """What the run selector offers, and the chosen one (the default where there is no such run)."""
-    names = [(title, name) for name, title in header.run_titles(context).items()]
+    names = [(title, name) for name, title in header.run_titles(context, story=True).items()]
     chosen = context.store.run(run_id)
     return {"choices": names, "value": chosen.run_id if chosen else None, "visible": len(names) > 1}
 
@@ -166,12 +166,13 @@ def _wire(
         context.serving.host.start(context.store.run(query.get("run")))
         choice, radios, head = shown_once(query.get("run"), query.get("data"))
         tab = gr.Tabs(selected=query.get("tab") if query.get("tab") in TABS else "live")
-        asked = query.get("review", "")[:64], json.dumps({"show": query.get("show")})
+        shown = {name: query[name] for name in ("show", "versus") if name in query}
+        asked = query.get("review", "")[:64], json.dumps(shown), query.get("versus", "")
         return [tab, choice, *radios, *asked, *head]
 
-    given = [examples["opened"], examples["asked"]]
+    given = [examples["opened"], examples["asked"], parts["accuracy"].extra["versus"]]
     loaded = demo.load(opened, None, [tabs, run, *datasets, *given, *head], **QUIET)
-    bare = {examples["opened"]: "", examples["asked"]: json.dumps({"show": None})}
+    bare = {examples["opened"]: "", examples["asked"]: "{}"}
     bare |= dict.fromkeys(datasets, context.dataset(None)) | {run: run.value}
     draws: dict[str, Callable[[], object]] = {"page": partial(shown_once, None, None)}
     for name, part in parts.items():

@@ -12,9 +12,45 @@ from pydantic import BaseModel, Field
 
 from sentiment_core.artifacts.frames import answers
 from sentiment_core.artifacts.schema import SampleReview
+from sentiment_core.artifacts.store import Evaluation
+from sentiment_core.dashboard.components.header import run_titles
+from sentiment_core.dashboard.context import Context
 
 P_BASE, P_FINE = "p_positive_base", "p_positive_fine_tuned"
-OUTCOMES = ("both wrong", "fixed", "broken", "both right")  # by 2 · right before + right after
+OUTCOMES = ("both wrong", "fixed", "regressed", "both right")  # by 2 · right before + right after
+
+
+class Sides(NamedTuple):
+    """Two systems whose answers to the same reviews are held against each other."""
+
+    before: Evaluation | None
+    after: Evaluation | None
+    names: tuple[str, str] = ("Base model", "Fine-tuned")
+    words: tuple[str, str] = ("before", "after fine-tuning")
+    others: Mapping[str, str] = {}
+    """What `before` may be: a name for people -> its run_id; "" is the base model."""
+    versus: str = ""
+
+    @classmethod
+    def of(cls, context: Context, run_id: str | None, dataset: str | None, versus: str) -> Sides:
+        """A run's base model and its fine-tuned one, or the fine-tuned ones of `versus` and of this run."""
+        stamp, given = context.store.signature(), (run_id, dataset, versus)
+        return context.store.keep(("sides", *given), stamp, lambda: cls._of(context, *given))
+
+    @classmethod
+    def _of(cls, context: Context, run_id: str | None, dataset: str | None, versus: str) -> Sides:
+        run, evals = context.evals(run_id, dataset)
+        after, titles, tuned = evals.get("fine-tuned"), run_titles(context), {}
+        for other in context.store.finished_runs():
+            one = context.evals(other.run_id, dataset)[1].get("fine-tuned")
+            same = one and after and one.record.dataset.fingerprint == after.record.dataset.fingerprint
+            if same and other != run:
+                tuned[other.run_id] = one
+        others = {"Its base model": "", **{titles[name]: name for name in tuned}}
+        if not run or versus not in tuned:
+            return cls(context.store.before(evals), after, others=others)
+        old, new = (f"“{titles[name]}”" for name in (versus, run.run_id))
+        return cls(tuned[versus], after, (old, new), (f"with {old}", f"with {new}"), others, versus)
 
 
 def paired(before: pd.DataFrame | None, after: pd.DataFrame) -> pd.DataFrame:
@@ -69,7 +105,7 @@ class Filter(NamedTuple):
 
     title: str
     finding: str
-    """What its reviews have in common, after their number."""
+    """What its reviews have in common, after their number; {0} and {1} are `Sides.words`."""
     rows: str
     """As `DataFrame.query` takes it."""
     order: str = "moved"
@@ -78,17 +114,12 @@ class Filter(NamedTuple):
 
 
 FILTERS: Mapping[str, Filter] = {
-    "fixed": Filter("Fixed", "wrong before, right after fine-tuning", "outcome == 'fixed'"),
-    "regressed": Filter("Regressed", "right before, wrong after fine-tuning", "outcome == 'broken'"),
-    "correct": Filter("Both correct", "right before and after fine-tuning", "outcome == 'both right'"),
-    "wrong": Filter("Both wrong", "wrong before and after fine-tuning", "outcome == 'both wrong'"),
-    "mistakes": Filter(
-        "Most confident mistakes", "wrong after fine-tuning, the surest first", "~right_fine_tuned", "sure"
-    ),
-    "unsure": Filter(
-        "Lowest confidence", "between 30 and 70\u202f% after fine-tuning, the closest to 50 first",
-        "sure < 0.2", "sure", True,
-    ),
+    "fixed": Filter("Fixed", "wrong {0}, right {1}", "outcome == 'fixed'"),
+    "regressed": Filter("Regressed", "right {0}, wrong {1}", "outcome == 'regressed'"),
+    "correct": Filter("Both correct", "right {0} and {1}", "outcome == 'both right'"),
+    "wrong": Filter("Both wrong", "wrong {0} and {1}", "outcome == 'both wrong'"),
+    "mistakes": Filter("Most confident mistakes", "wrong {1}, the surest first", "~right_fine_tuned", "sure"),
+    "unsure": Filter("Lowest confidence", "30–70\u202f% {1}, the closest first", "sure < 0.2", "sure", True),
     "all": Filter("All", "those that moved most first", "index >= 0"),
 }  # fmt: skip
 """By their names in the address."""
@@ -110,6 +141,8 @@ class ExampleFilter(BaseModel, frozen=True, strict=True):
     """The true label, where only one is wanted."""
     phenomenon: str = ""
     """The one of the challenge set, where only one is wanted."""
+    versus: str = ""
+    """The run that is held against this one; its base model if empty or unknown."""
     page: int = 0
     """From 0; beyond either end it means the first or the last page."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,8 +11,10 @@ import pandas as pd
 
 from sentiment_core.artifacts.schema import Metric, Reference
 from sentiment_core.artifacts.store import Evaluation
+from sentiment_core.dashboard.components.header import run_titles
 from sentiment_core.dashboard.components.html import parameters
 from sentiment_core.dashboard.components.parts import Panel, empty
+from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.store import Store, dataset_title
 from sentiment_core.figures import evaluation
 from sentiment_core.figures.style import percent
@@ -22,6 +25,7 @@ UNEVALUATED = empty("No evaluation yet. This command scores the test reviews:", 
 INTERVAL = "Bars are 95\u202f% intervals"
 MIN_BIN = 20
 """Reviews that a bin of the reliability diagram needs to be drawn: of fewer, a share says nothing."""
+AMBIGUITY = "{}: of 25,000 labels<br>{} lack a majority of votes,<br>{} have it against them"
 WHO = {"fine": "the fine-tuned model", "base": "the base model"}
 
 
@@ -64,16 +68,13 @@ def accuracy_panel(
         caption += f" {titles}: these intervals cover draws of examples and of reviews."
     if references:
         caption += " Open squares are context, as reported and not measured here; their protocols differ."
-    ambiguous = [one for one in references if one.kind == "label-ambiguity"]
-    caption += "".join(f" {one.name}: {one.protocol}." for one in ambiguous)
     title, name = _accuracy_finding(table, before, evals.get("fine-tuned")), records[0].dataset.name
     return Panel(title, evaluation.systems_chart(table), caption, table, f"accuracy-{name}")
 
 
 def _reference_row(one: Reference) -> dict[str, Any]:
-    size = f", {parameters(one.parameters)}" if one.parameters else ""
     return {
-        "title": one.name.removesuffix(" fine-tuning") + size,  # short: it stands beside its mark
+        "title": one.name.removesuffix(" fine-tuning"),  # short: it stands beside its mark
         "system": "", "accuracy": one.accuracy, "low": np.nan, "high": np.nan, "n": pd.NA,
         "selected_on": one.selected_on, "note": f"as reported: {one.protocol}; {one.source}",
     }  # fmt: skip
@@ -87,6 +88,45 @@ def _accuracy_finding(table: pd.DataFrame, before: Evaluation | None, after: Eva
     best = table[table["system"] != ""].iloc[0]
     unknown = "" if after else "; this run’s fine-tuned model has not been evaluated on these reviews"
     return f"{best['title']}: accuracy {percent(best['accuracy'])}{unknown}"
+
+
+def cost_panel(
+    context: Context, run_id: str | None, dataset: str | None, by: str, published: Sequence[Reference]
+) -> Panel | None:
+    """What each run took, by one of COSTS, and brought; None without one measured before and after."""
+    rows, titles, where, doubt = [], run_titles(context), "", None
+    for run in context.store.finished_runs():
+        evals, record = context.store.evals(run, dataset), run.record
+        before, after = context.store.before(evals), evals.get("fine-tuned")
+        if record and before and after:
+            old, new = (_columns(one.record.metrics["accuracy"]) for one in (before, after))
+            row = {"title": titles[run.run_id], "run": run.run_id, "parameters": record.base_model.parameters}
+            row |= {"gpu_seconds": record.wall_seconds * record.hardware.count}
+            rows.append(row | {f"before_{name}": value for name, value in old.items()} | new)
+            where = dataset_phrase(after)
+    if not rows:
+        return None
+    ranked, words = sorted(rows, key=lambda row: row["accuracy"]), by.replace("gpu_", "GPU ")
+    amount = parameters if by == "parameters" else "{:,.0f}".format
+    finding = "; ".join(dict.fromkeys(  # of the best that took least, and of the best
+        f"{amount(row[by])} {words}: {percent(row['before_accuracy'])} → {percent(row['accuracy'])}"
+        for row in (min(reversed(ranked), key=lambda row: row[by]), ranked[-1])
+    ))  # fmt: skip
+    caption = (
+        f"{where}. ■ base model, ▲ fine-tuned, □ published, as reported and not measured here. {INTERVAL} "
+        "(Wilson). Upwards, each halving of the error is the same step; arrows that would hide each other "
+        "stand apart. GPU seconds: without compiling, validation, and a teacher’s training."
+    )
+    for one in published:
+        counts = [int(n) for n in re.findall(r"(\d+) (?:lack|have) a majority", one.protocol)]
+        if one.kind == "label-ambiguity" and len(counts) == 2:
+            low, high = (1 - n / 25_000 for n in counts)
+            doubt = low, high, AMBIGUITY.format(one.name, *counts)
+            caption += f" {one.name}: {one.protocol}. {one.checked}"
+        elif one.accuracy:
+            rows.append(_reference_row(one) | {"run": "", "parameters": one.parameters})
+    chart = evaluation.cost_chart(table := pd.DataFrame(rows), by, doubt, run_id)
+    return Panel(finding, chart, caption, table, f"cost-{dataset}")
 
 
 def reliability_panel(store: Store, actors: Mapping[str, Evaluation], where: str) -> Panel | None:

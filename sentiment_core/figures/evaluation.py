@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import textwrap
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -11,22 +9,14 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from sentiment_core.figures.style import (
-    PAPER,
-    THIN,
-    color_of,
-    finished,
-    interval,
-    note,
-    percent,
-    series,
-    tint,
-)
+from sentiment_core.figures import style
+from sentiment_core.figures.style import THIN, color_of, finished, interval, note, percent, series, tint
 from sentiment_core.systems import SYSTEMS, System
 
-LONGEST_LINE = 32  # characters of a published result's name that stand beside its mark on a phone
 DASHED = {"dash": "dash", "width": 1, "color": color_of("muted")}
 PERCENT_TICKS = {"tickvals": [0, 25, 50, 75, 100]}
+COSTS = {"parameters": "Parameters of the base model", "gpu_seconds": "GPU seconds of training"}
+LOGARITHMIC = (0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)  # accuracies marked on such an axis
 PUBLISHED = System("", "", "", work="", colour="muted", marker="square-open")  # not measured here
 
 
@@ -59,15 +49,12 @@ def systems_chart(table: pd.DataFrame) -> go.Figure:
     """
     rows: list[Any] = list(table.iloc[::-1].itertuples())
     own = np.array([row.system in SYSTEMS for row in rows])
-    titles = [row.title if row.system in SYSTEMS else _in_lines(row.title) for row in rows]
-    tall = np.array(["<br>" in title for title in titles])
-    rooms = np.select([own[:-1], tall[:-1] | tall[1:]], [1.0, 0.8], 0.55)  # to the next row above
-    places = np.cumsum([1.0, *rooms])
+    places = np.cumsum([1.0, *np.where(own[:-1], 1.0, 0.55)])  # less room above a published one
     figure = go.Figure().add_vline(x=50, line=DASHED)
     corner = {"xanchor": "left", "xshift": 5, "yanchor": "bottom"}
     figure.add_annotation(note(50, places[-1] + 0.7, "chance", "muted", **corner))
-    for place, row, title in zip(places, rows, titles, strict=True):
-        _add_system(figure, row, place, title)
+    for place, row in zip(places, rows, strict=True):
+        _add_system(figure, row, place)
     figure.update_xaxes(range=[0, 101], title_text="Accuracy (%)", **PERCENT_TICKS)
     figure.update_yaxes(
         range=[places[0] - 0.6, places[-1] + 1.15], tickvals=places[own], showticklabels=False
@@ -75,7 +62,7 @@ def systems_chart(table: pd.DataFrame) -> go.Figure:
     return finished(figure, 78 + int(44 * (places[-1] - places[0] + 1)), margin_r=70)
 
 
-def _add_system(figure: go.Figure, row: Any, place: float, title: str) -> None:
+def _add_system(figure: go.Figure, row: Any, place: float) -> None:
     """Its mark and interval, its name above the line or beside a published mark, its figure at the right."""
     system = SYSTEMS.get(row.system, PUBLISHED)
     x, measured, error = 100 * row.accuracy, system is not PUBLISHED, None
@@ -90,21 +77,68 @@ def _add_system(figure: go.Figure, row: Any, place: float, title: str) -> None:
         where = {"x": 0, "xanchor": "left", "yanchor": "bottom", "yshift": 6}
     font = {"color": color_of(system.colour), "size": 13 if measured else 11}
     font["weight"] = 600 if row.system == "fine-tuned" else 400
-    name = note(x, place, title, font=font, bgcolor=PAPER.light, borderpad=0)  # no line runs through it
+    name = note(
+        x, place, row.title, font=font, bgcolor=style.PAPER.light, borderpad=0
+    )  # no line runs through it
     value = percent(row.accuracy, 2 if row.high - row.low < 0.02 else 1)  # NaN is not below
     figure.add_annotation(name | where)
     figure.add_annotation(note(1, place, value, font=font, xref="paper", xanchor="left", xshift=8))
 
 
-def _in_lines(name: str) -> str:
-    """A published result's name, in two lines where one is too long for a phone.
+def cost_chart(
+    table: pd.DataFrame, by: str, doubt: tuple[float, float, str] | None, chosen: str | None
+) -> go.Figure:
+    """Accuracy before → after by a cost, an arrow a run, on the error's logarithm; no cost: at the right.
 
-    >>> _in_lines("BERT-base + in-task pretraining, 110M")
-    'BERT-base + in-task<br>pretraining, 110M'
+    Args:
+        table: columns title, run ("" for a published result), `by`, one of COSTS; accuracy, low, high, and
+            the same three of the base model with before_ (fractions; NaN where not known).
+        doubt: between which accuracies labels are in doubt, and what that is called.
+        chosen: the run whose name is bold.
     """
-    if len(name) <= LONGEST_LINE:
-        return name
-    return "<br>".join(textwrap.wrap(name, math.ceil(len(name) / 2) + 3))
+    from scipy.optimize import isotonic_regression
+
+    table = table.assign(**{by: table[by].astype(float).clip(lower=1)})
+    runs, others = (table[(table["run"] != "") == measured].sort_values(by) for measured in (True, False))
+    low, high = np.log10(table[by].min()) - 0.3, np.log10(max(table[by].max(), 5 * table[by].min())) + 0.2
+    room = 0.15 * (high - low) if others[by].isna().any() else 0.0  # of those at the right end
+    figure, steps = go.Figure(), 0.075 * (high + room - low) * np.arange(len(runs))
+    if doubt:
+        band = {"fillcolor": color_of("line"), "opacity": 0.5, "line_width": 0, "layer": "below"}
+        figure.add_hrect(_halvings(doubt[0]), _halvings(doubt[1]), **band)
+        corner = {"xanchor": "left", "yanchor": "top", "align": "left", "xshift": 4}
+        figure.add_annotation(note(0, 1, doubt[2], "muted", xref="paper", yref="paper", **corner))
+    places = isotonic_regression(np.log10(runs[by]) - steps).x + steps  # the nearest that are so far apart
+    for at, run in zip(places, runs.to_dict("records"), strict=True):
+        shares = [[run[side + end] for side in ("before_", "")] for end in ("accuracy", "low", "high")]
+        ends, told = _halvings(shares), [percent(share, 2) for share in shares[0]]
+        mark = {"symbol": ["square", "triangle-up"], "size": 12, "color": [*map(color_of, ("base", "fine"))]}
+        arrow = series(run["title"], "fine", [at, at], ends[0], hover=run["title"] + "<br>%{text}", text=told)
+        figure.add_trace(arrow.update(error_y=interval("fine", *ends), marker=mark))
+        font = {"color": color_of("fine"), "size": 12, "weight": 700 if run["run"] == chosen else 400}
+        look = {"font": font, "textangle": -90, "xanchor": "left", "yanchor": "top", "xshift": 3}
+        figure.add_annotation(note(at, min(ends[0][1], _halvings(0.935)), run["title"], **look))
+    at, y = np.log10(others[by].fillna(10 ** (high + room / 2))), _halvings(others["accuracy"])
+    told = [f"{one.title}<br>{one.accuracy:.1%}" for one in others.itertuples()]
+    shown = others["title"].where(others[by] == others[by].max(), "")  # where there is room
+    look = {"mode": "markers+text", "marker_symbol": "square-open", "textposition": "bottom center"}
+    look |= {"text": [name.replace(", ", ",<br>") for name in shown], "cliponaxis": False, "hovertext": told}
+    look |= {"textfont_color": color_of("muted")}
+    figure.add_trace(series("published", "muted", at, y, hover="%{hovertext}", **look))
+    costs = [n * 10.0**power for power in range(13) for n in ((1,) if high - low > 1.8 else (1, 2, 5))]
+    costs = [cost for cost in costs if cost < 10 ** (high - room / 3)]
+    names = [f"{c / 1e9:g}B" if c >= 1e9 else f"{c / 1e6:g}M" if c >= 1e6 else f"{c:g}" for c in costs]
+    ticks = {"tickvals": [*np.log10(costs), high + (room / 2 or 1)], "ticktext": [*names, "not<br>published"]}
+    figure.update_xaxes(range=[low, high + room], title_text=COSTS[by], tickangle=0, **ticks)
+    ticks = {"tickvals": _halvings(LOGARITHMIC), "ticktext": [f"{100 * tick:g}" for tick in LOGARITHMIC]}
+    ticks |= {"autorangeoptions_clipmax": max(_halvings([0.985, *runs["high"]]) + 0.1)}
+    figure.update_yaxes(title_text="Accuracy (%), by the error’s logarithm", **ticks)
+    return finished(figure, 540)
+
+
+def _halvings(accuracy: Any) -> Any:
+    """How often the error was halved; an accuracy counts as 99.9 % at most."""
+    return -np.log2(np.maximum(1 - np.asarray(accuracy, float), 0.001))
 
 
 def reliability_chart(table: pd.DataFrame) -> go.Figure:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.fake_artifacts import predictions, write_assets, write_corrupt
+from tests.fake_artifacts import predictions, write_assets, write_corrupt, write_ladder
 from tests.fake_live import FakeClassifier
 
 AXE = "axe-core@4.14.1"
@@ -80,6 +80,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     ids = predictions("fine-tuned", 600)["review_id"]
     texts = {i: f"Review number {n}. A <b>bold</b> film, great and dreadful." for n, i in enumerate(ids)}
     served = Site(assets, slow_load, texts)
+    yield served
+    served.close()
+
+
+@pytest.fixture(scope="session")
+def ladder_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Four runs on three base models, with texts."""
+    assets = write_ladder(tmp_path_factory.mktemp("ladder"), n=600)
+    ids = predictions("fine-tuned", 600)["review_id"]
+    served = Site(assets, slow_load, {i: f"Review number {n}. A bold film." for n, i in enumerate(ids)})
     yield served
     served.close()
 

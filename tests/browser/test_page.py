@@ -340,6 +340,36 @@ def test_other_figures_open_their_reviews(page, site) -> None:
     page.locator("#examples-dataset").get_by_label("Counterfactual").wait_for()
 
 
+def test_any_two_runs_compare_and_what_runs_took_is_one_picture(page, ladder_site, axe_source) -> None:
+    page.set_viewport_size({"width": 375, "height": 900})
+    page.emulate_media(reduced_motion="reduce")
+    page.goto(ladder_site.address(tab="accuracy", run="coder-1.5b"))
+    page.locator("#cost-title h2", has_text="135M parameters").wait_for()
+    page.get_by_label("GPU seconds of training").check()
+    page.locator("#cost-title h2", has_text="41 GPU seconds").wait_for()
+    page.locator("#cost-plot").scroll_into_view_if_needed()
+    page.locator("#cost-plot .annotation-text", has_text="Our recipe, Qwen2.5-Coder-1.5B").wait_for()
+    page.get_by_label("Compare with").click()
+    page.get_by_role("option", name="taught").click()
+    page.locator("#outcomes", has_text="The two runs differ in").wait_for()
+    assert query(page)["versus"] == ["taught"]
+    assert "learning rate" in text_of(page, "#outcomes table")
+    page.locator("#movement .of", has_text="with “taught").wait_for()
+    settle(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    page.evaluate(axe_source)
+    found = page.evaluate("async () => (await axe.run({resultTypes: ['violations']})).violations")
+    assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
+    page.get_by_role("link", name="regressed").click()
+    page.locator("#examples-list h2", has_text="right with “taught").wait_for()
+    page.locator("#filters [aria-pressed=true]", has_text="taught").wait_for()
+    page.goto(page.url)  # a link shows the same
+    page.locator("#examples-list h2", has_text="wrong with “Our recipe, Qwen2.5-Coder-1.5B").wait_for()
+    page.get_by_role("button", name="Its base model").click()
+    page.locator("#examples-list h2", has_text="right before, wrong after fine-tuning").wait_for()
+    assert not page.errors
+
+
 # ---- broken and missing artifacts
 
 

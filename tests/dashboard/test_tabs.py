@@ -22,7 +22,7 @@ from sentiment_core.dashboard.components import answers, challenge, parts, trace
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.host import ModelHost, ModelUnavailable
 from sentiment_core.dashboard.inputs import Batch
-from sentiment_core.dashboard.pairs import ExampleFilter
+from sentiment_core.dashboard.pairs import ExampleFilter, Sides
 from sentiment_core.dashboard.serving import Serving
 from sentiment_core.dashboard.store import MOST_KEPT, Store
 from sentiment_core.dashboard.tabs import accuracy, batch, confusion, examples, loss, method
@@ -155,10 +155,11 @@ def test_every_panel_has_finding_caption_n_and_data(context: Context) -> None:
 def test_the_flow_leads_to_the_reviews_of_each_outcome(context: Context) -> None:
     evals = context.store.evals(context.store.run(RUN), "imdb")
     before, after = context.store.before(evals), evals["fine-tuned"]
-    *_, html = accuracy.before_and_after(context.store, before, after, "")
+    *_, html = accuracy.before_and_after(context.store, Sides(before, after), "")
     counts = pairs.counts(pairs.paired(*map(context.store.predictions, (before, after))), ExampleFilter())
     for show in ("fixed", "regressed", "correct", "wrong"):
         assert html.count(f"?tab=examples&amp;show={show}") == 2  # the ribbon, and its name
+        assert html.count(unescaped := f"&#34;show&#34;: &#34;{show}&#34;") == 2, unescaped
         assert f"<b>{counts[show]:,}</b> ({percent(counts[show] / 400)})" in html
     widths = [float(w) for w in re.findall(r"v([0-9.]+)C", html)]
     assert sum(widths) == pytest.approx(100)
@@ -167,17 +168,16 @@ def test_the_flow_leads_to_the_reviews_of_each_outcome(context: Context) -> None
 def test_without_probabilities_nothing_moves(context: Context) -> None:
     evals = context.store.evals(context.store.run(RUN), "imdb")
     before, after = evals["baseline-generated"], evals["fine-tuned"]
-    panel, table, flow = accuracy.before_and_after(context.store, before, after, "")
+    panel, table, flow = accuracy.before_and_after(context.store, Sides(before, after), "")
     assert (panel, table) == (None, "")
     assert "the same 400 reviews" in flow
-    assert accuracy.before_and_after(context.store, None, after, "") == (None, "", "")
+    assert accuracy.before_and_after(context.store, Sides(None, after), "") == (None, "", "")
 
 
 def test_context_figures_are_named_as_such(context: Context) -> None:
     evals = context.store.evals(context.store.run(RUN), "imdb")
     panel = panels.accuracy_panel(evals, store.read_references(ROOT / "assets"), None)
     assert "context, as reported and not measured here" in panel.caption
-    assert "725 lack a majority" in panel.caption
     assert panel.data["accuracy"].notna().all(), "label ambiguity is no system's result"
     selected = panel.data.set_index("title")["selected_on"]
     assert selected["ERNIE-Doc-large, claimed"] == "the test split"
@@ -299,7 +299,7 @@ def test_an_unparsed_answer_is_wrong_and_says_what_came_of_it() -> None:
     })  # fmt: skip
     answered = pd.array([0, 1, 0, 1, None], dtype="Int8")
     frame = pairs.paired(after.assign(prediction=answered, p_positive=np.nan), after)
-    assert list(frame["outcome"]) == ["fixed", "broken", "both right", "both wrong", "fixed"]
+    assert list(frame["outcome"]) == ["fixed", "regressed", "both right", "both wrong", "fixed"]
     assert frame["p_positive_base"].isna().all()
     assert frame["prediction_base"].isna().sum() == 1
     assert list(frame["version"]) == list("xyxyx")
@@ -405,7 +405,7 @@ def test_without_texts_our_own_samples_are_the_rows(context: Context, monkeypatc
     assert first.text[:20] in str(listed).replace("&#39;", "'").replace("&#34;", '"')
     assert "90 → 2" in listed
     assert "SENTIMENT_DATASET" in listed
-    assert "Fixed by fine-tuning" in reader
+    assert "Fixed: true label" in reader
     assert not explain.visible
     assert [row["fine"] for row in trace_value["rows"]] == [0.02]
     assert f"All <span>{len(samples)}</span>" in chips

@@ -8,6 +8,8 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
+from sentiment_core.artifacts.store import read_references
+from sentiment_core.config import ASSETS
 from sentiment_core.figures import evaluation, style, training
 from sentiment_core.metrics.histogram import BINS
 
@@ -19,6 +21,13 @@ SYSTEMS = pd.DataFrame(
     ],
     columns=["title", "system", "accuracy", "low", "high"],
 )
+COSTS = pd.DataFrame({
+    "title": ["Small", "Twin", "Large", "Paper", "Secret"], "run": ["a", "b", "c", "", ""],
+    "parameters": [1e8, 1e8, 1.5e9, 3e8, np.nan], "gpu_seconds": [40, 50, 300, np.nan, np.nan],
+    "before_accuracy": [0.5, 0.5, 0.85, *[np.nan] * 2], "before_low": [0.49, 0.49, 0.84, *[np.nan] * 2],
+    "before_high": [0.51, 0.51, 0.86, *[np.nan] * 2], "accuracy": [0.95, 0.94, 0.96, 0.965, 0.97],
+    "low": [0.94, 0.93, 0.95, *[np.nan] * 2], "high": [0.96, 0.95, 0.97, *[np.nan] * 2],
+})  # fmt: skip
 CLASSES = ["Negative", "Positive"]
 
 
@@ -62,6 +71,7 @@ def figures() -> dict[str, go.Figure]:
         "reliability": evaluation.reliability_chart(bins),
         "schedule": training.schedule_chart({"run": history, "other": history}),
         "confusion": evaluation.confusion_chart(counts, "fine"),
+        "cost": evaluation.cost_chart(COSTS, "parameters", (0.971, 0.993, "labels in doubt"), "a"),
         "roc": evaluation.roc_chart({"Fine-tuned": evaluation.Roc("fine", curve, rates, "at 50")}),
     }
 
@@ -177,12 +187,44 @@ def test_no_line_joins_what_lies_too_far_apart() -> None:
     assert lines() == []
 
 
-def test_long_names_of_published_results_take_two_lines_and_the_room_for_them() -> None:
-    names = ["BERT-base + in-task pretraining, 110M", "ULMFiT", "Fine-tuned (QLoRA)"]
-    table = pd.DataFrame({"title": names, "system": ["", "", "fine-tuned"], "accuracy": [0.96, 0.955, 0.95]})
-    table = table.assign(low=[np.nan, np.nan, 0.94], high=[np.nan, np.nan, 0.96])
-    figure = evaluation.systems_chart(table)
-    texts = {a.text: a.y for a in figure.layout.annotations if a.xanchor == "right"}
-    assert set(texts) == {"BERT-base + in-task<br>pretraining, 110M", "ULMFiT"}
-    assert max(len(line) for text in texts for line in text.split("<br>")) <= evaluation.LONGEST_LINE
-    assert abs(np.subtract(*texts.values())) > 0.75
+@pytest.mark.parametrize("by", list(evaluation.COSTS))
+def test_an_arrow_a_run_at_its_cost_and_where_the_error_was_halved(by: str) -> None:
+    figure = evaluation.cost_chart(COSTS, by, (0.971, 0.993, "labels in doubt"), "b")
+    arrows = {trace.name: trace for trace in figure.data}
+    published = arrows.pop("published")
+    assert set(arrows) == {"Small", "Twin", "Large"}
+    small, twin, large = (arrow.x[0] for arrow in arrows.values())
+    assert small < twin < large
+    gap = twin - small
+    assert gap > 0.06 * np.ptp(figure.layout.xaxis.range), "equal sizes would hide each other"
+    costs = COSTS[by].to_numpy()
+    assert small + twin == pytest.approx(np.log10(costs[0]) + np.log10(costs[1]), abs=0.01)
+    assert large == pytest.approx(np.log10(costs[2]), abs=0.05)
+    start, end = arrows["Small"].y
+    assert (start, end - start) == pytest.approx((1, np.log2(10))), "from 50 to 5 % of errors"
+    assert all(
+        np.greater([*arrow.error_y.array, *arrow.error_y.arrayminus], 0).all() for arrow in arrows.values()
+    )
+    assert max(published.x) == published.x[-1] > max(large, *published.x[:-1] - 0.01), (
+        "no cost: at the right end"
+    )
+    (band,) = figure.layout.shapes
+    assert (2**-band.y0, 2**-band.y1) == pytest.approx((0.029, 0.007))
+    bold = [note.text for note in figure.layout.annotations if note.font.weight == 700]
+    assert bold == ["Twin"]
+
+
+def test_one_run_without_context_has_axes_with_ticks() -> None:
+    figure = evaluation.cost_chart(COSTS[:1], "gpu_seconds", None, None)
+    low, high = figure.layout.xaxis.range
+    assert sum(low < tick < high for tick in figure.layout.xaxis.tickvals) >= 2
+
+
+def test_figures_of_a_damaged_record_are_drawn_as_they_can_be() -> None:
+    odd = COSTS.assign(parameters=0.0, low=None, high=None)
+    assert np.isfinite(evaluation.cost_chart(odd, "parameters", None, None).layout.xaxis.range).all()
+
+
+def test_names_of_published_results_fit_beside_their_marks_on_a_phone() -> None:
+    names = [one.name for one in read_references(ASSETS) if one.accuracy]
+    assert max(map(len, names)) <= 32, names

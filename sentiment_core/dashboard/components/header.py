@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from sentiment_core.artifacts.schema import EvalRecord
+from sentiment_core.artifacts.schema import EvalRecord, RunRecord
 from sentiment_core.artifacts.store import Run
 from sentiment_core.dashboard.components.html import render, seconds
 from sentiment_core.dashboard.context import Context
+from sentiment_core.models.base_models import EMBEDDED
 
 TITLE = "QLoRA, before and after"
 PAIRS = "counterfactual_imdb_test"
@@ -47,16 +48,24 @@ def share_positive(record: EvalRecord) -> float:
     return (cells.negative_positive + cells.positive_positive) / record.dataset.n
 
 
-def run_titles(context: Context) -> dict[str, str]:
-    """run_id -> a name for people, "Our recipe, 39 s"; runs that share a preset go by their own names."""
+def run_titles(context: Context, *, story: bool = False) -> dict[str, str]:
+    """run_id -> a name for people, "Our recipe, 39 s", with the base where there are several; a `story` tells
+    base and data, too. Of runs that would share a name, those not called like their base go by their own."""
     records = {run.run_id: run.record for run in context.store.finished_runs() if run.record}
-    presets = {run_id: str(record.config.get("preset")) for run_id, record in records.items()}
-    counts = Counter(presets.values())
-    names = {run_id: PRESET_TITLES.get(one, run_id) for run_id, one in presets.items() if counts[one] == 1}
-    return {
-        run_id: f"{names.get(run_id, run_id)}, {seconds(record.wall_seconds)}"
-        for run_id, record in records.items()
-    }
+    kinds = {name: (str(one.config.get("preset")), base_title(one)) for name, one in records.items()}
+    counts, several, titles = Counter(kinds.values()), story or len({*(b for _, b in kinds.values())}) > 1, {}
+    for (run_id, one), (preset, base) in zip(records.items(), kinds.values(), strict=True):
+        named = counts[preset, base] == 1 or run_id == one.base_model.name
+        parts = [PRESET_TITLES.get(preset, run_id) if named else run_id, *[base] * several]
+        parts += [seconds(one.wall_seconds), *[f"{one.data.train:,} reviews"] * story]
+        titles[run_id] = ", ".join(parts)
+    return titles
+
+
+def base_title(record: RunRecord) -> str:
+    """Its base model as people know it, "SmolLM2-135M"."""
+    name = record.base_model.name
+    return (EMBEDDED[name].hub_id if name in EMBEDDED else name).rsplit("/", 1)[-1].removesuffix("-Instruct")
 
 
 def short_device(device: str) -> str:

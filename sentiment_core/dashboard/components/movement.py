@@ -39,18 +39,16 @@ def finding(label: np.ndarray, before: np.ndarray, after: np.ndarray) -> str:
     """What the move did, at a threshold of one half."""
     old, new = (percent(float(np.mean((p >= 0.5) == label))) for p in (before, after))
     positive = float(np.mean(before >= 0.5))
-    word, share = ("positive", positive) if positive >= 0.5 else ("negative", 1 - positive)
-    if share < 0.9:
+    word, part = ("positive", positive) if positive >= 0.5 else ("negative", 1 - positive)
+    if part < 0.9:
         return f"From {old} to {new} of the reviews classified correctly"
-    return (
-        f"Before, {percent(share)} of the reviews were called {word}; after, {new} are classified correctly"
-    )
+    return f"Before, {percent(part)} of the reviews were called {word}; after, {new} are classified correctly"
 
 
-def table_html(data: pd.DataFrame) -> str:
+def table_html(data: pd.DataFrame, versus: str = "") -> str:
     """A `movement_panel`'s data by RANGES, each count a link to its reviews."""
     parts = [data.iloc[low:high] for low, high in pairwise(RANGES)]
     rows = [
         (part["p_from"].iloc[0], part["p_to"].iloc[-1], part.iloc[:, 2:].sum().to_dict()) for part in parts
     ]
-    return render("movement_table", rows=rows)
+    return render("movement_table", rows=rows, versus=versus)

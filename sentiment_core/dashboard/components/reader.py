@@ -13,23 +13,22 @@ from markupsafe import Markup
 from sentiment_core.dashboard.components.html import render
 from sentiment_core.labels import LABEL_WORDS
 
-OUTCOMES = {"fixed": "Fixed by fine-tuning", "broken": "Regressed"}
 VERSIONS = {"original": " As originally written.", "edited": " Rewritten to say the opposite."}
 
 
-def reader_html(row: Any, partner: Any | None, texts: Mapping[str, str], base_name: str) -> Markup:
+def reader_html(row: Any, partner: Any | None, texts: Mapping[str, str], names: tuple[str, str]) -> Markup:
     """A row of `pairs.paired`; below it the other one of its pair, the words that differ underlined."""
-    heading, text = OUTCOMES.get(row.outcome, row.outcome.capitalize()), texts.get(row.review_id)
-    panes = [_pane(row, heading, base_name) | {"text": text, "name": "The review"}]
+    heading, text = row.outcome.capitalize(), texts.get(row.review_id)
+    panes = [_pane(row, heading, names) | {"text": text, "name": "The review"}]
     if partner:
         other = texts.get(partner.review_id)
         changed = marked_changes(text, other) if text and other else None
         named = {"text": changed, "name": "The other review of the pair"}
-        panes.append(_pane(partner, "The other review of this pair", base_name) | named)
+        panes.append(_pane(partner, "The other review of this pair", names) | named)
     return render("reader", panes=panes)
 
 
-def _pane(row: Any, heading: str, base_name: str) -> dict[str, object]:
+def _pane(row: Any, heading: str, names: tuple[str, str]) -> dict[str, object]:
     """What `reader.html` says of a review; of each answer the actor, name, prediction, and P or NaN."""
     if kind := getattr(row, "kind", getattr(row, "phenomenon", "")):
         small = f"{kind.capitalize()}, written for this page."
@@ -38,8 +37,8 @@ def _pane(row: Any, heading: str, base_name: str) -> dict[str, object]:
         small += " Its middle was left out for the model." if row.truncated else ""
         small += VERSIONS.get(getattr(row, "version", ""), "")
     answers = [
-        ("base", base_name, _predicted(row.prediction_base, row.label), row.p_positive_base),
-        ("fine", "Fine-tuned", _predicted(row.prediction_fine_tuned, row.label), row.p_positive_fine_tuned),
+        ("base", names[0], _predicted(row.prediction_base, row.label), row.p_positive_base),
+        ("fine", names[1], _predicted(row.prediction_fine_tuned, row.label), row.p_positive_fine_tuned),
     ]
     if kind and pd.isna(row.prediction_fine_tuned):
         heading, answers = "Our own sample review", []

@@ -16,6 +16,7 @@ figs.threshold = (element, tell) => {
 figs.movement = (element, props, watch) => {
   const part = (selector) => element.querySelector(selector), canvas = part('canvas'), button = part('button');
   const end = () => (figs.at.mix > 0.5 ? 1 : 0), when = () => (end() ? 'after' : 'before');
+  const said = (at) => props.value.words[at] + (at || props.value.versus ? '' : ' fine-tuning');
   let stop = () => {}, found = null, held = false;
   const sum = (...rows) => rows.reduce((all, row) => row.reduce((part, n) => part + n, all), 0);
   const counted = (cells, bins) => {
@@ -40,18 +41,18 @@ figs.movement = (element, props, watch) => {
     const counts = counted(cells, bins), n = sum(...counts);
     const cut = Math.round((figs.logit(threshold / 100) + edge) * bins / (2 * edge));
     const share = figs.percent(sum(counts[0].subarray(0, cut), counts[1].subarray(cut)) / n, 1);
-    const words = `of ${figs.count(n)} reviews right, ${when()} fine-tuning`;
+    const words = `of ${figs.count(n)} reviews right, ${said(end())}`;
     part('.num').textContent = share; part('.of').textContent = words;
-    button.textContent = end() ? '◂ Back to before' : '▸ Show after fine-tuning';
+    button.textContent = `${end() ? '◂ Back to ' : '▸ Show '}${said(1 - end())}`;
     canvas.setAttribute('aria-label', `Reviews by P(positive): ${share} ${words}`);
     found = figs.mirror(canvas, {...props.value, counts, threshold});
-    if (found) { found.counts = counts; if (figs.at.pin) pin(found); }
+    if (found) { found.counts = counts; if (figs.at.pin && !props.value.versus) pin(found); }
   };
   const place = (event) => (event.offsetX - found.left) / found.step;  // in bins
   const under = (event) => {  // the bar there, as a question to *Example predictions*; null where there is none
-    const bin = Math.floor(place(event)), label = event.offsetY < found.middle ? 1 : 0, {edges} = props.value;
+    const bin = Math.floor(place(event)), label = event.offsetY < found.middle ? 1 : 0, {edges, versus} = props.value;
     const n = Math.round(found.counts[label][bin] ?? 0);
-    return n ? {n, ask: {side: when(), low: edges[bin], high: edges[bin + 1], label}} : null;
+    return n ? {n, ask: {side: when(), low: edges[bin], high: edges[bin + 1], label, versus}} : null;
   };
   const near = (event) => found && Math.abs(event.offsetX - found.cut) < 12;
   const grasp = (event) => { held = near(event); if (held) canvas.setPointerCapture(event.pointerId); };

@@ -6,86 +6,96 @@ from itertools import accumulate
 
 import gradio as gr
 
-from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.dashboard import panels
 from sentiment_core.dashboard.components import challenge, movement
 from sentiment_core.dashboard.components.html import render
 from sentiment_core.dashboard.components.parts import FigureSlot, Panel, empty, own_figure
 from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_switch
+from sentiment_core.dashboard.pairs import Sides
 from sentiment_core.dashboard.store import Store
+from sentiment_core.dashboard.tabs.method import settings_html
+from sentiment_core.figures.evaluation import COSTS
 from sentiment_core.metrics import classification
-
-Compared = tuple[Panel | None, str, str]  # the moving histograms, their table, the flow of outcomes
 
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
-    dataset = dataset_switch(context, "accuracy")
+    with gr.Row():
+        dataset = dataset_switch(context, "accuracy")
+        free = {"allow_custom_value": True, "interactive": True}  # an address may name any run
+        versus = gr.Dropdown([], value="", label="Compare with", elem_id="versus", min_width=260, **free)
     moving = FigureSlot(
-        "movement-figure", height=480, make=lambda _: own_figure("movement", "movement", visible=False)
+        "movement-figure", 480, 2, lambda _: own_figure("movement", "movement", visible=False)
     )
     with moving.column:
         table = gr.HTML(elem_id="movement-table")
-    with gr.Row():
-        label = "Show published results for context"
-        references = gr.Checkbox(True, label=label, elem_id="references", container=False, min_width=240)
-    systems = FigureSlot("systems", height=480)
+    references = gr.Checkbox(True, label="Show published results", elem_id="references", container=False)
+    systems, cost = FigureSlot("systems", height=480), FigureSlot("cost", height=660)
+    switch = {"label": "What it takes", "elem_id": "cost-by", "elem_classes": "pills"}
+    with cost.column:
+        by = gr.Radio([(title, name) for name, title in COSTS.items()], value="parameters", **switch)
     outcomes = gr.HTML(elem_id="outcomes")
     with gr.Accordion("Reliability", open=False, elem_id="slices-fold"):
         reliability = FigureSlot("reliability", height=380, level=3)
     notes = gr.HTML(elem_id="accuracy-notes")
 
-    def draw(run_id: str | None, name: str | None, with_references: bool) -> list[object]:
+    def draw(run_id: str | None, name: str | None, published: bool, cost_by: str, other: str) -> list[object]:
         evals = context.evals(run_id, name)[1]
         if not evals:
-            nothing = [*systems.hide(panels.UNEVALUATED), "", *reliability.hide(""), ""]
-            return [*moving.hide(""), "", *nothing, gr.Checkbox(visible=False)]
+            nothing = [*systems.hide(panels.UNEVALUATED), *cost.hide(""), "", *reliability.hide(""), ""]
+            return [*moving.hide(""), "", *nothing, gr.Checkbox(visible=False), gr.Dropdown(visible=False)]
         before, after = context.store.before(evals), evals.get("fine-tuned")
         where = panels.dataset_phrase(after or next(iter(evals.values())))
-        histograms, by_range, flow = before_and_after(context.store, before, after, where)
+        sides = Sides.of(context, run_id, name, other)
+        histograms, by_range, flow = before_and_after(context.store, sides, where)
         fitting = context.store.references() if context.dataset(name) == "imdb" else ()
-        published = [one for one in fitting if not one.kind.startswith("study")]
+        shown = [one for one in fitting if published and not one.kind.startswith("study")]
         actors = {actor: one for actor, one in (("base", before), ("fine", after)) if one}
         calibration = panels.reliability_panel(context.store, actors, where)
         unscored = empty("Reliability needs a system that states probabilities.", panels.COMMAND)
+        costs = panels.cost_panel(context, run_id, context.dataset(name), cost_by, shown)
+        told = challenge.heatmap_html(evals) + settings_html(context, sides, run_id) + flow
         return [
-            *moving.show(histograms),
-            by_range,
-            *systems.show(panels.accuracy_panel(evals, published if with_references else (), before)),
-            challenge.heatmap_html(evals) + flow,
+            *moving.show(histograms), by_range,
+            *systems.show(panels.accuracy_panel(evals, shown, before)), *cost.show(costs), told,
             *reliability.show(calibration, unscored),
             render("accuracy_notes", records=[one.record for one in evals.values()]),
-            gr.Checkbox(visible=bool(published)),
-        ]
+            gr.Checkbox(visible=bool(fitting)),
+            gr.Dropdown(choices=[*sides.others.items()], value=sides.versus, visible=len(sides.others) > 1),
+        ]  # fmt: skip
 
-    inputs, changed = [dataset, references], [dataset.input, references.input]
-    outputs = [*moving.outputs, table, *systems.outputs, outcomes, *reliability.outputs, notes, references]
-    gr.on(changed, draw, [run, *inputs], outputs, **QUIET | {"show_progress": "minimal"})
-    return TabPart(draw, inputs, outputs, dataset)
+    inputs = [dataset, references, by, versus]
+    outputs = [*moving.outputs, table, *systems.outputs, *cost.outputs, outcomes, *reliability.outputs, notes]
+    outputs, changed = [*outputs, references, versus], [one.input for one in inputs]
+    drawn, visibly = context.drawn_once("accuracy", draw), QUIET | {"show_progress": "minimal"}
+    gr.on(changed, drawn, [run, *inputs], outputs, **visibly)
+    versus.input(None, versus, None, js="(v) => qUrl({versus: v})", **QUIET)
+    return TabPart(draw, inputs, outputs, dataset, {"versus": versus})
 
 
-def before_and_after(
-    store: Store, before: Evaluation | None, after: Evaluation | None, where: str
-) -> Compared:
-    """Of two systems on the same reviews; empty where that, or the probabilities, are missing."""
+def before_and_after(store: Store, sides: Sides, where: str) -> tuple[Panel | None, str, str]:
+    """The moving histograms, their table, the flow of outcomes; empty where what they need is missing."""
+    before, after = sides[:2]
     if not (before and after):
         return None, "", ""
     first, second = store.predictions(before), store.predictions(after)
 
-    def compared() -> Compared:
+    def compared() -> tuple[Panel | None, str, str]:
         if not first["review_id"].equals(second["review_id"]):
             return None, "", ""
         found = classification.compare(first["label"], first["prediction"], second["prediction"])
-        flow = outcomes_html(found, before.record.title)
+        flow = outcomes_html(found, sides)
         if not (panels.is_scored(first) and panels.is_scored(second)):
             return None, "", flow
         told = first["label"].to_numpy(), first["p_positive"].to_numpy(), second["p_positive"].to_numpy()
         panel = movement.movement_panel(*told, where)
-        return panel, movement.table_html(panel.data), flow
+        panel.figure.update(words=sides.words, versus=sides.versus)
+        return panel, movement.table_html(panel.data, sides.versus), flow
 
-    return store.keep(("compared", before.path, after.path), store.stamp(before, after), compared)
+    key = "compared", before.path, after.path, sides.words
+    return store.keep(key, store.stamp(before, after), compared)
 
 
-def outcomes_html(c: classification.Comparison, title: str) -> str:
+def outcomes_html(c: classification.Comparison, sides: Sides) -> str:
     """The four outcomes as ribbons from before to after, each a link to its reviews; the plain sentence."""
     p = f"p = {c.mcnemar_p:.1e}" if c.mcnemar_p < 0.001 else f"p = {c.mcnemar_p:.3f}"
     p = "p < 10⁻¹⁵" if c.mcnemar_p < 1e-15 else p
@@ -94,4 +104,4 @@ def outcomes_html(c: classification.Comparison, title: str) -> str:
         dict(zip(order, accumulate([0.0, *(100 * counts[show] / c.n for show in order)]), strict=False))
         for order in (list(counts), ["correct", "fixed", "regressed", "wrong"])
     )
-    return render("outcomes", c=c, p=p, title=title, counts=counts, before=before, after=after)
+    return render("outcomes", c=c, p=p, sides=sides, counts=counts, before=before, after=after)

@@ -15,7 +15,7 @@ from sentiment_core.dashboard.components.parts import empty, waiting
 from sentiment_core.dashboard.components.reader import reader_html
 from sentiment_core.dashboard.components.trace import NOTHING, trace_figure, value_of
 from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_switch
-from sentiment_core.dashboard.pairs import FILTERS, ExampleFilter
+from sentiment_core.dashboard.pairs import FILTERS, ExampleFilter, Sides
 from sentiment_core.dashboard.panels import COMMAND
 from sentiment_core.dashboard.serving import MODEL_EVENT
 from sentiment_core.dashboard.texts import HOW_TO
@@ -29,7 +29,9 @@ NOT_SHOWN = f"This review is not among those shown. {PICK}"
 NOT_EVALUATED = "This run’s fine-tuned model has not answered these reviews yet. This command does that:"
 NO_PREDICTIONS = "No predictions yet. This command makes them:"
 LATEST = QUIET | {"trigger_mode": "always_last"}
-SHOW_TO_ADDRESS = "(...given) => { qUrl({show: JSON.parse(given[3]).show, review: null}); return given }"
+TO_ADDRESS = (
+    "(...v) => { const {show, versus} = JSON.parse(v[3]); qUrl({show, versus, review: 0}); return v }"
+)
 REVIEW_TO_ADDRESS = "(...given) => { qUrl({review: given[4], text: null}); return given }"
 
 
@@ -71,7 +73,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
                 yield shown
 
     gr.on([dataset.input, search.change], render_all, [run, *filters], outputs, **LATEST)
-    asked.input(render_all, [run, *filters], outputs, js=SHOW_TO_ADDRESS, **LATEST)
+    asked.input(render_all, [run, *filters], outputs, js=TO_ADDRESS, **LATEST)
     opened.input(read, [run, *filters, opened], reading, js=REVIEW_TO_ADDRESS, **LATEST)
     visibly = QUIET | MODEL_EVENT | {"show_progress": "minimal"}
     explain.click(explained, [run, opened], trace, **visibly)
@@ -84,15 +86,11 @@ class Reviews(NamedTuple):
     frame: pd.DataFrame
     """As `pairs.paired` gives it."""
     texts: Mapping[str, str]
-    base_name: str = "Base model"
+    sides: Sides
     traces: Mapping[str, Mapping[Any, Any]] = {}
     """Review id -> system -> reading trace, where it is stored."""
     dataset: str | None = None
     """Its name; None of our own samples."""
-
-    @property
-    def own(self) -> bool:
-        return self.dataset is None
 
     @property
     def answered(self) -> bool:
@@ -106,25 +104,27 @@ class Examples:
         self.context, self.store = context, context.store
 
     def reviews(self, wanted: ExampleFilter) -> Reviews | None:
-        """Those asked for where their texts are at hand, else the challenge set, else our own samples.
-
-        None without any answers.
-        """
+        """Those asked for if their texts are at hand, else challenge set or samples; None without answers."""
         own, tested = self.own(wanted), [self.tested(wanted), self.tested(wanted, CHALLENGE)]
         with_texts = next((one for one in tested if one and one.texts), None)
         return with_texts or (own if any(tested) or own.traces else None)
 
     def own(self, wanted: ExampleFilter) -> Reviews:
-        """Our own samples, with the answers that are stored with the run."""
-        samples, found = self.store.samples(), self.store.sample_answers(self.store.run(wanted.run_id))
-        traces = {name: answer.traces for name, answer in found.items()}
+        """Our own samples, with the answers that are stored with the run or with both."""
+        samples, store = self.store.samples(), self.store
+        sides = Sides.of(self.context, wanted.run_id, wanted.dataset, wanted.versus)
+        system = "fine-tuned" if sides.versus else "base"
+        runs = sides.versus or wanted.run_id, wanted.run_id
+        first, second = (store.sample_answers(store.run(run_id)) for run_id in runs)
+        traces = {name: answer.traces for name, answer in second.items()}
+        both = {one: traces[one] | {"base": first[one].traces[system]} for one in traces if one in first}
         texts = {sample.id: sample.text for sample in samples}
-        return Reviews(pairs.of_samples(samples, traces), texts, traces=traces)
+        return Reviews(pairs.of_samples(samples, both), texts, sides, traces)
 
     def tested(self, wanted: ExampleFilter, dataset: str | None = None) -> Reviews | None:
         """Both systems' answers to a data set, or None without an evaluation of the fine-tuned one."""
-        store, (_, evals) = self.store, self.context.evals(wanted.run_id, dataset or wanted.dataset)
-        before, after = store.before(evals), evals.get("fine-tuned")
+        store, name = self.store, dataset or wanted.dataset
+        before, after, *_ = sides = Sides.of(self.context, wanted.run_id, name, wanted.versus)
         if after is None:
             return None
         first, second = store.predictions(before) if before else None, store.predictions(after)
@@ -132,8 +132,7 @@ class Examples:
         frame = store.keep(key, store.stamp(after, before), lambda: pairs.paired(first, second))
         texts = self.context.texts.wait(0)
         at_hand = texts if frame["review_id"].get(0) in texts else {}
-        base_name, name = before.record.title if before else "Base model", after.record.dataset.name
-        return Reviews(frame, at_hand, base_name, dataset=name)
+        return Reviews(frame, at_hand, sides, dataset=after.record.dataset.name)
 
     def whole(self, wanted: ExampleFilter, review_id: str = "") -> list[object]:
         """Everything in the tab; where no review is asked for, the first one is open."""
@@ -156,7 +155,7 @@ class Examples:
             last=page * PAGE + len(part), total=len(found), opened=review_id,
             how_to="" if largest and largest.texts else HOW_TO,
         )  # fmt: skip
-        switch = gr.Radio(value=shown.dataset, visible=not shown.own and len(self.store.datasets()) > 1)
+        switch = gr.Radio(value=shown.dataset, visible=bool(shown.dataset) and len(self.store.datasets()) > 1)
         reader = self.open(wanted, review_id)
         return ["", gr.Column(visible=True), switch, chips, listed, *reader, review_id]
 
@@ -166,9 +165,9 @@ class Examples:
         shown = next((one for one in known if one and (one.frame["review_id"] == review_id).any()), None)
         if not shown:
             return [empty(NOT_SHOWN if review_id else PICK), gr.Button(visible=False), NOTHING]
-        frame, texts, base_name, traces, _ = shown
+        frame, texts, sides, traces, _ = shown
         row = next(frame[frame["review_id"] == review_id].itertuples())
         text, traced = texts.get(review_id), traces.get(review_id)
-        html = reader_html(row, pairs.partner(frame, row), texts, base_name)
+        html = reader_html(row, pairs.partner(frame, row), texts, sides.names)
         trace = value_of(text, traced) if text and traced else NOTHING
         return [html, gr.Button(visible=bool(text) and not traced), trace]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
+from textwrap import shorten
 from typing import Any
 
 import gradio as gr
 
-from sentiment_core.artifacts.store import Run
+from sentiment_core.artifacts.store import Run, read_benchmark
 from sentiment_core.dashboard.components import answers, dial
+from sentiment_core.dashboard.components.html import render, seconds
 from sentiment_core.dashboard.components.trace import trace_figure
 from sentiment_core.dashboard.context import QUIET, Context, TabPart
 from sentiment_core.dashboard.inputs import MAX_CHARACTERS
@@ -49,12 +51,13 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
             with gr.Row(elem_classes="chips"):
                 go = gr.Button("Classify", variant="primary", elem_id="ask", scale=0, min_width=120)
                 more = gr.Dropdown(
-                    [(f"All {len(samples)} samples…", "")] + [(_beginning(s.text), s.id) for s in samples],
+                    [(f"All {len(samples)} samples…", ""), *((shorten(s.text, 60), s.id) for s in samples)],
                     value="", label="All sample reviews", elem_id="more-samples",
                     container=False, interactive=True, visible=bool(samples), min_width=160,
                 )  # fmt: skip
         with gr.Column(elem_id="live-answers", min_width=300):
             cards = answers.answer_cards(stored)
+            pace = gr.HTML(elem_id="pace")
     trace_figure("trace", "...figs.shown('trace')")
     turned = dial.dial_figure("dial")
     batch.build(context, run)
@@ -68,9 +71,9 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
                 yield shown
         yield gr.skip()  # Gradio shows the last value once more, over what may be newer
 
-    def render(run_id: str | None) -> list[object]:
+    def draw(run_id: str | None) -> list[object]:
         stored = _stored_answers(context, context.store.run(run_id))
-        return [gr.HTML(stored=stored), gr.skip()]  # one alone would get the list
+        return [gr.HTML(stored=stored), pace_html(context, context.store.run(run_id))]
 
     asking: dict[str, Any] = QUIET | MODEL_EVENT
     newer = {"trigger_mode": "multiple"}  # a newer question ends the older one instead of waiting for it
@@ -81,7 +84,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     turned.turn(partial(dial.stream, context), [run, turned], turned, js=to_dial, **asking)
     go.click(None, None, None, js="() => { figs.ask(); return [] }", **QUIET)
     more.input(None, more, text, js="(id) => figs.pick(id)", **QUIET)
-    return TabPart(render, [], [cards, text])
+    return TabPart(draw, [], [cards, pace])
 
 
 def _stored_answers(context: Context, run: Run | None) -> dict[str, Any]:
@@ -97,5 +100,14 @@ def _stored_answers(context: Context, run: Run | None) -> dict[str, Any]:
     return {"run": run and run.run_id, "samples": samples, "welcome": welcome, "idle": answers.IDLE}
 
 
-def _beginning(text: str, words: int = 9) -> str:
-    return f"“{' '.join(text.split()[:words]).rstrip('.,;:!?')}…”"
+def pace_html(context: Context, run: Run | None) -> str:
+    """How long an answer took in a benchmark with this run's base; empty where there is none."""
+    base, root = run.record.base_model.name if run and run.record else None, context.store.root
+    for path in root.glob("benchmarks/live*.json"):
+        with suppress(ValueError):  # which the header tells
+            record = read_benchmark(path.stem, root)
+            ours = [row.seconds_per_review for row in record.rows if row.system.startswith("ours")]
+            if record.base_model == base and (times := [one.value for one in ours if one]):
+                took = f"An answer took {seconds(min(times))} to {seconds(max(times))}, by number format"
+                return render("small", text=f"{took}, on {record.hardware.title}.", muted=True)
+    return ""

@@ -12,7 +12,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from sentiment_core.artifacts.report import export_rows, soak_rows, trace_sentence
-from sentiment_core.artifacts.store import Run
+from sentiment_core.artifacts.store import Run, read_benchmark
 from sentiment_core.config import TrainConfig, repository
 from sentiment_core.dashboard.components.header import NEARLY_EVERY, PAIRS, before_and_after, share_positive
 from sentiment_core.dashboard.components.html import render, seconds
@@ -20,6 +20,7 @@ from sentiment_core.dashboard.components.parts import empty, waiting
 from sentiment_core.dashboard.components.study import study_panel
 from sentiment_core.dashboard.components.weights import pictures
 from sentiment_core.dashboard.context import Context, TabPart
+from sentiment_core.dashboard.pairs import Sides
 from sentiment_core.dashboard.store import dataset_title
 from sentiment_core.dashboard.texts import DEFAULT_SOURCE
 from sentiment_core.figures.style import percent
@@ -43,21 +44,23 @@ def method_html(context: Context, run: Run | None) -> Markup:
     if run is None or run.record is None:
         return empty("No finished training run yet. This command makes one:", COMMAND)
     record, evals = run.record, before_and_after(context, run, context.dataset("imdb"))
-    study, pairs = study_run(context, run), before_and_after(context, run, PAIRS).get("fine")
-    rewritten = pairs.slices if pairs else ()
+    pairs = before_and_after(context, run, PAIRS).get("fine")
+    rewritten, root, base = pairs.slices if pairs else (), context.store.root, record.base_model.name
+    made = [(one, one.record) for one in context.store.finished_runs() if one.record and one != run]
+    alike = [one for one, its in made if (its.config.get("preset"), its.base_model.name) == ("study", base)]
+    traced = _if_usable(read_benchmark, "trace", root)
     return render(
         "method", record=record, pictures=pictures(run), study_panel=study_panel(context, run),
         before=evals.get("base"), share_positive=share_positive, nearly_every=NEARLY_EVERY,
         prompt=PROMPT if record.prompt.name == PROMPT.name else None,
-        question=PROMPT.user.replace(REVIEW_SLOT, "").strip(), embedded=EMBEDDED.get(record.base_model.name),
-        settings=_settings(context, [run, study] if study else [run]), study=study,
+        question=PROMPT.user.replace(REVIEW_SLOT, "").strip(), embedded=EMBEDDED.get(base),
+        settings=_settings(context, [run, *alike[:1]]),
         versions={one.value: one.accuracy for one in rewritten if one.by == "version"},
         commands=_commands(context, run),
         references={one.kind: one for one in context.store.references()},
         default_source=DEFAULT_SOURCE, repository=repository(),
-        trace_sentence=_if_usable(trace_sentence, context.store.root),
-        exports=_if_usable(export_rows, run, context.store.root),
-        soak=_if_usable(soak_rows, context.store.root),
+        trace_sentence=traced and traced.base_model == base and _if_usable(trace_sentence, root),
+        exports=_if_usable(export_rows, run, root), soak=_if_usable(soak_rows, root),
     )  # fmt: skip
 
 
@@ -65,12 +68,6 @@ def _if_usable(read: Callable[..., T], *given: Any) -> T | None:
     """What is read of a benchmark; None where it is of no use, which the header tells."""
     with suppress(ValueError, LookupError, TypeError):
         return read(*given)
-
-
-def study_run(context: Context, run: Run) -> Run | None:
-    """The run made with the study's preset, unless it is the one being shown."""
-    others = (one for one in context.store.finished_runs() if one.run_id != run.run_id)
-    return next((one for one in others if one.record and one.record.config.get("preset") == "study"), None)
 
 
 def _settings(context: Context, runs: list[Run]) -> list[tuple[str, ...]]:
@@ -82,6 +79,7 @@ def _settings(context: Context, runs: list[Run]) -> list[tuple[str, ...]]:
         (name.replace("_", " "), *(_value(name, config.get(name)) for config in configs))
         for name in names if any(config.get(name) != usual.get(name) for config in configs)
     ]  # fmt: skip
+    rows.append(("training reviews", *(f"{record.data.train:,}" for record in records)))
     rows.append(("training time", *(seconds(record.wall_seconds) for record in records)))
     for dataset in context.store.datasets():
         evals = [context.store.evals(run, dataset).get("fine-tuned") for run in runs]
@@ -89,6 +87,13 @@ def _settings(context: Context, runs: list[Run]) -> list[tuple[str, ...]]:
             found = (percent(one.record.metrics["accuracy"].value) if one else "–" for one in evals)
             rows.append((f"accuracy on {dataset_title(dataset)}", *found))
     return rows
+
+
+def settings_html(context: Context, sides: Sides, run_id: str | None) -> Markup:
+    """What differs between two runs, as a small table; empty where a run stands beside its base model."""
+    runs = [run for run in map(context.store.run, (sides.versus, run_id) if sides.versus else ()) if run]
+    rows = [row for row in _settings(context, runs) if len({*row[1:]}) > 1] if runs else []
+    return render("settings", names=sides.names, rows=rows) if runs else Markup()
 
 
 def _value(key: str, value: object) -> str:

@@ -1,0 +1,174 @@
+"""Several runs on several base models: their stories, what each took, and any two held against each other."""
+
+import json
+import shutil
+
+import pytest
+from markupsafe import Markup
+
+from sentiment_core.artifacts import store
+from sentiment_core.config import ASSETS
+from sentiment_core.dashboard import pairs, panels
+from sentiment_core.dashboard.components import header
+from sentiment_core.dashboard.pairs import ExampleFilter, Sides
+from sentiment_core.dashboard.tabs import accuracy, confusion, examples, live, method
+from sentiment_core.figures.evaluation import COSTS
+from sentiment_core.metrics import classification
+from tests.dashboard.test_header import words
+from tests.dashboard.test_tabs import context_of
+from tests.fake_artifacts import LADDER, RUN, write_eval, write_ladder
+
+LARGE, TAUGHT = "coder-1.5b", "taught"
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory):
+    return context_of(write_ladder(tmp_path_factory.mktemp("ladder")))
+
+
+# ---- the run menu
+
+
+def test_each_run_has_a_story_and_a_large_base_is_not_what_the_page_opens_with(context):
+    titles, stories = header.run_titles(context), header.run_titles(context, story=True)
+    assert titles[LARGE] == "Our recipe, Qwen2.5-Coder-1.5B, 5\u202fmin"
+    assert stories[TAUGHT] == "taught, SmolLM2-135M, 2\u202fmin, 23,400 reviews"
+    assert len({*titles.values()}) == len({*stories.values()}) == len(LADDER)
+    assert context.store.run(None).run_id == TAUGHT
+    assert context.store.run(LARGE).run_id == LARGE
+
+
+def test_of_runs_that_share_base_and_preset_the_one_called_like_its_base_keeps_the_name():
+    committed = header.run_titles(context_of(ASSETS))
+    assert committed["smollm2-135m"].startswith("Our recipe, ")
+    assert committed["smollm2-135m-study"].startswith("The study’s settings, ")
+
+
+@pytest.mark.parametrize("run_id", LADDER)
+def test_header_and_tabs_follow_the_run_to_its_own_base(context, run_id):
+    run, base = context.store.run(run_id), LADDER[run_id][0]
+    evals = context.store.evals(run, "imdb")
+    assert evals["baseline-scored"].record.base_model == base
+    assert evals["fine-tuned"].record.run_id == run_id
+    before, after = (
+        100 * evals[one].record.metrics["accuracy"].value for one in ("baseline-scored", "fine-tuned")
+    )
+    assert f"{before:.1f} → {after:.1f} %" in words(header.stats_html(context, run))
+    assert base.name in method.method_html(context, run)
+    assert "study’s settings differ" not in method.method_html(context, run), "that is a run on another base"
+    (matrix, *_) = confusion.Side.of(context, evals["baseline-scored"], 50), None
+    assert matrix.cells["accuracy"] == pytest.approx(before / 100)
+    view = examples.Examples(context)
+    frame = view.tested(ExampleFilter.of(run_id, "imdb")).frame
+    assert frame["right_base"].mean() == pytest.approx(before / 100)
+
+
+def test_the_page_says_how_long_an_answer_takes_where_it_was_measured(tmp_path):
+    root = write_ladder(tmp_path, n=20)
+    record = json.loads((ASSETS / "benchmarks" / "live.json").read_text())
+    (root / "benchmarks").mkdir()
+    measured = record | {"base_model": LADDER[LARGE][0].name}
+    (root / "benchmarks" / "live-large.json").write_text(json.dumps(measured))
+    context = context_of(root)
+    assert live.pace_html(context, context.store.run(RUN)) == ""
+    told = words(live.pace_html(context, context.store.run(LARGE)))
+    assert told == "An answer took 169 ms to 429 ms, by number format, on AMD EPYC, 2 cores."
+
+
+# ---- what it takes
+
+
+@pytest.mark.parametrize("by", COSTS)
+def test_what_it_takes_is_told_of_the_least_and_the_best(context, by):
+    panel = panels.cost_panel(context, RUN, "imdb", by, context.store.references())
+    runs = panel.data[panel.data["run"] != ""].set_index("run")
+    assert set(runs.index) == {*LADDER}
+    assert runs.loc[LARGE, "gpu_seconds"] == 280
+    assert (runs["before_low"] < runs["before_accuracy"]).all()
+    assert (runs["low"] < runs["accuracy"]).all()
+    least = runs.loc[RUN if by == "gpu_seconds" else TAUGHT]  # of the smallest the more accurate
+    for row in (least, runs.loc[LARGE]):
+        change = f"{100 * row['before_accuracy']:.1f} % → {100 * row['accuracy']:.1f} %"
+        assert change in panel.title.replace("\u202f", " ")
+    assert panel.title.count("→") == 2
+    assert "n = 2,000" in panel.caption
+    assert "95\u202f% intervals" in panel.caption
+
+
+def test_the_committed_runs_stand_beside_published_results_and_doubtful_labels():
+    context = context_of(ASSETS)
+    panel = panels.cost_panel(context, "smollm2-135m", "imdb", "parameters", context.store.references())
+    assert panel.title.startswith("135M parameters: 50.2\u202f% → 9")
+    assert {"smollm2-135m", "smollm2-135m-study"} <= {*panel.data["run"]}
+    assert {"DistilBERT", "GPT-4, zero-shot"} <= {*panel.data["title"]}
+    assert "Label ambiguity" not in {*panel.data["title"]}, "it is no system"
+    band = panel.figure.layout.shapes[0]
+    assert (2**-band.y0, 2**-band.y1) == pytest.approx((725 / 25_000, 173 / 25_000))
+    assert "725 lack a majority of votes" in panel.figure.layout.annotations[0].text
+    assert "no bound on accuracy follows" in panel.caption
+    assert panels.cost_panel(context, None, "imdb", "parameters", ()).figure.layout.shapes == ()
+
+
+# ---- two runs
+
+
+def test_two_runs_are_compared_on_the_same_reviews(context):
+    sides = Sides.of(context, LARGE, "imdb", TAUGHT)
+    first, second = (context.store.predictions(one) for one in sides[:2])
+    assert (sides.before.record.run_id, sides.after.record.run_id) == (TAUGHT, LARGE)
+    found = classification.compare(first["label"], first["prediction"], second["prediction"])
+    panel, table, flow = accuracy.before_and_after(context.store, sides, "here")
+    assert panel.figure["versus"] == TAUGHT
+    assert f"<b>{found.fixed:,}</b>" in flow
+    assert f"<b>{found.broken:,}</b>" in flow
+    assert "exact McNemar" in flow
+    assert "ine-tuning" not in flow, "both are fine-tuned"
+    assert "&#34;versus&#34;: &#34;taught&#34;" in flow, "a ribbon leads to this comparison's reviews"
+    assert "&#34;versus&#34;: &#34;taught&#34;" in table
+    wanted = ExampleFilter.of(LARGE, "imdb", "", json.dumps({"versus": TAUGHT, "show": "regressed"}))
+    shown = examples.Examples(context).tested(wanted)
+    assert pairs.counts(shown.frame, wanted)["fixed"] == found.fixed
+    assert len(pairs.select(shown.frame, wanted)) == found.broken
+    assert ExampleFilter.of(asked=wanted.asking(show="fixed")).versus == TAUGHT
+
+
+def test_only_settings_that_differ_are_listed(context):
+    told = words(method.settings_html(context, Sides.of(context, TAUGHT, "imdb", RUN), TAUGHT))
+    assert "learning rate0.0010.0005" in told
+    assert "training time41 s2 min" in told
+    for same in ("base model", "epochs", "training reviews", "seed"):
+        assert same not in told
+    assert method.settings_html(context, Sides.of(context, TAUGHT, "imdb", ""), TAUGHT) == Markup()
+
+
+@pytest.mark.parametrize("versus", ["", "nobody", "<b>", TAUGHT])
+def test_a_run_beside_itself_or_nobody_is_beside_its_base(context, versus):
+    sides = Sides.of(context, TAUGHT, "imdb", versus)
+    assert sides.versus == ""
+    assert sides.before.record.system == "baseline-scored"
+    assert TAUGHT not in sides.others.values()
+    assert len(sides.others) == len(LADDER)
+
+
+def test_a_run_that_answered_other_reviews_is_not_offered(tmp_path):
+    root = write_ladder(tmp_path, n=40)
+    shutil.rmtree(root / "evals" / f"{TAUGHT}-fine-tuned-imdb")
+    write_eval(root, "fine-tuned", "imdb", 30, run_id=TAUGHT)
+    sides = Sides.of(context_of(root), LARGE, "imdb", TAUGHT)
+    assert sides.versus == ""
+    assert TAUGHT not in sides.others.values()
+
+
+def test_our_own_samples_compare_two_runs_by_their_stored_answers():
+    context = context_of(ASSETS)
+    asked = json.dumps({"versus": "smollm2-135m-study", "show": "all"})
+    shown = examples.Examples(context).own(ExampleFilter.of("smollm2-135m", "imdb", "", asked))
+    stored = [store_answers(context, run_id) for run_id in ("smollm2-135m-study", "smollm2-135m")]
+    row = shown.frame.iloc[0]
+    p = [one[row["review_id"]].traces["fine-tuned"].p_positive[-1] for one in stored]
+    assert [row[pairs.P_BASE], row[pairs.P_FINE]] == pytest.approx(p)
+    assert shown.traces[row["review_id"]] == stored[1][row["review_id"]].traces, "the trace is the run's own"
+
+
+def store_answers(context, run_id):
+    return store.read_sample_answers(context.store.run(run_id), context.store.samples())
