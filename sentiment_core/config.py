@@ -32,6 +32,9 @@ ASSETS = Path(os.environ.get("SENTIMENT_ASSETS") or _ROOT / "assets")
 """Folder of artifacts: the checkout's, or where the package is installed the one of the working folder."""
 CHALLENGE_FILE = _ROOT / "assets" / "challenge" / "reviews.csv"
 """Reviews of our own, wherever the artifacts are."""
+_CACHES = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+CACHE = Path(os.environ.get("SENTIMENT_CACHE") or _CACHES / "sentiment-qlora")
+"""Converted base models, tokenized reviews and fetched data; safe to delete at any time."""
 
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 ENGINES = ("auto", "nf4", "dequantized", "packed")
