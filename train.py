@@ -3,6 +3,7 @@
 python train.py                                       # the best settings, all of IMDB
 python train.py --preset study                        # the study's own settings
 python train.py --dataset my_reviews.csv --limit 2000 --base-model Qwen/Qwen2.5-0.5B-Instruct
+python train.py --dataset my.csv --text-column body --label-column stars --label-map 1=negative,5=positive
 accelerate launch train.py                            # all GPUs of this host, same result
 python train.py --resume                              # continue an interrupted run
 """

@@ -49,6 +49,22 @@ class ConfigError(UserError):
     """Settings out of bounds, or that contradict each other; the message names the flags."""
 
 
+COLUMN_FLAGS = {
+    "text_column": "its column of texts (default: text)",
+    "label_column": "its column of labels (default: label)",
+    "dataset_config": "which configuration, where the Hub's dataset has several",
+    "label_map": "what its labels mean, as in 1=negative,2=negative,4=positive,5=positive",
+}
+"""What is said of a dataset besides its name. It becomes part of the name, so that records keep it and every
+command finds the columns again: "reviews.csv?text_column=body&label_column=stars"."""
+
+
+def split_name(dataset: str) -> tuple[str, str]:
+    """A dataset's plain name, and what follows its "?": `COLUMN_FLAGS` as in a web address, "" for none."""
+    name, _, about = dataset.partition("?")
+    return (dataset, "") if os.path.exists(dataset) else (name, about)
+
+
 Bound = tuple[Callable[[Any], bool], str]  # what must hold, and what the error says when it does not
 AT_LEAST_1: Bound = (lambda value: value >= 1, "it must be at least 1")
 POSITIVE: Bound = (lambda value: value > 0, "it must be above 0")
@@ -59,7 +75,7 @@ ROOM: Bound = (lambda value: value >= 64, "the prompt alone needs 43, use 64 or 
 
 
 def _setting(default: Any, help: str, bound: Bound | None = None, **more: Any) -> Any:
-    """A field with its flag's help text; `choices` and `many` are argparse matters."""
+    """A field with its flag's help text; `choices` and `many` are argparse matters, `about` further flags."""
     return field(default=default, metadata={"help": help, "bound": bound, **more})
 
 
@@ -86,8 +102,9 @@ class TrainConfig:
     """All settings of one training run. The defaults are the preset "best"."""
 
     dataset: str = _setting(
-        "stanfordnlp/imdb", "Hub id, parquet/CSV/TSV/JSONL file(s), aclImdb folder/archive"
-    )
+        "stanfordnlp/imdb", "Hub id, parquet/CSV/TSV/JSONL file(s), aclImdb folder/archive",
+        about=COLUMN_FLAGS,
+    )  # fmt: skip
     base_model: str = _setting(DEFAULT_BASE_MODEL, "causal LM: embedded name, Hub id (id@revision), folder")
     run_id: str = _setting("", "name of the run's folder; by default the base model's (and preset's) name")
     exclude: tuple[str, ...] = _setting((), "file of reviews to keep unseen; may be given again", many=True)
@@ -147,7 +164,9 @@ class EvalConfig:
 
     run: str = _setting("", "run to evaluate: a name under assets/runs, or a folder")
     system: str = _setting("fine-tuned", "which system, or all of them", choices=("all", *SYSTEMS))
-    dataset: str = _setting("stanfordnlp/imdb", "a Hub id, a file or folder of your own, or challenge")
+    dataset: str = _setting(
+        "stanfordnlp/imdb", "as in train.py, also challenge and counterfactual", about=COLUMN_FLAGS
+    )
     split: str = _setting("test", "which part of it")
     base_model: str = _setting("", "for the baselines without --run: embedded name, Hub id or folder")
     limit: int | None = _setting(None, "score this many reviews, stratified and seeded", BOTH_LABELS)

@@ -10,27 +10,19 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 from urllib.request import urlopen
 
 import pandas as pd
 
-from sentiment_core.config import CACHE, CHALLENGE_FILE
-from sentiment_core.data.tables import (
-    FORMS,
-    REVIEW_BYTES,
-    TABLES,
-    DataError,
-    check_file,
-    read_csv,
-    read_parquet,
-    read_table,
-)
-
-__all__ = ["CHALLENGE", "DataError", "Source", "open_source", "read_csv", "read_parquet"]
+from sentiment_core.config import CACHE, CHALLENGE_FILE, COLUMN_FLAGS, flag, split_name
+from sentiment_core.data import tables
+from sentiment_core.data.tables import DataError, check_file, read_csv, read_table
+from sentiment_core.labels import parse_label
 
 _ARCHIVES = (".tar.gz", ".tgz")
 _ARCHIVE_BYTES = 1 << 30
@@ -88,19 +80,57 @@ def _refusing(given: str) -> Iterator[None]:
 def open_source(source: str) -> Source:
     """Find out what a source is, and which splits it has.
 
+    Args:
+        source: behind a "?" it may say what its columns are, see `config.COLUMN_FLAGS`.
     Raises:
         DataError: not there, of an unknown kind, unreadable, or the Hub cannot be reached.
     """
+    place, about = split_name(source)
+    chosen = dict(parse_qsl(about))
+    if unknown := ", ".join(chosen.keys() - COLUMN_FLAGS.keys()):
+        raise DataError(f"{source} says {unknown} of its columns; use {', '.join(COLUMN_FLAGS)}")
+    opened = _open(place, chosen.get("dataset_config"))
+    if not about:
+        return opened
+    columns = {chosen[f"{name}_column"]: name for name in ("text", "label") if f"{name}_column" in chosen}
+    meanings = _meanings(chosen.get("label_map", ""))
+
+    def read(split: str) -> pd.DataFrame:
+        frame = opened.table(split)
+        if missing := next((column for column in columns if column not in frame), None):
+            found, what = ", ".join(map(str, frame.columns)), flag(f"{columns[missing]}_column")
+            raise DataError(f"{place} has no column {missing!r} (found: {found}); correct {what}")
+        replaced = [name for name in columns.values() if name in frame and name not in columns]
+        frame = frame.drop(columns=replaced).rename(columns=columns)
+        if meanings and "label" in frame:
+            values = [str(value).strip().removesuffix(".0") for value in frame["label"]]
+            frame["label"] = [meanings.get(value, f"{value} (not in --label-map)") for value in values]
+        return frame
+
+    return replace(opened, shown=f"{opened.shown}?{about}", table=read)
+
+
+def _meanings(label_map: str) -> dict[str, str]:
+    """From "1=negative,5=positive": what the dataset has as a label -> what we call it."""
+    pairs = [pair.rpartition("=") for pair in label_map.split(",") if label_map]
+    try:
+        return {value.strip(): parse_label(mark and label).word for value, mark, label in pairs}
+    except ValueError as error:
+        raise DataError(f"--label-map {label_map}: {error}, as in 1=negative,5=positive") from None
+
+
+def _open(source: str, config: str | None = None) -> Source:
+    """config: which configuration of a dataset of the Hub."""
     if not source or "\0" in source:
-        raise DataError(f"{source!r} names no reviews; use {FORMS}")
-    path, named_as_file = Path(source).expanduser(), source.lower().endswith(TABLES + _ARCHIVES)
+        raise DataError(f"{source!r} names no reviews; use {tables.FORMS}")
+    path, named_as_file = Path(source).expanduser(), source.lower().endswith(tables.TABLES + _ARCHIVES)
     with _refusing(source):
         if source in (CHALLENGE, COUNTERFACTUAL) or (source in NAMED and not path.exists()):
             return NAMED[source](source)
         if not path.exists():
             if re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", source, re.ASCII) and not named_as_file:
-                return _open_hub(source)
-            raise DataError(f"{source} is not there; check the path, or use {FORMS}")
+                return _open_hub(source, config)
+            raise DataError(f"{source} is not there; check the path, or use {tables.FORMS}")
         if path.is_dir():
             return _open_folder(source, path)
         if path.name.lower().endswith(_ARCHIVES):
@@ -108,12 +138,12 @@ def open_source(source: str) -> Source:
         return _open_file(source, path)
 
 
-def _open_hub(source: str) -> Source:
+def _open_hub(source: str, config: str | None = None) -> Source:
     """A dataset of the Hub, or of its cache when there is no network."""
     import datasets
 
     try:
-        splits: Any = datasets.load_dataset(source)
+        splits: Any = datasets.load_dataset(source, config)
     except Exception as error:  # its network, cache and parsing layers share no base class
         reason = " ".join(str(error).split())[:200].rstrip(". ") or type(error).__name__
         raise DataError(
@@ -124,12 +154,14 @@ def _open_hub(source: str) -> Source:
     def read(split: str) -> pd.DataFrame:
         part = splits[split]
         frame = part.to_pandas()
-        names = getattr(part.features.get("label"), "names", None)
-        if names and set(names) & {"neg", "pos", "negative", "positive"}:
-            frame["label"] = [names[i] if 0 <= i < len(names) else i for i in frame["label"].tolist()]
+        for column, feature in part.features.items():
+            names = getattr(feature, "names", None)
+            if names and set(names) & {"neg", "pos", "negative", "positive"}:
+                frame[column] = [names[i] if 0 <= i < len(names) else i for i in frame[column].tolist()]
         return frame
 
-    return Source(source, source, source.rsplit("/", 1)[-1], tuple(splits), read)
+    name = source.rsplit("/", 1)[-1] + (f"-{config}" if config else "")
+    return Source(source, source, name, tuple(splits), read)
 
 
 def _open_challenge(source: str) -> Source:
@@ -162,7 +194,7 @@ def _fetch(source: str, url: str, sha256: str, path: Path) -> None:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".fetching-") as scratch:
             new = Path(scratch, path.name)
             with urlopen(url, timeout=30) as answer:
-                new.write_bytes(answer.read(REVIEW_BYTES))
+                new.write_bytes(answer.read(tables.REVIEW_BYTES))
             if (found := _sha256(new)) != sha256:
                 raise OSError(f"its SHA-256 is {found}, not {sha256}")
             new.replace(path)
@@ -196,7 +228,7 @@ def _open_folder(source: str, path: Path) -> Source:
     if raw:
         return Source(source, name, name, tuple(raw), lambda split: _read_raw(path, split))
     files: dict[str, list[Path]] = {}
-    for file in sorted(p for p in path.iterdir() if p.suffix.lower() in TABLES):
+    for file in sorted(p for p in path.iterdir() if p.suffix.lower() in tables.TABLES):
         split = re.sub(r"-\d+-of-\d+$", "", file.stem)  # the Hub's own names: train-00000-of-00001
         files.setdefault(split, []).append(file)
     if not files:
@@ -234,7 +266,7 @@ def _raw_frame(found: dict[str, bytes]) -> pd.DataFrame:
 def _read_raw(folder: Path, split: str) -> pd.DataFrame:
     files = [p for label in ("neg", "pos") for p in (folder / split / label).glob("*.txt")]
     for file in files:
-        check_file(str(file), file, REVIEW_BYTES)
+        check_file(str(file), file, tables.REVIEW_BYTES)
     return _raw_frame({f"{split}/{p.parent.name}/{p.name}": p.read_bytes() for p in files})
 
 
@@ -256,7 +288,7 @@ def _open_archive(given: str, path: Path) -> Source:
                 match = _MEMBER.search(member.name)
                 if not match or not member.isreg() or not (text := archive.extractfile(member)):
                     continue
-                if member.size > REVIEW_BYTES:
+                if member.size > tables.REVIEW_BYTES:
                     size = f"{member.name} ({member.size:,} bytes)"
                     raise DataError(f"{given} is too large at {size}; use IMDB's own archive")
                 found.setdefault(match[2], {})[match[1]] = text.read()

@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import json
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -26,7 +27,7 @@ from transformers import PrinterCallback, TrainingArguments
 from sentiment_core.artifacts import provenance
 from sentiment_core.artifacts.schema import DataInfo, LoraInfo, RunRecord
 from sentiment_core.artifacts.store import HistoryWriter, read_history, utc_now, write_run, write_text
-from sentiment_core.config import ConfigError, TrainConfig, flag
+from sentiment_core.config import ConfigError, TrainConfig, flag, split_name
 from sentiment_core.data.reviews import TrainSplit, split_train
 from sentiment_core.engines import device as devices
 from sentiment_core.engines.batching import plan_steps
@@ -286,10 +287,14 @@ def training_arguments(
 def _shareable(config: TrainConfig, precision: str) -> dict[str, Any]:
     """The settings without this machine's folders, and with the precision that "auto" became."""
     settings = dataclasses.asdict(config) | {"precision": precision}
-    for name in ("dataset", "base_model"):
-        settings[name] = Path(settings[name]).name if os.path.exists(settings[name]) else settings[name]
-    settings["exclude"] = [Path(path).name for path in config.exclude]
-    return settings
+    settings["exclude"] = [_without_folders(name) for name in config.exclude]
+    return settings | {name: _without_folders(settings[name]) for name in ("dataset", "base_model")}
+
+
+def _without_folders(name: str) -> str:
+    place, about = split_name(name)
+    place = Path(place).name if os.path.exists(place) else place
+    return f"{place}?{about}" if about else place
 
 
 def _targets(lora: Any) -> list[str]:
@@ -324,6 +329,7 @@ def describe(record: RunRecord, folder: Path) -> str:
     """What a person wants to know at the end of a run."""
     accuracy, hardware = record.validation_accuracy, record.hardware
     share = record.trainable_parameters / record.base_model.parameters
+    dataset = shlex.quote(record.data.source)
     return f"""\
 Run folder      {folder}
 Validation      accuracy {accuracy.value:.2%} ({accuracy.low:.2%} to {accuracy.high:.2%}) \
@@ -333,4 +339,4 @@ Time            {record.wall_seconds:.1f} s training, {record.warmup_seconds:.1f
 Speed           {record.reviews_per_second:,.1f} reviews/s, {record.tokens_per_second:,.0f} tokens/s
 Peak memory     {record.peak_memory_bytes / 1e9:.2f} GB
 Trained         {record.trainable_parameters:,} weights, {share:.1%} of the base
-Next            python eval.py --run {record.run_id} --system all --dataset {record.data.source}"""
+Next            python eval.py --run {record.run_id} --system all --dataset {dataset}"""

@@ -210,11 +210,17 @@ def test_no_record_keeps_a_path_of_this_machine(tmp_path, monkeypatch):
 def test_hub_id(monkeypatch, names, stored):
     features = {"label": types.SimpleNamespace(names=names)} if names else {}
     part = types.SimpleNamespace(features=features, to_pandas=table().assign(label=stored).copy)
-    monkeypatch.setitem(
-        sys.modules,
-        "datasets",
-        types.SimpleNamespace(load_dataset=lambda source: {"train": part, "test": part}),
-    )
+    asked = []
+
+    def load_dataset(source, config):
+        asked.append((source, config))
+        return {"train": part, "test": part}
+
+    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
+    named = load_reviews("owner/films?text_column=text&dataset_config=short", "test")
+    assert (named.source.partition("?")[0], named.name) == ("owner/films", "films-short")
+    assert load_reviews("imdb", "test").source == "stanfordnlp/imdb", "as runs recorded a local copy"
+    assert asked == [("owner/films", "short"), ("stanfordnlp/imdb", None)]
     reviews = load_reviews("owner/films", "test")
     assert (reviews.source, reviews.name) == ("owner/films", "films")
     assert reviews.labels.tolist() == LABELS
@@ -437,7 +443,7 @@ def test_refuses_archives_without_reviews_cut_short_or_too_large(tmp_path, monke
         ("_ARCHIVE_BYTES", "unpacks to more"),
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(sources, bound, 10)
+            patch.setattr(sources if bound.startswith("_") else tables, bound, 10)
             assert expected in refusal(load_reviews, str(path), "train")
     whole = path.read_bytes()
     for kept in range(len(whole) - 1, 20, -7):
@@ -636,4 +642,7 @@ def test_imdb_overlaps_and_exclusions(tmp_path):
         assert not kept & {match_key(text) for text in frame["text"]}
     if (folder / "unsupervised.parquet").exists():
         message = refusal(load_reviews, str(folder), "unsupervised")
-        assert message == f"{folder}, row 1: unknown label -1; use 0/1, neg/pos or negative/positive"
+        assert (
+            message
+            == f"{folder}, row 1: unknown label -1; use 0/1, neg/pos or negative/positive, or --label-map"
+        )
