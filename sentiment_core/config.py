@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 from collections.abc import Callable
@@ -37,6 +38,7 @@ CACHE = Path(os.environ.get("SENTIMENT_CACHE") or _CACHES / "sentiment-qlora")
 """Converted base models, tokenized reviews and fetched data; safe to delete at any time."""
 
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
+REPORTERS = ("none", "tensorboard", "wandb", "trackio")
 ENGINES = ("auto", "nf4", "dequantized", "packed")
 FORMER_ENGINES = {"plain": "nf4", "resident": "dequantized"}  # in commands and artifacts of before
 
@@ -135,6 +137,7 @@ class TrainConfig:
     checkpoint_minutes: float = _setting(1.0, "most time between two checkpoints", POSITIVE)
     gradient_checkpointing: bool = _setting(False, "recompute activations: slower, less memory")
     seed: int = _setting(0, "order of the reviews, validation part and the adapter's start values")
+    report_to: str = _setting("none", "where the Trainer reports its figures, too", choices=REPORTERS)
     preset: str = _setting("best", "settings to start from; flags that are given win", choices=tuple(PRESETS))
 
     def __post_init__(self) -> None:
@@ -146,6 +149,9 @@ class TrainConfig:
             raise ConfigError("--engine packed has no dropout; use --lora-dropout 0 or --engine dequantized")
         if self.engine == "packed" and self.gradient_checkpointing:
             raise ConfigError("--engine packed does not recompute activations; drop --gradient-checkpointing")
+        if self.report_to != "none" and not importlib.util.find_spec(self.report_to):
+            missing = f"the package {self.report_to} is not installed"
+            raise ConfigError(f"--report-to {self.report_to}: {missing}; pip install {self.report_to}")
         if self.run_id and not re.fullmatch(r"[^\W_][\w.-]*", self.run_id):
             raise ConfigError(f"--run-id {self.run_id!r} must be letters, digits, '.', '_' or '-'")
 

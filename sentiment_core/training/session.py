@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import torch
 from accelerate import PartialState
@@ -24,7 +25,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import PrinterCallback, TrainingArguments
 
-from sentiment_core.artifacts import provenance
+from sentiment_core.artifacts import provenance, store
 from sentiment_core.artifacts.schema import DataInfo, LoraInfo, RunRecord
 from sentiment_core.artifacts.store import HistoryWriter, read_history, utc_now, write_run, write_text
 from sentiment_core.config import ConfigError, TrainConfig, flag, split_name
@@ -40,6 +41,8 @@ from sentiment_core.training.trainer import BY_ENGINE, History, Prompts
 
 # Type the adapter is saved in: half the file, and finer than bfloat16 at the size of these weights.
 ADAPTER_DTYPE = torch.float16
+# Settings that --resume may change.
+SAME_RESULT = ("engine", "micro_batch_size", "checkpoint_minutes", "report_to")
 
 
 def train(config: TrainConfig, *, assets: Path, work: Path, resume: bool = False, overwrite: bool = False):
@@ -74,6 +77,35 @@ def train(config: TrainConfig, *, assets: Path, work: Path, resume: bool = False
     return (session.finish() if context.is_main else None), folder
 
 
+def settings_of(path: Path) -> tuple[dict[str, Any], RunRecord]:
+    """The settings in a run.json (or its folder), to repeat them under another name, and the whole record.
+
+    Raises ConfigError or ArtifactError: there is none, or it has settings that this version does not know.
+    """
+    path = path / "run.json" if path.is_dir() else path
+    record = store.read_record(path, RunRecord, "give the run.json of a finished run")
+    known = {item.name for item in dataclasses.fields(TrainConfig)}
+    if unknown := ", ".join(sorted(record.config.keys() - known)):
+        raise ConfigError(f"--config {path} sets {unknown}, unknown here; use the version that made it")
+    name, about = split_name(record.config.get("dataset", ""))
+    settings = record.config | {"run_id": f"{record.run_id}-repeat", "report_to": "none", "dataset": name}
+    settings |= {"exclude": tuple(record.config.get("exclude", ()))} | dict(parse_qsl(about))
+    base = record.base_model
+    if base.revision and base.source != "folder" and resolve(base.name).location:
+        settings["base_model"] = f"{base.name}@{base.revision}"  # the Hub's commit, not what it has today
+    return settings, record
+
+
+def differences(then: RunRecord, now: RunRecord) -> str:
+    """One line on what was not as it had been: accuracy, reviews, hardware, versions of packages."""
+    pairs = {"reviews": (then.data.fingerprint, now.data.fingerprint)}
+    pairs["hardware"] = (then.hardware.title, now.hardware.title)
+    pairs |= {name: (then.versions.get(name, "?"), version) for name, version in now.versions.items()}
+    found = [f"{name} {was} → {is_now}" for name, (was, is_now) in pairs.items() if was != is_now]
+    reached = f"accuracy there {then.validation_accuracy.value:.2%}"
+    return f"Repeats         {then.run_id} ({reached}); differs in: {', '.join(found) or 'nothing'}"
+
+
 def prepare_folders(folder: Path, work: Path, config: TrainConfig, overwrite: bool) -> None:
     """Empty the run's folders and write its settings.
 
@@ -92,7 +124,7 @@ def prepare_folders(folder: Path, work: Path, config: TrainConfig, overwrite: bo
 def check_same_settings(work: Path, config: TrainConfig) -> None:
     began = json.loads((work / "settings.json").read_text(encoding="utf-8"))
     for name, value in (dataclasses.asdict(config) | {"exclude": list(config.exclude)}).items():
-        if name not in ("engine", "micro_batch_size", "checkpoint_minutes") and began.get(name) != value:
+        if name not in SAME_RESULT and began.get(name) != value:
             raise ConfigError(
                 f"--resume: {flag(name)} is {value!r}, the run began with {began.get(name)!r}; "
                 "use the same settings, or another --run-id"
@@ -278,7 +310,8 @@ def training_arguments(
         bf16=context.precision == "bf16", fp16=context.precision == "fp16", use_cpu=not gpu,
         eval_strategy="steps", eval_steps=never, save_steps=never, save_total_limit=2,
         load_best_model_at_end=context.is_main, metric_for_best_model="eval_accuracy",
-        logging_steps=max(1, steps // 120), logging_nan_inf_filter=False, disable_tqdm=True, report_to=[],
+        logging_steps=max(1, steps // 120), logging_nan_inf_filter=False, disable_tqdm=True,
+        report_to=config.report_to, run_name=config.name, project="sentiment-qlora",
         remove_unused_columns=False, ddp_find_unused_parameters=False,
     )  # fmt: skip
     return devices.one_device(arguments)
