@@ -24,9 +24,7 @@ def parser() -> argparse.ArgumentParser:
     replace = "replace a finished run of the same name"
     out = cli.make_parser(__doc__, TrainConfig, work="checkpoints", overwrite=replace)
     out.add_argument("--resume", action="store_true", help="continue from the last checkpoint of this run")
-    out.add_argument(
-        "--config", type=Path, metavar="RUN.JSON", help="repeat that run's settings; flags given besides win"
-    )
+    out.add_argument("--config", type=Path, help="run.json of a run to repeat; flags given besides win")
     out.add_argument("--list-models", action="store_true", help="print base models known to work, and stop")
     return out
 
@@ -58,11 +56,11 @@ def train(given: dict) -> str:
 
 def settings(given: dict) -> tuple[TrainConfig, Any]:
     """What the flags ask for, and the record of the run that it repeats, if any."""
-    if not given["config"]:
-        return cli.from_flags(TrainConfig, given), None
-    from sentiment_core.training.session import settings_of
+    repeated, record = {}, None
+    if given["config"]:
+        from sentiment_core.training.session import settings_of
 
-    repeated, record = settings_of(given["config"])
+        repeated, record = settings_of(given["config"])
     return cli.from_flags(TrainConfig, given, repeated), record
 
 

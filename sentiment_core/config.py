@@ -103,13 +103,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 class TrainConfig:
     """All settings of one training run. The defaults are the preset "best"."""
 
-    dataset: str = _setting(
-        "stanfordnlp/imdb", "Hub id, parquet/CSV/TSV/JSONL file(s), aclImdb folder/archive",
-        about=COLUMN_FLAGS,
-    )  # fmt: skip
+    dataset: str = _setting("stanfordnlp/imdb", "Hub id, file(s), aclImdb folder/archive", about=COLUMN_FLAGS)
     base_model: str = _setting(DEFAULT_BASE_MODEL, "causal LM: embedded name, Hub id (id@revision), folder")
     run_id: str = _setting("", "name of the run's folder; by default the base model's (and preset's) name")
-    exclude: tuple[str, ...] = _setting((), "file of reviews to keep unseen; may be given again", many=True)
+    exclude: tuple[str, ...] = _setting((), "file to keep unseen, or counterfactual; repeatable", many=True)
     limit: int | None = _setting(None, "train on this many reviews, stratified and seeded", BOTH_LABELS)
     validation: int = _setting(1000, "reviews cut from train to choose the checkpoint by", AT_LEAST_1)
     epochs: int = _setting(2, "passes over the training reviews; two validated better than one", AT_LEAST_1)
@@ -170,9 +167,7 @@ class EvalConfig:
 
     run: str = _setting("", "run to evaluate: a name under assets/runs, or a folder")
     system: str = _setting("fine-tuned", "which system, or all of them", choices=("all", *SYSTEMS))
-    dataset: str = _setting(
-        "stanfordnlp/imdb", "as in train.py, also challenge and counterfactual", about=COLUMN_FLAGS
-    )
+    dataset: str = _setting("stanfordnlp/imdb", "as in train.py, or challenge", about=COLUMN_FLAGS)
     split: str = _setting("test", "which part of it")
     base_model: str = _setting("", "for the baselines without --run: embedded name, Hub id or folder")
     limit: int | None = _setting(None, "score this many reviews, stratified and seeded", BOTH_LABELS)

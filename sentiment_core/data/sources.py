@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import re
 import tarfile
-import tempfile
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
-from urllib.request import urlopen
 
 import pandas as pd
 
@@ -174,35 +172,22 @@ def _open_challenge(source: str) -> Source:
 
 def _open_counterfactual(source: str) -> Source:
     """Each original with its edit behind it."""
-    path = CACHE / "data" / f"{_COUNTERFACTUAL_SHA256[:12]}.tsv"
-    if _sha256(path) != _COUNTERFACTUAL_SHA256:
-        _fetch(source, _COUNTERFACTUAL_URL, _COUNTERFACTUAL_SHA256, path)
+    from sklearn.datasets import fetch_file  # pyrefly: ignore[missing-module-attribute] in its stubs
+
+    folder = CACHE / "data"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with warnings.catch_warnings(action="ignore"):  # of a damaged copy, and of trying again
+            path = fetch_file(_COUNTERFACTUAL_URL, folder, sha256=_COUNTERFACTUAL_SHA256, n_retries=1)
+    except (OSError, HTTPException) as error:
+        raise DataError(
+            f"{source} is not in the cache and could not be fetched ({error}); go online once, or put "
+            f"{_COUNTERFACTUAL_URL} into {folder}"
+        ) from None
     names = {"Text": "text", "Sentiment": "label", "batch_id": "pair_id"}
     frame = read_csv(source, path).rename(columns=names).astype({"pair_id": int})
     frame["version"] = ["original", "edited"] * (len(frame) // 2)
     return Source(source, COUNTERFACTUAL, _COUNTERFACTUAL_NAME, (), lambda split: frame)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-
-
-def _fetch(source: str, url: str, sha256: str, path: Path) -> None:
-    """A file of the web to `path`, whole and as pinned, or not at all."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".fetching-") as scratch:
-            new = Path(scratch, path.name)
-            with urlopen(url, timeout=30) as answer:
-                new.write_bytes(answer.read(tables.REVIEW_BYTES))
-            if (found := _sha256(new)) != sha256:
-                raise OSError(f"its SHA-256 is {found}, not {sha256}")
-            new.replace(path)
-    except (OSError, HTTPException) as error:
-        raise DataError(
-            f"{source} is not in the cache and could not be fetched from {url} ({error}); "
-            f"go online once, or put that file at {path}"
-        ) from None
 
 
 NAMED: dict[str, Callable[[str], Source]] = {
