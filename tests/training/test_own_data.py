@@ -60,6 +60,8 @@ def test_stars_in_a_csv_train_and_evaluate(there, tiny_model):
         assert evaluation.main([*given, "--system", system, "--assets", "assets", "--work", "work"]) == 0
     tested = read_eval(there / "assets" / "evals" / "products--fine-tuned--products").record
     assert (tested.dataset.n, tested.dataset.source) == (40, NAME)
+    card = (there / "assets" / "runs" / "products" / "adapter" / "README.md").read_text()
+    assert "type: products.csv\n" in card, "a name that the Hub takes"
     learned = read_eval(there / "assets" / "evals" / "products--tfidf-logreg--products").record
     assert learned.metrics["accuracy"].value > 0.9, "it found the run's train rows by their columns"
 
