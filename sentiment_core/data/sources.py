@@ -101,7 +101,7 @@ def open_source(source: str) -> Source:
         replaced = [name for name in columns.values() if name in frame and name not in columns]
         frame = frame.drop(columns=replaced).rename(columns=columns)
         if meanings and "label" in frame:
-            values = [str(value).strip().removesuffix(".0") for value in frame["label"]]
+            values = map(_bare, frame["label"])
             frame["label"] = [meanings.get(value, f"{value} (not in --label-map)") for value in values]
         return frame
 
@@ -112,9 +112,13 @@ def _meanings(label_map: str) -> dict[str, str]:
     """From "1=negative,5=positive": what the dataset has as a label -> what we call it."""
     pairs = [pair.rpartition("=") for pair in label_map.split(",") if label_map]
     try:
-        return {value.strip(): parse_label(mark and label).word for value, mark, label in pairs}
+        return {_bare(value): parse_label(mark and label).word for value, mark, label in pairs}
     except ValueError as error:
         raise DataError(f"--label-map {label_map}: {error}, as in 1=negative,5=positive") from None
+
+
+def _bare(value: object) -> str:
+    return str(value).strip().removesuffix(".0")  # a column with a gap in it is read as floats
 
 
 def _open(source: str, config: str | None = None) -> Source:
@@ -123,6 +127,8 @@ def _open(source: str, config: str | None = None) -> Source:
         raise DataError(f"{source!r} names no reviews; use {tables.FORMS}")
     path, named_as_file = Path(source).expanduser(), source.lower().endswith(tables.TABLES + _ARCHIVES)
     with _refusing(source):
+        if config and (source in NAMED or path.exists()):
+            raise DataError(f"--dataset-config {config}: {source} is not the Hub's; leave the flag out")
         if source in (CHALLENGE, COUNTERFACTUAL) or (source in NAMED and not path.exists()):
             return NAMED[source](source)
         if not path.exists():
@@ -155,7 +161,7 @@ def _open_hub(source: str, config: str | None = None) -> Source:
         for column, feature in part.features.items():
             names = getattr(feature, "names", None)
             if names and set(names) & {"neg", "pos", "negative", "positive"}:
-                frame[column] = [names[i] if 0 <= i < len(names) else i for i in frame[column].tolist()]
+                frame[column] = [names[int(i)] if 0 <= i < len(names) else i for i in frame[column].tolist()]
         return frame
 
     name = source.rsplit("/", 1)[-1] + (f"-{config}" if config else "")
