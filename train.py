@@ -41,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def train(given: dict) -> str:
     config, repeats = settings(given)
+    from sentiment_core.artifacts import provenance
     from sentiment_core.artifacts.store import read_run
     from sentiment_core.publishing.card import write_card
     from sentiment_core.training import session
@@ -51,7 +52,7 @@ def train(given: dict) -> str:
         return ""
     write_card(read_run(folder), given["assets"])
     said = session.describe(record, folder)
-    return f"{said}\n{session.differences(repeats, record)}" if repeats else said
+    return f"{said}\n{provenance.differences(repeats, record)}" if repeats else said
 
 
 def settings(given: dict) -> tuple[TrainConfig, Any]:

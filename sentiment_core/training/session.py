@@ -96,16 +96,6 @@ def settings_of(path: Path) -> tuple[dict[str, Any], RunRecord]:
     return settings, record
 
 
-def differences(then: RunRecord, now: RunRecord) -> str:
-    """One line on what was not as it had been: accuracy, reviews, hardware, versions of packages."""
-    pairs = {"reviews": (then.data.fingerprint, now.data.fingerprint)}
-    pairs["hardware"] = (then.hardware.title, now.hardware.title)
-    pairs |= {name: (then.versions.get(name, "?"), version) for name, version in now.versions.items()}
-    found = [f"{name} {was} → {is_now}" for name, (was, is_now) in pairs.items() if was != is_now]
-    reached = f"accuracy there {then.validation_accuracy.value:.2%}"
-    return f"Repeats         {then.run_id} ({reached}); differs in: {', '.join(found) or 'nothing'}"
-
-
 def prepare_folders(folder: Path, work: Path, config: TrainConfig, overwrite: bool) -> None:
     """Empty the run's folders and write its settings.
 
