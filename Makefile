@@ -1,13 +1,11 @@
 # make app    opens the dashboard on the committed artifacts
 # make fast   lint, types, layers, and the tests that need no model, no browser and no process of their own: about two minutes
 # make test   lint and all tests
-# make artifacts DATASET=… COUNTERFACTUAL=…   trains and evaluates everything under assets/ (needs a GPU)
+# make artifacts   trains and evaluates everything under assets/ (needs a GPU; DATASET=… COUNTERFACTUAL=… name local copies)
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-DATASET ?= stanfordnlp/imdb
-COUNTERFACTUAL ?= counterfactual_imdb_test.parquet
 PYTEST = $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: app fast test lint lines artifacts benchmarks soak screenshots
@@ -48,7 +46,7 @@ test: lint
 
 # Everything that assets/ holds of runs and evaluations, in order. Calling it again continues an interrupted one.
 artifacts: $(VENV)/.app
-	BIN=$(BIN) DATASET=$(DATASET) COUNTERFACTUAL=$(COUNTERFACTUAL) sh assets/make_artifacts.sh
+	BIN=$(BIN) DATASET="$(DATASET)" COUNTERFACTUAL="$(COUNTERFACTUAL)" sh assets/make_artifacts.sh
 
 # The two pictures and the animation in README, from the committed artifacts.
 screenshots: $(VENV)/.test

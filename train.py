@@ -3,6 +3,8 @@
 python train.py                                       # the best settings, all of IMDB
 python train.py --preset study                        # the study's own settings
 python train.py --dataset my_reviews.csv --limit 2000 --base-model Qwen/Qwen2.5-0.5B-Instruct
+python train.py --dataset my.csv --text-column body --label-column stars --label-map 1=negative,5=positive
+python train.py --config assets/runs/smollm2-135m/run.json   # its settings again
 accelerate launch train.py                            # all GPUs of this host, same result
 python train.py --resume                              # continue an interrupted run
 """
@@ -11,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
+from typing import Any
 
 from sentiment_core import cli
 from sentiment_core.config import KNOWN_BASE_MODELS, TrainConfig
@@ -20,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     replace = "replace a finished run of the same name"
     out = cli.make_parser(__doc__, TrainConfig, work="checkpoints", overwrite=replace)
     out.add_argument("--resume", action="store_true", help="continue from the last checkpoint of this run")
+    out.add_argument("--config", type=Path, help="run.json of a run to repeat; flags given besides win")
     out.add_argument("--list-models", action="store_true", help="print base models known to work, and stop")
     return out
 
@@ -35,7 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def train(given: dict) -> str:
-    config = cli.from_flags(TrainConfig, given)
+    config, repeats = settings(given)
+    from sentiment_core.artifacts import provenance
     from sentiment_core.artifacts.store import read_run
     from sentiment_core.publishing.card import write_card
     from sentiment_core.training import session
@@ -45,11 +51,22 @@ def train(given: dict) -> str:
     if record is None:  # another process of the same launch
         return ""
     write_card(read_run(folder), given["assets"])
-    return session.describe(record, folder)
+    said = session.describe(record, folder)
+    return f"{said}\n{provenance.differences(repeats, record)}" if repeats else said
+
+
+def settings(given: dict) -> tuple[TrainConfig, Any]:
+    """What the flags ask for, and the record of the run that it repeats, if any."""
+    repeated, record = {}, None
+    if given["config"]:
+        from sentiment_core.training.session import settings_of
+
+        repeated, record = settings_of(given["config"])
+    return cli.from_flags(TrainConfig, given, repeated), record
 
 
 def memory_advice(given: dict) -> str:
-    config = cli.from_flags(TrainConfig, given)
+    config, _ = settings(given)
     smaller = max(1, (config.micro_batch_size or config.batch_size) // 2)
     return (
         f"try --micro-batch-size {smaller} (same result, more passes), a lower --max-length-tokens, "

@@ -1,9 +1,11 @@
 #!/bin/sh
 # Makes every run and evaluation under assets/ on one GPU. Called by `make artifacts`; repeating the call
 # continues an interrupted one and keeps what is finished; evaluations of other settings are to be removed first.
-#   DATASET         IMDB: a Hub id or a folder with train and test
-#   COUNTERFACTUAL  the 488 reviews with their minimal edits, one parquet file
+#   DATASET         IMDB: a Hub id (default: stanfordnlp/imdb) or a folder with train and test
+#   COUNTERFACTUAL  the 488 reviews with their minimal edits (default: fetched once), or a copy as one file
 set -eu
+DATASET=${DATASET:-stanfordnlp/imdb}
+COUNTERFACTUAL=${COUNTERFACTUAL:-counterfactual}
 python=${BIN:+$BIN/}${PYTHON:-python}
 assets=${SENTIMENT_ASSETS:-assets}
 

@@ -6,9 +6,10 @@ import argparse
 import dataclasses
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 from sentiment_core.config import ASSETS, FORMER_ENGINES, PRESETS, EvalConfig, TrainConfig, UserError, flag
 
@@ -28,6 +29,8 @@ def make_parser(doc: str, config: type, *, work: str, overwrite: str) -> argpars
     )
     for item in dataclasses.fields(config):
         parser.add_argument(flag(item.name), **_options(item))
+        for name, what in item.metadata.get("about", {}).items():
+            parser.add_argument(flag(name), metavar="TEXT", default=argparse.SUPPRESS, help=what)
     parser.add_argument("--overwrite", action="store_true", help=overwrite)
     parser.add_argument("--assets", type=Path, default=ASSETS, help="folder of artifacts (default: assets)")
     parser.add_argument("--work", type=Path, default=Path("outputs"), help=f"{work} (default: outputs)")
@@ -50,15 +53,20 @@ def _options(item: dataclasses.Field) -> dict[str, Any]:
     return options | {"type": kind, "metavar": {int: "N", float: "X"}.get(kind, "TEXT")}
 
 
-def from_flags(config: type[Config], given: dict[str, Any]) -> Config:
-    """Defaults, then the preset's values, then what was given.
+def from_flags(config: type[Config], given: dict[str, Any], repeated: Mapping = {}) -> Config:
+    """Defaults, then the settings of a run to repeat, then the preset's values, then what was given.
 
     Raises:
         ConfigError: values out of bounds and contradictions, named by their flags.
     """
-    ours = {item.name for item in dataclasses.fields(config)}
+    items = {item.name: item.metadata.get("about", {}) for item in dataclasses.fields(config)}
+    ours = items | items["dataset"]
     asked: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k in ours}
-    return config(**PRESETS.get(asked.get("preset"), {}) | asked)
+    values = dict(repeated) | PRESETS.get(asked.get("preset", ""), {}) | asked
+    if about := {name: values.pop(name) for name in items["dataset"] if name in values}:
+        dataset = values.get("dataset", config.dataset)
+        values["dataset"] = f"{dataset}{'&' if '?' in dataset else '?'}{urlencode(about, safe=',=')}"
+    return config(**values)
 
 
 def run(work: Callable[[], str], *, advice: Callable[[], str] = str, stopped: str = "Stopped.") -> int:

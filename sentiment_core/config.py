@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 from collections.abc import Callable
@@ -32,8 +33,12 @@ ASSETS = Path(os.environ.get("SENTIMENT_ASSETS") or _ROOT / "assets")
 """Folder of artifacts: the checkout's, or where the package is installed the one of the working folder."""
 CHALLENGE_FILE = _ROOT / "assets" / "challenge" / "reviews.csv"
 """Reviews of our own, wherever the artifacts are."""
+_CACHES = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+CACHE = Path(os.environ.get("SENTIMENT_CACHE") or _CACHES / "sentiment-qlora")
+"""Converted base models, tokenized reviews and fetched data; safe to delete at any time."""
 
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
+REPORTERS = ("none", "tensorboard", "wandb", "trackio")
 ENGINES = ("auto", "nf4", "dequantized", "packed")
 FORMER_ENGINES = {"plain": "nf4", "resident": "dequantized"}  # in commands and artifacts of before
 
@@ -46,6 +51,22 @@ class ConfigError(UserError):
     """Settings out of bounds, or that contradict each other; the message names the flags."""
 
 
+COLUMN_FLAGS = {
+    "text_column": "its column of texts (default: text)",
+    "label_column": "its column of labels (default: label)",
+    "dataset_config": "which configuration, where the Hub's dataset has several",
+    "label_map": "what its labels mean, as in 1=negative,2=negative,4=positive,5=positive",
+}
+"""What is said of a dataset besides its name. It becomes part of the name, so that records keep it and every
+command finds the columns again: "reviews.csv?text_column=body&label_column=stars"."""
+
+
+def split_name(dataset: str) -> tuple[str, str]:
+    """A dataset's plain name, and what follows its "?": `COLUMN_FLAGS` as in a web address, "" for none."""
+    name, _, about = dataset.partition("?")
+    return (dataset, "") if os.path.exists(dataset) else (name, about)
+
+
 Bound = tuple[Callable[[Any], bool], str]  # what must hold, and what the error says when it does not
 AT_LEAST_1: Bound = (lambda value: value >= 1, "it must be at least 1")
 POSITIVE: Bound = (lambda value: value > 0, "it must be above 0")
@@ -56,7 +77,7 @@ ROOM: Bound = (lambda value: value >= 64, "the prompt alone needs 43, use 64 or 
 
 
 def _setting(default: Any, help: str, bound: Bound | None = None, **more: Any) -> Any:
-    """A field with its flag's help text; `choices` and `many` are argparse matters."""
+    """A field with its flag's help text; `choices` and `many` are argparse matters, `about` further flags."""
     return field(default=default, metadata={"help": help, "bound": bound, **more})
 
 
@@ -82,12 +103,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 class TrainConfig:
     """All settings of one training run. The defaults are the preset "best"."""
 
-    dataset: str = _setting(
-        "stanfordnlp/imdb", "Hub id, parquet/CSV/TSV/JSONL file(s), aclImdb folder/archive"
-    )
+    dataset: str = _setting("stanfordnlp/imdb", "Hub id, file(s), aclImdb folder/archive", about=COLUMN_FLAGS)
     base_model: str = _setting(DEFAULT_BASE_MODEL, "causal LM: embedded name, Hub id (id@revision), folder")
     run_id: str = _setting("", "name of the run's folder; by default the base model's (and preset's) name")
-    exclude: tuple[str, ...] = _setting((), "file of reviews to keep unseen; may be given again", many=True)
+    exclude: tuple[str, ...] = _setting((), "file to keep unseen, or counterfactual; repeatable", many=True)
     teacher: str = _setting("", "finished run whose answers to unlabelled reviews are learned, too")
     unlabelled: str = _setting("unsupervised", "with --teacher: a split of the dataset, or another source")
     soft_temperature: float = _setting(2.0, "with --teacher: what softens its answers", POSITIVE)
@@ -119,6 +138,7 @@ class TrainConfig:
     checkpoint_minutes: float = _setting(1.0, "most time between two checkpoints", POSITIVE)
     gradient_checkpointing: bool = _setting(False, "recompute activations: slower, less memory")
     seed: int = _setting(0, "order of the reviews, validation part and the adapter's start values")
+    report_to: str = _setting("none", "where the Trainer reports its figures, too", choices=REPORTERS)
     preset: str = _setting("best", "settings to start from; flags that are given win", choices=tuple(PRESETS))
 
     def __post_init__(self) -> None:
@@ -130,6 +150,9 @@ class TrainConfig:
             raise ConfigError("--engine packed has no dropout; use --lora-dropout 0 or --engine dequantized")
         if self.engine == "packed" and self.gradient_checkpointing:
             raise ConfigError("--engine packed does not recompute activations; drop --gradient-checkpointing")
+        if self.report_to != "none" and not importlib.util.find_spec(self.report_to):
+            missing = f"the package {self.report_to} is not installed"
+            raise ConfigError(f"--report-to {self.report_to}: {missing}; pip install {self.report_to}")
         if self.run_id and not re.fullmatch(r"[^\W_][\w.-]*", self.run_id):
             raise ConfigError(f"--run-id {self.run_id!r} must be letters, digits, '.', '_' or '-'")
 
@@ -149,7 +172,7 @@ class EvalConfig:
 
     run: str = _setting("", "run to evaluate: a name under assets/runs, or a folder")
     system: str = _setting("fine-tuned", "which system, or all of them", choices=("all", *SYSTEMS))
-    dataset: str = _setting("stanfordnlp/imdb", "a Hub id, a file or folder of your own, or challenge")
+    dataset: str = _setting("stanfordnlp/imdb", "as in train.py, or challenge", about=COLUMN_FLAGS)
     split: str = _setting("test", "which part of it")
     base_model: str = _setting("", "for the baselines without --run: embedded name, Hub id or folder")
     limit: int | None = _setting(None, "score this many reviews, stratified and seeded", BOTH_LABELS)

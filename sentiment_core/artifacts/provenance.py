@@ -10,7 +10,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from sentiment_core.artifacts.schema import Hardware
+from sentiment_core.artifacts.schema import Hardware, RunRecord
 
 PACKAGES = (
     "torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets", "tokenizers", "scikit-learn",
@@ -67,6 +67,16 @@ def commit() -> str | None:
 def _git(*arguments: str) -> str:
     command = ["git", "-C", str(Path(__file__).resolve().parents[2]), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+
+def differences(then: RunRecord, now: RunRecord) -> str:
+    """One line on what was not as it had been: accuracy, reviews, hardware, versions of packages."""
+    pairs = {"reviews": (then.data.fingerprint, now.data.fingerprint)}
+    pairs["hardware"] = (then.hardware.title, now.hardware.title)
+    pairs |= {name: (then.versions.get(name, "?"), version) for name, version in now.versions.items()}
+    found = [f"{name} {was} → {is_now}" for name, (was, is_now) in pairs.items() if was != is_now]
+    reached = f"accuracy there {then.validation_accuracy.value:.2%}"
+    return f"Repeats         {then.run_id} ({reached}); differs in: {', '.join(found) or 'nothing'}"
 
 
 def command_line() -> str:

@@ -27,7 +27,7 @@ from sentiment_core.artifacts import schema
 from sentiment_core.artifacts.schema import EvalRecord, HistoryRow, Reference, RunRecord, SampleReview
 from sentiment_core.config import ASSETS, UserError
 from sentiment_core.data.reviews import fingerprint, review_id
-from sentiment_core.data.sources import read_parquet
+from sentiment_core.data.tables import read_parquet
 from sentiment_core.metrics import classification
 from sentiment_core.metrics.histogram import BINS
 

@@ -311,5 +311,5 @@ def _labels(raw: pd.DataFrame, given: str) -> list[int]:
         try:
             labels.append(int(parse_label(value)))
         except ValueError as error:
-            raise DataError(f"{given}, {_place(row)}: {error}") from None
+            raise DataError(f"{given}, {_place(row)}: {error}, or --label-map") from None
     return labels

@@ -18,7 +18,7 @@ from sentiment_core.artifacts.schema import group_columns as group_names
 from sentiment_core.artifacts.store import Run, read_run
 from sentiment_core.config import ConfigError, EvalConfig, TrainConfig
 from sentiment_core.data import reviews as data
-from sentiment_core.data.sources import open_source
+from sentiment_core.data.sources import NAMED, open_source
 from sentiment_core.engines.device import DTYPES, DeviceContext, free_memory
 from sentiment_core.models import loading
 from sentiment_core.models.base_models import BaseModel, BaseModelError, resolve
@@ -109,7 +109,7 @@ class Inputs:
         else:
             here, otherwise = "train" in tested.splits, data.DEFAULT_DATASET
         trained = self.run.config.get("exclude", ()) if self.run else ()
-        excluded = config.exclude or tuple(path for path in trained if os.path.exists(path))
+        excluded = config.exclude or tuple(one for one in trained if one in NAMED or os.path.exists(one))
         return config.train_dataset or (config.dataset if here else otherwise), excluded
 
     def base_model(self, precision: str, *, shared: bool = True) -> loading.LoadedModel:

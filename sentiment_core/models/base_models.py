@@ -26,11 +26,7 @@ from typing import Any, BinaryIO
 
 from safetensors import SafetensorError
 
-from sentiment_core.config import DEFAULT_BASE_MODEL, UserError
-
-_CACHES = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-CACHE = Path(os.environ.get("SENTIMENT_CACHE") or _CACHES / "sentiment-qlora")
-"""Converted base models and tokenized reviews; safe to delete at any time."""
+from sentiment_core.config import CACHE, DEFAULT_BASE_MODEL, UserError
 
 CONVERSION_VERSION = 1
 """Part of the cache folder's name; raised when the conversion changes what it writes."""

@@ -10,12 +10,14 @@ import copy
 import dataclasses
 import json
 import os
+import shlex
 import shutil
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import numpy as np
 import torch
@@ -24,10 +26,10 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import PrinterCallback, TrainingArguments
 
-from sentiment_core.artifacts import provenance
+from sentiment_core.artifacts import provenance, store
 from sentiment_core.artifacts.schema import DataInfo, LoraInfo, RunRecord
 from sentiment_core.artifacts.store import HistoryWriter, read_history, utc_now, write_run, write_text
-from sentiment_core.config import ConfigError, TrainConfig, flag
+from sentiment_core.config import ConfigError, TrainConfig, flag, split_name
 from sentiment_core.data.reviews import Reviews, TrainSplit, split_train
 from sentiment_core.engines import device as devices
 from sentiment_core.engines.batching import plan_steps
@@ -44,6 +46,8 @@ from sentiment_core.training.trainer import BY_ENGINE, History, Prompts
 
 # Type the adapter is saved in: half the file, and finer than bfloat16 at the size of these weights.
 ADAPTER_DTYPE = torch.float16
+# Settings that --resume may change.
+SAME_RESULT = ("engine", "micro_batch_size", "checkpoint_minutes", "report_to")
 
 
 def train(config: TrainConfig, *, assets: Path, work: Path, resume: bool = False, overwrite: bool = False):
@@ -81,6 +85,25 @@ def train(config: TrainConfig, *, assets: Path, work: Path, resume: bool = False
     return (session.finish() if context.is_main else None), folder
 
 
+def settings_of(path: Path) -> tuple[dict[str, Any], RunRecord]:
+    """The settings in a run.json (or its folder), to repeat them under another name, and the whole record.
+
+    Raises ConfigError or ArtifactError: there is none, or it has settings that this version does not know.
+    """
+    path = path / "run.json" if path.is_dir() else path
+    record = store.read_record(path, RunRecord, "give the run.json of a finished run")
+    known = {item.name for item in dataclasses.fields(TrainConfig)}
+    if unknown := ", ".join(sorted(record.config.keys() - known)):
+        raise ConfigError(f"--config {path} sets {unknown}, unknown here; use the version that made it")
+    name, about = split_name(record.config.get("dataset", ""))
+    settings = record.config | {"run_id": f"{record.run_id}-repeat", "report_to": "none", "dataset": name}
+    settings |= {"exclude": tuple(record.config.get("exclude", ()))} | dict(parse_qsl(about))
+    base = record.base_model
+    if base.revision and base.source != "folder" and resolve(base.name).location:
+        settings["base_model"] = f"{base.name}@{base.revision}"  # the Hub's commit, not what it has today
+    return settings, record
+
+
 def prepare_folders(folder: Path, work: Path, config: TrainConfig, overwrite: bool) -> None:
     """Empty the run's folders and write its settings.
 
@@ -99,7 +122,7 @@ def prepare_folders(folder: Path, work: Path, config: TrainConfig, overwrite: bo
 def check_same_settings(work: Path, config: TrainConfig) -> None:
     began = json.loads((work / "settings.json").read_text(encoding="utf-8"))
     for name, value in (dataclasses.asdict(config) | {"exclude": list(config.exclude)}).items():
-        if name not in ("engine", "micro_batch_size", "checkpoint_minutes") and began.get(name) != value:
+        if name not in SAME_RESULT and began.get(name) != value:
             raise ConfigError(
                 f"--resume: {flag(name)} is {value!r}, the run began with {began.get(name)!r}; "
                 "use the same settings, or another --run-id"
@@ -305,7 +328,8 @@ def training_arguments(
         bf16=context.precision == "bf16", fp16=context.precision == "fp16", use_cpu=not gpu,
         eval_strategy="steps", eval_steps=never, save_steps=never, save_total_limit=2,
         load_best_model_at_end=context.is_main, metric_for_best_model="eval_accuracy",
-        logging_steps=max(1, steps // 120), logging_nan_inf_filter=False, disable_tqdm=True, report_to=[],
+        logging_steps=max(1, steps // 120), logging_nan_inf_filter=False, disable_tqdm=True,
+        report_to=config.report_to, run_name=config.name, project="sentiment-qlora",
         remove_unused_columns=False, ddp_find_unused_parameters=False,
     )  # fmt: skip
     return devices.one_device(arguments)
@@ -314,10 +338,16 @@ def training_arguments(
 def _shareable(config: TrainConfig, precision: str) -> dict[str, Any]:
     """The settings without this machine's folders, and with the precision that "auto" became."""
     settings = dataclasses.asdict(config) | {"precision": precision}
-    for name in ("dataset", "base_model", "unlabelled"):
-        settings[name] = Path(settings[name]).name if os.path.exists(settings[name]) else settings[name]
-    settings["exclude"] = [Path(path).name for path in config.exclude]
-    return settings
+    settings["exclude"] = [_without_folders(name) for name in config.exclude]
+    return settings | {
+        name: _without_folders(settings[name]) for name in ("dataset", "base_model", "unlabelled")
+    }
+
+
+def _without_folders(name: str) -> str:
+    place, about = split_name(name)
+    place = Path(place).name if os.path.exists(place) else place
+    return f"{place}?{about}" if about else place
 
 
 def _targets(lora: Any) -> list[str]:
@@ -352,6 +382,7 @@ def describe(record: RunRecord, folder: Path) -> str:
     """What a person wants to know at the end of a run."""
     accuracy, hardware = record.validation_accuracy, record.hardware
     share = record.trainable_parameters / record.base_model.parameters
+    dataset = shlex.quote(record.data.source)
     return f"""\
 Run folder      {folder}
 Validation      accuracy {accuracy.value:.2%} ({accuracy.low:.2%} to {accuracy.high:.2%}) \
@@ -361,4 +392,4 @@ Time            {record.wall_seconds:.1f} s training, {record.warmup_seconds:.1f
 Speed           {record.reviews_per_second:,.1f} reviews/s, {record.tokens_per_second:,.0f} tokens/s
 Peak memory     {record.peak_memory_bytes / 1e9:.2f} GB
 Trained         {record.trainable_parameters:,} weights, {share:.1%} of the base
-Next            python eval.py --run {record.run_id} --system all --dataset {record.data.source}"""
+Next            python eval.py --run {record.run_id} --system all --dataset {dataset}"""

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sentiment_core.data import sources
+from sentiment_core.data import sources, tables
 from sentiment_core.data.reviews import (
     DataError,
     load_reviews,
@@ -210,11 +210,17 @@ def test_no_record_keeps_a_path_of_this_machine(tmp_path, monkeypatch):
 def test_hub_id(monkeypatch, names, stored):
     features = {"label": types.SimpleNamespace(names=names)} if names else {}
     part = types.SimpleNamespace(features=features, to_pandas=table().assign(label=stored).copy)
-    monkeypatch.setitem(
-        sys.modules,
-        "datasets",
-        types.SimpleNamespace(load_dataset=lambda source: {"train": part, "test": part}),
-    )
+    asked = []
+
+    def load_dataset(source, config):
+        asked.append((source, config))
+        return {"train": part, "test": part}
+
+    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
+    named = load_reviews("owner/films?text_column=text&dataset_config=short", "test")
+    assert (named.source.partition("?")[0], named.name) == ("owner/films", "films-short")
+    assert load_reviews("imdb", "test").source == "stanfordnlp/imdb", "as runs recorded a local copy"
+    assert asked == [("owner/films", "short"), ("stanfordnlp/imdb", None)]
     reviews = load_reviews("owner/films", "test")
     assert (reviews.source, reviews.name) == ("owner/films", "films")
     assert reviews.labels.tolist() == LABELS
@@ -368,7 +374,7 @@ def test_refuses_more_reviews_than_there_are_and_fewer_than_two(tmp_path):
     ],
 )
 def test_a_million_commas_are_counted_and_never_become_columns(tmp_path, monkeypatch, content, expected):
-    monkeypatch.setattr(sources, "_CELLS", 999_999)
+    monkeypatch.setattr(tables, "_CELLS", 999_999)
     (tmp_path / "r.csv").write_bytes(content)
     tracemalloc.start()
     message = refusal(load_reviews, str(tmp_path / "r.csv"), "test")
@@ -401,8 +407,8 @@ def test_a_small_parquet_that_unpacks_to_much_is_refused_before_it_does(
     tmp_path, monkeypatch, text, n, expected
 ):
     bomb(tmp_path / "r.parquet", text, n)
-    monkeypatch.setattr(sources.read_parquet, "__kwdefaults__", {"most": 100_000_000})
-    monkeypatch.setattr(sources, "_CELLS", 100_000)
+    monkeypatch.setattr(tables.read_parquet, "__kwdefaults__", {"most": 100_000_000})
+    monkeypatch.setattr(tables, "_CELLS", 100_000)
     before = pa.total_allocated_bytes()
     assert expected in refusal(load_reviews, str(tmp_path / "r.parquet"), "test")
     assert pa.default_memory_pool().max_memory() - before < 1_000_000_000
@@ -433,11 +439,11 @@ def test_refuses_archives_without_reviews_cut_short_or_too_large(tmp_path, monke
     with tarfile.open(path, "w:gz") as archive:
         archive.add(tmp_path / "aclImdb", "aclImdb")
     for bound, expected in (
-        ("_REVIEW_BYTES", "is too large at aclImdb/"),
+        ("REVIEW_BYTES", "is too large at aclImdb/"),
         ("_ARCHIVE_BYTES", "unpacks to more"),
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(sources, bound, 10)
+            patch.setattr(sources if bound.startswith("_") else tables, bound, 10)
             assert expected in refusal(load_reviews, str(path), "train")
     whole = path.read_bytes()
     for kept in range(len(whole) - 1, 20, -7):
@@ -553,7 +559,70 @@ def test_split_train_refuses_when_a_class_is_gone(tmp_path):
     assert "and 6 for validation" in refusal(split_train, source, validation=6)
 
 
+# ---- the counterfactual pairs, fetched
+
+
+def address(path: Path) -> str:
+    return f"file://localhost{path.as_posix()}"
+
+
+@pytest.fixture
+def web(tmp_path, monkeypatch):
+    """A stand-in for the pinned file, at an address of its own, and an empty cache."""
+    rows = ["Sentiment\tText\tbatch_id", "Negative\tReview 5: a bore.\t7", "Positive\tReview 5: a joy.\t7"]
+    (tmp_path / "web.tsv").write_text("\n".join(rows) + "\n")
+    monkeypatch.setattr(sources, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(sources, "_COUNTERFACTUAL_URL", address(tmp_path / "web.tsv"))
+    digest = hashlib.sha256((tmp_path / "web.tsv").read_bytes()).hexdigest()
+    monkeypatch.setattr(sources, "_COUNTERFACTUAL_SHA256", digest)
+    return tmp_path / "web.tsv"
+
+
+def test_counterfactual_is_fetched_once_checked_and_named_as_before(web, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    reviews = load_reviews("counterfactual", "test")
+    assert (reviews.name, reviews.source) == ("counterfactual_imdb_test", "counterfactual")
+    assert reviews.group_columns == ["pair_id", "version"]
+    assert reviews.frame["pair_id"].tolist() == [7, 7]
+    web.unlink()  # offline from now on
+    (kept,) = (tmp_path / "cache" / "data").iterdir()
+    for name in ("counterfactual", "counterfactual_imdb_test.parquet"):  # the latter: as runs recorded it
+        cut = split_train(films(tmp_path), validation=0, exclude=[name])
+        assert cut.excluded["in_counterfactual_imdb_test"] == 2
+    kept.write_bytes(kept.read_bytes()[:-9])
+    assert "could not be fetched (" in refusal(load_reviews, "counterfactual", "test")
+    local = write(tmp_path / "counterfactual_imdb_test.parquet", table())
+    assert len(load_reviews(local, "test")) == 6, "a local copy is taken"
+
+
+def test_a_counterfactual_file_that_is_not_the_pinned_one_is_refused_and_not_kept(web, tmp_path):
+    web.write_text("Sentiment\tText\tbatch_id\n")
+    message = refusal(load_reviews, "counterfactual", "test")
+    assert "differs from expected" in message
+    assert message.endswith(f"go online once, or put {address(web)} into {tmp_path / 'cache' / 'data'}")
+    assert list((tmp_path / "cache" / "data").iterdir()) == []
+
+
 # ---- the real dataset, where it is at hand
+
+
+@imdb.needed
+def test_the_pinned_file_is_the_copy_that_artifacts_were_made_from(tmp_path, monkeypatch):
+    folder = imdb.FOLDER.parent / "robustness"
+    if not (folder / "test_paired.tsv").exists():
+        pytest.skip("the pinned file is not at hand")
+    monkeypatch.setattr(sources, "CACHE", tmp_path)
+    monkeypatch.setattr(sources, "_COUNTERFACTUAL_URL", address(folder / "test_paired.tsv"))
+    fetched = load_reviews("counterfactual", "test")
+    pd.testing.assert_frame_equal(
+        fetched.frame, load_reviews(str(folder / "counterfactual_imdb_test.parquet"), "test").frame
+    )
+    predictions = (
+        PROJECT / "assets/evals/counterfactual_imdb_test--fine-tuned--smollm2-135m/predictions.parquet"
+    )
+    columns = ["review_id", "label", "pair_id", "version"]
+    committed = pd.read_parquet(predictions, columns=columns)
+    assert fetched.frame[columns].values.tolist() == committed.values.tolist()
 
 
 @imdb.needed
@@ -575,4 +644,7 @@ def test_imdb_overlaps_and_exclusions(tmp_path):
         assert not kept & {match_key(text) for text in frame["text"]}
     if (folder / "unsupervised.parquet").exists():
         message = refusal(load_reviews, str(folder), "unsupervised")
-        assert message == f"{folder}, row 1: unknown label -1; use 0/1, neg/pos or negative/positive"
+        assert (
+            message
+            == f"{folder}, row 1: unknown label -1; use 0/1, neg/pos or negative/positive, or --label-map"
+        )
