@@ -117,12 +117,13 @@ def _warm_up(context: Context, draws: dict[str, Callable[[], object]]) -> None:
     """Every tab, so that it is sent from memory; the model; and once that is there, the review texts."""
     host, first, with_texts = context.serving.host, context.store.run(None), draws.pop("examples")
     host.not_before = time.monotonic() + HEAD_START_SECONDS
-    host.start(first)
+    loading = host.start(first)
     for draw in draws.values():
         draw()
-    wait([host.slot(first)])
+    wait([loading])
     with_texts()
-    with suppress(ModelUnavailable):  # who asks is told why
+    with suppress(ModelUnavailable, config.UserError):  # who asks is told why
+        loading.result()
         asyncio.run(context.serving.warm_up(first))
 
 

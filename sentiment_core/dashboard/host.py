@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import gradio as gr
@@ -17,6 +19,7 @@ from sentiment_core.artifacts.store import Run
 
 if TYPE_CHECKING:
     from sentiment_core.live.classifier import LiveClassifier
+    from sentiment_core.live.process import RemoteClassifier
 
 try:
     import spaces  # pyrefly: ignore[missing-import] only on Spaces
@@ -34,7 +37,8 @@ class ModelUnavailable(RuntimeError):
     """The live model cannot answer; the message is one sentence for the visitor."""
 
 
-Loading: TypeAlias = "Future[LiveClassifier]"
+Model: TypeAlias = "LiveClassifier | RemoteClassifier"
+Loading: TypeAlias = "Future[Model]"
 
 
 def version_of(run: Run | None) -> Hashable:
@@ -48,8 +52,16 @@ def systems_of(run: Run | None) -> tuple[Which, ...]:
     return ("fine-tuned", "base") if tuned else ("base",)
 
 
-def load_live(run: Run | None, cuda: bool | None = None) -> LiveClassifier:
-    """Load base and adapter; imports torch, so it is called only in a loader thread."""
+GPUS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+"""What a system shows of a GPU. torch would know better, but importing it here is what should not be."""
+
+
+def load_live(run: Run | None, cuda: bool | None = None) -> Model:
+    """Load base and adapter: into a process of their own, or where a GPU is, with torch into this one."""
+    if cuda is None and not os.environ.get("SPACES_ZERO_GPU") and not any(map(os.path.exists, GPUS)):
+        from sentiment_core.live.process import RemoteClassifier
+
+        return RemoteClassifier(run)
     from sentiment_core.live.classifier import LiveClassifier
 
     return LiveClassifier.load(run, cuda=cuda)
@@ -58,34 +70,39 @@ def load_live(run: Run | None, cuda: bool | None = None) -> LiveClassifier:
 class ModelHost:
     """Loads each run's model once; at most `keep` of them stay in memory. What `load` raises is told."""
 
-    def __init__(self, load: Callable[[Run | None], LiveClassifier] = load_live, *, keep: int = 2) -> None:
+    def __init__(self, load: Callable[[Run | None], Model] = load_live, *, keep: int = 2) -> None:
         self._load, self._keep = load, keep
         self._slots: dict[Hashable, Loading] = {}
-        self._lock, self._loading = threading.Lock(), threading.Lock()
+        self._wanted = SimpleQueue[tuple[Loading, Run | None]]()
+        self._lock = threading.Lock()
         self._began, self._took = 0.0, 0.0
         self.not_before = 0.0  # by `time.monotonic`: what is asked to load earlier is begun then
+        threading.Thread(target=self._load_all, name="load", daemon=True).start()
 
     def start(self, run: Run | None) -> Loading:
-        """Begin to load this run's model unless that was done; returns at once. A failure is tried again."""
+        """This run's model, loaded or on its way; returns at once. What failed or ended is begun again."""
         key = version_of(run)
         with self._lock:
             slot = self._slots.pop(key, None)
-            if slot is None or (slot.done() and slot.exception()):
+            if slot is None or (slot.done() and not _is_there(slot)):
                 slot = Future()
-                threading.Thread(target=self._fill, args=(slot, run), name="load", daemon=True).start()
+                self._wanted.put((slot, run))
             idle = [k for k, other in self._slots.items() if other.done()]
             for old in idle[: max(0, len(self._slots) + 1 - self._keep)]:
                 del self._slots[old]
             self._slots[key] = slot  # most recently used last
             return slot
 
+    def _load_all(self) -> None:
+        while True:
+            self._fill(*self._wanted.get())
+
     def _fill(self, slot: Loading, run: Run | None) -> None:
         time.sleep(max(0.0, self.not_before - time.monotonic()))
+        self._began = time.monotonic()
         try:
-            with self._loading:
-                self._began = time.monotonic()
-                model = self._load(run)
-                self._took = time.monotonic() - self._began
+            model = self._load(run)
+            self._took = time.monotonic() - self._began
             slot.set_result(model)
         except Exception as error:
             log.exception("the live model could not be loaded")
@@ -94,15 +111,16 @@ class ModelHost:
     def left(self, run: Run | None) -> float | None:
         """Seconds until this run's model is there, going by the last one's; None where that says nothing."""
         left = self._began + self._took - time.monotonic()
-        return 0.0 if self.slot(run).done() else left if left > 0 else None
+        return 0.0 if self.start(run).done() else left if left > 0 else None
 
-    def slot(self, run: Run | None) -> Loading:
-        """This run's model, loaded or on its way."""
-        return self._slots.get(version_of(run)) or self.start(run)
-
-    def get(self, run: Run | None) -> LiveClassifier:
+    def get(self, run: Run | None) -> Model:
         """The loaded model; waits for it, and raises `ModelUnavailable` where it cannot be loaded."""
-        return self.slot(run).result()
+        return self.start(run).result()
+
+
+def _is_there(slot: Loading) -> bool:
+    """Whether it was loaded, and its process, where it has one, goes on."""
+    return not slot.exception() and getattr(slot.result(), "is_alive", lambda: True)()
 
 
 def _reason(error: Exception) -> str:

@@ -28,8 +28,8 @@ from sentiment_core.dashboard.host import ModelHost, ModelUnavailable, Which, gp
 from sentiment_core.dashboard.inputs import MAX_CHARACTERS, InputRefused, clean_text
 
 if TYPE_CHECKING:
-    from sentiment_core.live.classifier import LiveAnswer, LiveClassifier
-    from sentiment_core.live.trace import ReadingTrace
+    from sentiment_core.dashboard.host import Model
+    from sentiment_core.live.trace import LiveAnswer, ReadingTrace
 
 log = logging.getLogger(__name__)
 
@@ -288,7 +288,7 @@ class Serving:
             *_, found[system] = steps
             yield Trace(text, dict(found))
 
-    def _answer_together(self, model: LiveClassifier, run: Run | None, text: str) -> None:
+    def _answer_together(self, model: Model, run: Run | None, text: str) -> None:
         """One batch of all texts that wait, as a GPU computes many in the time of one."""
         texts, version = [text, *self.worker.waiting(run)], version_of(run)
         if len(texts) > 1 and (version, text, "base") not in self._together:
@@ -344,11 +344,12 @@ class Serving:
         batches, kind, told = name == "batches", KINDS[name], list[Event]()
         host, worker = (self.batch_host, self.batch_worker) if batches else (self.host, self.worker)
         since = time.monotonic()
-        while not (loading := host.slot(run)).done():
+        loading = host.start(run)
+        while not loading.done():
             yield Waiting(0, host.left(run))
-            with suppress(Exception):  # `get` tells what went wrong
+            with suppress(Exception):  # `result` tells what went wrong
                 await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(loading)), LOOK_AGAIN)
-        host.get(run)
+        loading.result()
         job, began = Job(kind.rank, work(run, given), run, given, since), time.monotonic()
         worker.submit(job)
         try:

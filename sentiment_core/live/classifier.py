@@ -25,10 +25,9 @@ from scipy.special import expit
 
 from sentiment_core.artifacts.schema import DIAL, RunRecord
 from sentiment_core.artifacts.store import Run
-from sentiment_core.config import UserError
 from sentiment_core.engines.batching import batches_by_tokens
 from sentiment_core.live.forward import LiveLlama
-from sentiment_core.live.trace import ReadingTrace, rows_of
+from sentiment_core.live.trace import LiveAnswer, ReadingTrace, TooLong, rows_of
 from sentiment_core.live.transformers import LiveTransformers
 from sentiment_core.live.weights import NUMBER_FORMATS, dtype_of, is_lean, load_weights
 from sentiment_core.models.base_models import BaseModel, BaseModelError, resolve
@@ -50,22 +49,6 @@ DIAL_TOKENS = 300
 
 MOST_THREADS = 8
 """One review is too small to keep more busy."""
-
-
-class TooLong(UserError):
-    """A review has too many tokens for the dial."""
-
-
-@dataclass(frozen=True)
-class LiveAnswer:
-    p_positive: float
-    seconds: float
-    """From text to probability, without waiting for others' answers."""
-    tokens: int
-    """Of the whole prompt, after any cut."""
-    truncated: bool
-    read: float = 1.0
-    """Share of the prompt that the answer rests on; less than all in a long review's first answer."""
 
 
 @dataclass(eq=False)
