@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import gradio as gr
@@ -19,7 +18,6 @@ from sentiment_core.artifacts.store import Run
 
 if TYPE_CHECKING:
     from sentiment_core.live.classifier import LiveClassifier
-    from sentiment_core.live.process import RemoteClassifier
 
 try:
     import spaces  # pyrefly: ignore[missing-import] only on Spaces
@@ -37,8 +35,7 @@ class ModelUnavailable(RuntimeError):
     """The live model cannot answer; the message is one sentence for the visitor."""
 
 
-Model: TypeAlias = "LiveClassifier | RemoteClassifier"
-Loading: TypeAlias = "Future[Model]"
+Loading: TypeAlias = "Future[LiveClassifier]"
 
 
 def version_of(run: Run | None) -> Hashable:
@@ -52,13 +49,10 @@ def systems_of(run: Run | None) -> tuple[Which, ...]:
     return ("fine-tuned", "base") if tuned else ("base",)
 
 
-GPUS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-"""What a system shows of a GPU. torch would know better, but importing it here is what should not be."""
-
-
-def load_live(run: Run | None, cuda: bool | None = None) -> Model:
-    """Load base and adapter: into a process of their own, or where a GPU is, with torch into this one."""
-    if cuda is None and not os.environ.get("SPACES_ZERO_GPU") and not any(map(os.path.exists, GPUS)):
+def load_live(run: Run | None, cuda: bool | None = None) -> Any:
+    """A `LiveClassifier`, in a process of its own; where a GPU is, in this one, which then imports torch."""
+    gpu = any(map(os.path.exists, ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")))  # torch is not there to ask
+    if not (gpu or cuda or os.environ.get("SPACES_ZERO_GPU")):
         from sentiment_core.live.process import RemoteClassifier
 
         return RemoteClassifier(run)
@@ -70,39 +64,32 @@ def load_live(run: Run | None, cuda: bool | None = None) -> Model:
 class ModelHost:
     """Loads each run's model once; at most `keep` of them stay in memory. What `load` raises is told."""
 
-    def __init__(self, load: Callable[[Run | None], Model] = load_live, *, keep: int = 2) -> None:
+    def __init__(self, load: Callable[[Run | None], LiveClassifier] = load_live, *, keep: int = 2) -> None:
         self._load, self._keep = load, keep
         self._slots: dict[Hashable, Loading] = {}
-        self._wanted = SimpleQueue[tuple[Loading, Run | None]]()
-        self._lock = threading.Lock()
+        self._lock, self._loading = threading.Lock(), threading.Lock()
         self._began, self._took = 0.0, 0.0
-        self.not_before = 0.0  # by `time.monotonic`: what is asked to load earlier is begun then
-        threading.Thread(target=self._load_all, name="load", daemon=True).start()
 
     def start(self, run: Run | None) -> Loading:
         """This run's model, loaded or on its way; returns at once. What failed or ended is begun again."""
         key = version_of(run)
         with self._lock:
             slot = self._slots.pop(key, None)
-            if slot is None or (slot.done() and not _is_there(slot)):
+            if slot is None or (slot.done() and (slot.exception() or not slot.result().is_alive)):
                 slot = Future()
-                self._wanted.put((slot, run))
+                threading.Thread(target=self._fill, args=(slot, run), name="load", daemon=True).start()
             idle = [k for k, other in self._slots.items() if other.done()]
             for old in idle[: max(0, len(self._slots) + 1 - self._keep)]:
                 del self._slots[old]
             self._slots[key] = slot  # most recently used last
             return slot
 
-    def _load_all(self) -> None:
-        while True:
-            self._fill(*self._wanted.get())
-
     def _fill(self, slot: Loading, run: Run | None) -> None:
-        time.sleep(max(0.0, self.not_before - time.monotonic()))
-        self._began = time.monotonic()
         try:
-            model = self._load(run)
-            self._took = time.monotonic() - self._began
+            with self._loading:
+                self._began = time.monotonic()
+                model = self._load(run)
+                self._took = time.monotonic() - self._began
             slot.set_result(model)
         except Exception as error:
             log.exception("the live model could not be loaded")
@@ -113,14 +100,9 @@ class ModelHost:
         left = self._began + self._took - time.monotonic()
         return 0.0 if self.start(run).done() else left if left > 0 else None
 
-    def get(self, run: Run | None) -> Model:
+    def get(self, run: Run | None) -> LiveClassifier:
         """The loaded model; waits for it, and raises `ModelUnavailable` where it cannot be loaded."""
         return self.start(run).result()
-
-
-def _is_there(slot: Loading) -> bool:
-    """Whether it was loaded, and its process, where it has one, goes on."""
-    return not slot.exception() and getattr(slot.result(), "is_alive", lambda: True)()
 
 
 def _reason(error: Exception) -> str:

@@ -28,7 +28,7 @@ from sentiment_core.dashboard.host import ModelHost, ModelUnavailable, Which, gp
 from sentiment_core.dashboard.inputs import MAX_CHARACTERS, InputRefused, clean_text
 
 if TYPE_CHECKING:
-    from sentiment_core.dashboard.host import Model
+    from sentiment_core.live.classifier import LiveClassifier
     from sentiment_core.live.trace import LiveAnswer, ReadingTrace
 
 log = logging.getLogger(__name__)
@@ -189,10 +189,8 @@ class Worker:
     def waiting(self, run: Run | None) -> list[str]:
         """The reviews that wait for this run's answers."""
         with self._changed:
-            fresh = [
-                job for job in self._jobs if not job.begun and job.rank == Rank.ANSWER and job.run == run
-            ]
-            return [job.given for job in fresh if isinstance(job.given, str)]
+            fresh = [one for one in self._jobs if one.rank == Rank.ANSWER and not one.begun]
+            return [one.given for one in fresh if one.run == run and isinstance(one.given, str)]
 
     def _work(self) -> None:
         while True:
@@ -288,7 +286,7 @@ class Serving:
             *_, found[system] = steps
             yield Trace(text, dict(found))
 
-    def _answer_together(self, model: Model, run: Run | None, text: str) -> None:
+    def _answer_together(self, model: LiveClassifier, run: Run | None, text: str) -> None:
         """One batch of all texts that wait, as a GPU computes many in the time of one."""
         texts, version = [text, *self.worker.waiting(run)], version_of(run)
         if len(texts) > 1 and (version, text, "base") not in self._together:

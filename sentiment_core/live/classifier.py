@@ -61,6 +61,7 @@ class LiveClassifier:
     build: Callable[[], dict[Which | float, System]]
     has_adapter: bool
     max_length_tokens: int
+    is_alive = True
 
     def __post_init__(self) -> None:
         self._systems = functools.cache(self.build)
@@ -109,8 +110,7 @@ class LiveClassifier:
 
     def classify(self, text: str, system: Which) -> LiveAnswer:
         """Raises ValueError for "fine-tuned" when there is no finished run."""
-        steps = self.read(text, system)
-        return next(step for step in steps if isinstance(step, LiveAnswer) and step.read == 1)
+        return next(one for one in self.read(text, system) if isinstance(one, LiveAnswer) and one.read == 1)
 
     def read(self, text: str, system: Which) -> Iterator[LiveAnswer | ReadingTrace]:
         """The answer, of a long review first after its beginning, and then how it came while reading.

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sentiment_core.config import UserError
 from sentiment_core.live.clauses import clause_ends, most_rows
+from sentiment_core.models.tokens import PromptEncoder
 from sentiment_core.prompts import CUT_MARK, cut_middle
-
-if TYPE_CHECKING:
-    from sentiment_core.models.tokens import PromptEncoder
 
 
 class TooLong(UserError):
