@@ -34,8 +34,6 @@ class Held:
 class Process(SyncManager):
     """Computes each piece when that is asked for."""
 
-    Held: Callable[..., Any]
-
 
 Process.register("Held", Held, method_to_typeid={"pieces": "Iterator"})
 
@@ -58,7 +56,7 @@ class RemoteClassifier:
         unseen = f"\0{os.urandom(16).hex()}"  # an address without a file, which a kill would leave
         self._process = Process(unseen if sys.platform == "linux" else None, ctx=get_context("spawn"))
         self._process.start(_follow_parent)
-        self._held = self._process.Held(load, *given)
+        self._held = self._process.Held(load, *given)  # pyrefly: ignore[missing-attribute] registered above
         list(self._pieces())
 
     def __getattr__(self, method: str) -> Callable[..., Iterator[Any]]:
@@ -69,5 +67,4 @@ class RemoteClassifier:
             yield from iter(self._held.pieces(*call).__next__, None)
         except (EOFError, ConnectionError):
             self.is_alive = False
-            ended = "The live model's process ended unexpectedly, for want of memory perhaps"
-            raise UserError(f"{ended}; ask again, and a new one starts.") from None
+            raise UserError("The live model stopped unexpectedly; ask again, and a new one starts.") from None

@@ -38,8 +38,7 @@ def test_who_meets_a_killed_model_is_told_and_the_next_question_starts_another(t
         assert isinstance(trace, Trace)
         assert trace.found["fine-tuned"].p_positive[-1] == FakeClassifier(run)._p("great", "fine-tuned")
         told = waiting.all_of(context.serving.ask(run, "A fatal film."))[-1]
-        assert isinstance(told, Refused)
-        assert "process ended unexpectedly, for want of memory perhaps; ask again" in told.sentence
+        assert told == Refused("The live model stopped unexpectedly; ask again, and a new one starts.")
 
 
 def test_the_page_is_told_why_the_process_has_no_model(tmp_path: Path) -> None:
