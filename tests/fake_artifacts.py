@@ -24,6 +24,7 @@ from sentiment_core.artifacts.schema import (
     Metric,
     PromptInfo,
     RunRecord,
+    TeacherInfo,
     group_columns,
 )
 from sentiment_core.artifacts.store import HistoryWriter
@@ -76,7 +77,7 @@ def write_history(folder: Path, *, steps: int = 120, seed: int = 0) -> None:
 
 def write_run(
     root: Path, run_id: str, *, seconds: float = 41.0, rank: int = 16, seed: int = 0,
-    base: BaseModelInfo = BASE, **config: Any,
+    base: BaseModelInfo = BASE, taught: TeacherInfo | None = None, **config: Any,
 ) -> RunRecord:  # fmt: skip
     folder = root / "runs" / run_id
     write_history(folder, seed=seed)
@@ -95,7 +96,7 @@ def write_run(
         versions={"python": "3.11", "torch": "2.11"}, wall_seconds=seconds, warmup_seconds=12.5,
         reviews_per_second=23_400 / seconds, tokens_per_second=7.0e6 / seconds,
         peak_memory_bytes=9_000_000_000, trainable_parameters=4_884_480, steps=120,
-        validation_accuracy=metric(0.947, 1000), validation_loss=0.15,
+        validation_accuracy=metric(0.947, 1000), validation_loss=0.15, teacher=taught,
     )  # fmt: skip
     (folder / "adapter").mkdir(exist_ok=True)
     store.write_run(folder, record)
@@ -197,7 +198,7 @@ def write_assets(root: Path, *, n: int = 1000, pairs: int = 100) -> Path:
 
 LADDER = {
     RUN: (BASE, 41.0, 0.0, {}),
-    "taught": (BASE, 147.0, 0.1, {"teacher": "assets/runs/coder-1.5b", "learning_rate": 5e-4}),
+    "taught": (BASE, 147.0, 0.1, {"teacher": "coder-1.5b", "learning_rate": 5e-4}),
     "coder-0.5b": (BASE.model_copy(update={"name": "Qwen2.5-Coder-0.5B-Instruct", "parameters": 494_000_000}),
                    80.0, 0.05, {}),
     "coder-1.5b": (BASE.model_copy(
@@ -206,11 +207,19 @@ LADDER = {
 """Run -> its base, seconds of training, how much better it answers, and what else is in its config."""
 
 
+TEACHER = TeacherInfo(
+    run_id="coder-1.5b", base_model="Qwen/Qwen2.5-Coder-1.5B-Instruct", adapter_sha256="a" * 64, train=23_400,
+    wall_seconds=280.0, source="stanfordnlp/imdb", split="unsupervised", reviews=48_882, fingerprint="e" * 16,
+    excluded={"in_test_split": 270}, temperature=2.0, weight=1.0,
+)  # fmt: skip
+
+
 def write_ladder(root: Path, *, n: int = 2000) -> Path:
     """Four runs on three base models, each with the zero-shot answers of its base; samples, references."""
     write_small_files(root)
     for run_id, (base, seconds, better, config) in LADDER.items():
-        write_run(root, run_id, seconds=seconds, base=base, **config)
+        taught = TEACHER if "teacher" in config else None
+        write_run(root, run_id, seconds=seconds, base=base, taught=taught, **config)
         write_eval(root, "fine-tuned", "imdb", n, run_id=run_id, base=base, better=better)
         size = np.log10(base.parameters / BASE.parameters)
         write_eval(root, "baseline-scored", "imdb", n, run_id=None, base=base, better=0.9 * size)

@@ -42,7 +42,10 @@ def results_table(root: Path = config.ASSETS) -> str:
     if not records:
         return "No evaluation yet; `python eval.py --system all` makes them."
     table = _table([_measured(record) for record in records])
-    return "\n\n".join(filter(None, (table, "\n".join(_overlap_notes(records)), seeds_sentence(root))))
+    seeds = (
+        f"Intervals cover the sampling of the reviews alone, not another seed. {seeds_sentence(root)}".strip()
+    )
+    return "\n\n".join(filter(None, (table, "\n".join(_overlap_notes(records)), seeds)))
 
 
 def seeds_sentence(root: Path = config.ASSETS) -> str:
@@ -57,9 +60,8 @@ def seeds_sentence(root: Path = config.ASSETS) -> str:
     ]
     n = record.rows[0].validation_accuracy.n if record.rows[0].validation_accuracy else 0
     return (
-        "Intervals cover the sampling of the reviews alone, not another seed. Validation accuracy on "
-        f"{n:,} reviews left out of training, with the lowest and highest in brackets ({record.base_model}, "
-        f"{record.hardware.title}): {'; '.join(found)}."
+        f"Validation accuracy on {n:,} reviews left out of training, with the lowest and highest in brackets "
+        f"({record.base_model}, {record.hardware.title}): {'; '.join(found)}."
     )
 
 

@@ -149,5 +149,12 @@ def reliability_panel(store: Store, actors: Mapping[str, Evaluation], where: str
         f"data only. {INTERVAL} (Wilson) of the observed positive rate; the dashed line is perfect "
         f"calibration. Expected calibration error: {width}, top-label confidence."
     )
+    if temperature := "fine" in actors and actors["fine"].record.settings.get("temperature"):
+        frame = frames["fine"]
+        raw = classification.ece_without(frame["label"], frame["p_positive"], temperature)
+        caption += (
+            f" Fine-tuned log-odds are divided by a temperature of {temperature:.2f}, fitted on the run's "
+            f"validation reviews; without it the error is {100 * raw:.1f} points."
+        )
     chart = evaluation.reliability_chart(table[table["n"] >= MIN_BIN])
     return Panel(title, chart, caption, table, "reliability")

@@ -137,6 +137,14 @@ def fit_temperature(label: ArrayLike, log_odds: ArrayLike) -> float:
     return float(np.exp(found.x))
 
 
+def ece_without(label: ArrayLike, p_positive: ArrayLike, temperature: float) -> float:
+    """The expected calibration error that probabilities had before log-odds were divided by a temperature."""
+    y, p = _scored(label, p_positive)
+    odds = np.divide(p, 1 - p, out=np.full(len(p), np.inf), where=p < 1) ** temperature
+    before = np.where(np.isinf(odds), 1.0, odds / (1 + np.where(np.isinf(odds), 0, odds)))
+    return float(np.abs(_calibration_columns(y, before).mean(0)[2:]).sum())
+
+
 def _calibration_columns(y: np.ndarray, p: np.ndarray) -> np.ndarray:
     """(n, 2 + bins): squared error, negative log-likelihood, and right minus confidence in its bin."""
     floored, confidence = np.clip(p, NLL_FLOOR, 1 - NLL_FLOOR), np.maximum(p, 1 - p)

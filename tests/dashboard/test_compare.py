@@ -11,12 +11,12 @@ from sentiment_core.config import ASSETS
 from sentiment_core.dashboard import pairs, panels
 from sentiment_core.dashboard.components import header
 from sentiment_core.dashboard.pairs import ExampleFilter, Sides
-from sentiment_core.dashboard.tabs import accuracy, confusion, examples, live, method
+from sentiment_core.dashboard.tabs import accuracy, confusion, examples, live, loss, method
 from sentiment_core.figures.evaluation import COSTS
 from sentiment_core.metrics import classification
 from tests.dashboard.test_header import words
 from tests.dashboard.test_tabs import context_of
-from tests.fake_artifacts import LADDER, RUN, write_eval, write_ladder
+from tests.fake_artifacts import LADDER, RUN, TEACHER, write_eval, write_ladder
 
 LARGE, TAUGHT = "coder-1.5b", "taught"
 
@@ -32,9 +32,9 @@ def context(tmp_path_factory):
 def test_each_run_has_a_story_and_a_large_base_is_not_what_the_page_opens_with(context):
     titles, stories = header.run_titles(context), header.run_titles(context, story=True)
     assert titles[LARGE] == "Our recipe, Qwen2.5-Coder-1.5B, 5\u202fmin"
-    assert stories[TAUGHT] == "taught, SmolLM2-135M, 2\u202fmin, 23,400 reviews"
+    assert stories[TAUGHT] == "Taught by Qwen2.5-Coder-1.5B, SmolLM2-135M, 2\u202fmin, 23,400 reviews"
     assert len({*titles.values()}) == len({*stories.values()}) == len(LADDER)
-    assert context.store.run(None).run_id == TAUGHT
+    assert context.store.run(None).run_id == RUN, "the story without a teacher, although less accurate"
     assert context.store.run(LARGE).run_id == LARGE
 
 
@@ -42,6 +42,21 @@ def test_of_runs_that_share_base_and_preset_the_one_called_like_its_base_keeps_t
     committed = header.run_titles(context_of(ASSETS))
     assert committed["smollm2-135m"].startswith("Our recipe, ")
     assert committed["smollm2-135m-study"].startswith("The study’s settings, ")
+
+
+def test_a_taught_run_says_who_taught_it(context):
+    run = context.store.run(TAUGHT)
+    assert "QLoRA by labels and by what a fine-tuned Qwen2.5-Coder-1.5B says of 48,882 more reviews" in words(
+        header.title_html(context, run)
+    )
+    assert "and a teacher’s 5 min" in words(header.stats_html(context, run))
+    panel = loss.loss_panel({TAUGHT: context.store.history(run)}, run.record)
+    assert (
+        "Stages: coder-1.5b learned the labels of 23,400 reviews in 280 seconds; it answered" in panel.caption
+    )
+    again = run.record.model_copy(update={"teacher": TEACHER.model_copy(update={"teacher": TEACHER})})
+    assert "280 seconds, and from coder-1.5b; it answered 48,882 unlabelled" in loss.stages(again)
+    assert not loss.stages(context.store.run(RUN).record)
 
 
 @pytest.mark.parametrize("run_id", LADDER)

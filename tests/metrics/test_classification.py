@@ -46,6 +46,16 @@ def test_the_temperature_undoes_overconfidence() -> None:
     assert classification.fit_temperature([0, 1], [-1, 1]) == pytest.approx(0.25, abs=0.01), "bounded"
 
 
+def test_the_error_without_a_temperature_is_that_of_the_probabilities_before() -> None:
+    label, _, p = synthetic()
+    p[:3] = 0.0, 1.0, 0.5
+    log_odds = np.log(np.maximum(p, 1e-300) / np.maximum(1 - p.astype(float), 1e-300))
+    cooled = 1 / (1 + np.exp(-log_odds / 1.3))
+    found = classification.ece_without(label, cooled, 1.3)
+    assert found == pytest.approx(calibration(label, p)["ece"].value, abs=1e-6)
+    assert found != pytest.approx(calibration(label, cooled)["ece"].value, abs=1e-3)
+
+
 def test_counts_by_hand() -> None:
     assert classification.confusion(LABEL, ANSWER) == {
         "negative_negative": 2, "negative_positive": 1, "negative_unparsed": 1,

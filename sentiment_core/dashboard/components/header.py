@@ -24,7 +24,12 @@ MOST_PROBLEMS = 8
 def title_html(context: Context, run: Run | None) -> str:
     """What happened, in one sentence and its figures; in plain words for a base that could tell."""
     evals = before_and_after(context, run, context.dataset("imdb"))
-    shown = {"evals": evals, "record": run and run.record, "nearly_every": NEARLY_EVERY}
+    shown = {
+        "evals": evals,
+        "record": run and run.record,
+        "nearly_every": NEARLY_EVERY,
+        "base_title": base_title,
+    }
     return render("title", plain=TITLE, share_positive=share_positive, **shown)
 
 
@@ -52,19 +57,26 @@ def run_titles(context: Context, *, story: bool = False) -> dict[str, str]:
     """run_id -> a name for people, "Our recipe, 39 s", with the base where there are several; a `story` tells
     base and data, too. Of runs that would share a name, those not called like their base go by their own."""
     records = {run.run_id: run.record for run in context.store.finished_runs() if run.record}
-    kinds = {name: (str(one.config.get("preset")), base_title(one)) for name, one in records.items()}
+    kinds = {name: (_recipe(name, one), base_title(one.base_model.name)) for name, one in records.items()}
     counts, several, titles = Counter(kinds.values()), story or len({*(b for _, b in kinds.values())}) > 1, {}
-    for (run_id, one), (preset, base) in zip(records.items(), kinds.values(), strict=True):
-        named = counts[preset, base] == 1 or run_id == one.base_model.name
-        parts = [PRESET_TITLES.get(preset, run_id) if named else run_id, *[base] * several]
+    for (run_id, one), (recipe, base) in zip(records.items(), kinds.values(), strict=True):
+        named = counts[recipe, base] == 1 or run_id == one.base_model.name
+        parts = [recipe if named else run_id, *[base] * several]
         parts += [seconds(one.wall_seconds), *[f"{one.data.train:,} reviews"] * story]
         titles[run_id] = ", ".join(parts)
     return titles
 
 
-def base_title(record: RunRecord) -> str:
-    """Its base model as people know it, "SmolLM2-135M"."""
-    name = record.base_model.name
+def _recipe(run_id: str, record: RunRecord) -> str:
+    """How it was trained: its preset, or who taught it."""
+    if (teacher := record.teacher) is None:
+        return PRESET_TITLES.get(str(record.config.get("preset")), run_id)
+    own = teacher.base_model == record.base_model.name
+    return "Self-training" if own else f"Taught by {base_title(teacher.base_model)}"
+
+
+def base_title(name: str) -> str:
+    """A base model as people know it, "SmolLM2-135M"."""
     return (EMBEDDED[name].hub_id if name in EMBEDDED else name).rsplit("/", 1)[-1].removesuffix("-Instruct")
 
 

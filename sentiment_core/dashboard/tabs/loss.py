@@ -10,6 +10,7 @@ import gradio as gr
 import numpy as np
 import pandas as pd
 
+from sentiment_core.artifacts.schema import RunRecord
 from sentiment_core.artifacts.store import ArtifactError, Run
 from sentiment_core.dashboard.components.header import run_titles
 from sentiment_core.dashboard.components.parts import FigureSlot, Panel, empty, notice, own_figure
@@ -40,7 +41,11 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         listed = {one.run_id: one for one in context.store.listing().runs}
         picked = [listed[run_id] for run_id in chosen or [] if run_id in listed][:most]
         histories, words = _histories(context, picked)
-        panels = (loss_panel(histories), schedule_panel(histories)) if histories else (None, None)
+        panels = (
+            (loss_panel(histories, picked[0].record), schedule_panel(histories))
+            if histories
+            else (None, None)
+        )
         none = f"{'No run is chosen' if listed else 'No training run yet'}. This command makes one:"
         figures = loss.show(panels[0], empty(none, "python train.py")) + schedule.show(panels[1])
         follow = gr.Timer(active=any(one.record is None for one in picked))
@@ -94,7 +99,7 @@ def unfinished_words(run: Run, history: pd.DataFrame) -> str:
     return f"{run.run_id} was interrupted after step {step:,}; train.py --resume continues it."
 
 
-def loss_panel(histories: Mapping[str, pd.DataFrame]) -> Panel:
+def loss_panel(histories: Mapping[str, pd.DataFrame], record: RunRecord | None = None) -> Panel:
     name, history = next(iter(histories.items()))
     train, checks = training.split(history)
     caption = (
@@ -102,7 +107,25 @@ def loss_panel(histories: Mapping[str, pd.DataFrame]) -> Panel:
         f"Diamonds: validation{_reviews_words(checks)}. Hollow bars: misclassified."
     )
     figure = training.replay(histories) | {"edge": EDGE, "bins": BINS}
+    caption += stages(record) if record else ""
     return Panel(f"{name}: {_finding(train, checks)}", figure, caption, _table(histories), "loss-curves")
+
+
+def stages(record: RunRecord) -> str:
+    """Who taught the run, and who that one; nothing of a run that learned from labels alone.
+
+    A teacher's loss is not drawn: its answers became targets, see `training.teacher`.
+    """
+    if (teacher := record.teacher) is None:
+        return ""
+    taught = f" learned the labels of {teacher.train:,} reviews in {teacher.wall_seconds:.0f} seconds"
+    if teacher.teacher:
+        taught += f", and from {teacher.teacher.run_id}"
+    return (
+        f" Stages: {teacher.run_id}{taught}; it answered {teacher.reviews:,} unlabelled reviews "
+        f"({teacher.source}, {teacher.split}); this run learned {record.data.train:,} labels and those "
+        f"answers, at temperature {teacher.temperature:g}."
+    )
 
 
 def _finding(train: pd.DataFrame, checks: pd.DataFrame) -> str:
