@@ -9,15 +9,13 @@ The page opens before the model is loaded; importing this module loads no torch.
 from __future__ import annotations
 
 import os
-from multiprocessing import parent_process
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-if parent_process() is None:  # the model's process runs this file once more
-    from sentiment_core.dashboard.app import build, launch  # after the settings that Gradio reads
+from sentiment_core.dashboard.app import build, launch  # after the settings that Gradio reads
 
-    demo = build()
+demo = build()
 
 
 def main() -> None:

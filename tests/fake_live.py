@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 import re
-import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -43,7 +41,7 @@ class ReadingTrace:
 class FakeClassifier:
     """The fine-tuned model counts words; the base model always leans to Positive."""
 
-    number_format, on_gpu, is_alive = "fake", False, True
+    number_format, on_gpu = "fake", False
 
     def __init__(self, run: Run | None, wait: float = 0.0) -> None:
         self.run_id = run.run_id if run else ""
@@ -116,32 +114,3 @@ class HeldClassifier(FakeClassifier):
         for step in super().batches(texts, system):
             self.go.wait(60)
             yield step
-
-
-class KilledClassifier(FakeClassifier):
-    """Some texts kill its process, as the system does for want of memory."""
-
-    left = 0
-
-    def read(self, text: str, system: str) -> Iterator[LiveAnswer | ReadingTrace]:
-        if "fatal" in text:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().read(text, system)
-
-    def dial(self, text: str) -> Iterator[float]:
-        try:
-            yield from super().dial(text)
-        finally:
-            self.left += 1
-
-    def warm_up(self) -> Iterator[int]:
-        while True:
-            yield self.left
-
-
-def slow(run: Run | None) -> FakeClassifier:
-    return FakeClassifier(run, wait=3600)
-
-
-def refuse(run: Run | None) -> None:
-    raise UserError("there is no such model here")

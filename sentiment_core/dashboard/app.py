@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import wait
 from contextlib import suppress
@@ -44,6 +46,13 @@ MAX_WAITING = 2000
 
 OFF = ("show_error", "enable_monitoring", "run_history", "ssr_mode", "pwa", "mcp_server", "share")
 """What Gradio can do and this page does not."""
+
+HEAD_START_SECONDS = 4.0
+"""From serving the page to loading the model, whose imports take half of the page's time on few cores."""
+
+SWITCH_SECONDS = 0.0001
+"""After which one thread lets another go on: the model's comes back from PyTorch hundreds of times an answer,
+and each time would wait for the page's."""
 
 TOGGLE = "window.qUrl({__theme: document.body.classList.toggle('dark') ? 'dark' : 'light'})"
 
@@ -98,6 +107,7 @@ def launch(demo: gr.Blocks, *, prevent_thread_lock: bool = False, **more: Any) -
     warm_up, queue = demo.ours  # pyrefly: ignore[missing-attribute] `build` made them
     served = demo.launch(**(launch_options([queue]) | more), prevent_thread_lock=True)
     warm_up.start()
+    sys.setswitchinterval(SWITCH_SECONDS)
     if not prevent_thread_lock:
         demo.block_thread()
     return served
@@ -106,13 +116,13 @@ def launch(demo: gr.Blocks, *, prevent_thread_lock: bool = False, **more: Any) -
 def _warm_up(context: Context, draws: dict[str, Callable[[], object]]) -> None:
     """Every tab, so that it is sent from memory; the model; and once that is there, the review texts."""
     host, first, with_texts = context.serving.host, context.store.run(None), draws.pop("examples")
-    loading = host.start(first)
+    host.not_before = time.monotonic() + HEAD_START_SECONDS
+    host.start(first)
     for draw in draws.values():
         draw()
-    wait([loading])
+    wait([host.slot(first)])
     with_texts()
-    with suppress(ModelUnavailable, config.UserError):  # who asks is told why
-        loading.result()
+    with suppress(ModelUnavailable):  # who asks is told why
         asyncio.run(context.serving.warm_up(first))
 
 

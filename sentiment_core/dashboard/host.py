@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import threading
 import time
@@ -49,13 +48,8 @@ def systems_of(run: Run | None) -> tuple[Which, ...]:
     return ("fine-tuned", "base") if tuned else ("base",)
 
 
-def load_live(run: Run | None, cuda: bool | None = None) -> Any:
-    """A `LiveClassifier`, in a process of its own; where a GPU is, in this one, which then imports torch."""
-    gpu = any(map(os.path.exists, ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")))  # torch is not there to ask
-    if not (gpu or cuda or os.environ.get("SPACES_ZERO_GPU")):
-        from sentiment_core.live.process import RemoteClassifier
-
-        return RemoteClassifier(run)
+def load_live(run: Run | None, cuda: bool | None = None) -> LiveClassifier:
+    """Load base and adapter; imports torch, so it is called only in a loader thread."""
     from sentiment_core.live.classifier import LiveClassifier
 
     return LiveClassifier.load(run, cuda=cuda)
@@ -69,13 +63,14 @@ class ModelHost:
         self._slots: dict[Hashable, Loading] = {}
         self._lock, self._loading = threading.Lock(), threading.Lock()
         self._began, self._took = 0.0, 0.0
+        self.not_before = 0.0  # by `time.monotonic`: what is asked to load earlier is begun then
 
     def start(self, run: Run | None) -> Loading:
-        """This run's model, loaded or on its way; returns at once. What failed or ended is begun again."""
+        """Begin to load this run's model unless that was done; returns at once. A failure is tried again."""
         key = version_of(run)
         with self._lock:
             slot = self._slots.pop(key, None)
-            if slot is None or (slot.done() and (slot.exception() or not slot.result().is_alive)):
+            if slot is None or (slot.done() and slot.exception()):
                 slot = Future()
                 threading.Thread(target=self._fill, args=(slot, run), name="load", daemon=True).start()
             idle = [k for k, other in self._slots.items() if other.done()]
@@ -85,6 +80,7 @@ class ModelHost:
             return slot
 
     def _fill(self, slot: Loading, run: Run | None) -> None:
+        time.sleep(max(0.0, self.not_before - time.monotonic()))
         try:
             with self._loading:
                 self._began = time.monotonic()
@@ -98,11 +94,15 @@ class ModelHost:
     def left(self, run: Run | None) -> float | None:
         """Seconds until this run's model is there, going by the last one's; None where that says nothing."""
         left = self._began + self._took - time.monotonic()
-        return 0.0 if self.start(run).done() else left if left > 0 else None
+        return 0.0 if self.slot(run).done() else left if left > 0 else None
+
+    def slot(self, run: Run | None) -> Loading:
+        """This run's model, loaded or on its way."""
+        return self._slots.get(version_of(run)) or self.start(run)
 
     def get(self, run: Run | None) -> LiveClassifier:
         """The loaded model; waits for it, and raises `ModelUnavailable` where it cannot be loaded."""
-        return self.start(run).result()
+        return self.slot(run).result()
 
 
 def _reason(error: Exception) -> str:

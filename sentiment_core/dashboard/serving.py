@@ -28,8 +28,8 @@ from sentiment_core.dashboard.host import ModelHost, ModelUnavailable, Which, gp
 from sentiment_core.dashboard.inputs import MAX_CHARACTERS, InputRefused, clean_text
 
 if TYPE_CHECKING:
-    from sentiment_core.live.classifier import LiveClassifier
-    from sentiment_core.live.trace import LiveAnswer, ReadingTrace
+    from sentiment_core.live.classifier import LiveAnswer, LiveClassifier
+    from sentiment_core.live.trace import ReadingTrace
 
 log = logging.getLogger(__name__)
 
@@ -189,8 +189,10 @@ class Worker:
     def waiting(self, run: Run | None) -> list[str]:
         """The reviews that wait for this run's answers."""
         with self._changed:
-            fresh = [one for one in self._jobs if one.rank == Rank.ANSWER and not one.begun]
-            return [one.given for one in fresh if one.run == run and isinstance(one.given, str)]
+            fresh = [
+                job for job in self._jobs if not job.begun and job.rank == Rank.ANSWER and job.run == run
+            ]
+            return [job.given for job in fresh if isinstance(job.given, str)]
 
     def _work(self) -> None:
         while True:
@@ -342,12 +344,11 @@ class Serving:
         batches, kind, told = name == "batches", KINDS[name], list[Event]()
         host, worker = (self.batch_host, self.batch_worker) if batches else (self.host, self.worker)
         since = time.monotonic()
-        loading = host.start(run)
-        while not loading.done():
+        while not (loading := host.slot(run)).done():
             yield Waiting(0, host.left(run))
-            with suppress(Exception):  # `result` tells what went wrong
+            with suppress(Exception):  # `get` tells what went wrong
                 await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(loading)), LOOK_AGAIN)
-        loading.result()
+        host.get(run)
         job, began = Job(kind.rank, work(run, given), run, given, since), time.monotonic()
         worker.submit(job)
         try:

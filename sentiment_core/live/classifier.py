@@ -25,9 +25,10 @@ from scipy.special import expit
 
 from sentiment_core.artifacts.schema import DIAL, RunRecord
 from sentiment_core.artifacts.store import Run
+from sentiment_core.config import UserError
 from sentiment_core.engines.batching import batches_by_tokens
 from sentiment_core.live.forward import LiveLlama
-from sentiment_core.live.trace import LiveAnswer, ReadingTrace, TooLong, rows_of
+from sentiment_core.live.trace import ReadingTrace, rows_of
 from sentiment_core.live.transformers import LiveTransformers
 from sentiment_core.live.weights import NUMBER_FORMATS, dtype_of, is_lean, load_weights
 from sentiment_core.models.base_models import BaseModel, BaseModelError, resolve
@@ -51,6 +52,22 @@ MOST_THREADS = 8
 """One review is too small to keep more busy."""
 
 
+class TooLong(UserError):
+    """A review has too many tokens for the dial."""
+
+
+@dataclass(frozen=True)
+class LiveAnswer:
+    p_positive: float
+    seconds: float
+    """From text to probability, without waiting for others' answers."""
+    tokens: int
+    """Of the whole prompt, after any cut."""
+    truncated: bool
+    read: float = 1.0
+    """Share of the prompt that the answer rests on; less than all in a long review's first answer."""
+
+
 @dataclass(eq=False)
 class LiveClassifier:
     """Base and fine-tuned model; made by `load`. For one thread: who asks at once, queues before it."""
@@ -63,7 +80,6 @@ class LiveClassifier:
     max_length_tokens: int
     temperature: float = 1.0
     """Of the fine-tuned model, as evaluated: log-odds are divided by it."""
-    is_alive = True
 
     def __post_init__(self) -> None:
         self._systems = functools.cache(self.build)
@@ -113,7 +129,8 @@ class LiveClassifier:
 
     def classify(self, text: str, system: Which) -> LiveAnswer:
         """Raises ValueError for "fine-tuned" when there is no finished run."""
-        return next(one for one in self.read(text, system) if isinstance(one, LiveAnswer) and one.read == 1)
+        steps = self.read(text, system)
+        return next(step for step in steps if isinstance(step, LiveAnswer) and step.read == 1)
 
     def read(self, text: str, system: Which) -> Iterator[LiveAnswer | ReadingTrace]:
         """The answer, of a long review first after its beginning, and then how it came while reading.

@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from sentiment_core.engines.packed.attention import rotate
 from sentiment_core.engines.packed.layer import rms_norm
 from sentiment_core.labels import Label
+from sentiment_core.live.trace import tree
 from sentiment_core.live.weights import GROUPS, Tensors, adapted, linear
 
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -233,24 +234,6 @@ def _equal_work(length: int, parts: int, behind: int = 0) -> list[int]:
     work = tokens + ((behind + tokens) ** 2 - behind**2) / PAIRS_PER_TOKEN
     # work[-1] · parts / parts may be more than work[-1], which would cut behind the end
     return np.searchsorted(work, work[-1] * (np.arange(parts + 1) / parts)).tolist()
-
-
-def tree(seen: torch.Tensor, tail: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """How n copies of the prompt's end stand in one row of tokens behind n beginnings of different lengths.
-
-    Args:
-        seen: (n,) tokens that stand before each copy.
-        tail: tokens of the prompt's end.
-    Returns:
-        (n tail,) positions; (n tail, max(seen) + n tail) bool, what each token may see; (n,) each copy's last
-        token.
-    """
-    copy = torch.arange(len(seen), device=seen.device).repeat_interleave(tail)  # 0 0 … 1 1 …
-    positions = (seen[:, None] + torch.arange(tail, device=seen.device)).flatten()
-    before = torch.arange(int(seen.max()), device=seen.device) < seen[copy][:, None]
-    own = (copy[:, None] == copy).tril()
-    last = torch.arange(1, len(seen) + 1, device=seen.device) * tail - 1
-    return positions, torch.cat((before, own), dim=1), last
 
 
 # ---- attention

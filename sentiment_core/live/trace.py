@@ -1,8 +1,8 @@
-"""One answer, and the reading trace: what a model would answer if the review ended after each of its clauses.
+"""The reading trace: what a model would answer if the review ended after each of its clauses.
 
 A causal model's keys and values of a review's beginning are the same whatever follows. So the answer's pass
 keeps them, and one pass more, over the prompt's end alone and once for each clause, gives every row: nothing
-about it is approximated, and its last row is the answer. No torch: the page holds these, too.
+about it is approximated, and its last row is the answer.
 """
 
 from __future__ import annotations
@@ -11,27 +11,11 @@ from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
-from sentiment_core.config import UserError
 from sentiment_core.live.clauses import clause_ends, most_rows
 from sentiment_core.models.tokens import PromptEncoder
 from sentiment_core.prompts import CUT_MARK, cut_middle
-
-
-class TooLong(UserError):
-    """A review has too many tokens for the dial."""
-
-
-@dataclass(frozen=True)
-class LiveAnswer:
-    p_positive: float
-    seconds: float
-    """From text to probability, without waiting for others' answers."""
-    tokens: int
-    """Of the whole prompt, after any cut."""
-    truncated: bool
-    read: float = 1.0
-    """Share of the prompt that the answer rests on; less than all in a long review's first answer."""
 
 
 @dataclass(frozen=True)
@@ -64,3 +48,21 @@ def rows_of(text: str, encoder: PromptEncoder, shown: int) -> tuple[list[int], n
             ends.append(token_ends[places[cut - 1]])
             cuts.append(cut)
     return [*ends, len(text)], np.array(cuts, dtype=int)
+
+
+def tree(seen: torch.Tensor, tail: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """How n copies of the prompt's end stand in one row of tokens behind n beginnings of different lengths.
+
+    Args:
+        seen: (n,) tokens that stand before each copy.
+        tail: tokens of the prompt's end.
+    Returns:
+        (n tail,) positions; (n tail, max(seen) + n tail) bool, what each token may see; (n,) each copy's last
+        token.
+    """
+    copy = torch.arange(len(seen), device=seen.device).repeat_interleave(tail)  # 0 0 … 1 1 …
+    positions = (seen[:, None] + torch.arange(tail, device=seen.device)).flatten()
+    before = torch.arange(int(seen.max()), device=seen.device) < seen[copy][:, None]
+    own = (copy[:, None] == copy).tril()
+    last = torch.arange(1, len(seen) + 1, device=seen.device) * tail - 1
+    return positions, torch.cat((before, own), dim=1), last

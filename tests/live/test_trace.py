@@ -12,8 +12,7 @@ from sentiment_core.live import classifier as live_classifier
 from sentiment_core.live import forward
 from sentiment_core.live.classifier import LiveAnswer, LiveClassifier
 from sentiment_core.live.clauses import most_rows
-from sentiment_core.live.forward import tree
-from sentiment_core.live.trace import ReadingTrace, rows_of
+from sentiment_core.live.trace import ReadingTrace, rows_of, tree
 from tests.live.test_classifier import cache, run  # noqa: F401 (fixtures)
 
 SHORT = "A cold, dull film 😀; but the acting was superb — and I liked “The End”. Yes! Go and see it."

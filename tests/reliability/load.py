@@ -119,7 +119,7 @@ async def crowd(address: str, visitors: int, seconds: float, pid: int, each: int
         visits = [visit(Page(client, config), mine, n % 5 == 0, log) for n, mine in enumerate(shares)]
         running = asyncio.gather(*map(asyncio.create_task, visits), return_exceptions=True)
         while (spent := time.monotonic() - began) < seconds and not running.done():
-            memory.append(resident(pid))
+            memory.append(psutil.Process(pid).memory_info().rss)
             await asyncio.sleep(1)
         running.cancel()
         with suppress(asyncio.CancelledError):
@@ -132,12 +132,6 @@ async def crowd(address: str, visitors: int, seconds: float, pid: int, each: int
         "percentiles": {what: percentiles(found[what]) for what in known if what in found},
         "memory_bytes_early": memory[len(memory) // 3], "memory_bytes_late": memory[-1],
     }  # fmt: skip
-
-
-def resident(pid: int) -> int:
-    """Bytes of the server and of the model's process."""
-    server = psutil.Process(pid)
-    return sum(process.memory_info().rss for process in (server, *server.children(recursive=True)))
 
 
 def percentiles(seconds: np.ndarray) -> dict[str, float]:
