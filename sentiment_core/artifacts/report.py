@@ -45,7 +45,7 @@ def results_table(root: Path = config.ASSETS) -> str:
     seeds = (
         f"Intervals cover the sampling of the reviews alone, not another seed. {seeds_sentence(root)}".strip()
     )
-    return "\n\n".join(filter(None, (table, "\n".join(_overlap_notes(records)), seeds)))
+    return "\n\n".join(filter(None, (table, seeds, "\n".join(_overlap_notes(records)))))
 
 
 def seeds_sentence(root: Path = config.ASSETS) -> str:

@@ -149,7 +149,8 @@ def reliability_panel(store: Store, actors: Mapping[str, Evaluation], where: str
         f"data only. {INTERVAL} (Wilson) of the observed positive rate; the dashed line is perfect "
         f"calibration. Expected calibration error: {width}, top-label confidence."
     )
-    if temperature := "fine" in actors and actors["fine"].record.settings.get("temperature"):
+    settings = actors["fine"].record.settings if "fine" in actors else {}
+    if temperature := settings.get("temperature"):
         frame = frames["fine"]
         raw = classification.ece_without(frame["label"], frame["p_positive"], temperature)
         caption += (

@@ -116,21 +116,21 @@ class Store:
         return [run for run in self.listing().runs if run.record is not None]
 
     def run(self, run_id: str | None) -> Run | None:
-        """The finished run of that name, or the default: on a small base, without a teacher, most accurate on
-        most reviews."""
+        """The finished run of that name, or the default: on the smallest base (a large one loads where it is
+        chosen), without a teacher, most accurate on most reviews."""
         runs = self.finished_runs()
         chosen = next((run for run in runs if run.run_id == run_id), None)
         return chosen or max(runs, key=self._rank, default=None)
 
-    def _rank(self, run: Run) -> tuple[bool, bool, int, float, float]:
-        """Small base, no teacher, size of the largest dataset that it answered, accuracy there and in
-        validation."""
+    def _rank(self, run: Run) -> tuple[int, bool, int, float, float]:
+        """Size of the base, teacher, size of the largest dataset that it answered, accuracy there and in
+        validation; all so that more is better."""
+        record: Any = run.record
         evals = [e.record for e in self._usable() if e.record.run_id == run.run_id]
-        best = max(evals, key=lambda record: record.dataset.n, default=None)
+        best = max(evals, key=lambda one: one.dataset.n, default=None)
         tested = (best.dataset.n, best.metrics["accuracy"].value) if best else (0, 0.0)
-        small = run.record.base_model.parameters <= 1e9  # pyrefly: ignore  a large one loads where it is chosen
-        alone = run.record.teacher is None  # pyrefly: ignore  the simple story first
-        return (small, alone, *tested, run.record.validation_accuracy.value)  # type: ignore[union-attr]
+        validated = record.validation_accuracy.value
+        return (-record.base_model.parameters, record.teacher is None, *tested, validated)
 
     def history(self, run: Run) -> pd.DataFrame:
         stamp = _stamp(run.history_path)

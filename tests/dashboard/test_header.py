@@ -23,13 +23,16 @@ def test_header_figures_come_from_the_artifacts():
         before, after = (evals[one].record.metrics[metric] for one in ("baseline-scored", "fine-tuned"))
         assert f"{100 * before.value:.1f} → {100 * after.value:.1f} %" in html
         assert f"{100 * after.low:.1f}–{100 * after.high:.1f} %" in html
-    assert f"{run.record.wall_seconds:.0f} s of training one NVIDIA H100" in html
+    assert f"{run.record.wall_seconds:.0f} s of training one {run.record.hardware.device}" in html
 
 
 def test_the_title_tells_what_the_base_said(context):
     committed = context_of(ASSETS)
     for run in committed.store.finished_runs():
         title = words(header.title_html(committed, run))
+        if run.record.base_model.name != "smollm2-135m":
+            assert "every film" not in title, "other bases could tell"
+            continue
         assert title.startswith("It called nearly every film good. Then it was fine-tuned for")
         seconds = f"{run.record.wall_seconds:.0f} seconds."
         assert f"{seconds} A 135-million-parameter language model called 99" in title

@@ -208,7 +208,7 @@ def test_bins_of_few_reviews_are_in_the_data_only() -> None:
     label = np.array([0] * 60 + [1] * 60 + [1])
     p = np.array([0.05] * 60 + [0.95] * 60 + [0.5])
     frame = pd.DataFrame({"label": label, "p_positive": p})
-    scored = SimpleNamespace(record=SimpleNamespace(metrics={}))
+    scored = SimpleNamespace(record=SimpleNamespace(metrics={}, settings={}))
     source = SimpleNamespace(predictions=lambda _: frame)
     panel = panels.reliability_panel(source, {"fine": scored}, "n = 121")
     assert sorted(panel.data["n"]) == [1, 60, 60]
