@@ -45,6 +45,11 @@ class BaseModelInfo(Record):
     """For example "nf4, double quantization"."""
     licence: str | None = None
 
+    @property
+    def is_large(self) -> bool:
+        """Whether a live model of it fills much of a small machine: over a billion parameters."""
+        return self.parameters > 1e9
+
 
 class PromptInfo(Record):
     name: str

@@ -56,7 +56,7 @@ def load_live(run: Run | None, cuda: bool | None = None) -> LiveClassifier:
 
 
 class ModelHost:
-    """Loads each run's model once; at most `keep` of them stay in memory. What `load` raises is told."""
+    """Loads each run's model once; `keep` stay in memory, a large one alone. What `load` raises is told."""
 
     def __init__(self, load: Callable[[Run | None], LiveClassifier] = load_live, *, keep: int = 2) -> None:
         self._load, self._keep = load, keep
@@ -74,7 +74,8 @@ class ModelHost:
                 slot = Future()
                 threading.Thread(target=self._fill, args=(slot, run), name="load", daemon=True).start()
             idle = [k for k, other in self._slots.items() if other.done()]
-            for old in idle[: max(0, len(self._slots) + 1 - self._keep)]:
+            large = run is not None and run.record is not None and run.record.base_model.is_large
+            for old in idle[: max(0, len(self._slots) + 1 - (1 if large else self._keep))]:
                 del self._slots[old]
             self._slots[key] = slot  # most recently used last
             return slot

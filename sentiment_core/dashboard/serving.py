@@ -64,7 +64,7 @@ MOST_KNOWN = 300
 MODEL_EVENT: dict[str, Any] = {"concurrency_limit": None}
 """For Gradio's events that use the model: they wait in our queue, which refuses politely, not in Gradio's."""
 
-LOOK_AGAIN = 1.0
+LOOK_AGAIN = 2.0
 """Seconds after which a visitor is told again how many come first."""
 
 TOO_MANY = "Many visitors are asking at this moment. Please try again in a minute; the other tabs are open."

@@ -122,7 +122,7 @@ class Store:
         chosen = next((run for run in runs if run.run_id == run_id), None)
         return chosen or max(runs, key=self._rank, default=None)
 
-    def _rank(self, run: Run) -> tuple[int, bool, int, float, float]:
+    def _rank(self, run: Run) -> tuple[float, ...]:
         """Size of the base, teacher, size of the largest dataset that it answered, accuracy there and in
         validation; all so that more is better."""
         record: Any = run.record

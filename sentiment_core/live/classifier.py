@@ -109,7 +109,9 @@ class LiveClassifier:
         flag = base_model or os.environ.get("SENTIMENT_BASE_MODEL") or None
         base = resolve(flag, record.base_model.name if record else None)
         cuda = torch.cuda.is_available() and not _on_zero_gpu() if cuda is None else cuda
-        number_format = _choose_number_format(number_format or os.environ.get("SENTIMENT_LIVE_FORM"), cuda)
+        large = record is not None and record.base_model.is_large
+        wanted = number_format or os.environ.get("SENTIMENT_LIVE_FORM") or ("int8" if large else None)
+        number_format = _choose_number_format(wanted, cuda)
         encoder = PromptEncoder(load_tokenizer(base))
         if record is not None:
             _check_fits(record, base, encoder)

@@ -52,6 +52,10 @@ KEPT = 4
 """Folders of the cache, one per run and format; the least recently used go first."""
 
 
+MAKING = 11
+"""Bytes of memory a weight while they are made: in float32, with copies of the matrices side by side."""
+
+
 def dtype_of(number_format: str) -> torch.dtype:
     """What activations are computed in."""
     return torch.bfloat16 if number_format == "bf16" else torch.float32
@@ -105,6 +109,9 @@ def _make_in_child(base: BaseModel, adapter: Path | None, number_format: str, fo
 
     It sees no GPU: on a ZeroGPU Space nothing may begin CUDA outside of a marked function.
     """
+    files = Path(model_folder(base)).glob("*.safetensors")
+    count = sum(path.stat().st_size for path in files) / 2  # bfloat16
+    base_models.check_memory(MAKING * count, f"Making the live model of {base.name!r}")
     job = [base.spec, str(adapter.resolve()) if adapter else "", number_format, str(folder)]
     hidden = {"CUDA_VISIBLE_DEVICES": "", "SPACES_ZERO_GPU": "", "SENTIMENT_CACHE": str(base_models.CACHE)}
     done = base_models.run_child(
@@ -157,7 +164,8 @@ def _take(model: Any, number_format: str, encoder: PromptEncoder) -> tuple[Tenso
         tensors[f"{number}.norm1"] = layer.input_layernorm.weight
         tensors[f"{number}.norm2"] = layer.post_attention_layernorm.weight
         for name, group in zip(GROUPS, LINEAR_GROUPS, strict=True):
-            tensors[f"{number}.{name}"] = group_weight(layer, group)
+            weight = group_weight(layer, group)
+            tensors[f"{number}.{name}"] = weight if group[1:] else weight.clone()  # merging is in place
             if (bias := group_bias(layer, group)) is not None:
                 tensors[f"{number}.{name}.bias"] = bias
     ratios = _ratios(model, encoder, tensors) if number_format == "int8" else {}
@@ -251,7 +259,8 @@ def _ratios(model: Any, encoder: PromptEncoder, tensors: Tensors) -> Tensors:
 def _smoothed(tensors: Tensors, ratios: Tensors, read: str = "", made: str = "") -> Tensors:
     """The same function, large input channels made smaller and their weights larger (Xiao et al. 2022).
 
-    Few channels are ten times as large as the others and would leave those few of the 255 steps.
+    Few channels are ten times as large as the others and would leave those few of the 255 steps. Matrices are
+    changed in place, which saves their size in memory; norms, which may be a model's own, are not.
 
     Args:
         read, made: how the names end of what multiplies a product's inputs and of what makes its outputs.
@@ -259,11 +268,10 @@ def _smoothed(tensors: Tensors, ratios: Tensors, read: str = "", made: str = "")
     out = dict(tensors)
     for name, ratio in ratios.items():
         number, product = name.split(".")
-        out[name + read] = out[name + read] * ratio
+        out[name + read].mul_(ratio)
         norm, before = f"{number}.norm{1 if product == 'qkv' else 2}", f"{number}.gate_up{made}"
         if product == "down":
-            gate, up = out[before].chunk(2)
-            out[before] = torch.cat((gate, up / ratio[:, None]))
+            out[before].chunk(2)[1].div_(ratio[:, None])  # the "up" half
         elif norm in tensors:
             out[norm] = tensors[norm] / ratio
     return out

@@ -176,3 +176,18 @@ def test_a_benchmark_of_version_1_reads_as_the_present_one(tmp_path: Path) -> No
     path = tmp_path / "benchmarks" / "train.json"
     store.write_text(path, json.dumps(old))
     assert store.read_benchmark("train", tmp_path) == BenchmarkRecord.model_validate(new)
+
+
+def test_runs_on_one_base_store_the_same_answers_of_it() -> None:
+    """The base is what it was before any adapter."""
+    samples = store.read_sample_reviews(config.ASSETS)
+    by_base: dict[str, list] = {}
+    for run in LISTING.runs:
+        if run.record and (run.path / "sample_answers.json").exists():
+            answers = store.read_sample_answers(run, samples)
+            before = [p for key in sorted(answers) for p in answers[key].traces["base"].p_positive]
+            by_base.setdefault(run.record.base_model.name, []).append(before)
+    assert len(by_base["smollm2-135m"]) > 1
+    for first, *others in by_base.values():
+        for other in others:
+            assert other == pytest.approx(first, abs=1e-5)

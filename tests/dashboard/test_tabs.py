@@ -354,11 +354,15 @@ def test_a_model_that_cannot_be_loaded_is_a_sentence_and_tried_again_when_asked_
     assert host.get(None).number_format == "fake"
 
 
-def test_host_keeps_few_models(context: Context) -> None:
+def test_host_keeps_few_models(context: Context, tmp_path: Path) -> None:
     host = ModelHost(FakeClassifier.load, keep=2)
     for run in (None, context.store.run(RUN), context.store.run(STUDY)):
         host.get(run)
     assert len(host._slots) == 2
+    record = context.store.run(RUN).record
+    base = record.base_model.model_copy(update={"parameters": 1_500_000_000})
+    host.get(store.Run(tmp_path / "large", record.model_copy(update={"base_model": base, "run_id": "large"})))
+    assert len(host._slots) == 1, "a large one is alone"
 
 
 def test_the_reader_shows_a_pair_and_what_differs(assets: Path) -> None:

@@ -260,6 +260,11 @@ def test_weights_that_cannot_be_made_say_why_in_one_sentence(run, tiny_model, tm
     with pytest.raises(BaseModelError, match=r"^the live weights of .* could not be made \(.+\)$") as refused:
         IN_CHILD(resolve(str(tiny_model)), broken, "fp32", tmp_path)
     assert said.strip() in str(refused.value)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1_000))
+    with pytest.raises(
+        BaseModelError, match=r"^Making the live model of .* GB are free; choose a smaller base"
+    ):
+        IN_CHILD(resolve(str(tiny_model)), None, "fp32", tmp_path)
 
 
 def test_a_cache_that_cannot_be_written_costs_time_only(run, tiny_model, tmp_path, monkeypatch):
