@@ -12,6 +12,7 @@ import pandas as pd
 
 from sentiment_core import systems
 from sentiment_core.artifacts import frames, store
+from sentiment_core.artifacts.frames import group_columns
 from sentiment_core.artifacts.schema import (
     BaseModelInfo,
     Confusion,
@@ -25,7 +26,6 @@ from sentiment_core.artifacts.schema import (
     PromptInfo,
     RunRecord,
     TeacherInfo,
-    group_columns,
 )
 from sentiment_core.artifacts.store import HistoryWriter
 from sentiment_core.data.reviews import fingerprint

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from pandas.api.extensions import ExtensionArray
 
-from sentiment_core.artifacts.schema import AnswerForm, Confusion, Metric, draw_columns, group_columns
+from sentiment_core.artifacts.schema import DRAW_COLUMN, PREDICTION_COLUMNS, AnswerForm, Confusion, Metric
 from sentiment_core.labels import UNPARSED
 from sentiment_core.metrics import classification, slices
 from sentiment_core.metrics.intervals import floats, mean_of_draws, wilson
 
 OVERLAP_SETTING = "overlap_ids"
 """Key of `EvalRecord.settings` with the review ids that `accuracy_without_overlap` leaves out."""
+
+
+def draw_columns(columns: Iterable[Any]) -> list[str]:
+    """Those of further draws, in their order."""
+    return [str(column) for column in columns if re.fullmatch(DRAW_COLUMN.format(r"\d+"), str(column))]
+
+
+def group_columns(columns: Iterable[Any]) -> list[str]:
+    """Those that the dataset brought along."""
+    own = {*PREDICTION_COLUMNS, *draw_columns(columns)}
+    return [str(column) for column in columns if column not in own]
 
 
 def summarize(predictions: pd.DataFrame, *, overlap_ids: Collection[str] = ()) -> dict[str, Any]:

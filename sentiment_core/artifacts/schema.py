@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from datetime import datetime
 from statistics import stdev
 from typing import Annotated, Any, Literal
@@ -18,17 +17,6 @@ from sentiment_core.systems import SYSTEMS, known_system
 PREDICTION_COLUMNS = ("review_id", "label", "prediction", "p_positive", "tokens", "truncated")
 DRAW_COLUMN = "p_positive_{}"
 """P(positive) of the second and further draws of a system that draws examples; the first is p_positive."""
-
-
-def draw_columns(columns: Iterable[Any]) -> list[str]:
-    """Those of further draws, in their order."""
-    return [str(column) for column in columns if re.fullmatch(DRAW_COLUMN.format(r"\d+"), str(column))]
-
-
-def group_columns(columns: Iterable[Any]) -> list[str]:
-    """Those that the dataset brought along."""
-    own = {*PREDICTION_COLUMNS, *draw_columns(columns)}
-    return [str(column) for column in columns if column not in own]
 
 
 class BaseModelInfo(Record):

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+from sentiment_core.artifacts.frames import group_columns as group_names
 from sentiment_core.artifacts.schema import DatasetInfo, RunRecord
-from sentiment_core.artifacts.schema import group_columns as group_names
 from sentiment_core.artifacts.store import Run, read_run
 from sentiment_core.config import ConfigError, EvalConfig, TrainConfig
 from sentiment_core.data import reviews as data
