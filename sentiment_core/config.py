@@ -18,6 +18,8 @@ KNOWN_BASE_MODELS = """\
 | base model | parameters | licence | GPU memory for QLoRA (estimate) |
 | --- | ---: | --- | ---: |
 | `smollm2-135m` | 135M | Apache-2.0 | 2 GB |
+| `qwen2.5-coder-0.5b` | 494M | Apache-2.0 | 5 GB |
+| `qwen2.5-coder-1.5b` | 1.5B | Apache-2.0 | 7 GB |
 | `HuggingFaceTB/SmolLM2-360M-Instruct` | 362M | Apache-2.0 | 3 GB |
 | `Qwen/Qwen2.5-0.5B-Instruct` | 494M | Apache-2.0 | 5 GB |
 | `Qwen/Qwen2.5-1.5B-Instruct` | 1.5B | Apache-2.0 | 7 GB |
@@ -83,7 +85,9 @@ def _setting(default: Any, help: str, bound: Bound | None = None, **more: Any) -
 
 def _check_bounds(config: Any) -> None:
     for item in fields(config):
-        value, bound = getattr(config, item.name), item.metadata.get("bound")
+        value, bound, kind = getattr(config, item.name), item.metadata.get("bound"), type(item.default)
+        if kind in (bool, int, float, str) and not isinstance(value, (int, kind) if kind is float else kind):
+            raise ConfigError(f"{flag(item.name)} is {value!r}; it must be of type {kind.__name__}")
         if bound and not bound[0](value):
             raise ConfigError(f"{flag(item.name)} is {value}; {bound[1]}")
 
@@ -153,6 +157,10 @@ class TrainConfig:
         if self.report_to != "none" and not importlib.util.find_spec(self.report_to):
             missing = f"the package {self.report_to} is not installed"
             raise ConfigError(f"--report-to {self.report_to}: {missing}; pip install {self.report_to}")
+        if self.teacher and self.teacher == self.name:
+            raise ConfigError(
+                f"--teacher {self.teacher!r} is the run itself; give the new one another --run-id"
+            )
         if self.run_id and not re.fullmatch(r"[^\W_][\w.-]*", self.run_id):
             raise ConfigError(f"--run-id {self.run_id!r} must be letters, digits, '.', '_' or '-'")
 

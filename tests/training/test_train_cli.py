@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import train
+from sentiment_core.config import ConfigError, TrainConfig
 from sentiment_core.training import session
 from tests.own_reviews import write_dataset
 
@@ -27,6 +28,7 @@ def test_list_models_names_the_default_and_what_it_needs(capsys):
         (["--learning-rate", "-1"], "--learning-rate is -1.0; it must be above 0"),
         (["--engine", "packed", "--lora-dropout", "0.1"], "--engine packed has no dropout"),
         (["--run-id", "../elsewhere"], "--run-id '../elsewhere' must be"),
+        (["--run-id", "one", "--teacher", "one"], "--teacher 'one' is the run itself"),
         (["--max-length-tokens", "10"], "--max-length-tokens is 10"),
         (["--limit", "1"], "--limit is 1"),
         (["--dataset", "nowhere.csv"], "nowhere.csv"),
@@ -66,3 +68,10 @@ def test_a_fault_of_ours_is_not_made_a_sentence(monkeypatch):
     failing(monkeypatch, RuntimeError("shapes do not match"))
     with pytest.raises(RuntimeError, match="shapes"):
         train.main([])
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": "two"}, {"dataset": None}, {"learning_rate": "1e-3"}])
+def test_a_setting_of_another_type_is_said(wrong) -> None:
+    """As an edited run.json, given to --config, may have one."""
+    with pytest.raises(ConfigError, match=r"^--[a-z-]+ is .*; it must be of type (int|str|float)$"):
+        TrainConfig(**wrong)
