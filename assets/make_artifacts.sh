@@ -1,13 +1,14 @@
 #!/bin/sh
 # Makes every run and evaluation under assets/ on one GPU. Called by `make artifacts`; repeating the call
 # continues an interrupted one and keeps what is finished; evaluations of other settings are to be removed first.
-#   DATASET         IMDB: a Hub id (default: stanfordnlp/imdb) or a folder with train and test
+#   DATASET         IMDB: a Hub id (default: stanfordnlp/imdb) or a folder with train, test and unsupervised
 #   COUNTERFACTUAL  the 488 reviews with their minimal edits (default: fetched once), or a copy as one file
 set -eu
 DATASET=${DATASET:-stanfordnlp/imdb}
 COUNTERFACTUAL=${COUNTERFACTUAL:-counterfactual}
 python=${BIN:+$BIN/}${PYTHON:-python}
 assets=${SENTIMENT_ASSETS:-assets}
+small=smollm2-135m large=qwen2.5-coder-1.5b
 
 train() {
     name=$1
@@ -21,13 +22,31 @@ train() {
     "$python" train.py --run-id "$name" --dataset "$DATASET" --exclude "$COUNTERFACTUAL" $resume "$@"
 }
 
-train smollm2-135m
-train smollm2-135m-study --preset study
-for dataset in "$DATASET" "$COUNTERFACTUAL" challenge; do
-    for run in smollm2-135m smollm2-135m-study; do # the second one keeps what the first one made of the base
-        "$python" eval.py --run "$run" --system all --dataset "$dataset" \
+evaluate() { # run, system: on all three data sets, but what is finished
+    for dataset in "$DATASET" "$COUNTERFACTUAL" challenge; do
+        name=$(basename "$dataset" .parquet | sed 's/^counterfactual$/counterfactual_imdb_test/')
+        case $2 in fine-tuned) origin=$1 ;; *) origin=${3:-} ;; esac
+        if [ "$2" != all ] && [ -f "$assets/evals/$name--$2--$origin/eval.json" ]; then continue; fi
+        "$python" eval.py --run "$1" --system "$2" --dataset "$dataset" \
             --train-dataset "$DATASET" --exclude "$COUNTERFACTUAL"
     done
+}
+
+train $small
+train $small-study --preset study
+train qwen2.5-coder-0.5b --base-model qwen2.5-coder-0.5b
+train $large --base-model $large --learning-rate 2e-4 --epochs 1
+train $large-self-taught --base-model $large --teacher $large --learning-rate 1.5e-4 --epochs 1
+train $small-taught --teacher $large --lora-rank 64 --lora-alpha 128 --learning-rate 5e-4
+
+evaluate $small all
+evaluate $small-study all # keeps what the first one made of the base
+for run in qwen2.5-coder-0.5b $large $large-self-taught $small-taught; do
+    evaluate $run fine-tuned
+done
+for base in qwen2.5-coder-0.5b $large; do # few-shot and free answers take longest, and are left out
+    evaluate $base baseline-scored $base
+    evaluate $base baseline-recalibrated $base
 done
 "$python" -m sentiment_core.artifacts.report --write README.md
 "$python" eval.py --report
