@@ -57,6 +57,13 @@ and each time would wait for the page's."""
 TOGGLE = "window.qUrl({__theme: document.body.classList.toggle('dark') ? 'dark' : 'light'})"
 
 
+PREVIEW = "".join(
+    f'<meta {name}="{prefix}description" content="{header.ABOUT}">'
+    for name, prefix in (("name", ""), ("property", "og:"), ("name", "twitter:"))
+)
+"""What a link to the page shows elsewhere, beside its title."""
+
+
 def build(
     assets: Path | None = None,
     load_classifier: Callable[[Run | None], Any] = load_live,
@@ -90,6 +97,8 @@ def build(
                 with gr.Tab(tab_title, id=name, elem_id=f"tab-{name}") as tab:
                     parts[name] = resolve_name(f"sentiment_core.dashboard.tabs.{name}:build")(context, run)
                 tab.select(None, js=f"() => {{ window.qUrl({{tab: {name!r}}}); return [] }}", **QUIET)
+        if os.environ.get("SPACE_ID"):
+            gr.DuplicateButton("Duplicate this Space", size="sm", elem_id="duplicate")
         toggle.click(None, js=f"() => {{ {TOGGLE}; return [] }}", **QUIET)
         copy.click(None, js="() => { figs.copyLink(); return [] }", **QUIET)
         draws = _wire(demo, context, parts, run, tabs, [title, stats, problems])
@@ -193,7 +202,7 @@ def launch_options(routes: Sequence[Route] = ()) -> dict[str, Any]:
         "server_name": os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
         "theme": theme.theme(),
         "css": theme.css(),
-        "head": f"<script>{theme.static('figures.js', 'figures.*.js')}</script>",
+        "head": f"{PREVIEW}<script>{theme.static('figures.js', 'figures.*.js')}</script>",
         "js": theme.static("page.js"),
         "footer_links": ["api"],
         "max_file_size": MAX_UPLOAD_BYTES,

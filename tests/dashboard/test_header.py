@@ -4,6 +4,7 @@ import pytest
 from markupsafe import Markup
 
 from sentiment_core.config import ASSETS
+from sentiment_core.dashboard import app
 from sentiment_core.dashboard.components import header
 from tests.dashboard.test_tabs import context_of
 from tests.fake_artifacts import RUN, STUDY, write_assets, write_run
@@ -52,3 +53,10 @@ def test_runs_have_names_for_people(context, tmp_path):
 def words(html: str) -> str:
     """The visible text, all blanks alike."""
     return Markup(html).striptags().replace("\u202f", " ")
+
+
+def test_a_shared_link_and_a_space_say_what_can_be_done(tmp_path, monkeypatch):
+    assert app.launch_options()["head"].count(header.ABOUT) == 3
+    monkeypatch.setenv("SPACE_ID", "me/space")
+    shown = {type(block).__name__ for block in app.build(tmp_path, load_classifier=None).blocks.values()}
+    assert "DuplicateButton" in shown

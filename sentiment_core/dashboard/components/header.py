@@ -12,6 +12,7 @@ from sentiment_core.dashboard.context import Context
 from sentiment_core.models.base_models import EMBEDDED
 
 TITLE = "QLoRA, before and after"
+ABOUT = "Watch a small language model read movie reviews, before and after a minute of fine-tuning."
 PAIRS = "counterfactual_imdb_test"
 NEARLY_EVERY = 0.9
 """A base that calls at least this share of the reviews positive called "nearly every film good"."""
