@@ -29,5 +29,5 @@ for dataset in "$DATASET" "$COUNTERFACTUAL" challenge; do
             --train-dataset "$DATASET" --exclude "$COUNTERFACTUAL"
     done
 done
-"$python" -m sentiment_core.artifacts.report --write README.md
+"$python" -m sentiment_core.artifacts.report --write
 "$python" eval.py --report
