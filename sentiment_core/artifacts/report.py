@@ -27,7 +27,6 @@ IN_WORDS = ("System", "Dataset", "Hardware", "Note", "Learned from", "Training")
 TUNED = ("smollm2-135m", "smollm2-135m-taught", "qwen2.5-coder-1.5b")
 SUMMARY = ("baseline-scored", TUNED[0]), *(("fine-tuned", run_id) for run_id in TUNED)
 """README's rows: system, and its run or base model."""
-NOTHING = "No evaluation yet; `python eval.py --system all` makes them."
 
 
 def results_table(root: Path = config.ASSETS) -> str:
@@ -35,31 +34,14 @@ def results_table(root: Path = config.ASSETS) -> str:
 
     Unlike the dashboard, a report must not pass over one that cannot be read: ArtifactError.
     """
-    if not (records := _records(root)):
-        return NOTHING
-    parts = _table([*map(_measured, records)]), "\n".join(_overlap_notes(records)), seeds_sentence(root)
-    return "\n\n".join(filter(None, parts))
-
-
-def summary_table(root: Path = config.ASSETS) -> str:
-    """What each of SUMMARY learned from, how long that took, and its accuracy by dataset."""
-    rows: dict[tuple[str, str], dict[str, str]] = {key: {} for key in SUMMARY}
-    for record in _records(root):
-        if (key := (record.system, record.run_id or _base(record))) in rows:
-            title = f"{record.dataset.name}, n = {record.dataset.n:,} (%)"
-            accuracy = {title: percent_interval(record.metrics["accuracy"], unit="")}
-            rows[key] = (rows[key] or _learned(record, root)) | accuracy
-    return _table(found) if (found := [*filter(None, rows.values())]) else NOTHING
-
-
-def _learned(record: EvalRecord, root: Path) -> dict[str, str]:
-    row = {"System": _measured(record)["System"], "Learned from": "–", "Training": "–"}
-    if run := store.read_run(root / "runs" / (record.run_id or "")).record:
-        row["Learned from"] = f"{run.data.train:,} labelled reviews"
-        row["Training"] = f"{run.wall_seconds:.0f} s, {run.hardware.title}"
-        if run.teacher:
-            row["Learned from"] += f", and `{run.teacher.run_id}` on {run.teacher.reviews:,} unlabelled ones"
-    return row
+    records = _records(root)
+    if not records:
+        return "No evaluation yet; `python eval.py --system all` makes them."
+    table = _table([_measured(record) for record in records])
+    seeds = (
+        f"Intervals cover the sampling of the reviews alone, not another seed. {seeds_sentence(root)}".strip()
+    )
+    return "\n\n".join(filter(None, (table, seeds, "\n".join(_overlap_notes(records)))))
 
 
 def seeds_sentence(root: Path = config.ASSETS) -> str:
@@ -74,9 +56,8 @@ def seeds_sentence(root: Path = config.ASSETS) -> str:
     ]
     n = record.rows[0].validation_accuracy.n if record.rows[0].validation_accuracy else 0
     return (
-        "Intervals cover the sampling of the reviews alone, not another seed. Validation accuracy on "
-        f"{n:,} reviews left out of training, with the lowest and highest in brackets ({record.base_model}, "
-        f"{record.hardware.title}): {'; '.join(found)}."
+        f"Validation accuracy on {n:,} reviews left out of training, with the lowest and highest in brackets "
+        f"({record.base_model}, {record.hardware.title}): {'; '.join(found)}."
     )
 
 
@@ -95,6 +76,28 @@ def below_chance(root: Path = config.ASSETS) -> str:
             f"({scored.hardware.title})."
         )
     return "\n".join(lines)
+
+
+def summary_table(root: Path = config.ASSETS) -> str:
+    """What each of SUMMARY learned from, how long that took, and its accuracy by dataset."""
+    rows: dict[tuple[str, str], dict[str, str]] = {key: {} for key in SUMMARY}
+    for record in _records(root):
+        if (key := (record.system, record.run_id or _base(record))) in rows:
+            title = f"{record.dataset.name}, n = {record.dataset.n:,} (%)"
+            accuracy = {title: percent_interval(record.metrics["accuracy"], unit="")}
+            rows[key] = (rows[key] or _learned(record, root)) | accuracy
+    found = [*filter(None, rows.values())]
+    return _table(found) if found else "None of these is evaluated yet."
+
+
+def _learned(record: EvalRecord, root: Path) -> dict[str, str]:
+    row = {"System": _measured(record)["System"], "Learned from": "–", "Training": "–"}
+    if run := store.read_run(root / "runs" / (record.run_id or "")).record:
+        row["Learned from"] = f"{run.data.train:,} labelled reviews"
+        row["Training"] = f"{run.wall_seconds:.0f} s, {run.hardware.title}"
+        if run.teacher:
+            row["Learned from"] += f", and `{run.teacher.run_id}` on {run.teacher.reviews:,} unlabelled ones"
+    return row
 
 
 def report_text(root: Path = config.ASSETS) -> str:
@@ -335,11 +338,10 @@ def _study_sentence(root: Path) -> str:
 
 def _generated_sentences(record: EvalRecord) -> Iterator[str]:
     n, unparsed = record.dataset.n, record.unparsed
-    model = record.base_model.name if record.base_model else record.system
-    where = f"n = {n:,} of {record.dataset.name}, {record.hardware.title}"
+    where = f"{_base(record) or record.system}, n = {n:,} of {record.dataset.name}, {record.hardware.title}"
     lenient = record.metrics.get("accuracy_lenient") if unparsed else None
     yield (
-        f"Our `baseline-generated` ({model}, {where}) gives no label for {unparsed:,} reviews "
+        f"Our `baseline-generated` ({where}) gives no label for {unparsed:,} reviews "
         f"({100 * unparsed / n:.1f} %): {percent_interval(record.metrics['accuracy'])} of all are right"
         + (f", but {percent_interval(lenient)} of those with a label." if lenient else ".")
     )

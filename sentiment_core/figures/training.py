@@ -71,13 +71,13 @@ def _curves(history: pd.DataFrame) -> dict[str, Any]:
 def loss_chart(histories: Mapping[str, pd.DataFrame]) -> go.Figure:
     """Training loss as logged above validation accuracy over reviews seen."""
     columns = {"loss": ("Training loss", 1), "eval_accuracy": ("Validation accuracy", 1.8)}
-    return _stacked(histories, columns).update_yaxes(tickformat=".0%", rangemode="normal", row=2, col=1)
+    return _stacked(histories, columns).update_yaxes(tickformat=".0%", row=2, col=1)
 
 
 def schedule_chart(histories: Mapping[str, pd.DataFrame]) -> go.Figure:
     """Learning rate above gradient norm over reviews seen."""
     columns = {"learning_rate": ("Learning rate", 1.8), "grad_norm": ("Gradient norm", 1)}
-    return _stacked(histories, columns).update_yaxes(exponentformat="e", row=1, col=1)
+    return _stacked(histories, columns).update_yaxes(rangemode="tozero", exponentformat="e")
 
 
 def _stacked(histories: Mapping[str, pd.DataFrame], columns: Mapping[str, tuple[str, float]]) -> go.Figure:
@@ -90,6 +90,5 @@ def _stacked(histories: Mapping[str, pd.DataFrame], columns: Mapping[str, tuple[
             look = {"mode": "lines", "line": {"width": width, "dash": dash}}
             line = series(name, color, logged["examples"], logged[column], hover=hover, **look)
             figure.add_trace(line, row=row, col=1).update_yaxes(title_text=words, row=row, col=1)
-    figure.update_yaxes(rangemode="tozero")
     figure.update_xaxes(title_text="Reviews seen", rangemode="tozero", row=len(columns), col=1)
     return finished(figure, 380)

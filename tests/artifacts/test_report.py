@@ -34,7 +34,7 @@ def changed(folder: Path, system: str, **fields: object) -> Path:
 
 
 def test_the_table_has_a_row_per_evaluation_with_n_and_hardware(root: Path) -> None:
-    lines = report.results_table(root).splitlines()
+    lines = [line for line in report.results_table(root).splitlines() if line.startswith("|")]
     assert len(lines) == 2 + 2 * len(systems.SYSTEMS)
     assert all(line.count("|") == lines[0].count("|") for line in lines)
     assert all("Synthetic GPU" in line for line in lines[2:])
@@ -123,7 +123,7 @@ def test_text_without_its_markers_is_refused(text: str, root: Path) -> None:
 
 def test_no_artifacts_are_a_sentence_and_a_broken_one_is_an_error(tmp_path: Path) -> None:
     assert "python eval.py" in report.report_text(tmp_path)
-    assert "python eval.py" in report.summary_table(tmp_path)
+    assert report.summary_table(tmp_path) == "None of these is evaluated yet."
     folder = tmp_path / "evals" / "broken"
     folder.mkdir(parents=True)
     (folder / "eval.json").write_text("{")
