@@ -83,7 +83,7 @@ def summary_table(root: Path = config.ASSETS) -> str:
     rows: dict[tuple[str, str], dict[str, str]] = {key: {} for key in SUMMARY}
     for record in _records(root):
         if (key := (record.system, record.run_id or _base(record))) in rows:
-            title = f"{record.dataset.name}, n = {record.dataset.n:,} (%)"
+            title = f"Accuracy (%), {record.dataset.name}, n = {record.dataset.n:,}"
             accuracy = {title: percent_interval(record.metrics["accuracy"], unit="")}
             rows[key] = (rows[key] or _learned(record, root)) | accuracy
     found = [*filter(None, rows.values())]
