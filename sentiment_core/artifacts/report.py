@@ -64,8 +64,7 @@ def seeds_sentence(root: Path = config.ASSETS) -> str:
 def below_chance(root: Path = config.ASSETS) -> str:
     """Why the study's baseline is below chance, with the figures of our free-answer baseline."""
     records, system = _records(root), "baseline-generated"
-    generated = next((r for r in records if r.system == system), None)
-    if generated is None:
+    if not (generated := next((r for r in records if r.system == system), None)):
         return f"No `{system}` evaluation yet; `python eval.py --system {system}` makes it."
     lines = [_study_sentence(root), *_generated_sentences(generated)]
     alike = (r for r in records if r.system == "baseline-scored" and _subject(r) == _subject(generated))
@@ -183,8 +182,7 @@ def soak_rows(root: Path = config.ASSETS) -> list[tuple[str, ...]]:
     record = store.read_soak(root)
     rows = [(f"{one.visitors} visitors, {one.seconds:.0f} s", _crowd(one, record)) for one in record.crowds]
     for name, counts in record.trials.items():
-        found = ", ".join(f"{count:,} {what}" for what, count in counts.items())
-        rows.append((name, found))
+        rows.append((name, ", ".join(f"{count:,} {what}" for what, count in counts.items())))
     return [("trial", f"seen on {record.hardware.device}"), *rows]
 
 
