@@ -48,7 +48,7 @@ test: lint
 artifacts: $(VENV)/.app
 	BIN=$(BIN) DATASET="$(DATASET)" COUNTERFACTUAL="$(COUNTERFACTUAL)" sh assets/make_artifacts.sh
 
-# The two pictures and the animation in README, from the committed artifacts.
+# The animation in README and the two pictures in docs/, from the committed artifacts.
 screenshots: $(VENV)/.test
 	$(BIN)/python tests/browser/screenshots.py
 

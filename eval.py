@@ -7,7 +7,7 @@ python eval.py --run smollm2-135m --system all --dataset my_reviews.csv
 accelerate launch eval.py --run smollm2-135m          # all GPUs of this host
 torchrun --nproc-per-node 4 -- eval.py --run smollm2-135m
 python eval.py --check-export smollm2-135m            # the same answers by plain PEFT, merged, live?
-python eval.py --report                               # the results table, for the README
+python eval.py --report                               # the results as a table
 
 The same command continues an interrupted evaluation.
 """

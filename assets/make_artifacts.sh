@@ -48,5 +48,5 @@ for base in qwen2.5-coder-0.5b $large; do # few-shot and free answers take longe
     evaluate $base baseline-scored $base
     evaluate $base baseline-recalibrated $base
 done
-"$python" -m sentiment_core.artifacts.report --write README.md
+"$python" -m sentiment_core.artifacts.report --write
 "$python" eval.py --report

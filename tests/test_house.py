@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -55,9 +56,20 @@ def test_every_package_is_in_the_tree_and_says_where_to_begin() -> None:
         assert "read " in (ast.get_docstring(content) or "").lower()
 
 
-def test_no_module_is_longer_than_400_lines_nor_contributing_than_60() -> None:
+def test_no_module_is_longer_than_400_lines_nor_readme_than_200_nor_contributing_than_60() -> None:
     assert [p.name for p in CORE.rglob("*.py") if len(p.read_text().splitlines()) > 400] == []
-    assert len((ROOT / "CONTRIBUTING.md").read_text().splitlines()) <= 60
+    for name, most in (("README.md", 200), ("CONTRIBUTING.md", 60)):
+        assert len((ROOT / name).read_text().splitlines()) <= most
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=str)
+def test_what_a_document_links_to_is_there(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", path.read_text()):
+        name, _, heading = target.partition("#")
+        if not name.startswith("http"):
+            assert (path.parent / name).exists(), target
+            titles = re.findall(r"^#+ (.*)", (path.parent / name).read_text(), re.M) if heading else [heading]
+            assert heading in [title.lower().replace(" ", "-") for title in titles]
 
 
 @pytest.mark.parametrize("script", ["train.py", "eval.py"])

@@ -1,8 +1,8 @@
-"""The README's results, written from the committed artifacts so that no figure is typed in.
+"""The results in README and docs/, written from the committed artifacts so that no figure is typed in.
 
-python -m sentiment_core.artifacts.report                      # print them
-python -m sentiment_core.artifacts.report --write README.md    # put them between README's markers
-python -m sentiment_core.artifacts.report --check README.md    # exit 1 if they are stale
+python -m sentiment_core.artifacts.report            # print them
+python -m sentiment_core.artifacts.report --write    # put them between the markers of README and docs/
+python -m sentiment_core.artifacts.report --check    # exit 1 if a file is stale
 """
 
 from __future__ import annotations
@@ -16,21 +16,17 @@ from pathlib import Path
 from sentiment_core import config
 from sentiment_core.artifacts import store
 from sentiment_core.artifacts.frames import read_as
-from sentiment_core.artifacts.schema import (
-    OTHER_FORM,
-    BenchmarkRecord,
-    Crowd,
-    EvalRecord,
-    Metric,
-    SoakRecord,
-)
+from sentiment_core.artifacts.schema import OTHER_FORM, BenchmarkRecord, Crowd, EvalRecord, Metric, SoakRecord
 from sentiment_core.artifacts.store import ArtifactError
 from sentiment_core.labels import UNPARSED
 from sentiment_core.systems import SYSTEMS
 
 PROGRAM = "python -m sentiment_core.artifacts.report"
-IN_WORDS = ("System", "Dataset", "Hardware", "Note")
+IN_WORDS = ("System", "Dataset", "Hardware", "Note", "Learned from", "Training")
 """Columns that are aligned at the left."""
+TUNED = ("smollm2-135m", "smollm2-135m-taught", "qwen2.5-coder-1.5b")
+SUMMARY = ("baseline-scored", TUNED[0]), *(("fine-tuned", run_id) for run_id in TUNED)
+"""README's rows: system, and its run or base model."""
 
 
 def results_table(root: Path = config.ASSETS) -> str:
@@ -68,8 +64,7 @@ def seeds_sentence(root: Path = config.ASSETS) -> str:
 def below_chance(root: Path = config.ASSETS) -> str:
     """Why the study's baseline is below chance, with the figures of our free-answer baseline."""
     records, system = _records(root), "baseline-generated"
-    generated = next((r for r in records if r.system == system), None)
-    if generated is None:
+    if not (generated := next((r for r in records if r.system == system), None)):
         return f"No `{system}` evaluation yet; `python eval.py --system {system}` makes it."
     lines = [_study_sentence(root), *_generated_sentences(generated)]
     alike = (r for r in records if r.system == "baseline-scored" and _subject(r) == _subject(generated))
@@ -80,6 +75,28 @@ def below_chance(root: Path = config.ASSETS) -> str:
             f"({scored.hardware.title})."
         )
     return "\n".join(lines)
+
+
+def summary_table(root: Path = config.ASSETS) -> str:
+    """What each of SUMMARY learned from, how long that took, and its accuracy by dataset."""
+    rows: dict[tuple[str, str], dict[str, str]] = {key: {} for key in SUMMARY}
+    for record in _records(root):
+        if (key := (record.system, record.run_id or _base(record))) in rows:
+            title = f"Accuracy (%), {record.dataset.name}, n = {record.dataset.n:,}"
+            accuracy = {title: percent_interval(record.metrics["accuracy"], unit="")}
+            rows[key] = (rows[key] or _learned(record, root)) | accuracy
+    found = [*filter(None, rows.values())]
+    return _table(found) if found else "None of these is evaluated yet."
+
+
+def _learned(record: EvalRecord, root: Path) -> dict[str, str]:
+    row = {"System": _measured(record)["System"], "Learned from": "–", "Training": "–"}
+    if run := store.read_run(root / "runs" / (record.run_id or "")).record:
+        row["Learned from"] = f"{run.data.train:,} labelled reviews"
+        row["Training"] = f"{run.wall_seconds:.0f} s, {run.hardware.title}"
+        if run.teacher:
+            row["Learned from"] += f", and `{run.teacher.run_id}` on {run.teacher.reviews:,} unlabelled ones"
+    return row
 
 
 def report_text(root: Path = config.ASSETS) -> str:
@@ -106,10 +123,9 @@ def _benchmark_table(record: BenchmarkRecord, title: str) -> str:
     rows = []
     for row in record.rows:
         if metric := row.seconds_per_review if record.kind == "live" else row.reviews_per_second:
-            speed = _interval(metric, scale, digits)
             first = "" if row.first_step_seconds is None else f"{row.first_step_seconds:.1f}"
-            name, note = row.system, row.note
-            rows.append({"System": name, unit: speed, "Time to first result (s)": first, "Note": note})
+            speed = {unit: _interval(metric, scale, digits), "Time to first result (s)": first}
+            rows.append({"System": row.system} | speed | {"Note": row.note})
     return "\n\n".join([f"{title} (median, slowest and fastest repeat):", _table(rows), *_ratios(record)])
 
 
@@ -166,8 +182,7 @@ def soak_rows(root: Path = config.ASSETS) -> list[tuple[str, ...]]:
     record = store.read_soak(root)
     rows = [(f"{one.visitors} visitors, {one.seconds:.0f} s", _crowd(one, record)) for one in record.crowds]
     for name, counts in record.trials.items():
-        found = ", ".join(f"{count:,} {what}" for what, count in counts.items())
-        rows.append((name, found))
+        rows.append((name, ", ".join(f"{count:,} {what}" for what, count in counts.items())))
     return [("trial", f"seen on {record.hardware.device}"), *rows]
 
 
@@ -210,21 +225,20 @@ BENCHMARKS = {
 
 OPTIONAL = {"train-2-gpus", "parity"}
 
-SECTIONS = {
-    "results": results_table,
-    "below-chance": below_chance,
-    "models": lambda root: config.KNOWN_BASE_MODELS,
-    "speed": speed_table,
+DOCUMENTS = {
+    "README.md": {"summary": summary_table},
+    "docs/results.md": {"results": results_table, "below-chance": below_chance, "speed": speed_table},
+    "docs/training.md": {"models": lambda root: config.KNOWN_BASE_MODELS},
 }
-"""Marker name -> what stands between `<!-- name:begin -->` and `<!-- name:end -->`."""
+"""File -> what stands in it between `<!-- name:begin -->` and `<!-- name:end -->`, by name."""
 
 
-def refreshed(text: str, root: Path = config.ASSETS) -> str:
-    """`text` with every section anew; ValueError if a marker is missing, stands twice, or ends first."""
-    for name, make in SECTIONS.items():
+def refreshed(text: str, document: str, root: Path = config.ASSETS) -> str:
+    """A document's `text` with its sections anew; ValueError if a marker is missing, twice, or ends first."""
+    for name, make in DOCUMENTS[document].items():
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
         if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
-            raise ValueError(f"the text must hold {begin} and then {end}, each once")
+            raise ValueError(f"{document} must hold {begin} and then {end}, each once")
         before, rest = text.split(begin)
         text = f"{before}{begin}\n{make(root)}\n{end}{rest.split(end)[1]}"
     return text
@@ -254,9 +268,10 @@ def _subject(record: EvalRecord) -> tuple[str, str]:
 
 
 def _table(rows: Sequence[Mapping[str, str]]) -> str:
-    """In Markdown; the columns are the first row's."""
-    alignment = ["---" if name in IN_WORDS else "---:" for name in rows[0]]
-    lines = (rows[0].keys(), alignment, *(row.values() for row in rows))
+    """In Markdown; the columns are those of all rows, and a dash where a row lacks one."""
+    columns = dict.fromkeys(name for row in rows for name in row)
+    lines = [columns, ["---" if name in IN_WORDS else "---:" for name in columns]]
+    lines += [[row.get(name, "–") for name in columns] for row in rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
@@ -321,11 +336,10 @@ def _study_sentence(root: Path) -> str:
 
 def _generated_sentences(record: EvalRecord) -> Iterator[str]:
     n, unparsed = record.dataset.n, record.unparsed
-    model = record.base_model.name if record.base_model else record.system
-    where = f"n = {n:,} of {record.dataset.name}, {record.hardware.title}"
+    where = f"{_base(record) or record.system}, n = {n:,} of {record.dataset.name}, {record.hardware.title}"
     lenient = record.metrics.get("accuracy_lenient") if unparsed else None
     yield (
-        f"Our `baseline-generated` ({model}, {where}) gives no label for {unparsed:,} reviews "
+        f"Our `baseline-generated` ({where}) gives no label for {unparsed:,} reviews "
         f"({100 * unparsed / n:.1f} %): {percent_interval(record.metrics['accuracy'])} of all are right"
         + (f", but {percent_interval(lenient)} of those with a label." if lenient else ".")
     )
@@ -350,34 +364,34 @@ def _code(form: str) -> str:
     return f"`{text[:40]}`" if text else "with nothing"
 
 
-# ---- command line
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     action = parser.add_mutually_exclusive_group()
-    action.add_argument("--write", type=Path, metavar="FILE", help="write sections between FILE's markers")
-    action.add_argument("--check", type=Path, metavar="FILE", help="exit 1 if FILE's sections are stale")
+    folder = {"type": Path, "nargs": "?", "const": Path(), "metavar": "FOLDER"}
+    action.add_argument("--write", **folder, help="write the sections of FOLDER's documents (default: .)")
+    action.add_argument("--check", **folder, help="exit 1 if one of them is stale")
     parser.add_argument("--root", type=Path, default=config.ASSETS, help="folder of artifacts")
     options = parser.parse_args(arguments)
-    path = options.write or options.check
+    home, stale = options.write or options.check, {}
     try:
-        if path is None:
+        if home is None:
             print(report_text(options.root))
             return 0
-        old = path.read_text(encoding="utf-8")
-        new = refreshed(old, options.root)
+        for name in DOCUMENTS:
+            old = (home / name).read_text(encoding="utf-8")
+            if (new := refreshed(old, name, options.root)) != old:
+                stale[home / name] = new
     except (ValueError, OSError) as error:  # an ArtifactError is the former
-        print(f"{path or options.root}: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
         return 1
-    if new != old and options.check:
-        print(f"{path} is stale; run {PROGRAM} --write {path}", file=sys.stderr)
-        return 1
-    if new != old:
-        store.write_text(path, new)
-    return 0
+    for path, new in stale.items():
+        if options.write:
+            store.write_text(path, new)
+        else:
+            print(f"{path} is stale; run {PROGRAM} --write {home}", file=sys.stderr)
+    return int(bool(stale and options.check))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The report's figures come from the artifacts; README's copy of them is fresh; the references are sound."""
+"""The report's figures come from the artifacts; README and docs/ are fresh; the references are sound."""
 
 from pathlib import Path
 
@@ -10,11 +10,12 @@ from sentiment_core.artifacts.schema import AnswerForm, BenchmarkRecord, Benchma
 from sentiment_core.artifacts.store import ArtifactError, utc_now, write_record
 from tests.fake_artifacts import RUN, write_assets
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+RESULTS = "docs/results.md"
 MARKED = (
     "a\n<!-- results:begin -->\nold\n<!-- results:end -->\nb\n"
     "<!-- below-chance:begin --><!-- below-chance:end -->\nc\n"
-    "<!-- models:begin --><!-- models:end --><!-- speed:begin --><!-- speed:end -->\nd\n"
+    "<!-- speed:begin --><!-- speed:end -->\nd\n"
 )
 
 
@@ -95,7 +96,8 @@ def test_below_chance_takes_its_figures_from_the_artifact(tmp_path: Path) -> Non
         "with nothing, 10.0 % (no label)", "n = 100", "Synthetic GPU", "likelihoods",
     ):  # fmt: skip
         assert part in text
-    assert report.refreshed(report.refreshed(MARKED, root), root) == report.refreshed(MARKED, root)
+    text = report.refreshed(MARKED, RESULTS, root)
+    assert report.refreshed(text, RESULTS, root) == text
 
 
 def test_below_chance_where_every_answer_is_a_label(tmp_path: Path) -> None:
@@ -105,23 +107,23 @@ def test_below_chance_where_every_answer_is_a_label(tmp_path: Path) -> None:
 
 
 def test_sections_are_replaced_and_the_rest_is_kept(root: Path) -> None:
-    text = report.refreshed(MARKED, root)
+    text = report.refreshed(MARKED, RESULTS, root)
     assert text.startswith("a\n<!-- results:begin -->\n| System")
     assert "old" not in text
     assert "<!-- below-chance:end -->\nc\n" in text
     assert text.endswith("<!-- speed:end -->\nd\n")
-    assert "smollm2-135m" in text.split("<!-- models:begin -->")[1]
-    assert report.refreshed(text, root) == text
+    assert report.refreshed(text, RESULTS, root) == text
 
 
 @pytest.mark.parametrize("text", ["", MARKED + MARKED, MARKED.replace("results:begin", "results:x")])
 def test_text_without_its_markers_is_refused(text: str, root: Path) -> None:
-    with pytest.raises(ValueError, match="<!-- results:begin -->"):
-        report.refreshed(text, root)
+    with pytest.raises(ValueError, match=r"docs/results.md must hold <!-- results:begin -->"):
+        report.refreshed(text, RESULTS, root)
 
 
 def test_no_artifacts_are_a_sentence_and_a_broken_one_is_an_error(tmp_path: Path) -> None:
     assert "python eval.py" in report.report_text(tmp_path)
+    assert report.summary_table(tmp_path) == "None of these is evaluated yet."
     folder = tmp_path / "evals" / "broken"
     folder.mkdir(parents=True)
     (folder / "eval.json").write_text("{")
@@ -132,21 +134,39 @@ def test_no_artifacts_are_a_sentence_and_a_broken_one_is_an_error(tmp_path: Path
 def test_command_line_writes_then_finds_nothing_stale(
     tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text(MARKED)
-    flags = ["--root", str(root)]
-    assert report.main(["--check", str(readme), *flags]) == 1
-    assert "is stale" in capsys.readouterr().err
-    assert report.main(["--write", str(readme), *flags]) == 0
-    assert report.main(["--check", str(readme), *flags]) == 0
-    assert report.main(flags) == 0
+    for name, sections in report.DOCUMENTS.items():
+        marked = "".join(f"<!-- {section}:begin -->old<!-- {section}:end -->" for section in sections)
+        store.write_text(tmp_path / name, marked)
+    flags = [str(tmp_path), "--root", str(root)]
+    assert report.main(["--check", *flags]) == 1
+    error = capsys.readouterr().err
+    assert all(f"{tmp_path / name} is stale" in error for name in report.DOCUMENTS)
+    assert report.main(["--write", *flags]) == 0
+    assert report.main(["--check", *flags]) == 0
+    assert report.main(flags[1:]) == 0
     assert capsys.readouterr().out.strip() == report.report_text(root)
-    assert report.main(["--check", str(tmp_path / "nowhere.md"), *flags]) == 1
+    (tmp_path / "README.md").unlink()
+    assert report.main(["--check", *flags]) == 1
+    assert "README.md" in capsys.readouterr().err
 
 
-def test_readme_is_fresh() -> None:
-    text = README.read_text(encoding="utf-8")
-    assert report.refreshed(text) == text, "run python -m sentiment_core.artifacts.report --write README.md"
+@pytest.mark.parametrize("name", report.DOCUMENTS)
+def test_a_document_is_fresh(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert report.refreshed(text, name) == text, "run python -m sentiment_core.artifacts.report --write"
+
+
+def test_readme_tells_before_after_taught_and_teacher() -> None:
+    """Each accuracy is what the predictions give, to two decimals."""
+    _, rule, *rows = report.summary_table().splitlines()
+    assert [row.split("`")[1] for row in rows] == [report.TUNED[0], *report.TUNED]
+    assert "`qwen2.5-coder-1.5b` on 48,882 unlabelled" in rows[2]
+    evaluations = {one.path.name: one for one in store.list_artifacts().evals}
+    for row, (system, name) in zip(rows, report.SUMMARY, strict=True):
+        answers = evaluations[f"imdb--{system}--{name}"].predictions()
+        share = (answers["prediction"] == answers["label"]).mean()
+        assert row.split(" | ")[3].startswith(f"{100 * share:.2f} ("), row
+        assert row.count("|") == rule.count("|")
 
 
 # ---- published results

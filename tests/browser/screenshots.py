@@ -1,6 +1,6 @@
 """Photograph the dashboard on the committed artifacts, with the live model.
 
-python tests/browser/screenshots.py              README's two pictures and its animation, into assets/
+python tests/browser/screenshots.py              README's animation and two pictures, into assets/
 python tests/browser/screenshots.py --all out/   every tab, light and dark, wide and narrow
 """
 

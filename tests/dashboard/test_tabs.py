@@ -135,7 +135,7 @@ def test_every_panel_has_finding_caption_n_and_data(context: Context) -> None:
     after, metrics = evals["fine-tuned"], evals["fine-tuned"].record.metrics
     ece = {"metrics": metrics | {"ece": metrics["accuracy"]}}
     calibrated = replace(after, record=after.record.model_copy(update=ece))
-    side = confusion.Side.of(context, after, 50)
+    side = confusion.Side.of(context.store, after, 50)
     histories = {run.run_id: context.store.history(run)}
     drawn = [
         panels.accuracy_panel(evals, context.store.references(), before),
@@ -191,14 +191,14 @@ def test_few_shot_stands_in_the_chart_as_a_mean_of_its_draws(tmp_path) -> None:
     panel = panels.accuracy_panel({"baseline-few-shot": drawn}, (), None)
     assert panel.data["title"].tolist() == ["Few-shot (k = 4), 3 draws"]
     assert "mean of 3 draws, SD 2.0 points" in panel.caption
-    matrix = confusion.matrix_panel(confusion.Side.of(context_of(tmp_path), drawn, 50))
+    matrix = confusion.matrix_panel(confusion.Side.of(context_of(tmp_path).store, drawn, 50))
     assert matrix.title.startswith("Few-shot (k = 4), first of 3 draws: accuracy")
 
 
 @pytest.mark.parametrize("system", ["baseline-recalibrated", "baseline-few-shot", "tfidf-logreg"])
 def test_every_scored_system_follows_the_threshold(context: Context, system: str) -> None:
     one = context.store.evals(context.store.run(RUN), "imdb")[system]
-    low, high = (confusion.Side.of(context, one, threshold) for threshold in (0.1, 99.9))
+    low, high = (confusion.Side.of(context.store, one, threshold) for threshold in (0.1, 99.9))
     assert low.cells["recall_positive"] > high.cells["recall_positive"]
     assert "Threshold 99.9" in confusion.matrix_panel(high).caption
     assert confusion.roc_panel(context, [high]).figure.data[1].y[0] == 100 * high.cells["recall_positive"]

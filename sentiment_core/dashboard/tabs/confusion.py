@@ -15,6 +15,7 @@ from sentiment_core.dashboard import panels
 from sentiment_core.dashboard.components.html import render
 from sentiment_core.dashboard.components.parts import FigureSlot, Panel, empty, own_figure
 from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_switch
+from sentiment_core.dashboard.store import Store
 from sentiment_core.figures import evaluation
 from sentiment_core.figures.style import percent
 from sentiment_core.labels import LABEL_WORDS
@@ -47,7 +48,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         if not evals:
             return [*left.hide(panels.UNEVALUATED), *right.hide(""), *roc.hide(""), ""]
         chosen = (evals.get(one or "") for one in (system, "fine-tuned"))
-        sides = [Side.of(context, one, threshold) if one else None for one in chosen]
+        sides = [Side.of(context.store, one, threshold) if one else None for one in chosen]
         before, after = (matrix_panel(side) if side else None for side in sides)
         there = [side for side in sides if side]
         missing = empty("This system has not been evaluated on these reviews.", panels.COMMAND)
@@ -90,9 +91,9 @@ class Side:
         return SYSTEMS[self.evaluation.record.system]
 
     @staticmethod
-    def of(context: Context, evaluation: Evaluation, threshold: float) -> Side:
+    def of(store: Store, evaluation: Evaluation, threshold: float) -> Side:
         """`threshold` in percent; without effect on a system that states no probabilities."""
-        frame = context.store.predictions(evaluation)
+        frame = store.predictions(evaluation)
         p, at, words = frame["p_positive"], threshold / 100, f"at {threshold:.3g}\u202f%"
         if not panels.is_scored(frame):  # as given: 0 and 1 lie on both sides of one half, a gap stays a gap
             p, at, words = frame["prediction"], 0.5, ""
