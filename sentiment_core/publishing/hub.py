@@ -17,7 +17,7 @@ from sentiment_core.publishing.card import PublishError, card_of, evaluations, h
 CHECKOUT = Path(__file__).resolve().parents[2]
 SPACE_FILES = ("app.py", "requirements.txt", "README.md", "LICENSE")
 NOT_IN_SPACE = shutil.ignore_patterns("__pycache__", "*.sh", ".*")
-REPLACED = ["sentiment_core/*", "assets/*", "evaluations/*"]
+REPLACED = ["sentiment_core/*", "docs/*", "assets/*", "evaluations/*"]
 """What is removed from a repository where it is not in the folder any more."""
 
 
@@ -79,7 +79,8 @@ def write_space(folder: Path, root: Path, repo: str) -> None:
     """
     if not all((CHECKOUT / name).exists() for name in SPACE_FILES):
         raise PublishError("a Space is made from a checkout of the repository; run the command in one")
-    shutil.copytree(CHECKOUT / "sentiment_core", folder / "sentiment_core", ignore=NOT_IN_SPACE)
+    for name in ("sentiment_core", "docs"):  # README links to docs/
+        shutil.copytree(CHECKOUT / name, folder / name, ignore=NOT_IN_SPACE)
     shutil.copytree(root, folder / "assets", ignore=NOT_IN_SPACE)
     for name in SPACE_FILES:
         shutil.copy(CHECKOUT / name, folder)

@@ -140,7 +140,7 @@ def test_a_space_starts_from_its_folder_and_writes_nothing_there(run, call, tiny
     write_small_files(tmp_path / "assets")
     folder = tmp_path / "space"
     assert call("space", "--dry-run", folder)[0] == 0
-    assert {path.name for path in folder.iterdir()} == {"assets", "sentiment_core", *hub.SPACE_FILES}
+    assert {path.name for path in folder.iterdir()} == {"assets", "docs", "sentiment_core", *hub.SPACE_FILES}
     before = sorted(folder.rglob("*"))
     for path in before:
         path.chmod(0o555 if path.is_dir() else 0o444)
