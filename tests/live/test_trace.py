@@ -60,7 +60,8 @@ def whole_passes(classifier: LiveClassifier, text: str, system) -> tuple[list[in
     ends, cuts = rows_of(text, classifier.encoder, shown)
     model = classifier._system(system)
     prompts = [np.concatenate((row[:cut], row[shown:])) for cut in [*cuts, shown]]
-    return ends, np.array([expit(model.log_odds([prompt])[0]) for prompt in prompts])
+    temperature = classifier.temperature if system == "fine-tuned" else 1
+    return ends, np.array([expit(model.log_odds([prompt])[0] / temperature) for prompt in prompts])
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
