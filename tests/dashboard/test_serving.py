@@ -39,6 +39,10 @@ class Gate(FakeClassifier):
     pieces: ClassVar[list[tuple[str, str]]] = []
     """(what, text)."""
 
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.allowed, self.pieces = Gate.allowed, Gate.pieces  # of its test, which a worker may outlive
+
     def _piece(self, what: str, text: str) -> None:
         assert self.allowed.acquire(timeout=20)
         self.pieces.append((what, text))
