@@ -18,7 +18,7 @@ from sentiment_core.artifacts.store import adapter_sha256, read_run
 from sentiment_core.config import ConfigError, TrainConfig
 from sentiment_core.data.reviews import Reviews, unlabelled_split
 from sentiment_core.engines.device import DeviceContext, decided_by_main, free_memory
-from sentiment_core.engines.scorer import SentimentScorer, log_odds
+from sentiment_core.engines.scorer import SentimentScorer, p_positive
 from sentiment_core.models.base_models import resolve, writing
 from sentiment_core.models.loading import load_adapter, load_base
 
@@ -60,15 +60,15 @@ def prepare(
             base = resolve(own if Path(own).name == record.base_model.name else record.base_model.name)
             loaded = load_base(base, device=context.device, compute_dtype=context.dtype)
             scorer = SentimentScorer(loaded, load_adapter(loaded.model, run.adapter_path))
-            odds = log_odds(scorer.log_likelihoods(loaded.encoder.encode_cached(reviews.texts, limit)))
-            table = pd.DataFrame({"review_id": reviews.ids, "p_positive": 1 / (1 + np.exp(-odds))})
+            p = p_positive(scorer.log_likelihoods(loaded.encoder.encode_cached(reviews.texts, limit)))
+            table = pd.DataFrame({"review_id": reviews.ids, "p_positive": p})
             with writing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 table.to_parquet(unfinished := path.with_suffix(".part"), index=False)
                 unfinished.replace(path)
         return pd.read_parquet(path)["p_positive"].to_numpy()
 
-    p_positive = decided_by_main(context, ask)
+    said = decided_by_main(context, ask)
     free_memory()
     info = TeacherInfo(
         run_id=run.run_id, base_model=record.base_model.name, adapter_sha256=weights,
@@ -76,4 +76,4 @@ def prepare(
         reviews=len(reviews), fingerprint=reviews.fingerprint, excluded=excluded,
         temperature=config.soft_temperature, weight=config.soft_weight, teacher=record.teacher,
     )  # fmt: skip
-    return Lessons(reviews, p_positive, info)
+    return Lessons(reviews, said, info)

@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from torch.distributions import Bernoulli, kl_divergence
 
 from sentiment_core.engines.loss import label_loss
 
@@ -31,6 +32,9 @@ def test_a_soft_targets_loss_is_least_where_the_student_says_the_same() -> None:
     for step in (-0.3, 0.3):
         moved = logits.index_copy(1, IDS, pair + torch.tensor([0.0, step]))
         assert (loss_of(moved, targets, temperature) > 1e-4).all()
+        said, wanted = (Bernoulli(logits=odds / temperature) for odds in (log_odds + step, log_odds))
+        expected = temperature**2 * kl_divergence(wanted, said)
+        torch.testing.assert_close(loss_of(moved, targets, temperature), expected, atol=1e-5, rtol=1e-4)
     rest = logits.clone()
     rest[:, 0] = 5.0
     assert (loss_of(rest, targets, temperature) > 1).all(), "another word would come"

@@ -1,1 +1,1 @@
-"""The fused fast path for Llama on a GPU. Read `layout` first, then `model`; nobody else imports the rest."""
+"""The fused fast path for Llama and Qwen2 on a GPU. Read `layout`, then `model`; the rest is theirs alone."""
