@@ -173,8 +173,7 @@ def killed(name: str, shared: Path, folder: Path, moment: float) -> Path:
         child = start(name, shared, place)
         time.sleep(moment / 2**attempt)
         child.kill()
-        if end(child) == -9:
-            assert has_begun(name, place)
+        if end(child) == -9 and has_begun(name, place):  # not between its last step and its end
             return place
     pytest.fail(f"{name} was never killed at work")
 
