@@ -24,14 +24,19 @@ def _base(system_id: str, title: str, work: str, marker: str) -> System:
     return System(system_id, title, "Base model", f"{_PACKAGE}.{work}", "base", marker, is_base=True)
 
 
-_PACKAGE, _TFIDF = "sentiment_core.evaluation.systems", "TF-IDF + logistic regression"
+def _bag_of_words(system_id: str, title: str, work: str, marker: str) -> System:
+    return System(system_id, title, title, f"{_PACKAGE}.bag_of_words:{work}", "ink", marker)
+
+
+_PACKAGE = "sentiment_core.evaluation.systems"
 _ALL = (
     _base("baseline-scored", "Zero-shot (label likelihood)", "scored:ZeroShot", "circle"),
     _base("baseline-recalibrated", "Zero-shot (recalibrated)", "scored:Recalibrated", "hexagon"),
     _base("baseline-generated", "Zero-shot (generated)", "generated:Generated", "square"),
     _base("baseline-few-shot", "Few-shot (k = 4)", "scored:FewShot", "triangle-up"),
     _base("baseline-few-shot-8", "Few-shot (k = 8)", "scored:FewShot8", "star-triangle-up"),
-    System("tfidf-logreg", _TFIDF, _TFIDF, f"{_PACKAGE}.tfidf:Tfidf", "ink", "diamond"),
+    _bag_of_words("tfidf-logreg", "TF-IDF + logistic regression", "Tfidf", "diamond"),
+    _bag_of_words("nbsvm", "NBSVM (bigrams)", "Nbsvm", "cross"),
     System(
         "fine-tuned", "Fine-tuned (QLoRA)", "Fine-tuned", f"{_PACKAGE}.scored:FineTuned", "fine", "circle"
     ),

@@ -229,7 +229,7 @@ class Session:
                 model=model, args=training_arguments(config, context, work, len(plan), accumulation),
                 train_dataset=plan, eval_dataset=[0], loaded=self.loaded, held_out=held_out,
                 batches=batches(prompts, encoder, plan, accumulation, context), history=self.history,
-                evaluations=config.epochs * config.evaluations_per_epoch,
+                evaluations=config.epochs * config.evaluations_per_epoch, early=config.early_validations,
                 checkpoint_seconds=60 * config.checkpoint_minutes,
             )  # fmt: skip
         self.trainer.remove_callback(PrinterCallback)

@@ -130,6 +130,7 @@ class QLoraTrainer(Trainer):
         held_out: the validation reviews.
         history: whose clock stands still while these are scored.
         evaluations: how often they are, a checkpoint written each time.
+        early: whether also after steps 1, 2, 4, 8, …
         checkpoint_seconds: the most between two checkpoints, about.
     """
 
@@ -137,9 +138,9 @@ class QLoraTrainer(Trainer):
 
     def __init__(
         self, *, loaded: LoadedModel, batches: Any, held_out: Prompts, history: History, evaluations: int,
-        checkpoint_seconds: float, **kwargs: Any,
+        early: bool, checkpoint_seconds: float, **kwargs: Any,
     ) -> None:  # fmt: skip
-        milestones = Milestones(self, evaluations, kwargs["args"].max_steps, checkpoint_seconds)
+        milestones = Milestones(self, evaluations, early, kwargs["args"].max_steps, checkpoint_seconds)
         super().__init__(callbacks=[milestones, history], **kwargs)
         self.batches, self.held_out, self.history = batches, held_out, history
         self.scorer = SentimentScorer(loaded, self.model, engine="padded")
@@ -272,12 +273,12 @@ BY_ENGINE["packed"] = (PackedBatches, PackedQLoraTrainer)
 class Milestones(TrainerCallback):
     """Evaluates and saves `count` times, spread evenly over the steps, at last behind the last one.
 
-    Validates after steps 1, 2, 4, 8, … too, where most is learned: a row of history, no checkpoint. Saves
-    between evaluations, too, where the last checkpoint is `seconds` old.
+    If `early`, validates after steps 1, 2, 4, 8, … too, where most is learned: a row of history, no
+    checkpoint. Saves between evaluations, too, where the last checkpoint is `seconds` old.
     """
 
-    def __init__(self, trainer: QLoraTrainer, count: int, steps: int, seconds: float) -> None:
-        self.trainer, marks = trainer, np.linspace(0, steps, count + 1)[1:]
+    def __init__(self, trainer: QLoraTrainer, count: int, early: bool, steps: int, seconds: float) -> None:
+        self.trainer, self.early, marks = trainer, early, np.linspace(0, steps, count + 1)[1:]
         self.steps = {max(1, round(mark)) for mark in marks}
         self.seconds, self.saved = seconds, time.monotonic()
 
@@ -297,7 +298,7 @@ class Milestones(TrainerCallback):
         step = state.global_step
         control.should_evaluate = step in self.steps
         control.should_save = control.should_evaluate or self.is_due(step, args.logging_steps)
-        if step.bit_count() == 1 and step not in self.steps:
+        if self.early and step.bit_count() == 1 and step not in self.steps:
             self.trainer.history.row(step, self.trainer.validate())
         return control
 

@@ -99,6 +99,9 @@ def few():
     return load_reviews(str(SAMPLES), "test", limit=N)
 
 
+COUNTED = ("tfidf-logreg", "nbsvm")
+
+
 @pytest.fixture(scope="module")
 def every(trained, tiny_model, dataset, tmp_path_factory):
     """All systems on some of our sample reviews."""
@@ -118,15 +121,15 @@ def test_all_systems_have_their_names_and_nulls(every):
     assert not listing.problems
     records = {e.record.system: e.record for e in listing.evals}
     assert set(records) == set(SYSTEMS)
-    origins = {"tfidf-logreg": "own", "fine-tuned": "tiny"}
+    origins = {"tfidf-logreg": "own", "nbsvm": "own", "fine-tuned": "tiny"}
     for system, record in records.items():
         assert record.eval_id == f"sample_reviews-n24--{system}--{origins.get(system, 'tiny-llama')}"
         assert record.run_id == ("tiny" if system == "fine-tuned" else None)
-        assert (record.base_model is None) == (record.prompt is None) == (system == "tfidf-logreg")
+        assert (record.base_model is None) == (record.prompt is None) == (system in COUNTED)
         assert (record.dataset.name, record.dataset.split, record.dataset.n) == ("sample_reviews", "all", N)
         assert record.wall_seconds > 0
         assert record.metrics["accuracy"].n == N
-        scored = system not in ("baseline-generated", "tfidf-logreg")
+        scored = system not in ("baseline-generated", *COUNTED)
         assert record.settings.get("engine") == ("padded" if scored else None)
     assert not (every.parent / "work" / "evals").exists() or not list((every.parent / "work/evals").iterdir())
 
@@ -476,7 +479,7 @@ def test_two_processes_share_the_reviews_and_give_what_one_gives(
             process, _, _ = part.stem.partition("-")  # <RANK>of<WORLD_SIZE>
             shares.setdefault(process, []).extend(np.load(part)["rows"])
         rows = N * (DRAWS if "few-shot" in system else 1)
-        if system == "tfidf-logreg":
+        if system in COUNTED:
             assert set(shares) == {"0of1"}
         else:
             half = rows // 2

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.special import logit
 
 from sentiment_core.artifacts.store import read_sample_reviews
 from sentiment_core.data.reviews import load_reviews, match_key
 from sentiment_core.engines.scorer import LONG_PREFIX, SentimentScorer, p_positive
-from sentiment_core.evaluation.systems import generated, scored, tfidf
+from sentiment_core.evaluation.systems import bag_of_words, generated, scored
 from sentiment_core.evaluation.systems.generated import GreedyAnswers, parse_answer
 from sentiment_core.evaluation.systems.scored import choose_examples, few_shot_prefix, with_prefix
 from sentiment_core.labels import Label
@@ -158,10 +159,23 @@ def test_an_answer_ends_at_the_end_of_its_turn(loaded):
     assert free.texts(np.array([row])) == [tokenizer.decode([word])]
 
 
-def test_counted_words_learn_the_separable_reviews(train, monkeypatch):
-    model = tfidf.tfidf_logreg().fit(train.texts[:300], train.labels[:300])
-    monkeypatch.setattr(tfidf, "CHUNK", 64)
-    p = np.zeros(len(train.texts[300:]))
-    for rows, values in tfidf.stream(model, train.texts[300:]):
+@pytest.mark.parametrize("fitted", [bag_of_words.tfidf_logreg, bag_of_words.nbsvm])
+def test_counted_words_learn_the_separable_reviews(fitted, train, monkeypatch):
+    predict_proba, features = fitted(train.texts[:300], train.labels[:300])
+    assert features > 200
+    monkeypatch.setattr(bag_of_words, "CHUNK", 64)
+    p, held_out = np.zeros(len(train.texts[300:])), np.arange(300, len(train.texts))
+    for rows, values in bag_of_words.stream(predict_proba, train.texts, held_out):
         p[rows] = values[:, 0]
     assert ((p >= 0.5) == train.labels[300:]).mean() > 0.98
+
+
+def test_nbsvm_weighs_words_by_their_log_count_ratio(monkeypatch):
+    """With beta 0 it is multinomial naive Bayes with one weight for all, as Wang & Manning define it."""
+    monkeypatch.setitem(bag_of_words.NBSVM_SETTINGS, "beta", 0.0)
+    texts, labels = ["good film", "good plot", "bad film", "bad bad"], np.array([1, 1, 0, 0])
+    predict_proba, _ = bag_of_words.nbsvm(texts, labels)
+    margins = logit(predict_proba(["good", "bad", "film", ""])[:, 1])
+    ratio = np.log(np.array([3 / 1, 1 / 3, 2 / 2]) * 13 / 14)  # presence + 1; 14 and 13 are the labels' sums
+    steps = margins[:3] - margins[3]
+    np.testing.assert_allclose(steps / steps[0], ratio / ratio[0])
