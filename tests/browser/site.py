@@ -143,7 +143,8 @@ def settle(page: Any, seconds: float = 60.0) -> None:
     while time.monotonic() < end:
         now = json.dumps(page.evaluate(
             "() => [document.body.scrollHeight, document.querySelectorAll('.generating').length,"
-            " document.body.innerText.includes('Reading the artifacts')]"
+            " [...document.querySelectorAll('.muted')].some(one => one.offsetParent"
+            " && one.textContent.includes('Reading the artifacts'))]"
         ))  # fmt: skip
         still = still + 1 if now == last and not now.endswith("true]") else 0
         if still >= 3:

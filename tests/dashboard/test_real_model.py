@@ -19,7 +19,7 @@ from tests import imdb
 pytestmark = pytest.mark.model
 
 ROOT = Path(__file__).resolve().parents[2]
-REVIEWS = 24
+REVIEWS = 12
 """Test reviews compared with the committed predictions."""
 
 

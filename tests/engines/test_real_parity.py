@@ -26,7 +26,7 @@ def train(engine: str):
     torch.manual_seed(5)
     model = add_lora(loaded.model, rank=16, alpha=32, dropout=0.0)
     reviews = read_sample_reviews(ASSETS)[: STEPS * EACH]
-    encoded = loaded.encoder.encode([review.text for review in reviews], 90)
+    encoded = loaded.encoder.encode([review.text for review in reviews], 72)
     labels = np.array([int(review.label) for review in reviews])
     targets = np.array(loaded.encoder.label_ids)[labels]
     packed, parameters = None, [p for p in model.parameters() if p.requires_grad]

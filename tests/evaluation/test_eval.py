@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +19,7 @@ from sentiment_core.data.reviews import load_reviews
 from sentiment_core.engines.scorer import SentimentScorer, p_positive
 from sentiment_core.evaluation import inputs, runner, shards
 from sentiment_core.evaluation.systems import base, generated, scored
-from sentiment_core.evaluation.systems.scored import DRAWS, few_shot_prefix, with_prefix
+from sentiment_core.evaluation.systems.scored import few_shot_prefix, with_prefix
 from sentiment_core.live import samples
 from sentiment_core.models.base_models import resolve
 from sentiment_core.models.loading import load_adapter, load_base
@@ -446,44 +442,3 @@ def test_numbers_that_overflowed_are_no_answer():
     found = base.from_scores(np.array([[np.nan, 0.0], [0.0, 1.0]]))
     assert found["prediction"].isna().tolist() == [True, False]
     assert np.isnan(found["p_positive"][0])
-
-
-KEEPS_PARTS = """
-import runpy, sys
-from sentiment_core.evaluation.shards import PartStore
-PartStore.remove = lambda self: None
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_share_the_reviews_and_give_what_one_gives(
-    every, assets, tiny_model, dataset, tmp_path
-):
-    work = tmp_path / "work"
-    (tmp_path / "eval.py").write_text(f"import sys; sys.argv[0] = {str(ROOT / 'eval.py')!r}\n{KEEPS_PARTS}")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "--"]
-    command += [str(tmp_path / "eval.py"), "--run", "tiny", "--system", "all"]
-    command += [*FEW, "--base-model", str(tiny_model), "--train-dataset", str(dataset)]
-    command += ["--assets", str(assets), "--work", str(work)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("Next    python app.py") == 1
-    for expected in list_artifacts(every).evals:
-        eval_id, system = expected.record.eval_id, expected.record.system
-        shares: dict[str, list[int]] = {}
-        for part in (work / "evals" / eval_id).rglob("*.npz"):
-            process, _, _ = part.stem.partition("-")  # <RANK>of<WORLD_SIZE>
-            shares.setdefault(process, []).extend(np.load(part)["rows"])
-        rows = N * (DRAWS if "few-shot" in system else 1)
-        if system in COUNTED:
-            assert set(shares) == {"0of1"}
-        else:
-            half = rows // 2
-            assert {process: len(rows) for process, rows in shares.items()} == {"0of2": half, "1of2": half}
-        assert sorted(itertools.chain.from_iterable(shares.values())) == list(range(rows))
-        found = read_eval(assets / "evals" / eval_id).predictions()
-        pd.testing.assert_frame_equal(found, expected.predictions(), atol=1e-5)

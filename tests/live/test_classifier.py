@@ -316,13 +316,14 @@ STORED = config.ASSETS / "evals" / f"imdb--fine-tuned--{RUN}"
 @pytest.mark.skipif(not (STORED / "eval.json").is_file(), reason=f"{STORED.name} is not under assets/evals")
 @pytest.mark.parametrize("number_format", ["bf16", "int8"])
 def test_served_forms_agree_with_the_stored_predictions(number_format):
-    """On 200 reviews, or (then all of them) on a few short ones where the processor is slow in it."""
-    few = {"int8": (24, 120), "bf16": (8, 60)}  # reviews, words at most
+    """On few reviews, short where the processor is slow; `eval.py --check-export` compares many."""
     fast = live_classifier._processor_has("vnni" if number_format == "int8" else "_bf16")
-    reviews = imdb.sample(200) if fast else imdb.sample(*few[number_format])
+    if number_format == "bf16" and not fast:
+        pytest.skip("this processor is not served in bfloat16")
+    reviews = imdb.sample(40) if fast else imdb.sample(16, 120)
     stored = store.read_eval(STORED).predictions().drop_duplicates("review_id").set_index("review_id")
     expected = stored.loc[reviews.ids, "p_positive"].to_numpy()
     served = LiveClassifier.load(read_run(config.ASSETS / "runs" / RUN), number_format=number_format)
     found = served.classify_many(reviews.texts, "fine-tuned")
     assert ((found > 0.5) == (expected > 0.5)).mean() >= 0.995
-    assert np.abs(found - expected).mean() <= (0.01 if fast else 0.012), "of few, short ones"
+    assert np.abs(found - expected).mean() <= (0.012)

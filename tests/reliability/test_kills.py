@@ -1,6 +1,6 @@
 """kill -9 at a random moment of training, evaluating, converting; repeated, each ends the same, bit for bit.
 
-SOAK_KILLS says how many (default 4, each kind in turn); their counts go to kills.json in SOAK_REPORT_DIR.
+SOAK_KILLS says how many (default 3, each kind in turn); their counts go to kills.json in SOAK_REPORT_DIR.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.conftest import make_tiny_model
 from tests.own_reviews import write_dataset
 from tests.reliability.reports import report
 
-KILLS = int(os.environ.get("SOAK_KILLS", "4"))
+KILLS = int(os.environ.get("SOAK_KILLS", "3"))
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload([__name__])
 pytestmark = [

@@ -35,7 +35,7 @@ from tests.reliability.reports import report
 
 pytestmark = pytest.mark.slow
 
-COUNT = int(os.environ.get("SOAK_MUTATIONS", "16"))
+COUNT = int(os.environ.get("SOAK_MUTATIONS", "8"))
 REMEDIES = ("again", "train", "put the file", "update the program", "rename", "restore it", "make it with")
 
 

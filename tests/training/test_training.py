@@ -20,14 +20,16 @@ import pytest
 from transformers import TrainingArguments
 
 import eval as eval_script
-from sentiment_core.artifacts.store import read_eval, read_history, read_run
+from sentiment_core.artifacts.store import list_artifacts, read_eval, read_history, read_run
 from sentiment_core.config import PRESETS, ConfigError, TrainConfig, flag
 from sentiment_core.data.reviews import split_train
 from sentiment_core.engines.device import one_device
 from sentiment_core.engines.scorer import SentimentScorer
+from sentiment_core.evaluation.systems.scored import DRAWS
 from sentiment_core.metrics.histogram import BINS
 from sentiment_core.models.base_models import SEAL, resolve, seal
 from sentiment_core.models.loading import load_adapter, load_base
+from sentiment_core.systems import SYSTEMS
 from sentiment_core.training import session, trainer
 from tests.own_reviews import write_dataset
 
@@ -300,7 +302,8 @@ def test_two_hosts_that_share_no_folder_train_resume_and_evaluate_as_one(config,
     """Two nodes of one process each; the stopped run's checkpoints lie on the first host alone."""
     settings = short(config, engine="dequantized", micro_batch_size=4)
     _, one = alone("dequantized", 4)
-    score = ["--run", "whole", "--dataset", str(dataset), "--base-model", config.base_model]
+    score = ["--run", "whole", "--system", "all", "--dataset", str(dataset), "--limit", "24"]
+    score += ["--train-dataset", str(dataset), "--base-model", config.base_model, "--max-new-tokens", "2"]
     shutil.copytree(one, tmp_path / "one" / "runs" / "whole")
     record = tmp_path / "one" / "runs" / "whole" / "run.json"
     record.write_text(record.read_text().replace('"run_id": "tiny"', '"run_id": "whole"'))
@@ -321,18 +324,23 @@ def test_two_hosts_that_share_no_folder_train_resume_and_evaluate_as_one(config,
     same_history(tmp_path / "0" / "runs" / "tiny", one)
     check_halves(*(tmp_path / f"work-{rank}-{rank}.json" for rank in (0, 1)))
     assert not (tmp_path / "1" / "runs" / "tiny").exists(), "the main process alone writes artifacts"
-    eval_id = f"{dataset.name}--fine-tuned--whole"
-    for rank in (0, 1):
-        [part] = (tmp_path / f"work-{rank}" / "evals" / eval_id).rglob("*.npz")
-        assert part.name.startswith(f"{rank}of2-")
-        assert len(np.load(part)["rows"]) == 40
-        assert list((tmp_path / f"cache-{rank}" / "tokens").iterdir())
     alone_places = ["--assets", str(tmp_path / "one"), "--work", str(tmp_path / "work-one")]
     assert eval_script.main([*score, *alone_places]) == 0
-    found, expected = (
-        read_eval(tmp_path / place / "evals" / eval_id).predictions() for place in ("0", "one")
-    )
-    pd.testing.assert_frame_equal(found, expected, atol=1e-5)
+    expected = {one.record.eval_id: one for one in list_artifacts(tmp_path / "one").evals}
+    assert len(expected) == len(SYSTEMS)
+    for eval_id, evaluation in expected.items():
+        alone_does_it = evaluation.record.base_model is None
+        files = [f"{rank}of{1 if alone_does_it else 2}-*.npz" for rank in (0, 1)]
+        parts = [
+            (tmp_path / f"work-{rank}" / "evals" / eval_id).rglob(file) for rank, file in enumerate(files)
+        ]
+        sizes = [sum(len(np.load(part)["rows"]) for part in share) for share in parts]
+        rows = 24 * (DRAWS if "few-shot" in eval_id else 1)
+        assert sizes == ([rows, 0] if alone_does_it else [rows // 2] * 2), eval_id
+        found = read_eval(tmp_path / "0" / "evals" / eval_id).predictions()
+        pd.testing.assert_frame_equal(found, evaluation.predictions(), atol=1e-5)
+    for rank in (0, 1):
+        assert list((tmp_path / f"cache-{rank}" / "tokens").iterdir())
 
 
 @pytest.mark.parametrize(
