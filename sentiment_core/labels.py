@@ -20,8 +20,7 @@ class Label(IntEnum):
 LABEL_WORDS: tuple[str, str] = (Label.NEGATIVE.word, Label.POSITIVE.word)
 """Label words in column order (negative, positive)."""
 
-UNPARSED = "unparsed"
-"""Name of the third outcome: an answer that is no label."""
+UNPARSED = "unparsed"  # name of the third outcome: an answer that is no label
 
 # "0.0": a CSV column with a gap in it is read as floats
 _NAMES = dict.fromkeys(("0", "0.0", "neg", "negative"), Label.NEGATIVE)

@@ -31,8 +31,7 @@ from sentiment_core.data.tables import read_parquet
 from sentiment_core.metrics import classification
 from sentiment_core.metrics.histogram import BINS
 
-MOST_BYTES = 64_000_000
-"""No file of an artifact is larger; 25,000 predictions take half a megabyte."""
+MOST_BYTES = 64_000_000  # no file of an artifact is larger; 25,000 predictions take half a megabyte
 UNUSABLE = (
     OSError, pa.ArrowException, SafetensorError, ValueError, TypeError, LookupError, AttributeError,
     RuntimeError,

@@ -70,8 +70,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     return record("trace", rows_of_record(np.array(changes)), base_model, **settings)
 
 
-Review = tuple[list[int], list[int]]
-"""Its token ids, and where its rows begin and end among them: 0, …, all."""
+Review = tuple[list[int], list[int]]  # its token ids, and where its rows begin and end among them: 0, …, all
 
 
 def clauses_of(texts: Sequence[str], encoder: PromptEncoder, limit: int) -> Iterator[Review]:

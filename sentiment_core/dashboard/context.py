@@ -54,8 +54,7 @@ class TabPart:
     inputs: Sequence[gr.components.Component]
     outputs: Sequence[gr.components.Component | gr.blocks.BlockContext]
     dataset: gr.Radio | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
-    """What else the page fills, by name."""
+    extra: dict[str, Any] = field(default_factory=dict)  # what else the page fills, by name
 
 
 def dataset_switch(context: Context, tab: str) -> gr.Radio:

@@ -20,8 +20,7 @@ from sentiment_core.systems import SYSTEMS, first_base
 
 T = TypeVar("T")
 
-MOST_KEPT = 400
-"""Values kept at once; the one that was wanted longest ago goes first."""
+MOST_KEPT = 400  # values kept at once; the one that was wanted longest ago goes first
 
 DATASET_TITLES = {
     "imdb": "IMDB test reviews", "counterfactual_imdb_test": "Counterfactual pairs",

@@ -39,10 +39,8 @@ class Reviews:
     frame: pd.DataFrame
     """text (line breaks as newlines), label (int8; none in `unlabelled_reviews`), review_id, split, then the
     group columns."""
-    source: str
-    """The flag's value; for a local path its last name only."""
-    name: str
-    """Short: "imdb", or a file's stem."""
+    source: str  # the flag's value; for a local path its last name only
+    name: str  # short: "imdb", or a file's stem
     split: str
 
     @property

@@ -20,8 +20,7 @@ _SEPARATORS = {".csv": (",", "comma"), ".tsv": ("\t", "tab")}
 TABLES = (".parquet", ".csv", ".tsv", ".jsonl")
 FORMS = "a Hub id, a .parquet, .csv, .tsv or .jsonl file, a folder of them, or aclImdb as a folder or .tar.gz"
 REVIEW_BYTES, _LINE_BYTES, _TABLE_BYTES = 1 << 20, 1 << 23, 1 << 33
-_COLUMNS, _CELLS = 1000, 100_000_000
-"""Bounds of what is read into memory; IMDB's longest review is 14 kB."""
+_COLUMNS, _CELLS = 1000, 100_000_000  # bounds of what is read into memory; IMDB's longest review is 14 kB
 _FLAT = re.compile(
     "null|bool|u?int|halffloat|float|double|date|time|(dictionary<values=)?(large_)?(string|bin)"
 )

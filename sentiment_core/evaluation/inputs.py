@@ -211,10 +211,8 @@ class TestSet:
 
     reviews: data.Reviews
     info: DatasetInfo
-    overlap_ids: tuple[str, ...]
-    """Reviews whose text also stands in train."""
-    short_name: str
-    """With split and limit, as evaluation names begin."""
+    overlap_ids: tuple[str, ...]  # reviews whose text also stands in train
+    short_name: str  # with split and limit, as evaluation names begin
 
     @classmethod
     def load(cls, config: EvalConfig) -> TestSet:

@@ -38,8 +38,7 @@ PALETTE: dict[str, Tint] = {
 PAPER = Tint("#FEFEFE", "#10141B")
 """Behind a name that a line would run through. Not quite white: what is white stays so in the dark."""
 
-THIN = "\u202f"
-"""Narrow no-break space, between a number and its unit."""
+THIN = "\u202f"  # narrow no-break space, between a number and its unit
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 TRANSPARENT = "rgba(0,0,0,0)"

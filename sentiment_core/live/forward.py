@@ -35,8 +35,7 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 """One layer's keys and values, each (batch or 1, kv_heads, tokens, head_dim). Never written to."""
 Cache = list[Pair]
 
-SHORTEST_PART = 48
-"""Tokens; a shorter prompt is not worth being shared between cores."""
+SHORTEST_PART = 48  # tokens; a shorter prompt is not worth being shared between cores
 
 LONG, FIRST_RESULT = 576, 320
 """Tokens: a prompt longer than the one gets a first answer, on a CPU, once the other have been read."""
@@ -238,8 +237,7 @@ def _equal_work(length: int, parts: int, behind: int = 0) -> list[int]:
 
 # ---- attention
 
-BLOCK = 128
-"""Tokens computed at once on a CPU: each block leaves out the later half of the scores."""
+BLOCK = 128  # tokens computed at once on a CPU: each block leaves out the later half of the scores
 
 
 def attend(

@@ -22,10 +22,8 @@ from sentiment_core.prompts import CUT_MARK, cut_middle
 class ReadingTrace:
     """One model's answer after each row of a review; both tuples are as long as there are rows."""
 
-    ends: tuple[int, ...]
-    """Where the rows end, in characters; the last one is the text's end."""
-    p_positive: tuple[float, ...]
-    """The last one is the answer."""
+    ends: tuple[int, ...]  # where the rows end, in characters; the last one is the text's end
+    p_positive: tuple[float, ...]  # the last one is the answer
 
 
 def rows_of(text: str, encoder: PromptEncoder, shown: int) -> tuple[list[int], np.ndarray]:

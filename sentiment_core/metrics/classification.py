@@ -23,8 +23,7 @@ from sentiment_core.metrics.intervals import Metric, Reviews, percentile_interva
 CLASSES = ("negative", "positive")
 ANSWERS = ("negative", "positive", "unparsed")
 CALIBRATION_BINS = 15
-NLL_FLOOR = 1e-7
-"""Probabilities are kept this far from 0 and 1 in the NLL, about float32's resolution near 1."""
+NLL_FLOOR = 1e-7  # probabilities are kept this far from 0 and 1 in the NLL, about float32's resolution near 1
 Found = Iterator[tuple[str, Metric]]
 
 

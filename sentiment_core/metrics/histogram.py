@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-EDGE = 9.0
-"""Log-odds of the axis's ends, 0.01 % and 99.99 %; what lies beyond is in the outermost bins."""
+EDGE = 9.0  # log-odds of the axis's ends, 0.01 % and 99.99 %; what lies beyond is in the outermost bins
 
-BINS = 90
-"""Each 0.2 log-odds wide, so that 50 % is an edge between two."""
+BINS = 90  # each 0.2 log-odds wide, so that 50 % is an edge between two
 
 
 def bin_of(p_positive: np.ndarray) -> np.ndarray:

@@ -9,15 +9,13 @@ import pandas as pd
 from sentiment_core.metrics import intervals
 from sentiment_core.metrics.intervals import Metric, Record, wilson
 
-MOST_VALUES = 20
-"""A column with more of them is an identifier, not a group."""
+MOST_VALUES = 20  # a column with more of them is an identifier, not a group
 
 
 class Slice(Record):
     """Accuracy of a part of the reviews, for example of those whose version is "edited"."""
 
-    by: str
-    """The column; of older evaluations also "tokens", "truncated" and "confidence"."""
+    by: str  # the column; of older evaluations also "tokens", "truncated" and "confidence"
     value: str
     accuracy: Metric
 

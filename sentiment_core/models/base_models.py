@@ -28,8 +28,7 @@ from safetensors import SafetensorError
 
 from sentiment_core.config import CACHE, DEFAULT_BASE_MODEL, UserError
 
-CONVERSION_VERSION = 1
-"""Part of the cache folder's name; raised when the conversion changes what it writes."""
+CONVERSION_VERSION = 1  # part of the cache folder's name; raised when the conversion changes what it writes
 
 
 class BaseModelError(UserError):
@@ -47,20 +46,14 @@ class EmbeddedModel:
     licence: str
     download_bytes: int
     converted_bytes: int
-    number_format: str
-    """What the GGUF file holds most matrices in."""
-    tokenizer: str
-    """How it splits text before its merges, by llama.cpp's name: "smollm" or "qwen2"."""
-    hub_id: str
-    """Where its original is: the same weights, not yet rounded to `number_format`."""
-    hub_revision: str | None = None
-    """Commit there; None where it is not known."""
+    number_format: str  # what the GGUF file holds most matrices in
+    tokenizer: str  # how it splits text before its merges, by llama.cpp's name: "smollm" or "qwen2"
+    hub_id: str  # where its original is: the same weights, not yet rounded to `number_format`
+    hub_revision: str | None = None  # commit there; None where it is not known
     on_hub: tuple[str, str, str] | None = None
     """Where the same GGUF file is on the Hub: repository, name in it, commit."""
-    pieces: int = 0
-    """How many packages share it, named as `package` with 1, 2, … behind; 0 for a single one."""
-    member: str = "*.gguf"
-    """The file, or piece of it, in a package."""
+    pieces: int = 0  # how many packages share it, named as `package` with 1, 2, … behind; 0 for a single one
+    member: str = "*.gguf"  # the file, or piece of it, in a package
 
     @property
     def requirements(self) -> list[str]:

@@ -111,8 +111,7 @@ def _loading(base: BaseModel) -> Iterator[None]:
 class LoadedModel:
     """A base model rounded to NF4, ready to score or to carry an adapter."""
 
-    model: Any
-    """A PreTrainedModel, whose own annotations know neither `generate` nor `to(device)`."""
+    model: Any  # a PreTrainedModel, whose own annotations know neither `generate` nor `to(device)`
     encoder: PromptEncoder
     info: BaseModelInfo
     device: torch.device

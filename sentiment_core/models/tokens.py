@@ -24,12 +24,9 @@ from sentiment_core.prompts import CUT_MARK, PROMPT, Prompt, RenderedPrompt, cut
 class Encoded:
     """Prompts as token ids: `ids[offsets[i]:offsets[i + 1]]` is prompt i."""
 
-    ids: np.ndarray
-    """(total,) int32."""
-    offsets: np.ndarray
-    """(n + 1,) int64."""
-    truncated: np.ndarray
-    """(n,) bool: the middle of the review was cut out."""
+    ids: np.ndarray  # (total,) int32
+    offsets: np.ndarray  # (n + 1,) int64
+    truncated: np.ndarray  # (n,) bool: the middle of the review was cut out
     shared: int = 0
     """How many leading tokens all prompts have in common by their making; every prompt is longer."""
 

@@ -18,8 +18,7 @@ from sentiment_core.models.loading import model_folder
 
 BLOCK, BINS = 64, 101
 """Weights that share one scale, bitsandbytes' default; bins, odd so that zero lies in the middle of one."""
-SHOWN = "q_proj"
-"""The kind of matrix that is taken where the model has it."""
+SHOWN = "q_proj"  # the kind of matrix that is taken where the model has it
 TINY = np.finfo(np.float32).tiny
 
 

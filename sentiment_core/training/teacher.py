@@ -28,8 +28,7 @@ class Lessons:
     """Unlabelled reviews, and what the teacher says of them."""
 
     reviews: Reviews
-    p_positive: np.ndarray
-    """(n,) float32, at temperature 1."""
+    p_positive: np.ndarray  # (n,) float32, at temperature 1
     info: TeacherInfo
 
 

@@ -17,8 +17,7 @@ from sentiment_core.dashboard.serving import Dial, Refused
 from sentiment_core.labels import LABEL_WORDS
 
 SHARES = (0.0, *DIAL, 1.0)
-BEND = 0.05
-"""How far the curve must leave the range of its ends to be called a fall or a rise."""
+BEND = 0.05  # how far the curve must leave the range of its ends to be called a fall or a rise
 
 TEMPLATE = (
     '<div class="q dial" hidden><h3></h3><div><svg viewBox="0 0 360 152" aria-hidden="true"></svg>'

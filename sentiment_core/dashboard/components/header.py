@@ -18,8 +18,7 @@ NEARLY_EVERY = 0.9
 """A base that calls at least this share of the reviews positive called "nearly every film good"."""
 PRESET_TITLES = {"best": "Our recipe", "study": "The study’s settings"}
 """What a run is called by the preset that it was trained with."""
-MOST_PROBLEMS = 8
-"""Problems that are told one by one; the rest are counted."""
+MOST_PROBLEMS = 8  # problems that are told one by one; the rest are counted
 
 
 def title_html(context: Context, run: Run | None) -> str:

@@ -77,12 +77,10 @@ class Panel:
     """One figure: the finding as its title, a caption with n and the interval's meaning, its data."""
 
     title: str
-    figure: go.Figure | dict[str, Any]
-    """For plotly, or the value of a figure of our own."""
+    figure: go.Figure | dict[str, Any]  # for plotly, or the value of a figure of our own
     caption: str
     data: pd.DataFrame
-    name: str
-    """File name of the downloads."""
+    name: str  # file name of the downloads
 
 
 def _plotly(elem_id: str) -> gr.Plot:

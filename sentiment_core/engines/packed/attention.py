@@ -18,8 +18,7 @@ import torch.nn.functional as F
 
 from sentiment_core.engines.packed.layout import TILE, LayerShape
 
-Attend = Callable[..., torch.Tensor]
-"""(qkv, cos, sin, tiles, layer shape) -> attended."""
+Attend = Callable[..., torch.Tensor]  # (qkv, cos, sin, tiles, layer shape) -> attended
 
 STEP = 64  # rows of queries that a tile of keys takes at a time
 CHUNK = 256  # rows whose share in the prefix's gradient one program adds up

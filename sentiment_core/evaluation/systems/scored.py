@@ -52,8 +52,7 @@ class ZeroShot(ModelSystem):
         return SentimentScorer(loaded, model, engine=engine, batch_tokens=budget, compiled=compiled)
 
 
-UNLABELLED = 1_000
-"""Train reviews whose median log-odds is the recalibrated threshold."""
+UNLABELLED = 1_000  # train reviews whose median log-odds is the recalibrated threshold
 
 
 class Recalibrated(ZeroShot):
@@ -140,8 +139,7 @@ _ANSWER_SLOT = "\u0000answer\u0000"
 class FewShot(ZeroShot):
     """The base model behind a few train reviews, which every prompt shares as its prefix; several draws."""
 
-    shots = 4
-    """Examples in a prompt, half of each label."""
+    shots = 4  # examples in a prompt, half of each label
 
     @cached_property
     def examples(self) -> list[Reviews]:

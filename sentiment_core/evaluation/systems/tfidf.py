@@ -14,8 +14,7 @@ from sentiment_core.labels import Label
 
 TFIDF_SETTINGS: dict = {"ngram_range": [1, 2], "min_df": 2, "sublinear_tf": True, "strip_accents": "unicode"}
 LOGREG_SETTINGS: dict = {"C": 10.0, "solver": "liblinear", "random_state": 0, "max_iter": 1000}
-CHUNK = 2_000
-"""Reviews answered at once."""
+CHUNK = 2_000  # reviews answered at once
 
 
 class Tfidf(EvaluatedSystem):
