@@ -55,10 +55,7 @@ def _options(item: dataclasses.Field) -> dict[str, Any]:
 
 def from_flags(config: type[Config], given: dict[str, Any], repeated: Mapping = {}) -> Config:
     """Defaults, then the settings of a run to repeat, then the preset's values, then what was given.
-
-    Raises:
-        ConfigError: values out of bounds and contradictions, named by their flags.
-    """
+    Raises ConfigError: values out of bounds and contradictions, named by their flags."""
     items = {item.name: item.metadata.get("about", {}) for item in dataclasses.fields(config)}
     ours = items | items["dataset"]
     asked: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k in ours}

@@ -29,10 +29,7 @@ _NAMES |= dict.fromkeys(("1", "1.0", "pos", "positive"), Label.POSITIVE)
 
 def parse_label(value: object) -> Label:
     """Read 0/1, neg/pos or negative/positive (any case, surrounding blanks ignored).
-
-    Raises:
-        ValueError: the value is none of these.
-    """
+    Raises ValueError: the value is none of these."""
     label = _NAMES.get(str(value).strip().lower())
     if label is None:
         raise ValueError(f"unknown label {value!r}; use 0/1, neg/pos or negative/positive")

@@ -53,10 +53,7 @@ class RenderedPrompt:
 
 def split_rendered(prompt: Prompt, rendered: str) -> RenderedPrompt:
     """Cut a rendered conversation at the review's place.
-
-    Raises:
-        ValueError: the template dropped or repeated the review.
-    """
+    Raises ValueError: the template dropped or repeated the review."""
     pieces = rendered.split(REVIEW_SLOT)
     if len(pieces) != 2:
         raise ValueError(f"the chat template shows the review {len(pieces) - 1} times; it must be once")

@@ -237,10 +237,7 @@ def read_run(folder: Path) -> Run:
 
 def read_adapter_shapes(folder: Path) -> dict[str, tuple[int, int]]:
     """Adapted matrix -> (outputs, inputs), from its adapter's header; empty where there is none.
-
-    Raises:
-        ArtifactError: it is no adapter of safetensors.
-    """
+    Raises ArtifactError: it is no adapter of safetensors."""
     path, config = (
         folder / "adapter" / name for name in ("adapter_model.safetensors", "adapter_config.json")
     )
@@ -358,10 +355,7 @@ def read_sample_reviews(root: Path = ASSETS) -> tuple[SampleReview, ...]:
 
 def read_sample_answers(run: Run, samples: Iterable[SampleReview]) -> dict[str, schema.SampleAnswer]:
     """What the run's models say of our own reviews, by their ids; empty where that was not stored.
-
-    Raises:
-        ArtifactError: the file cannot be read, or is of another adapter, prompt, or text.
-    """
+    Raises ArtifactError: the file cannot be read, or is of another adapter, prompt, or text."""
     path, remedy = run.path / "sample_answers.json", "run eval.py with this run again"
     if run.record is None or not os.path.lexists(path):
         return {}

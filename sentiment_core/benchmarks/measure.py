@@ -77,10 +77,7 @@ def record(kind: Any, rows: Sequence[BenchmarkRow], base_model: str, **settings:
 
 def finished(run_id: str) -> tuple[Run | None, str]:
     """The run under assets/ and its base model's name; without an id, none and the default's.
-
-    Raises:
-        ConfigError: there is no such finished run.
-    """
+    Raises ConfigError: there is no such finished run."""
     if not run_id:
         return None, DEFAULT_BASE_MODEL
     run = read_run(ASSETS / "runs" / run_id)

@@ -150,9 +150,7 @@ def unlabelled_reviews(source: str, n: int, *, exclude: Sequence[str] = (), seed
     """`n` train reviews without labels, which are not even read; all of them where there are fewer.
 
     Drawn from the rows that `split_train` cuts in two. The frame has no column `label`.
-
-    Raises:
-        DataError: as load_reviews, but a source without labels will do.
+    Raises DataError: as load_reviews, but a source without labels will do.
     """
     opened = open_source(source)
     texts = pd.DataFrame(_text_columns(opened, "train", _table(opened, "train", "text")))
@@ -168,9 +166,7 @@ def unlabelled_split(
 
     Dropped, and counted, are those that stand in the source's test or train split, in a source of `exclude`,
     or earlier. The frame has no column `label`.
-
-    Raises:
-        DataError: as load_reviews, but a source without labels will do.
+    Raises DataError: as load_reviews, but a source without labels will do.
     """
     opened = open_source(source)
     other, split = (opened, where) if where in opened.splits else (open_source(where), "train")
@@ -201,10 +197,7 @@ def _trainable(
 
 def overlapping_ids(source: str) -> set[str]:
     """Ids of test reviews whose exact raw text also stands in train; none without both splits.
-
-    Raises:
-        DataError: as load_reviews.
-    """
+    Raises DataError: as load_reviews."""
     opened = open_source(source)
     if not {"train", "test"} <= set(opened.splits):
         return set()

@@ -50,10 +50,7 @@ class Source:
 
     def read(self, split: str) -> pd.DataFrame:
         """One split as the source has it; the index is each row's number from 0, or its file's name.
-
-        Raises:
-            DataError: no such split, or its files cannot be read.
-        """
+        Raises DataError: no such split, or its files cannot be read."""
         if self.splits and split not in self.splits:
             raise DataError(f"{self.given} has no split {split!r}; use one of: {', '.join(self.splits)}")
         with _refusing(self.given):

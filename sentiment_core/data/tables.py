@@ -66,10 +66,7 @@ def _check_cells(given: str, rows: int, columns: int) -> None:
 
 def read_parquet(given: str, path: Path, *, most: int = _TABLE_BYTES) -> pd.DataFrame:
     """Columns of numbers and texts that take up to `most` bytes, whatever the file says of itself.
-
-    Raises:
-        DataError: no parquet, texts that are not UTF-8, nested columns, or too much of anything.
-    """
+    Raises DataError: no parquet, texts that are not UTF-8, nested columns, or too much of anything."""
     try:
         file = pq.ParquetFile(path)
         fields = [one for one in file.schema_arrow if not one.name.startswith("__index_level_")]
@@ -109,10 +106,7 @@ def _batches(given: str, path: Path, names: list[str], most: int) -> Iterator[pa
 
 def _lines(given: str, path: Path) -> Iterator[tuple[int, str]]:
     """Number and text of each line; only a newline ends one, as U+2028 and the like may stand in a text.
-
-    Raises:
-        DataError: a line that is too long, not UTF-8, or with a NUL byte in it, which no text has.
-    """
+    Raises DataError: a line that is too long, not UTF-8, or with a NUL byte in it, which no text has."""
     with path.open("rb") as stream:
         for number, line in enumerate(iter(partial(stream.readline, _LINE_BYTES + 1), b""), 1):
             if len(line) > _LINE_BYTES:

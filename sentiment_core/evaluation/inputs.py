@@ -30,10 +30,7 @@ GROUP_CHARACTERS, GROUP_VALUES = 60, 50
 
 class Inputs:
     """What the systems of one call share: the run, the reviews and their prompts, train rows, the base model.
-
-    Raises:
-        ConfigError, DataError, BaseModelError, ArtifactError: one sentence each.
-    """
+    Raises ConfigError, DataError, BaseModelError, ArtifactError: one sentence each."""
 
     def __init__(self, config: EvalConfig, context: DeviceContext, assets: Path) -> None:
         self.config, self.context = config, context
@@ -71,10 +68,7 @@ class Inputs:
     @cached_property
     def train_split(self) -> data.TrainSplit:
         """The train rows of the run, or those that train.py's defaults would take.
-
-        Raises:
-            ConfigError: they are not the rows that the run was trained on, or its source is not here.
-        """
+        Raises ConfigError: they are not the rows that the run was trained on, or its source is not here."""
         run, (source, exclude) = self.run, self.train_rows()
         if run is None:
             most = len(data.load_reviews(source, "train")) // 10
@@ -150,11 +144,7 @@ class Inputs:
 
 def find_run(name: str, assets: Path) -> Run:
     """A finished run by its name under assets/runs, or by its folder.
-
-    Raises:
-        ConfigError: no such run, or an unfinished one.
-        ArtifactError: its record cannot be read.
-    """
+    Raises ConfigError: no such run, or an unfinished one. ArtifactError: its record cannot be read."""
     runs = assets / "runs"
     folder = next((path for path in (runs / name, Path(name)) if path.is_dir()), None)
     if folder is None:
@@ -171,10 +161,7 @@ def find_run(name: str, assets: Path) -> Run:
 
 def base_of(flag: str, run: RunRecord | None) -> BaseModel:
     """The base model: the flag's, else the run's, else the default.
-
-    Raises:
-        ConfigError: it is not the run's, or the run's base is a folder that is not here.
-    """
+    Raises ConfigError: it is not the run's, or the run's base is a folder that is not here."""
     if run is None:
         return resolve(flag or None)
     name = flag or run.config.get("base_model") or run.base_model.name

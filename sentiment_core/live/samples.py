@@ -22,10 +22,7 @@ DIGITS = 6
 
 def store_answers(run: Run, samples: Sequence[SampleReview], *, base_model: str | None = None) -> bool:
     """Write `sample_answers.json` of a finished run, in float32; whether that was to be done.
-
-    Raises:
-        BaseModelError: as `LiveClassifier.load`.
-    """
+    Raises BaseModelError: as `LiveClassifier.load`."""
     assert run.record, "an unfinished run has no answers"
     with suppress(ArtifactError):
         if read_sample_answers(run, samples).keys() == {sample.id for sample in samples}:

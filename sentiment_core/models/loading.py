@@ -181,10 +181,7 @@ def add_lora(model: nn.Module, *, rank: int, alpha: float, dropout: float):
 
 def load_adapter(model: nn.Module, folder: Path):
     """Put a saved adapter (safetensors only) on a base model.
-
-    Raises:
-        BaseModelError: there is no safetensors adapter in the folder, or it belongs to another model.
-    """
+    Raises BaseModelError: there is no safetensors adapter in the folder, or it belongs to another model."""
     from peft import PeftModel
 
     if not (folder / "adapter_model.safetensors").is_file():

@@ -53,9 +53,8 @@ class PromptEncoder:
     """Reviews to prompt token ids; the same for training, evaluation and the live tab.
 
     The review is encoded by a tokenizer without added tokens, so that chat markers in it stay plain text.
-
-    Raises:
-        BaseModelError: the label words share their first token, or the chat template cannot hold the prompt.
+    Raises BaseModelError: the label words share their first token, or the chat template cannot hold the
+    prompt.
     """
 
     def __init__(self, tokenizer, prompt: Prompt = PROMPT) -> None:

@@ -52,10 +52,7 @@ SAME_RESULT = ("engine", "micro_batch_size", "checkpoint_minutes", "report_to")
 
 def train(config: TrainConfig, *, assets: Path, work: Path, resume: bool = False, overwrite: bool = False):
     """Train one run and write its artifacts: (RunRecord, None but in the main process; folder of the run).
-
-    Raises:
-        ConfigError, DataError, BaseModelError: one sentence each.
-    """
+    Raises ConfigError, DataError, BaseModelError: one sentence each."""
     context = devices.find_device(config.precision)
     folder, work = assets / "runs" / config.name, work / config.name
 

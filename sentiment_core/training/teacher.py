@@ -38,9 +38,7 @@ def prepare(
     """Ask the teacher about every unlabelled review, or read what it said before.
 
     The answers stay in `work`/soft-labels: ids and probabilities, in a file named by teacher and reviews.
-
-    Raises:
-        ConfigError: no such run, or an unfinished one. DataError, BaseModelError: as elsewhere.
+    Raises ConfigError: no such run, or an unfinished one. DataError, BaseModelError: as elsewhere.
     """
     run = read_run(assets / "runs" / config.teacher)
     if (record := run.record) is None:

@@ -65,10 +65,7 @@ def _environment() -> Environment:
 
 def render(template: str, /, **values: object) -> Markup:
     """A template's HTML inside the page's own style; `template` is a file's name without ".html".
-
-    Raises:
-        jinja2.UndefinedError: the template asks for a value that was not given.
-    """
+    Raises jinja2.UndefinedError: the template asks for a value that was not given."""
     return Markup(f'<div class="q">{fragment(template, **values)}</div>')
 
 

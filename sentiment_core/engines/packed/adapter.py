@@ -39,9 +39,7 @@ class StackedAdapter:
     """A PEFT adapter's tensors, those of one kind stacked over the layers, with PEFT's own as views of them.
 
     So checkpoints and `save_pretrained` see PEFT's parameters, while passes and optimizer handle 14 tensors.
-
-    Raises:
-        ValueError: the adapter's layers have different scales.
+    Raises ValueError: the adapter's layers have different scales.
     """
 
     def __init__(self, layers: nn.ModuleList, *, trainable: bool) -> None:

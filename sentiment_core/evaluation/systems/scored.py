@@ -232,9 +232,7 @@ def few_shot_prefix(encoder: PromptEncoder, texts: Sequence[str], labels: Iterab
     """Token ids of everything before the review under test: instruction, examples with answers, its header.
 
     A review in it is encoded as plain text, like every review.
-
-    Raises:
-        ConfigError: the chat template does not show every turn once.
+    Raises ConfigError: the chat template does not show every turn once.
     """
     first, *between, suffix = _conversation(encoder.tokenizer, len(texts))
     if len(between) != 2 * len(texts) or suffix != encoder.rendered.suffix:
