@@ -146,9 +146,7 @@ def _history_line(row: HistoryRow) -> str:
 
 def write_eval(folder: Path, record: EvalRecord, predictions: pd.DataFrame) -> None:
     """Write `predictions.parquet`, extra columns as they are, then the record that finishes the folder.
-
-    Raises ArtifactError where a column is missing, or a prediction is neither 0, 1 nor null.
-    """
+    Raises ArtifactError where a column is missing, or a prediction is neither 0, 1 nor null."""
     if missing := [column for column in schema.PREDICTION_COLUMNS if column not in predictions]:
         raise ArtifactError(f"the predictions table lacks the columns {missing}")
     if not predictions["prediction"].dropna().isin((0, 1)).all():

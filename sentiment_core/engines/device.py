@@ -94,9 +94,7 @@ def free_memory() -> None:
 
 def choose_engine(config: TrainConfig, loaded: LoadedModel, free_bytes: int | None) -> str:
     """The fastest engine that this model, device and free memory (None: it does not matter) allow.
-
-    Raises ConfigError where the engine that was asked for cannot be had here.
-    """
+    Raises ConfigError where the engine that was asked for cannot be had here."""
     reason = packing_blocker(loaded.model, loaded.device)
     if config.engine == "packed" and reason:
         raise ConfigError(f"--engine packed: {reason}; use --engine dequantized")
@@ -128,9 +126,7 @@ def choose_micro_batch(
     config: TrainConfig, model_config: Any, engine: str, context: DeviceContext, free: int | None
 ) -> int:
     """Reviews per forward pass on one device: as asked, else the most that memory allows.
-
-    Raises ConfigError where the batch does not divide over the devices.
-    """
+    Raises ConfigError where the batch does not divide over the devices."""
     if config.batch_size % context.world_size:
         raise ConfigError(
             f"--batch-size {config.batch_size} does not divide over {context.world_size} devices; "

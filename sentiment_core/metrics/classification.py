@@ -166,10 +166,8 @@ def reliability(label: ArrayLike, p_positive: ArrayLike) -> list[tuple[float, Me
 
 def roc_curve(label: ArrayLike, p_positive: ArrayLike, *, points: int = 300) -> dict[str, np.ndarray]:
     """The ROC curve, thinned to at most `points` corners spread evenly along it, from (0, 0) to (1, 1).
-
     Returns false_positive_rate, true_positive_rate and threshold (positive where p >= threshold; the first
-    lies just above 1); empty arrays where a class is absent.
-    """
+    lies just above 1); empty arrays where a class is absent."""
     from sklearn import metrics as sk
 
     y, p = _scored(label, p_positive)
@@ -187,10 +185,8 @@ def roc_curve(label: ArrayLike, p_positive: ArrayLike, *, points: int = 300) -> 
 
 def at_threshold(label: ArrayLike, p_positive: ArrayLike, threshold: float) -> dict[str, float | int | None]:
     """Confusion counts and rates when p >= threshold is called positive; about a millisecond for 25,000.
-
-    Returns the six counts of `confusion` (without a probability: unparsed); accuracy, precision and recall
-    of both classes and false_positive_rate, None where undefined.
-    """
+    Returns the six counts of `confusion` (without a probability: unparsed); accuracy, precision and recall of
+    both classes and false_positive_rate, None where undefined."""
     y = read_labels(label)
     p = intervals.read_probabilities(p_positive, len(y))
     cells = _cells(y, np.where(np.isnan(p), 2, p >= threshold).astype(np.intp))

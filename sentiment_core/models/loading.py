@@ -194,9 +194,7 @@ def load_adapter(model: nn.Module, folder: Path):
 
 def load_merged(base: BaseModel, adapter: Path, *, device: torch.device | str = "cpu") -> LoadedModel:
     """The base's rounded values with the adapter added in float32; the sum is rounded once, to bfloat16.
-
-    Raises BaseModelError as `load_base` and `load_adapter` do.
-    """
+    Raises BaseModelError as `load_base` and `load_adapter` do."""
     loaded = load_base(base, device=device)
     merged = load_adapter(loaded.model, adapter).merge_and_unload().to(torch.bfloat16)
     return replace(loaded, model=merged, compute_dtype=torch.bfloat16)

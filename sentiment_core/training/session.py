@@ -84,9 +84,7 @@ def train(config: TrainConfig, *, assets: Path, work: Path, resume: bool = False
 
 def settings_of(path: Path) -> tuple[dict[str, Any], RunRecord]:
     """The settings in a run.json (or its folder), to repeat them under another name, and the whole record.
-
-    Raises ConfigError or ArtifactError: there is none, or it has settings that this version does not know.
-    """
+    Raises ConfigError or ArtifactError: there is none, or it has settings that this version does not know."""
     path = path / "run.json" if path.is_dir() else path
     record = store.read_record(path, RunRecord, "give the run.json of a finished run")
     known = {item.name for item in dataclasses.fields(TrainConfig)}
@@ -102,10 +100,7 @@ def settings_of(path: Path) -> tuple[dict[str, Any], RunRecord]:
 
 
 def prepare_folders(folder: Path, work: Path, config: TrainConfig, overwrite: bool) -> None:
-    """Empty the run's folders and write its settings.
-
-    Raises ConfigError where the run exists already.
-    """
+    """Empty the run's folders and write its settings. Raises ConfigError where the run exists already."""
     if (folder / "run.json").exists() and not overwrite:
         raise ConfigError(
             f"run {config.name!r} exists in {folder.parent}; give another --run-id, or --overwrite"
@@ -128,9 +123,7 @@ def check_same_settings(work: Path, config: TrainConfig) -> None:
 
 def newest_whole(folder: Path, say: Callable[[str], None]) -> Path:
     """The newest checkpoint that is whole; newer ones, cut short by a kill or damaged, are removed.
-
-    Raises ConfigError where there is none.
-    """
+    Raises ConfigError where there is none."""
     for checkpoint in sorted(folder.glob("checkpoint-[0-9]*"), key=step_of, reverse=True):
         if is_whole(checkpoint):
             return checkpoint
