@@ -125,10 +125,7 @@ def write_run(folder: Path, record: RunRecord) -> None:
 
 class HistoryWriter:
     """Appends rows to `history.jsonl`, each flushed, so that a dashboard can follow a running training.
-
-    Args:
-        resume_at: rows beyond this step are dropped first (they came after the checkpoint that is resumed).
-    """
+    resume_at: rows beyond this step are dropped first (they came after the checkpoint that is resumed)."""
 
     def __init__(self, folder: Path, *, resume_at: int | None = None) -> None:
         self.path = folder / "history.jsonl"

@@ -78,10 +78,7 @@ def paired(before: pd.DataFrame | None, after: pd.DataFrame) -> pd.DataFrame:
 
 def of_samples(samples: Sequence[SampleReview], traces: Mapping[str, Mapping[Any, Any]]) -> pd.DataFrame:
     """`paired` for our own reviews, with their `kind`; both sides of a review without answers are NA.
-
-    Args:
-        traces: sample id -> "base" and "fine-tuned" -> a trace, whose last P(positive) is the answer.
-    """
+    traces: sample id -> "base" and "fine-tuned" -> a trace, whose last P(positive) is the answer."""
     own = pd.DataFrame([(s.id, s.label, s.kind) for s in samples], columns=["review_id", "label", "kind"])
 
     def answered(system: str) -> pd.DataFrame:

@@ -108,10 +108,7 @@ class Inputs:
 
     def base_model(self, precision: str, *, shared: bool = True) -> loading.LoadedModel:
         """The base model without an adapter, loaded once as long as the precision stays.
-
-        Args:
-            shared: False hands it over for good, to a system that puts an adapter on it.
-        """
+        shared: False hands it over for good, to a system that puts an adapter on it."""
         dtype = DTYPES[precision]
         loaded, self._loaded = self._loaded, None
         if loaded and loaded.compute_dtype != dtype:

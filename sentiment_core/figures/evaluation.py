@@ -42,11 +42,8 @@ def _unit_square(x_title: str, y_title: str) -> go.Figure:
 
 def systems_chart(table: pd.DataFrame) -> go.Figure:
     """Accuracy from worst to best, with intervals and chance; published results are small.
-
-    Args:
-        table: one row per mark, best first. Columns title, system ("" for a published result),
-            accuracy, low, high (fractions; low and high may be NaN).
-    """
+    table: one row per mark, best first. Columns title, system ("" for a published result), accuracy, low,
+    high (fractions; low and high may be NaN)."""
     rows: list[Any] = list(table.iloc[::-1].itertuples())
     own = np.array([row.system in SYSTEMS for row in rows])
     places = np.cumsum([1.0, *np.where(own[:-1], 1.0, 0.55)])  # less room above a published one

@@ -87,10 +87,7 @@ class LiveLlama:
 
     def log_odds(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         """(n,) float64 log-odds of Positive against Negative.
-
-        Args:
-            rows: token ids of each prompt after the prefix; best of like length.
-        """
+        rows: token ids of each prompt after the prefix; best of like length."""
         if len(rows) == 1:
             return self._stretches(rows[0], self.prefix)
         return self._shared(len(rows), lambda part: self._batch(rows[part]))

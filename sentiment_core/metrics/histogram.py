@@ -34,9 +34,6 @@ def counts(label: np.ndarray, p_positive: np.ndarray) -> np.ndarray:
 
 def moves(label: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """How reviews move between two systems' bins.
-
-    Returns:
-        (m, 4) integers: label, bin before, bin after, reviews; only what occurs, the reviews sum to n.
-    """
+    Returns (m, 4) integers: label, bin before, bin after, reviews; only what occurs, the reviews sum to n."""
     joint = np.column_stack([label, bin_of(before), bin_of(after)])
     return np.column_stack(np.unique(joint, axis=0, return_counts=True))

@@ -22,10 +22,7 @@ class Slice(Record):
 
 def slices(frame: pd.DataFrame, group_columns: Iterable[str]) -> list[Slice]:
     """Strict accuracy for each value of each group column; pair_id and other identifiers are passed over.
-
-    Args:
-        frame: label, prediction, and the group columns; reviews without a value are in no slice.
-    """
+    frame: label, prediction, and the group columns; reviews without a value are in no slice."""
     answers, labels = (
         intervals.read_answers(frame["prediction"], len(frame)),
         intervals.read_labels(frame["label"]),

@@ -50,9 +50,7 @@ def count_weights(matrix: str, weight: torch.Tensor) -> WeightSample:
     """Divide each block of the matrix by its largest absolute value, as NF4 does, and count.
 
     Dettmers et al. 2023, section 3. The scales are exact here; double quantization rounds them, too.
-
-    Args:
-        weight: (out, in), out · in a multiple of BLOCK.
+    weight: (out, in), out · in a multiple of BLOCK.
     """
     blocks = weight.float().reshape(-1, BLOCK).numpy()
     scale = np.abs(blocks).max(axis=1, keepdims=True)

@@ -347,10 +347,7 @@ def _targets(lora: Any) -> list[str]:
 
 def save_adapter(model: Any, folder: Path, base_name: str, base_revision: str | None) -> None:
     """Save the adapter as PEFT does, in ADAPTER_DTYPE, and round the live one to the same values.
-
-    Args:
-        base_name, base_revision: where plain PEFT finds the base model.
-    """
+    base_name, base_revision: where plain PEFT finds the base model."""
     from peft import get_peft_model_state_dict
 
     with torch.no_grad():

@@ -90,10 +90,7 @@ def _plotly(elem_id: str) -> gr.Plot:
 
 class FigureSlot:
     """Where one figure goes on the page. Build it inside a Blocks; `show` gives values for `outputs`.
-
-    Args:
-        make: the figure's place, from its elem_id; by default plotly's.
-    """
+    make: the figure's place, from its elem_id; by default plotly's."""
 
     def __init__(
         self, elem_id: str, height: int, level: int = 2, make: Callable[[str], gr.HTML | gr.Plot] = _plotly
