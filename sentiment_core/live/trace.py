@@ -35,7 +35,7 @@ def rows_of(text: str, encoder: PromptEncoder, shown: int) -> tuple[list[int], n
         (characters, of n rows; (n - 1,) tokens of the prompt's review, for all rows but the last, which is
         the answer). A row ends where a token ends; one that ends in what was cut out ends before the cut.
     """
-    token_ends = [end for _, end in encoder.review_offsets(text)[1]]
+    token_ends = encoder.token_ends(text)
     mark = [-1] * len(encoder.review_ids([CUT_MARK])[0])
     places = np.array(cut_middle(range(len(token_ends)), shown, mark)[0], dtype=int)
     ends, cuts = [], []

@@ -90,19 +90,16 @@ class PromptEncoder:
         """Token ids of the bare reviews, in parallel on all cores."""
         return [e.ids for e in self._plain.encode_batch_fast(list(texts), add_special_tokens=False)]
 
-    def review_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Token ids of one review and the (start, end) characters that each token covers."""
-        encoding = self._plain.encode(text, add_special_tokens=False)
-        return encoding.ids, encoding.offsets
+    def token_ends(self, text: str) -> list[int]:
+        """Behind which of its characters each token of one review ends."""
+        return [end for _, end in self._plain.encode(text, add_special_tokens=False).offsets]
 
     def encode(self, texts: Sequence[str], max_length_tokens: int) -> Encoded:
         """Whole prompts of at most `max_length_tokens`; a longer review loses its middle."""
         prefix = self.prefix_ids
+        if max_length_tokens < (least := self.shortest_limit()):
+            raise ValueError(f"{max_length_tokens} tokens leave no room for a review; use at least {least}")
         room = max_length_tokens - len(prefix) - len(self.suffix_ids)
-        if room < 2 * len(self._mark):
-            raise ValueError(
-                f"{max_length_tokens} tokens leave no room for a review; use at least {self.shortest_limit()}"
-            )
         cut = [cut_middle(ids, room, self._mark) for ids in self.review_ids(texts)]
         rows = [[*prefix, *ids, *self.suffix_ids] for ids, _ in cut]
         return Encoded.from_lists(rows, [truncated for _, truncated in cut], shared=len(prefix))
