@@ -118,11 +118,6 @@ def write_record(path: Path, record: BaseModel) -> None:
     write_text(path, record.model_dump_json(indent=1) + "\n")
 
 
-def write_run(folder: Path, record: RunRecord) -> None:
-    """Finish a run: the last file to appear in its folder."""
-    write_record(folder / "run.json", record)
-
-
 class HistoryWriter:
     """Appends rows to `history.jsonl`, each flushed, so that a dashboard can follow a running training.
     resume_at: rows beyond this step are dropped first (they came after the checkpoint that is resumed)."""
@@ -233,9 +228,8 @@ def read_run(folder: Path) -> Run:
 def read_adapter_shapes(folder: Path) -> dict[str, tuple[int, int]]:
     """Adapted matrix -> (outputs, inputs), from its adapter's header; empty where there is none.
     Raises ArtifactError: it is no adapter of safetensors."""
-    path, config = (
-        folder / "adapter" / name for name in ("adapter_model.safetensors", "adapter_config.json")
-    )
+    path = folder / "adapter" / "adapter_model.safetensors"
+    config = path.with_name("adapter_config.json")
     if not os.path.lexists(path):
         return {}
     with _reading(config, "train the run again", home=folder):
@@ -243,12 +237,11 @@ def read_adapter_shapes(folder: Path) -> dict[str, tuple[int, int]]:
             raise ValueError("it names no rank")
     with _reading(path, "train the run again", home=folder), safe_open(path, "numpy") as file:
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
-        names = [name.removesuffix(".lora_A.weight") for name in shapes if name.endswith(".lora_A.weight")]
         return {
-            name.removeprefix("base_model.model."): (
-                shapes[f"{name}.lora_B.weight"][0], shapes[f"{name}.lora_A.weight"][1]
+            name.removeprefix("base_model.model.").removesuffix(".lora_A.weight"): (
+                shapes[name.replace("lora_A", "lora_B")][0], shapes[name][1]
             )
-            for name in names
+            for name in shapes if name.endswith(".lora_A.weight")
         }  # fmt: skip
 
 
@@ -379,6 +372,5 @@ def read_benchmark(kind: str, root: Path = ASSETS) -> schema.BenchmarkRecord:
 
 
 def read_soak(root: Path = ASSETS) -> schema.SoakRecord:
-    return read_record(
-        root / "benchmarks" / "soak.json", schema.SoakRecord, "make it with make soak", home=root
-    )
+    path = root / "benchmarks" / "soak.json"
+    return read_record(path, schema.SoakRecord, "make it with make soak", home=root)

@@ -23,12 +23,11 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from safetensors.torch import save_file
-from torch import nn
 from transformers import PrinterCallback, TrainingArguments
 
 from sentiment_core.artifacts import provenance, store
 from sentiment_core.artifacts.schema import DataInfo, LoraInfo, RunRecord
-from sentiment_core.artifacts.store import HistoryWriter, read_history, utc_now, write_run, write_text
+from sentiment_core.artifacts.store import HistoryWriter, read_history, utc_now, write_record, write_text
 from sentiment_core.config import ConfigError, TrainConfig, flag, split_name
 from sentiment_core.data.reviews import Reviews, TrainSplit, split_train
 from sentiment_core.engines import device as devices
@@ -101,11 +100,10 @@ def settings_of(path: Path) -> tuple[dict[str, Any], RunRecord]:
 
 def prepare_folders(folder: Path, work: Path, config: TrainConfig, overwrite: bool) -> None:
     """Empty the run's folders and write its settings. Raises ConfigError where the run exists already."""
+    run = f"run {config.name!r}"
     if (folder / "run.json").exists() and not overwrite:
-        raise ConfigError(
-            f"run {config.name!r} exists in {folder.parent}; give another --run-id, or --overwrite"
-        )
-    check_disk(folder, 200_000_000, f"run {config.name!r}")
+        raise ConfigError(f"{run} exists in {folder.parent}; give another --run-id, or --overwrite")
+    check_disk(folder, 200_000_000, run)
     shutil.rmtree(folder, ignore_errors=True)
     shutil.rmtree(work, ignore_errors=True)
     write_text(work / "settings.json", json.dumps(dataclasses.asdict(config), indent=1) + "\n")
@@ -161,9 +159,7 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rsplit("-", 1)[1])
 
 
-def load_model(
-    config: TrainConfig, context: DeviceContext
-) -> tuple[loading.LoadedModel, nn.Module, str, int]:
+def load_model(config: TrainConfig, context: DeviceContext) -> tuple[loading.LoadedModel, Any, str, int]:
     """The base model, the same with a fresh adapter around it, the engine, and reviews a forward pass."""
     base = resolve(config.base_model)
     loading.check_causal(base)
@@ -255,14 +251,13 @@ class Session:
         config, context, model, seconds = self.config, self.context, self.trainer.model, self.wall_seconds
         data, n = self.split.train, len(self.split.validation)
         lora, peak = model.peft_config["default"], provenance.peak_memory()
+        targets = tuple(_targets(lora))
         if context.device.type == "cuda":  # what PyTorch allocated there, else of this process
             peak = torch.cuda.max_memory_allocated()
         record = RunRecord(
             run_id=config.name, created_at=utc_now(), commit=provenance.commit(),
             base_model=self.loaded.info, prompt=self.loaded.encoder.info,
-            lora=LoraInfo(
-                rank=lora.r, alpha=lora.lora_alpha, dropout=lora.lora_dropout, targets=tuple(_targets(lora))
-            ),
+            lora=LoraInfo(rank=lora.r, alpha=lora.lora_alpha, dropout=lora.lora_dropout, targets=targets),
             data=DataInfo(
                 source=data.source, fingerprint=data.fingerprint, train=len(data), validation=n,
                 excluded=dict(self.split.excluded),
@@ -280,10 +275,10 @@ class Session:
             validation_accuracy=wilson(round(final["eval_accuracy"] * n), n),
             validation_loss=final["eval_loss"],
             temperature=fit_temperature(self.trainer.held_out.targets, log_odds(self.trainer.scores)),
-            weights=sample_weights(base, _targets(lora)),
+            weights=sample_weights(base, targets),
             teacher=self.lessons.info if self.lessons else None,
         )  # fmt: skip
-        write_run(self.folder, record)
+        write_record(self.folder / "run.json", record)
         return record
 
 

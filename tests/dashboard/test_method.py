@@ -77,7 +77,7 @@ def test_a_histogram_only_where_the_run_holds_its_weights(tmp_path):
     record = write_run(tmp_path, RUN)
     run = store.read_run(tmp_path / "runs" / RUN)
     assert weights.pictures(run) == [], "an old run without adapter"
-    store.write_run(run.path, record.model_copy(update={"weights": SAMPLE}))
+    store.write_record(run.path / "run.json", record.model_copy(update={"weights": SAMPLE}))
     [drawn] = weights.pictures(store.read_run(run.path))
     assert drawn.count('class="level"') == 16
     assert "n = 7 weights" in drawn
