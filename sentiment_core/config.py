@@ -158,9 +158,7 @@ class TrainConfig:
             missing = f"the package {self.report_to} is not installed"
             raise ConfigError(f"--report-to {self.report_to}: {missing}; pip install {self.report_to}")
         if self.teacher and self.teacher == self.name:
-            raise ConfigError(
-                f"--teacher {self.teacher!r} is the run itself; give the new one another --run-id"
-            )
+            raise ConfigError(f"--teacher {self.name!r} is the run itself; give the new one another --run-id")
         if self.run_id and not re.fullmatch(r"[^\W_][\w.-]*", self.run_id):
             raise ConfigError(f"--run-id {self.run_id!r} must be letters, digits, '.', '_' or '-'")
 

@@ -21,20 +21,18 @@ class System:
 
 def _base(system_id: str, title: str, work: str, marker: str) -> System:
     """One that reads with the base model."""
-    return System(system_id, title, "Base model", f"{_PACKAGE}.{work}", "base", marker, is_base=True)
+    return System(system_id, title, "Base model", f"{_WORK}.{work}", "base", marker, is_base=True)
 
 
-_PACKAGE, _TFIDF = "sentiment_core.evaluation.systems", "TF-IDF + logistic regression"
+_WORK, _TFIDF = "sentiment_core.evaluation.systems", "TF-IDF + logistic regression"
 _ALL = (
     _base("baseline-scored", "Zero-shot (label likelihood)", "scored:ZeroShot", "circle"),
     _base("baseline-recalibrated", "Zero-shot (recalibrated)", "scored:Recalibrated", "hexagon"),
     _base("baseline-generated", "Zero-shot (generated)", "generated:Generated", "square"),
     _base("baseline-few-shot", "Few-shot (k = 4)", "scored:FewShot", "triangle-up"),
     _base("baseline-few-shot-8", "Few-shot (k = 8)", "scored:FewShot8", "star-triangle-up"),
-    System("tfidf-logreg", _TFIDF, _TFIDF, f"{_PACKAGE}.tfidf:Tfidf", "ink", "diamond"),
-    System(
-        "fine-tuned", "Fine-tuned (QLoRA)", "Fine-tuned", f"{_PACKAGE}.scored:FineTuned", "fine", "circle"
-    ),
+    System("tfidf-logreg", _TFIDF, _TFIDF, f"{_WORK}.tfidf:Tfidf", "ink", "diamond"),
+    System("fine-tuned", "Fine-tuned (QLoRA)", "Fine-tuned", f"{_WORK}.scored:FineTuned", "fine", "circle"),
 )
 
 SYSTEMS: dict[str, System] = {system.id: system for system in _ALL}

@@ -110,13 +110,9 @@ def load_reviews(source: str, split: str, *, limit: int | None = None, seed: int
 
 
 def split_train(
-    source: str,
-    *,
-    validation: int = 1000,
-    exclude: Sequence[str] = (),
-    limit: int | None = None,
+    source: str, *, validation: int = 1000, exclude: Sequence[str] = (), limit: int | None = None,
     seed: int = 0,
-) -> TrainSplit:
+) -> TrainSplit:  # fmt: skip
     """Cut a source's train split into train and validation, after dropping what must stay unseen.
 
     Dropped are rows whose text also stands in the test split, in a source of `exclude` (all its splits and
@@ -139,11 +135,8 @@ def split_train(
             f"{source}: train lacks a class after dropping {excluded} and {validation} for validation; "
             "exclude or hold out fewer reviews"
         )
-    return TrainSplit(
-        train=rest if limit is None else rest.take(_stratified(rest, limit, seed, "--limit")),
-        validation=kept.take(held),
-        excluded=excluded,
-    )
+    chosen = rest if limit is None else rest.take(_stratified(rest, limit, seed, "--limit"))
+    return TrainSplit(chosen, kept.take(held), excluded)
 
 
 def unlabelled_reviews(source: str, n: int, *, exclude: Sequence[str] = (), seed: int = 0) -> Reviews:

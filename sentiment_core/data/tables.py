@@ -21,9 +21,7 @@ TABLES = (".parquet", ".csv", ".tsv", ".jsonl")
 FORMS = "a Hub id, a .parquet, .csv, .tsv or .jsonl file, a folder of them, or aclImdb as a folder or .tar.gz"
 REVIEW_BYTES, _LINE_BYTES, _TABLE_BYTES = 1 << 20, 1 << 23, 1 << 33
 _COLUMNS, _CELLS = 1000, 100_000_000  # bounds of what is read into memory; IMDB's longest review is 14 kB
-_FLAT = re.compile(
-    "null|bool|u?int|halffloat|float|double|date|time|(dictionary<values=)?(large_)?(string|bin)"
-)
+_FLAT = re.compile("null|bool|u?int|(half)?float|double|date|time|(dictionary<values=)?(large_)?(string|bin)")
 """What Arrow calls the kinds of columns that are read."""
 
 csv.field_size_limit(REVIEW_BYTES)
@@ -114,10 +112,8 @@ def _lines(given: str, path: Path) -> Iterator[tuple[int, str]]:
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                what = f"line {number} (0x{line[error.start]:02x})"
-                raise DataError(
-                    f"{given} holds bytes that are not UTF-8 in {what}; save it as UTF-8"
-                ) from None
+                at = f"line {number} (0x{line[error.start]:02x})"
+                raise DataError(f"{given} holds bytes that are not UTF-8 in {at}; save it as UTF-8") from None
             if "\0" in text:
                 raise DataError(f"{given}, line {number}: a NUL character; save the file as UTF-8 text")
             yield number, text

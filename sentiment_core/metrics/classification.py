@@ -240,13 +240,9 @@ METRICS: tuple[Callable[[Reviews], Found], ...] = (_counts, _ranking, calibratio
 
 
 def evaluate(
-    label: ArrayLike,
-    prediction: ArrayLike,
-    p_positive: ArrayLike | None = None,
-    *,
-    pair_id: ArrayLike | None = None,
-    resamples: int = 1000,
-) -> dict[str, Metric]:
+    label: ArrayLike, prediction: ArrayLike, p_positive: ArrayLike | None = None, *,
+    pair_id: ArrayLike | None = None, resamples: int = 1000,
+) -> dict[str, Metric]:  # fmt: skip
     """Every metric that the data defines.
 
     Args:

@@ -23,11 +23,8 @@ class Slice(Record):
 def slices(frame: pd.DataFrame, group_columns: Iterable[str]) -> list[Slice]:
     """Strict accuracy for each value of each group column; pair_id and other identifiers are passed over.
     frame: label, prediction, and the group columns; reviews without a value are in no slice."""
-    answers, labels = (
-        intervals.read_answers(frame["prediction"], len(frame)),
-        intervals.read_labels(frame["label"]),
-    )
-    right, found = pd.Series(answers == labels, index=frame.index), []
+    answers, labels = intervals.read_answers(frame["prediction"], len(frame)), frame["label"]
+    right, found = pd.Series(answers == intervals.read_labels(labels), index=frame.index), []
     for column in group_columns:
         groups = right.groupby(frame[column]).agg(["sum", "size"])
         if column != "pair_id" and len(groups) <= MOST_VALUES:

@@ -40,11 +40,10 @@ def prepare(
     The answers stay in `work`/soft-labels: ids and probabilities, in a file named by teacher and reviews.
     Raises ConfigError: no such run, or an unfinished one. DataError, BaseModelError: as elsewhere.
     """
-    run = read_run(assets / "runs" / config.teacher)
+    runs = assets / "runs"
+    run = read_run(runs / config.teacher)
     if (record := run.record) is None:
-        raise ConfigError(
-            f"--teacher {config.teacher!r} is no finished run under {assets / 'runs'}; train it first"
-        )
+        raise ConfigError(f"--teacher {config.teacher!r} is no finished run under {runs}; train it first")
     reviews, excluded = unlabelled_split(config.dataset, config.unlabelled, exclude=config.exclude)
     weights, limit = adapter_sha256(run), int(record.config.get("max_length_tokens", 1024))
     key = hashlib.sha256(f"{weights} {reviews.fingerprint} {limit}".encode()).hexdigest()[:16]

@@ -49,9 +49,7 @@ def value_of(text: str, base: float, tuned: float, between: Sequence[float] = ()
     return shown | {"title": "How much fine-tuning does it take?", "note": note, "busy": bool(between)}
 
 
-async def stream(
-    context: Context, run_id: str | None, value: dict[str, Any]
-) -> AsyncIterator[dict[str, Any]]:
+async def stream(context: Context, run_id: str | None, value: dict[str, Any]) -> AsyncIterator[dict]:
     """The points of the figure's own text, one after the other; answers of other visitors go first."""
     async for event in context.serving.dial(context.store.run(run_id), value["text"]):
         if isinstance(event, Dial):
