@@ -47,8 +47,6 @@ class Inputs:
             )
         trained = self.run.config.get("max_length_tokens") if self.run else None
         self.max_length = config.max_length_tokens or trained or TrainConfig.max_length_tokens
-        if self.max_length < (least := self.encoder.shortest_limit()):
-            raise ConfigError(f"--max-length-tokens is {self.max_length}; the prompt needs at least {least}")
         self.encoded = self.encoder.encode_cached(self.test.reviews.texts, self.max_length)
         self.say(
             f"Reviews: {len(self.encoded):,} from {self.test.reviews.source}, "

@@ -16,7 +16,8 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from sentiment_core.artifacts.schema import PromptInfo
-from sentiment_core.models.base_models import CACHE, BaseModelError
+from sentiment_core.config import CACHE, ConfigError
+from sentiment_core.models.base_models import BaseModelError
 from sentiment_core.prompts import CUT_MARK, PROMPT, Prompt, RenderedPrompt, cut_middle, split_rendered
 
 
@@ -82,10 +83,6 @@ class PromptEncoder:
     def _control_ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def shortest_limit(self) -> int:
-        """Fewest tokens a prompt can be limited to and still show some of a review."""
-        return len(self.prefix_ids) + len(self.suffix_ids) + 2 * len(self._mark)
-
     def review_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of the bare reviews, in parallel on all cores."""
         return [e.ids for e in self._plain.encode_batch_fast(list(texts), add_special_tokens=False)]
@@ -95,11 +92,12 @@ class PromptEncoder:
         return [end for _, end in self._plain.encode(text, add_special_tokens=False).offsets]
 
     def encode(self, texts: Sequence[str], max_length_tokens: int) -> Encoded:
-        """Whole prompts of at most `max_length_tokens`; a longer review loses its middle."""
-        prefix = self.prefix_ids
-        if max_length_tokens < (least := self.shortest_limit()):
-            raise ValueError(f"{max_length_tokens} tokens leave no room for a review; use at least {least}")
-        room = max_length_tokens - len(prefix) - len(self.suffix_ids)
+        """Whole prompts of at most `max_length_tokens`; a longer review loses its middle.
+        Raises ConfigError where that leaves no room for a review."""
+        prefix, around = self.prefix_ids, len(self.prefix_ids) + len(self.suffix_ids)
+        if max_length_tokens < (need := around + 2 * len(self._mark)):
+            raise ConfigError(f"--max-length-tokens is {max_length_tokens}; the prompt needs at least {need}")
+        room = max_length_tokens - around
         cut = [cut_middle(ids, room, self._mark) for ids in self.review_ids(texts)]
         rows = [[*prefix, *ids, *self.suffix_ids] for ids, _ in cut]
         return Encoded.from_lists(rows, [truncated for _, truncated in cut], shared=len(prefix))
