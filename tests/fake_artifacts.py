@@ -99,7 +99,7 @@ def write_run(
         validation_accuracy=metric(0.947, 1000), validation_loss=0.15, teacher=taught,
     )  # fmt: skip
     (folder / "adapter").mkdir(exist_ok=True)
-    store.write_run(folder, record)
+    store.write_record(folder / "run.json", record)
     return record
 
 
