@@ -69,7 +69,7 @@ def make_run(root: Path, model: Path) -> Run:
         "prompt": loaded.encoder.info,
         "config": record.config | {"max_length_tokens": LIMIT},
     }
-    store.write_run(folder, record.model_copy(update=changes))
+    store.write_record(folder / "run.json", record.model_copy(update=changes))
     return read_run(folder)
 
 
