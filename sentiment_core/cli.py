@@ -1,7 +1,5 @@
 """What the scripts share: flags from a config's fields, one sentence for an error, exit statuses."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import os

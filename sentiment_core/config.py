@@ -1,7 +1,5 @@
 """Settings of train.py and eval.py: frozen, each documented and bounded once; `cli` makes flags of them."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import re

@@ -1,7 +1,5 @@
 """The two sentiments, their one column order, and the words that stand for them in a prompt."""
 
-from __future__ import annotations
-
 from enum import IntEnum
 
 

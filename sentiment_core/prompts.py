@@ -1,7 +1,5 @@
 """The one prompt that training, evaluation and the live tab share, and how a long review is cut."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The one registry of evaluated systems; a new one is a line here and a file in `evaluation/systems/`."""
 
-from __future__ import annotations
-
 from collections.abc import Container
 from dataclasses import dataclass
 

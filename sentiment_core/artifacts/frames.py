@@ -1,7 +1,5 @@
 """Predictions in; the measured part of an `EvalRecord` out. Gaps are NaN."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Iterable
 from typing import Any

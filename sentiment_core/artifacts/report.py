@@ -5,8 +5,6 @@ python -m sentiment_core.artifacts.report --write    # put them between the mark
 python -m sentiment_core.artifacts.report --check    # exit 1 if a file is stale
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections import Counter, defaultdict

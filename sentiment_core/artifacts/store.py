@@ -4,8 +4,6 @@ A folder is finished when its JSON record is there: the record is written last a
 `list_artifacts` turns refusals into `Problem`s, so that one bad folder never takes the others down.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -5,8 +5,6 @@ The peer is what `pipeline("text-classification")` answers with by default, in i
 number of tokens. The systems take turns on every review, so that a busy moment hits all of them.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

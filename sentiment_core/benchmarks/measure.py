@@ -1,7 +1,5 @@
 """One way to measure and one record: repeats and their spread, the first result apart, memory."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path

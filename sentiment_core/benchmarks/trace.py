@@ -5,8 +5,6 @@ a clause at random, with the clause whose gradient × input is largest (Shrikuma
 tokens), and with the best single clause, which is found by leaving out each.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise

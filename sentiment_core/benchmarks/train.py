@@ -6,8 +6,6 @@ the first step is told apart. Where the host has several GPUs, ours runs once mo
 process each, with as many reviews a step and with as many a GPU as on one.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """What every tab is given: the artifacts, the live model, the texts, and how a tab plugs into the page."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Everything the page shows, read through `artifacts` and kept until the files change."""
 
-from __future__ import annotations
-
 import glob
 import os
 import threading

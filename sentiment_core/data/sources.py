@@ -1,7 +1,5 @@
 """Where reviews come from: raw, unchecked tables out of the Hub, files, folders and aclImdb's archive."""
 
-from __future__ import annotations
-
 import gzip
 import re
 import tarfile

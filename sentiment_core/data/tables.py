@@ -1,7 +1,5 @@
 """One file as a table, whatever it holds: parquet, CSV, TSV and JSONL, bounded while they are read."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re

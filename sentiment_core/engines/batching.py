@@ -4,8 +4,6 @@ A step's reviews depend on the seed alone, never on devices, engine or micro-bat
 of running the same settings computes the same gradient up to rounding.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 

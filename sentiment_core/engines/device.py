@@ -1,7 +1,5 @@
 """Where a run computes: device, number format, engine, and how many reviews fit in a forward pass."""
 
-from __future__ import annotations
-
 import gc
 import math
 from collections.abc import Callable

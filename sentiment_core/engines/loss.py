@@ -1,7 +1,5 @@
 """The loss: the label word's negative log-likelihood, of a label or of what a teacher says."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch.special import entr

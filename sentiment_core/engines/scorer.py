@@ -3,8 +3,6 @@
 P(positive) is the likelihood of the label words at the prompt's last position, normalised over the two.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext

@@ -1,7 +1,5 @@
 """One call of eval.py: which systems on which reviews, each scored, summarized and written as artifacts."""
 
-from __future__ import annotations
-
 import pkgutil
 from dataclasses import dataclass, replace
 from pathlib import Path

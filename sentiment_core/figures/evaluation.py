@@ -1,7 +1,5 @@
 """Figures of evaluations: tidy frames in, plotly figures out; fractions become percent only here."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 

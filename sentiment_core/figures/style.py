@@ -4,8 +4,6 @@ One figure serves both themes: it is drawn in the palette's light colours on a t
 `theme_css` gives the rules that turn each of them into its dark partner when the page is dark.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

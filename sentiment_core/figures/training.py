@@ -3,8 +3,6 @@
 Histories are run -> rows as `artifacts.read_history` gives them; at most as many are drawn as have a style.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

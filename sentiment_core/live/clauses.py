@@ -1,7 +1,5 @@
 """Where a review's clauses end, for the reading trace; long reviews get fewer and longer rows."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import NamedTuple

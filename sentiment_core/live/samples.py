@@ -1,7 +1,5 @@
 """What a run's models say of our own reviews, stored with the run: the page opens with it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 

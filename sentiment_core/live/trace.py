@@ -5,8 +5,6 @@ keeps them, and one pass more, over the prompt's end alone and once for each cla
 about it is approximated, and its last row is the answer.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from dataclasses import dataclass
 

@@ -8,8 +8,6 @@ here; the tests hold each against scikit-learn. What loads slowly is imported in
 A new metric is a function of `Reviews` in a file of its own, and a line in METRICS.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 

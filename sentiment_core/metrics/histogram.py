@@ -1,7 +1,5 @@
 """Counts of reviews on a log-odds axis: where a system places them, and how they move between two systems."""
 
-from __future__ import annotations
-
 import numpy as np
 
 EDGE = 9.0  # log-odds of the axis's ends, 0.01 % and 99.99 %; what lies beyond is in the outermost bins

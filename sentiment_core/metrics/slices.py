@@ -1,7 +1,5 @@
 """Accuracy of parts of the reviews: by the columns that a dataset brought along."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import pandas as pd

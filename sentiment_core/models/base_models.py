@@ -5,8 +5,6 @@ GGUF file checked against a pinned SHA-256 and converted once to safetensors in 
 Where there is no package index, the same file comes from the Hub.
 """
 
-from __future__ import annotations
-
 import ctypes
 import fnmatch
 import hashlib

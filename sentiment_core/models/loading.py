@@ -4,8 +4,6 @@ Two forms of the same numbers: `Linear4bit` layers, unpacked at every use (littl
 ones, the same NF4 values unpacked once into the compute type (more speed). An adapter sits on either.
 """
 
-from __future__ import annotations
-
 import logging
 import warnings
 from collections.abc import Iterator

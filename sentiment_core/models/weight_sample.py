@@ -1,7 +1,5 @@
 """One matrix of a base model as NF4 sees it: how its weights lie among the 16 values that they round to."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection
 from pathlib import Path

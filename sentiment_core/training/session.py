@@ -4,8 +4,6 @@ Dettmers et al. 2023 (QLoRA) on Hu et al. 2021 (LoRA). Three engines compute the
 `dequantized` run the model as transformers does, `packed` runs `engines.packed.model`.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import json

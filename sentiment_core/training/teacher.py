@@ -3,8 +3,6 @@
 Distillation by a larger model (Hinton et al. 2015, arXiv 1503.02531), or self-training by one of its size.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What the live model said, as the values that the page's script draws: answers, verdict, and the trace."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncGenerator, AsyncIterator
 from math import ceil
 from typing import Any

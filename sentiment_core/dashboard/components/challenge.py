@@ -1,7 +1,5 @@
 """The challenge set's heatmap: accuracy by phenomenon and system, as a table of figures on a tint."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import pandas as pd

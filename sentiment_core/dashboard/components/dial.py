@@ -3,8 +3,6 @@
 Both ends are known from the answers; the points between are stored, or come when the visitor asks for them.
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Sequence
 from itertools import pairwise
 from typing import Any

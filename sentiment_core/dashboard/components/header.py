@@ -1,7 +1,5 @@
 """The header: what happened in one sentence, and the three figures that matter."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 

@@ -1,7 +1,5 @@
 """HTML from the Jinja templates beside this file; every value is escaped unless it is Markup."""
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Reviews that move between two systems: histograms that slide into each other, and their table."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Small pieces of HTML, and the slot that holds one figure with its words."""
 
-from __future__ import annotations
-
 import base64
 import json
 from collections.abc import Callable, Sequence

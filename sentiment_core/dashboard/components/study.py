@@ -1,7 +1,5 @@
 """How a model measures below chance: the study's figure beside our own free answers."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from markupsafe import Markup

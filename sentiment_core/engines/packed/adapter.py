@@ -1,7 +1,5 @@
 """A decoder's linear layers, grouped by the input they share, and a LoRA adapter stacked over all layers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

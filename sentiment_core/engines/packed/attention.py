@@ -6,8 +6,6 @@ reference does it. Both take qkv (tokens, (heads + 2 kv_heads) head_dim), not ro
 (tokens, heads head_dim).
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Iterator

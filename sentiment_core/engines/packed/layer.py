@@ -1,7 +1,5 @@
 """One layer on reviews laid end to end: attention within each, products with the adapter's share."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 

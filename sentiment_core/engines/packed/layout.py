@@ -1,7 +1,5 @@
 """Reviews laid end to end in packs of one static shape: what layers, attention and kernels agree on."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

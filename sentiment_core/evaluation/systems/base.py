@@ -1,7 +1,5 @@
 """What a system is to an evaluation: what decides its result, and its work once it is loaded."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from abc import ABC, abstractmethod

@@ -1,7 +1,5 @@
 """Answers in the base model's own words, and what counts as an answer."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The likelihoods of the label words compared: by the base model, behind examples, and after fine-tuning."""
 
-from __future__ import annotations
-
 import re
 import warnings
 from collections.abc import Collection, Iterable, Sequence

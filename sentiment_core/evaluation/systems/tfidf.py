@@ -1,7 +1,5 @@
 """TF-IDF of 1- and 2-grams with logistic regression, fitted on the train rows; no language model in it."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from typing import Any
