@@ -1,7 +1,5 @@
 """Shared fixtures: a tiny random Llama with a real tokenizer, made on the spot; no network, no weights."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

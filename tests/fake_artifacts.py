@@ -1,7 +1,5 @@
 """A plausible, synthetic assets folder for tests of the dashboard. Never shown to anybody as a result."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime
 from pathlib import Path

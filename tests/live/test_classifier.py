@@ -1,7 +1,5 @@
 """The live classifier answers as the scorer does, in every form."""
 
-from __future__ import annotations
-
 import itertools
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The dial's points are merged weights' answers, and what is stored of our samples is what the models say."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Base models: what is fetched is checked, what cannot be used is refused in one sentence."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """A CSV of somebody's own from train.py through eval.py, and the run repeated from its record."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A run learns from what another one says of unlabelled reviews, which are nobody's test or train reviews."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np
