@@ -67,16 +67,14 @@ def _add_system(figure: go.Figure, row: Any, place: float) -> None:
         error = interval(system.colour, [x], [100 * row.low], [100 * row.high])
     mark = {"mode": "markers", "marker_symbol": system.marker, "marker_size": 14 if measured else 9}
     figure.add_trace(series(row.title, system.colour, [x], [place], hover=hover, error_x=error, **mark))
-    where = {"xanchor": "right", "xshift": -9}
+    where: dict[str, Any] = {"xanchor": "right", "xshift": -9}
     if measured:
         where = {"x": 0, "xanchor": "left", "yanchor": "bottom", "yshift": 6}
     font = {"color": color_of(system.colour), "size": 13 if measured else 11}
     font["weight"] = 600 if row.system == "fine-tuned" else 400
-    name = note(
-        x, place, row.title, font=font, bgcolor=style.PAPER.light, borderpad=0
-    )  # no line runs through it
+    where |= {"font": font, "bgcolor": style.PAPER.light, "borderpad": 0}  # no line runs through it
     value = percent(row.accuracy, 2 if row.high - row.low < 0.02 else 1)  # NaN is not below
-    figure.add_annotation(name | where)
+    figure.add_annotation(note(x, place, row.title) | where)
     figure.add_annotation(note(1, place, value, font=font, xref="paper", xanchor="left", xshift=8))
 
 
