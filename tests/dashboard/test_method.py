@@ -10,6 +10,7 @@ from sentiment_core.artifacts.schema import Confusion, WeightSample
 from sentiment_core.config import ASSETS
 from sentiment_core.dashboard.components import study, weights
 from sentiment_core.dashboard.tabs.method import method_html
+from tests.dashboard.test_header import words
 from tests.dashboard.test_tabs import context_of
 from tests.fake_artifacts import RUN, write_run
 
@@ -24,10 +25,6 @@ GENERATED = store.read_eval(ASSETS / "evals" / "imdb--baseline-generated--smollm
 def page():
     context = context_of(ASSETS)
     return Markup(method_html(context, context.store.run("smollm2-135m")))
-
-
-def words(html: str) -> str:
-    return Markup(html).striptags().replace("\u202f", " ")
 
 
 def test_the_study_is_explained_with_our_own_answers(page):
