@@ -71,8 +71,7 @@ def run(work: Callable[[], str], *, advice: Callable[[], str] = str, stopped: st
         work: imports what is heavy by itself; returns the text to print, "" for none.
         advice: what helps when the GPU's memory does not suffice.
         stopped: what to say after Ctrl-C.
-    Returns:
-        The exit status: 0 done, 2 something to correct, 130 stopped by Ctrl-C.
+    Returns the exit status: 0 done, 2 something to correct, 130 stopped by Ctrl-C.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:

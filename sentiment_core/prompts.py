@@ -64,8 +64,7 @@ def cut_middle(ids: Sequence[int], limit: int, mark: Sequence[int]) -> tuple[lis
     Args:
         ids: (n,) token ids of the review.
         limit: tokens allowed, mark included.
-    Returns:
-        (at most `limit` ids, whether anything was cut).
+    Returns (at most `limit` ids, whether anything was cut).
 
     >>> cut_middle(range(10), 6, [-1])
     ([0, 1, 2, -1, 8, 9], True)

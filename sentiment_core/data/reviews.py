@@ -101,9 +101,8 @@ def load_reviews(source: str, split: str, *, limit: int | None = None, seed: int
             `split` column.
         limit: reviews to keep, drawn with the classes in the split's proportion and left in dataset order;
             for one seed, a smaller limit's reviews are among a larger one's.
-    Raises:
-        DataError: no such file or split, missing columns, an unknown label, an empty text, bytes that are
-            not UTF-8, a single class, fewer rows than `limit`, or the Hub cannot be reached.
+    Raises DataError: no such file or split, missing columns, an unknown label, an empty text, bytes that are
+    not UTF-8, a single class, fewer rows than `limit`, or the Hub cannot be reached.
     """
     reviews = _reviews(open_source(source), split)
     return reviews if limit is None else reviews.take(_stratified(reviews, limit, seed, "--limit"))
@@ -121,8 +120,7 @@ def split_train(
     Args:
         validation: reviews held out, stratified; they do not depend on `limit`. 0 holds out none.
         limit: train reviews to keep of the rest, stratified.
-    Raises:
-        DataError: as load_reviews.
+    Raises DataError: as load_reviews.
     """
     opened = open_source(source)
     train = _reviews(opened, "train")

@@ -70,8 +70,7 @@ def open_source(source: str) -> Source:
 
     Args:
         source: behind a "?" it may say what its columns are, see `config.COLUMN_FLAGS`.
-    Raises:
-        DataError: not there, of an unknown kind, unreadable, or the Hub cannot be reached.
+    Raises DataError: not there, of an unknown kind, unreadable, or the Hub cannot be reached.
     """
     place, about = split_name(source)
     chosen = dict(parse_qsl(about))

@@ -123,8 +123,7 @@ def read_csv(given: str, path: Path, *, most: int | None = None) -> pd.DataFrame
     Args:
         path: tabs divide its cells where it ends in .tsv, otherwise commas.
         most: read no more rows than this, the header aside.
-    Raises:
-        DataError: bytes that are not UTF-8, no header, or a line with more or fewer cells than the header.
+    Raises DataError: bytes that are not UTF-8, no header, or a line with more or fewer cells than the header.
     """
     # Not pyarrow's reader: it takes an unclosed quote's rest of the file for one cell, and knows no lines.
     separator, separator_name = _SEPARATORS.get(path.suffix.lower(), _SEPARATORS[".csv"])

@@ -19,8 +19,7 @@ def label_loss(
         label_ids: (2,) the label words' tokens, negative first.
         targets: (reviews,) P(positive) at temperature 1; 0 or 1 for a label.
         temperatures: (reviews,) of each target.
-    Returns:
-        (reviews,) float32.
+    Returns (reviews,) float32.
     """
     pair = logits.index_select(1, label_ids)  # (reviews, 2)
     either = logits.logsumexp(-1) - pair.logsumexp(-1)

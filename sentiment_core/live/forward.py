@@ -247,9 +247,7 @@ def attend(
         k, v: (batch or 1, kv_heads, tokens, head_dim), of all tokens up to the last; tokens >= length.
         mask: (length, tokens), or (batch, 1, length, tokens), bool, what each may see; by default all up to
             itself.
-
-    Returns:
-        (batch, length, heads, head_dim).
+    Returns (batch, length, heads, head_dim).
     """
     k, v = (t.expand(len(q), -1, -1, -1) for t in (k, v))
     kernel = partial(F.scaled_dot_product_attention, enable_gqa=True)

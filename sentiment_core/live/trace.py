@@ -29,9 +29,8 @@ def rows_of(text: str, encoder: PromptEncoder, shown: int) -> tuple[list[int], n
 
     Args:
         shown: tokens of the review that the prompt holds, after any cut in its middle.
-    Returns:
-        (characters, of n rows; (n - 1,) tokens of the prompt's review, for all rows but the last, which is
-        the answer). A row ends where a token ends; one that ends in what was cut out ends before the cut.
+    Returns (characters, of n rows; (n - 1,) tokens of the prompt's review, for all rows but the last, which
+    is the answer). A row ends where a token ends; one that ends in what was cut out ends before the cut.
     """
     token_ends = encoder.token_ends(text)
     mark = [-1] * len(encoder.review_ids([CUT_MARK])[0])
@@ -52,9 +51,8 @@ def tree(seen: torch.Tensor, tail: int) -> tuple[torch.Tensor, torch.Tensor, tor
     Args:
         seen: (n,) tokens that stand before each copy.
         tail: tokens of the prompt's end.
-    Returns:
-        (n tail,) positions; (n tail, max(seen) + n tail) bool, what each token may see; (n,) each copy's last
-        token.
+    Returns (n tail,) positions; (n tail, max(seen) + n tail) bool, what each token may see; (n,) each copy's
+    last token.
     """
     copy = torch.arange(len(seen), device=seen.device).repeat_interleave(tail)  # 0 0 … 1 1 …
     positions = (seen[:, None] + torch.arange(tail, device=seen.device)).flatten()

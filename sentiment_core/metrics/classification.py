@@ -248,12 +248,10 @@ def evaluate(
         prediction: (n,) 0, 1 or empty (None, NaN, NA) for an answer that is no label.
         p_positive: (n,) in [0, 1], empty where not scored; None without scores.
         pair_id: (n,) what ties the members of a pair together.
-    Returns:
-        accuracy; accuracy_lenient (only where some but not all answers are unparsed); balanced_accuracy
-        and macro_f1 (both classes present); precision_* (n answers of that class), recall_* (n reviews of
-        that class); roc_auc, brier, nll, ece (n scored reviews); consistency (n pairs).
-    Raises:
-        ValueError: no reviews, lengths differ, or a value is outside its range.
+    Returns accuracy; accuracy_lenient (only where some but not all answers are unparsed); balanced_accuracy
+    and macro_f1 (both classes present); precision_* (n answers of that class), recall_* (n reviews of that
+    class); roc_auc, brier, nll, ece (n scored reviews); consistency (n pairs).
+    Raises ValueError: no reviews, lengths differ, or a value is outside its range.
 
     >>> evaluate([0, 1, 1], [0, 1, None])["accuracy_lenient"].value
     1.0

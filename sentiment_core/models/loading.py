@@ -132,9 +132,7 @@ def load_base(
         compute_dtype: what the matrix products run in; bitsandbytes unpacks the 4-bit values to it.
         dequantized: unpack once, into plain linear layers, instead of at every use. The values are the same.
         rounded: False leaves the weights as they were published.
-
-    Raises:
-        BaseModelError: not there and no network, no causal language model, or label words that clash.
+    Raises BaseModelError: not there and no network, no causal language model, or label words that clash.
     """
     device = torch.device(device)
     encoder = PromptEncoder(load_tokenizer(base))

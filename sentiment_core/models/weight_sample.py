@@ -25,8 +25,7 @@ def sample_weights(base: BaseModel, targets: Collection[str]) -> WeightSample | 
 
     Args:
         base: a model whose safetensors are in the cache, as after `load_base`.
-    Returns:
-        None where no stored tensor has such a name or its weights do not fill whole blocks.
+    Returns None where no stored tensor has such a name or its weights do not fill whole blocks.
     """
     config = cached_file(model_folder(base), "config.json", revision=base.revision or "main")
     kinds = [SHOWN] if SHOWN in targets else targets

@@ -201,9 +201,7 @@ def choose_examples(train: Reviews, shots: int, *, seed: int, unseen: Collection
 
     Args:
         unseen: `match_key`s of reviews that must not be shown, such as those under test.
-
-    Raises:
-        ConfigError: too few reviews are left.
+    Raises ConfigError: too few reviews are left.
     """
     texts, labels = train.texts, train.labels
     sizes = np.array([len(text.split()) for text in texts])
