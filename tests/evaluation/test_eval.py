@@ -452,9 +452,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_reviews_and_give_what_one_gives(
-    every, assets, tiny_model, dataset, tmp_path
-):
+def test_two_processes_share_reviews_and_give_what_one_gives(every, assets, tiny_model, dataset, tmp_path):
     work = tmp_path / "work"
     (tmp_path / "eval.py").write_text(f"import sys; sys.argv[0] = {str(ROOT / 'eval.py')!r}\n{KEEPS_PARTS}")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "--"]

@@ -155,9 +155,8 @@ def history(*checks: tuple[int, float], counted: bool = True) -> pd.DataFrame:
         eval_counts=[counts.tolist() if counted else None] * len(found),
     )  # fmt: skip
     columns = ["eval_loss", "eval_accuracy", "eval_counts"]
-    return (
-        pd.concat([rows, found]).reindex(columns=[*rows, *columns]).replace({"eval_counts": {np.nan: None}})
-    )
+    whole = pd.concat([rows, found]).reindex(columns=[*rows, *columns])
+    return whole.replace({"eval_counts": {np.nan: None}})
 
 
 def test_a_replay_has_every_run_and_counts_every_review() -> None:
@@ -202,9 +201,7 @@ def test_an_arrow_a_run_at_its_cost_and_where_the_error_was_halved(by: str) -> N
     assert large == pytest.approx(np.log10(costs[2]), abs=0.05)
     start, end = arrows["Small"].y
     assert (start, end - start) == pytest.approx((1, np.log2(10))), "from 50 to 5 % of errors"
-    assert all(
-        np.greater([*arrow.error_y.array, *arrow.error_y.arrayminus], 0).all() for arrow in arrows.values()
-    )
+    assert all(np.greater([*one.error_y.array, *one.error_y.arrayminus], 0).all() for one in arrows.values())
     assert max(published.x) == published.x[-1] > max(large, *published.x[:-1] - 0.01), (
         "no cost: at the right end"
     )

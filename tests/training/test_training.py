@@ -327,9 +327,7 @@ def test_two_hosts_that_share_no_folder_train_resume_and_evaluate_as_one(config,
         assert list((tmp_path / f"cache-{rank}" / "tokens").iterdir())
     alone_places = ["--assets", str(tmp_path / "one"), "--work", str(tmp_path / "work-one")]
     assert eval_script.main([*score, *alone_places]) == 0
-    found, expected = (
-        read_eval(tmp_path / place / "evals" / eval_id).predictions() for place in ("0", "one")
-    )
+    found, expected = (read_eval(tmp_path / at / "evals" / eval_id).predictions() for at in ("0", "one"))
     pd.testing.assert_frame_equal(found, expected, atol=1e-5)
 
 
