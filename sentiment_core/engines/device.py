@@ -2,6 +2,7 @@
 
 import gc
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -36,6 +37,11 @@ class DeviceContext:
     @property
     def is_main(self) -> bool:
         return self.rank == 0
+
+    def say(self, text: str) -> None:
+        """On stderr, once a launch."""
+        if self.is_main:
+            print(text, file=sys.stderr, flush=True)
 
 
 def find_device(precision: str = "auto") -> DeviceContext:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,7 +32,7 @@ class Inputs:
     Raises ConfigError, DataError, BaseModelError, ArtifactError: one sentence each."""
 
     def __init__(self, config: EvalConfig, context: DeviceContext, assets: Path) -> None:
-        self.config, self.context = config, context
+        self.config, self.context, self.say = config, context, context.say
         run = find_run(config.run, assets) if config.run else None
         self.run, self.adapter = (run.record, run.adapter_path) if run else (None, None)
         self.base = base_of(config.base_model, self.run)
@@ -53,10 +52,6 @@ class Inputs:
             f"{int(self.encoded.lengths.sum()):,} prompt tokens ({time.perf_counter() - started:.1f} s)"
         )
         self._loaded: loading.LoadedModel | None = None
-
-    def say(self, text: str) -> None:
-        if self.context.is_main:
-            print(text, file=sys.stderr, flush=True)
 
     def prompts(self, rows: np.ndarray) -> Encoded:
         """The zero-shot prompts of these reviews."""

@@ -53,14 +53,10 @@ def train(config: TrainConfig, *, assets: Path, work: Path, resume: bool = False
     context = devices.find_device(config.precision)
     folder, work = assets / "runs" / config.name, work / config.name
 
-    def say(text: str) -> None:
-        if context.is_main:
-            print(text, file=sys.stderr, flush=True)
-
     def prepare() -> str | None:
         if not resume:
             return prepare_folders(folder, work, config, overwrite)
-        found = newest_whole(work / "checkpoints", say)
+        found = newest_whole(work / "checkpoints", context.say)
         check_same_settings(work, config)
         return found.name
 
@@ -69,12 +65,15 @@ def train(config: TrainConfig, *, assets: Path, work: Path, resume: bool = False
     started = time.perf_counter()
     chosen = {name: getattr(config, name) for name in ("validation", "exclude", "limit", "seed")}
     split = split_train(config.dataset, **chosen)
-    say(f"Reviews: {len(split.train):,} to train on, {len(split.validation):,} to validate, "
-        f"dropped {split.excluded or 'none'} ({time.perf_counter() - started:.1f} s)")  # fmt: skip
+    context.say(f"Reviews: {len(split.train):,} to train on, {len(split.validation):,} to validate, "
+                f"dropped {split.excluded or 'none'} ({time.perf_counter() - started:.1f} s)")  # fmt: skip
     lessons = None
     if config.teacher:
-        lessons = teacher.prepare(config, context, assets=assets, work=work.parent, say=say)
-    session = Session(config, split, lessons, context, folder, work, checkpoint, say)
+        lessons = teacher.prepare(config, context, assets=assets, work=work.parent)
+    session = Session(config, split, lessons, context, folder, work, checkpoint)
+    context.say(f"Training {config.name}: {len(session.plan)} steps of {config.batch_size} reviews "
+                f"({session.micro} a pass), engine {session.engine}, {context.precision}, "
+                f"{context.world_size} × {provenance.hardware(context.device.type).device}")  # fmt: skip
     session.run()
     return (session.finish() if context.is_main else None), folder
 
@@ -187,12 +186,12 @@ class Session:
 
     def __init__(
         self, config: TrainConfig, split: TrainSplit, lessons: teacher.Lessons | None, context: DeviceContext,
-        folder: Path, work: Path, checkpoint: Path | None, say: Callable[[str], None],
+        folder: Path, work: Path, checkpoint: Path | None,
     ) -> None:  # fmt: skip
         self.config, self.split, self.context, self.folder = config, split, context, folder
         self.lessons = lessons
-        self.loaded, model, self.engine, micro = load_model(config, context)
-        accumulation = config.batch_size // (micro * context.world_size)
+        self.loaded, model, self.engine, self.micro = load_model(config, context)
+        accumulation = config.batch_size // (self.micro * context.world_size)
         encoder = self.loaded.encoder
         prompts, held_out = (
             learned(encoder, config, part, more)
@@ -200,9 +199,6 @@ class Session:
         )
         lengths = prompts.encoded.lengths
         self.plan = plan = plan_steps(lengths, config.batch_size, epochs=config.epochs, seed=config.seed)
-        say(f"Training {config.name}: {len(plan)} steps of {config.batch_size} reviews "
-            f"({micro} a pass), engine {self.engine}, {context.precision}, {context.world_size} × "
-            f"{provenance.hardware(context.device.type).device}")  # fmt: skip
         self.checkpoint, self.first_step = checkpoint, step_of(checkpoint) if checkpoint else None
         writer = HistoryWriter(folder, resume_at=self.first_step) if context.is_main else None
         self.history = History(writer, plan, lengths, config.epochs)

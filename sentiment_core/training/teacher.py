@@ -4,7 +4,6 @@ Distillation by a larger model (Hinton et al. 2015, arXiv 1503.02531), or self-t
 """
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,9 +29,7 @@ class Lessons:
     info: TeacherInfo
 
 
-def prepare(
-    config: TrainConfig, context: DeviceContext, *, assets: Path, work: Path, say: Callable[[str], None]
-) -> Lessons:
+def prepare(config: TrainConfig, context: DeviceContext, *, assets: Path, work: Path) -> Lessons:
     """Ask the teacher about every unlabelled review, or read what it said before.
 
     The answers stay in `work`/soft-labels: ids and probabilities, in a file named by teacher and reviews.
@@ -49,7 +46,7 @@ def prepare(
 
     def ask() -> np.ndarray:
         if not path.is_file():
-            say(f"Asking {run.run_id} about {len(reviews):,} unlabelled reviews …")
+            context.say(f"Asking {run.run_id} about {len(reviews):,} unlabelled reviews …")
             own = config.base_model  # of a folder, runs keep the name alone
             base = resolve(own if Path(own).name == record.base_model.name else record.base_model.name)
             loaded = load_base(base, device=context.device, compute_dtype=context.dtype)
