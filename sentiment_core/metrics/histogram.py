@@ -3,7 +3,6 @@
 import numpy as np
 
 EDGE = 9.0  # log-odds of the axis's ends, 0.01 % and 99.99 %; what lies beyond is in the outermost bins
-
 BINS = 90  # each 0.2 log-odds wide, so that 50 % is an edge between two
 
 
