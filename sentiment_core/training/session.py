@@ -318,9 +318,8 @@ def _shareable(config: TrainConfig, precision: str) -> dict[str, Any]:
     """The settings without this machine's folders, and with the precision that "auto" became."""
     settings = dataclasses.asdict(config) | {"precision": precision}
     settings["exclude"] = [_without_folders(name) for name in config.exclude]
-    return settings | {
-        name: _without_folders(settings[name]) for name in ("dataset", "base_model", "unlabelled")
-    }
+    places = ("dataset", "base_model", "unlabelled")
+    return settings | {name: _without_folders(settings[name]) for name in places}
 
 
 def _without_folders(name: str) -> str:
