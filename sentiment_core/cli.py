@@ -1,7 +1,5 @@
 """What the scripts share: flags from a config's fields, one sentence for an error, exit statuses."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import os
@@ -55,10 +53,7 @@ def _options(item: dataclasses.Field) -> dict[str, Any]:
 
 def from_flags(config: type[Config], given: dict[str, Any], repeated: Mapping = {}) -> Config:
     """Defaults, then the settings of a run to repeat, then the preset's values, then what was given.
-
-    Raises:
-        ConfigError: values out of bounds and contradictions, named by their flags.
-    """
+    Raises ConfigError: values out of bounds and contradictions, named by their flags."""
     items = {item.name: item.metadata.get("about", {}) for item in dataclasses.fields(config)}
     ours = items | items["dataset"]
     asked: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if k in ours}
@@ -76,8 +71,7 @@ def run(work: Callable[[], str], *, advice: Callable[[], str] = str, stopped: st
         work: imports what is heavy by itself; returns the text to print, "" for none.
         advice: what helps when the GPU's memory does not suffice.
         stopped: what to say after Ctrl-C.
-    Returns:
-        The exit status: 0 done, 2 something to correct, 130 stopped by Ctrl-C.
+    Returns the exit status: 0 done, 2 something to correct, 130 stopped by Ctrl-C.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:

@@ -1,7 +1,5 @@
 """Settings of train.py and eval.py: frozen, each documented and bounded once; `cli` makes flags of them."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import re
@@ -164,9 +162,7 @@ class TrainConfig:
             missing = f"the package {self.report_to} is not installed"
             raise ConfigError(f"--report-to {self.report_to}: {missing}; pip install {self.report_to}")
         if self.teacher and self.teacher == self.name:
-            raise ConfigError(
-                f"--teacher {self.teacher!r} is the run itself; give the new one another --run-id"
-            )
+            raise ConfigError(f"--teacher {self.name!r} is the run itself; give the new one another --run-id")
         if self.run_id and not re.fullmatch(r"[^\W_][\w.-]*", self.run_id):
             raise ConfigError(f"--run-id {self.run_id!r} must be letters, digits, '.', '_' or '-'")
 

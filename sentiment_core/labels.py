@@ -1,7 +1,5 @@
 """The two sentiments, their one column order, and the words that stand for them in a prompt."""
 
-from __future__ import annotations
-
 from enum import IntEnum
 
 
@@ -20,8 +18,7 @@ class Label(IntEnum):
 LABEL_WORDS: tuple[str, str] = (Label.NEGATIVE.word, Label.POSITIVE.word)
 """Label words in column order (negative, positive)."""
 
-UNPARSED = "unparsed"
-"""Name of the third outcome: an answer that is no label."""
+UNPARSED = "unparsed"  # name of the third outcome: an answer that is no label
 
 # "0.0": a CSV column with a gap in it is read as floats
 _NAMES = dict.fromkeys(("0", "0.0", "neg", "negative"), Label.NEGATIVE)
@@ -30,10 +27,7 @@ _NAMES |= dict.fromkeys(("1", "1.0", "pos", "positive"), Label.POSITIVE)
 
 def parse_label(value: object) -> Label:
     """Read 0/1, neg/pos or negative/positive (any case, surrounding blanks ignored).
-
-    Raises:
-        ValueError: the value is none of these.
-    """
+    Raises ValueError: the value is none of these."""
     label = _NAMES.get(str(value).strip().lower())
     if label is None:
         raise ValueError(f"unknown label {value!r}; use 0/1, neg/pos or negative/positive")

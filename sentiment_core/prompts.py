@@ -1,7 +1,5 @@
 """The one prompt that training, evaluation and the live tab share, and how a long review is cut."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence
@@ -53,10 +51,7 @@ class RenderedPrompt:
 
 def split_rendered(prompt: Prompt, rendered: str) -> RenderedPrompt:
     """Cut a rendered conversation at the review's place.
-
-    Raises:
-        ValueError: the template dropped or repeated the review.
-    """
+    Raises ValueError: the template dropped or repeated the review."""
     pieces = rendered.split(REVIEW_SLOT)
     if len(pieces) != 2:
         raise ValueError(f"the chat template shows the review {len(pieces) - 1} times; it must be once")
@@ -69,8 +64,7 @@ def cut_middle(ids: Sequence[int], limit: int, mark: Sequence[int]) -> tuple[lis
     Args:
         ids: (n,) token ids of the review.
         limit: tokens allowed, mark included.
-    Returns:
-        (at most `limit` ids, whether anything was cut).
+    Returns (at most `limit` ids, whether anything was cut).
 
     >>> cut_middle(range(10), 6, [-1])
     ([0, 1, 2, -1, 8, 9], True)

@@ -1,7 +1,5 @@
 """The one registry of evaluated systems; a new one is a line here and a file in `evaluation/systems/`."""
 
-from __future__ import annotations
-
 from collections.abc import Container
 from dataclasses import dataclass
 
@@ -21,14 +19,14 @@ class System:
 
 def _base(system_id: str, title: str, work: str, marker: str) -> System:
     """One that reads with the base model."""
-    return System(system_id, title, "Base model", f"{_PACKAGE}.{work}", "base", marker, is_base=True)
+    return System(system_id, title, "Base model", f"{_WORK}.{work}", "base", marker, is_base=True)
 
 
 def _bag_of_words(system_id: str, title: str, work: str, marker: str) -> System:
-    return System(system_id, title, title, f"{_PACKAGE}.bag_of_words:{work}", "ink", marker)
+    return System(system_id, title, title, f"{_WORK}.bag_of_words:{work}", "ink", marker)
 
 
-_PACKAGE = "sentiment_core.evaluation.systems"
+_WORK = "sentiment_core.evaluation.systems"
 _ALL = (
     _base("baseline-scored", "Zero-shot (label likelihood)", "scored:ZeroShot", "circle"),
     _base("baseline-recalibrated", "Zero-shot (recalibrated)", "scored:Recalibrated", "hexagon"),
@@ -37,9 +35,7 @@ _ALL = (
     _base("baseline-few-shot-8", "Few-shot (k = 8)", "scored:FewShot8", "star-triangle-up"),
     _bag_of_words("tfidf-logreg", "TF-IDF + logistic regression", "Tfidf", "diamond"),
     _bag_of_words("nbsvm", "NBSVM (bigrams)", "Nbsvm", "cross"),
-    System(
-        "fine-tuned", "Fine-tuned (QLoRA)", "Fine-tuned", f"{_PACKAGE}.scored:FineTuned", "fine", "circle"
-    ),
+    System("fine-tuned", "Fine-tuned (QLoRA)", "Fine-tuned", f"{_WORK}.scored:FineTuned", "fine", "circle"),
 )
 
 SYSTEMS: dict[str, System] = {system.id: system for system in _ALL}

@@ -1,7 +1,5 @@
 """Shared fixtures: a tiny random Llama with a real tokenizer, made on the spot; no network, no weights."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 
@@ -73,9 +71,7 @@ def make_tiny_model(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `pytest -n 2`, whose processes begin with a half each: what takes long stands first, pages in one half,
-    models in the other.
-    """
+    """For `pytest -n 2`, whose processes begin with a half each: pages stand first in one, models in the other."""
 
     def marked(*names: str) -> list[pytest.Item]:
         return [item for item in items if any(map(item.get_closest_marker, names))]

@@ -1,7 +1,5 @@
 """A plausible, synthetic assets folder for tests of the dashboard. Never shown to anybody as a result."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,7 +97,7 @@ def write_run(
         validation_accuracy=metric(0.947, 1000), validation_loss=0.15, teacher=taught,
     )  # fmt: skip
     (folder / "adapter").mkdir(exist_ok=True)
-    store.write_run(folder, record)
+    store.write_record(folder / "run.json", record)
     return record
 
 

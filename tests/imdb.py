@@ -1,7 +1,5 @@
 """The real reviews, where they are at hand: SENTIMENT_IMDB, or ../shared/imdb beside the checkout."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

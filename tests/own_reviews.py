@@ -1,7 +1,5 @@
 """A separable set of reviews in our own words, for training the tiny model; made from a seed."""
 
-from __future__ import annotations
-
 import random
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A system and a tab are a file and a line each: one of both is added, evaluated, and shown by the page."""
 
-from __future__ import annotations
-
 import textwrap
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The tree in README and CONTRIBUTING is the package's, and light things stay light."""
 
-from __future__ import annotations
-
 import ast
 import os
 import re

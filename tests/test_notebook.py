@@ -1,7 +1,5 @@
 """notebook.ipynb from top to bottom, on a tiny random model and reviews of our own."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import nbformat

@@ -1,7 +1,5 @@
 """Predictions in; the measured part of an `EvalRecord` out. Gaps are NaN."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -59,9 +57,7 @@ def summarize(predictions: pd.DataFrame, *, overlap_ids: Collection[str] = ()) -
     }
 
 
-def _metrics(
-    frame: pd.DataFrame, overlap_ids: Collection[str], *, resamples: int = 1000
-) -> dict[str, Metric]:
+def _metrics(frame: pd.DataFrame, overlap_ids: Collection[str], resamples: int = 1000) -> dict[str, Metric]:
     label, answer = frame["label"], frame["prediction"]
     p_positive = floats(frame["p_positive"], "p_positive").astype("float32")  # as it is stored
     pairs = frame.get("pair_id")

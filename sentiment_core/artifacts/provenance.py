@@ -1,7 +1,5 @@
 """What a result depends on besides code and data: hardware, versions, commit, command line."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shlex

@@ -5,8 +5,6 @@ python -m sentiment_core.artifacts.report --write    # put them between the mark
 python -m sentiment_core.artifacts.report --check    # exit 1 if a file is stale
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections import Counter, defaultdict
@@ -38,10 +36,8 @@ def results_table(root: Path = config.ASSETS) -> str:
     if not records:
         return "No evaluation yet; `python eval.py --system all` makes them."
     table = _table([_measured(record) for record in records])
-    seeds = (
-        f"Intervals cover the sampling of the reviews alone, not another seed. {seeds_sentence(root)}".strip()
-    )
-    return "\n\n".join(filter(None, (table, seeds, "\n".join(_overlap_notes(records)))))
+    limits = f"Intervals cover the sampling of the reviews alone, not another seed. {seeds_sentence(root)}"
+    return "\n\n".join(filter(None, (table, limits.strip(), "\n".join(_overlap_notes(records)))))
 
 
 def seeds_sentence(root: Path = config.ASSETS) -> str:

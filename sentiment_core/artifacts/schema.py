@@ -23,14 +23,10 @@ class BaseModelInfo(Record):
     """Which pretrained model, and the number format its weights had in the run."""
 
     name: str
-    source: str
-    """Hub id, folder, or the package that ships the file."""
-    revision: str | None = None
-    """Hub commit or SHA-256 of the weights file."""
-    parameters: int
-    """Weights of the base, without the adapter; tied weights counted once."""
-    quantization: str
-    """For example "nf4, double quantization"."""
+    source: str  # Hub id, folder, or the package that ships the file
+    revision: str | None = None  # Hub commit or SHA-256 of the weights file
+    parameters: int  # weights of the base, without the adapter; tied weights counted once
+    quantization: str  # for example "nf4, double quantization"
     licence: str | None = None
 
     @property
@@ -46,8 +42,7 @@ class PromptInfo(Record):
 
 
 class Hardware(Record):
-    device: str
-    """For example "NVIDIA H200" or a processor's name."""
+    device: str  # for example "NVIDIA H200" or a processor's name
     count: int = 1
     memory_bytes: int | None = None
     cpu: str | None = None
@@ -69,8 +64,7 @@ class Confusion(Record):
     positive_unparsed: int = 0
 
 
-OTHER_FORM = "other"
-"""The form under which rare answers are summed, one row per outcome."""
+OTHER_FORM = "other"  # the form under which rare answers are summed, one row per outcome
 
 
 class AnswerForm(Record):
@@ -91,26 +85,18 @@ class LoraInfo(Record):
 class WeightSample(Record):
     """One matrix of the base before it was rounded, each block divided by its largest absolute value."""
 
-    matrix: str
-    """Its name in the model, for example "model.layers.15.self_attn.q_proj"."""
-    shape: tuple[int, int]
-    """Outputs and inputs."""
-    block: int
-    """Weights that share one scale."""
-    counts: tuple[int, ...]
-    """Weights in bins of equal width from -1 to 1."""
-    levels: tuple[float, ...]
-    """What a weight may become, in the same unit."""
-    error: float
-    """Root mean square of what rounding to `levels` changes, over that of the weights."""
-    even_error: float | None = None
-    """The same with as many levels at equal distances; None in older runs."""
+    matrix: str  # its name in the model, for example "model.layers.15.self_attn.q_proj"
+    shape: tuple[int, int]  # outputs and inputs
+    block: int  # weights that share one scale
+    counts: tuple[int, ...]  # weights in bins of equal width from -1 to 1
+    levels: tuple[float, ...]  # what a weight may become, in the same unit
+    error: float  # root mean square of what rounding to `levels` changes, over that of the weights
+    even_error: float | None = None  # the same with as many levels at equal distances; None in older runs
 
 
 class DataInfo(Record):
     source: str
-    fingerprint: str
-    """First 16 hex digits of SHA-256 over the train ids in order."""
+    fingerprint: str  # first 16 hex digits of SHA-256 over the train ids in order
     train: int
     validation: int
     excluded: dict[str, int]  # rows by reason
@@ -122,21 +108,16 @@ class TeacherInfo(Record):
     run_id: str
     base_model: str
     adapter_sha256: str
-    train: int
-    """Labelled reviews that it had learned from."""
+    train: int  # labelled reviews that it had learned from
     wall_seconds: float
     source: str
     split: str
-    reviews: int
-    """Unlabelled ones, of that source and split."""
-    fingerprint: str
-    """Of their ids, as `DataInfo`'s."""
+    reviews: int  # unlabelled ones, of that source and split
+    fingerprint: str  # of their ids, as `DataInfo`'s
     excluded: dict[str, int]
     temperature: float
-    weight: float
-    """Of an unlabelled review's loss, beside a labelled one's 1."""
-    teacher: TeacherInfo | None = None
-    """Its own."""
+    weight: float  # of an unlabelled review's loss, beside a labelled one's 1
+    teacher: TeacherInfo | None = None  # its own
 
 
 class RunRecord(Record):
@@ -150,17 +131,14 @@ class RunRecord(Record):
     lora: LoraInfo
     prompt: PromptInfo
     data: DataInfo
-    config: dict[str, Any]
-    """Every setting of the run, by flag name."""
+    config: dict[str, Any]  # every setting of the run, by flag name
     command: str
-    engine: str
-    """Which training path ran: "nf4", "dequantized" or "packed"."""
+    engine: str  # which training path ran: "nf4", "dequantized" or "packed"
     hardware: Hardware
     versions: dict[str, str]
     wall_seconds: float
     """Training loop, checkpoints included; loading, warm-up and (see `validation_seconds`) validation not."""
-    warmup_seconds: float = 0.0
-    """Compiling, capturing and validating once, before the first step."""
+    warmup_seconds: float = 0.0  # compiling, capturing and validating once, before the first step
     validation_seconds: float | None = None
     """Validating after it, or after the last --resume; None in older runs, where `wall_seconds` has it."""
     reviews_per_second: float
@@ -172,8 +150,7 @@ class RunRecord(Record):
     validation_loss: float
     temperature: float = 1.0
     """What log-odds are divided by before they become a probability; fitted on the validation reviews."""
-    weights: WeightSample | None = None
-    """None in older runs."""
+    weights: WeightSample | None = None  # None in older runs
     teacher: TeacherInfo | None = None
 
 
@@ -182,10 +159,8 @@ class HistoryRow(Record):
 
     step: int
     epoch: float
-    examples: int
-    """Reviews seen so far."""
-    tokens: int
-    """Prompt tokens seen so far, padding not counted."""
+    examples: int  # reviews seen so far
+    tokens: int  # prompt tokens seen so far, padding not counted
     seconds: float
     """Since training began; validation (but in older runs) and pauses between resumed parts not counted."""
     loss: float | None = None
@@ -193,8 +168,7 @@ class HistoryRow(Record):
     grad_norm: float | None = None
     eval_loss: float | None = None
     eval_accuracy: float | None = None
-    eval_share_positive: float | None = None
-    """Share of the validation reviews that were called Positive."""
+    eval_share_positive: float | None = None  # share of the validation reviews that were called Positive
     eval_counts: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     """Validation reviews by true label and `metrics.histogram` bin of their P(positive)."""
 
@@ -203,8 +177,7 @@ class DatasetInfo(Record):
     name: str
     split: str
     n: int
-    fingerprint: str
-    """First 16 hex digits of SHA-256 over the review ids in order."""
+    fingerprint: str  # first 16 hex digits of SHA-256 over the review ids in order
     source: str
 
 
@@ -216,8 +189,7 @@ class EvalRecord(Record):
     system: Annotated[str, AfterValidator(known_system)]
     created_at: datetime
     commit: str | None = None
-    base_model: BaseModelInfo | None
-    """None for a system without a language model."""
+    base_model: BaseModelInfo | None  # None for a system without a language model
     run_id: str | None
     prompt: PromptInfo | None
     dataset: DatasetInfo
@@ -254,16 +226,14 @@ class Reference(Record):
 
     name: str
     parameters: int | None
-    accuracy: float | None
-    """Fraction in [0, 1]; None of what is no system's result."""
+    accuracy: float | None  # fraction in [0, 1]; None of what is no system's result
     protocol: str
     selected_on: str
     """What checkpoint and settings were chosen on: "validation", "the test split", or "not checked"."""
     source: str
     url: str
     kind: Literal["study-before", "study-after", "published", "label-ambiguity"]
-    checked: str
-    """How far the figure was checked against its source."""
+    checked: str  # how far the figure was checked against its source
 
 
 class SampleReview(Record):
@@ -280,10 +250,8 @@ DIAL = (0.2, 0.4, 0.6, 0.8)
 class StoredTrace(Record):
     """One model's answer after each row of a review, as the live model's `ReadingTrace`."""
 
-    ends: tuple[int, ...]
-    """Where the rows end, in characters."""
-    p_positive: tuple[float, ...]
-    """The last one is the answer."""
+    ends: tuple[int, ...]  # where the rows end, in characters
+    p_positive: tuple[float, ...]  # the last one is the answer
 
 
 class SampleAnswer(Record):
@@ -291,8 +259,7 @@ class SampleAnswer(Record):
 
     review_id: str
     traces: dict[Literal["base", "fine-tuned"], StoredTrace]
-    dial: tuple[float, ...]
-    """P(positive) for each α of `DIAL`; empty for a review that is too long for it."""
+    dial: tuple[float, ...]  # P(positive) for each α of `DIAL`; empty for a review that is too long for it
 
 
 class SampleAnswers(Record):
@@ -307,8 +274,7 @@ class SampleAnswers(Record):
 
 class BenchmarkRow(Record):
     system: str
-    reviews_per_second: Metric | None = None
-    """Median; low and high are the slowest and fastest repeat."""
+    reviews_per_second: Metric | None = None  # median; low and high are the slowest and fastest repeat
     seconds_per_review: Metric | None = None
     log_odds_change: Metric | None = None
     """Mean absolute change where one clause of a review is left out, with its 95 % interval."""
@@ -316,16 +282,12 @@ class BenchmarkRow(Record):
     peak_memory_bytes: int | None = None
     validation_accuracy: Metric | None = None
     validation_loss: float | None = None
-    accuracy: Metric | None = None
-    """On test reviews."""
-    flipped: int | None = None
-    """Labels that are not the first row's."""
-    mean_change: float | None = None
-    """Mean absolute difference of P(positive) from the first row's."""
+    accuracy: Metric | None = None  # on test reviews
+    flipped: int | None = None  # labels that are not the first row's
+    mean_change: float | None = None  # mean absolute difference of P(positive) from the first row's
     largest_change: float | None = None
     devices: int = 1
-    batch_size: int | None = None
-    """Reviews an optimizer step, over all devices."""
+    batch_size: int | None = None  # reviews an optimizer step, over all devices
     note: str = ""
 
 
@@ -347,13 +309,11 @@ class Crowd(Record):
 
     visitors: int
     seconds: float
-    counts: dict[str, int]
-    """How often "answered", "refused", "get /", "tab", "hang" or an error was seen."""
+    counts: dict[str, int]  # how often "answered", "refused", "get /", "tab", "hang" or an error was seen
     answers_per_second: float
     percentiles: dict[str, dict[str, float]]
     """What -> p50, p95 and p99 of its seconds; an answer's until its trace is complete."""
-    memory_bytes_early: int
-    """Of the server, after a third of the time."""
+    memory_bytes_early: int  # of the server, after a third of the time
     memory_bytes_late: int
 
 
@@ -365,11 +325,9 @@ class SoakRecord(Record):
     commit: str | None = None
     hardware: Hardware
     versions: dict[str, str]
-    bare_answers_per_second: float
-    """Of the model alone, in a loop, traces included."""
+    bare_answers_per_second: float  # of the model alone, in a loop, traces included
     crowds: tuple[Crowd, ...]
-    trials: dict[str, dict[str, Any]]
-    """Name of a kind of trial -> its counts."""
+    trials: dict[str, dict[str, Any]]  # name of a kind of trial -> its counts
 
 
 # ---- what older versions wrote

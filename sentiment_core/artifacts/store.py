@@ -4,8 +4,6 @@ A folder is finished when its JSON record is there: the record is written last a
 `list_artifacts` turns refusals into `Problem`s, so that one bad folder never takes the others down.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -31,8 +29,7 @@ from sentiment_core.data.tables import read_parquet
 from sentiment_core.metrics import classification
 from sentiment_core.metrics.histogram import BINS
 
-MOST_BYTES = 64_000_000
-"""No file of an artifact is larger; 25,000 predictions take half a megabyte."""
+MOST_BYTES = 64_000_000  # no file of an artifact is larger; 25,000 predictions take half a megabyte
 UNUSABLE = (
     OSError, pa.ArrowException, SafetensorError, ValueError, TypeError, LookupError, AttributeError,
     RuntimeError,
@@ -119,17 +116,9 @@ def write_record(path: Path, record: BaseModel) -> None:
     write_text(path, record.model_dump_json(indent=1) + "\n")
 
 
-def write_run(folder: Path, record: RunRecord) -> None:
-    """Finish a run: the last file to appear in its folder."""
-    write_record(folder / "run.json", record)
-
-
 class HistoryWriter:
     """Appends rows to `history.jsonl`, each flushed, so that a dashboard can follow a running training.
-
-    Args:
-        resume_at: rows beyond this step are dropped first (they came after the checkpoint that is resumed).
-    """
+    resume_at: rows beyond this step are dropped first (they came after the checkpoint that is resumed)."""
 
     def __init__(self, folder: Path, *, resume_at: int | None = None) -> None:
         self.path = folder / "history.jsonl"
@@ -147,9 +136,7 @@ def _history_line(row: HistoryRow) -> str:
 
 def write_eval(folder: Path, record: EvalRecord, predictions: pd.DataFrame) -> None:
     """Write `predictions.parquet`, extra columns as they are, then the record that finishes the folder.
-
-    Raises ArtifactError where a column is missing, or a prediction is neither 0, 1 nor null.
-    """
+    Raises ArtifactError where a column is missing, or a prediction is neither 0, 1 nor null."""
     if missing := [column for column in schema.PREDICTION_COLUMNS if column not in predictions]:
         raise ArtifactError(f"the predictions table lacks the columns {missing}")
     if not predictions["prediction"].dropna().isin((0, 1)).all():
@@ -238,13 +225,9 @@ def read_run(folder: Path) -> Run:
 
 def read_adapter_shapes(folder: Path) -> dict[str, tuple[int, int]]:
     """Adapted matrix -> (outputs, inputs), from its adapter's header; empty where there is none.
-
-    Raises:
-        ArtifactError: it is no adapter of safetensors.
-    """
-    path, config = (
-        folder / "adapter" / name for name in ("adapter_model.safetensors", "adapter_config.json")
-    )
+    Raises ArtifactError: it is no adapter of safetensors."""
+    path = folder / "adapter" / "adapter_model.safetensors"
+    config = path.with_name("adapter_config.json")
     if not os.path.lexists(path):
         return {}
     with _reading(config, "train the run again", home=folder):
@@ -252,12 +235,11 @@ def read_adapter_shapes(folder: Path) -> dict[str, tuple[int, int]]:
             raise ValueError("it names no rank")
     with _reading(path, "train the run again", home=folder), safe_open(path, "numpy") as file:
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
-        names = [name.removesuffix(".lora_A.weight") for name in shapes if name.endswith(".lora_A.weight")]
         return {
-            name.removeprefix("base_model.model."): (
-                shapes[f"{name}.lora_B.weight"][0], shapes[f"{name}.lora_A.weight"][1]
+            name.removeprefix("base_model.model.").removesuffix(".lora_A.weight"): (
+                shapes[name.replace("lora_A", "lora_B")][0], shapes[name][1]
             )
-            for name in names
+            for name in shapes if name.endswith(".lora_A.weight")
         }  # fmt: skip
 
 
@@ -359,10 +341,7 @@ def read_sample_reviews(root: Path = ASSETS) -> tuple[SampleReview, ...]:
 
 def read_sample_answers(run: Run, samples: Iterable[SampleReview]) -> dict[str, schema.SampleAnswer]:
     """What the run's models say of our own reviews, by their ids; empty where that was not stored.
-
-    Raises:
-        ArtifactError: the file cannot be read, or is of another adapter, prompt, or text.
-    """
+    Raises ArtifactError: the file cannot be read, or is of another adapter, prompt, or text."""
     path, remedy = run.path / "sample_answers.json", "run eval.py with this run again"
     if run.record is None or not os.path.lexists(path):
         return {}
@@ -391,6 +370,5 @@ def read_benchmark(kind: str, root: Path = ASSETS) -> schema.BenchmarkRecord:
 
 
 def read_soak(root: Path = ASSETS) -> schema.SoakRecord:
-    return read_record(
-        root / "benchmarks" / "soak.json", schema.SoakRecord, "make it with make soak", home=root
-    )
+    path = root / "benchmarks" / "soak.json"
+    return read_record(path, schema.SoakRecord, "make it with make soak", home=root)

@@ -6,8 +6,6 @@ Each compares several systems in one run on the same reviews: median with the sl
 warm-up apart, the time to the first result told separately.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import os

@@ -4,8 +4,6 @@ Each form answers the same test reviews and is held against the model as it is e
 values, the adapter beside them, this program's engine.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import time

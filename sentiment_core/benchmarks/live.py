@@ -5,8 +5,6 @@ The peer is what `pipeline("text-classification")` answers with by default, in i
 number of tokens. The systems take turns on every review, so that a busy moment hits all of them.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -33,11 +31,9 @@ from sentiment_core.models.loading import load_tokenizer, quiet_transformers
 
 PEER = "text-classification pipeline, DistilBERT's shape"
 PEER_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-LONG_WORDS, LONG_REVIEWS = 900, 6
-"""Of reviews that fill the model's 1,024 tokens, and how many of them."""
+LONG_WORDS, LONG_REVIEWS = 900, 6  # of reviews that fill the model's 1,024 tokens, and how many of them
 
-Answer = Callable[[str], Iterable[Any]]
-"""A review's answers, one or two of them, as they come."""
+Answer = Callable[[str], Iterable[Any]]  # a review's answers, one or two of them, as they come
 
 FLAGS = {
     "run": ("", "run whose fine-tuned model answers; without one, the base"),

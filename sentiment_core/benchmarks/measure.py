@@ -1,7 +1,5 @@
 """One way to measure and one record: repeats and their spread, the first result apart, memory."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -77,10 +75,7 @@ def record(kind: Any, rows: Sequence[BenchmarkRow], base_model: str, **settings:
 
 def finished(run_id: str) -> tuple[Run | None, str]:
     """The run under assets/ and its base model's name; without an id, none and the default's.
-
-    Raises:
-        ConfigError: there is no such finished run.
-    """
+    Raises ConfigError: there is no such finished run."""
     if not run_id:
         return None, DEFAULT_BASE_MODEL
     run = read_run(ASSETS / "runs" / run_id)

@@ -4,8 +4,6 @@ Both see the same reviews in the same order, from the same seed, with the same l
 layout, kernels and rounding only.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import tempfile

@@ -1,7 +1,5 @@
 """Scoring speed on the same reviews: a plain transformers loop, the text-generation pipeline, and ours."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 

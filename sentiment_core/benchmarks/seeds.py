@@ -3,8 +3,6 @@
 A seed decides the order of the reviews, the adapter's start, and which reviews are left out.
 """
 
-from __future__ import annotations
-
 import argparse
 from itertools import product
 from pathlib import Path

@@ -5,8 +5,6 @@ a clause at random, with the clause whose gradient × input is largest (Shrikuma
 tokens), and with the best single clause, which is found by leaving out each.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
@@ -48,8 +46,8 @@ FLAGS = {
 def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     """In float32: changes of the log-odds by each choice, with 95 % bootstrap intervals over the reviews."""
     run, base_model = finished(arguments.run)
-    assert run is not None
-    assert run.record is not None
+    assert run
+    assert run.record
     loaded = load_base(resolve(arguments.base_model or base_model), device=find_device("fp32").device)
     model = load_adapter(loaded.model, run.adapter_path)
     limit = int(run.record.config.get("max_length_tokens") or TrainConfig.max_length_tokens)
@@ -70,8 +68,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     return record("trace", rows_of_record(np.array(changes)), base_model, **settings)
 
 
-Review = tuple[list[int], list[int]]
-"""Its token ids, and where its rows begin and end among them: 0, …, all."""
+Review = tuple[list[int], list[int]]  # its token ids, and where its rows begin and end among them: 0, …, all
 
 
 def clauses_of(texts: Sequence[str], encoder: PromptEncoder, limit: int) -> Iterator[Review]:
@@ -116,9 +113,8 @@ def compared(after: np.ndarray, without: np.ndarray, saliency: np.ndarray) -> tu
 
 def rows_of_record(changes: np.ndarray) -> list[BenchmarkRow]:
     """(n, systems) -> their means with 95 % bootstrap intervals."""
+    means, draws = changes.mean(axis=0), resampled_means(changes, RESAMPLES).T
     return [
         BenchmarkRow(system=system, log_odds_change=percentile_interval(float(mean), draw, len(changes)))
-        for system, mean, draw in zip(
-            SYSTEMS, changes.mean(axis=0), resampled_means(changes, RESAMPLES).T, strict=True
-        )
+        for system, mean, draw in zip(SYSTEMS, means, draws, strict=True)
     ]

@@ -6,8 +6,6 @@ the first step is told apart. Where the host has several GPUs, ours runs once mo
 process each, with as many reviews a step and with as many a GPU as on one.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import subprocess
@@ -142,7 +140,7 @@ def _ours(arguments: argparse.Namespace, context: DeviceContext, split: TrainSpl
     steps = arguments.steps or 50
     with tempfile.TemporaryDirectory() as folder, quiet_transformers():
         places = Path(folder) / "run", Path(folder) / "work"
-        session = Session(config, split, None, context, *places, None, lambda text: None)
+        session = Session(config, split, None, context, *places, None)
         if len(session.plan) < steps * 2:
             steps = max(1, len(session.plan) // (arguments.blocks + 1))
         clock = BlockClock(session.history.seen, steps, arguments.blocks, context)

@@ -1,7 +1,5 @@
 """The page: header, run selector, six tabs, and what the address holds (tab, run, data, review, text)."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -1,7 +1,5 @@
 """What every tab is given: the artifacts, the live model, the texts, and how a tab plugs into the page."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -54,8 +52,7 @@ class TabPart:
     inputs: Sequence[gr.components.Component]
     outputs: Sequence[gr.components.Component | gr.blocks.BlockContext]
     dataset: gr.Radio | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
-    """What else the page fills, by name."""
+    extra: dict[str, Any] = field(default_factory=dict)  # what else the page fills, by name
 
 
 def dataset_switch(context: Context, tab: str) -> gr.Radio:

@@ -16,8 +16,7 @@ from sentiment_core.dashboard.serving import BROKE, TOO_MANY
 
 log = logging.getLogger(__name__)
 
-MAX_BODY_BYTES = 24_000_000
-"""1,000 reviews of the longest kind that is read, as JSON."""
+MAX_BODY_BYTES = 24_000_000  # 1,000 reviews of the longest kind that is read, as JSON
 
 TOO_LARGE = 413, f"Requests may hold up to {MAX_BODY_BYTES:,} bytes."
 MALFORMED = 400, "This request cannot be read; the page's own link “Use via API” shows how one looks."

@@ -78,10 +78,7 @@ def paired(before: pd.DataFrame | None, after: pd.DataFrame) -> pd.DataFrame:
 
 def of_samples(samples: Sequence[SampleReview], traces: Mapping[str, Mapping[Any, Any]]) -> pd.DataFrame:
     """`paired` for our own reviews, with their `kind`; both sides of a review without answers are NA.
-
-    Args:
-        traces: sample id -> "base" and "fine-tuned" -> a trace, whose last P(positive) is the answer.
-    """
+    traces: sample id -> "base" and "fine-tuned" -> a trace, whose last P(positive) is the answer."""
     own = pd.DataFrame([(s.id, s.label, s.kind) for s in samples], columns=["review_id", "label", "kind"])
 
     def answered(system: str) -> pd.DataFrame:
@@ -104,12 +101,9 @@ class Filter(NamedTuple):
     """A named choice of rows."""
 
     title: str
-    finding: str
-    """What its reviews have in common, after their number; {0} and {1} are `Sides.words`."""
-    rows: str
-    """As `DataFrame.query` takes it."""
-    order: str = "moved"
-    """Column by which they are sorted."""
+    finding: str  # what its reviews have in common, after their number; {0} and {1} are `Sides.words`
+    rows: str  # as `DataFrame.query` takes it
+    order: str = "moved"  # column by which they are sorted
     ascending: bool = False
 
 
@@ -130,21 +124,16 @@ class ExampleFilter(BaseModel, frozen=True, strict=True):
 
     run_id: str | None = None
     dataset: str | None = None
-    search: str | None = ""
-    """Words looked for in the text, or a review id's beginning."""
+    search: str | None = ""  # words looked for in the text, or a review id's beginning
     show: str = Field("fixed", pattern=f"^({'|'.join(FILTERS)})$")
     side: Literal["", "before", "after"] = ""
     """Whose P(positive) must lie in [low, high), or up to 1 where high is 1; of nobody's if empty."""
     low: float = Field(0.0, ge=0, le=1)
     high: float = Field(1.0, ge=0, le=1)
-    label: Literal[0, 1] | None = None
-    """The true label, where only one is wanted."""
-    phenomenon: str = ""
-    """The one of the challenge set, where only one is wanted."""
-    versus: str = ""
-    """The run that is held against this one; its base model if empty or unknown."""
-    page: int = 0
-    """From 0; beyond either end it means the first or the last page."""
+    label: Literal[0, 1] | None = None  # the true label, where only one is wanted
+    phenomenon: str = ""  # the one of the challenge set, where only one is wanted
+    versus: str = ""  # the run that is held against this one; its base model if empty or unknown
+    page: int = 0  # from 0; beyond either end it means the first or the last page
 
     @classmethod
     def of(

@@ -1,7 +1,5 @@
 """Evaluations → panels: the numbers of each figure, its finding in words, and its caption."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any

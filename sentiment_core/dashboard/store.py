@@ -1,7 +1,5 @@
 """Everything the page shows, read through `artifacts` and kept until the files change."""
 
-from __future__ import annotations
-
 import glob
 import os
 import threading
@@ -20,8 +18,7 @@ from sentiment_core.systems import SYSTEMS, first_base
 
 T = TypeVar("T")
 
-MOST_KEPT = 400
-"""Values kept at once; the one that was wanted longest ago goes first."""
+MOST_KEPT = 400  # values kept at once; the one that was wanted longest ago goes first
 
 DATASET_TITLES = {
     "imdb": "IMDB test reviews", "counterfactual_imdb_test": "Counterfactual pairs",

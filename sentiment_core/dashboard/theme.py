@@ -1,7 +1,5 @@
 """Theme and style of the page: the palette of `chart_style` as CSS variables, plus `static/*.css`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import gradio as gr

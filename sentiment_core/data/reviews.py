@@ -39,10 +39,8 @@ class Reviews:
     frame: pd.DataFrame
     """text (line breaks as newlines), label (int8; none in `unlabelled_reviews`), review_id, split, then the
     group columns."""
-    source: str
-    """The flag's value; for a local path its last name only."""
-    name: str
-    """Short: "imdb", or a file's stem."""
+    source: str  # the flag's value; for a local path its last name only
+    name: str  # short: "imdb", or a file's stem
     split: str
 
     @property
@@ -103,22 +101,17 @@ def load_reviews(source: str, split: str, *, limit: int | None = None, seed: int
             `split` column.
         limit: reviews to keep, drawn with the classes in the split's proportion and left in dataset order;
             for one seed, a smaller limit's reviews are among a larger one's.
-    Raises:
-        DataError: no such file or split, missing columns, an unknown label, an empty text, bytes that are
-            not UTF-8, a single class, fewer rows than `limit`, or the Hub cannot be reached.
+    Raises DataError: no such file or split, missing columns, an unknown label, an empty text, bytes that are
+    not UTF-8, a single class, fewer rows than `limit`, or the Hub cannot be reached.
     """
     reviews = _reviews(open_source(source), split)
     return reviews if limit is None else reviews.take(_stratified(reviews, limit, seed, "--limit"))
 
 
 def split_train(
-    source: str,
-    *,
-    validation: int = 1000,
-    exclude: Sequence[str] = (),
-    limit: int | None = None,
+    source: str, *, validation: int = 1000, exclude: Sequence[str] = (), limit: int | None = None,
     seed: int = 0,
-) -> TrainSplit:
+) -> TrainSplit:  # fmt: skip
     """Cut a source's train split into train and validation, after dropping what must stay unseen.
 
     Dropped are rows whose text also stands in the test split, in a source of `exclude` (all its splits and
@@ -127,8 +120,7 @@ def split_train(
     Args:
         validation: reviews held out, stratified; they do not depend on `limit`. 0 holds out none.
         limit: train reviews to keep of the rest, stratified.
-    Raises:
-        DataError: as load_reviews.
+    Raises DataError: as load_reviews.
     """
     opened = open_source(source)
     train = _reviews(opened, "train")
@@ -141,20 +133,15 @@ def split_train(
             f"{source}: train lacks a class after dropping {excluded} and {validation} for validation; "
             "exclude or hold out fewer reviews"
         )
-    return TrainSplit(
-        train=rest if limit is None else rest.take(_stratified(rest, limit, seed, "--limit")),
-        validation=kept.take(held),
-        excluded=excluded,
-    )
+    chosen = rest if limit is None else rest.take(_stratified(rest, limit, seed, "--limit"))
+    return TrainSplit(chosen, kept.take(held), excluded)
 
 
 def unlabelled_reviews(source: str, n: int, *, exclude: Sequence[str] = (), seed: int = 0) -> Reviews:
     """`n` train reviews without labels, which are not even read; all of them where there are fewer.
 
     Drawn from the rows that `split_train` cuts in two. The frame has no column `label`.
-
-    Raises:
-        DataError: as load_reviews, but a source without labels will do.
+    Raises DataError: as load_reviews, but a source without labels will do.
     """
     opened = open_source(source)
     texts = pd.DataFrame(_text_columns(opened, "train", _table(opened, "train", "text")))
@@ -170,9 +157,7 @@ def unlabelled_split(
 
     Dropped, and counted, are those that stand in the source's test or train split, in a source of `exclude`,
     or earlier. The frame has no column `label`.
-
-    Raises:
-        DataError: as load_reviews, but a source without labels will do.
+    Raises DataError: as load_reviews, but a source without labels will do.
     """
     opened = open_source(source)
     other, split = (opened, where) if where in opened.splits else (open_source(where), "train")
@@ -203,10 +188,7 @@ def _trainable(
 
 def overlapping_ids(source: str) -> set[str]:
     """Ids of test reviews whose exact raw text also stands in train; none without both splits.
-
-    Raises:
-        DataError: as load_reviews.
-    """
+    Raises DataError: as load_reviews."""
     opened = open_source(source)
     if not {"train", "test"} <= set(opened.splits):
         return set()

@@ -1,7 +1,5 @@
 """Where reviews come from: raw, unchecked tables out of the Hub, files, folders and aclImdb's archive."""
 
-from __future__ import annotations
-
 import gzip
 import re
 import tarfile
@@ -23,8 +21,7 @@ from sentiment_core.data.tables import DataError, check_file, read_csv, read_tab
 from sentiment_core.labels import parse_label
 
 _ARCHIVES = (".tar.gz", ".tgz")
-_ARCHIVE_BYTES = 1 << 30
-"""Bound of what an archive unpacks to; IMDB's labelled reviews are 66 MB."""
+_ARCHIVE_BYTES = 1 << 30  # bound of what an archive unpacks to; IMDB's labelled reviews are 66 MB
 
 CHALLENGE = "challenge"
 """A source from any folder: our own reviews by phenomenon, see `assets/challenge/README.md`."""
@@ -43,22 +40,15 @@ _COUNTERFACTUAL_SHA256 = "9534b20850205c59015b313983cae7afb31c54c04ffcbd19cea7f1
 class Source:
     """Somewhere reviews can be read from, split by split."""
 
-    given: str
-    """As the user wrote it, for messages."""
-    shown: str
-    """As a record may keep it: never a path of this machine."""
-    name: str
-    """Short: a Hub id's last part, a folder's name or a file's stem."""
-    splits: tuple[str, ...]
-    """Empty: undivided, and every split asked for is the whole."""
+    given: str  # as the user wrote it, for messages
+    shown: str  # as a record may keep it: never a path of this machine
+    name: str  # short: a Hub id's last part, a folder's name or a file's stem
+    splits: tuple[str, ...]  # empty: undivided, and every split asked for is the whole
     table: Callable[[str], pd.DataFrame]
 
     def read(self, split: str) -> pd.DataFrame:
         """One split as the source has it; the index is each row's number from 0, or its file's name.
-
-        Raises:
-            DataError: no such split, or its files cannot be read.
-        """
+        Raises DataError: no such split, or its files cannot be read."""
         if self.splits and split not in self.splits:
             raise DataError(f"{self.given} has no split {split!r}; use one of: {', '.join(self.splits)}")
         with _refusing(self.given):
@@ -80,8 +70,7 @@ def open_source(source: str) -> Source:
 
     Args:
         source: behind a "?" it may say what its columns are, see `config.COLUMN_FLAGS`.
-    Raises:
-        DataError: not there, of an unknown kind, unreadable, or the Hub cannot be reached.
+    Raises DataError: not there, of an unknown kind, unreadable, or the Hub cannot be reached.
     """
     place, about = split_name(source)
     chosen = dict(parse_qsl(about))
@@ -239,8 +228,7 @@ def _open_folder(source: str, path: Path) -> Source:
     return Source(source, name, name, tuple(files), read)
 
 
-_MEMBER = re.compile(r"(?:^|/)(([^/]+)/(?:neg|pos)/[^/]+\.txt)$")
-"""Groups: split/label/file, split."""
+_MEMBER = re.compile(r"(?:^|/)(([^/]+)/(?:neg|pos)/[^/]+\.txt)$")  # groups: split/label/file, split
 
 
 def _raw_frame(found: dict[str, bytes]) -> pd.DataFrame:

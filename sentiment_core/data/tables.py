@@ -1,7 +1,5 @@
 """One file as a table, whatever it holds: parquet, CSV, TSV and JSONL, bounded while they are read."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re
@@ -20,11 +18,8 @@ _SEPARATORS = {".csv": (",", "comma"), ".tsv": ("\t", "tab")}
 TABLES = (".parquet", ".csv", ".tsv", ".jsonl")
 FORMS = "a Hub id, a .parquet, .csv, .tsv or .jsonl file, a folder of them, or aclImdb as a folder or .tar.gz"
 REVIEW_BYTES, _LINE_BYTES, _TABLE_BYTES = 1 << 20, 1 << 23, 1 << 33
-_COLUMNS, _CELLS = 1000, 100_000_000
-"""Bounds of what is read into memory; IMDB's longest review is 14 kB."""
-_FLAT = re.compile(
-    "null|bool|u?int|halffloat|float|double|date|time|(dictionary<values=)?(large_)?(string|bin)"
-)
+_COLUMNS, _CELLS = 1000, 100_000_000  # bounds of what is read into memory; IMDB's longest review is 14 kB
+_FLAT = re.compile("null|bool|u?int|(half)?float|double|date|time|(dictionary<values=)?(large_)?(string|bin)")
 """What Arrow calls the kinds of columns that are read."""
 
 csv.field_size_limit(REVIEW_BYTES)
@@ -67,10 +62,7 @@ def _check_cells(given: str, rows: int, columns: int) -> None:
 
 def read_parquet(given: str, path: Path, *, most: int = _TABLE_BYTES) -> pd.DataFrame:
     """Columns of numbers and texts that take up to `most` bytes, whatever the file says of itself.
-
-    Raises:
-        DataError: no parquet, texts that are not UTF-8, nested columns, or too much of anything.
-    """
+    Raises DataError: no parquet, texts that are not UTF-8, nested columns, or too much of anything."""
     try:
         file = pq.ParquetFile(path)
         fields = [one for one in file.schema_arrow if not one.name.startswith("__index_level_")]
@@ -110,10 +102,7 @@ def _batches(given: str, path: Path, names: list[str], most: int) -> Iterator[pa
 
 def _lines(given: str, path: Path) -> Iterator[tuple[int, str]]:
     """Number and text of each line; only a newline ends one, as U+2028 and the like may stand in a text.
-
-    Raises:
-        DataError: a line that is too long, not UTF-8, or with a NUL byte in it, which no text has.
-    """
+    Raises DataError: a line that is too long, not UTF-8, or with a NUL byte in it, which no text has."""
     with path.open("rb") as stream:
         for number, line in enumerate(iter(partial(stream.readline, _LINE_BYTES + 1), b""), 1):
             if len(line) > _LINE_BYTES:
@@ -121,10 +110,8 @@ def _lines(given: str, path: Path) -> Iterator[tuple[int, str]]:
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                what = f"line {number} (0x{line[error.start]:02x})"
-                raise DataError(
-                    f"{given} holds bytes that are not UTF-8 in {what}; save it as UTF-8"
-                ) from None
+                at = f"line {number} (0x{line[error.start]:02x})"
+                raise DataError(f"{given} holds bytes that are not UTF-8 in {at}; save it as UTF-8") from None
             if "\0" in text:
                 raise DataError(f"{given}, line {number}: a NUL character; save the file as UTF-8 text")
             yield number, text
@@ -136,8 +123,7 @@ def read_csv(given: str, path: Path, *, most: int | None = None) -> pd.DataFrame
     Args:
         path: tabs divide its cells where it ends in .tsv, otherwise commas.
         most: read no more rows than this, the header aside.
-    Raises:
-        DataError: bytes that are not UTF-8, no header, or a line with more or fewer cells than the header.
+    Raises DataError: bytes that are not UTF-8, no header, or a line with more or fewer cells than the header.
     """
     # Not pyarrow's reader: it takes an unclosed quote's rest of the file for one cell, and knows no lines.
     separator, separator_name = _SEPARATORS.get(path.suffix.lower(), _SEPARATORS[".csv"])

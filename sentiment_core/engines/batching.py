@@ -4,8 +4,6 @@ A step's reviews depend on the seed alone, never on devices, engine or micro-bat
 of running the same settings computes the same gradient up to rounding.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 
@@ -18,8 +16,7 @@ def plan_steps(lengths: np.ndarray, batch_size: int, *, epochs: int, seed: int) 
     Args:
         lengths: (n,) tokens of each review's prompt.
         batch_size: most reviews in a step; steps differ by at most one review.
-    Returns:
-        epochs × ceil(n / batch_size) index arrays; within one epoch every index occurs once.
+    Returns epochs × ceil(n / batch_size) index arrays; within one epoch every index occurs once.
     """
     n = len(lengths)
     count = -(-n // batch_size)
@@ -57,8 +54,7 @@ def batches_by_tokens(lengths: np.ndarray, budget: int, *, padded: bool) -> list
 
     Args:
         padded: count a batch as its size times its longest review; otherwise as the sum of its reviews.
-    Returns:
-        Index arrays that cover 0 … n-1 once. A review longer than the budget gets a batch of its own.
+    Returns index arrays that cover 0 … n-1 once. A review longer than the budget gets a batch of its own.
     """
     batches: list[list[int]] = []
     used = longest = 0

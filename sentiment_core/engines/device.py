@@ -1,9 +1,8 @@
 """Where a run computes: device, number format, engine, and how many reviews fit in a forward pass."""
 
-from __future__ import annotations
-
 import gc
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -38,6 +37,11 @@ class DeviceContext:
     @property
     def is_main(self) -> bool:
         return self.rank == 0
+
+    def say(self, text: str) -> None:
+        """On stderr, once a launch."""
+        if self.is_main:
+            print(text, file=sys.stderr, flush=True)
 
 
 def find_device(precision: str = "auto") -> DeviceContext:
@@ -94,9 +98,7 @@ def free_memory() -> None:
 
 def choose_engine(config: TrainConfig, loaded: LoadedModel, free_bytes: int | None) -> str:
     """The fastest engine that this model, device and free memory (None: it does not matter) allow.
-
-    Raises ConfigError where the engine that was asked for cannot be had here.
-    """
+    Raises ConfigError where the engine that was asked for cannot be had here."""
     reason = packing_blocker(loaded.model, loaded.device)
     if config.engine == "packed" and reason:
         raise ConfigError(f"--engine packed: {reason}; use --engine dequantized")
@@ -128,9 +130,7 @@ def choose_micro_batch(
     config: TrainConfig, model_config: Any, engine: str, context: DeviceContext, free: int | None
 ) -> int:
     """Reviews per forward pass on one device: as asked, else the most that memory allows.
-
-    Raises ConfigError where the batch does not divide over the devices.
-    """
+    Raises ConfigError where the batch does not divide over the devices."""
     if config.batch_size % context.world_size:
         raise ConfigError(
             f"--batch-size {config.batch_size} does not divide over {context.world_size} devices; "

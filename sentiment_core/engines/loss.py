@@ -1,7 +1,5 @@
 """The loss: the label word's negative log-likelihood, of a label or of what a teacher says."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch.special import entr
@@ -21,8 +19,7 @@ def label_loss(
         label_ids: (2,) the label words' tokens, negative first.
         targets: (reviews,) P(positive) at temperature 1; 0 or 1 for a label.
         temperatures: (reviews,) of each target.
-    Returns:
-        (reviews,) float32.
+    Returns (reviews,) float32.
     """
     pair = logits.index_select(1, label_ids)  # (reviews, 2)
     either = logits.logsumexp(-1) - pair.logsumexp(-1)

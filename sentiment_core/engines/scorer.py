@@ -3,8 +3,6 @@
 P(positive) is the likelihood of the label words at the prompt's last position, normalised over the two.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -199,10 +197,7 @@ def _holds(have: PackShape, need: PackShape) -> bool:
 
 def left_pad(rows: Sequence[np.ndarray], pad_id: int, *, prefix: int = 0) -> dict[str, torch.Tensor]:
     """Prompts of different lengths as input_ids, attention_mask and position_ids, each (n, longest) int64.
-
-    Args:
-        prefix: tokens in a KV cache in front of every row; mask and positions count them.
-    """
+    prefix: tokens in a KV cache in front of every row; mask and positions count them."""
     tensors = [torch.as_tensor(row, dtype=torch.int64) for row in rows]
     ids = pad_sequence(tensors, batch_first=True, padding_value=pad_id, padding_side="left")
     padding = ids.shape[1] - torch.tensor([len(row) for row in rows])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,13 +29,10 @@ GROUP_CHARACTERS, GROUP_VALUES = 60, 50
 
 class Inputs:
     """What the systems of one call share: the run, the reviews and their prompts, train rows, the base model.
-
-    Raises:
-        ConfigError, DataError, BaseModelError, ArtifactError: one sentence each.
-    """
+    Raises ConfigError, DataError, BaseModelError, ArtifactError: one sentence each."""
 
     def __init__(self, config: EvalConfig, context: DeviceContext, assets: Path) -> None:
-        self.config, self.context = config, context
+        self.config, self.context, self.say = config, context, context.say
         run = find_run(config.run, assets) if config.run else None
         self.run, self.adapter = (run.record, run.adapter_path) if run else (None, None)
         self.base = base_of(config.base_model, self.run)
@@ -50,18 +46,12 @@ class Inputs:
             )
         trained = self.run.config.get("max_length_tokens") if self.run else None
         self.max_length = config.max_length_tokens or trained or TrainConfig.max_length_tokens
-        if self.max_length < (least := self.encoder.shortest_limit()):
-            raise ConfigError(f"--max-length-tokens is {self.max_length}; the prompt needs at least {least}")
         self.encoded = self.encoder.encode_cached(self.test.reviews.texts, self.max_length)
         self.say(
             f"Reviews: {len(self.encoded):,} from {self.test.reviews.source}, "
             f"{int(self.encoded.lengths.sum()):,} prompt tokens ({time.perf_counter() - started:.1f} s)"
         )
         self._loaded: loading.LoadedModel | None = None
-
-    def say(self, text: str) -> None:
-        if self.context.is_main:
-            print(text, file=sys.stderr, flush=True)
 
     def prompts(self, rows: np.ndarray) -> Encoded:
         """The zero-shot prompts of these reviews."""
@@ -71,10 +61,7 @@ class Inputs:
     @cached_property
     def train_split(self) -> data.TrainSplit:
         """The train rows of the run, or those that train.py's defaults would take.
-
-        Raises:
-            ConfigError: they are not the rows that the run was trained on, or its source is not here.
-        """
+        Raises ConfigError: they are not the rows that the run was trained on, or its source is not here."""
         run, (source, exclude) = self.run, self.train_rows()
         if run is None:
             most = len(data.load_reviews(source, "train")) // 10
@@ -114,10 +101,7 @@ class Inputs:
 
     def base_model(self, precision: str, *, shared: bool = True) -> loading.LoadedModel:
         """The base model without an adapter, loaded once as long as the precision stays.
-
-        Args:
-            shared: False hands it over for good, to a system that puts an adapter on it.
-        """
+        shared: False hands it over for good, to a system that puts an adapter on it."""
         dtype = DTYPES[precision]
         loaded, self._loaded = self._loaded, None
         if loaded and loaded.compute_dtype != dtype:
@@ -150,11 +134,7 @@ class Inputs:
 
 def find_run(name: str, assets: Path) -> Run:
     """A finished run by its name under assets/runs, or by its folder.
-
-    Raises:
-        ConfigError: no such run, or an unfinished one.
-        ArtifactError: its record cannot be read.
-    """
+    Raises ConfigError: no such run, or an unfinished one. ArtifactError: its record cannot be read."""
     runs = assets / "runs"
     folder = next((path for path in (runs / name, Path(name)) if path.is_dir()), None)
     if folder is None:
@@ -171,10 +151,7 @@ def find_run(name: str, assets: Path) -> Run:
 
 def base_of(flag: str, run: RunRecord | None) -> BaseModel:
     """The base model: the flag's, else the run's, else the default.
-
-    Raises:
-        ConfigError: it is not the run's, or the run's base is a folder that is not here.
-    """
+    Raises ConfigError: it is not the run's, or the run's base is a folder that is not here."""
     if run is None:
         return resolve(flag or None)
     name = flag or run.config.get("base_model") or run.base_model.name
@@ -211,10 +188,8 @@ class TestSet:
 
     reviews: data.Reviews
     info: DatasetInfo
-    overlap_ids: tuple[str, ...]
-    """Reviews whose text also stands in train."""
-    short_name: str
-    """With split and limit, as evaluation names begin."""
+    overlap_ids: tuple[str, ...]  # reviews whose text also stands in train
+    short_name: str  # with split and limit, as evaluation names begin
 
     @classmethod
     def load(cls, config: EvalConfig) -> TestSet:

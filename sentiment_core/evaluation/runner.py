@@ -1,7 +1,5 @@
 """One call of eval.py: which systems on which reviews, each scored, summarized and written as artifacts."""
 
-from __future__ import annotations
-
 import pkgutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,10 +33,7 @@ class Outcome:
 
 def evaluate(config: EvalConfig, *, assets: Path, work: Path, overwrite: bool = False) -> list[Outcome]:
     """Evaluate what the settings ask for; on every process of a launch but the first, returns nothing.
-
-    Raises:
-        ConfigError, DataError, BaseModelError, ArtifactError: one sentence each.
-    """
+    Raises ConfigError, DataError, BaseModelError, ArtifactError: one sentence each."""
     inputs = Inputs(config, find_device(config.precision), assets)
     every = config.system == "all"
     asked = SYSTEMS if every else (config.system,)
@@ -65,10 +60,7 @@ def evaluate(config: EvalConfig, *, assets: Path, work: Path, overwrite: bool = 
 
 def finished(system: EvaluatedSystem, folder: Path, *, keep: bool) -> bool:
     """Whether a finished evaluation can stand for this one.
-
-    Raises:
-        ConfigError: there is one that may be neither kept nor replaced.
-    """
+    Raises ConfigError: there is one that may be neither kept nor replaced."""
     if not (folder / "eval.json").exists():
         return False
     before = read_eval(folder).record.settings

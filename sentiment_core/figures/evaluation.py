@@ -1,7 +1,5 @@
 """Figures of evaluations: tidy frames in, plotly figures out; fractions become percent only here."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -42,11 +40,8 @@ def _unit_square(x_title: str, y_title: str) -> go.Figure:
 
 def systems_chart(table: pd.DataFrame) -> go.Figure:
     """Accuracy from worst to best, with intervals and chance; published results are small.
-
-    Args:
-        table: one row per mark, best first. Columns title, system ("" for a published result),
-            accuracy, low, high (fractions; low and high may be NaN).
-    """
+    table: one row per mark, best first. Columns title, system ("" for a published result), accuracy, low,
+    high (fractions; low and high may be NaN)."""
     rows: list[Any] = list(table.iloc[::-1].itertuples())
     own = np.array([row.system in SYSTEMS for row in rows])
     places = np.cumsum([1.0, *np.where(own[:-1], 1.0, 0.55)])  # less room above a published one
@@ -72,16 +67,14 @@ def _add_system(figure: go.Figure, row: Any, place: float) -> None:
         error = interval(system.colour, [x], [100 * row.low], [100 * row.high])
     mark = {"mode": "markers", "marker_symbol": system.marker, "marker_size": 14 if measured else 9}
     figure.add_trace(series(row.title, system.colour, [x], [place], hover=hover, error_x=error, **mark))
-    where = {"xanchor": "right", "xshift": -9}
+    where: dict[str, Any] = {"xanchor": "right", "xshift": -9}
     if measured:
         where = {"x": 0, "xanchor": "left", "yanchor": "bottom", "yshift": 6}
     font = {"color": color_of(system.colour), "size": 13 if measured else 11}
     font["weight"] = 600 if row.system == "fine-tuned" else 400
-    name = note(
-        x, place, row.title, font=font, bgcolor=style.PAPER.light, borderpad=0
-    )  # no line runs through it
+    where |= {"font": font, "bgcolor": style.PAPER.light, "borderpad": 0}  # no line runs through it
     value = percent(row.accuracy, 2 if row.high - row.low < 0.02 else 1)  # NaN is not below
-    figure.add_annotation(name | where)
+    figure.add_annotation(note(x, place, row.title) | where)
     figure.add_annotation(note(1, place, value, font=font, xref="paper", xanchor="left", xshift=8))
 
 
@@ -148,9 +141,8 @@ def reliability_chart(table: pd.DataFrame) -> go.Figure:
     notes = [note(100, 1, "dashed: perfect calibration", "muted", xanchor="right", yanchor="bottom")]
     for line, (actor, rows) in enumerate(table.groupby("actor", sort=False)):
         name, symbol, dash, sign = ACTORS[str(actor)]
-        x, y, low, high = (
-            100 * rows[column] for column in ("mean_p_positive", "share_positive", "low", "high")
-        )
+        columns = ("mean_p_positive", "share_positive", "low", "high")
+        x, y, low, high = (100 * rows[column] for column in columns)
         hover = f"{name}<br>Mean predicted probability %{{x:.1f}}{THIN}%"
         hover += f"<br>Observed positive rate %{{y:.1f}}{THIN}%, n = %{{customdata[0]:,}}"
         figure.add_trace(series(

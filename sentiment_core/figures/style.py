@@ -4,8 +4,6 @@ One figure serves both themes: it is drawn in the palette's light colours on a t
 `theme_css` gives the rules that turn each of them into its dark partner when the page is dark.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
@@ -38,8 +36,7 @@ PALETTE: dict[str, Tint] = {
 PAPER = Tint("#FEFEFE", "#10141B")
 """Behind a name that a line would run through. Not quite white: what is white stays so in the dark."""
 
-THIN = "\u202f"
-"""Narrow no-break space, between a number and its unit."""
+THIN = "\u202f"  # narrow no-break space, between a number and its unit
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 TRANSPARENT = "rgba(0,0,0,0)"

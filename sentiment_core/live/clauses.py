@@ -1,7 +1,5 @@
 """Where a review's clauses end, for the reading trace; long reviews get fewer and longer rows."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -32,8 +30,7 @@ _GOES_ON = re.compile(r"[\s\"'“]{0,20}(?P<next>.)")
 class _Row(NamedTuple):
     end: int
     words: int
-    sentence: bool
-    """Whether a sentence ends with it."""
+    sentence: bool  # whether a sentence ends with it
 
 
 def most_rows(tokens: int) -> int:
@@ -94,9 +91,7 @@ def _joined(rows: list[_Row], most: int) -> list[_Row]:
 
 # ---- what a trace shows, in one sentence
 
-MOVE = 0.05
-"""A smaller step of P(positive) is never called a move: number formats of a CPU differ by as much."""
-
+MOVE = 0.05  # a smaller step of P(positive) is never called a move: number formats of a CPU differ by as much
 UNSURE = (0.3, 0.7)
 
 

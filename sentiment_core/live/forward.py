@@ -35,8 +35,7 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 """One layer's keys and values, each (batch or 1, kv_heads, tokens, head_dim). Never written to."""
 Cache = list[Pair]
 
-SHORTEST_PART = 48
-"""Tokens; a shorter prompt is not worth being shared between cores."""
+SHORTEST_PART = 48  # tokens; a shorter prompt is not worth being shared between cores
 
 LONG, FIRST_RESULT = 576, 320
 """Tokens: a prompt longer than the one gets a first answer, on a CPU, once the other have been read."""
@@ -88,10 +87,7 @@ class LiveLlama:
 
     def log_odds(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         """(n,) float64 log-odds of Positive against Negative.
-
-        Args:
-            rows: token ids of each prompt after the prefix; best of like length.
-        """
+        rows: token ids of each prompt after the prefix; best of like length."""
         if len(rows) == 1:
             return self._stretches(rows[0], self.prefix)
         return self._shared(len(rows), lambda part: self._batch(rows[part]))
@@ -238,8 +234,7 @@ def _equal_work(length: int, parts: int, behind: int = 0) -> list[int]:
 
 # ---- attention
 
-BLOCK = 128
-"""Tokens computed at once on a CPU: each block leaves out the later half of the scores."""
+BLOCK = 128  # tokens computed at once on a CPU: each block leaves out the later half of the scores
 
 
 def attend(
@@ -252,9 +247,7 @@ def attend(
         k, v: (batch or 1, kv_heads, tokens, head_dim), of all tokens up to the last; tokens >= length.
         mask: (length, tokens), or (batch, 1, length, tokens), bool, what each may see; by default all up to
             itself.
-
-    Returns:
-        (batch, length, heads, head_dim).
+    Returns (batch, length, heads, head_dim).
     """
     k, v = (t.expand(len(q), -1, -1, -1) for t in (k, v))
     kernel = partial(F.scaled_dot_product_attention, enable_gqa=True)

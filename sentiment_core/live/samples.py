@@ -1,18 +1,10 @@
 """What a run's models say of our own reviews, stored with the run: the page opens with it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
+from sentiment_core.artifacts import store
 from sentiment_core.artifacts.schema import SampleAnswer, SampleAnswers, SampleReview, StoredTrace
-from sentiment_core.artifacts.store import (
-    ArtifactError,
-    Run,
-    adapter_sha256,
-    read_sample_answers,
-    write_record,
-)
 from sentiment_core.data.reviews import review_id
 from sentiment_core.live.classifier import SYSTEMS, LiveClassifier, TooLong, Which
 from sentiment_core.live.trace import ReadingTrace
@@ -20,20 +12,17 @@ from sentiment_core.live.trace import ReadingTrace
 DIGITS = 6
 
 
-def store_answers(run: Run, samples: Sequence[SampleReview], *, base_model: str | None = None) -> bool:
+def store_answers(run: store.Run, samples: Sequence[SampleReview], *, base_model: str | None = None) -> bool:
     """Write `sample_answers.json` of a finished run, in float32; whether that was to be done.
-
-    Raises:
-        BaseModelError: as `LiveClassifier.load`.
-    """
+    Raises BaseModelError: as `LiveClassifier.load`."""
     assert run.record, "an unfinished run has no answers"
-    with suppress(ArtifactError):
-        if read_sample_answers(run, samples).keys() == {sample.id for sample in samples}:
+    with suppress(store.ArtifactError):
+        if store.read_sample_answers(run, samples).keys() == {sample.id for sample in samples}:
             return False
     model = LiveClassifier.load(run, base_model=base_model, number_format="fp32")
     answers = {sample.id: answer_to(model, sample.text) for sample in samples}
-    about = {"adapter_sha256": adapter_sha256(run), "prompt_hash": run.record.prompt.hash}
-    write_record(run.path / "sample_answers.json", SampleAnswers(**about, answers=answers))
+    about = {"adapter_sha256": store.adapter_sha256(run), "prompt_hash": run.record.prompt.hash}
+    store.write_record(run.path / "sample_answers.json", SampleAnswers(**about, answers=answers))
     return True
 
 

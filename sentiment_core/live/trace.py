@@ -5,8 +5,6 @@ keeps them, and one pass more, over the prompt's end alone and once for each cla
 about it is approximated, and its last row is the answer.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from dataclasses import dataclass
 
@@ -22,10 +20,8 @@ from sentiment_core.prompts import CUT_MARK, cut_middle
 class ReadingTrace:
     """One model's answer after each row of a review; both tuples are as long as there are rows."""
 
-    ends: tuple[int, ...]
-    """Where the rows end, in characters; the last one is the text's end."""
-    p_positive: tuple[float, ...]
-    """The last one is the answer."""
+    ends: tuple[int, ...]  # where the rows end, in characters; the last one is the text's end
+    p_positive: tuple[float, ...]  # the last one is the answer
 
 
 def rows_of(text: str, encoder: PromptEncoder, shown: int) -> tuple[list[int], np.ndarray]:
@@ -33,11 +29,10 @@ def rows_of(text: str, encoder: PromptEncoder, shown: int) -> tuple[list[int], n
 
     Args:
         shown: tokens of the review that the prompt holds, after any cut in its middle.
-    Returns:
-        (characters, of n rows; (n - 1,) tokens of the prompt's review, for all rows but the last, which is
-        the answer). A row ends where a token ends; one that ends in what was cut out ends before the cut.
+    Returns (characters, of n rows; (n - 1,) tokens of the prompt's review, for all rows but the last, which
+    is the answer). A row ends where a token ends; one that ends in what was cut out ends before the cut.
     """
-    token_ends = [end for _, end in encoder.review_offsets(text)[1]]
+    token_ends = encoder.token_ends(text)
     mark = [-1] * len(encoder.review_ids([CUT_MARK])[0])
     places = np.array(cut_middle(range(len(token_ends)), shown, mark)[0], dtype=int)
     ends, cuts = [], []
@@ -56,9 +51,8 @@ def tree(seen: torch.Tensor, tail: int) -> tuple[torch.Tensor, torch.Tensor, tor
     Args:
         seen: (n,) tokens that stand before each copy.
         tail: tokens of the prompt's end.
-    Returns:
-        (n tail,) positions; (n tail, max(seen) + n tail) bool, what each token may see; (n,) each copy's last
-        token.
+    Returns (n tail,) positions; (n tail, max(seen) + n tail) bool, what each token may see; (n,) each copy's
+    last token.
     """
     copy = torch.arange(len(seen), device=seen.device).repeat_interleave(tail)  # 0 0 … 1 1 …
     positions = (seen[:, None] + torch.arange(tail, device=seen.device)).flatten()

@@ -1,7 +1,5 @@
 """The live classifier's slower path, for models that `LiveLlama` does not know: transformers' forward."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any

@@ -8,8 +8,6 @@ here; the tests hold each against scikit-learn. What loads slowly is imported in
 A new metric is a function of `Reviews` in a file of its own, and a line in METRICS.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -23,8 +21,7 @@ from sentiment_core.metrics.intervals import Metric, Reviews, percentile_interva
 CLASSES = ("negative", "positive")
 ANSWERS = ("negative", "positive", "unparsed")
 CALIBRATION_BINS = 15
-NLL_FLOOR = 1e-7
-"""Probabilities are kept this far from 0 and 1 in the NLL, about float32's resolution near 1."""
+NLL_FLOOR = 1e-7  # probabilities are kept this far from 0 and 1 in the NLL, about float32's resolution near 1
 Found = Iterator[tuple[str, Metric]]
 
 
@@ -167,10 +164,8 @@ def reliability(label: ArrayLike, p_positive: ArrayLike) -> list[tuple[float, Me
 
 def roc_curve(label: ArrayLike, p_positive: ArrayLike, *, points: int = 300) -> dict[str, np.ndarray]:
     """The ROC curve, thinned to at most `points` corners spread evenly along it, from (0, 0) to (1, 1).
-
     Returns false_positive_rate, true_positive_rate and threshold (positive where p >= threshold; the first
-    lies just above 1); empty arrays where a class is absent.
-    """
+    lies just above 1); empty arrays where a class is absent."""
     from sklearn import metrics as sk
 
     y, p = _scored(label, p_positive)
@@ -188,10 +183,8 @@ def roc_curve(label: ArrayLike, p_positive: ArrayLike, *, points: int = 300) -> 
 
 def at_threshold(label: ArrayLike, p_positive: ArrayLike, threshold: float) -> dict[str, float | int | None]:
     """Confusion counts and rates when p >= threshold is called positive; about a millisecond for 25,000.
-
-    Returns the six counts of `confusion` (without a probability: unparsed); accuracy, precision and recall
-    of both classes and false_positive_rate, None where undefined.
-    """
+    Returns the six counts of `confusion` (without a probability: unparsed); accuracy, precision and recall of
+    both classes and false_positive_rate, None where undefined."""
     y = read_labels(label)
     p = intervals.read_probabilities(p_positive, len(y))
     cells = _cells(y, np.where(np.isnan(p), 2, p >= threshold).astype(np.intp))
@@ -245,13 +238,9 @@ METRICS: tuple[Callable[[Reviews], Found], ...] = (_counts, _ranking, calibratio
 
 
 def evaluate(
-    label: ArrayLike,
-    prediction: ArrayLike,
-    p_positive: ArrayLike | None = None,
-    *,
-    pair_id: ArrayLike | None = None,
-    resamples: int = 1000,
-) -> dict[str, Metric]:
+    label: ArrayLike, prediction: ArrayLike, p_positive: ArrayLike | None = None, *,
+    pair_id: ArrayLike | None = None, resamples: int = 1000,
+) -> dict[str, Metric]:  # fmt: skip
     """Every metric that the data defines.
 
     Args:
@@ -259,12 +248,10 @@ def evaluate(
         prediction: (n,) 0, 1 or empty (None, NaN, NA) for an answer that is no label.
         p_positive: (n,) in [0, 1], empty where not scored; None without scores.
         pair_id: (n,) what ties the members of a pair together.
-    Returns:
-        accuracy; accuracy_lenient (only where some but not all answers are unparsed); balanced_accuracy
-        and macro_f1 (both classes present); precision_* (n answers of that class), recall_* (n reviews of
-        that class); roc_auc, brier, nll, ece (n scored reviews); consistency (n pairs).
-    Raises:
-        ValueError: no reviews, lengths differ, or a value is outside its range.
+    Returns accuracy; accuracy_lenient (only where some but not all answers are unparsed); balanced_accuracy
+    and macro_f1 (both classes present); precision_* (n answers of that class), recall_* (n reviews of that
+    class); roc_auc, brier, nll, ece (n scored reviews); consistency (n pairs).
+    Raises ValueError: no reviews, lengths differ, or a value is outside its range.
 
     >>> evaluate([0, 1, 1], [0, 1, None])["accuracy_lenient"].value
     1.0

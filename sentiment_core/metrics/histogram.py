@@ -1,14 +1,9 @@
 """Counts of reviews on a log-odds axis: where a system places them, and how they move between two systems."""
 
-from __future__ import annotations
-
 import numpy as np
 
-EDGE = 9.0
-"""Log-odds of the axis's ends, 0.01 % and 99.99 %; what lies beyond is in the outermost bins."""
-
-BINS = 90
-"""Each 0.2 log-odds wide, so that 50 % is an edge between two."""
+EDGE = 9.0  # log-odds of the axis's ends, 0.01 % and 99.99 %; what lies beyond is in the outermost bins
+BINS = 90  # each 0.2 log-odds wide, so that 50 % is an edge between two
 
 
 def bin_of(p_positive: np.ndarray) -> np.ndarray:
@@ -36,9 +31,6 @@ def counts(label: np.ndarray, p_positive: np.ndarray) -> np.ndarray:
 
 def moves(label: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """How reviews move between two systems' bins.
-
-    Returns:
-        (m, 4) integers: label, bin before, bin after, reviews; only what occurs, the reviews sum to n.
-    """
+    Returns (m, 4) integers: label, bin before, bin after, reviews; only what occurs, the reviews sum to n."""
     joint = np.column_stack([label, bin_of(before), bin_of(after)])
     return np.column_stack(np.unique(joint, axis=0, return_counts=True))

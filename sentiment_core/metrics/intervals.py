@@ -1,7 +1,5 @@
 """What every metric is made of: a value with its interval, and checked labels, answers, probabilities."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 

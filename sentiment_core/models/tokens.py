@@ -16,7 +16,8 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from sentiment_core.artifacts.schema import PromptInfo
-from sentiment_core.models.base_models import CACHE, BaseModelError
+from sentiment_core.config import CACHE, ConfigError
+from sentiment_core.models.base_models import BaseModelError
 from sentiment_core.prompts import CUT_MARK, PROMPT, Prompt, RenderedPrompt, cut_middle, split_rendered
 
 
@@ -24,12 +25,9 @@ from sentiment_core.prompts import CUT_MARK, PROMPT, Prompt, RenderedPrompt, cut
 class Encoded:
     """Prompts as token ids: `ids[offsets[i]:offsets[i + 1]]` is prompt i."""
 
-    ids: np.ndarray
-    """(total,) int32."""
-    offsets: np.ndarray
-    """(n + 1,) int64."""
-    truncated: np.ndarray
-    """(n,) bool: the middle of the review was cut out."""
+    ids: np.ndarray  # (total,) int32
+    offsets: np.ndarray  # (n + 1,) int64
+    truncated: np.ndarray  # (n,) bool: the middle of the review was cut out
     shared: int = 0
     """How many leading tokens all prompts have in common by their making; every prompt is longer."""
 
@@ -56,9 +54,8 @@ class PromptEncoder:
     """Reviews to prompt token ids; the same for training, evaluation and the live tab.
 
     The review is encoded by a tokenizer without added tokens, so that chat markers in it stay plain text.
-
-    Raises:
-        BaseModelError: the label words share their first token, or the chat template cannot hold the prompt.
+    Raises BaseModelError: the label words share their first token, or the chat template cannot hold the
+    prompt.
     """
 
     def __init__(self, tokenizer, prompt: Prompt = PROMPT) -> None:
@@ -86,27 +83,21 @@ class PromptEncoder:
     def _control_ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def shortest_limit(self) -> int:
-        """Fewest tokens a prompt can be limited to and still show some of a review."""
-        return len(self.prefix_ids) + len(self.suffix_ids) + 2 * len(self._mark)
-
     def review_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of the bare reviews, in parallel on all cores."""
         return [e.ids for e in self._plain.encode_batch_fast(list(texts), add_special_tokens=False)]
 
-    def review_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Token ids of one review and the (start, end) characters that each token covers."""
-        encoding = self._plain.encode(text, add_special_tokens=False)
-        return encoding.ids, encoding.offsets
+    def token_ends(self, text: str) -> list[int]:
+        """Behind which of its characters each token of one review ends."""
+        return [end for _, end in self._plain.encode(text, add_special_tokens=False).offsets]
 
     def encode(self, texts: Sequence[str], max_length_tokens: int) -> Encoded:
-        """Whole prompts of at most `max_length_tokens`; a longer review loses its middle."""
-        prefix = self.prefix_ids
-        room = max_length_tokens - len(prefix) - len(self.suffix_ids)
-        if room < 2 * len(self._mark):
-            raise ValueError(
-                f"{max_length_tokens} tokens leave no room for a review; use at least {self.shortest_limit()}"
-            )
+        """Whole prompts of at most `max_length_tokens`; a longer review loses its middle.
+        Raises ConfigError where that leaves no room for a review."""
+        prefix, around = self.prefix_ids, len(self.prefix_ids) + len(self.suffix_ids)
+        if max_length_tokens < (need := around + 2 * len(self._mark)):
+            raise ConfigError(f"--max-length-tokens is {max_length_tokens}; the prompt needs at least {need}")
+        room = max_length_tokens - around
         cut = [cut_middle(ids, room, self._mark) for ids in self.review_ids(texts)]
         rows = [[*prefix, *ids, *self.suffix_ids] for ids, _ in cut]
         return Encoded.from_lists(rows, [truncated for _, truncated in cut], shared=len(prefix))

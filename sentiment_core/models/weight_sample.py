@@ -1,7 +1,5 @@
 """One matrix of a base model as NF4 sees it: how its weights lie among the 16 values that they round to."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -18,8 +16,7 @@ from sentiment_core.models.loading import model_folder
 
 BLOCK, BINS = 64, 101
 """Weights that share one scale, bitsandbytes' default; bins, odd so that zero lies in the middle of one."""
-SHOWN = "q_proj"
-"""The kind of matrix that is taken where the model has it."""
+SHOWN = "q_proj"  # the kind of matrix that is taken where the model has it
 TINY = np.finfo(np.float32).tiny
 
 
@@ -28,8 +25,7 @@ def sample_weights(base: BaseModel, targets: Collection[str]) -> WeightSample | 
 
     Args:
         base: a model whose safetensors are in the cache, as after `load_base`.
-    Returns:
-        None where no stored tensor has such a name or its weights do not fill whole blocks.
+    Returns None where no stored tensor has such a name or its weights do not fill whole blocks.
     """
     config = cached_file(model_folder(base), "config.json", revision=base.revision or "main")
     kinds = [SHOWN] if SHOWN in targets else targets
@@ -51,9 +47,7 @@ def count_weights(matrix: str, weight: torch.Tensor) -> WeightSample:
     """Divide each block of the matrix by its largest absolute value, as NF4 does, and count.
 
     Dettmers et al. 2023, section 3. The scales are exact here; double quantization rounds them, too.
-
-    Args:
-        weight: (out, in), out · in a multiple of BLOCK.
+    weight: (out, in), out · in a multiple of BLOCK.
     """
     blocks = weight.float().reshape(-1, BLOCK).numpy()
     scale = np.abs(blocks).max(axis=1, keepdims=True)

@@ -4,8 +4,6 @@ Dettmers et al. 2023 (QLoRA) on Hu et al. 2021 (LoRA). Three engines compute the
 `dequantized` run the model as transformers does, `packed` runs `engines.packed.model`.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import json
@@ -23,12 +21,11 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from safetensors.torch import save_file
-from torch import nn
 from transformers import PrinterCallback, TrainingArguments
 
 from sentiment_core.artifacts import provenance, store
 from sentiment_core.artifacts.schema import DataInfo, LoraInfo, RunRecord
-from sentiment_core.artifacts.store import HistoryWriter, read_history, utc_now, write_run, write_text
+from sentiment_core.artifacts.store import HistoryWriter, read_history, utc_now, write_record, write_text
 from sentiment_core.config import ConfigError, TrainConfig, flag, split_name
 from sentiment_core.data.reviews import Reviews, TrainSplit, split_train
 from sentiment_core.engines import device as devices
@@ -52,21 +49,14 @@ SAME_RESULT = ("engine", "micro_batch_size", "checkpoint_minutes", "report_to")
 
 def train(config: TrainConfig, *, assets: Path, work: Path, resume: bool = False, overwrite: bool = False):
     """Train one run and write its artifacts: (RunRecord, None but in the main process; folder of the run).
-
-    Raises:
-        ConfigError, DataError, BaseModelError: one sentence each.
-    """
+    Raises ConfigError, DataError, BaseModelError: one sentence each."""
     context = devices.find_device(config.precision)
     folder, work = assets / "runs" / config.name, work / config.name
-
-    def say(text: str) -> None:
-        if context.is_main:
-            print(text, file=sys.stderr, flush=True)
 
     def prepare() -> str | None:
         if not resume:
             return prepare_folders(folder, work, config, overwrite)
-        found = newest_whole(work / "checkpoints", say)
+        found = newest_whole(work / "checkpoints", context.say)
         check_same_settings(work, config)
         return found.name
 
@@ -75,21 +65,22 @@ def train(config: TrainConfig, *, assets: Path, work: Path, resume: bool = False
     started = time.perf_counter()
     chosen = {name: getattr(config, name) for name in ("validation", "exclude", "limit", "seed")}
     split = split_train(config.dataset, **chosen)
-    say(f"Reviews: {len(split.train):,} to train on, {len(split.validation):,} to validate, "
-        f"dropped {split.excluded or 'none'} ({time.perf_counter() - started:.1f} s)")  # fmt: skip
+    context.say(f"Reviews: {len(split.train):,} to train on, {len(split.validation):,} to validate, "
+                f"dropped {split.excluded or 'none'} ({time.perf_counter() - started:.1f} s)")  # fmt: skip
     lessons = None
     if config.teacher:
-        lessons = teacher.prepare(config, context, assets=assets, work=work.parent, say=say)
-    session = Session(config, split, lessons, context, folder, work, checkpoint, say)
+        lessons = teacher.prepare(config, context, assets=assets, work=work.parent)
+    session = Session(config, split, lessons, context, folder, work, checkpoint)
+    context.say(f"Training {config.name}: {len(session.plan)} steps of {config.batch_size} reviews "
+                f"({session.micro} a pass), engine {session.engine}, {context.precision}, "
+                f"{context.world_size} × {provenance.hardware(context.device.type).device}")  # fmt: skip
     session.run()
     return (session.finish() if context.is_main else None), folder
 
 
 def settings_of(path: Path) -> tuple[dict[str, Any], RunRecord]:
     """The settings in a run.json (or its folder), to repeat them under another name, and the whole record.
-
-    Raises ConfigError or ArtifactError: there is none, or it has settings that this version does not know.
-    """
+    Raises ConfigError or ArtifactError: there is none, or it has settings that this version does not know."""
     path = path / "run.json" if path.is_dir() else path
     record = store.read_record(path, RunRecord, "give the run.json of a finished run")
     known = {item.name for item in dataclasses.fields(TrainConfig)}
@@ -105,15 +96,11 @@ def settings_of(path: Path) -> tuple[dict[str, Any], RunRecord]:
 
 
 def prepare_folders(folder: Path, work: Path, config: TrainConfig, overwrite: bool) -> None:
-    """Empty the run's folders and write its settings.
-
-    Raises ConfigError where the run exists already.
-    """
+    """Empty the run's folders and write its settings. Raises ConfigError where the run exists already."""
+    run = f"run {config.name!r}"
     if (folder / "run.json").exists() and not overwrite:
-        raise ConfigError(
-            f"run {config.name!r} exists in {folder.parent}; give another --run-id, or --overwrite"
-        )
-    check_disk(folder, 200_000_000, f"run {config.name!r}")
+        raise ConfigError(f"{run} exists in {folder.parent}; give another --run-id, or --overwrite")
+    check_disk(folder, 200_000_000, run)
     shutil.rmtree(folder, ignore_errors=True)
     shutil.rmtree(work, ignore_errors=True)
     write_text(work / "settings.json", json.dumps(dataclasses.asdict(config), indent=1) + "\n")
@@ -131,9 +118,7 @@ def check_same_settings(work: Path, config: TrainConfig) -> None:
 
 def newest_whole(folder: Path, say: Callable[[str], None]) -> Path:
     """The newest checkpoint that is whole; newer ones, cut short by a kill or damaged, are removed.
-
-    Raises ConfigError where there is none.
-    """
+    Raises ConfigError where there is none."""
     for checkpoint in sorted(folder.glob("checkpoint-[0-9]*"), key=step_of, reverse=True):
         if is_whole(checkpoint):
             return checkpoint
@@ -171,9 +156,7 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rsplit("-", 1)[1])
 
 
-def load_model(
-    config: TrainConfig, context: DeviceContext
-) -> tuple[loading.LoadedModel, nn.Module, str, int]:
+def load_model(config: TrainConfig, context: DeviceContext) -> tuple[loading.LoadedModel, Any, str, int]:
     """The base model, the same with a fresh adapter around it, the engine, and reviews a forward pass."""
     base = resolve(config.base_model)
     loading.check_causal(base)
@@ -203,12 +186,12 @@ class Session:
 
     def __init__(
         self, config: TrainConfig, split: TrainSplit, lessons: teacher.Lessons | None, context: DeviceContext,
-        folder: Path, work: Path, checkpoint: Path | None, say: Callable[[str], None],
+        folder: Path, work: Path, checkpoint: Path | None,
     ) -> None:  # fmt: skip
         self.config, self.split, self.context, self.folder = config, split, context, folder
         self.lessons = lessons
-        self.loaded, model, self.engine, micro = load_model(config, context)
-        accumulation = config.batch_size // (micro * context.world_size)
+        self.loaded, model, self.engine, self.micro = load_model(config, context)
+        accumulation = config.batch_size // (self.micro * context.world_size)
         encoder = self.loaded.encoder
         prompts, held_out = (
             learned(encoder, config, part, more)
@@ -216,9 +199,6 @@ class Session:
         )
         lengths = prompts.encoded.lengths
         self.plan = plan = plan_steps(lengths, config.batch_size, epochs=config.epochs, seed=config.seed)
-        say(f"Training {config.name}: {len(plan)} steps of {config.batch_size} reviews "
-            f"({micro} a pass), engine {self.engine}, {context.precision}, {context.world_size} × "
-            f"{provenance.hardware(context.device.type).device}")  # fmt: skip
         self.checkpoint, self.first_step = checkpoint, step_of(checkpoint) if checkpoint else None
         writer = HistoryWriter(folder, resume_at=self.first_step) if context.is_main else None
         self.history = History(writer, plan, lengths, config.epochs)
@@ -265,14 +245,13 @@ class Session:
         config, context, model, seconds = self.config, self.context, self.trainer.model, self.wall_seconds
         data, n = self.split.train, len(self.split.validation)
         lora, peak = model.peft_config["default"], provenance.peak_memory()
+        targets = tuple(_targets(lora))
         if context.device.type == "cuda":  # what PyTorch allocated there, else of this process
             peak = torch.cuda.max_memory_allocated()
         record = RunRecord(
             run_id=config.name, created_at=utc_now(), commit=provenance.commit(),
             base_model=self.loaded.info, prompt=self.loaded.encoder.info,
-            lora=LoraInfo(
-                rank=lora.r, alpha=lora.lora_alpha, dropout=lora.lora_dropout, targets=tuple(_targets(lora))
-            ),
+            lora=LoraInfo(rank=lora.r, alpha=lora.lora_alpha, dropout=lora.lora_dropout, targets=targets),
             data=DataInfo(
                 source=data.source, fingerprint=data.fingerprint, train=len(data), validation=n,
                 excluded=dict(self.split.excluded),
@@ -290,10 +269,10 @@ class Session:
             validation_accuracy=wilson(round(final["eval_accuracy"] * n), n),
             validation_loss=final["eval_loss"],
             temperature=fit_temperature(self.trainer.held_out.targets, log_odds(self.trainer.scores)),
-            weights=sample_weights(base, _targets(lora)),
+            weights=sample_weights(base, targets),
             teacher=self.lessons.info if self.lessons else None,
         )  # fmt: skip
-        write_run(self.folder, record)
+        write_record(self.folder / "run.json", record)
         return record
 
 
@@ -339,9 +318,8 @@ def _shareable(config: TrainConfig, precision: str) -> dict[str, Any]:
     """The settings without this machine's folders, and with the precision that "auto" became."""
     settings = dataclasses.asdict(config) | {"precision": precision}
     settings["exclude"] = [_without_folders(name) for name in config.exclude]
-    return settings | {
-        name: _without_folders(settings[name]) for name in ("dataset", "base_model", "unlabelled")
-    }
+    places = ("dataset", "base_model", "unlabelled")
+    return settings | {name: _without_folders(settings[name]) for name in places}
 
 
 def _without_folders(name: str) -> str:
@@ -357,10 +335,7 @@ def _targets(lora: Any) -> list[str]:
 
 def save_adapter(model: Any, folder: Path, base_name: str, base_revision: str | None) -> None:
     """Save the adapter as PEFT does, in ADAPTER_DTYPE, and round the live one to the same values.
-
-    Args:
-        base_name, base_revision: where plain PEFT finds the base model.
-    """
+    base_name, base_revision: where plain PEFT finds the base model."""
     from peft import get_peft_model_state_dict
 
     with torch.no_grad():

@@ -3,10 +3,7 @@
 Distillation by a larger model (Hinton et al. 2015, arXiv 1503.02531), or self-training by one of its size.
 """
 
-from __future__ import annotations
-
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,26 +25,20 @@ class Lessons:
     """Unlabelled reviews, and what the teacher says of them."""
 
     reviews: Reviews
-    p_positive: np.ndarray
-    """(n,) float32, at temperature 1."""
+    p_positive: np.ndarray  # (n,) float32, at temperature 1
     info: TeacherInfo
 
 
-def prepare(
-    config: TrainConfig, context: DeviceContext, *, assets: Path, work: Path, say: Callable[[str], None]
-) -> Lessons:
+def prepare(config: TrainConfig, context: DeviceContext, *, assets: Path, work: Path) -> Lessons:
     """Ask the teacher about every unlabelled review, or read what it said before.
 
     The answers stay in `work`/soft-labels: ids and probabilities, in a file named by teacher and reviews.
-
-    Raises:
-        ConfigError: no such run, or an unfinished one. DataError, BaseModelError: as elsewhere.
+    Raises ConfigError: no such run, or an unfinished one. DataError, BaseModelError: as elsewhere.
     """
-    run = read_run(assets / "runs" / config.teacher)
+    runs = assets / "runs"
+    run = read_run(runs / config.teacher)
     if (record := run.record) is None:
-        raise ConfigError(
-            f"--teacher {config.teacher!r} is no finished run under {assets / 'runs'}; train it first"
-        )
+        raise ConfigError(f"--teacher {config.teacher!r} is no finished run under {runs}; train it first")
     reviews, excluded = unlabelled_split(config.dataset, config.unlabelled, exclude=config.exclude)
     weights, limit = adapter_sha256(run), int(record.config.get("max_length_tokens", 1024))
     key = hashlib.sha256(f"{weights} {reviews.fingerprint} {limit}".encode()).hexdigest()[:16]
@@ -55,7 +46,7 @@ def prepare(
 
     def ask() -> np.ndarray:
         if not path.is_file():
-            say(f"Asking {run.run_id} about {len(reviews):,} unlabelled reviews …")
+            context.say(f"Asking {run.run_id} about {len(reviews):,} unlabelled reviews …")
             own = config.base_model  # of a folder, runs keep the name alone
             base = resolve(own if Path(own).name == record.base_model.name else record.base_model.name)
             loaded = load_base(base, device=context.device, compute_dtype=context.dtype)

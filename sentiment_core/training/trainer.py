@@ -43,12 +43,9 @@ class Prompts:
     """Reviews as prompts, and what is to be learned of each."""
 
     encoded: Encoded
-    targets: np.ndarray
-    """(n,) P(positive); 0 or 1 for a label."""
-    temperatures: np.ndarray | float = 1.0
-    """(n,) of a teacher's targets; 1 for a label."""
-    weights: np.ndarray | float = 1.0
-    """(n,) share in a step's mean, before it is brought to a sum of 1."""
+    targets: np.ndarray  # (n,) P(positive); 0 or 1 for a label
+    temperatures: np.ndarray | float = 1.0  # (n,) of a teacher's targets; 1 for a label
+    weights: np.ndarray | float = 1.0  # (n,) share in a step's mean, before it is brought to a sum of 1
 
     def learned(self, rows: np.ndarray) -> list[np.ndarray]:
         """Targets, temperatures and weights of these reviews, (len(rows),) float32 each."""

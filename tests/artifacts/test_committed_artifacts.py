@@ -151,12 +151,7 @@ def test_a_benchmark_of_version_1_reads_as_the_present_one(tmp_path: Path) -> No
     """Version 1 said devices and batch size in words, and its module was sentiment_core.benchmark."""
 
     def benchmark(*rows: dict, **more: object) -> dict:
-        content = {
-            "kind": "train",
-            "created_at": "2026-11-23T09:47Z",
-            "base_model": "tiny",
-            "versions": {},
-        }
+        content = {"kind": "train", "created_at": "2026-11-23T09:47Z", "base_model": "tiny", "versions": {}}
         return content | {"hardware": {"device": "GPU", "count": 2}, "rows": rows} | more
 
     old = benchmark(

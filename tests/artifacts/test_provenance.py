@@ -1,7 +1,5 @@
 """What a record says of its surroundings."""
 
-from __future__ import annotations
-
 import sys
 
 import pytest

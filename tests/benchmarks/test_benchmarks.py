@@ -1,7 +1,5 @@
 """The training and scoring benchmarks run on the tiny model (that they work, not how fast)."""
 
-from __future__ import annotations
-
 import argparse
 from types import SimpleNamespace
 

@@ -1,7 +1,5 @@
 """What an adapter answers in its other forms, measured on the tiny model and told where people look."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file

@@ -1,7 +1,5 @@
 """The live benchmark runs on the tiny model and leaves a record that the one reader takes."""
 
-from __future__ import annotations
-
 import pytest
 
 from sentiment_core.artifacts.schema import BenchmarkRecord

@@ -1,7 +1,5 @@
 """The benchmark of the reading trace: what it computes, on the tiny model and on numbers made by hand."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The named endpoints through gradio_client, README's examples, and that the server phones nobody."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import os

@@ -1,7 +1,5 @@
 """More visitors than can be served: who waits is answered, who cannot wait gets one polite sentence."""
 
-from __future__ import annotations
-
 import json
 import time
 import urllib.error

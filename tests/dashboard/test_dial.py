@@ -1,7 +1,5 @@
 """The dial on the page: its points come one by one, holding up nobody; stored answers reach the page."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

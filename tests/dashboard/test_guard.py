@@ -1,7 +1,5 @@
 """Requests to the page: sizes are counted as bytes arrive, and a broken one is the sender's."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 

@@ -10,6 +10,7 @@ from sentiment_core.artifacts.schema import Confusion, WeightSample
 from sentiment_core.config import ASSETS
 from sentiment_core.dashboard.components import study, weights
 from sentiment_core.dashboard.tabs.method import method_html
+from tests.dashboard.test_header import words
 from tests.dashboard.test_tabs import context_of
 from tests.fake_artifacts import RUN, write_run
 
@@ -24,10 +25,6 @@ GENERATED = store.read_eval(ASSETS / "evals" / "imdb--baseline-generated--smollm
 def page():
     context = context_of(ASSETS)
     return Markup(method_html(context, context.store.run("smollm2-135m")))
-
-
-def words(html: str) -> str:
-    return Markup(html).striptags().replace("\u202f", " ")
 
 
 def test_the_study_is_explained_with_our_own_answers(page):
@@ -77,7 +74,7 @@ def test_a_histogram_only_where_the_run_holds_its_weights(tmp_path):
     record = write_run(tmp_path, RUN)
     run = store.read_run(tmp_path / "runs" / RUN)
     assert weights.pictures(run) == [], "an old run without adapter"
-    store.write_run(run.path, record.model_copy(update={"weights": SAMPLE}))
+    store.write_record(run.path / "run.json", record.model_copy(update={"weights": SAMPLE}))
     [drawn] = weights.pictures(store.read_run(run.path))
     assert drawn.count('class="level"') == 16
     assert "n = 7 weights" in drawn

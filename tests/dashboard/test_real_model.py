@@ -1,7 +1,5 @@
 """The running app with the real default model, asked through gradio_client."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

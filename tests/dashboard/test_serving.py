@@ -1,7 +1,5 @@
 """One queue and one worker: answers go before traces, traces before batches, and nobody waits in vain."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections.abc import Coroutine, Iterator

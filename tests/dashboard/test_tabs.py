@@ -507,9 +507,7 @@ def test_a_long_review_is_answered_so_far_and_then_whole(context: Context) -> No
     assert found[1]["cut"]
 
 
-def test_a_question_asked_while_the_model_loads_is_answered_once_it_is_there(
-    assets: Path, monkeypatch
-) -> None:
+def test_a_question_asked_while_the_model_loads_is_answered_once_there(assets: Path, monkeypatch) -> None:
     """Longer than the time limit of one question; the time that the last loading took is the estimate."""
     monkeypatch.setattr(serving, "LOOK_AGAIN", 0.01)
     begun, go_on = threading.Event(), threading.Event()

@@ -1,7 +1,5 @@
 """On a ZeroGPU Space a GPU exists only inside functions that `spaces.GPU` marked; here a stand-in marks."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import subprocess

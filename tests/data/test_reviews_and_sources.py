@@ -403,9 +403,7 @@ def repeated(text: str, n: int) -> pa.Array:
         (pa.nulls(60_000), 60_000, "60,000 rows of 2 columns, beyond 100,000 cells; split it"),
     ],
 )
-def test_a_small_parquet_that_unpacks_to_much_is_refused_before_it_does(
-    tmp_path, monkeypatch, text, n, expected
-):
+def test_a_parquet_that_unpacks_to_much_is_refused_before_it_does(tmp_path, monkeypatch, text, n, expected):
     bomb(tmp_path / "r.parquet", text, n)
     monkeypatch.setattr(tables.read_parquet, "__kwdefaults__", {"most": 100_000_000})
     monkeypatch.setattr(tables, "_CELLS", 100_000)

@@ -1,7 +1,5 @@
 """The tile kernels give what the reference gives; run by test_attention_kernels in a process of their own."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

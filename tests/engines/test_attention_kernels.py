@@ -1,7 +1,5 @@
 """The tile kernels of attention: values, gradients, and that they compile for the GPUs they are for."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The packed path computes what PEFT computes: same probabilities, loss and gradients up to rounding."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """On the real base model, some steps of training by the packed engine end where plain PEFT on NF4 ends."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """eval.py end to end on the tiny random model: all systems, names, resuming, refusals, several processes."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

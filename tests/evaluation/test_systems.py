@@ -1,7 +1,5 @@
 """Baselines: what counts as an answer, which forms are told, and few-shot behind a cached prefix."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

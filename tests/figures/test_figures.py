@@ -61,7 +61,6 @@ def figures() -> dict[str, go.Figure]:
     steps = np.arange(1, 301)
     history = pd.DataFrame({"step": steps, "examples": 16 * steps, "seconds": steps / 4})
     history = history.assign(loss=np.exp(-steps / 50), learning_rate=1e-3, grad_norm=1.0)
-    history["eval_accuracy"] = np.where(steps % 60 == 0, 0.9, np.nan)
     bins = pd.DataFrame({"mean_p_positive": [0.1, 0.9], "share_positive": [0.1, 0.9]})
     bins = bins.assign(actor="fine", low=0.05, high=0.95, n=9)
     curve = pd.DataFrame({"false_positive_rate": [0, 0.1, 1], "true_positive_rate": [0, 0.9, 1]})
@@ -70,7 +69,6 @@ def figures() -> dict[str, go.Figure]:
     return {
         "systems": evaluation.systems_chart(SYSTEMS),
         "reliability": evaluation.reliability_chart(bins),
-        "loss": training.loss_chart({"run": history, "other": history}),
         "schedule": training.schedule_chart({"run": history, "other": history}),
         "confusion": evaluation.confusion_chart(counts, "fine"),
         "cost": evaluation.cost_chart(COSTS, "parameters", (0.971, 0.993, "labels in doubt"), "a"),
@@ -103,7 +101,7 @@ def test_a_matrix_is_readable_in_both_themes(actor: str) -> None:
         assert contrast(color, ground) >= 1.3
 
 
-@pytest.mark.parametrize("name", [name for name in figures() if name != "empty"])
+@pytest.mark.parametrize("name", list(figures()))
 def test_axes_are_named(name: str) -> None:
     figure = figures()[name]
     assert any(axis.title.text for axis in (*figure.select_xaxes(), *figure.select_yaxes()))
@@ -157,9 +155,8 @@ def history(*checks: tuple[int, float], counted: bool = True) -> pd.DataFrame:
         eval_counts=[counts.tolist() if counted else None] * len(found),
     )  # fmt: skip
     columns = ["eval_loss", "eval_accuracy", "eval_counts"]
-    return (
-        pd.concat([rows, found]).reindex(columns=[*rows, *columns]).replace({"eval_counts": {np.nan: None}})
-    )
+    whole = pd.concat([rows, found]).reindex(columns=[*rows, *columns])
+    return whole.replace({"eval_counts": {np.nan: None}})
 
 
 def test_a_replay_has_every_run_and_counts_every_review() -> None:
@@ -204,9 +201,7 @@ def test_an_arrow_a_run_at_its_cost_and_where_the_error_was_halved(by: str) -> N
     assert large == pytest.approx(np.log10(costs[2]), abs=0.05)
     start, end = arrows["Small"].y
     assert (start, end - start) == pytest.approx((1, np.log2(10))), "from 50 to 5 % of errors"
-    assert all(
-        np.greater([*arrow.error_y.array, *arrow.error_y.arrayminus], 0).all() for arrow in arrows.values()
-    )
+    assert all(np.greater([*one.error_y.array, *one.error_y.arrayminus], 0).all() for one in arrows.values())
     assert max(published.x) == published.x[-1] > max(large, *published.x[:-1] - 0.01), (
         "no cost: at the right end"
     )

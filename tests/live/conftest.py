@@ -1,7 +1,5 @@
 """The committed run's models, loaded once."""
 
-from __future__ import annotations
-
 import pytest
 
 from sentiment_core import config

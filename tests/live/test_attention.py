@@ -1,7 +1,5 @@
 """Blocks of attention equal attention, and stretches cover their prompt."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F

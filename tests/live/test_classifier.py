@@ -1,7 +1,5 @@
 """The live classifier answers as the scorer does, in every form."""
 
-from __future__ import annotations
-
 import itertools
 import shutil
 from pathlib import Path
@@ -69,7 +67,7 @@ def make_run(root: Path, model: Path) -> Run:
         "prompt": loaded.encoder.info,
         "config": record.config | {"max_length_tokens": LIMIT},
     }
-    store.write_run(folder, record.model_copy(update=changes))
+    store.write_record(folder / "run.json", record.model_copy(update=changes))
     return read_run(folder)
 
 

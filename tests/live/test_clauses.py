@@ -1,7 +1,5 @@
 """Where a review's clauses end, how many rows there are, and the sentence above them."""
 
-from __future__ import annotations
-
 import pytest
 
 from sentiment_core.live.clauses import MOST_ROWS, clause_ends, finding, most_rows

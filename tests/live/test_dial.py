@@ -1,7 +1,5 @@
 """The dial's points are merged weights' answers, and what is stored of our samples is what the models say."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -50,9 +48,7 @@ def merged(run, tiny_model, classifier) -> dict[float, np.ndarray]:  # noqa: F81
 
 def points(classifier: LiveClassifier, merged: dict[float, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """(α, texts) each: the dial's and the merged weights', of the texts that are short enough."""
-    short = [
-        i for i, text in enumerate(TEXTS) if len(classifier.encoder.review_ids([text])[0]) <= DIAL_TOKENS
-    ]
+    short = [i for i, one in enumerate(TEXTS) if len(classifier.encoder.review_ids([one])[0]) <= DIAL_TOKENS]
     assert len(short) > 4
     turned = np.transpose([list(classifier.dial(TEXTS[i])) for i in short])
     return turned, np.array([merged[alpha][short] for alpha in DIAL])

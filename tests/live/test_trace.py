@@ -1,7 +1,5 @@
 """The reading trace is what whole passes over the review's beginnings say, and ends with the answer."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

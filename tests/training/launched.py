@@ -3,8 +3,6 @@
 {"train": each run's flags, "stop": whether each stops at step 5 and resumes, "eval": flags, "shares": folder}
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

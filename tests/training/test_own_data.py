@@ -1,7 +1,5 @@
 """A CSV of somebody's own from train.py through eval.py, and the run repeated from its record."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -75,10 +73,7 @@ def test_stars_in_a_csv_train_and_evaluate(there, tiny_model):
         (["--label-map", "1=bad"], "--label-map 1=bad: unknown label 'bad'; use 0/1, neg/pos or"),
         (["--label-map", "1"], "--label-map 1: unknown label ''; use"),
         (["--dataset", "products.csv?txt=body"], "products.csv?txt=body says txt of its columns; use text_"),
-        (
-            ["--dataset-config", "en"],
-            "--dataset-config en: products.csv is not the Hub's; leave",
-        ),
+        (["--dataset-config", "en"], "--dataset-config en: products.csv is not the Hub's; leave"),
         (["--config", "nowhere.json"], "nowhere.json is not there; give the run.json of a finished run"),
     ],
 )

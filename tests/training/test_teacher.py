@@ -1,7 +1,5 @@
 """A run learns from what another one says of unlabelled reviews, which are nobody's test or train reviews."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np
@@ -62,7 +60,7 @@ def test_its_answers_are_kept_without_texts_and_asked_once(taught, tiny_model, m
     np.testing.assert_allclose(kept["p_positive"], said, atol=1e-5)
     monkeypatch.setattr(teacher, "load_base", lambda *a, **k: pytest.fail("asked again"))
     context = session.devices.find_device()
-    again = teacher.prepare(settings, context, assets=places["assets"], work=places["work"], say=print)
+    again = teacher.prepare(settings, context, assets=places["assets"], work=places["work"])
     np.testing.assert_array_equal(again.p_positive, kept["p_positive"])
     train = session.split_train(settings.dataset, validation=40, limit=96).train
     prompts = session.learned(loaded.encoder, settings, train, again)

@@ -1,7 +1,5 @@
 """train.py at the command line: quick help, one clear sentence for what cannot be."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

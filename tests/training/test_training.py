@@ -1,7 +1,5 @@
 """Training on the tiny random model: it learns, resumes exactly, and every engine takes the same steps."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import itertools

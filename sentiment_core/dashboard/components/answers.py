@@ -1,7 +1,5 @@
 """What the live model said, as the values that the page's script draws: answers, verdict, and the trace."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncGenerator, AsyncIterator
 from math import ceil
 from typing import Any
@@ -12,6 +10,7 @@ from sentiment_core.artifacts.schema import SampleAnswer
 from sentiment_core.artifacts.store import Run
 from sentiment_core.dashboard.components import dial, trace
 from sentiment_core.dashboard.components.html import seconds
+from sentiment_core.dashboard.components.parts import own_figure
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.host import Which
 from sentiment_core.dashboard.serving import Answer, Refused, Trace, Waiting
@@ -24,23 +23,11 @@ NOT_TUNED = "No fine-tuned model yet: python train.py makes one."
 ACTORS: dict[Which, str] = {"base": "base", "fine-tuned": "fine"}
 """A model's name in the values and the styles of the page."""
 
-TEMPLATE = (
-    '<div class="q"><div class="answers" aria-live="polite"><section class="answer base"></section>'
-    '<section class="answer fine"></section></div><p id="verdict" class="verdict" role="status"></p>'
-    '<div class="judge"><span class="meant" role="group" aria-label="I meant" hidden><span>I meant:</span>'
-    '<button value="1" aria-pressed="false">positive</button>'
-    '<button value="0" aria-pressed="false">negative</button></span>'
-    '<button class="save" hidden>Save as picture</button></div>'
-    '<p class="small score" role="status"></p><p class="small muted queue" role="status"></p></div>'
-)
-
 
 def answer_cards(stored: dict[str, Any]) -> gr.HTML:
     """Both models' cards, drawn by `figures.live.js`: what `stream` gives, or of our own samples `stored`."""
-    return gr.HTML(
-        {"text": None}, stored=stored, html_template=TEMPLATE, apply_default_css=False, elem_id="answers",
-        js_on_load="figs.live(element, props, watch, trigger)  // triggers 'ask' and 'opened'",
-    )  # fmt: skip
+    script = "element, props, watch, trigger /* 'ask', 'opened' */"
+    return own_figure("live", "answers", script, value={"text": None}, stored=stored)
 
 
 def word_of(p_positive: float) -> str:

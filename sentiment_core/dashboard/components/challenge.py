@@ -1,7 +1,5 @@
 """The challenge set's heatmap: accuracy by phenomenon and system, as a table of figures on a tint."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import pandas as pd
@@ -16,10 +14,7 @@ from sentiment_core.systems import SYSTEMS, first_base
 
 def heatmap_html(evals: Mapping[str, Evaluation]) -> Markup:
     """The hardest phenomenon first; nothing where the reviews have no phenomena.
-
-    Args:
-        evals: system -> its evaluation, all on the same reviews.
-    """
+    evals: system -> its evaluation, all on the same reviews."""
     table = by_phenomenon(evals)
     if table.empty:
         return Markup()

@@ -3,8 +3,6 @@
 Both ends are known from the answers; the points between are stored, or come when the visitor asks for them.
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Sequence
 from itertools import pairwise
 from typing import Any
@@ -12,20 +10,14 @@ from typing import Any
 import gradio as gr
 
 from sentiment_core.artifacts.schema import DIAL
+from sentiment_core.dashboard.components.parts import own_figure
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.serving import Dial, Refused
 from sentiment_core.labels import LABEL_WORDS
 
 SHARES = (0.0, *DIAL, 1.0)
-BEND = 0.05
-"""How far the curve must leave the range of its ends to be called a fall or a rise."""
+BEND = 0.05  # how far the curve must leave the range of its ends to be called a fall or a rise
 
-TEMPLATE = (
-    '<div class="q dial" hidden><h3></h3><div><svg viewBox="0 0 360 152" aria-hidden="true"></svg>'
-    '<label>How much fine-tuning<input type="range" min="0" max="100" step="20" value="100"></label></div>'
-    '<div><output></output><button type="button">Compute the points between</button>'
-    '<p class="small muted" role="status"></p></div></div>'
-)
 CAPTION = (
     "P(positive) by weights of base + α · adapter: 0 % is the base model (square), 100 % the fine-tuned one "
     "(circle). Every point is computed; the line only joins them."
@@ -34,10 +26,7 @@ CAPTION = (
 
 def dial_figure(elem_id: str) -> gr.HTML:
     """An empty place for a dial, with values of `value_of`; its event `turn` asks for the points between."""
-    return gr.HTML(
-        {"curve": []}, html_template=TEMPLATE, apply_default_css=False, elem_id=elem_id,
-        js_on_load="figs.dial(element, props, watch, trigger)  // 'turn'",
-    )  # fmt: skip
+    return own_figure("dial", elem_id, "element, props, watch, trigger /* 'turn' */", value={"curve": []})
 
 
 def value_of(text: str, base: float, tuned: float, between: Sequence[float] = ()) -> dict[str, Any]:
@@ -50,9 +39,7 @@ def value_of(text: str, base: float, tuned: float, between: Sequence[float] = ()
     return shown | {"title": "How much fine-tuning does it take?", "note": note, "busy": bool(between)}
 
 
-async def stream(
-    context: Context, run_id: str | None, value: dict[str, Any]
-) -> AsyncIterator[dict[str, Any]]:
+async def stream(context: Context, run_id: str | None, value: dict[str, Any]) -> AsyncIterator[dict]:
     """The points of the figure's own text, one after the other; answers of other visitors go first."""
     async for event in context.serving.dial(context.store.run(run_id), value["text"]):
         if isinstance(event, Dial):

@@ -1,7 +1,5 @@
 """The header: what happened in one sentence, and the three figures that matter."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 
@@ -18,20 +16,15 @@ NEARLY_EVERY = 0.9
 """A base that calls at least this share of the reviews positive called "nearly every film good"."""
 PRESET_TITLES = {"best": "Our recipe", "study": "The study’s settings"}
 """What a run is called by the preset that it was trained with."""
-MOST_PROBLEMS = 8
-"""Problems that are told one by one; the rest are counted."""
+MOST_PROBLEMS = 8  # problems that are told one by one; the rest are counted
 
 
 def title_html(context: Context, run: Run | None) -> str:
     """What happened, in one sentence and its figures; in plain words for a base that could tell."""
-    evals = before_and_after(context, run, context.dataset("imdb"))
-    shown = {
-        "evals": evals,
-        "record": run and run.record,
-        "nearly_every": NEARLY_EVERY,
-        "base_title": base_title,
-    }
-    return render("title", plain=TITLE, share_positive=share_positive, **shown)
+    return render(
+        "title", evals=before_and_after(context, run, context.dataset("imdb")), record=run and run.record,
+        plain=TITLE, share_positive=share_positive, nearly_every=NEARLY_EVERY, base_title=base_title,
+    )  # fmt: skip
 
 
 def stats_html(context: Context, run: Run | None) -> str:

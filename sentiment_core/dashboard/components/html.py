@@ -1,7 +1,5 @@
 """HTML from the Jinja templates beside this file; every value is escaped unless it is Markup."""
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 
@@ -65,10 +63,7 @@ def _environment() -> Environment:
 
 def render(template: str, /, **values: object) -> Markup:
     """A template's HTML inside the page's own style; `template` is a file's name without ".html".
-
-    Raises:
-        jinja2.UndefinedError: the template asks for a value that was not given.
-    """
+    Raises jinja2.UndefinedError: the template asks for a value that was not given."""
     return Markup(f'<div class="q">{fragment(template, **values)}</div>')
 
 

@@ -1,7 +1,5 @@
 """Reviews that move between two systems: histograms that slide into each other, and their table."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import numpy as np
@@ -48,7 +46,5 @@ def finding(label: np.ndarray, before: np.ndarray, after: np.ndarray) -> str:
 def table_html(data: pd.DataFrame, versus: str = "") -> str:
     """A `movement_panel`'s data by RANGES, each count a link to its reviews."""
     parts = [data.iloc[low:high] for low, high in pairwise(RANGES)]
-    rows = [
-        (part["p_from"].iloc[0], part["p_to"].iloc[-1], part.iloc[:, 2:].sum().to_dict()) for part in parts
-    ]
+    rows = [(one["p_from"].iloc[0], one["p_to"].iloc[-1], one.iloc[:, 2:].sum().to_dict()) for one in parts]
     return render("movement_table", rows=rows, versus=versus)

@@ -1,7 +1,5 @@
 """Small pieces of HTML, and the slot that holds one figure with its words."""
 
-from __future__ import annotations
-
 import base64
 import json
 from collections.abc import Callable, Sequence
@@ -77,12 +75,10 @@ class Panel:
     """One figure: the finding as its title, a caption with n and the interval's meaning, its data."""
 
     title: str
-    figure: go.Figure | dict[str, Any]
-    """For plotly, or the value of a figure of our own."""
+    figure: go.Figure | dict[str, Any]  # for plotly, or the value of a figure of our own
     caption: str
     data: pd.DataFrame
-    name: str
-    """File name of the downloads."""
+    name: str  # file name of the downloads
 
 
 def _plotly(elem_id: str) -> gr.Plot:
@@ -92,10 +88,7 @@ def _plotly(elem_id: str) -> gr.Plot:
 
 class FigureSlot:
     """Where one figure goes on the page. Build it inside a Blocks; `show` gives values for `outputs`.
-
-    Args:
-        make: the figure's place, from its elem_id; by default plotly's.
-    """
+    make: the figure's place, from its elem_id; by default plotly's."""
 
     def __init__(
         self, elem_id: str, height: int, level: int = 2, make: Callable[[str], gr.HTML | gr.Plot] = _plotly

@@ -1,7 +1,5 @@
 """The reader pane: one review in full, its true label, and what both systems predicted."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """How a model measures below chance: the study's figure beside our own free answers."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
@@ -13,8 +11,7 @@ from sentiment_core.dashboard.components.html import fragment
 from sentiment_core.dashboard.context import Context
 from sentiment_core.metrics.intervals import Metric, wilson
 
-FIRST_ROWS = 200
-"""Of a subset that was not shuffled, as a notebook takes it to be quick."""
+FIRST_ROWS = 200  # of a subset that was not shuffled, as a notebook takes it to be quick
 READINGS = ("positive", "negative", "unparsed")
 
 

@@ -1,7 +1,5 @@
 """A run's weights as pictures: one matrix and its adapter to scale, its NF4 levels, and what takes memory."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 
 from markupsafe import Markup

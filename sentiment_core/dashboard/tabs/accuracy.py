@@ -1,7 +1,5 @@
 """Accuracy: reviews on their way from before to after, every system with its interval, and the outcomes."""
 
-from __future__ import annotations
-
 from itertools import accumulate
 
 import gradio as gr

@@ -1,7 +1,5 @@
 """Example predictions: reviews with both answers, filters, search, and a reader beside them."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Live: one review, both models, and how their answers came while reading."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 from functools import partial

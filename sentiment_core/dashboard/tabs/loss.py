@@ -1,7 +1,5 @@
 """Loss curves: how training went, several runs overlaid, and a run that trains now followed live."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Hashable, Mapping, Sequence
 from functools import partial

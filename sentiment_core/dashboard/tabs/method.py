@@ -1,7 +1,5 @@
 """Method: the weights in pictures, how a model measures below chance, settings, limits, and the commands."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Callable

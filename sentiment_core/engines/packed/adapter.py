@@ -1,7 +1,5 @@
 """A decoder's linear layers, grouped by the input they share, and a LoRA adapter stacked over all layers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,9 +37,7 @@ class StackedAdapter:
     """A PEFT adapter's tensors, those of one kind stacked over the layers, with PEFT's own as views of them.
 
     So checkpoints and `save_pretrained` see PEFT's parameters, while passes and optimizer handle 14 tensors.
-
-    Raises:
-        ValueError: the adapter's layers have different scales.
+    Raises ValueError: the adapter's layers have different scales.
     """
 
     def __init__(self, layers: nn.ModuleList, *, trainable: bool) -> None:

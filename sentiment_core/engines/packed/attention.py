@@ -6,8 +6,6 @@ reference does it. Both take qkv (tokens, (heads + 2 kv_heads) head_dim), not ro
 (tokens, heads head_dim).
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Iterator
@@ -18,8 +16,7 @@ import torch.nn.functional as F
 
 from sentiment_core.engines.packed.layout import TILE, LayerShape
 
-Attend = Callable[..., torch.Tensor]
-"""(qkv, cos, sin, tiles, layer shape) -> attended."""
+Attend = Callable[..., torch.Tensor]  # (qkv, cos, sin, tiles, layer shape) -> attended
 
 STEP = 64  # rows of queries that a tile of keys takes at a time
 CHUNK = 256  # rows whose share in the prefix's gradient one program adds up

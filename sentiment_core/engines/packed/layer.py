@@ -1,7 +1,5 @@
 """One layer on reviews laid end to end: attention within each, products with the adapter's share."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 
@@ -93,8 +91,7 @@ def layer(x, frozen, lora, cos, sin, tiles, shape: LayerShape, attend: Attend):
             adapter and [W, B] with one.
         lora: four pairs of A and B, or of Nones.
         cos, sin, tiles: as attention takes them.
-    Returns:
-        (tokens, hidden).
+    Returns (tokens, hidden).
     """
     return _mlp(x, _attended(x, frozen, lora, cos, sin, tiles, shape, attend), frozen, lora, shape)
 

@@ -1,7 +1,5 @@
 """Reviews laid end to end in packs of one static shape: what layers, attention and kernels agree on."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,9 +64,7 @@ def pack_sequences(
         targets: (len(indices),) P(positive) to learn; not needed for scoring, as what follows.
         weights: (len(indices),) share of each in the loss.
         temperatures: (len(indices),) of the targets.
-
-    Raises:
-        ValueError: they do not fit the shape.
+    Raises ValueError: they do not fit the shape.
     """
     n, lengths, prefix = len(indices), encoded.lengths[indices], shape.prefix
     total = packed_tokens(lengths, prefix)
@@ -99,8 +95,7 @@ def tiles_of(segments: np.ndarray, count: int) -> np.ndarray:
 
     Args:
         segments: (s, 3) start, end, offset.
-    Returns:
-        (count, 4) int32: start, the tile's first row, end, offset; the offset of an unused tile is -1.
+    Returns (count, 4) int32: start, the tile's first row, end, offset; the offset of an unused tile is -1.
     """
     segments = segments[np.argsort(segments[:, 0] - segments[:, 1], kind="stable")]
     each = -(-(segments[:, 1] - segments[:, 0]) // TILE)

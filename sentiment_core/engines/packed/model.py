@@ -11,8 +11,6 @@ to NF4 and A, B kept in float32 and cast for the product. What differs is only t
 - Each layer is compiled once for the one shape, and the whole pass is a CUDA graph.
 """
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """What a system is to an evaluation: what decides its result, and its work once it is loaded."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from abc import ABC, abstractmethod
@@ -42,8 +40,7 @@ class Work:
     """Further ones to record, which decide nothing or are known only now."""
     base_model: BaseModelInfo | None = None
     """What read the prompts; None for a system without a language model."""
-    draws: int = 1
-    """How often it answers each review: row r is review r % n in draw r // n."""
+    draws: int = 1  # how often it answers each review: row r is review r % n in draw r // n
 
 
 class EvaluatedSystem(ABC):
@@ -51,8 +48,7 @@ class EvaluatedSystem(ABC):
 
     on_devices = True
     """The devices of a launch share its work; otherwise the first process does it all, on the CPU."""
-    run_id: str | None = None
-    """The run that it comes from."""
+    run_id: str | None = None  # the run that it comes from
 
     def __init__(self, system_id: str, inputs: Inputs) -> None:
         self.id, self.inputs, self.config = system_id, inputs, inputs.config

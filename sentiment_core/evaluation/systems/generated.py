@@ -1,7 +1,5 @@
 """Answers in the base model's own words, and what counts as an answer."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -97,10 +95,7 @@ def _outcome(answer: str) -> Any:
 
 class GreedyAnswers:
     """Greedy answers of a base model, in left-padded batches with a KV cache.
-
-    Args:
-        batch_tokens: tokens of a batch, answers and padding included; 0 picks what fits.
-    """
+    batch_tokens: tokens of a batch, answers and padding included; 0 picks what fits."""
 
     def __init__(self, loaded: LoadedModel, *, max_new_tokens: int, batch_tokens: int = 0) -> None:
         tokenizer = loaded.encoder.tokenizer

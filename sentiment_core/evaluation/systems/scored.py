@@ -1,7 +1,5 @@
 """The likelihoods of the label words compared: by the base model, behind examples, and after fine-tuning."""
 
-from __future__ import annotations
-
 import re
 import warnings
 from collections.abc import Collection, Iterable, Sequence
@@ -52,8 +50,7 @@ class ZeroShot(ModelSystem):
         return SentimentScorer(loaded, model, engine=engine, batch_tokens=budget, compiled=compiled)
 
 
-UNLABELLED = 1_000
-"""Train reviews whose median log-odds is the recalibrated threshold."""
+UNLABELLED = 1_000  # train reviews whose median log-odds is the recalibrated threshold
 
 
 class Recalibrated(ZeroShot):
@@ -140,8 +137,7 @@ _ANSWER_SLOT = "\u0000answer\u0000"
 class FewShot(ZeroShot):
     """The base model behind a few train reviews, which every prompt shares as its prefix; several draws."""
 
-    shots = 4
-    """Examples in a prompt, half of each label."""
+    shots = 4  # examples in a prompt, half of each label
 
     @cached_property
     def examples(self) -> list[Reviews]:
@@ -205,9 +201,7 @@ def choose_examples(train: Reviews, shots: int, *, seed: int, unseen: Collection
 
     Args:
         unseen: `match_key`s of reviews that must not be shown, such as those under test.
-
-    Raises:
-        ConfigError: too few reviews are left.
+    Raises ConfigError: too few reviews are left.
     """
     texts, labels = train.texts, train.labels
     sizes = np.array([len(text.split()) for text in texts])
@@ -234,9 +228,7 @@ def few_shot_prefix(encoder: PromptEncoder, texts: Sequence[str], labels: Iterab
     """Token ids of everything before the review under test: instruction, examples with answers, its header.
 
     A review in it is encoded as plain text, like every review.
-
-    Raises:
-        ConfigError: the chat template does not show every turn once.
+    Raises ConfigError: the chat template does not show every turn once.
     """
     first, *between, suffix = _conversation(encoder.tokenizer, len(texts))
     if len(between) != 2 * len(texts) or suffix != encoder.rendered.suffix:
