@@ -71,7 +71,7 @@ def make_tiny_model(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `pytest -n 2`, whose processes begin with a half each: pages stand first in one, models in the other."""
+    """For `pytest -n 2`: its processes begin with half each, pages first in one, models in the other."""
 
     def marked(*names: str) -> list[pytest.Item]:
         return [item for item in items if any(map(item.get_closest_marker, names))]
