@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 import gradio as gr
 
-from sentiment_core.artifacts.store import Run
+from sentiment_core.artifacts.store import ArtifactError, Run
 from sentiment_core.dashboard.components.answers import word_of
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.host import ModelUnavailable
@@ -52,6 +52,11 @@ def register(context: Context) -> None:
 
     def known_run(run: str) -> Run | None:
         """The run of that name, or the default one; refused where there is no such run."""
+        try:
+            if "/" in run:
+                return context.store.hub_run(run)
+        except ArtifactError as error:
+            raise refusal(f"{error}.") from None
         chosen = context.store.run(run)
         if run and (chosen is None or chosen.run_id != run):
             names = ", ".join(r.run_id for r in context.store.finished_runs()) or "none"
@@ -113,7 +118,8 @@ def register(context: Context) -> None:
             run: only this run's and those without a run; empty for all.
             dataset: only this dataset; empty for all.
         """
-        known_run(run)
+        if known := known_run(run) if run else None:
+            run = known.run_id
         if dataset and dataset not in context.store.datasets():
             raise refusal(f"No such dataset. Evaluated: {', '.join(context.store.datasets()) or 'none'}.")
         return [

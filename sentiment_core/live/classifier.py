@@ -233,15 +233,13 @@ def _builder(
         return build_transformers, number_format
     if on_cpu:
         torch.set_num_threads(1)  # see `forward`
-    weights = load_weights(base, adapter, number_format, encoder)
+    shared, changes = load_weights(base, adapter, number_format, encoder)
 
     def build() -> dict[Which | float, System]:
-        move = functools.cache(lambda tensor: tensor.to(device))  # what is shared stays shared
-        base, *tuned = [{name: move(tensor) for name, tensor in part.items()} for part in weights]
-        plain = LiveLlama(config, base, cores, fast_int8)
-        if not tuned:
+        tensors, plain = shared.made(device, functools.partial(LiveLlama, config), cores, fast_int8)
+        if not changes:
             return {"base": plain}
-        merged, dial = tuned
+        merged, dial = (tensors | {name: t.to(device) for name, t in part.items()} for part in changes)
         between: dict[Which | float, System] = {alpha: plain.between(dial, alpha) for alpha in DIAL}
         return between | {"base": plain, "fine-tuned": LiveLlama(config, merged, cores, fast_int8)}
 

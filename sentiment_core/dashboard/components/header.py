@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from typing import Any
 
 from sentiment_core.artifacts.schema import EvalRecord, RunRecord
 from sentiment_core.artifacts.store import Run
@@ -90,10 +91,22 @@ def short_device(device: str) -> str:
     return re.split(r"[ -]\d+ ?Gi?B\b", device)[0]
 
 
-def problems_html(context: Context) -> str:
-    """What was passed over, with the folder and the remedy; nothing where all is well."""
-    if not (problems := context.store.problems()):
+def hub_title(run: Run) -> str:
+    """Of a run from the Hub: whose it is, at which commit, and its story."""
+    repo, _, commit = run.run_id.partition("@")
+    record: Any = run.record
+    story = f"{base_title(record.base_model.name)}, {seconds(record.wall_seconds)}"
+    return f"{repo} at {commit[:7]}, {story}, {record.data.train:,} reviews"
+
+
+def problems_html(context: Context, refused: str = "") -> str:
+    """What was passed over, with the folder and the remedy; nothing where all is well.
+
+    Args:
+        refused: why the run that was asked for is not shown.
+    """
+    if not (problems := context.store.problems()) and not refused:
         return ""
     root = context.store.root  # a visitor learns nothing about the server's disk
     told = [problem.message.replace(str(root), root.name) for problem in problems[:MOST_PROBLEMS]]
-    return render("problems", told=told, n=len(problems))
+    return render("problems", told=told, n=len(problems), refused=refused)
