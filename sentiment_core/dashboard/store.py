@@ -135,11 +135,11 @@ class Store:
         """
         pinned = "@" in run_id or time.monotonic() // 600
         run = self.keep(("hub", run_id), pinned, lambda: remote.fetch_run(run_id))
-        base = run.record.base_model.name if run.record else ""
-        if base not in EMBEDDED and base not in {one.record.base_model.name for one in self.finished_runs()}:
-            known = ", ".join(EMBEDDED)
+        base, *others = (one.record.base_model.name for one in (run, *self.finished_runs()) if one.record)
+        if base not in (known := {*EMBEDDED, *others}):
+            here = ", ".join(sorted(known))
             raise ArtifactError(
-                f"run {run_id!r} is on the base model {base[:90]!r}; here run those on {known}"
+                f"run {run_id!r} is on the base model {base[:90]!r}; here run those on {here}"
             )
         return run
 
