@@ -33,6 +33,8 @@ class Answer(TypedDict):
     fine_tuned_p_positive: float | None
     fine_tuned_label: str | None
     run_id: str
+    engine: str | None
+    """On an engine elsewhere: the adapter and base that answered, with their hashes, and where."""
     trace: list[Row] | None
     """How the answers came while reading, the text without blanks around it; null unless asked for."""
 
@@ -66,6 +68,7 @@ def register(context: Context) -> None:
     def answer(base: float, fine: float | None, run: Run | None, trace: list[Row] | None = None) -> Answer:
         return Answer(
             base_p_positive=base, base_label=word_of(base), run_id=run.run_id if run else "", trace=trace,
+            engine=context.serving.host.about(run) or None,
             fine_tuned_p_positive=fine, fine_tuned_label=None if fine is None else word_of(fine),
         )  # fmt: skip
 
