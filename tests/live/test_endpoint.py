@@ -101,7 +101,7 @@ def test_the_engines_answers_are_the_scorers_and_say_whose_they_are(answers, run
         served = connected(address, monkeypatch, run)
         check(served, exact, 1e-4)
         answer = served.classify(TEXTS[0], "fine-tuned")
-        assert answer.about.startswith(f"adapter the-adapter {adapter_sha256(run)[:5]} and base the-base ")
+        assert answer.about.startswith(f"adapter the-adapter {adapter_sha256(run)[:8]} and base the-base ")
         assert served.classify(TEXTS[0], "base").about.startswith("base the-base ")
         assert served.on_gpu, "texts that wait go to the engine together"
         [*_, trace] = served.read(TEXTS[1], "fine-tuned")
@@ -222,7 +222,7 @@ def test_llama_cpps_server_agrees_on_the_real_base_within_its_rounding(tmp_path,
     stored = np.array([answers[sample.id].traces["base"].p_positive[-1] for sample in samples[:5]])
     monkeypatch.setenv("SENTIMENT_ENDPOINT", f"{server.listening_address}/v1")
     served = load_live(None)
-    assert f"base the-base {EMBEDDED[base.name].sha256[:5]} on 127.0.0.1" in served.about("base")
+    assert f"base the-base {EMBEDDED[base.name].sha256[:8]} on 127.0.0.1" in served.about("base")
     texts = [sample.text for sample in samples[:5]]
     found = served.classify_many(texts, "base")
     plain = AutoModelForCausalLM.from_pretrained(model_folder(base), dtype=torch.float32)
