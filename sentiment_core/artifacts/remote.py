@@ -30,9 +30,8 @@ FILES = {
 """Name -> most bytes; the first three must be there."""
 KEPT = 16
 """Runs in the cache; the least recently used go first."""
-PLAIN = {"peft_type": "LORA", "use_dora": False, "bias": "none"}
 UNUSED = ("rank_pattern", "modules_to_save", "layer_replication", "auto_mapping", "target_parameters")
-"""Of the adapter's configuration, what may not ask for more than the matrices that its file holds."""
+"""Of an adapter's configuration, what would ask for more than the matrices that its file holds."""
 
 
 def allowed() -> bool:
@@ -47,7 +46,7 @@ def fetch_run(name: str) -> Run:
             no Hub id, the Hub out of reach, no such repository, no run in it, or one that does not fit.
     """
     if not allowed():
-        raise ArtifactError(f"runs from the Hub are switched off here ({VARIABLE}), so {name[:90]!r} is not")
+        raise ArtifactError(f"{name[:90]!r} is not fetched: {VARIABLE} switches runs from the Hub off here")
     if not re.fullmatch(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}(@\w[\w.-]{0,95})?", name, re.ASCII) or ".." in name:
         raise ArtifactError(f"{name[:90]!r} is no run: on the Hub it is called user/name")
     repo, _, revision = name.partition("@")
@@ -100,9 +99,8 @@ def _read(run: Run) -> Run:
     with safe_open(run.adapter_path / "adapter_model.safetensors", "numpy") as file:
         names = [name for name in file.keys() if name.endswith(".lora_A.weight")]  # noqa: SIM118
         ranks = {file.get_slice(name).get_shape()[0] for name in names}
-    odd = [key for key, plain in PLAIN.items() if config.get(key, plain) != plain]
-    odd += [key for key in UNUSED if config.get(key)] + ["r"] * (ranks != {config.get("r")})
-    if odd:
+    fits = {"peft_type": config.get("peft_type") == "LORA", "r": ranks == {config.get("r")}}
+    if odd := [key for key in UNUSED if config.get(key)] + [key for key, right in fits.items() if not right]:
         what = f"its {odd[0]} is {str(config.get(odd[0]))[:60]}"
         raise ArtifactError(f"the adapter of {run.hub} is none that train.py makes ({what})")
     return replace(run, record=record.model_copy(update={"run_id": run.run_id}))

@@ -26,6 +26,7 @@ from sentiment_core.artifacts import remote
 from sentiment_core.artifacts.store import ArtifactError, Run
 from sentiment_core.dashboard import api, theme
 from sentiment_core.dashboard.components import header
+from sentiment_core.dashboard.components.parts import notice
 from sentiment_core.dashboard.context import QUIET, Context, TabPart
 from sentiment_core.dashboard.guard import Guard, QuietBlocks
 from sentiment_core.dashboard.host import ModelHost, ModelUnavailable, load_live
@@ -87,7 +88,8 @@ def build(
             title = gr.HTML(header.title_html(context, first), elem_id="title")
             with gr.Column(elem_classes="side", min_width=240), gr.Row(elem_id="side"):
                 choice = _run_choice(context, None)
-                run = gr.Dropdown(**choice, label="Run", elem_id="run", interactive=True, min_width=150)
+                label = "Run, or user/name on the Hub" if remote.allowed() else "Run"
+                run = gr.Dropdown(**choice, label=label, elem_id="run", interactive=True, min_width=150)
                 copy = gr.Button("Copy link", elem_id="copy-link", size="sm", scale=0)
                 toggle = gr.Button("Light / dark", elem_id="theme-button", size="sm", scale=0)
         stats = gr.HTML(header.stats_html(context, first), elem_id="stats")
@@ -138,9 +140,8 @@ def _warm_up(context: Context, draws: dict[str, Callable[[], object]]) -> None:
 
 def _run_choice(context: Context, run_id: str | None) -> dict[str, Any]:
     """What the run selector offers, and the chosen one (the default where there is no such run)."""
-    names = [(title, name) for name, title in header.run_titles(context, story=True).items()]
     chosen = context.store.run(run_id)
-    names += [(header.hub_title(chosen), chosen.run_id)] if chosen and chosen.hub else []
+    names = [(title, name) for name, title in header.run_titles(context, chosen, story=True).items()]
     value, visible = chosen.run_id if chosen else None, len(names) > 1 or remote.allowed()
     return {"choices": names, "value": value, "visible": visible, "allow_custom_value": remote.allowed()}
 
@@ -168,7 +169,8 @@ def _wire(
     def draw_header(run_id: str | None, refused: str = "") -> tuple[str, str, str]:
         chosen = context.store.run(run_id)
         title, stats = header.title_html(context, chosen), header.stats_html(context, chosen)
-        return title, stats, header.problems_html(context, refused)
+        told = notice(f"{refused}; another run is shown.", warn=True) if refused else ""
+        return title, stats, told + header.problems_html(context)
 
     def shown(run_id: str | None, data: str | None, refused: str) -> tuple[Any, ...]:
         choices, dataset = context.dataset_choices(), context.dataset(data)

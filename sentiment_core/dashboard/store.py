@@ -133,7 +133,7 @@ class Store:
 
         Raises ArtifactError, of one sentence for visitors, also where its base is none that is served here.
         """
-        pinned = "@" in run_id or time.monotonic() // 600
+        pinned = len(run_id.partition("@")[2]) == 40 or time.monotonic() // 600
         run = self.keep(("hub", run_id), pinned, lambda: remote.fetch_run(run_id))
         base, *others = (one.record.base_model.name for one in (run, *self.finished_runs()) if one.record)
         if base not in (known := {*EMBEDDED, *others}):

@@ -27,7 +27,7 @@ from sentiment_core.artifacts.schema import DIAL, RunRecord
 from sentiment_core.artifacts.store import Run
 from sentiment_core.config import UserError
 from sentiment_core.engines.batching import batches_by_tokens
-from sentiment_core.live.endpoint import Engine, EngineModel
+from sentiment_core.live.endpoint import Engine
 from sentiment_core.live.forward import LiveLlama
 from sentiment_core.live.trace import ReadingTrace, rows_of
 from sentiment_core.live.transformers import LiveTransformers
@@ -40,7 +40,7 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512")  # code for leng
 
 Which = Literal["base", "fine-tuned"]
 SYSTEMS: tuple[Which, ...] = ("base", "fine-tuned")
-System = LiveLlama | LiveTransformers | EngineModel
+System = LiveLlama | LiveTransformers
 """Answers prompts, given as token ids after the prefix, with log-odds of Positive."""
 
 BATCH_TOKENS = {"cpu": 320, "cuda": 32_768}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ import numpy as np
 
 from sentiment_core.artifacts.store import Run, adapter_sha256
 from sentiment_core.config import UserError
+from sentiment_core.live.transformers import LiveTransformers
 from sentiment_core.models.base_models import BaseModel, base_identity
 from sentiment_core.models.tokens import PromptEncoder
 
@@ -33,7 +34,6 @@ among the first 20."""
 BACK_OFF = (0.25, 1.0)
 """Seconds until an engine that is busy or away is asked again."""
 AWAY = (429, 502, 503, 504)
-TIMEOUT = httpx.Timeout(60, connect=3)
 
 
 class EngineError(UserError):
@@ -61,10 +61,8 @@ class Engine:
                 f"{VARIABLE} is set, and {VARIABLE}_BASE and {VARIABLE}_ADAPTER do not name its models"
             )
         pairs = [part.strip().partition("=") for part in adapters.split(",")]
-        key = os.environ.get(f"{VARIABLE}_KEY")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        limits = httpx.Limits(max_connections=IN_FLIGHT)
-        client = httpx.Client(base_url=address, headers=headers, timeout=TIMEOUT, limits=limits)
+        headers = {"Authorization": f"Bearer {os.environ.get(f'{VARIABLE}_KEY', 'none')}"}
+        client = httpx.Client(base_url=address, headers=headers, timeout=httpx.Timeout(60, connect=3))
         return Engine(client, base, {run_id: name or run_id for run_id, _, name in pairs})
 
     @property
@@ -78,15 +76,10 @@ class Engine:
         """
         models = {model["id"]: {} for model in self.ask("GET", "models").get("data", ())}
         with suppress(EngineError):  # llama.cpp's server names adapters elsewhere, each by its file
-            loras = {
-                PurePath(one["path"]).stem: one["id"]
-                for one in self.ask("GET", f"{self.client.base_url.join('/lora-adapters')}")
-            }
-            scales = {
-                name: [{"id": i, "scale": float(of == name)} for of, i in loras.items()]
-                for name in (*models, *loras)
-            }
-            models = {name: {"lora": scale} for name, scale in scales.items()} if loras else models
+            listed = self.ask("GET", f"{self.client.base_url.join('/lora-adapters')}")
+            loras = {PurePath(one["path"]).stem: one["id"] for one in listed}
+            for name in (*models, *loras) if loras else ():
+                models[name] = {"lora": [{"id": i, "scale": float(of == name)} for of, i in loras.items()]}
         told = f"base {self.base} {(base_identity(base) or '')[:8]}"
         wanted = {"base": (self.base, f"{told} on {self.host}")}
         if run and run.record:
@@ -128,8 +121,8 @@ class Engine:
 
 
 @dataclass(frozen=True)
-class EngineModel:
-    """One model of the engine, which answers as `LiveTransformers` does."""
+class EngineModel(LiveTransformers):
+    """One model of the engine, asked with whole prompts as `LiveTransformers` is."""
 
     engine: Engine
     encoder: PromptEncoder
@@ -160,15 +153,6 @@ class EngineModel:
         raise EngineError(
             f"The engine {self.engine.host} did not say how likely {word!r} is: {few} it returned"
         )
-
-    def meet_lengths(self) -> Iterator[int]:
-        """Nothing to do here."""
-        return iter(())
-
-    def read(self, row: np.ndarray, tail: int, cuts: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """As `LiveTransformers`', with a request for each."""
-        yield len(row), self.log_odds([row])
-        yield len(row), self.log_odds([np.concatenate((row[:cut], row[-tail:])) for cut in cuts])
 
 
 def _next_tokens(answer: Any) -> dict[Any, float]:

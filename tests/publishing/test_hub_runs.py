@@ -132,7 +132,8 @@ def test_a_link_shows_somebodys_run_beside_ours_unless_that_is_switched_off(
     monkeypatch.setenv(remote.VARIABLE, "off")
     _, menu, *_, problems = opened(demo, "me/tiny@main")
     assert (menu.value, menu.allow_custom_value) == (ours.run_id, False), "the page goes on"
-    assert "runs from the Hub are switched off here (SENTIMENT_HUB_RUNS)" in Markup(problems).unescape()
+    told = "SENTIMENT_HUB_RUNS switches runs from the Hub off here; another run is shown."
+    assert told in Markup(problems).unescape()
 
 
 def test_two_runs_share_one_base_and_requests_in_turn_answer_as_alone(

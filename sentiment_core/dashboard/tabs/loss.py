@@ -59,7 +59,8 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
 
     def render(run_id: str | None) -> list[object]:
         """On load and when the page's run changes: this run, and whatever trains now, are chosen."""
-        listed, current, titles = listing([run_id]), context.store.run(run_id), run_titles(context)
+        listed, current = listing([run_id]), context.store.run(run_id)
+        titles = run_titles(context, current)
         training_now = [name for name, one in listed.items() if is_training(one)]
         wanted = ([current.run_id] if current else []) + training_now or [*listed][:1]
         choices = [(titles.get(name, name), name) for name in listed]
@@ -76,7 +77,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
 
 def _histories(context: Context, runs: Sequence[Run]) -> tuple[dict[str, pd.DataFrame], str]:
     """What the runs have logged, by their names, and what is to be said of those unread or unfinished."""
-    titles, histories, said = run_titles(context), {}, []
+    titles, histories, said = run_titles(context, *runs), {}, []
     for run in runs:
         try:
             history = context.store.history(run)
