@@ -69,7 +69,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
 
     def fetched(*values: str, progress: gr.Progress = gr.Progress()) -> list[object]:  # noqa: B008
         context.texts.fetch(lambda share: progress(share, desc="Fetching IMDB’s test reviews"))
-        return render_all(*values)
+        return render_all(values[0], context.dataset(None), *values[2:])
 
     async def explained(run_id: str, review_id: str) -> AsyncIterator[object]:
         own = {sample.id: sample.text for sample in context.store.samples()}
@@ -81,7 +81,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     asked.input(render_all, [run, *filters], outputs, js=TO_ADDRESS, **LATEST)
     opened.input(read, [run, *filters, opened], reading, js=REVIEW_TO_ADDRESS, **LATEST)
     barred: dict[str, Any] = QUIET | {"show_progress": "full", "show_progress_on": [listed]}
-    fetch.click(fetched, [run, *filters, opened], outputs, **barred)
+    fetch.click(fetched, [run, *filters], outputs, **barred)
     visibly = QUIET | MODEL_EVENT | {"show_progress": "minimal"}
     explain.click(explained, [run, opened], trace, **visibly)
     return TabPart(render_all, [*filters, opened], outputs, dataset, {"asked": asked, "opened": opened})
