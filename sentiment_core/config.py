@@ -180,7 +180,7 @@ class TrainConfig:
 class EvalConfig:
     """All settings of one call of eval.py."""
 
-    run: str = _setting("", "run to evaluate: a name under assets/runs, or a folder")
+    run: str = _setting("", "run to evaluate: a name under assets/runs, a folder, or user/name on the Hub")
     system: str = _setting("fine-tuned", "which system, or all of them", choices=("all", *SYSTEMS))
     dataset: str = _setting("stanfordnlp/imdb", "as in train.py, or challenge", about=COLUMN_FLAGS)
     split: str = _setting("test", "which part of it")

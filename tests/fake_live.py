@@ -30,6 +30,7 @@ class LiveAnswer:
     tokens: int
     truncated: bool
     read: float = 1.0
+    about: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,9 @@ class FakeClassifier:
             time.sleep(self.wait)
             part = np.arange(start, min(start + 24, len(texts)))
             yield part, np.array([self._p(texts[place], system) for place in part])
+
+    def about(self, system: str) -> str:
+        return ""
 
     def warm_up(self) -> Iterator[int]:
         return iter(())

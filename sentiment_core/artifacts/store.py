@@ -47,14 +47,16 @@ class Run:
 
     path: Path
     record: RunRecord | None
+    hub: str = ""
+    """Of one from the Hub "user/name@commit"; its adapter lies beside its record, as it was pushed."""
 
     @property
     def run_id(self) -> str:
-        return self.path.name
+        return self.hub or self.path.name
 
     @property
     def adapter_path(self) -> Path:
-        return self.path / "adapter"
+        return self.path if self.hub else self.path / "adapter"
 
     @property
     def history_path(self) -> Path:
@@ -223,17 +225,16 @@ def read_run(folder: Path) -> Run:
     return Run(folder, record)
 
 
-def read_adapter_shapes(folder: Path) -> dict[str, tuple[int, int]]:
+def read_adapter_shapes(run: Run) -> dict[str, tuple[int, int]]:
     """Adapted matrix -> (outputs, inputs), from its adapter's header; empty where there is none.
     Raises ArtifactError: it is no adapter of safetensors."""
-    path = folder / "adapter" / "adapter_model.safetensors"
-    config = path.with_name("adapter_config.json")
+    path, config = (run.adapter_path / name for name in ("adapter_model.safetensors", "adapter_config.json"))
     if not os.path.lexists(path):
         return {}
-    with _reading(config, "train the run again", home=folder):
+    with _reading(config, "train the run again", home=run.path):
         if "r" not in json.loads(config.read_text(encoding="utf-8")):
             raise ValueError("it names no rank")
-    with _reading(path, "train the run again", home=folder), safe_open(path, "numpy") as file:
+    with _reading(path, "train the run again", home=run.path), safe_open(path, "numpy") as file:
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
         return {
             name.removeprefix("base_model.model.").removesuffix(".lora_A.weight"): (
@@ -361,7 +362,7 @@ def read_sample_answers(run: Run, samples: Iterable[SampleReview]) -> dict[str, 
 def adapter_sha256(run: Run) -> str:
     """Of the run's weights; empty where there are none. ArtifactError as `read_adapter_shapes`."""
     path = run.adapter_path / "adapter_model.safetensors"
-    return hashlib.sha256(path.read_bytes()).hexdigest() if read_adapter_shapes(run.path) else ""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if read_adapter_shapes(run) else ""
 
 
 def read_benchmark(kind: str, root: Path = ASSETS) -> schema.BenchmarkRecord:

@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 import gradio as gr
 
-from sentiment_core.artifacts.store import Run
+from sentiment_core.artifacts.store import ArtifactError, Run
 from sentiment_core.dashboard.components.answers import word_of
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.host import ModelUnavailable
@@ -33,6 +33,8 @@ class Answer(TypedDict):
     fine_tuned_p_positive: float | None
     fine_tuned_label: str | None
     run_id: str
+    engine: str | None
+    """On an engine elsewhere: the adapter and base that answered, with their hashes, and where."""
     trace: list[Row] | None
     """How the answers came while reading, the text without blanks around it; null unless asked for."""
 
@@ -52,6 +54,11 @@ def register(context: Context) -> None:
 
     def known_run(run: str) -> Run | None:
         """The run of that name, or the default one; refused where there is no such run."""
+        try:
+            if "/" in run:
+                return context.store.hub_run(run)
+        except ArtifactError as error:
+            raise refusal(f"{error}.") from None
         chosen = context.store.run(run)
         if run and (chosen is None or chosen.run_id != run):
             names = ", ".join(r.run_id for r in context.store.finished_runs()) or "none"
@@ -61,6 +68,7 @@ def register(context: Context) -> None:
     def answer(base: float, fine: float | None, run: Run | None, trace: list[Row] | None = None) -> Answer:
         return Answer(
             base_p_positive=base, base_label=word_of(base), run_id=run.run_id if run else "", trace=trace,
+            engine=context.serving.host.about(run) or None,
             fine_tuned_p_positive=fine, fine_tuned_label=None if fine is None else word_of(fine),
         )  # fmt: skip
 
@@ -113,7 +121,8 @@ def register(context: Context) -> None:
             run: only this run's and those without a run; empty for all.
             dataset: only this dataset; empty for all.
         """
-        known_run(run)
+        if known := known_run(run) if run else None:
+            run = known.run_id
         if dataset and dataset not in context.store.datasets():
             raise refusal(f"No such dataset. Evaluated: {', '.join(context.store.datasets()) or 'none'}.")
         return [

@@ -20,9 +20,11 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from sentiment_core import config
-from sentiment_core.artifacts.store import Run
+from sentiment_core.artifacts import remote
+from sentiment_core.artifacts.store import ArtifactError, Run
 from sentiment_core.dashboard import api, theme
 from sentiment_core.dashboard.components import header
+from sentiment_core.dashboard.components.parts import notice
 from sentiment_core.dashboard.context import QUIET, Context, TabPart
 from sentiment_core.dashboard.guard import Guard, QuietBlocks
 from sentiment_core.dashboard.host import ModelHost, ModelUnavailable, load_live
@@ -84,7 +86,8 @@ def build(
             title = gr.HTML(header.title_html(context, first), elem_id="title")
             with gr.Column(elem_classes="side", min_width=240), gr.Row(elem_id="side"):
                 choice = _run_choice(context, None)
-                run = gr.Dropdown(**choice, label="Run", elem_id="run", interactive=True, min_width=150)
+                label = "Run, or user/name on the Hub" if remote.allowed() else "Run"
+                run = gr.Dropdown(**choice, label=label, elem_id="run", interactive=True, min_width=150)
                 copy = gr.Button("Copy link", elem_id="copy-link", size="sm", scale=0)
                 toggle = gr.Button("Light / dark", elem_id="theme-button", size="sm", scale=0)
         stats = gr.HTML(header.stats_html(context, first), elem_id="stats")
@@ -135,9 +138,10 @@ def _warm_up(context: Context, draws: dict[str, Callable[[], object]]) -> None:
 
 def _run_choice(context: Context, run_id: str | None) -> dict[str, Any]:
     """What the run selector offers, and the chosen one (the default where there is no such run)."""
-    names = [(title, name) for name, title in header.run_titles(context, story=True).items()]
     chosen = context.store.run(run_id)
-    return {"choices": names, "value": chosen.run_id if chosen else None, "visible": len(names) > 1}
+    names = [(title, name) for name, title in header.run_titles(context, chosen, story=True).items()]
+    value, visible = chosen.run_id if chosen else None, len(names) > 1 or remote.allowed()
+    return {"choices": names, "value": value, "visible": visible, "allow_custom_value": remote.allowed()}
 
 
 def _wire(
@@ -152,26 +156,37 @@ def _wire(
     datasets = [part.dataset for part in parts.values() if part.dataset is not None]
     examples = parts["examples"].extra
 
-    def choose(run_id: str | None) -> tuple[str, str, str]:
-        context.serving.host.start(context.store.run(run_id))
-        return draw_header(run_id)
+    def choose(run_id: str | None) -> tuple[Any, ...]:
+        chosen = context.store.run(run_id)
+        context.serving.host.start(chosen)
+        if not chosen or chosen.run_id == run_id:
+            return gr.skip(), *draw_header(run_id)
+        refused = f"{str(run_id)[:90]!r} is no run here, and on the Hub one is called user/name"
+        return gr.Dropdown(value=chosen.run_id), *draw_header(run_id, refused)
 
-    def draw_header(run_id: str | None) -> tuple[str, str, str]:
+    def draw_header(run_id: str | None, refused: str = "") -> tuple[str, str, str]:
         chosen = context.store.run(run_id)
         title, stats = header.title_html(context, chosen), header.stats_html(context, chosen)
-        return title, stats, header.problems_html(context)
+        told = notice(f"{refused}; another run is shown.", warn=True) if refused else ""
+        return title, stats, told + header.problems_html(context)
 
-    def shown(run_id: str | None, data: str | None) -> tuple[Any, ...]:
+    def shown(run_id: str | None, data: str | None, refused: str) -> tuple[Any, ...]:
         choices, dataset = context.dataset_choices(), context.dataset(data)
         radio = gr.Radio(choices=choices, value=dataset, visible=len(choices) > 1)
-        return gr.Dropdown(**_run_choice(context, run_id)), [radio] * len(datasets), draw_header(run_id)
+        head = draw_header(run_id, refused)
+        return gr.Dropdown(**_run_choice(context, run_id)), [radio] * len(datasets), head
 
     shown_once = context.drawn_once("page", shown)
 
     def opened(request: gr.Request) -> list[object]:
         query = request.query_params
-        context.serving.host.start(context.store.run(query.get("run")))
-        choice, radios, head = shown_once(query.get("run"), query.get("data"))
+        run_id, refused = query.get("run"), ""
+        try:
+            run_id = context.store.hub_run(run_id).run_id if "/" in (run_id or "") else run_id
+        except ArtifactError as error:
+            run_id, refused = None, str(error)
+        context.serving.host.start(context.store.run(run_id))
+        choice, radios, head = shown_once(run_id, query.get("data"), refused)
         tab = gr.Tabs(selected=query.get("tab") if query.get("tab") in TABS else "live")
         shown = {name: query[name] for name in ("show", "versus") if name in query}
         asked = query.get("review", "")[:64], json.dumps(shown), query.get("versus", "")
@@ -181,7 +196,7 @@ def _wire(
     loaded = demo.load(opened, None, [tabs, run, *datasets, *given, *head], **QUIET)
     bare = {examples["opened"]: "", examples["asked"]: "{}"}
     bare |= dict.fromkeys(datasets, context.dataset(None)) | {run: run.value}
-    draws: dict[str, Callable[[], object]] = {"page": partial(shown_once, None, None)}
+    draws: dict[str, Callable[[], object]] = {"page": partial(shown_once, None, None, "")}
     for name, part in parts.items():
         draw = context.drawn_once(name, part.render)
         draws[name] = partial(draw, *(bare.get(one, one.value) for one in (run, *part.inputs)))
@@ -189,8 +204,12 @@ def _wire(
         if name == "live":
             drawn.then(None, js="() => { figs.ready(); return [] }", **QUIET)
         run.input(draw, [run, *part.inputs], part.outputs, **QUIET)
-    to_address = "(v) => { window.qUrl({run: v}); figs.set('run', v); return v }"
-    run.input(choose, run, head, js=to_address, **QUIET)
+    # another run, of the Hub: the page opens anew, as from a link
+    to_address = (
+        "(v) => { window.qUrl({run: v}); if (/[/]/.test(v) && v !== figs.at.run) location.reload();"
+        " figs.set('run', v); return v }"
+    )
+    run.input(choose, run, [run, *head], js=to_address, **QUIET)
     return draws
 
 

@@ -49,10 +49,11 @@ def systems_of(run: Run | None) -> tuple[Which, ...]:
 
 
 def load_live(run: Run | None, cuda: bool | None = None) -> LiveClassifier:
-    """Load base and adapter; imports torch, so it is called only in a loader thread."""
-    from sentiment_core.live.classifier import LiveClassifier
+    """Load base and adapter, or find them on the engine that is set; imports torch, so it is called only in a
+    loader thread."""
+    from sentiment_core.live.classifier import Engine, LiveClassifier
 
-    return LiveClassifier.load(run, cuda=cuda)
+    return LiveClassifier.load(run, cuda=cuda, engine=Engine.of_environment())
 
 
 class ModelHost:
@@ -104,6 +105,11 @@ class ModelHost:
     def get(self, run: Run | None) -> LiveClassifier:
         """The loaded model; waits for it, and raises `ModelUnavailable` where it cannot be loaded."""
         return self.slot(run).result()
+
+    def about(self, run: Run | None) -> str:
+        """By which adapter and base it answers, where an engine elsewhere does; never waits."""
+        slot = self.slot(run)
+        return slot.result().about(systems_of(run)[0]) if slot.done() and not slot.exception() else ""
 
 
 def _reason(error: Exception) -> str:

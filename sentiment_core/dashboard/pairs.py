@@ -49,7 +49,7 @@ class Sides(NamedTuple):
         others = {"Its base model": "", **{titles[name]: name for name in tuned}}
         if not run or versus not in tuned:
             return cls(context.store.before(evals), after, others=others)
-        old, new = (f"“{titles[name]}”" for name in (versus, run.run_id))
+        old, new = (f"“{titles.get(name, name)}”" for name in (versus, run.run_id))
         return cls(tuned[versus], after, (old, new), (f"with {old}", f"with {new}"), others, versus)
 
 

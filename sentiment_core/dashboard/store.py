@@ -3,7 +3,9 @@
 import glob
 import os
 import threading
+import time
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,9 +13,10 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from sentiment_core.artifacts import schema, store
+from sentiment_core.artifacts import remote, schema, store
 from sentiment_core.artifacts.store import ArtifactError, Evaluation, Listing, Problem, Run
 from sentiment_core.data.sources import CHALLENGE
+from sentiment_core.models.base_models import EMBEDDED
 from sentiment_core.systems import SYSTEMS, first_base
 
 T = TypeVar("T")
@@ -100,7 +103,7 @@ class Store:
         listing = self.listing()
         tried: list[Any] = [_attempt(one.path, partial(self.predictions, one)) for one in listing.evals]
         for run in listing.runs:
-            reads = partial(self.history, run), partial(store.read_adapter_shapes, run.path)
+            reads = partial(self.history, run), partial(store.read_adapter_shapes, run)
             tried += [*(_attempt(run.path, read) for read in reads), self._stored_answers(run)]
         for path in sorted(self.root.glob("benchmarks/*.json")):
             read = store.read_soak if path.stem == "soak" else partial(store.read_benchmark, path.stem)
@@ -113,11 +116,29 @@ class Store:
         return [run for run in self.listing().runs if run.record is not None]
 
     def run(self, run_id: str | None) -> Run | None:
-        """The finished run of that name, or the default: on the smallest base (a large one loads where it is
-        chosen), without a teacher, most accurate on most reviews."""
+        """The finished run of that name, here or on the Hub, or the default: on the smallest base (a large
+        one loads where it is chosen), without a teacher, most accurate on most reviews."""
+        if "/" in (run_id or ""):
+            with suppress(ArtifactError):  # which was told to whoever opened it
+                return self.hub_run(str(run_id))
         runs = self.finished_runs()
         chosen = next((run for run in runs if run.run_id == run_id), None)
         return chosen or max(runs, key=self._rank, default=None)
+
+    def hub_run(self, run_id: str) -> Run:
+        """The run of that Hub id; without a commit in it, looked up anew every ten minutes.
+
+        Raises ArtifactError, of one sentence for visitors, also where its base is none that is served here.
+        """
+        pinned = len(run_id.partition("@")[2]) == 40 or time.monotonic() // 600
+        run = self.keep(("hub", run_id), pinned, lambda: remote.fetch_run(run_id))
+        base, *others = (one.record.base_model.name for one in (run, *self.finished_runs()) if one.record)
+        if base not in (known := {*EMBEDDED, *others}):
+            here = ", ".join(sorted(known))
+            raise ArtifactError(
+                f"run {run_id!r} is on the base model {base[:90]!r}; here run those on {here}"
+            )
+        return run
 
     def _rank(self, run: Run) -> tuple[float, ...]:
         """Size of the base, teacher, size of the largest dataset that it answered, accuracy there and in

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from sentiment_core.artifacts.frames import group_columns as group_names
+from sentiment_core.artifacts.remote import fetch_run
 from sentiment_core.artifacts.schema import DatasetInfo, RunRecord
 from sentiment_core.artifacts.store import Run, read_run
 from sentiment_core.config import ConfigError, EvalConfig, TrainConfig
@@ -133,15 +134,17 @@ class Inputs:
 
 
 def find_run(name: str, assets: Path) -> Run:
-    """A finished run by its name under assets/runs, or by its folder.
-    Raises ConfigError: no such run, or an unfinished one. ArtifactError: its record cannot be read."""
+    """A finished run by its name under assets/runs, by its folder, or by its Hub id user/name.
+    Raises ConfigError: no such run, or an unfinished one. ArtifactError: it cannot be had or read."""
     runs = assets / "runs"
     folder = next((path for path in (runs / name, Path(name)) if path.is_dir()), None)
     if folder is None:
+        if name.count("/") == 1 and not name.startswith((".", "/")):
+            return fetch_run(name)
         known = sorted(p.name for p in runs.iterdir() if p.is_dir()) if runs.is_dir() else []
         raise ConfigError(
             f"--run {name!r} is not under {runs} (there: {', '.join(known) or 'nothing'}); "
-            "train it with train.py, or give its folder"
+            "train it with train.py, or give its folder or Hub id"
         )
     run = read_run(folder)
     if run.record is None:

@@ -27,6 +27,7 @@ from sentiment_core.artifacts.schema import DIAL, RunRecord
 from sentiment_core.artifacts.store import Run
 from sentiment_core.config import UserError
 from sentiment_core.engines.batching import batches_by_tokens
+from sentiment_core.live.endpoint import Engine
 from sentiment_core.live.forward import LiveLlama
 from sentiment_core.live.trace import ReadingTrace, rows_of
 from sentiment_core.live.transformers import LiveTransformers
@@ -66,6 +67,8 @@ class LiveAnswer:
     truncated: bool
     read: float = 1.0
     """Share of the prompt that the answer rests on; less than all in a long review's first answer."""
+    about: str = ""
+    """By which adapter and base, with their hashes, where an engine elsewhere answered."""
 
 
 @dataclass(eq=False)
@@ -86,12 +89,13 @@ class LiveClassifier:
 
     @property
     def on_gpu(self) -> bool:
-        return self.number_format.endswith("GPU")
+        """Whether many texts at once take about the time of one."""
+        return self.number_format.endswith(("GPU", "engine"))
 
     @staticmethod
     def load(
         run: Run | None, *, base_model: str | None = None, number_format: str | None = None,
-        cuda: bool | None = None,
+        cuda: bool | None = None, engine: Engine | None = None,
     ) -> LiveClassifier:  # fmt: skip
         """The base model, and the fine-tuned one when `run` is finished.
 
@@ -100,8 +104,10 @@ class LiveClassifier:
                 environment variable SENTIMENT_BASE_MODEL, the run, or the default.
             number_format: "bf16", "int8" or "fp32"; else SENTIMENT_LIVE_FORM, or the processor's fastest.
             cuda: whether on a GPU; by default where there is one all the time.
+            engine: what computes instead, if it is elsewhere; nothing is loaded then but the tokenizer.
 
         Raises:
+            EngineError: the engine is away, or does not hold the models.
             BaseModelError: base or adapter cannot be had, or do not fit each other or this program's prompt.
             ValueError: no such number format.
         """
@@ -117,7 +123,11 @@ class LiveClassifier:
             _check_fits(record, base, encoder)
         adapter = run.adapter_path if run and record else None
         device = torch.device("cuda" if cuda else "cpu")
-        build, number_format = _builder(base, adapter, number_format, encoder, device)
+        if engine:
+            systems: dict[Which | float, System] = dict(engine.connect(run, base, encoder))
+            cuda, build, number_format = False, lambda: systems, "engine"
+        else:
+            build, number_format = _builder(base, adapter, number_format, encoder, device)
         limit = record.config.get("max_length_tokens") if record else None
         classifier = LiveClassifier(
             run.run_id if run else "", f"{number_format} on GPU" if cuda else number_format, encoder, build,
@@ -149,7 +159,8 @@ class LiveClassifier:
             tokens, [log_odds] = next(steps)
             spent, read = spent + time.perf_counter() - began, tokens / len(row)
             p = float(self._p(log_odds, system))
-            yield LiveAnswer(p, spent, int(encoded.lengths[0]), bool(encoded.truncated[0]), read)
+            cut = bool(encoded.truncated[0])
+            yield LiveAnswer(p, spent, int(encoded.lengths[0]), cut, read, self.about(system))
         before = self._p(next(steps)[1], system).tolist() if len(cuts) else []
         yield ReadingTrace(tuple(ends), (*before, p))
 
@@ -182,7 +193,7 @@ class LiveClassifier:
         found, (_, encoded) = self.classify_many(texts, system).tolist(), self._rows(texts)
         each = (time.perf_counter() - began) / len(texts)
         told = zip(found, encoded.lengths.tolist(), encoded.truncated.tolist(), strict=True)
-        return [LiveAnswer(p, each, tokens, cut) for p, tokens, cut in told]
+        return [LiveAnswer(p, each, tokens, cut, about=self.about(system)) for p, tokens, cut in told]
 
     def batches(self, texts: Sequence[str], system: Which) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Places in `texts` and their float32 P(positive), some of like length at a time."""
@@ -191,6 +202,10 @@ class LiveClassifier:
         for batch in batches_by_tokens(encoded.lengths - len(self.encoder.prefix_ids), budget, padded=True):
             found = self._system(system).log_odds([rows[i] for i in batch])
             yield batch, self._p(found, system).astype(np.float32)
+
+    def about(self, system: Which) -> str:
+        """As `LiveAnswer.about`."""
+        return getattr(self._system(system), "about", "")
 
     def _rows(self, texts: Sequence[str]) -> tuple[list[np.ndarray], Encoded]:
         """Prompts: their token ids after the prefix, and all of them."""
@@ -207,7 +222,9 @@ class LiveClassifier:
             raise ValueError(f"system is {name!r}; use 'base' or 'fine-tuned'")
         if name != "base" and not self.has_adapter:
             raise ValueError("there is no finished run to answer with; train one first (python train.py)")
-        return self._systems()[name]
+        if name not in (systems := self._systems()):
+            raise UserError("The dial needs the weights here, and an engine elsewhere answers now.")
+        return systems[name]
 
 
 def _builder(
@@ -233,15 +250,13 @@ def _builder(
         return build_transformers, number_format
     if on_cpu:
         torch.set_num_threads(1)  # see `forward`
-    weights = load_weights(base, adapter, number_format, encoder)
+    shared, changes = load_weights(base, adapter, number_format, encoder)
 
     def build() -> dict[Which | float, System]:
-        move = functools.cache(lambda tensor: tensor.to(device))  # what is shared stays shared
-        base, *tuned = [{name: move(tensor) for name, tensor in part.items()} for part in weights]
-        plain = LiveLlama(config, base, cores, fast_int8)
-        if not tuned:
+        tensors, plain = shared.made(device, functools.partial(LiveLlama, config), cores, fast_int8)
+        if not changes:
             return {"base": plain}
-        merged, dial = tuned
+        merged, dial = (tensors | {name: t.to(device) for name, t in part.items()} for part in changes)
         between: dict[Which | float, System] = {alpha: plain.between(dial, alpha) for alpha in DIAL}
         return between | {"base": plain, "fine-tuned": LiveLlama(config, merged, cores, fast_int8)}
 

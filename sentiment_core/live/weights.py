@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 import torch.nn.functional as F
@@ -63,8 +64,8 @@ def dtype_of(number_format: str) -> torch.dtype:
 
 def load_weights(
     base: BaseModel, adapter: Path | None, number_format: str, encoder: PromptEncoder
-) -> list[Tensors]:
-    """The base's weights and, with an adapter, the merged ones and the dial's; what is the same is shared.
+) -> tuple[Base, list[Tensors]]:
+    """The base's weights; and with an adapter, what differs in the merged ones, and the dial's.
 
     Raises:
         BaseModelError: the base cannot be had, or the adapter does not fit it.
@@ -74,12 +75,13 @@ def load_weights(
     for part in parts:
         if not part.is_file():
             raise BaseModelError(f"{adapter} holds no {part.name}; train the run again (python train.py)")
-    key: list[Any] = [  # whatever changes the files' content; this module's code, too
+    key: list[Any] = [  # whatever changes the base's part of the files; this module's code, too
         number_format, base_identity(base) or base.spec, file_sha256(config) if config.is_file() else None,
         QUANTIZATION, base_models.CONVERSION_VERSION, encoder.prefix_ids, encoder.label_ids,
-        *map(file_sha256, (Path(__file__), *parts)),
+        file_sha256(Path(__file__)),
     ]  # fmt: skip
-    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
+    of_base = json.dumps(key)
+    name = hashlib.sha256((of_base + "".join(map(file_sha256, parts))).encode()).hexdigest()[:24]
     make = partial(_make_in_child, base, adapter, number_format)
     with tempfile.TemporaryDirectory() as own:
         try:
@@ -87,10 +89,33 @@ def load_weights(
             _keep_few(folder)
         except OSError:  # the cache cannot be written
             make(folder := Path(own))
-        mapped = [load_file(path) for path in sorted(folder.glob("*.safetensors"))]
+        first, *more = (load_file(path) for path in sorted(folder.glob("*.safetensors")))
         # copied, as a mapped file that is cut short later would end the process
-        found = [{name: tensor.clone() for name, tensor in tensors.items()} for tensors in mapped]
-    return [found[0] | changed for changed in found]
+        shared = _bases.get(of_base) or Base(copied(first))
+        _bases[of_base] = shared
+        return shared, [copied(changed) for changed in more]
+
+
+class Base(dict[str, torch.Tensor]):
+    """A base model's tensors, one copy for all runs on it that are in memory; and its models."""
+
+    def __init__(self, tensors: Tensors) -> None:
+        super().__init__(tensors)
+        self._made: dict[Any, tuple[Tensors, Any]] = {}
+
+    def made(self, device: torch.device, make: Callable[..., Any], *given: Any) -> tuple[Tensors, Any]:
+        """The tensors on the device, and the model `make(tensors, *given)` of them; both once."""
+        if (device, given) not in self._made:
+            moved = {name: tensor.to(device) for name, tensor in self.items()}
+            self._made[device, given] = moved, make(moved, *given)
+        return self._made[device, given]
+
+
+_bases: WeakValueDictionary[str, Base] = WeakValueDictionary()
+
+
+def copied(tensors: Tensors) -> Tensors:
+    return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
 def _keep_few(used: Path) -> None:

@@ -62,7 +62,7 @@ def test_a_sorted_beginning_is_told_from_a_mixed_one():
 
 def test_the_matrix_is_drawn_to_scale():
     run = store.read_run(ASSETS / "runs" / "smollm2-135m")
-    shapes = store.read_adapter_shapes(run.path)
+    shapes = store.read_adapter_shapes(run)
     assert shapes["model.layers.15.self_attn.q_proj"] == (576, 576)
     assert shapes["model.layers.15.mlp.up_proj"] == (1536, 576)
     drawn = weights.pictures(run)[0]

@@ -11,12 +11,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pandas as pd
 import pytest
 
 from sentiment_core.artifacts import store
-from sentiment_core.dashboard import app, pairs, panels, serving, theme
+from sentiment_core.dashboard import app, pairs, panels, serving, texts, theme
 from sentiment_core.dashboard.app import build, launch_options
 from sentiment_core.dashboard.components import answers, challenge, parts, trace
 from sentiment_core.dashboard.context import Context
@@ -27,12 +28,14 @@ from sentiment_core.dashboard.serving import Serving
 from sentiment_core.dashboard.store import MOST_KEPT, Store
 from sentiment_core.dashboard.tabs import accuracy, batch, confusion, examples, loss, method
 from sentiment_core.dashboard.texts import ReviewTexts
-from sentiment_core.data.reviews import load_reviews
+from sentiment_core.data.reviews import load_reviews, review_id
+from sentiment_core.data.sources import CHALLENGE
 from sentiment_core.figures.style import percent
 from sentiment_core.systems import SYSTEMS
 from tests import waiting
 from tests.fake_artifacts import RUN, STUDY, predictions, write_assets, write_eval, write_run
 from tests.fake_live import FakeClassifier, ReadingTrace
+from tests.own_reviews import frame
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -413,6 +416,65 @@ def test_without_texts_our_own_samples_are_the_rows(context: Context, monkeypatc
     assert not explain.visible
     assert [row["fine"] for row in trace_value["rows"]] == [0.02]
     assert f"All <span>{len(samples)}</span>" in chips
+
+
+@pytest.fixture
+def imdb_on_the_hub(tmp_path, monkeypatch) -> list[dict[str, Any]]:
+    """A stand-in for the Hub's download, and what was asked of it; nothing is at hand."""
+    asked: list[dict[str, Any]] = []
+
+    def download(repo: str, *, local_dir: Path, filename: str, tqdm_class: Any, **more: Any) -> str:
+        asked.append({"repo": repo, "filename": filename, **more})
+        if len(asked) == 1:
+            raise OSError("no route to the Hub\nand so on")
+        with tqdm_class(total=4, desc=filename, unit="B") as bar:
+            for _ in range(4):
+                bar.update(1)
+        path = local_dir / filename
+        path.parent.mkdir(parents=True)
+        frame(40, seed=0)[["text", "label"]].to_parquet(path)
+        return str(path)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setitem(texts.IMDB, "local_dir", tmp_path / "cache")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "none"))
+    monkeypatch.delenv(texts.VARIABLE, raising=False)
+    return asked
+
+
+def test_imdbs_texts_come_by_a_click_with_a_bar_and_a_failure_says_why(tmp_path, imdb_on_the_hub) -> None:
+    ids = [review_id(text) for text in frame(40, seed=0)["text"]]
+    for system, run_id in (("baseline-scored", None), ("fine-tuned", RUN)):
+        write_eval(tmp_path, system, "imdb", 40, run_id=run_id, review_id=ids)
+    write_run(tmp_path, RUN)
+    context = replace(context_of(tmp_path), texts=ReviewTexts())
+    view, asked, shares = examples.Examples(context), ExampleFilter.of(RUN, "imdb"), []
+    before = str(view.whole(asked))
+    assert texts.FETCH in before
+    assert imdb_on_the_hub == [], "nobody has clicked"
+    context.texts.fetch(shares.append)
+    assert "They could not be fetched from the Hub: no route to the Hub. Or set" in str(view.whole(asked))
+    context.texts.fetch(shares.append)
+    assert shares == [0.25, 0.5, 0.75, 1.0]
+    assert texts.FETCH not in str(after := view.whole(asked)[4])
+    assert "reviews of our own" not in str(after)
+    one = imdb_on_the_hub[1]
+    assert (one["repo"], one["repo_type"], len(one["revision"])) == ("stanfordnlp/imdb", "dataset", 40)
+    assert set(ids) <= set(ReviewTexts().wait(20)), "the next start finds them"
+    assert len(imdb_on_the_hub) == 2
+
+
+def test_a_space_fetches_imdbs_texts_by_itself(imdb_on_the_hub, monkeypatch) -> None:
+    monkeypatch.setenv("SPACE_ID", "me/space")
+    found = ReviewTexts()
+    found.wait(20)
+    while (fetching := next((t for t in threading.enumerate() if t.name == "imdb"), None)) is not None:
+        fetching.join()
+    assert len(imdb_on_the_hub) == 1
+    assert "no route to the Hub" in found.how_to
+    monkeypatch.setenv(texts.VARIABLE, CHALLENGE)
+    ReviewTexts().wait(20)
+    assert not any(t.name == "imdb" for t in threading.enumerate()), "another source was chosen"
 
 
 @pytest.fixture

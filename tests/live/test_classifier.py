@@ -51,12 +51,12 @@ def cache(tmp_path_factory):
         yield base_models.CACHE
 
 
-def make_run(root: Path, model: Path) -> Run:
+def make_run(root: Path, model: Path, *, seed: int = 1) -> Run:
     """A finished run whose adapter is random, on a base model in a folder."""
     record = write_run(root, "tiny")
     folder = root / "runs" / "tiny"
     loaded = load_base(resolve(str(model)))
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     adapted = add_lora(loaded.model, rank=4, alpha=8, dropout=0.0)
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:

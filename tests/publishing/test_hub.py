@@ -135,8 +135,26 @@ def test_the_spaces_front_matter_is_of_today(run, call, the_hub):
     assert card["preload_from_hub"] == [" ".join(base.on_hub)]
 
 
+@pytest.fixture(params=["this environment", "a Space's"])
+def python(request, tmp_path) -> Path | str:
+    """The interpreter that runs, or one of a fresh environment, installed by the line that Spaces use."""
+    if request.param == "this environment":
+        return sys.executable
+    if not os.environ.get("SPACE_ENVIRONMENT"):
+        pytest.skip("SPACE_ENVIRONMENT=1 installs all packages anew, which takes minutes")
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "fresh"], check=True)
+    python, version = (
+        tmp_path / "fresh" / "bin" / "python",
+        RepoCard.load(ROOT / "README.md").data["sdk_version"],
+    )
+    sdk = f"gradio[oauth,mcp]=={version}", "uvicorn>=0.14.0", "websockets>=10.4", "spaces"
+    for wanted in (sdk, ("-r", ROOT / "requirements.txt")):
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
+    return python
+
+
 @pytest.mark.slow
-def test_a_space_starts_from_its_folder_and_writes_nothing_there(run, call, tiny_model, tmp_path):
+def test_a_space_starts_from_its_folder_and_writes_nothing_there(run, call, tiny_model, tmp_path, python):
     write_small_files(tmp_path / "assets")
     folder = tmp_path / "space"
     assert call("space", "--dry-run", folder)[0] == 0
@@ -155,7 +173,7 @@ def test_a_space_starts_from_its_folder_and_writes_nothing_there(run, call, tiny
         "SENTIMENT_LIVE_FORM": "fp32", "PYTHONDONTWRITEBYTECODE": "1",
     }  # fmt: skip
     page = f"http://127.0.0.1:{port}/"
-    with subprocess.Popen([sys.executable, "app.py"], cwd=folder, env=surroundings) as server:
+    with subprocess.Popen([python, "app.py"], cwd=folder, env=surroundings) as server:
         try:
             while server.poll() is None:
                 try:

@@ -40,7 +40,7 @@ async def stream(
     """The fine-tuned answer first, then the base model's, then how both came.
 
     Each value says which text and run it belongs to: {text, run, note, warn, base, fine, trace, dial}. `base`
-    and `fine` are {p, read, cut, detail}, there once known; a card without its answer holds the note.
+    and `fine` are {p, read, cut, detail, about}, there once known; a card without its answer holds the note.
     """
     shown: dict[str, Any] = {"text": review, "run": run.run_id if run else None, "trace": trace.NOTHING}
     async for event in context.serving.ask(run, review, visitor):
@@ -52,6 +52,7 @@ async def stream(
             case Answer(system, one):
                 detail = f"{seconds(one.seconds)}, {one.tokens:,} tokens"
                 value = {"p": one.p_positive, "read": one.read, "cut": one.truncated, "detail": detail}
+                value |= {"about": one.about} if one.about else {}
                 shown |= {"note": NOT_TUNED if system == "base" else READING, ACTORS[system]: value}
             case Trace(text, found):
                 shown |= {"trace": trace.value_of(text, found)}

@@ -47,10 +47,15 @@ def share_positive(record: EvalRecord) -> float:
     return (cells.negative_positive + cells.positive_positive) / record.dataset.n
 
 
-def run_titles(context: Context, *, story: bool = False) -> dict[str, str]:
+def run_titles(context: Context, *others: Run | None, story: bool = False) -> dict[str, str]:
     """run_id -> a name for people, "Our recipe, 39 s", with the base where there are several; a `story` tells
-    base and data, too. Of runs that would share a name, those not called like their base go by their own."""
-    records = {run.run_id: run.record for run in context.store.finished_runs() if run.record}
+    base and data, too. Of runs that would share a name, those not called like their base go by their own.
+
+    Args:
+        others: of which those from the Hub are named as well, by repository and commit.
+    """
+    runs = [*context.store.finished_runs(), *(run for run in others if run and run.hub)]
+    records = {run.run_id: run.record for run in runs if run.record}
     kinds = {name: (_recipe(name, one), base_title(one.base_model.name)) for name, one in records.items()}
     counts, several, titles = Counter(kinds.values()), story or len({*(b for _, b in kinds.values())}) > 1, {}
     for (run_id, one), (recipe, base) in zip(records.items(), kinds.values(), strict=True):
@@ -63,6 +68,8 @@ def run_titles(context: Context, *, story: bool = False) -> dict[str, str]:
 
 def _recipe(run_id: str, record: RunRecord) -> str:
     """How it was trained: its preset, or who taught it."""
+    if "@" in run_id:
+        return run_id.replace("@", " at ")[: run_id.index("@") + 11]
     if (teacher := record.teacher) is None:
         return PRESET_TITLES.get(str(record.config.get("preset")), run_id)
     own = teacher.base_model == record.base_model.name

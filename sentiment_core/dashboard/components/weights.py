@@ -15,7 +15,7 @@ def pictures(run: Run) -> list[Markup]:
     """The matrix, the levels and the memory, each where the run's artifacts hold what it needs."""
     record, found, shapes = run.record, [], {}
     with suppress(ArtifactError):  # which the header tells
-        shapes = read_adapter_shapes(run.path)
+        shapes = read_adapter_shapes(run)
     if record and shapes:
         sample = record.weights.matrix if record.weights else ""
         name = sample if sample in shapes else list(shapes)[len(shapes) // 2]

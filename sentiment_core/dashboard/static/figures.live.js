@@ -45,6 +45,7 @@ figs.live = (element, props, watch, trigger) => {
     const bar = make(box, 'div', {class: 'bar'}), width = Math.max(0.6, 100 * Math.abs(p - 0.5));
     make(bar, 'i', {class: tone, style: `left:${100 * Math.min(p, 0.5)}%;width:${width}%`}); make(bar, 'b');
     said(`P(positive) = ${percent(p, 1)}${whole(answer) ? '' : ` after reading ${percent(read)}`}`);
+    if (answer.about) said(answer.about);
   };
 
   const verdict = (label) => {

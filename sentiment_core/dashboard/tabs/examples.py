@@ -16,7 +16,7 @@ from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_sw
 from sentiment_core.dashboard.pairs import FILTERS, ExampleFilter, Sides
 from sentiment_core.dashboard.panels import COMMAND
 from sentiment_core.dashboard.serving import MODEL_EVENT
-from sentiment_core.dashboard.texts import HOW_TO
+from sentiment_core.dashboard.texts import FETCH, FETCHING
 from sentiment_core.data.sources import CHALLENGE
 
 PAGE = 25  # rows
@@ -54,6 +54,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
                 trace = trace_figure("reader-trace")
     asked = gr.Textbox("", visible="hidden", elem_id="examples-filter", label="Filter, as JSON")
     opened = gr.Textbox("", visible="hidden", elem_id="opened", label="Review in the reader")
+    fetch = gr.Button(visible="hidden", elem_id="fetch-texts")
     view = Examples(context)
     filters, reading = [dataset, search, asked], [reader, explain, trace]
     outputs = [message, body, dataset, chips, listed, *reading, opened]
@@ -64,6 +65,10 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     def read(*values: str) -> list[object]:
         return view.open(ExampleFilter.of(*values[:4]), values[4])
 
+    def fetched(*values: str, progress: gr.Progress = gr.Progress()) -> list[object]:  # noqa: B008
+        context.texts.fetch(lambda share: progress(share, desc="Fetching IMDB’s test reviews"))
+        return render_all(values[0], context.dataset(None), *values[2:])
+
     async def explained(run_id: str, review_id: str) -> AsyncIterator[object]:
         own = {sample.id: sample.text for sample in context.store.samples()}
         if text := own.get(review_id) or context.texts.wait(0).get(review_id):
@@ -73,6 +78,8 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     gr.on([dataset.input, search.change], render_all, [run, *filters], outputs, **LATEST)
     asked.input(render_all, [run, *filters], outputs, js=TO_ADDRESS, **LATEST)
     opened.input(read, [run, *filters, opened], reading, js=REVIEW_TO_ADDRESS, **LATEST)
+    barred: dict[str, Any] = QUIET | {"show_progress": "full", "show_progress_on": [listed]}
+    fetch.click(fetched, [run, *filters], outputs, **barred)
     visibly = QUIET | MODEL_EVENT | {"show_progress": "minimal"}
     explain.click(explained, [run, opened], trace, **visibly)
     return TabPart(render_all, [*filters, opened], outputs, dataset, {"asked": asked, "opened": opened})
@@ -146,12 +153,12 @@ class Examples:
         part = found[page * PAGE : (page + 1) * PAGE]
         review_id = review_id or next(iter(part["review_id"]), "")
         values = {"shown": shown, "wanted": wanted, "filters": FILTERS}
-        largest = self.tested(wanted, self.context.dataset(None))
+        largest, how_to = self.tested(wanted, self.context.dataset(None)), self.context.texts.how_to
         chips = render("chips", **values, counts=pairs.counts(shown.frame, wanted))
         listed = render(
             "examples", **values, rows=list(part.itertuples()), page=page, first=page * PAGE + 1,
             last=page * PAGE + len(part), total=len(found), opened=review_id,
-            how_to="" if largest and largest.texts else HOW_TO,
+            how_to="" if largest and largest.texts else how_to, fetch=how_to != FETCHING and FETCH,
         )  # fmt: skip
         switch = gr.Radio(value=shown.dataset, visible=bool(shown.dataset) and len(self.store.datasets()) > 1)
         reader = self.open(wanted, review_id)

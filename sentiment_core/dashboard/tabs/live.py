@@ -1,10 +1,12 @@
 """Live: one review, both models, and how their answers came while reading."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 from functools import partial
 from textwrap import shorten
 from typing import Any
+from urllib.parse import urlsplit
 
 import gradio as gr
 
@@ -99,7 +101,11 @@ def _stored_answers(context: Context, run: Run | None) -> dict[str, Any]:
 
 
 def pace_html(context: Context, run: Run | None) -> str:
-    """How long an answer took in a benchmark with this run's base; empty where there is none."""
+    """How long an answer took in a benchmark with this run's base; empty where there is none. Or which engine
+    answers instead."""
+    if address := os.environ.get("SENTIMENT_ENDPOINT"):
+        text = f"Answers are computed by the engine at {urlsplit(address).hostname}."
+        return render("small", text=text, muted=True)
     base, root = run.record.base_model.name if run and run.record else None, context.store.root
     for path in root.glob("benchmarks/live*.json"):
         with suppress(ValueError):  # which the header tells

@@ -35,8 +35,13 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     timer = gr.Timer(5, active=False)
     outputs = [state, *loss.outputs, *schedule.outputs, seen, timer]
 
+    def listing(chosen: Sequence[str | None]) -> dict[str, Run]:
+        """Those here, and of the chosen ones those from the Hub."""
+        hub = [run for run in map(context.store.run, chosen) if run and run.hub]
+        return {one.run_id: one for one in (*context.store.listing().runs, *hub)}
+
     def draw(chosen: list[str]) -> list[object]:
-        listed = {one.run_id: one for one in context.store.listing().runs}
+        listed = listing(chosen or ())
         picked = [listed[run_id] for run_id in chosen or [] if run_id in listed][:most]
         histories, words = _histories(context, picked)
         panels = (
@@ -52,10 +57,11 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
 
     def render(run_id: str | None) -> list[object]:
         """On load and when the page's run changes: this run, and whatever trains now, are chosen."""
-        listed, current, titles = context.store.listing().runs, context.store.run(run_id), run_titles(context)
-        training_now = [one.run_id for one in listed if is_training(one)]
-        wanted = ([current.run_id] if current else []) + training_now or [one.run_id for one in listed[:1]]
-        choices = [(titles.get(one.run_id, one.run_id), one.run_id) for one in listed]
+        listed, current = listing([run_id]), context.store.run(run_id)
+        titles = run_titles(context, current)
+        training_now = [name for name, one in listed.items() if is_training(one)]
+        wanted = ([current.run_id] if current else []) + training_now or [*listed][:1]
+        choices = [(titles.get(name, name), name) for name in listed]
         return [gr.Dropdown(choices=choices, value=wanted), *draw(wanted)]
 
     def poll(chosen: list[str], last: Hashable) -> list[object] | object:
@@ -69,7 +75,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
 
 def _histories(context: Context, runs: Sequence[Run]) -> tuple[dict[str, pd.DataFrame], str]:
     """What the runs have logged, by their names, and what is to be said of those unread or unfinished."""
-    titles, histories, said = run_titles(context), {}, []
+    titles, histories, said = run_titles(context, *runs), {}, []
     for run in runs:
         try:
             history = context.store.history(run)

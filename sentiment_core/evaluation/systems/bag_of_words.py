@@ -68,6 +68,7 @@ def nbsvm(texts: Sequence[str], labels: np.ndarray) -> Fitted:
     Wang & Manning 2012, Baselines and Bigrams; with the logistic loss, as Mesnil et al. 2015 (Ensemble of
     Generative and Discriminative Techniques for Sentiment Analysis of Movie Reviews) ran it on IMDB.
     """
+    from scipy.sparse import diags_array
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.linear_model import LogisticRegression
 
@@ -78,8 +79,9 @@ def nbsvm(texts: Sequence[str], labels: np.ndarray) -> Fitted:
     present = words.fit_transform(texts)  # (n, features)
     ratio = log_count_ratio(present, labels, alpha)
     model = LogisticRegression(C=C, solver="liblinear", fit_intercept=False, random_state=0)
-    model.fit(present.multiply(ratio).tocsr(), labels)
-    return lambda new: model.predict_proba(words.transform(new).multiply(ratio).tocsr()), len(ratio)
+    scale = diags_array(ratio, format="csr")
+    model.fit(present @ scale, labels)
+    return lambda new: model.predict_proba(words.transform(new) @ scale), len(ratio)
 
 
 def log_count_ratio(present: Any, labels: np.ndarray, alpha: float) -> np.ndarray:

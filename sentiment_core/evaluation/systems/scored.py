@@ -90,7 +90,9 @@ class FineTuned(ZeroShot):
     def run_id(self) -> str:  # pyrefly: ignore[bad-override] a constant of the other systems
         return self.inputs.run.run_id  # pyrefly: ignore[missing-attribute] it has a run
 
-    origin = run_id
+    @property
+    def origin(self) -> str:
+        return self.run_id.replace("/", "--")  # of one from the Hub
 
     @property
     def precision(self) -> str:
