@@ -23,8 +23,9 @@ from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow, Metri
 from sentiment_core.artifacts.store import read_sample_reviews
 from sentiment_core.benchmarks.measure import finished, record, spread
 from sentiment_core.data.reviews import load_reviews
-from sentiment_core.live.classifier import LiveAnswer, LiveClassifier, usable_cores
+from sentiment_core.live.classifier import LiveAnswer, LiveClassifier
 from sentiment_core.live.forward import FIRST_RESULT
+from sentiment_core.live.number_format import usable_cores
 from sentiment_core.live.weights import NUMBER_FORMATS
 from sentiment_core.models.base_models import resolve, run_child
 from sentiment_core.models.loading import load_tokenizer, quiet_transformers

@@ -8,9 +8,7 @@ Prompt, label words and probability are those of `engines.scorer`, computed in a
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import math
 import os
 import re
 import time
@@ -29,9 +27,10 @@ from sentiment_core.config import UserError
 from sentiment_core.engines.batching import batches_by_tokens
 from sentiment_core.live.endpoint import Engine
 from sentiment_core.live.forward import LiveLlama
+from sentiment_core.live.number_format import choose_number_format, on_zero_gpu, processor_has, usable_cores
 from sentiment_core.live.trace import ReadingTrace, rows_of
 from sentiment_core.live.transformers import LiveTransformers
-from sentiment_core.live.weights import NUMBER_FORMATS, dtype_of, is_lean, load_weights
+from sentiment_core.live.weights import dtype_of, is_lean, load_weights
 from sentiment_core.models.base_models import BaseModel, BaseModelError, resolve
 from sentiment_core.models.loading import base_config, load_adapter, load_base, load_tokenizer
 from sentiment_core.models.tokens import Encoded, PromptEncoder
@@ -48,9 +47,6 @@ BATCH_TOKENS = {"cpu": 320, "cuda": 32_768}
 
 DIAL_TOKENS = 300
 """Of the longest review that the dial is turned for: its points cost some four answers."""
-
-MOST_THREADS = 8
-"""One review is too small to keep more busy."""
 
 
 class TooLong(UserError):
@@ -114,10 +110,10 @@ class LiveClassifier:
         record = run.record if run else None
         flag = base_model or os.environ.get("SENTIMENT_BASE_MODEL") or None
         base = resolve(flag, record.base_model.name if record else None)
-        cuda = torch.cuda.is_available() and not _on_zero_gpu() if cuda is None else cuda
+        cuda = torch.cuda.is_available() and not on_zero_gpu() if cuda is None else cuda
         large = record is not None and record.base_model.is_large
         wanted = number_format or os.environ.get("SENTIMENT_LIVE_FORM") or ("int8" if large else None)
-        number_format = _choose_number_format(wanted, cuda)
+        number_format = choose_number_format(wanted, cuda)
         encoder = PromptEncoder(load_tokenizer(base))
         if record is not None:
             _check_fits(record, base, encoder)
@@ -134,7 +130,7 @@ class LiveClassifier:
             has_adapter=adapter is not None, max_length_tokens=int(limit or 1024),
             temperature=record.temperature if record else 1.0,
         )  # fmt: skip
-        if not (cuda and _on_zero_gpu()):  # there, a GPU exists only inside a call
+        if not (cuda and on_zero_gpu()):  # there, a GPU exists only inside a call
             for system in SYSTEMS[: 2 if adapter else 1]:
                 classifier.classify("A warm-up, of a few words.", system)
         return classifier
@@ -232,7 +228,7 @@ def _builder(
 ) -> tuple[Callable[[], dict[Which | float, System]], str]:
     """Load the weights; return what puts them on the device at first use, and their number format."""
     config, on_cpu = base_config(base), device.type == "cpu"
-    cores, fast_int8 = usable_cores() if on_cpu else 1, _processor_has("vnni")
+    cores, fast_int8 = usable_cores() if on_cpu else 1, processor_has("vnni")
     if not is_lean(config):
         if on_cpu:
             torch.set_num_threads(cores)
@@ -282,46 +278,3 @@ def _check_fits(record: RunRecord, base: BaseModel, encoder: PromptEncoder) -> N
 def _plain(text: str) -> str:
     """The text with what UTF-8 cannot hold replaced, character for character."""
     return re.sub("[\ud800-\udfff]", "\ufffd", text)
-
-
-# ---- the processor
-
-
-def _on_zero_gpu() -> bool:
-    """Whether this is a ZeroGPU Space, where a GPU exists only inside marked functions."""
-    return bool(os.environ.get("SPACES_ZERO_GPU"))
-
-
-def _choose_number_format(wanted: str | None, cuda: bool) -> str:
-    if wanted and wanted not in NUMBER_FORMATS:
-        raise ValueError(
-            f"SENTIMENT_LIVE_FORM is {wanted!r}; use one of {', '.join(NUMBER_FORMATS)}, or leave it out"
-        )
-    if cuda:
-        old = not _on_zero_gpu() and not torch.cuda.is_bf16_supported()
-        return "fp32" if wanted == "fp32" or old else "bf16"
-    if wanted:
-        return wanted
-    if _processor_has("avx512_bf16") or _processor_has("amx_bf16"):
-        return "bf16"
-    # 8 bits keep 99.5 % of the labels: tests/live/test_classifier.py, against the stored predictions
-    return "int8" if _processor_has("vnni") else "fp32"
-
-
-def _processor_has(feature: str) -> bool:
-    """Whether a feature's name is (part of) one of the processor's flags; False where they are not known."""
-    with contextlib.suppress(OSError):
-        described = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        return re.search(f"^flags.*{feature}", described, re.MULTILINE) is not None
-    return False
-
-
-def usable_cores() -> int:
-    """Cores that this process may use: its affinity, and its container's quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
-        cores = min(cores, max(1, math.ceil(int(quota) / int(period))))
-    if "OMP_NUM_THREADS" in os.environ:
-        cores = min(cores, torch.get_num_threads())
-    return min(cores, MOST_THREADS)

@@ -17,6 +17,7 @@ from sentiment_core.engines.scorer import SentimentScorer
 from sentiment_core.live import classifier as live_classifier
 from sentiment_core.live import forward, weights
 from sentiment_core.live.classifier import LiveClassifier
+from sentiment_core.live.number_format import processor_has
 from sentiment_core.models import base_models
 from sentiment_core.models.base_models import BaseModelError, resolve
 from sentiment_core.models.loading import add_lora, load_adapter, load_base
@@ -315,7 +316,7 @@ STORED = config.ASSETS / "evals" / f"imdb--fine-tuned--{RUN}"
 @pytest.mark.parametrize("number_format", ["bf16", "int8"])
 def test_served_forms_agree_with_the_stored_predictions(number_format):
     """On few reviews, short where the processor is slow; `eval.py --check-export` compares many."""
-    fast = live_classifier._processor_has("vnni" if number_format == "int8" else "_bf16")
+    fast = processor_has("vnni" if number_format == "int8" else "_bf16")
     if number_format == "bf16" and not fast:
         pytest.skip("this processor is not served in bfloat16")
     reviews = imdb.sample(40) if fast else imdb.sample(16, 120)
