@@ -389,6 +389,29 @@ def test_corrupt_folders_are_named_and_without_texts_our_own_samples_are_the_row
     assert not page.errors
 
 
+def test_what_the_hub_does_not_give_is_a_sentence_and_the_page_goes_on(
+    page, corrupt_site, monkeypatch
+) -> None:
+    def away(*given: object, **more: object) -> None:
+        raise OSError("no route to the Hub")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", away)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", away)
+    page.goto(corrupt_site.address(tab="examples"))
+    page.get_by_role("button", name="Load the IMDB texts (20 MB)").click()
+    page.get_by_text("They could not be fetched from the Hub: no route to the Hub.").wait_for()
+    page.get_by_label("Run, or user/name on the Hub").fill("some/run")
+    page.keyboard.press("Enter")
+    page.get_by_text(
+        "run 'some/run' could not be fetched from the Hub: no route to the Hub; another"
+    ).wait_for()
+    assert query(page)["run"] == ["some/run"]
+    page.locator("#run input").fill("nonsense")
+    page.keyboard.press("Enter")
+    page.get_by_text("'nonsense' is no run here, and on the Hub one is called user/name").wait_for()
+    assert page.locator("#run input").input_value().startswith("Our recipe")
+
+
 def test_with_nothing_each_tab_names_its_command(page, bare_site) -> None:
     page.goto(bare_site.address(tab="live"))
     ask(page, "A film.")

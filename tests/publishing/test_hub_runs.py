@@ -14,8 +14,10 @@ import pytest
 from huggingface_hub.errors import DryRunError
 from markupsafe import Markup
 
+import eval as evaluation
 from sentiment_core.artifacts import remote, store
 from sentiment_core.artifacts.store import ArtifactError, adapter_sha256
+from sentiment_core.config import ASSETS
 from sentiment_core.dashboard import app
 from sentiment_core.dashboard.store import Store
 from sentiment_core.evaluation.inputs import find_run
@@ -76,6 +78,19 @@ def test_what_push_uploads_comes_back_as_the_same_run_pinned_and_kept(made, ther
     calls = huggingface_hub.snapshot_download.calls
     assert calls == [True, False, True], "a commit is fetched once, and asked for by its name not at all"
     assert [path.name for path in (tmp_path / "cache" / "runs" / "me" / "tiny").iterdir()] == [COMMIT]
+
+
+def test_eval_measures_somebodys_run_and_the_page_shows_it_with_that_commit(
+    there, tiny_model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(base_models, "CACHE", tmp_path / "cache")
+    where = ("--assets", str(tmp_path / "assets"), "--work", str(tmp_path / "work"))
+    reviews = ("--dataset", str(ASSETS / "sample_reviews.jsonl"), "--limit", "24")
+    assert evaluation.main(["--run", "me/tiny", "--base-model", str(tiny_model), *where, *reviews]) == 0
+    shown, run = Store(tmp_path / "assets"), remote.fetch_run("me/tiny")
+    found = shown.evals(run, "sample_reviews")["fine-tuned"].record
+    assert found.run_id == PINNED
+    assert found.eval_id == f"sample_reviews-n24--fine-tuned--me--tiny@{COMMIT}"
 
 
 def changed(there: Path, name: str, **fields: object) -> None:
