@@ -65,7 +65,9 @@ def _check_cells(given: str, rows: int, columns: int) -> None:
         raise DataError(f"{given} has {found}, beyond {_CELLS:,} cells; split it or leave columns out")
 
 
-def read_parquet(given: str, path: Path, *, most: int = _TABLE_BYTES) -> pd.DataFrame:
+def read_parquet(
+    given: str, path: Path, *, most: int = _TABLE_BYTES, rows: int = _CELLS
+) -> pd.DataFrame:  # fmt: skip
     """Columns of numbers and texts that take up to `most` bytes, whatever the file says of itself.
 
     Raises:
@@ -77,6 +79,8 @@ def read_parquet(given: str, path: Path, *, most: int = _TABLE_BYTES) -> pd.Data
         names, about = [field.name for field in fields], file.metadata
         _check_names(given, names)
         _check_cells(given, about.num_rows, len(names))
+        if about.num_rows > rows:
+            raise DataError(f"{given} has {about.num_rows:,} rows, more than {rows:,}; split it")
         if odd := next((one for one in fields if not _FLAT.match(str(one.type))), None):
             raise DataError(f"{given} has {odd.type} in its column {odd.name!r}; leave that column out")
         if sum(about.row_group(group).total_byte_size for group in range(about.num_row_groups)) > most:

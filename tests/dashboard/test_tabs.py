@@ -546,12 +546,12 @@ def test_stored_answers_of_our_samples_come_with_the_page(assets: Path, monkeypa
     assert "base" not in second
 
 
-def test_batch_table_has_labels_and_accuracy(context: Context) -> None:
+def test_batch_table_has_labels_and_accuracy(context: Context, tmp_path) -> None:
     rows = Batch(["great film", "dreadful film", "=cmd()"], [1, 0, 0])
     found = waiting.run(context.serving.probabilities(context.store.run(RUN), rows.texts))
     frame = batch.table_of(rows, found)
     assert list(frame.columns) == batch.COLUMNS
     assert list(frame["fine-tuned"]) == ["Positive", "Negative", "Positive"]
     assert "Accuracy of the fine-tuned model: 66.7" in batch.summary_of(frame)
-    back = pd.read_csv(batch.write_csv(frame))
+    back = pd.read_csv(batch.write_csv(frame, str(tmp_path)))
     assert back["text"][2] == "'=cmd()"

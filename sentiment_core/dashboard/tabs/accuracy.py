@@ -95,7 +95,7 @@ def before_and_after(store: Store, sides: Sides, where: str) -> tuple[Panel | No
     return store.keep(key, store.stamp(before, after), compared)
 
 
-def outcomes_html(c: classification.Comparison, sides: Sides) -> str:
+def outcomes_html(c: classification.Comparison, sides: Sides, *, linked: bool = True) -> str:
     """The four outcomes as ribbons from before to after, each a link to its reviews; the plain sentence."""
     p = f"p = {c.mcnemar_p:.1e}" if c.mcnemar_p < 0.001 else f"p = {c.mcnemar_p:.3f}"
     p = "p < 10⁻¹⁵" if c.mcnemar_p < 1e-15 else p
@@ -104,4 +104,5 @@ def outcomes_html(c: classification.Comparison, sides: Sides) -> str:
         dict(zip(order, accumulate([0.0, *(100 * counts[show] / c.n for show in order)]), strict=False))
         for order in (list(counts), ["correct", "fixed", "regressed", "wrong"])
     )
-    return render("outcomes", c=c, p=p, sides=sides, counts=counts, before=before, after=after)
+    told = {"sides": sides, "linked": linked, "counts": counts, "before": before, "after": after}
+    return render("outcomes", c=c, p=p, **told)
