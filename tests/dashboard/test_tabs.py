@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import numpy as np
 import pandas as pd
 import pytest
@@ -544,6 +545,29 @@ def test_stored_answers_of_our_samples_come_with_the_page(assets: Path, monkeypa
     assert [row["fine"] for row in first["trace"]["rows"]] == [0.4, 0.1]
     assert first["dial"]["curve"] == [0.8, 0.6, 0.5, 0.4, 0.2, 0.1]
     assert "base" not in second
+
+
+def test_own_texts_get_the_panels_of_an_evaluation_and_their_examples(context: Context) -> None:
+    own = ["great <b>film</b>", "dreadful film", "bad, boring", "great, and bad, and worst"]
+    found = waiting.run(context.serving.probabilities(context.store.run(RUN), own))
+    with gr.Blocks():
+        view = batch.Results()
+    accuracy, *_, flow, examples = map(str, view.show(Batch(own, [1, 0, 0, 1]), found))
+    assert "lifts accuracy from 50.0\u202f% to 75.0\u202f%" in accuracy
+    assert "fixed 2 reviews" in flow or "fixed about 2" in flow
+    assert "(exact McNemar, p = 1.000)" in flow
+    assert "data-ask" not in flow, "there are no such reviews on the examples tab"
+    folds = dict(re.findall(r"<summary><b>(.*?)</b> (\d+)", examples))
+    assert [folds[name] for name in ("Fixed", "Regressed", "Both correct", "Both wrong")] == [
+        "2",
+        "1",
+        "1",
+        "0",
+    ]
+    assert "great &lt;b&gt;film" in examples
+    accuracy, *_, flow, examples = map(str, view.show(Batch(own), found))
+    assert "accuracy" not in accuracy + flow
+    assert set(re.findall(r"<summary><b>(.*?)</b>", examples)) == {"All", "Lowest confidence"}
 
 
 def test_batch_table_has_labels_and_accuracy(context: Context, tmp_path) -> None:

@@ -88,13 +88,13 @@ def build(context: Context, run: gr.Dropdown) -> None:
         run_id: str | None, path: str | None, pasted: str, text: str | None, label: str | None,
         latest: Latest, progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[object]:  # fmt: skip
-        question = latest.question = object()
         found: dict[Which, list[float]] = {}
         answered, began = 0, 0.0
         try:
             batch = await asyncio.to_thread(read_batch, path, pasted, text, label)
         except InputRefused as error:
             return only(str(error), warn=True)
+        question = latest.question = object()
         async for event in context.serving.scores(context.store.run(run_id), batch.texts):
             if latest.question is not question:
                 break
@@ -108,6 +108,7 @@ def build(context: Context, run: gr.Dropdown) -> None:
                     left = (time.monotonic() - began) * (1 / share - 1)
                     told = f"{answered:,} of {len(batch.texts):,} texts by both models"
                     progress(share, desc=f"{told}, about {seconds(left)} left")
+        latest.question = None
         if not answered:
             return only(STOPPED)
         found = {system: p[:answered] for system, p in found.items()}
@@ -120,9 +121,9 @@ def build(context: Context, run: gr.Dropdown) -> None:
         said, path = notice(stopped + summary_of(frame)), write_csv(frame, download.GRADIO_CACHE)
         return [said, gr.Column(visible=True), *view.show(batch, found), excerpts, path]
 
-    def cancel(latest: Latest) -> str:
-        latest.question = None
-        return notice(STOPPED)
+    def cancel(latest: Latest) -> object:
+        asked, latest.question = latest.question, None
+        return notice(STOPPED) if asked else gr.skip()
 
     def named(path: str | None) -> list[object]:
         menus, name = [gr.Dropdown(visible=False)] * 2, Path(path).name[:60] if path else ""
