@@ -83,7 +83,7 @@ def predict(config: EvalConfig, output: Path, *, assets: Path, work: Path, overw
 
 def _answered(inputs: Inputs, work: Work, table: pa.Table, texts: Sequence[str]) -> pa.Table:
     """The table with the columns of the answers."""
-    there = np.array([bool(text.strip()) for text in texts])
+    there = np.array([bool(text.strip()) for text in texts], dtype=bool)
     given = [text for text in texts if text.strip()]
     inputs.encoded = encoded = inputs.encoder.encode(given, inputs.max_length)
     values = np.full((len(given), work.width), np.nan)

@@ -552,8 +552,9 @@ from pathlib import Path
 from sentiment_core.evaluation import predict
 answered, predict.ROWS = predict._answered, {"cpu": 8}
 def counted(inputs, work, table, texts):
-    with Path(sys.argv[sys.argv.index("--output") + 1]).with_suffix("." + os.environ["RANK"]).open("a") as log:
-        print(len(texts), file=log)
+    log = Path(sys.argv[sys.argv.index("--output") + 1]).with_suffix("." + os.environ["RANK"])
+    with log.open("a") as lines:
+        print(len(texts), file=lines)
     return answered(inputs, work, table, texts)
 predict._answered = counted
 runpy.run_path(sys.argv[0], run_name="__main__")
