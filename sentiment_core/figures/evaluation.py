@@ -195,9 +195,9 @@ def coverage_chart(table: pd.DataFrame, marks: pd.DataFrame) -> go.Figure:
         figure.add_annotation(note(100, y.iloc[-1], name, str(actor), **corner))
     x, y = 100 * marks["coverage"], 100 * marks["accuracy"]
     asked = [f"{100 * target:g}" for target in marks["target"]]
-    hover = f"{{}}{THIN}% asked for: %{{x:.1f}}{THIN}% answered, %{{y:.2f}}{THIN}% right"
+    hover = f"%{{text}}{THIN}% asked for: %{{x:.1f}}{THIN}% answered, %{{y:.2f}}{THIN}% right"
     look = {"mode": "markers+text", "text": asked, "textposition": "top center", "marker_size": 10}
-    figure.add_trace(series("target", "fine", x, y, hover=hover.format("%{text}"), **look))
+    figure.add_trace(series("target", "fine", x, y, hover=hover, **look))
     figure.update_xaxes(range=[0, 101], title_text="Reviews answered, the surest first (%)")
     return finished(figure.update_yaxes(title_text="Accuracy of these answers (%)"), 380)
 

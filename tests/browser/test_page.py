@@ -233,6 +233,8 @@ def test_accuracy_switches_and_a_figures_menu(page, site) -> None:
     page.keyboard.press("Escape")
     assert page.locator("#systems details[open]").count() == 0
     assert "RoBERTa-large" in text_of(page, "#systems")
+    page.get_by_label("Zoom to the upper end").check()
+    page.locator("#systems", has_text="The axis is cut: it begins at").wait_for()
     page.get_by_label("Show published results").uncheck()
     page.wait_for_function("() => !document.querySelector('#systems-plot').innerText.includes('RoBERTa')")
     assert "the same 600 reviews" in text_of(page, "#outcomes")

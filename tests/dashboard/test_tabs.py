@@ -15,6 +15,7 @@ import gradio as gr
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import logit
 
 from sentiment_core.artifacts import store
 from sentiment_core.dashboard import app, pairs, panels, serving, theme
@@ -25,11 +26,12 @@ from sentiment_core.dashboard.host import ModelHost, ModelUnavailable
 from sentiment_core.dashboard.inputs import Batch
 from sentiment_core.dashboard.pairs import ExampleFilter, Sides
 from sentiment_core.dashboard.serving import Serving
-from sentiment_core.dashboard.store import MOST_KEPT, Store
+from sentiment_core.dashboard.store import MOST_KEPT, TARGETS, Store
 from sentiment_core.dashboard.tabs import accuracy, batch, confusion, examples, loss, method
 from sentiment_core.dashboard.texts import ReviewTexts
 from sentiment_core.data.reviews import load_reviews
 from sentiment_core.figures.style import percent
+from sentiment_core.metrics.coverage import least_log_odds
 from sentiment_core.systems import SYSTEMS
 from tests import waiting
 from tests.fake_artifacts import RUN, STUDY, predictions, write_assets, write_eval, write_run
@@ -545,6 +547,29 @@ def test_stored_answers_of_our_samples_come_with_the_page(assets: Path, monkeypa
     assert [row["fine"] for row in first["trace"]["rows"]] == [0.4, 0.1]
     assert first["dial"]["curve"] == [0.8, 0.6, 0.5, 0.4, 0.2, 0.1]
     assert "base" not in second
+
+
+def test_a_target_is_set_by_validation_and_told_with_what_came_of_it(context: Context) -> None:
+    run = context.store.run(RUN)
+    cooler = replace(run, record=run.record.model_copy(update={"temperature": 2.0}))
+    warm, cold = context.store.certainties(run), context.store.certainties(cooler)
+    assert list(warm) == list(cold) == list(TARGETS)
+    assert [logit(one) for one in warm.values()] == pytest.approx([2 * logit(one) for one in cold.values()])
+    validated = context.store.history(run).dropna(subset=["eval_counts"])
+    nearest = (validated["eval_accuracy"] - run.record.validation_accuracy.value).abs().idxmin()
+    assert logit(warm[0.99]) == pytest.approx(least_log_odds(validated["eval_counts"][nearest], 0.99))
+    evals = context.store.evals(run, "imdb")
+    panel = panels.coverage_panel(context.store, run, {"fine": evals["fine-tuned"]}, "here, n = 400")
+    marks = panel.data.dropna(subset=["target"])
+    assert marks["target"].tolist() == list(TARGETS)
+    frame = context.store.predictions(evals["fine-tuned"])
+    sure = np.maximum(frame["p_positive"], 1 - frame["p_positive"]) >= warm[0.98]
+    assert marks["coverage"].iloc[1] == pytest.approx(sure.mean())
+    assert "1,000 validation reviews" in panel.caption
+    (root := context.store.root / "runs" / RUN / "history.jsonl").write_text(
+        root.read_text().split("\n")[0] + "\n"
+    )
+    assert context.store.certainties(run) == {}
 
 
 def test_own_texts_get_the_panels_of_an_evaluation_and_their_examples(context: Context) -> None:
