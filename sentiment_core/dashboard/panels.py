@@ -149,7 +149,7 @@ def coverage_panel(
     table, marks = pd.DataFrame(rows), []
     last = table[table["actor"] == table["actor"].iloc[-1]]
     most = last[last["coverage"] <= 0.8].iloc[-1] if len(last) > 1 else last.iloc[-1]
-    title = f"{percent(most['accuracy'])} right where the surest {percent(most['coverage'], 0)} are answered"
+    title = f"Of the surest {percent(most['coverage'], 0)} of answers, {percent(most['accuracy'])} are right"
     caption = (
         f"{where}. Certainty: the larger of P(positive) and its rest. Bands are 95\u202f% intervals (Wilson)."
     )

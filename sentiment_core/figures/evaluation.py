@@ -64,7 +64,8 @@ def systems_chart(table: pd.DataFrame, start: int = 0) -> go.Figure:
     figure.update_yaxes(
         range=[places[0] - 0.6, places[-1] + 1.15], tickvals=places[own], showticklabels=False
     )
-    return finished(figure, 78 + int(44 * (places[-1] - places[0] + 1)), margin_r=70)
+    room = {"margin_r": 70} | ({"margin_l": 48} if start else {})  # of long names beside marks at the left
+    return finished(figure, 78 + int(44 * (places[-1] - places[0] + 1)), **room)
 
 
 def _add_system(figure: go.Figure, row: Any, place: float, start: int) -> None:
@@ -191,8 +192,8 @@ def coverage_chart(table: pd.DataFrame, marks: pd.DataFrame) -> go.Figure:
         hover = f"{name}<br>of the surest %{{x:.0f}}{THIN}%, %{{y:.2f}}{THIN}% right"
         line = series(name, str(actor), x, y, hover=hover, mode="lines")
         figure.add_trace(line.update(line={"width": 2.5, "dash": dash}))
-        corner = {"xanchor": "right", "yanchor": "bottom"}
-        figure.add_annotation(note(100, y.iloc[-1], name, str(actor), **corner))
+        at, above = len(rows) // 3, {"xanchor": "left", "yanchor": "bottom", "yshift": 4}
+        figure.add_annotation(note(x.iloc[at], y.iloc[at], name, str(actor), **above))
     x, y = 100 * marks["coverage"], 100 * marks["accuracy"]
     asked = [f"{100 * target:g}" for target in marks["target"]]
     hover = f"%{{text}}{THIN}% asked for: %{{x:.1f}}{THIN}% answered, %{{y:.2f}}{THIN}% right"

@@ -131,7 +131,7 @@ def test_an_answer_below_the_target_is_not_given(page, site) -> None:
     page.locator("#review textarea").fill("A film")
     page.locator(".answer.fine", has_text="leaning positive").wait_for()
     page.locator("#sure input").click()
-    page.get_by_role("option", name="Answer where 99").click()
+    page.get_by_role("option", name="Target: 99").click()
     page.locator(".answer.fine", has_text="Not sure").wait_for()
     assert "validation answers met the target" in page.locator(".answer.fine").inner_text()
     assert "Not sure" not in page.locator(".answer.base").inner_text()

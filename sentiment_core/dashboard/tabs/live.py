@@ -97,8 +97,8 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
 def _targets(context: Context, run: Run | None) -> dict[str, Any]:
     """What the menu of targets offers: 0 for every answer, else the certainty that an answer needs."""
     found = context.store.certainties(run)
-    choices = [(f"Answer where {percent(target, 0)} were right", least) for target, least in found.items()]
-    return {"choices": [("Answer always", 0.0), *choices], "value": 0.0, "visible": bool(found)}
+    choices = [(f"Target: {percent(target, 0)} right", least) for target, least in found.items()]
+    return {"choices": [("Always answer", 0.0), *choices], "value": 0.0, "visible": bool(found)}
 
 
 def _stored_answers(context: Context, run: Run | None) -> dict[str, Any]:
