@@ -56,10 +56,6 @@ class Batch:
     texts: list[str]
     labels: list[int] | None = None
 
-    def first(self, n: int) -> Batch:
-        """Its first `n` rows."""
-        return Batch(self.texts[:n], self.labels and self.labels[:n])
-
 
 def read_batch(path: str | None, pasted: str | None, text: str | None = "", label: str | None = "") -> Batch:
     """Rows from a file's columns `text` and, unless that is empty, `label`; else one review per pasted line.

@@ -145,11 +145,12 @@ class Store:
     def certainties(self, run: Run | None) -> dict[float, float]:
         """Target accuracy -> the certainty from which on the run's validation answers reached it; those that
         none reached, and runs without stored validation answers, are left out."""
-        history = self.history(run) if run and run.record else pd.DataFrame({"eval_counts": []})
-        validated = history[history["eval_counts"].notna()]
-        if not (run and run.record) or validated.empty:
+        if not (run and run.record):
             return {}
+        validated = self.history(run).dropna(subset=["eval_counts"])
         away = (validated["eval_accuracy"] - run.record.validation_accuracy.value).abs()
+        if away.empty:
+            return {}
         kept = validated["eval_counts"].iloc[len(away) - 1 - int(np.argmin(away[::-1]))]  # the last such one
         odds = {target: coverage.least_log_odds(kept, target) for target in TARGETS}
         return {t: 1 / (1 + exp(-x / run.record.temperature)) for t, x in odds.items() if x is not None}

@@ -1,10 +1,8 @@
 """One system's answers to texts that need no labels and may be more than memory holds.
 
-    python eval.py --predict reviews.parquet --run smollm2-135m --output scored.parquet
-
 The input is cut into parts of so many rows. Each part's answers are a file under the work folder, written
-whole or not at all by one of the processes of a launch; a later call makes those that are missing. Once all
-are there, the first process joins them in order, a row group each.
+whole or not at all by one process of a launch; a later call makes those that are missing. Once all are
+there, the first process joins them in order, a row group each.
 """
 
 from __future__ import annotations
@@ -52,37 +50,35 @@ def predict(config: EvalConfig, output: Path, *, assets: Path, work: Path, overw
         raise ConfigError(f"--output {output} must be a file that ends in .parquet")
     if output.exists() and not overwrite:
         raise ConfigError(f"--output {output} exists; --overwrite replaces it")
-    with writing(output):
-        output.parent.mkdir(parents=True, exist_ok=True)
     source, context = Stream(config.dataset, config.split), find_device(config.precision)
     inputs = Inputs(config, context, assets)
     inputs.fingerprint = source.fingerprint
     system = pkgutil.resolve_name(SYSTEMS[config.system].work)(config.system, inputs)
-    rows, loaded, parts, n = ROWS[context.device.type], None, list[Path](), 0
+    rows, loaded, parts = ROWS[context.device.type], None, list[Path]()
     folder = work / "predictions" / f"{system.identity()}-{rows}"
-    look = {"unit": " rows", "mininterval": 0.5, "disable": not context.is_main}
-    with tqdm(total=source.rows, file=sys.stderr, **look) as bar:
+    bar = tqdm(total=source.rows, unit=" rows", file=sys.stderr, mininterval=0.5, disable=not context.is_main)
+    with bar:
         for number, (table, texts) in enumerate(source.tables(rows)):
             parts.append(folder / f"{number:08}.parquet")
             if number % context.world_size == context.rank and not parts[-1].exists():
                 loaded = loaded or system.work()
                 _write(parts[-1], [_answered(inputs, loaded, table, texts)])
-            n += len(table)
             bar.update(len(table))
-    if not n:
-        raise DataError(f"{config.dataset} has no rows; give a file with texts")
     PartialState().wait_for_everyone()
-    if context.is_main:
-        if missing := [part for part in parts if not part.exists()]:
-            raise ConfigError(f"{len(missing)} parts are not in {folder}; give all hosts the same --work")
-        _write(output, map(pq.read_table, parts))
-        shutil.rmtree(folder, ignore_errors=True)
     PartialState().destroy_process_group()
-    return f"{n:,} rows, {output}" if context.is_main else ""
+    if not context.is_main:
+        return ""
+    if not parts:
+        raise DataError(f"{config.dataset} has no rows; give a file with texts")
+    if missing := [part for part in parts if not part.exists()]:
+        raise ConfigError(f"{len(missing)} parts are not in {folder}; give all hosts the same --work")
+    _write(output, map(pq.read_table, parts))
+    shutil.rmtree(folder, ignore_errors=True)
+    return f"{pq.read_metadata(output).num_rows:,} rows, {output}"
 
 
 def _answered(inputs: Inputs, work: Work, table: pa.Table, texts: Sequence[str]) -> pa.Table:
-    """The table with the columns of the answers."""
+    """The table with the columns of the answers, which replace those of the same names."""
     there = np.array([bool(text.strip()) for text in texts], dtype=bool)
     given = [text for text in texts if text.strip()]
     inputs.encoded = encoded = inputs.encoder.encode(given, inputs.max_length)
@@ -95,13 +91,14 @@ def _answered(inputs: Inputs, work: Work, table: pa.Table, texts: Sequence[str])
         "p_positive": pa.array(np.asarray(answers["p_positive"], np.float32), from_pandas=True),
         "tokens": pa.array(encoded.lengths, pa.int32()), "truncated": pa.array(encoded.truncated),
     }  # fmt: skip
+    table = table.drop_columns([name for name in columns if name in table.column_names])
     for name, column in columns.items():
         table = table.append_column(name, column.take(places))
     return table
 
 
 def _write(path: Path, tables: Iterable[pa.Table]) -> None:
-    """A parquet file with a row group for each table, whole or not at all; without any, no file."""
+    """A parquet file with a row group for each table, whole or not at all."""
     unfinished, writer = path.with_name(f".{path.name}.unfinished"), None
     try:
         with writing(path):
@@ -111,6 +108,6 @@ def _write(path: Path, tables: Iterable[pa.Table]) -> None:
                 writer.write_table(table, row_group_size=max(1, len(table)))
             if writer:
                 writer.close()
-                unfinished.replace(path)
+            unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -186,9 +186,8 @@ def coverage_chart(table: pd.DataFrame, marks: pd.DataFrame) -> go.Figure:
     for actor, rows in table.groupby("actor", sort=False):
         name, _, dash, _ = ACTORS[str(actor)]
         x, y, low, high = (100 * rows[column] for column in ("coverage", "accuracy", "low", "high"))
-        edge = {"mode": "lines", "hoverinfo": "skip", "line_width": 0, "x": x}
-        figure.add_trace(go.Scatter(y=low, **edge))
-        figure.add_trace(go.Scatter(y=high, fill="tonexty", fillcolor=tint(str(actor), 0.2), **edge))
+        band = {"x": [*x, *x[::-1]], "y": [*high, *low[::-1]], "fillcolor": tint(str(actor), 0.2)}
+        figure.add_trace(go.Scatter(**band, fill="toself", mode="none", hoverinfo="skip"))
         hover = f"{name}<br>of the surest %{{x:.0f}}{THIN}%, %{{y:.2f}}{THIN}% right"
         line = series(name, str(actor), x, y, hover=hover, mode="lines")
         figure.add_trace(line.update(line={"width": 2.5, "dash": dash}))

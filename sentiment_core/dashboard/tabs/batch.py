@@ -17,21 +17,13 @@ from gradio.processing_utils import save_bytes_to_cache
 from sentiment_core.artifacts.frames import answers
 from sentiment_core.artifacts.schema import DatasetInfo, EvalRecord
 from sentiment_core.artifacts.store import Evaluation
-from sentiment_core.dashboard import pairs, panels
+from sentiment_core.dashboard import inputs, pairs, panels
 from sentiment_core.dashboard.components.answers import waiting_note, word_of
 from sentiment_core.dashboard.components.html import render, seconds
 from sentiment_core.dashboard.components.parts import FigureSlot, notice
 from sentiment_core.dashboard.context import QUIET, Context
 from sentiment_core.dashboard.host import Which
-from sentiment_core.dashboard.inputs import (
-    MAX_ROWS,
-    Batch,
-    InputRefused,
-    columns_of,
-    read_batch,
-    read_upload,
-    safe_cell,
-)
+from sentiment_core.dashboard.inputs import MAX_ROWS, Batch, InputRefused
 from sentiment_core.dashboard.serving import MODEL_EVENT, Latest, Refused, Scores, Waiting
 from sentiment_core.dashboard.tabs.accuracy import outcomes_html
 from sentiment_core.dashboard.tabs.confusion import Side, matrix_panel
@@ -91,7 +83,7 @@ def build(context: Context, run: gr.Dropdown) -> None:
         found: dict[Which, list[float]] = {}
         answered, began = 0, 0.0
         try:
-            batch = await asyncio.to_thread(read_batch, path, pasted, text, label)
+            batch = await asyncio.to_thread(inputs.read_batch, path, pasted, text, label)
         except InputRefused as error:
             return only(str(error), warn=True)
         question = latest.question = object()
@@ -113,7 +105,8 @@ def build(context: Context, run: gr.Dropdown) -> None:
             return only(STOPPED)
         found = {system: p[:answered] for system, p in found.items()}
         stopped = f"Stopped after {answered:,} of {len(batch.texts):,}. " * (answered < len(batch.texts))
-        return await asyncio.to_thread(whole, batch.first(answered), found, stopped)
+        batch = Batch(batch.texts[:answered], batch.labels and batch.labels[:answered])
+        return await asyncio.to_thread(whole, batch, found, stopped)
 
     def whole(batch: Batch, found: dict[Which, list[float]], stopped: str) -> list[object]:
         frame = table_of(batch, found)
@@ -130,9 +123,9 @@ def build(context: Context, run: gr.Dropdown) -> None:
         said = render("small", text=name or "No file chosen.", muted=not path)
         try:
             if path:
-                frame = read_upload(path)
+                frame = inputs.read_upload(path)
                 names = [(str(column), str(column)) for column in frame]
-                values = zip((names, [NO_LABELS, *names]), columns_of(frame), strict=True)
+                values = zip((names, [NO_LABELS, *names]), inputs.columns_of(frame), strict=True)
                 menus = [gr.Dropdown(choices=some, value=value, visible=True) for some, value in values]
                 said = render("small", text=f"{name}: {len(frame):,} rows", muted=False)
         except InputRefused as error:
@@ -157,57 +150,51 @@ class Results:
         with gr.Row(equal_height=True):
             self.matrices = [FigureSlot(f"own-matrix-{actor}", 380) for actor in ("before", "after")]
         self.examples = gr.HTML(elem_id="batch-examples")
-        slots = (self.systems, *self.matrices)
-        self.outputs = [*(one for slot in slots for one in slot.outputs), self.flow, self.examples]
+        matrices = chain.from_iterable(slot.outputs for slot in self.matrices)
+        self.outputs = [*self.systems.outputs, *matrices, self.flow, self.examples]
 
     def show(self, batch: Batch, found: Mapping[Which, Sequence[float]]) -> list[object]:
         """Values for `outputs`: without labels only the examples, and these where both models answered."""
-        frames = {system: predictions_of(batch, found[system]) for system in SYSTEM_IDS if system in found}
-        evals = {SYSTEM_IDS[system]: evaluation_of(system, frame) for system, frame in frames.items()}
-        both, flow, examples = list(frames.values()), "", ""
+        systems = [system for system in SYSTEM_IDS if system in found]
+        frames = [predictions_of(batch, found[system]) for system in systems]
+        flow, examples, accuracy, matrices = "", "", None, [None, None]
+        answered = zip(systems, frames, strict=True)
+        evals = {SYSTEM_IDS[system]: evaluation_of(system, frame) for system, frame in answered}
         sides = pairs.Sides(evals["baseline-scored"], evals.get("fine-tuned"))
-        accuracy, matrices = None, [None, None]
         if batch.labels:
             accuracy = panels.accuracy_panel(evals, (), sides.before)
-            drawn = map(Side.cut, evals.values(), both)
-            matrices = [*map(matrix_panel, drawn), None][:2]
-        if len(both) == 2:
-            examples = examples_html(batch, pairs.paired(*both), sides)
-        if len(both) == 2 and batch.labels:
-            answered = (frame["prediction"] for frame in both)
-            flow = outcomes_html(classification.compare(batch.labels, *answered), sides, linked=False)
+            matrices = [*map(matrix_panel, map(Side.cut, evals.values(), frames)), None][:2]
+        if len(frames) == 2:
+            examples = examples_html(batch, pairs.paired(*frames), sides)
+        if len(frames) == 2 and batch.labels:
+            compared = classification.compare(batch.labels, *(frame["prediction"] for frame in frames))
+            flow = outcomes_html(compared, sides, linked=False)
         shown = (slot.show(panel) for slot, panel in zip(self.matrices, matrices, strict=True))
         return [*self.systems.show(accuracy), *chain.from_iterable(shown), flow, examples]
 
 
 def predictions_of(batch: Batch, p_positive: Sequence[float]) -> pd.DataFrame:
     """A system's answers as an artifact has them; label -1 where nobody knows it."""
-    p, n = np.array(p_positive, dtype=np.float32), len(batch.texts)
-    label = np.array(batch.labels or [-1] * n, dtype=np.int8)
-    rows = [str(row) for row in range(1, n + 1)]
-    return pd.DataFrame({"review_id": rows, "label": label, "prediction": answers(p), "p_positive": p})
+    p = np.array(p_positive, dtype=np.float32)
+    frame = pd.DataFrame({"label": batch.labels or -1, "prediction": answers(p), "p_positive": p})
+    return frame.assign(review_id=frame.index.astype(str))
 
 
 def evaluation_of(system: Which, frame: pd.DataFrame) -> Evaluation:
     """An evaluation that is nowhere stored, with what the panels show of one."""
-    n, right = len(frame), int((frame["prediction"] == frame["label"]).sum())
-    dataset = DatasetInfo(name="Your texts", split="all", n=n, fingerprint="", source="")
-    record = EvalRecord.model_construct(
-        system=SYSTEM_IDS[system],
-        run_id=None,
-        dataset=dataset,
-        metrics={"accuracy": intervals.wilson(right, n)},
-    )
-    return Evaluation(Path(), record)
+    accuracy = intervals.wilson(int((frame["prediction"] == frame["label"]).sum()), len(frame))
+    dataset = DatasetInfo(name="Your texts", split="all", n=len(frame), fingerprint="", source="")
+    about = {"system": SYSTEM_IDS[system], "run_id": None, "dataset": dataset}
+    return Evaluation(Path(), EvalRecord.model_construct(**about, metrics={"accuracy": accuracy}))
 
 
 def examples_html(batch: Batch, frame: pd.DataFrame, sides: pairs.Sides) -> str:
     """Each filter's first reviews, folded; without labels only those filters that need none."""
-    groups = []
-    for name, one in pairs.FILTERS.items():
-        if batch.labels or name in ("all", "unsure"):
-            rows = frame.query(one.rows).sort_values(one.order, ascending=one.ascending, kind="stable")
-            groups.append((one, len(rows), list(rows.head(LISTED).itertuples())))
+    wanted = [one for name, one in pairs.FILTERS.items() if batch.labels or name in ("all", "unsure")]
+    found = [frame.query(one.rows).sort_values(one.order, ascending=one.ascending) for one in wanted]
+    groups = [
+        (one, len(rows), [*rows.head(LISTED).itertuples()]) for one, rows in zip(wanted, found, strict=True)
+    ]
     groups.sort(key=lambda group: not group[1])
     return render("batch_examples", groups=groups, texts=batch.texts, sides=sides)
 
@@ -241,5 +228,5 @@ def summary_of(frame: pd.DataFrame) -> str:
 
 def write_csv(frame: pd.DataFrame, cache: str) -> str:
     """A CSV where Gradio keeps files for a while, its cells safe to open in a spreadsheet."""
-    content = frame.assign(text=frame["text"].map(safe_cell)).to_csv(index=False).encode()
+    content = frame.assign(text=frame["text"].map(inputs.safe_cell)).to_csv(index=False).encode()
     return save_bytes_to_cache(content, "answers.csv", cache)
