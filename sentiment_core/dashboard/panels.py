@@ -26,6 +26,8 @@ INTERVAL = "Bars are 95\u202f% intervals"
 MIN_BIN = 20
 """Reviews that a bin of the reliability diagram needs to be drawn: of fewer, a share says nothing."""
 AMBIGUITY = "{}: of 25,000 labels<br>{} lack a majority of votes,<br>{} have it against them"
+COST_UNITS = {"parameters": "parameters", "gpu_seconds": "GPU seconds", "peak_memory_gb": "GB at most"}
+COST_UNITS |= {"trainable_share": "% of the weights"}
 WHO = {"fine": "the fine-tuned model", "base": "the base model"}
 
 
@@ -106,12 +108,14 @@ def cost_panel(
             old, new = (_columns(one.record.metrics["accuracy"]) for one in (before, after))
             row = {"title": titles[run.run_id], "run": run.run_id, "parameters": record.base_model.parameters}
             row |= {"gpu_seconds": record.wall_seconds * record.hardware.count}
+            row |= {"trainable_share": 100 * record.trainable_parameters / record.base_model.parameters}
+            row |= {"peak_memory_gb": record.peak_memory_bytes / 1e9}
             rows.append(row | {f"before_{name}": value for name, value in old.items()} | new)
             where = dataset_phrase(after)
     if not rows:
         return None
-    ranked, words = sorted(rows, key=lambda row: row["accuracy"]), by.replace("gpu_", "GPU ")
-    amount = parameters if by == "parameters" else "{:,.0f}".format
+    ranked, words = sorted(rows, key=lambda row: row["accuracy"]), COST_UNITS[by]
+    amount = parameters if by == "parameters" else "{:,.3g}".format
     finding = "; ".join(dict.fromkeys(  # of the best that took least, and of the best
         f"{amount(row[by])} {words}: {percent(row['before_accuracy'])} → {percent(row['accuracy'])}"
         for row in (min(reversed(ranked), key=lambda row: row[by]), ranked[-1])

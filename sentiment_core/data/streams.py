@@ -40,7 +40,7 @@ class Stream:
         """
         column = self.chosen.get("text_column", "text")
         try:
-            for table in self._tables(rows):
+            for table in (one for one in self._tables(rows) if len(one)):
                 if column not in table.column_names:
                     raise DataError(f"has no column {column!r} (found: {', '.join(table.column_names)})")
                 texts = table[column].to_pylist()

@@ -15,7 +15,10 @@ from sentiment_core.systems import SYSTEMS, System
 
 DASHED = {"dash": "dash", "width": 1, "color": color_of("muted")}
 PERCENT_TICKS = {"tickvals": [0, 25, 50, 75, 100]}
-COSTS = {"parameters": "Parameters of the base model", "gpu_seconds": "GPU seconds of training"}
+COSTS = {
+    "parameters": "Parameters of the base model", "gpu_seconds": "GPU seconds of training",
+    "peak_memory_gb": "Peak GPU memory of training (GB)", "trainable_share": "Trained weights (% of base)",
+}  # fmt: skip
 LOGARITHMIC = (0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)  # accuracies marked on such an axis
 PUBLISHED = System("", "", "", work="", colour="muted", marker="square-open")  # not measured here
 

@@ -201,7 +201,7 @@ def test_batch_with_labels(page, site, tmp_path) -> None:
     assert len(content.splitlines()) == 3
     assert "dreadful film" in page.locator("#batch-examples details[open]", has_text="Fixed 1").inner_text()
     path.write_text("text\n" + "great film\n" * 2000, encoding="utf-8")
-    page.locator("#batch input[type=file]").set_input_files(path)
+    page.get_by_test_id("Choose a file-upload-button").set_input_files(path)
     page.locator("#batch-chosen", has_text="2,000 rows").wait_for()
     page.locator("#batch-go").click()
     page.locator("#batch", has_text="240 of 2,000 texts by both models, about").wait_for()
