@@ -103,19 +103,11 @@ def _few(rows: Rows) -> Rows:
 
 
 def columns_of(frame: pd.DataFrame) -> tuple[str, str]:
-    """Which columns look like texts and like labels ("" for none): by their names, then by what they hold."""
-    names, head = list(map(str, frame)), frame.head(200).astype(object)
-    named = [name for name in names if name.strip().lower() in TEXT_NAMES]
-    text = next(iter(named), None) or max(names, key=lambda name: head[name].astype(str).str.len().mean())
-    fitting = [name for name in names if name != text and _are_labels(head[name])]
-    return text, min(fitting, key=lambda name: name.strip().lower() not in LABEL_NAMES, default="")
-
-
-def _are_labels(values: pd.Series) -> bool:
-    try:
-        return bool([parse_label(value) for value in values])
-    except ValueError:
-        return False
+    """The columns called like texts, else the one of the longest cells, and like labels, else ""."""
+    names, head = {str(name): str(name).strip().lower() for name in frame}, frame.head(200).astype(str)
+    text = next((name for name, low in names.items() if low in TEXT_NAMES), None)
+    label = next((name for name, low in names.items() if low in LABEL_NAMES), "")
+    return text or max(names, key=lambda name: head[name].str.len().mean()), label
 
 
 def _by_row(read: Callable[[str], T], values: Iterable[str]) -> Iterator[T]:
