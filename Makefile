@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PYTEST = $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: app fast test lint lines artifacts benchmarks soak screenshots
+.PHONY: app fast test lint lines artifacts benchmarks soak screenshots report
 
 $(VENV)/.app: requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -47,6 +47,10 @@ test: lint
 # Everything that assets/ holds of runs and evaluations, in order. Calling it again continues an interrupted one.
 artifacts: $(VENV)/.app
 	BIN=$(BIN) DATASET="$(DATASET)" COUNTERFACTUAL="$(COUNTERFACTUAL)" sh assets/make_artifacts.sh
+
+# One HTML file of a run, or with VERSUS=… of two: make report RUN=smollm2-135m-taught VERSUS=smollm2-135m
+report: $(VENV)/.app
+	$(BIN)/python -m sentiment_core.dashboard.report $(or $(RUN),smollm2-135m) --versus "$(VERSUS)" --output report.html
 
 # The animation in README and the two pictures in docs/, from the committed artifacts.
 screenshots: $(VENV)/.test

@@ -6,6 +6,7 @@ python eval.py --system baseline-generated --limit 1000
 python eval.py --run smollm2-135m --system all --dataset my_reviews.csv
 accelerate launch eval.py --run smollm2-135m          # all GPUs of this host
 torchrun --nproc-per-node 4 -- eval.py --run smollm2-135m
+python eval.py --run smollm2-135m --predict texts.parquet --output scored.parquet   # no labels, any size
 python eval.py --check-export smollm2-135m            # the same answers by plain PEFT, merged, live?
 python eval.py --report                               # the results as a table
 
@@ -19,7 +20,7 @@ import sys
 from pathlib import Path
 
 from sentiment_core import cli
-from sentiment_core.config import EvalConfig, flag
+from sentiment_core.config import ConfigError, EvalConfig, flag
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,6 +29,10 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument(
         "--check-export", metavar="RUN", help="compare the forms a run's adapter can take, and stop"
     )
+    out.add_argument(
+        "--predict", metavar="SOURCE", help="answer the texts of a file or Hub id, without labels, and stop"
+    )
+    out.add_argument("--output", type=Path, metavar="FILE", help="with --predict: where, a .parquet file")
     out.add_argument("--report", action="store_true", help="print a table of all evaluations, and stop")
     return out
 
@@ -37,7 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = vars(parser().parse_args(arguments))
     if given["check_export"]:
         return check_export(given)
-    tokens, work = given.get("batch_tokens"), report if given["report"] else score
+    tokens = given.get("batch_tokens")
+    work = report if given["report"] else predict if given["predict"] else score
     was = f"it was {tokens}" if tokens else "for example 8192"
     advice = (
         f"what is scored is kept: repeat the command with a smaller --batch-tokens ({was}), "
@@ -55,6 +61,16 @@ def score(given: dict) -> str:
     if any(outcome.record.run_id for outcome in outcomes):
         answer_samples(config, given["assets"])
     return describe(outcomes, given["assets"]) if outcomes else ""
+
+
+def predict(given: dict) -> str:
+    config = cli.from_flags(EvalConfig, given | {"dataset": given["predict"]})
+    if not given["output"]:
+        raise ConfigError("--predict needs --output FILE.parquet")
+    from sentiment_core.evaluation.predict import predict
+
+    places = {name: given[name] for name in ("assets", "work", "overwrite")}
+    return predict(config, given["output"], **places)
 
 
 def answer_samples(config: EvalConfig, assets: Path) -> None:

@@ -101,7 +101,7 @@ def register(context: Context) -> None:
         return await traced(text, chosen) if trace else (await answers([text], chosen))[0]
 
     async def classify_batch(texts: list[str], run: str = "") -> list[Answer]:
-        """Classify up to 1,000 reviews with both models; the answers come in the same order.
+        """Classify up to 5,000 reviews with both models; the answers come in the same order.
 
         Parameters:
             texts: the reviews, each up to 20,000 characters.

@@ -81,7 +81,7 @@ def build(
     batch_host = ModelHost(partial(load_live, cuda=True)) if os.environ.get("SPACES_ZERO_GPU") else None
     context = Context(store, Serving(ModelHost(load_classifier), batch_host), ReviewTexts(texts))
     first = store.run(None)
-    with QuietBlocks(title=header.TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
+    with QuietBlocks(title=header.TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as demo:
         with gr.Row(elem_id="head"):
             title = gr.HTML(header.title_html(context, first), elem_id="title")
             with gr.Column(elem_classes="side", min_width=240), gr.Row(elem_id="side"):

@@ -10,16 +10,21 @@ from typing import TypeVar
 
 import pandas as pd
 
-from sentiment_core.data.sources import DataError, read_csv
+from sentiment_core.data.tables import DataError, read_csv, read_parquet
 from sentiment_core.labels import parse_label
 
 T = TypeVar("T")
+Rows = TypeVar("Rows", list[str], pd.DataFrame)
 
 MAX_CHARACTERS = 20_000
 """The longest IMDB review has 13,704 characters."""
 
-MAX_ROWS = 1_000
-MAX_UPLOAD_BYTES = 8_000_000
+MAX_ROWS = 5_000
+MAX_UPLOAD_BYTES = 16_000_000
+ANY_NUMBER = "python eval.py --predict takes any number of them"
+
+TEXT_NAMES = ("text", "review", "body", "content", "comment", "sentence")
+LABEL_NAMES = ("label", "sentiment", "class", "polarity")
 
 
 class InputRefused(ValueError):
@@ -49,24 +54,60 @@ class Batch:
     """Rows to classify: texts, and labels where all rows carry one."""
 
     texts: list[str]
-    labels: list[int] | None
+    labels: list[int] | None = None
 
 
-def read_batch(path: str | Path | None, pasted: str | None) -> Batch:
-    """Rows from a CSV with a `text` column (and perhaps `label`), else one review per pasted line.
+def read_batch(path: str | None, pasted: str | None, text: str | None = "", label: str | None = "") -> Batch:
+    """Rows from a file's columns `text` and, unless that is empty, `label`; else one review per pasted line.
 
     Raises:
-        InputRefused: nothing given, no CSV, no `text` column, too many rows, or a bad row (named).
+        InputRefused: nothing given, no table, no such column, too many rows, or a bad row (named).
     """
-    texts = [line for line in (pasted or "").splitlines() if line.strip()]
-    if not path and not texts:
-        raise InputRefused("Choose a CSV file with a column named text, or paste one review per line.")
-    frame = _read_csv(Path(path)) if path else pd.DataFrame({"text": texts}, dtype=object)
-    if len(frame) > MAX_ROWS:
-        raise InputRefused(f"{len(frame):,} rows are too many; up to {MAX_ROWS:,} at a time.")
-    texts = list(_by_row(clean_text, frame["text"]))
-    labelled = "label" in frame and frame["label"].str.strip().any()
-    return Batch(texts, list(_by_row(parse_label, frame["label"])) if labelled else None)
+    if not path:
+        lines = [line for line in (pasted or "").splitlines() if line.strip()]
+        if not lines:
+            raise InputRefused("Choose a CSV or parquet file, or paste one review per line.")
+        return Batch(list(_by_row(clean_text, _few(lines))))
+    frame = read_upload(path)
+    text = text or columns_of(frame)[0]
+    if missing := next((name for name in (text, label) if name and name not in frame), None):
+        raise InputRefused(f"The file has no column {missing[:40]!r}; choose another one.")
+    texts = list(_by_row(clean_text, frame[text]))
+    given = frame[label].fillna("").astype(str).str.strip() if label else pd.Series(dtype=str)
+    return Batch(texts, list(_by_row(parse_label, given)) if given.any() else None)
+
+
+def read_upload(path: str) -> pd.DataFrame:
+    """A CSV, TSV or parquet file with at least a row. Raises InputRefused."""
+    file, most = Path(path), MAX_UPLOAD_BYTES
+    try:
+        if file.stat().st_size > most:
+            raise InputRefused(f"The file is larger than {most // 1_000_000} MB; {ANY_NUMBER}.")
+        if file.suffix.lower() == ".parquet":
+            frame = read_parquet("The file", file, most=4 * most, rows=MAX_ROWS)
+        else:
+            frame = read_csv("The file", file, most=MAX_ROWS + 1)
+    except OSError:
+        raise InputRefused("The file cannot be read; please choose it again.") from None
+    except DataError as error:
+        raise InputRefused(f"{error}.") from None
+    if frame.empty:
+        raise InputRefused("The file has a header but no rows.")
+    return _few(frame)
+
+
+def _few(rows: Rows) -> Rows:
+    if len(rows) > MAX_ROWS:
+        raise InputRefused(f"There are more than {MAX_ROWS:,} rows; {ANY_NUMBER}.")
+    return rows
+
+
+def columns_of(frame: pd.DataFrame) -> tuple[str, str]:
+    """The columns called like texts, else the one of the longest cells, and like labels, else ""."""
+    names, head = {str(name): str(name).strip().lower() for name in frame}, frame.head(200).astype(str)
+    text = next((name for name, low in names.items() if low in TEXT_NAMES), None)
+    label = next((name for name, low in names.items() if low in LABEL_NAMES), "")
+    return text or max(names, key=lambda name: head[name].str.len().mean()), label
 
 
 def _by_row(read: Callable[[str], T], values: Iterable[str]) -> Iterator[T]:
@@ -76,29 +117,6 @@ def _by_row(read: Callable[[str], T], values: Iterable[str]) -> Iterator[T]:
             yield read(value)
         except ValueError as error:
             raise InputRefused(f"Row {number}: {str(error).rstrip('.')}.") from None
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    """Its cells, all of them text, in columns named in small letters; one of them is `text`."""
-    try:
-        if path.stat().st_size > MAX_UPLOAD_BYTES:
-            raise InputRefused(
-                f"The file is larger than {MAX_UPLOAD_BYTES // 1_000_000} MB; please split it."
-            )
-        frame = read_csv("The file", path, most=MAX_ROWS + 1)
-    except OSError:
-        raise InputRefused("The file cannot be read; please choose it again.") from None
-    except DataError as error:
-        raise InputRefused(f"{error}.") from None
-    frame.columns = [str(name).strip().lower() for name in frame]
-    if twice := next(iter(frame.columns[frame.columns.duplicated()]), None):
-        raise InputRefused(f"The CSV has the column {twice[:40]} more than once; please keep one of them.")
-    if "text" not in frame:
-        found = ", ".join(name[:40] for name in frame.columns[:8])
-        raise InputRefused(f"The CSV has no column named text; it has: {found}.")
-    if frame.empty:
-        raise InputRefused("The CSV has a header but no rows.")
-    return frame
 
 
 def safe_cell(text: str) -> str:

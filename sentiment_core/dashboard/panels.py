@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sentiment_core.artifacts.schema import Metric, Reference
-from sentiment_core.artifacts.store import Evaluation
+from sentiment_core.artifacts.store import Evaluation, Run
 from sentiment_core.dashboard.components.header import run_titles
 from sentiment_core.dashboard.components.html import parameters
 from sentiment_core.dashboard.components.parts import Panel, empty
@@ -16,7 +16,7 @@ from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.store import Store, dataset_title
 from sentiment_core.figures import evaluation
 from sentiment_core.figures.style import percent
-from sentiment_core.metrics import classification
+from sentiment_core.metrics import classification, coverage
 
 COMMAND = "python eval.py --run <run> --system all"
 UNEVALUATED = empty("No evaluation yet. This command scores the test reviews:", COMMAND)
@@ -24,6 +24,8 @@ INTERVAL = "Bars are 95\u202f% intervals"
 MIN_BIN = 20
 """Reviews that a bin of the reliability diagram needs to be drawn: of fewer, a share says nothing."""
 AMBIGUITY = "{}: of 25,000 labels<br>{} lack a majority of votes,<br>{} have it against them"
+COST_UNITS = {"parameters": "parameters", "gpu_seconds": "GPU seconds", "peak_memory_gb": "GB at most"}
+COST_UNITS |= {"trainable_share": "% of the weights"}
 WHO = {"fine": "the fine-tuned model", "base": "the base model"}
 
 
@@ -43,9 +45,10 @@ def _columns(share: Metric, name: str = "accuracy") -> dict[str, Any]:
 
 
 def accuracy_panel(
-    evals: Mapping[str, Evaluation], references: Sequence[Reference], before: Evaluation | None
-) -> Panel:
-    """Every system, and published results where asked for, from best to worst."""
+    evals: Mapping[str, Evaluation], references: Sequence[Reference], before: Evaluation | None,
+    *, zoomed: bool = False,
+) -> Panel:  # fmt: skip
+    """Every system, and published results where asked for, from best to worst; `zoomed` to the best ones."""
     records = [one.record for one in evals.values()]
     drawn = [record for record in records if record.draw_accuracies]
     rows = [
@@ -66,8 +69,11 @@ def accuracy_panel(
         caption += f" {titles}: these intervals cover draws of examples and of reviews."
     if references:
         caption += " Open squares are context, as reported and not measured here; their protocols differ."
+    start = max(0, 10 * int(10 * table["accuracy"].max() - 0.3)) if zoomed else 0
+    if start:
+        caption += f" The axis is cut: it begins at {start}\u202f%, and ◂ stands for what lies below."
     title, name = _accuracy_finding(table, before, evals.get("fine-tuned")), records[0].dataset.name
-    return Panel(title, evaluation.systems_chart(table), caption, table, f"accuracy-{name}")
+    return Panel(title, evaluation.systems_chart(table, start), caption, table, f"accuracy-{name}")
 
 
 def _reference_row(one: Reference) -> dict[str, Any]:
@@ -100,12 +106,14 @@ def cost_panel(
             old, new = (_columns(one.record.metrics["accuracy"]) for one in (before, after))
             row = {"title": titles[run.run_id], "run": run.run_id, "parameters": record.base_model.parameters}
             row |= {"gpu_seconds": record.wall_seconds * record.hardware.count}
+            row |= {"trainable_share": 100 * record.trainable_parameters / record.base_model.parameters}
+            row |= {"peak_memory_gb": record.peak_memory_bytes / 1e9}
             rows.append(row | {f"before_{name}": value for name, value in old.items()} | new)
             where = dataset_phrase(after)
     if not rows:
         return None
-    ranked, words = sorted(rows, key=lambda row: row["accuracy"]), by.replace("gpu_", "GPU ")
-    amount = parameters if by == "parameters" else "{:,.0f}".format
+    ranked, words = sorted(rows, key=lambda row: row["accuracy"]), COST_UNITS[by]
+    amount = parameters if by == "parameters" else "{:,.3g}".format
     finding = "; ".join(dict.fromkeys(  # of the best that took least, and of the best
         f"{amount(row[by])} {words}: {percent(row['before_accuracy'])} → {percent(row['accuracy'])}"
         for row in (min(reversed(ranked), key=lambda row: row[by]), ranked[-1])
@@ -125,6 +133,38 @@ def cost_panel(
             rows.append(_reference_row(one) | {"run": "", "parameters": one.parameters})
     chart = evaluation.cost_chart(table := pd.DataFrame(rows), by, doubt, run_id)
     return Panel(finding, chart, caption, table, f"cost-{dataset}")
+
+
+def coverage_panel(
+    store: Store, run: Run | None, actors: Mapping[str, Evaluation], where: str
+) -> Panel | None:  # fmt: skip
+    """Accuracy when only the surest answers are given, of "base", "fine" or both."""
+    frames = {actor: store.predictions(one) for actor, one in actors.items()}
+    frames = {actor: frame for actor, frame in frames.items() if is_scored(frame)}
+    rows = [
+        {"actor": actor, "coverage": share} | _columns(accuracy)
+        for actor, frame in frames.items()
+        for share, accuracy in coverage.curve(frame["label"], frame["p_positive"])
+    ]  # fmt: skip
+    if not rows:
+        return None
+    table, marks = pd.DataFrame(rows), []
+    last = table[table["actor"] == table["actor"].iloc[-1]]
+    most = last[last["coverage"] <= 0.8].iloc[-1] if len(last) > 1 else last.iloc[-1]
+    title = f"Of the surest {percent(most['coverage'], 0)} of answers, {percent(most['accuracy'])} are right"
+    caption = (
+        f"{where}. Certainty: the larger of P(positive) and its rest. Bands are 95\u202f% intervals (Wilson)."
+    )
+    if "fine" in frames and run and run.record and (chosen := store.certainties(run)):
+        label, p = frames["fine"]["label"], frames["fine"]["p_positive"]
+        found = {target: coverage.above(label, p, least) for target, least in chosen.items()}
+        marks = [{"target": t, "coverage": one[0]} | _columns(one[1]) for t, one in found.items() if one]
+        told = "; ".join(f"{percent(t, 0)} from a certainty of {percent(c)}" for t, c in chosen.items())
+        n = run.record.validation_accuracy.n
+        caption += f" Marks: targets that {n:,} validation reviews met ({told}), and what came of them here."
+    columns = ["target", "coverage", "accuracy"]
+    chart = evaluation.coverage_chart(table, pd.DataFrame(marks, columns=columns))
+    return Panel(title, chart, caption, pd.concat([table, pd.DataFrame(marks)]), "coverage")
 
 
 def reliability_panel(store: Store, actors: Mapping[str, Evaluation], where: str) -> Panel | None:

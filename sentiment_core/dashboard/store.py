@@ -8,14 +8,17 @@ from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from math import exp
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 
 from sentiment_core.artifacts import remote, schema, store
 from sentiment_core.artifacts.store import ArtifactError, Evaluation, Listing, Problem, Run
 from sentiment_core.data.sources import CHALLENGE
+from sentiment_core.metrics import coverage
 from sentiment_core.models.base_models import EMBEDDED
 from sentiment_core.systems import SYSTEMS, first_base
 
@@ -28,6 +31,9 @@ DATASET_TITLES = {
     CHALLENGE: "Challenge set",
 }  # fmt: skip
 """What a dataset is called on the page; one that is not here goes by its own name."""
+
+TARGETS = (0.97, 0.98, 0.99)
+"""Accuracies of which a visitor may ask one, so that less sure answers are not given."""
 
 REFERENCES = ("references.json", store.read_references)
 SAMPLES = ("sample_reviews.jsonl", store.read_sample_reviews)
@@ -153,6 +159,19 @@ class Store:
     def history(self, run: Run) -> pd.DataFrame:
         stamp = _stamp(run.history_path)
         return self.keep(("history", run.path), stamp, lambda: store.read_history(run.path))
+
+    def certainties(self, run: Run | None) -> dict[float, float]:
+        """Target accuracy -> the certainty from which on the run's validation answers reached it; those that
+        none reached, and runs without stored validation answers, are left out."""
+        if not (run and run.record):
+            return {}
+        validated = self.history(run).dropna(subset=["eval_counts"])
+        away = (validated["eval_accuracy"] - run.record.validation_accuracy.value).abs()
+        if away.empty:
+            return {}
+        kept = validated["eval_counts"].iloc[len(away) - 1 - int(np.argmin(away[::-1]))]  # the last such one
+        odds = {target: coverage.least_log_odds(kept, target) for target in TARGETS}
+        return {t: 1 / (1 + exp(-x / run.record.temperature)) for t, x in odds.items() if x is not None}
 
     def _usable(self) -> list[Evaluation]:
         """Evaluations whose predictions can be read and that carry an accuracy."""

@@ -196,6 +196,13 @@ def overlapping_ids(source: str) -> set[str]:
 
 
 _BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
+
+
+def with_line_breaks(text: str) -> str:
+    """As a model reads it: HTML's line breaks as newlines."""
+    return _BREAK.sub("\n", text)
+
+
 _ASCII_NOISE = (string.punctuation + string.whitespace).encode()
 _NOISE = re.compile(r"[\W_]+")
 
@@ -249,7 +256,7 @@ def _reviews(source: Source, split: str) -> Reviews:
 def _text_columns(source: Source, split: str, raw: pd.DataFrame) -> dict[str, Any]:
     """What a review is without its label."""
     texts = _decoded(raw, source.given)
-    shown = [_BREAK.sub("\n", text) for text in texts]
+    shown = [with_line_breaks(text) for text in texts]
     return {"text": shown, "review_id": [review_id(text) for text in texts], "split": split}
 
 

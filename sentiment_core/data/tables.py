@@ -60,7 +60,9 @@ def _check_cells(given: str, rows: int, columns: int) -> None:
         raise DataError(f"{given} has {found}, beyond {_CELLS:,} cells; split it or leave columns out")
 
 
-def read_parquet(given: str, path: Path, *, most: int = _TABLE_BYTES) -> pd.DataFrame:
+def read_parquet(
+    given: str, path: Path, *, most: int = _TABLE_BYTES, rows: int = _CELLS
+) -> pd.DataFrame:  # fmt: skip
     """Columns of numbers and texts that take up to `most` bytes, whatever the file says of itself.
     Raises DataError: no parquet, texts that are not UTF-8, nested columns, or too much of anything."""
     try:
@@ -69,6 +71,8 @@ def read_parquet(given: str, path: Path, *, most: int = _TABLE_BYTES) -> pd.Data
         names, about = [field.name for field in fields], file.metadata
         _check_names(given, names)
         _check_cells(given, about.num_rows, len(names))
+        if about.num_rows > rows:
+            raise DataError(f"{given} has {about.num_rows:,} rows, more than {rows:,}; split it")
         if odd := next((one for one in fields if not _FLAT.match(str(one.type))), None):
             raise DataError(f"{given} has {odd.type} in its column {odd.name!r}; leave that column out")
         if sum(about.row_group(group).total_byte_size for group in range(about.num_row_groups)) > most:
@@ -117,12 +121,17 @@ def _lines(given: str, path: Path) -> Iterator[tuple[int, str]]:
             yield number, text
 
 
-def read_csv(given: str, path: Path, *, most: int | None = None) -> pd.DataFrame:
+def read_csv(given: str, path: Path, *, most: int = _CELLS) -> pd.DataFrame:
+    """The first `most` rows as `csv_parts` gives them; raises as it does."""
+    return next(csv_parts(given, path, most))
+
+
+def csv_parts(given: str, path: Path, most: int) -> Iterator[pd.DataFrame]:
     """Cells under a header, all as text: a blank cell stays blank, "NA" stays a word.
 
     Args:
         path: tabs divide its cells where it ends in .tsv, otherwise commas.
-        most: read no more rows than this, the header aside.
+        most: rows of a part, the header aside; there is a first part even without rows.
     Raises DataError: bytes that are not UTF-8, no header, or a line with more or fewer cells than the header.
     """
     # Not pyarrow's reader: it takes an unclosed quote's rest of the file for one cell, and knows no lines.
@@ -131,7 +140,7 @@ def read_csv(given: str, path: Path, *, most: int | None = None) -> pd.DataFrame
     reader = csv.reader(pieces, delimiter=separator, strict=True)
     names: list[str] = []
     rows: list[list[str]] = []
-    line = 1
+    line, some = 1, False
     try:
         for row in reader:
             if names:
@@ -146,13 +155,15 @@ def read_csv(given: str, path: Path, *, most: int | None = None) -> pd.DataFrame
                 )
             _check_cells(given, len(rows), len(names))
             if len(rows) == most:
-                break
+                yield pd.DataFrame(rows, columns=names, dtype=str)
+                rows, some = [], True
             line = reader.line_num + 1
     except csv.Error as error:
         raise DataError(f"{given}, line {line}, cannot be read as CSV ({error}); correct it there") from None
     if not names:
         raise DataError(f"{given} cannot be read as CSV (it is empty); begin it with a header")
-    return pd.DataFrame(rows, columns=names, dtype=str)
+    if rows or not some:
+        yield pd.DataFrame(rows, columns=names, dtype=str)
 
 
 def _read_jsonl(given: str, path: Path) -> pd.DataFrame:

@@ -37,8 +37,6 @@ class Inputs:
         run = find_run(config.run, assets) if config.run else None
         self.run, self.adapter = (run.record, run.adapter_path) if run else (None, None)
         self.base = base_of(config.base_model, self.run)
-        started = time.perf_counter()
-        self.test = TestSet.load(config)
         self.encoder = PromptEncoder(loading.load_tokenizer(self.base))
         if self.run and self.run.prompt.hash != self.encoder.info.hash:
             raise ConfigError(
@@ -47,12 +45,26 @@ class Inputs:
             )
         trained = self.run.config.get("max_length_tokens") if self.run else None
         self.max_length = config.max_length_tokens or trained or TrainConfig.max_length_tokens
-        self.encoded = self.encoder.encode_cached(self.test.reviews.texts, self.max_length)
-        self.say(
-            f"Reviews: {len(self.encoded):,} from {self.test.reviews.source}, "
-            f"{int(self.encoded.lengths.sum()):,} prompt tokens ({time.perf_counter() - started:.1f} s)"
-        )
         self._loaded: loading.LoadedModel | None = None
+
+    @cached_property
+    def test(self) -> TestSet:
+        return TestSet.load(self.config)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of what is answered."""
+        return self.test.reviews.fingerprint
+
+    @cached_property
+    def encoded(self) -> Encoded:
+        started = time.perf_counter()
+        encoded = self.encoder.encode_cached(self.test.reviews.texts, self.max_length)
+        self.say(
+            f"Reviews: {len(encoded):,} from {self.test.reviews.source}, "
+            f"{int(encoded.lengths.sum()):,} prompt tokens ({time.perf_counter() - started:.1f} s)"
+        )
+        return encoded
 
     def prompts(self, rows: np.ndarray) -> Encoded:
         """The zero-shot prompts of these reviews."""

@@ -13,7 +13,10 @@ from sentiment_core.systems import SYSTEMS, System
 
 DASHED = {"dash": "dash", "width": 1, "color": color_of("muted")}
 PERCENT_TICKS = {"tickvals": [0, 25, 50, 75, 100]}
-COSTS = {"parameters": "Parameters of the base model", "gpu_seconds": "GPU seconds of training"}
+COSTS = {
+    "parameters": "Parameters of the base model", "gpu_seconds": "GPU seconds of training",
+    "peak_memory_gb": "Peak GPU memory of training (GB)", "trainable_share": "Trained weights (% of base)",
+}  # fmt: skip
 LOGARITHMIC = (0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)  # accuracies marked on such an axis
 PUBLISHED = System("", "", "", work="", colour="muted", marker="square-open")  # not measured here
 
@@ -38,38 +41,50 @@ def _unit_square(x_title: str, y_title: str) -> go.Figure:
     return figure.update_yaxes(range=[-2, 102], title_text=y_title, **PERCENT_TICKS)
 
 
-def systems_chart(table: pd.DataFrame) -> go.Figure:
+def systems_chart(table: pd.DataFrame, start: int = 0) -> go.Figure:
     """Accuracy from worst to best, with intervals and chance; published results are small.
     table: one row per mark, best first. Columns title, system ("" for a published result), accuracy, low,
-    high (fractions; low and high may be NaN)."""
+    high (fractions; low and high may be NaN).
+    start: of the axis, in percent; what lies below is drawn there as an arrow to the left."""
     rows: list[Any] = list(table.iloc[::-1].itertuples())
     own = np.array([row.system in SYSTEMS for row in rows])
     places = np.cumsum([1.0, *np.where(own[:-1], 1.0, 0.55)])  # less room above a published one
-    figure = go.Figure().add_vline(x=50, line=DASHED)
-    corner = {"xanchor": "left", "xshift": 5, "yanchor": "bottom"}
-    figure.add_annotation(note(50, places[-1] + 0.7, "chance", "muted", **corner))
+    figure = go.Figure()
+    if start < 50:
+        corner = {"xanchor": "left", "xshift": 5, "yanchor": "bottom"}
+        figure.add_vline(x=50, line=DASHED)
+        figure.add_annotation(note(50, places[-1] + 0.7, "chance", "muted", **corner))
     for place, row in zip(places, rows, strict=True):
-        _add_system(figure, row, place)
-    figure.update_xaxes(range=[0, 101], title_text="Accuracy (%)", **PERCENT_TICKS)
+        _add_system(figure, row, place, start)
+    title = f"Accuracy (%), cut: the axis begins at {start}" if start else "Accuracy (%)"
+    figure.update_xaxes(range=[start, 100 + (100 - start) / 100], title_text=title)
+    figure.update_xaxes(**{} if start else PERCENT_TICKS)
     figure.update_yaxes(
         range=[places[0] - 0.6, places[-1] + 1.15], tickvals=places[own], showticklabels=False
     )
-    return finished(figure, 78 + int(44 * (places[-1] - places[0] + 1)), margin_r=70)
+    room = {"margin_r": 70} | ({"margin_l": 48} if start else {})  # of long names beside marks at the left
+    return finished(figure, 78 + int(44 * (places[-1] - places[0] + 1)), **room)
 
 
-def _add_system(figure: go.Figure, row: Any, place: float) -> None:
+def _add_system(figure: go.Figure, row: Any, place: float, start: int) -> None:
     """Its mark and interval, its name above the line or beside a published mark, its figure at the right."""
     system = SYSTEMS.get(row.system, PUBLISHED)
     x, measured, error = 100 * row.accuracy, system is not PUBLISHED, None
     hover = f"{row.title}<br>{percent(row.accuracy, 2)}"
+    marker, below = system.marker, x < start
+    if below:
+        x, marker = start, "triangle-left"
     if not np.isnan(row.high - row.low):
         hover += f" (95{THIN}% interval {percent(row.low, 2)} to {percent(row.high, 2)})"
-        error = interval(system.colour, [x], [100 * row.low], [100 * row.high])
-    mark = {"mode": "markers", "marker_symbol": system.marker, "marker_size": 14 if measured else 9}
+        error = None if below else interval(system.colour, [x], [100 * row.low], [100 * row.high])
+    mark = {"mode": "markers", "marker_symbol": marker, "marker_size": 14 if measured else 9}
+    mark |= {"cliponaxis": False}
     figure.add_trace(series(row.title, system.colour, [x], [place], hover=hover, error_x=error, **mark))
     where: dict[str, Any] = {"xanchor": "right", "xshift": -9}
     if measured:
-        where = {"x": 0, "xanchor": "left", "yanchor": "bottom", "yshift": 6}
+        where = {"x": start, "xanchor": "left", "yanchor": "bottom", "yshift": 6}
+    elif below:
+        where = {"xanchor": "left", "xshift": 9}
     font = {"color": color_of(system.colour), "size": 13 if measured else 11}
     font["weight"] = 600 if row.system == "fine-tuned" else 400
     where |= {"font": font, "bgcolor": style.PAPER.light, "borderpad": 0}  # no line runs through it
@@ -153,6 +168,33 @@ def reliability_chart(table: pd.DataFrame) -> go.Figure:
         place = {"xanchor": "left", "yanchor": "top", "yshift": -20 * line}
         notes.append(note(0, 100, f"{sign} {name}", str(actor), **place))
     return finished(figure, 340, annotations=notes)
+
+
+def coverage_chart(table: pd.DataFrame, marks: pd.DataFrame) -> go.Figure:
+    """Accuracy of the surest answers by their share, with the interval as a band.
+
+    Args:
+        table: columns actor, coverage, accuracy, low, high (fractions).
+        marks: columns target, coverage, accuracy (fractions), of the fine-tuned model.
+    """
+    figure = go.Figure()
+    for actor, rows in table.groupby("actor", sort=False):
+        name, _, dash, _ = ACTORS[str(actor)]
+        x, y, low, high = (100 * rows[column] for column in ("coverage", "accuracy", "low", "high"))
+        band = {"x": [*x, *x[::-1]], "y": [*high, *low[::-1]], "fillcolor": tint(str(actor), 0.2)}
+        figure.add_trace(go.Scatter(**band, fill="toself", mode="none", hoverinfo="skip"))
+        hover = f"{name}<br>of the surest %{{x:.0f}}{THIN}%, %{{y:.2f}}{THIN}% right"
+        line = series(name, str(actor), x, y, hover=hover, mode="lines")
+        figure.add_trace(line.update(line={"width": 2.5, "dash": dash}))
+        at, above = len(rows) // 3, {"xanchor": "left", "yanchor": "bottom", "yshift": 4}
+        figure.add_annotation(note(x.iloc[at], y.iloc[at], name, str(actor), **above))
+    x, y = 100 * marks["coverage"], 100 * marks["accuracy"]
+    asked = [f"{100 * target:g}" for target in marks["target"]]
+    hover = f"%{{text}}{THIN}% asked for: %{{x:.1f}}{THIN}% answered, %{{y:.2f}}{THIN}% right"
+    look = {"mode": "markers+text", "text": asked, "textposition": "top center", "marker_size": 10}
+    figure.add_trace(series("target", "fine", x, y, hover=hover, **look))
+    figure.update_xaxes(range=[0, 101], title_text="Reviews answered, the surest first (%)")
+    return finished(figure.update_yaxes(title_text="Accuracy of these answers (%)"), 380)
 
 
 def confusion_chart(counts: pd.DataFrame, actor: str) -> go.Figure:

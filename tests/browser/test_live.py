@@ -125,6 +125,20 @@ def test_a_text_is_answered_when_typing_stops_and_an_old_answer_is_marked_at_onc
     page.locator("#trace li", has_text="film A dreadful").wait_for()
 
 
+def test_an_answer_below_the_target_is_not_given(page, site) -> None:
+    page.goto(site.url)
+    settle(page)
+    page.locator("#review textarea").fill("A film")
+    page.locator(".answer.fine", has_text="leaning positive").wait_for()
+    page.locator("#sure input").click()
+    page.get_by_role("option", name="Target: 99").click()
+    page.locator(".answer.fine", has_text="Not sure").wait_for()
+    assert "validation answers met the target" in page.locator(".answer.fine").inner_text()
+    assert "Not sure" not in page.locator(".answer.base").inner_text()
+    page.locator("#review textarea").fill("A great, wonderful, perfect film")
+    page.locator(".answer.fine .num", has_text="Positive").wait_for()
+
+
 def test_who_fools_both_is_told_and_counted(page, site) -> None:
     page.goto(site.address(tab="live"))
     page.locator("#trace h3", has_text="the base model").wait_for()

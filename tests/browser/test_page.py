@@ -177,12 +177,14 @@ def test_a_sample_is_answered_by_both_and_bad_input_answered_or_refused_in_a_sen
 
 def test_batch_with_labels(page, site, tmp_path) -> None:
     path = tmp_path / "mine.csv"
-    path.write_text("text,label\ngreat film,1\ndreadful film,0\n", encoding="utf-8")
+    path.write_text("id,said,sentiment\n1,great film,1\n2,dreadful film,0\n", encoding="utf-8")
     page.goto(site.address(tab="live"))
     settle(page)
     page.locator("#batch button").first.click()
     page.locator("#batch input[type=file]").set_input_files(path)
-    page.locator("#batch-chosen", has_text="mine.csv").wait_for()
+    page.locator("#batch-chosen", has_text="mine.csv: 2 rows").wait_for()
+    chosen = [page.locator(f"#batch-{menu} input") for menu in ("text", "label")]
+    assert [menu.input_value() for menu in chosen] == ["said", "sentiment"]
     page.evaluate(
         """() => new MutationObserver(() => {
             const shown = document.querySelector('#batch-summary');
@@ -197,6 +199,19 @@ def test_batch_with_labels(page, site, tmp_path) -> None:
     content = download.value.path().read_text(encoding="utf-8")
     assert content.splitlines()[0].startswith("row,text,label,base")
     assert len(content.splitlines()) == 3
+    assert "dreadful film" in page.locator("#batch-examples details[open]", has_text="Fixed 1").inner_text()
+    (more := tmp_path / "more.csv").write_text("text\n" + "great film\n" * 2000, encoding="utf-8")
+    page.get_by_test_id("Choose a file-upload-button").set_input_files(more)
+    page.locator("#batch-chosen", has_text="2,000 rows").wait_for()
+    page.locator("#batch-go").click()
+    page.locator("#batch", has_text=re.compile(r"[1-9]\d* of 2,000 texts by both models, about")).wait_for()
+    page.locator("#batch-stop").click()
+    page.locator(
+        "#batch-summary", has_text=re.compile(r"Stopped after [\d,]+ of 2,000\. .* reviews")
+    ).wait_for()
+    page.locator("#batch-examples", has_text="Lowest confidence").wait_for()
+    nothing_judged = "() => !document.querySelector('#own-outcomes')?.innerText.trim()"
+    page.wait_for_function(nothing_judged)  # without labels
 
 
 # ---- the other tabs
@@ -220,6 +235,8 @@ def test_accuracy_switches_and_a_figures_menu(page, site) -> None:
     page.keyboard.press("Escape")
     assert page.locator("#systems details[open]").count() == 0
     assert "RoBERTa-large" in text_of(page, "#systems")
+    page.get_by_label("Zoom to the upper end").check()
+    page.locator("#systems", has_text="The axis is cut: it begins at").wait_for()
     page.get_by_label("Show published results").uncheck()
     page.wait_for_function("() => !document.querySelector('#systems-plot').innerText.includes('RoBERTa')")
     assert "the same 600 reviews" in text_of(page, "#outcomes")

@@ -92,7 +92,7 @@ def test_metrics_and_runs(client: Client) -> None:
         ({"text": "A film.", "run": "no-such-run", "api_name": "/classify"}, "No such run"),
         ({"run": "no-such-run", "api_name": "/metrics"}, "No such run"),
         ({"dataset": "no-such-set", "api_name": "/metrics"}, "No such dataset"),
-        ({"texts": ["a"] * 1001, "api_name": "/classify_batch"}, "too many"),
+        ({"texts": ["a"] * 5001, "api_name": "/classify_batch"}, "too many"),
         ({"texts": [], "api_name": "/classify_batch"}, "list of reviews"),
         ({"texts": ["fine", " "], "api_name": "/classify_batch"}, "nothing to read"),
     ],

@@ -1,6 +1,7 @@
 """Several runs on several base models: their stories, what each took, and any two held against each other."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -8,7 +9,7 @@ from markupsafe import Markup
 
 from sentiment_core.artifacts import store
 from sentiment_core.config import ASSETS
-from sentiment_core.dashboard import pairs, panels
+from sentiment_core.dashboard import pairs, panels, report
 from sentiment_core.dashboard.components import header
 from sentiment_core.dashboard.pairs import ExampleFilter, Sides
 from sentiment_core.dashboard.tabs import accuracy, confusion, examples, live, loss, method
@@ -78,6 +79,23 @@ def test_header_and_tabs_follow_the_run_to_its_own_base(context, run_id):
     assert frame["right_base"].mean() == pytest.approx(before / 100)
 
 
+def test_a_report_of_two_runs_is_one_file_that_asks_for_nothing(context, tmp_path, capsys):
+    output = tmp_path / "made" / "report.html"
+    flags = ["--assets", str(context.store.root), "--output", str(output)]
+    assert report.main([TAUGHT, "--versus", RUN, *flags]) == 0
+    content = output.read_text(encoding="utf-8")
+    assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=", content)
+    assert content.count("Plotly.newPlot(") == content.count("Data as CSV") >= 6
+    assert content.count("plotly.js v") == 1
+    titles = header.run_titles(context)
+    for name in (RUN, TAUGHT):
+        assert re.search(rf"“{re.escape(titles[name])}”\. .*accuracy", content)
+    assert "exact McNemar" in content
+    assert "?tab=" not in content
+    assert report.main(["nobody", *flags]) == 2
+    assert f"no evaluations of nobody (runs: {', '.join(sorted(LADDER))})" in capsys.readouterr().err
+
+
 def test_the_page_says_how_long_an_answer_takes_where_it_was_measured(tmp_path):
     root = write_ladder(tmp_path, n=20)
     record = json.loads((ASSETS / "benchmarks" / "live.json").read_text())
@@ -98,14 +116,15 @@ def test_what_it_takes_is_told_of_the_least_and_the_best(context, by):
     panel = panels.cost_panel(context, RUN, "imdb", by, context.store.references())
     runs = panel.data[panel.data["run"] != ""].set_index("run")
     assert set(runs.index) == {*LADDER}
-    assert runs.loc[LARGE, "gpu_seconds"] == 280
+    assert runs.loc[LARGE, ["gpu_seconds", "peak_memory_gb"]].tolist() == [280, 9]
+    assert runs.loc[LARGE, "trainable_share"] == pytest.approx(100 * 4_884_480 / LADDER[LARGE][0].parameters)
     assert (runs["before_low"] < runs["before_accuracy"]).all()
     assert (runs["low"] < runs["accuracy"]).all()
-    least = runs.loc[RUN if by == "gpu_seconds" else TAUGHT]  # of the smallest the more accurate
-    for row in (least, runs.loc[LARGE]):
+    least = runs[runs[by] == runs[by].min()]["accuracy"].idxmax()  # of the smallest the most accurate
+    for row in (runs.loc[least], runs.loc[LARGE]):
         change = f"{100 * row['before_accuracy']:.1f} % → {100 * row['accuracy']:.1f} %"
         assert change in panel.title.replace("\u202f", " ")
-    assert panel.title.count("→") == 2
+    assert panel.title.count("→") == len({least, LARGE})
     assert "n = 2,000" in panel.caption
     assert "95\u202f% intervals" in panel.caption
 

@@ -1,13 +1,17 @@
 """What visitors send: usable values, or one clear sentence."""
 
+import pandas as pd
 import pytest
 
 from sentiment_core.dashboard.inputs import (
     MAX_CHARACTERS,
     MAX_ROWS,
+    Batch,
     InputRefused,
     clean_text,
+    columns_of,
     read_batch,
+    read_upload,
     safe_cell,
 )
 
@@ -47,32 +51,35 @@ def test_pasted_lines_are_rows() -> None:
 
 def test_csv_with_labels(tmp_path) -> None:
     path = tmp_path / "reviews.csv"
-    path.write_text('Text, Label,note\n"Nice, really",pos,\nAwful,0,\n', encoding="utf-8-sig")
-    batch = read_batch(path, None)
-    assert batch.texts == ["Nice, really", "Awful"]
-    assert batch.labels == [1, 0]
+    path.write_text('id, Label,Body\n1,pos,"Nice, really"\n0,0,Awful\n', encoding="utf-8-sig")
+    text, label = columns_of(read_upload(path))
+    assert (text, label) == ("Body", " Label")
+    assert read_batch(path, None, text, label) == Batch(["Nice, really", "Awful"], [1, 0])
+    assert read_batch(path, None, text, "").labels is None
+    pd.read_csv(path).to_parquet(tmp_path / "reviews.parquet")
+    assert read_batch(tmp_path / "reviews.parquet", None, text, "id").labels == [1, 0]
 
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"review\nhello\n", "no column named text; it has: review"),
+        (b"review,label\nhello,1\n", "no column 'Label'; choose another one"),
         (b"text\n", "a header but no rows"),
         (b"", "cannot be read as CSV"),
         (b"\xff\xfe\x00t", r"not UTF-8 in line 1 \(0xff\); save it as UTF-8"),
-        (b"Text,text\nGood,Bad\n", "the column text more than once; please keep one"),
+        (b"text,text\nGood,Bad\n", "2 columns of 1 different names"),
         (b"text\nGo\0od\n", "line 2: a NUL character; save the file as UTF-8"),
         (b"text\nGood film, but long\n", "line 2: 2 cells, and the header has 1; put quotes"),
         (b"text,label\nhello,maybe\n", "Row 1: unknown label 'maybe'"),
         (b'text\nhello\n"  "\n', "Row 2: There is nothing to read"),
-        (b"text\n" + b"a\n" * (MAX_ROWS + 1), "rows are too many"),
+        (b"text\n" + b"a\n" * (MAX_ROWS + 1), "more than 5,000 rows; python eval.py --predict"),
     ],
 )
 def test_bad_csv_is_one_sentence(tmp_path, content: bytes, sentence: str) -> None:
     path = tmp_path / "bad.csv"
     path.write_bytes(content)
     with pytest.raises(InputRefused, match=sentence):
-        read_batch(path, None)
+        read_batch(path, None, "", {b"r": "Label", b"t": "label"}.get(content[:1] * (b"label" in content)))
 
 
 def test_nothing_given_says_what_to_do() -> None:

@@ -11,10 +11,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import huggingface_hub
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import logit
 
 from sentiment_core.artifacts import store
 from sentiment_core.dashboard import app, pairs, panels, serving, texts, theme
@@ -25,12 +27,13 @@ from sentiment_core.dashboard.host import ModelHost, ModelUnavailable
 from sentiment_core.dashboard.inputs import Batch
 from sentiment_core.dashboard.pairs import ExampleFilter, Sides
 from sentiment_core.dashboard.serving import Serving
-from sentiment_core.dashboard.store import MOST_KEPT, Store
+from sentiment_core.dashboard.store import MOST_KEPT, TARGETS, Store
 from sentiment_core.dashboard.tabs import accuracy, batch, confusion, examples, loss, method
 from sentiment_core.dashboard.texts import ReviewTexts
 from sentiment_core.data.reviews import load_reviews, review_id
 from sentiment_core.data.sources import CHALLENGE
 from sentiment_core.figures.style import percent
+from sentiment_core.metrics.coverage import least_log_odds
 from sentiment_core.systems import SYSTEMS
 from tests import waiting
 from tests.fake_artifacts import RUN, STUDY, predictions, write_assets, write_eval, write_run
@@ -606,12 +609,58 @@ def test_stored_answers_of_our_samples_come_with_the_page(assets: Path, monkeypa
     assert "base" not in second
 
 
-def test_batch_table_has_labels_and_accuracy(context: Context) -> None:
+def test_a_target_is_set_by_validation_and_told_with_what_came_of_it(context: Context) -> None:
+    run = context.store.run(RUN)
+    cooler = replace(run, record=run.record.model_copy(update={"temperature": 2.0}))
+    warm, cold = context.store.certainties(run), context.store.certainties(cooler)
+    assert list(warm) == list(cold) == list(TARGETS)
+    assert [logit(one) for one in warm.values()] == pytest.approx([2 * logit(one) for one in cold.values()])
+    validated = context.store.history(run).dropna(subset=["eval_counts"])
+    nearest = (validated["eval_accuracy"] - run.record.validation_accuracy.value).abs().idxmin()
+    assert logit(warm[0.99]) == pytest.approx(least_log_odds(validated["eval_counts"][nearest], 0.99))
+    evals = context.store.evals(run, "imdb")
+    panel = panels.coverage_panel(context.store, run, {"fine": evals["fine-tuned"]}, "here, n = 400")
+    marks = panel.data.dropna(subset=["target"])
+    assert marks["target"].tolist() == list(TARGETS)
+    frame = context.store.predictions(evals["fine-tuned"])
+    sure = np.maximum(frame["p_positive"], 1 - frame["p_positive"]) >= warm[0.98]
+    assert marks["coverage"].iloc[1] == pytest.approx(sure.mean())
+    assert "1,000 validation reviews" in panel.caption
+    (root := context.store.root / "runs" / RUN / "history.jsonl").write_text(
+        root.read_text().split("\n")[0] + "\n"
+    )
+    assert context.store.certainties(run) == {}
+
+
+def test_own_texts_get_the_panels_of_an_evaluation_and_their_examples(context: Context) -> None:
+    own = ["great <b>film</b>", "dreadful film", "bad, boring", "great, and bad, and worst"]
+    found = waiting.run(context.serving.probabilities(context.store.run(RUN), own))
+    with gr.Blocks():
+        view = batch.Results()
+    accuracy, *_, flow, examples = map(str, view.show(Batch(own, [1, 0, 0, 1]), found))
+    assert "lifts accuracy from 50.0\u202f% to 75.0\u202f%" in accuracy
+    assert "fixed 2 reviews" in flow or "fixed about 2" in flow
+    assert "(exact McNemar, p = 1.000)" in flow
+    assert "data-ask" not in flow, "there are no such reviews on the examples tab"
+    folds = dict(re.findall(r"<summary><b>(.*?)</b> (\d+)", examples))
+    assert [folds[name] for name in ("Fixed", "Regressed", "Both correct", "Both wrong")] == [
+        "2",
+        "1",
+        "1",
+        "0",
+    ]
+    assert "great &lt;b&gt;film" in examples
+    accuracy, *_, flow, examples = map(str, view.show(Batch(own), found))
+    assert "accuracy" not in accuracy + flow
+    assert set(re.findall(r"<summary><b>(.*?)</b>", examples)) == {"All", "Lowest confidence"}
+
+
+def test_batch_table_has_labels_and_accuracy(context: Context, tmp_path) -> None:
     rows = Batch(["great film", "dreadful film", "=cmd()"], [1, 0, 0])
     found = waiting.run(context.serving.probabilities(context.store.run(RUN), rows.texts))
     frame = batch.table_of(rows, found)
     assert list(frame.columns) == batch.COLUMNS
     assert list(frame["fine-tuned"]) == ["Positive", "Negative", "Positive"]
     assert "Accuracy of the fine-tuned model: 66.7" in batch.summary_of(frame)
-    back = pd.read_csv(batch.write_csv(frame))
+    back = pd.read_csv(batch.write_csv(frame, str(tmp_path)))
     assert back["text"][2] == "'=cmd()"

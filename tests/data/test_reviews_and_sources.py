@@ -405,7 +405,8 @@ def repeated(text: str, n: int) -> pa.Array:
 )
 def test_a_parquet_that_unpacks_to_much_is_refused_before_it_does(tmp_path, monkeypatch, text, n, expected):
     bomb(tmp_path / "r.parquet", text, n)
-    monkeypatch.setattr(tables.read_parquet, "__kwdefaults__", {"most": 100_000_000})
+    fewer = tables.read_parquet.__kwdefaults__ | {"most": 100_000_000}
+    monkeypatch.setattr(tables.read_parquet, "__kwdefaults__", fewer)
     monkeypatch.setattr(tables, "_CELLS", 100_000)
     before = pa.total_allocated_bytes()
     assert expected in refusal(load_reviews, str(tmp_path / "r.parquet"), "test")

@@ -1,11 +1,15 @@
 """eval.py end to end on the tiny random model: all systems, names, resuming, refusals, several processes."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 from scipy.special import expit, logit
@@ -15,7 +19,7 @@ from sentiment_core.artifacts.store import list_artifacts, read_eval, read_run, 
 from sentiment_core.config import TrainConfig
 from sentiment_core.data.reviews import load_reviews
 from sentiment_core.engines.scorer import SentimentScorer, p_positive
-from sentiment_core.evaluation import inputs, runner, shards
+from sentiment_core.evaluation import inputs, predict, runner, shards
 from sentiment_core.evaluation.systems import base, generated, scored
 from sentiment_core.evaluation.systems.scored import few_shot_prefix, with_prefix
 from sentiment_core.live import samples
@@ -370,6 +374,98 @@ def test_other_settings_start_anew(call, tmp_path, monkeypatch):
     assert sum(rows) == N
 
 
+# ---- texts without labels, more than memory holds
+
+
+@pytest.fixture
+def texts(tmp_path):
+    """28 rows, two of them without a text; ids and more beside them."""
+    table = pd.DataFrame({"id": range(28), "body": frame(28, seed=3)["text"], "NA": "NA"})
+    table.loc[[3, 17], "body"] = ["", " "]
+    table.to_csv(tmp_path / "texts.csv", index=False)
+    return tmp_path / "texts.csv"
+
+
+PREDICT = ("--run", "tiny", "--text-column", "body", "--predict")
+
+
+def test_a_killed_prediction_goes_on_to_the_same_file(call, assets, texts, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, "ROWS", {"cpu": 8})
+    output, whole = tmp_path / "scored.parquet", tmp_path / "whole.parquet"
+    assert call(*PREDICT, str(texts), "--output", str(whole), work=tmp_path / "other")[0] == 0
+    write, written = predict._write, []
+
+    def killed(path, tables):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(path)
+        write(path, tables)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(predict, "_write", killed)
+        status, _, err = call(*PREDICT, str(texts), "--output", str(output))
+    assert (status, output.exists(), len(list((tmp_path / "work").rglob("*.parquet")))) == (130, False, 2)
+    assert "continues" in err
+    before = list(written)
+    with monkeypatch.context() as patch:
+        patch.setattr(predict, "_write", lambda path, tables: (written.append(path), write(path, tables)))
+        assert call(*PREDICT, str(texts), "--output", str(output))[:2] == (0, f"28 rows, {output}\n")
+    assert not set(written[2:]) & set(before), "what was answered is not answered again"
+    assert output.read_bytes() == whole.read_bytes()
+    assert [path.name for path in tmp_path.glob("*scored*")] == ["scored.parquet"]
+    assert not list((tmp_path / "work" / "predictions").iterdir())
+    scored, given = pd.read_parquet(output), pd.read_csv(texts, dtype=str, keep_default_na=False)
+    pd.testing.assert_frame_equal(scored[list(given)], given, check_dtype=False)
+    assert pq.ParquetFile(output).num_row_groups == 4
+    there = given["body"].str.strip() != ""
+    assert scored["p_positive"].notna().tolist() == scored["prediction"].notna().tolist() == there.tolist()
+    loaded = load_base(resolve(str(tiny_model)))
+    scorer = SentimentScorer(loaded, load_adapter(loaded.model, assets / "runs" / "tiny" / "adapter"))
+    p = scorer([text.replace("<br />", "\n") for text in given["body"][there]], LENGTH)
+    p = expit(logit(p) / read_run(assets / "runs" / "tiny").record.temperature)
+    np.testing.assert_allclose(scored["p_positive"][there], p, atol=1e-5)
+    assert (scored["prediction"][there] == np.where(p >= 0.5, "Positive", "Negative")).all()
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+def test_other_files_are_answered_alike(call, texts, tmp_path, kind):
+    given, made = pd.read_csv(texts), {}
+    given.to_parquet(tmp_path / "texts.parquet", row_group_size=5)
+    given.to_json(tmp_path / "texts.jsonl", orient="records", lines=True)
+    for suffix in ("csv", kind):
+        made[suffix] = tmp_path / f"{suffix}.parquet"
+        assert call(*PREDICT, str(texts.with_suffix(f".{suffix}")), "--output", str(made[suffix]))[0] == 0
+    answers = [pd.read_parquet(path)[["p_positive", "prediction", "tokens"]] for path in made.values()]
+    pd.testing.assert_frame_equal(*answers)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (("texts.csv",), "--output"),
+        (("texts.csv", "--output", "scored.csv"), "must be a file that ends in .parquet"),
+        (("texts.csv", "--output", "there.parquet"), "exists; --overwrite"),
+        (("texts.csv", "--output", "new.parquet", "--text-column", "said"), "no column 'said'"),
+        (("ragged.csv", "--output", "new.parquet"), "line 3: 3 cells, and the header has 1"),
+        (("damaged.parquet", "--output", "new.parquet"), "damaged.parquet cannot be read"),
+        (("empty.csv", "--output", "new.parquet"), "has no rows"),
+        (("none.csv", "--output", "new.parquet"), "none.csv is not a file"),
+        (("texts.csv", "--output", "new.parquet", "--system", "tfidf-logreg"), "--system tfidf-logreg"),
+    ],
+)
+def test_what_cannot_be_predicted_is_refused(call, texts, tmp_path, monkeypatch, given, words):
+    monkeypatch.chdir(tmp_path)
+    for name, content in (
+        ("ragged.csv", "body\na\na,b,c\n"),
+        ("empty.csv", "body\n"),
+        ("damaged.parquet", "PAR1"),
+    ):
+        (tmp_path / name).write_text(content)
+    (tmp_path / "there.parquet").touch()
+    refused(call(*PREDICT, *given), words)
+    assert not list(tmp_path.glob("*new*"))
+
+
 # ---- refusals
 
 
@@ -440,3 +536,44 @@ def test_numbers_that_overflowed_are_no_answer():
     found = base.from_scores(np.array([[np.nan, 0.0], [0.0, 1.0]]))
     assert found["prediction"].isna().tolist() == [True, False]
     assert np.isnan(found["p_positive"][0])
+
+
+COUNTS = """
+import os, runpy, sys
+from pathlib import Path
+from sentiment_core.evaluation import predict
+answered, predict.ROWS = predict._answered, {"cpu": 8}
+def counted(inputs, work, table, texts):
+    log = Path(sys.argv[sys.argv.index("--output") + 1]).with_suffix("." + os.environ["RANK"])
+    with log.open("a") as lines:
+        print(len(texts), file=lines)
+    return answered(inputs, work, table, texts)
+predict._answered = counted
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def launched(script: Path, code: str, *flags: str) -> subprocess.CompletedProcess[str]:
+    """eval.py with these flags in two processes, after `code`."""
+    script.write_text(f"import sys; sys.argv[0] = {str(ROOT / 'eval.py')!r}\n{code}")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "--"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, str(script), *flags], cwd=ROOT, env=environment, capture_output=True, text=True,
+        timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_prediction(call, assets, texts, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, "ROWS", {"cpu": 8})
+    one, two = tmp_path / "one.parquet", tmp_path / "two.parquet"
+    assert call(*PREDICT, str(texts), "--output", str(one))[0] == 0
+    flags = [*PREDICT, str(texts), "--output", str(two), "--base-model", str(tiny_model)]
+    flags += ["--assets", str(assets), "--work", str(tmp_path / "work")]
+    done = launched(tmp_path / "eval.py", COUNTS, *flags)
+    assert done.stdout == f"28 rows, {two}\n"
+    assert [(tmp_path / f"two.{rank}").read_text().split() for rank in "01"] == [["8", "8"], ["8", "4"]]
+    pd.testing.assert_frame_equal(pd.read_parquet(two), pd.read_parquet(one), atol=1e-5)

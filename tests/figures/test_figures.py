@@ -24,6 +24,7 @@ SYSTEMS = pd.DataFrame(
 COSTS = pd.DataFrame({
     "title": ["Small", "Twin", "Large", "Paper", "Secret"], "run": ["a", "b", "c", "", ""],
     "parameters": [1e8, 1e8, 1.5e9, 3e8, np.nan], "gpu_seconds": [40, 50, 300, np.nan, np.nan],
+    "peak_memory_gb": [9, 9, 40, np.nan, np.nan], "trainable_share": [3.6, 4, 14, np.nan, np.nan],
     "before_accuracy": [0.5, 0.5, 0.85, *[np.nan] * 2], "before_low": [0.49, 0.49, 0.84, *[np.nan] * 2],
     "before_high": [0.51, 0.51, 0.86, *[np.nan] * 2], "accuracy": [0.95, 0.94, 0.96, 0.965, 0.97],
     "low": [0.94, 0.93, 0.95, *[np.nan] * 2], "high": [0.96, 0.95, 0.97, *[np.nan] * 2],
@@ -63,12 +64,16 @@ def figures() -> dict[str, go.Figure]:
     history = history.assign(loss=np.exp(-steps / 50), learning_rate=1e-3, grad_norm=1.0)
     bins = pd.DataFrame({"mean_p_positive": [0.1, 0.9], "share_positive": [0.1, 0.9]})
     bins = bins.assign(actor="fine", low=0.05, high=0.95, n=9)
+    covered = pd.DataFrame({"actor": "fine", "coverage": [0.5, 1], "accuracy": [0.99, 0.95]})
+    covered = covered.assign(low=0.94, high=0.995)
     curve = pd.DataFrame({"false_positive_rate": [0, 0.1, 1], "true_positive_rate": [0, 0.9, 1]})
     rates = {"false_positive_rate": 0.1, "recall_positive": 0.9}
     counts = pd.DataFrame([[8, 2], [1, 9]], index=CLASSES, columns=CLASSES)
     return {
         "systems": evaluation.systems_chart(SYSTEMS),
         "reliability": evaluation.reliability_chart(bins),
+        "zoomed": evaluation.systems_chart(SYSTEMS, 90),
+        "coverage": evaluation.coverage_chart(covered, covered.assign(target=0.98)[-1:]),
         "schedule": training.schedule_chart({"run": history, "other": history}),
         "confusion": evaluation.confusion_chart(counts, "fine"),
         "cost": evaluation.cost_chart(COSTS, "parameters", (0.971, 0.993, "labels in doubt"), "a"),
@@ -115,6 +120,16 @@ def test_accuracy_axis_runs_from_0_to_100_with_chance_marked() -> None:
     drawn = {trace.name: trace.x[0] for trace in figure.data}
     assert drawn == pytest.approx({"Fine-tuned": 95, "Base": 50, "Published": 96.5})
     assert len(figure.layout.yaxis.tickvals) == 2, "no line through the name beside a published result"
+
+
+def test_a_cut_axis_says_so_and_keeps_those_below_in_sight() -> None:
+    figure = evaluation.systems_chart(SYSTEMS, 90)
+    assert figure.layout.xaxis.range[0] == 90
+    assert "cut: the axis begins at 90" in figure.layout.xaxis.title.text
+    base = next(trace for trace in figure.data if trace.name == "Base")
+    assert (base.x[0], base.marker.symbol, base.error_x.array) == (90, "triangle-left", None)
+    assert "chance" not in [one.text for one in figure.layout.annotations]
+    assert any(one.text == f"50.0{style.THIN}%" for one in figure.layout.annotations)
 
 
 def test_confusion_prints_counts_and_row_shares() -> None:

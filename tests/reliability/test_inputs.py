@@ -226,8 +226,8 @@ def batch(page: Page, name: str, content: bytes) -> None:
     if uploaded := page.answer("upload", "POST", "/gradio_api/upload", files=given):
         file = {"path": json.loads(uploaded)[0], "meta": {"_type": "gradio.FileData"}}
         for which, call in enumerate(page.events):
-            if len(call["inputs"]) == 4 and call["targets"][0][1] == "then":
-                event(page, which, [USUAL, file, USUAL, USUAL], "a batch", None)
+            if len(call["inputs"]) == 6 and call["targets"][0][1] == "then":
+                event(page, which, [USUAL, file, USUAL, USUAL, USUAL, USUAL], "a batch", None)
 
 
 def fetched(page: Page, path: str, words: list[str]) -> None:

@@ -6,9 +6,10 @@ figs.LOST = 8000;  // milliseconds without a word of the queue, which speaks at 
 figs.NAMES = {base: 'Base model', fine: 'Fine-tuned'};
 figs.WORDS = ['Negative', 'Positive'];
 figs.called = (p) => Number(p >= 0.5);
-figs.said = (p) => {
-  const word = figs.WORDS[figs.called(p)];
-  return p < 0.3 || p > 0.7 ? [word, ''] : ['Unsure', `leaning ${word.toLowerCase()}`];
+// `at.sure`: the certainty that an answer of the fine-tuned model needs, by the visitor's target accuracy
+figs.said = (p, actor) => {
+  const word = figs.WORDS[figs.called(p)], asked = actor === 'fine' ? figs.at.sure : 0;
+  return Math.max(p, 1 - p) >= (asked || 0.7) ? [word, ''] : [asked ? 'Not sure' : 'Unsure', `leaning ${word.toLowerCase()}`];
 };
 
 figs.live = (element, props, watch, trigger) => {
@@ -37,21 +38,22 @@ figs.live = (element, props, watch, trigger) => {
       make(box, 'div', {class: 'num muted', 'aria-hidden': true}, '–'); said(view?.note ?? at.stored.idle);
       return;
     }
-    const {p, read} = answer, tone = called(p) ? 'positive' : 'negative', [word, leaning] = figs.said(p);
+    const {p, read} = answer, tone = called(p) ? 'positive' : 'negative', [word, leaning] = figs.said(p, actor);
     const mark = called(p) === label ? '✓ right' : '✗ wrong';
-    if (whole(answer) && label != null) make(head, 'span', {class: 'mark'}, mark);
+    if (whole(answer) && label != null && word !== 'Not sure') make(head, 'span', {class: 'mark'}, mark);
     const number = make(box, 'div', {class: `num ${leaning ? '' : tone}`}, word);
     make(number, 'span', {class: 'leaning'}, [leaning, whole(answer) ? '' : 'so far'].join(' ').trim());
     const bar = make(box, 'div', {class: 'bar'}), width = Math.max(0.6, 100 * Math.abs(p - 0.5));
     make(bar, 'i', {class: tone, style: `left:${100 * Math.min(p, 0.5)}%;width:${width}%`}); make(bar, 'b');
     said(`P(positive) = ${percent(p, 1)}${whole(answer) ? '' : ` after reading ${percent(read)}`}`);
     if (answer.about) said(answer.about);
+    if (word === 'Not sure') said(`An answer needs ${percent(at.sure, 1)}: from there on its validation answers met the target.`);
   };
 
   const verdict = (label) => {
     const {base, fine, label: known} = view, own = known == null, [b, f] = [called(base.p), called(fine.p)];
     const cut = base.cut || fine.cut ? ' The review is longer than the model reads: its middle was left out.' : '';
-    const say = figs.said(base.p)[1] || figs.said(fine.p)[1] ? 'lean to' : 'say';
+    const say = figs.said(base.p)[1] || figs.said(fine.p, 'fine')[1] ? 'lean to' : 'say';
     if (label == null) return (b === f ? `= Both ${say} ${WORDS[f]}.` : '≠ The two disagree.') + cut;
     const truth = `${own ? 'you meant' : 'the true label is'} ${WORDS[label]}.${cut}`;
     if (b === f && b === label) return `= Both are right: ${truth}`;
@@ -67,7 +69,7 @@ figs.live = (element, props, watch, trigger) => {
     const both = whole(view?.base) && whole(view?.fine);
     const meant = view && judged.get(name())?.label, label = view?.label ?? meant;
     for (const id of ['answers', 'trace', 'dial']) document.getElementById(id)?.classList.toggle('old', old);
-    const state = JSON.stringify([view, label, old]);
+    const state = JSON.stringify([view, label, old, at.sure]);
     if (state === drawn) return;
     drawn = state;
     if (both && label != null) judged.set(name(), {label, base: called(view.base.p), fine: called(view.fine.p)});

@@ -27,7 +27,7 @@ figs.pictureOf = ({base, fine, trace}) => {
     write(100 * p, x(p) - 8, TOP - 10, 'muted', '12px'); pen('line'); c.fillRect(x(p), TOP - 4, 1, end - TOP);
   }
   for (const [actor, {p}, sign, left] of [['base', base, '■', LEFT], ['fine', fine, '●', WIDTH / 2 + 10]]) {
-    const [word, leaning] = figs.said(p);
+    const [word, leaning] = figs.said(p, actor);
     pen(actor); c.fillRect(left, 32, 6, 76);
     write(figs.NAMES[actor], left + 20, 46, 'muted');
     write(word, left + 20, 80, leaning ? 'ink' : word.toLowerCase(), '650 28px');

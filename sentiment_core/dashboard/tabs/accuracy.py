@@ -26,21 +26,28 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     )
     with moving.column:
         table = gr.HTML(elem_id="movement-table")
-    references = gr.Checkbox(True, label="Show published results", elem_id="references", container=False)
+    with gr.Row():
+        switches = {"container": False, "min_width": 220}
+        references = gr.Checkbox(True, label="Show published results", elem_id="references", **switches)
+        zoom = gr.Checkbox(False, label="Zoom to the upper end", elem_id="zoom", **switches)
     systems, cost = FigureSlot("systems", height=480), FigureSlot("cost", height=660)
     switch = {"label": "What it takes", "elem_id": "cost-by", "elem_classes": "pills"}
     with cost.column:
         by = gr.Radio([(title, name) for name, title in COSTS.items()], value="parameters", **switch)
     outcomes = gr.HTML(elem_id="outcomes")
+    covered = FigureSlot("coverage", height=400)
     with gr.Accordion("Reliability", open=False, elem_id="slices-fold"):
         reliability = FigureSlot("reliability", height=380, level=3)
     notes = gr.HTML(elem_id="accuracy-notes")
 
-    def draw(run_id: str | None, name: str | None, published: bool, cost_by: str, other: str) -> list[object]:
+    def draw(
+        run_id: str | None, name: str | None, published: bool, zoomed: bool, cost_by: str, other: str
+    ) -> list[object]:  # fmt: skip
         evals = context.evals(run_id, name)[1]
         if not evals:
-            nothing = [*systems.hide(panels.UNEVALUATED), *cost.hide(""), "", *reliability.hide(""), ""]
-            return [*moving.hide(""), "", *nothing, gr.Checkbox(visible=False), gr.Dropdown(visible=False)]
+            nothing = [*systems.hide(panels.UNEVALUATED), *cost.hide(""), "", *covered.hide("")]
+            hidden = gr.Checkbox(visible=False), gr.Checkbox(visible=False), gr.Dropdown(visible=False)
+            return [*moving.hide(""), "", *nothing, *reliability.hide(""), "", *hidden]
         before, after = context.store.before(evals), evals.get("fine-tuned")
         where = panels.dataset_phrase(after or next(iter(evals.values())))
         sides = Sides.of(context, run_id, name, other)
@@ -48,22 +55,24 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         fitting = context.store.references() if context.dataset(name) == "imdb" else ()
         shown = [one for one in fitting if published and not one.kind.startswith("study")]
         actors = {actor: one for actor, one in (("base", before), ("fine", after)) if one}
+        surest = panels.coverage_panel(context.store, context.store.run(run_id), actors, where)
         calibration = panels.reliability_panel(context.store, actors, where)
         unscored = empty("Reliability needs a system that states probabilities.", panels.COMMAND)
         costs = panels.cost_panel(context, run_id, context.dataset(name), cost_by, shown)
         told = challenge.heatmap_html(evals) + settings_html(context, sides, run_id) + flow
         return [
             *moving.show(histograms), by_range,
-            *systems.show(panels.accuracy_panel(evals, shown, before)), *cost.show(costs), told,
-            *reliability.show(calibration, unscored),
+            *systems.show(panels.accuracy_panel(evals, shown, before, zoomed=zoomed)),
+            *cost.show(costs), told, *covered.show(surest), *reliability.show(calibration, unscored),
             render("accuracy_notes", records=[one.record for one in evals.values()]),
-            gr.Checkbox(visible=bool(fitting)),
+            gr.Checkbox(visible=bool(fitting)), gr.Checkbox(visible=True),
             gr.Dropdown(choices=[*sides.others.items()], value=sides.versus, visible=len(sides.others) > 1),
         ]  # fmt: skip
 
-    inputs = [dataset, references, by, versus]
-    outputs = [*moving.outputs, table, *systems.outputs, *cost.outputs, outcomes, *reliability.outputs, notes]
-    outputs, changed = [*outputs, references, versus], [one.input for one in inputs]
+    inputs = [dataset, references, zoom, by, versus]
+    outputs = [*moving.outputs, table, *systems.outputs, *cost.outputs, outcomes, *covered.outputs]
+    outputs += [*reliability.outputs, notes, references, zoom, versus]
+    changed = [one.input for one in inputs]
     drawn, visibly = context.drawn_once("accuracy", draw), QUIET | {"show_progress": "minimal"}
     gr.on(changed, drawn, [run, *inputs], outputs, **visibly)
     versus.input(None, versus, None, js="(v) => qUrl({versus: v})", **QUIET)
@@ -93,7 +102,7 @@ def before_and_after(store: Store, sides: Sides, where: str) -> tuple[Panel | No
     return store.keep(key, store.stamp(before, after), compared)
 
 
-def outcomes_html(c: classification.Comparison, sides: Sides) -> str:
+def outcomes_html(c: classification.Comparison, sides: Sides, *, linked: bool = True) -> str:
     """The four outcomes as ribbons from before to after, each a link to its reviews; the plain sentence."""
     p = f"p = {c.mcnemar_p:.1e}" if c.mcnemar_p < 0.001 else f"p = {c.mcnemar_p:.3f}"
     p = "p < 10⁻¹⁵" if c.mcnemar_p < 1e-15 else p
@@ -102,4 +111,5 @@ def outcomes_html(c: classification.Comparison, sides: Sides) -> str:
         dict(zip(order, accumulate([0.0, *(100 * counts[show] / c.n for show in order)]), strict=False))
         for order in (list(counts), ["correct", "fixed", "regressed", "wrong"])
     )
-    return render("outcomes", c=c, p=p, sides=sides, counts=counts, before=before, after=after)
+    told = {"sides": sides, "linked": linked, "counts": counts, "before": before, "after": after}
+    return render("outcomes", c=c, p=p, **told)

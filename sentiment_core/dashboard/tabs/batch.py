@@ -1,100 +1,202 @@
-"""Batch: up to 1,000 reviews from a CSV or pasted lines, with progress, a table, a CSV and accuracy."""
+"""Batch: a visitor's own texts, before and after: with labels the panels of an evaluation, and a download."""
 
 from __future__ import annotations
 
-import tempfile
+import asyncio
+import time
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from textwrap import shorten
 
 import gradio as gr
+import numpy as np
 import pandas as pd
+from gradio.processing_utils import save_bytes_to_cache
 
+from sentiment_core.artifacts.frames import answers
+from sentiment_core.artifacts.schema import DatasetInfo, EvalRecord
+from sentiment_core.artifacts.store import Evaluation
+from sentiment_core.dashboard import inputs, pairs, panels
 from sentiment_core.dashboard.components.answers import waiting_note, word_of
-from sentiment_core.dashboard.components.html import render
-from sentiment_core.dashboard.components.parts import notice
+from sentiment_core.dashboard.components.html import render, seconds
+from sentiment_core.dashboard.components.parts import FigureSlot, notice
 from sentiment_core.dashboard.context import QUIET, Context
 from sentiment_core.dashboard.host import Which
-from sentiment_core.dashboard.inputs import MAX_ROWS, Batch, InputRefused, read_batch, safe_cell
+from sentiment_core.dashboard.inputs import MAX_ROWS, Batch, InputRefused
 from sentiment_core.dashboard.serving import MODEL_EVENT, Latest, Refused, Scores, Waiting
+from sentiment_core.dashboard.tabs.accuracy import outcomes_html
+from sentiment_core.dashboard.tabs.confusion import Side, matrix_panel
 from sentiment_core.figures.style import percent
 from sentiment_core.labels import LABEL_WORDS
-from sentiment_core.metrics import intervals
+from sentiment_core.metrics import classification, intervals
 
 COLUMNS = ["row", "text", "label", "base", "base P(positive)", "fine-tuned", "fine-tuned P(positive)"]
 STOPPED = "Stopped."
+SYSTEM_IDS: Mapping[Which, str] = {"base": "baseline-scored", "fine-tuned": "fine-tuned"}
+LISTED = 25
+"""Examples of each outcome."""
+NO_LABELS = ("No labels", "")
 
 
 def build(context: Context, run: gr.Dropdown) -> None:
-    with gr.Accordion(f"Many reviews at once (up to {MAX_ROWS:,})", open=False, elem_id="batch"):
+    title = f"Your data, before and after (up to {MAX_ROWS:,} texts)"
+    with gr.Accordion(title, open=False, elem_id="batch"):
         gr.HTML(render("batch_help"))
         with gr.Row():
             with gr.Column(scale=0, min_width=220):
-                file = gr.UploadButton("Choose a CSV file", file_types=[".csv"], elem_id="batch-file")
+                kinds = [".csv", ".tsv", ".parquet"]
+                file = gr.UploadButton("Choose a file", file_types=kinds, elem_id="batch-file")
                 chosen = gr.HTML(render("small", text="No file chosen.", muted=True), elem_id="batch-chosen")
                 clear = gr.Button("Remove the file", size="sm", visible=False, elem_id="batch-clear")
+                hidden = {"visible": False, "interactive": True}
+                text = gr.Dropdown([""], value="", label="Texts are in", elem_id="batch-text", **hidden)
+                label = gr.Dropdown([NO_LABELS], label="Labels are in", elem_id="batch-label", **hidden)
             lines = gr.Textbox(
-                label="Or one review per line", lines=5, max_lines=12, elem_id="batch-lines", min_width=280
+                label="Or one text per line", lines=5, max_lines=12, elem_id="batch-lines", min_width=280
             )
         with gr.Row(elem_classes="chips"):
             go = gr.Button("Classify", variant="primary", elem_id="batch-go", scale=0, min_width=170)
             stop = gr.Button("Stop", elem_id="batch-stop", scale=0, min_width=90)
         summary = gr.HTML("", elem_id="batch-summary", min_height=20)
-        table = gr.DataFrame(
-            pd.DataFrame(columns=COLUMNS), label="Answers", elem_id="batch-table",
-            datatype=["number", "str", "str", "str", "number", "str", "number"],
-            column_widths=[60, 330, 90, 90, 140, 100, 150],
-            interactive=False, visible=False, wrap=True, max_height=420,
-        )  # fmt: skip
-        download = gr.DownloadButton("Download as CSV", visible=False, elem_id="batch-download", scale=0)
+        with gr.Column(visible=False, elem_id="batch-results") as results:
+            download = gr.DownloadButton("Download both answers (CSV)", elem_id="batch-download", scale=0)
+            view = Results()
+            table = gr.DataFrame(
+                pd.DataFrame(columns=COLUMNS), label="All answers", elem_id="batch-table",
+                datatype=["number", "str", "str", "str", "number", "str", "number"],
+                column_widths=[60, 330, 90, 90, 140, 100, 150],
+                interactive=False, wrap=True, max_height=420,
+            )  # fmt: skip
     latest = gr.State(Latest())
-    results = [summary, table, download]
+    outputs = [summary, results, *view.outputs, table, download]
+
+    def only(sentence: str, *, warn: bool = False) -> list[object]:
+        """A sentence in place of the results."""
+        hidden = [gr.Column(visible=False), *[gr.skip()] * (len(outputs) - 2)]
+        return [notice(sentence, warn=warn), *hidden]
 
     async def answer(
-        run_id: str | None, path: str | None, pasted: str, latest: Latest,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008
+        run_id: str | None, path: str | None, pasted: str, text: str | None, label: str | None,
+        latest: Latest, progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[object]:  # fmt: skip
-        question = latest.question = object()
         found: dict[Which, list[float]] = {}
+        answered, began = 0, 0.0
         try:
-            batch = read_batch(path, pasted)
+            batch = await asyncio.to_thread(inputs.read_batch, path, pasted, text, label)
         except InputRefused as error:
             return only(str(error), warn=True)
+        question = latest.question = object()
         async for event in context.serving.scores(context.store.run(run_id), batch.texts):
             if latest.question is not question:
-                return only(STOPPED)
+                break
             match event:
                 case Refused(sentence):
                     return only(sentence, warn=True)
                 case Waiting():
                     progress(0.0, desc=waiting_note(event))
-                case Scores(found, system, share):
-                    progress(share, desc=f"{percent(share)} of both models' answers, now the {system} one's")
+                    began = time.monotonic()
+                case Scores(found, share, answered):
+                    left = (time.monotonic() - began) * (1 / share - 1)
+                    told = f"{answered:,} of {len(batch.texts):,} texts by both models"
+                    progress(share, desc=f"{told}, about {seconds(left)} left")
+        latest.question = None
+        if not answered:
+            return only(STOPPED)
+        found = {system: p[:answered] for system, p in found.items()}
+        stopped = f"Stopped after {answered:,} of {len(batch.texts):,}. " * (answered < len(batch.texts))
+        batch = Batch(batch.texts[:answered], batch.labels and batch.labels[:answered])
+        return await asyncio.to_thread(whole, batch, found, stopped)
+
+    def whole(batch: Batch, found: dict[Which, list[float]], stopped: str) -> list[object]:
         frame = table_of(batch, found)
         excerpts = frame.assign(text=[shorten(text, 160, placeholder="…") for text in frame["text"]])
-        download = gr.DownloadButton(value=write_csv(frame), visible=True)
-        return [notice(summary_of(frame)), gr.DataFrame(excerpts, visible=True), download]
+        said, path = notice(stopped + summary_of(frame)), write_csv(frame, download.GRADIO_CACHE)
+        return [said, gr.Column(visible=True), *view.show(batch, found), excerpts, path]
 
-    def cancel(latest: Latest) -> str:
-        latest.question = None
-        return notice(STOPPED)
+    def cancel(latest: Latest) -> object:
+        asked, latest.question = latest.question, None
+        return notice(STOPPED) if asked else gr.skip()
 
     def named(path: str | None) -> list[object]:
-        words = Path(path).name[:60] if path else "No file chosen."
-        return [render("small", text=words, muted=not path), gr.Button(visible=bool(path))]
+        menus, name = [gr.Dropdown(visible=False)] * 2, Path(path).name[:60] if path else ""
+        said = render("small", text=name or "No file chosen.", muted=not path)
+        try:
+            if path:
+                frame = inputs.read_upload(path)
+                names = [(str(column), str(column)) for column in frame]
+                values = zip((names, [NO_LABELS, *names]), inputs.columns_of(frame), strict=True)
+                menus = [gr.Dropdown(choices=some, value=value, visible=True) for some, value in values]
+                said = render("small", text=f"{name}: {len(frame):,} rows", muted=False)
+        except InputRefused as error:
+            said = notice(f"{name}: {error}", warn=True)
+        return [said, gr.Button(visible=bool(path)), *menus]
 
-    file.upload(named, file, [chosen, clear], **QUIET)
-    clear.click(lambda: [None, *named(None)], None, [file, chosen, clear], **QUIET)
-    go.click(lambda: only("Asking both models…"), None, results, **QUIET).then(
-        answer, [run, file, lines, latest], results,
+    menus = [chosen, clear, text, label]
+    file.upload(named, file, menus, **QUIET)
+    clear.click(lambda: [None, *named(None)], None, [file, *menus], **QUIET)
+    go.click(lambda: only("Asking both models…"), None, outputs, **QUIET).then(
+        answer, [run, file, lines, text, label, latest], outputs,
         api_visibility="private", show_progress="full", show_progress_on=[summary], **MODEL_EVENT,
     )  # fmt: skip
     stop.click(cancel, latest, summary, **QUIET)
 
 
-def only(sentence: str, *, warn: bool = False) -> list[object]:
-    """A sentence in place of the results."""
-    return [notice(sentence, warn=warn), gr.DataFrame(visible=False), gr.DownloadButton(visible=False)]
+class Results:
+    """What an evaluation shows of stored reviews, for those of a visitor. Build it inside a Blocks."""
+
+    def __init__(self) -> None:
+        self.systems, self.flow = FigureSlot("own-systems", 240), gr.HTML(elem_id="own-outcomes")
+        with gr.Row(equal_height=True):
+            self.matrices = [FigureSlot(f"own-matrix-{actor}", 380) for actor in ("before", "after")]
+        self.examples = gr.HTML(elem_id="batch-examples")
+        matrices = chain.from_iterable(slot.outputs for slot in self.matrices)
+        self.outputs = [*self.systems.outputs, *matrices, self.flow, self.examples]
+
+    def show(self, batch: Batch, found: Mapping[Which, Sequence[float]]) -> list[object]:
+        """Values for `outputs`: without labels only the examples, and these where both models answered."""
+        systems = [system for system in SYSTEM_IDS if system in found]
+        frames = [predictions_of(batch, found[system]) for system in systems]
+        flow, examples, accuracy, matrices = "", "", None, [None, None]
+        answered = zip(systems, frames, strict=True)
+        evals = {SYSTEM_IDS[system]: evaluation_of(system, frame) for system, frame in answered}
+        sides = pairs.Sides(evals["baseline-scored"], evals.get("fine-tuned"))
+        if batch.labels:
+            accuracy = panels.accuracy_panel(evals, (), sides.before)
+            matrices = [*map(matrix_panel, map(Side.cut, evals.values(), frames)), None][:2]
+        if len(frames) == 2:
+            examples = examples_html(batch, pairs.paired(*frames), sides)
+        if len(frames) == 2 and batch.labels:
+            compared = classification.compare(batch.labels, *(frame["prediction"] for frame in frames))
+            flow = outcomes_html(compared, sides, linked=False)
+        shown = (slot.show(panel) for slot, panel in zip(self.matrices, matrices, strict=True))
+        return [*self.systems.show(accuracy), *chain.from_iterable(shown), flow, examples]
+
+
+def predictions_of(batch: Batch, p_positive: Sequence[float]) -> pd.DataFrame:
+    """A system's answers as an artifact has them; label -1 where nobody knows it."""
+    p = np.array(p_positive, dtype=np.float32)
+    frame = pd.DataFrame({"label": batch.labels or -1, "prediction": answers(p), "p_positive": p})
+    return frame.assign(review_id=frame.index.astype(str))
+
+
+def evaluation_of(system: Which, frame: pd.DataFrame) -> Evaluation:
+    """An evaluation that is nowhere stored, with what the panels show of one."""
+    accuracy = intervals.wilson(int((frame["prediction"] == frame["label"]).sum()), len(frame))
+    dataset = DatasetInfo(name="Your texts", split="all", n=len(frame), fingerprint="", source="")
+    about = {"system": SYSTEM_IDS[system], "run_id": None, "dataset": dataset}
+    return Evaluation(Path(), EvalRecord.model_construct(**about, metrics={"accuracy": accuracy}))
+
+
+def examples_html(batch: Batch, frame: pd.DataFrame, sides: pairs.Sides) -> str:
+    """Each filter's first reviews, folded; without labels only those filters that need none."""
+    wanted = [one for name, one in pairs.FILTERS.items() if batch.labels or name in ("all", "unsure")]
+    found = [frame.query(one.rows).sort_values(one.order, ascending=one.ascending) for one in wanted]
+    groups = [
+        (one, len(rows), [*rows.head(LISTED).itertuples()]) for one, rows in zip(wanted, found, strict=True)
+    ]
+    groups.sort(key=lambda group: not group[1])
+    return render("batch_examples", groups=groups, texts=batch.texts, sides=sides)
 
 
 def table_of(batch: Batch, found: Mapping[Which, Sequence[float]]) -> pd.DataFrame:
@@ -124,8 +226,7 @@ def summary_of(frame: pd.DataFrame) -> str:
     return " ".join(sentences)
 
 
-def write_csv(frame: pd.DataFrame) -> str:
-    """A CSV in the temporary folder, its cells safe to open in a spreadsheet."""
-    path = Path(tempfile.mkdtemp(prefix="sentiment-")) / "answers.csv"
-    frame.assign(text=frame["text"].map(safe_cell)).to_csv(path, index=False)
-    return str(path)
+def write_csv(frame: pd.DataFrame, cache: str) -> str:
+    """A CSV where Gradio keeps files for a while, its cells safe to open in a spreadsheet."""
+    content = frame.assign(text=frame["text"].map(inputs.safe_cell)).to_csv(index=False).encode()
+    return save_bytes_to_cache(content, "answers.csv", cache)

@@ -92,8 +92,11 @@ class Side:
 
     @staticmethod
     def of(store: Store, evaluation: Evaluation, threshold: float) -> Side:
+        return Side.cut(evaluation, store.predictions(evaluation), threshold)
+
+    @staticmethod
+    def cut(evaluation: Evaluation, frame: pd.DataFrame, threshold: float = 50) -> Side:
         """`threshold` in percent; without effect on a system that states no probabilities."""
-        frame = store.predictions(evaluation)
         p, at, words = frame["p_positive"], threshold / 100, f"at {threshold:.3g}\u202f%"
         if not panels.is_scored(frame):  # as given: 0 and 1 lie on both sides of one half, a gap stays a gap
             p, at, words = frame["prediction"], 0.5, ""

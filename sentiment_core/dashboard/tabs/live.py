@@ -18,6 +18,7 @@ from sentiment_core.dashboard.context import QUIET, Context, TabPart
 from sentiment_core.dashboard.inputs import MAX_CHARACTERS
 from sentiment_core.dashboard.serving import MODEL_EVENT, Latest
 from sentiment_core.dashboard.tabs import batch
+from sentiment_core.figures.style import percent
 
 WELCOME = "sample-11"
 """What stands in the box when a visitor comes with nothing."""
@@ -55,6 +56,10 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
                     value="", label="All sample reviews", elem_id="more-samples",
                     container=False, interactive=True, visible=bool(samples), min_width=160,
                 )  # fmt: skip
+                sure = gr.Dropdown(
+                    **_targets(context, context.store.run(None)), label="Target accuracy", elem_id="sure",
+                    container=False, interactive=True, min_width=160,
+                )  # fmt: skip
         with gr.Column(elem_id="live-answers", min_width=300):
             cards = answers.answer_cards(stored)
             pace = gr.HTML(elem_id="pace")
@@ -73,7 +78,8 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
 
     def draw(run_id: str | None) -> list[object]:
         stored = _stored_answers(context, context.store.run(run_id))
-        return [gr.HTML(stored=stored), pace_html(context, context.store.run(run_id))]
+        run = context.store.run(run_id)
+        return [gr.HTML(stored=stored), pace_html(context, run), gr.Dropdown(**_targets(context, run))]
 
     asking: dict[str, Any] = QUIET | MODEL_EVENT
     newer = {"trigger_mode": "multiple"}  # a newer question ends the older one instead of waiting for it
@@ -84,7 +90,15 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     turned.turn(partial(dial.stream, context), [run, turned], turned, js=to_dial, **asking)
     go.click(None, None, None, js="() => { figs.ask(); return [] }", **QUIET)
     more.input(None, more, text, js="(id) => figs.pick(id)", **QUIET)
-    return TabPart(draw, [], [cards, pace])
+    sure.change(None, sure, None, js="(p) => { figs.set('sure', p); return [] }", **QUIET)
+    return TabPart(draw, [], [cards, pace, sure])
+
+
+def _targets(context: Context, run: Run | None) -> dict[str, Any]:
+    """What the menu of targets offers: 0 for every answer, else the certainty that an answer needs."""
+    found = context.store.certainties(run)
+    choices = [(f"Target: {percent(target, 0)} right", least) for target, least in found.items()]
+    return {"choices": [("Always answer", 0.0), *choices], "value": 0.0, "visible": bool(found)}
 
 
 def _stored_answers(context: Context, run: Run | None) -> dict[str, Any]:
