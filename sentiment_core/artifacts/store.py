@@ -385,6 +385,14 @@ def adapter_sha256(run: Run) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if read_adapter_shapes(run.path) else ""
 
 
+def browser_bytes(run: Run, root: Path = ASSETS) -> int:
+    """What a visitor's browser fetches of `publishing browser`'s export; 0 where there is none of this adapter."""
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        about = json.loads((root / "browser" / run.run_id / "model.json").read_text(encoding="utf-8"))
+        return int(about["bytes"]) if about["adapter"] == adapter_sha256(run) else 0
+    return 0
+
+
 def read_benchmark(kind: str, root: Path = ASSETS) -> schema.BenchmarkRecord:
     path, remedy = root / "benchmarks" / f"{kind}.json", f"python -m sentiment_core.benchmarks {kind}"
     return read_record(path, schema.BenchmarkRecord, f"make it with {remedy}", home=root)

@@ -28,8 +28,10 @@ HEADERS = {
     "data: blob:; worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-embedder-policy": "require-corp",
 }
-"""Inline scripts are Gradio's own configuration and events. Framing stays allowed: a Space is a frame."""
+"""The last two give the model in a visitor's browser its threads. Inline scripts are Gradio's own configuration and events. Framing stays allowed: a Space is a frame."""
 
 
 class Guard:
