@@ -198,6 +198,28 @@ def _crowd(crowd: Crowd, record: SoakRecord) -> str:
     )
 
 
+def browser_rows(root: Path = config.ASSETS) -> list[tuple[str, ...]]:
+    """Answers in a visitor's browser and the server's, names of the columns first; empty if unmeasured."""
+    if not (root / "benchmarks" / "browser.json").exists():
+        return []
+    record = store.read_benchmark("browser", root)
+    found, agreed, rows = record.settings, record.settings["agreement"], []
+    for row in record.rows:
+        seconds = row.seconds_per_review and _interval(row.seconds_per_review, 1, 2)
+        rows.append((row.system, f"{seconds or f'{row.first_step_seconds:.1f}'} s"))
+    both = f"{agreed['labels']:.2%}, {agreed['mean']:.4f}, {agreed['largest']:.3f}"
+    reviews = f"{agreed['reviews']:,} reviews of {agreed['dataset']}"
+    rows.append(("fetched once", f"{found['fetched_bytes'] / 1e6:.0f} MB"))
+    rows.append((f"labels as stored of {reviews}, mean and largest |Δp|, both models", both))
+    return [("What", f"{record.hardware.title}, {found['browser']}"), *rows]
+
+
+def browser_table(root: Path = config.ASSETS) -> str:
+    """The same for docs/."""
+    columns, *rows = browser_rows(root) or [("", "")]
+    return _table([dict(zip(columns, row, strict=True)) for row in rows]) if rows else "Not measured yet."
+
+
 def export_rows(run: store.Run, root: Path = config.ASSETS) -> list[tuple[str, ...]]:
     """The run's adapter in other forms, names of the columns first; empty where that cannot be told."""
     try:
@@ -228,6 +250,7 @@ OPTIONAL = {"train-2-gpus", "parity"}
 DOCUMENTS = {
     "README.md": {"summary": summary_table},
     "docs/results.md": {"results": results_table, "below-chance": below_chance, "speed": speed_table},
+    "docs/dashboard.md": {"browser": browser_table},
     "docs/training.md": {"models": lambda root: config.KNOWN_BASE_MODELS},
 }
 """File -> what stands in it between `<!-- name:begin -->` and `<!-- name:end -->`, by name."""

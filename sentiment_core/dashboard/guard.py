@@ -31,7 +31,8 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-embedder-policy": "require-corp",
 }
-"""The last two give the model in a visitor's browser its threads. Inline scripts are Gradio's own configuration and events. Framing stays allowed: a Space is a frame."""
+"""Inline scripts are Gradio's own configuration and events. Framing stays allowed: a Space is a frame. The
+last two allow the model in a visitor's browser its threads."""
 
 
 class Guard:

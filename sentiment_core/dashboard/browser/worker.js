@@ -1,16 +1,15 @@
 // Both models in the visitor's browser: `model.json` beside this file says what to fetch, each file once (Cache API, by
 // its content), and how to ask. Messages in: {ask: text} or {turn: text}, the newest counts. Out: {bytes} as they come,
 // {ready}, {value} as the server's `answers.stream` has it, {failed: sentence}. Nothing is fetched after `ready`.
-import * as ort from './runtime/ort.wasm.min.mjs';
+import * as wasm from './runtime/ort.wasm.min.mjs';
 import {Tokenizer} from './runtime/tokenizers.min.mjs';
 import {cleaned, cutMiddle, dialValue, mostRows, rowsOf, traceValue} from './reading.js';
 
 const CACHE = 'two-models', NO_MEMORY = 'This browser has too little free memory for the model, which takes about 500 MB. '
   + 'Please close other tabs, or try a computer.';
-const NO_WASM = 'This browser cannot run the model: it lacks WebAssembly with SIMD. Please update it, or try another one.';
-const SIMD = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11];
+const NO_WASM = 'This browser cannot run the model, for want of WebAssembly with SIMD. Please update it, or try another.';
 const hex = (buffer) => [...new Uint8Array(buffer)].map((byte) => byte.toString(16).padStart(2, '0')).join('');
-let about, session, tokenizer, latest = 0, work;
+let ort = wasm, about, session, tokenizer, latest = 0, work;
 
 // ---- loading
 
@@ -30,27 +29,53 @@ const download = async (url, {name, bytes, sha256}, count) => {
 
 const load = async () => {
   about = await (await fetch(new URL('model.json', import.meta.url))).json();
-  const store = await self.caches?.open(CACHE).catch(() => null), files = {}, wanted = new Set();
-  const count = (bytes) => postMessage({bytes});
-  for (const file of about.files) {
-    const url = new URL(`${file.name}?${file.sha256}`, import.meta.url).href, known = await store?.match(url);
-    files[file.name] = known ? new Uint8Array(await known.arrayBuffer()) : await download(url, file, count);
-    if (known) count(file.bytes); else await store?.put(url, new Response(files[file.name])).catch(() => {});
+  const store = await self.caches?.open(CACHE).catch(() => null), wanted = new Set(), folder = new URL('.', import.meta.url).href;
+  const get = async (file) => {
+    const url = `${folder}${file.name}?${file.sha256}`, known = await store?.match(url), count = (bytes) => postMessage({bytes});
+    const whole = known ? new Uint8Array(await known.arrayBuffer()) : await download(url, file, count);
+    if (known) count(file.bytes); else await store?.put(url, new Response(whole)).catch(() => {});
     wanted.add(url);
-  }
-  const old = (await store?.keys() ?? []).filter(({url}) => url.startsWith(new URL('.', import.meta.url)) && !wanted.has(url));
-  await Promise.all(old.map((one) => store.delete(one)));
+    return whole;
+  };
+  const files = {};
+  for (const file of about.files) files[file.name] = await get(file);
   const json = (name) => JSON.parse(new TextDecoder().decode(files[name]));
   tokenizer = new Tokenizer(json('tokenizer.json'), {});
-  Object.assign(ort.env.wasm, {
-    wasmBinary: files['runtime/ort-wasm-simd-threaded.wasm'].buffer, wasmPaths: new URL('runtime/', import.meta.url).href,
-    numThreads: self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1,
-  });
-  const externalData = ['base.bin', 'adapter.bin'].map((path) => ({path, data: files[path]}));
-  session = await ort.InferenceSession.create(files['graph.onnx'], {externalData});
   const kept = new Float32Array(files['prefix.bin'].buffer), half = kept.length / 2;
-  [0, 1].forEach((alpha) => prefixes.set(alpha, pastOf(kept.subarray(alpha * half, (alpha + 1) * half))));
-  postMessage({ready: ort.env.wasm.numThreads});
+  [0, 1].forEach((alpha) => prefixes.set(alpha, kept.subarray(alpha * half, (alpha + 1) * half)));
+  const externalData = ['base.bin', 'adapter.bin'].map((path) => ({path, data: files[path]}));
+  const open = async (runtime, wasmBinary, provider) => {
+    const numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
+    Object.assign(runtime.env.wasm, {wasmBinary: wasmBinary.buffer, wasmPaths: `${folder}runtime/`, numThreads});
+    const opened = await runtime.InferenceSession.create(files['graph.onnx'], {externalData, executionProviders: [provider]});
+    [ort, session] = [runtime, opened];
+    return numThreads === 1 ? 'one thread' : `${numThreads} threads`;
+  };
+  let where = await open(wasm, files[about.files.at(-1).name], 'wasm');
+  if (await self.navigator.gpu?.requestAdapter().catch(() => null)) {
+    const [seconds, slower] = [await trial(), session];
+    try {
+      await open(await import('./runtime/ort.webgpu.min.mjs'), await get(about.gpu), 'webgpu');
+      await trial();  // compiles its programs
+      if (await trial() >= seconds) throw Error('The GPU is slower.');
+      where = 'its GPU';
+      slower.release();
+    } catch { [ort, session] = [wasm, slower]; }
+  }
+  const old = (await store?.keys() ?? []).filter(({url}) => url.startsWith(folder) && !wanted.has(url));
+  await Promise.all(old.map((one) => store.delete(one)));
+  postMessage({ready: where});
+};
+
+// Milliseconds for the stored answers; endless where one of them differs
+const trial = async () => {
+  const began = performance.now();
+  for (const {text, ...told} of about.samples) {
+    for (const [actor, alpha] of [['fine', 1], ['base', 0]]) {
+      for await (const {p} of read(encode(text), alpha)) if (Math.abs(p - told[actor]) > about.largest) return Infinity;
+    }
+  }
+  return performance.now() - began;
 };
 
 // ---- passes
@@ -61,11 +86,11 @@ const pastOf = (data) => {
   const [rows, heads, size] = about.past;
   return new ort.Tensor('float32', data, [rows, heads, data.length / (rows * heads * size), size]);
 };
-// The first tokens of a past
-const upTo = ({dims: [rows, heads, length, size], data}, tokens) => {
-  const part = (i) => data.subarray(i * length * size, (i * length + tokens) * size), kept = new Float32Array(rows * heads * tokens * size);
-  for (let i = 0; i < rows * heads; i += 1) kept.set(part(i), i * tokens * size);
-  return pastOf(kept);
+// The keys and values of some of a past's tokens
+const part = ({dims: [rows, heads, length, size], data}, from, to) => {
+  const each = (to - from) * size, kept = new Float32Array(rows * heads * each), at = (i) => (i * length + from) * size;
+  for (let i = 0; i < rows * heads; i += 1) kept.set(data.subarray(at(i), at(i) + each), i * each);
+  return kept;
 };
 
 // The same tokens behind the first `seen` ones of a past, once for each number in `seen`: their log-odds, and all keys
@@ -79,8 +104,12 @@ const pass = (tokens, seen, past, alpha) => {
   });
 };
 const prefixOf = async (alpha) => {
-  if (!prefixes.has(alpha)) prefixes.set(alpha, (await pass(about.prefix, [0], pastOf(new Float32Array()), alpha)).present);
-  return prefixes.get(alpha);
+  if (!prefixes.has(alpha)) {  // behind one token that nothing sees, as a GPU takes no empty past
+    const nothing = pastOf(new Float32Array(about.past.reduce((product, n) => product * n)));
+    const {present} = await pass(about.prefix, [0], nothing, alpha);
+    prefixes.set(alpha, part(present, 1, 1 + about.prefix.length));
+  }
+  return pastOf(prefixes.get(alpha));
 };
 const probabilities = ({log_odds}, alpha) =>
   Array.from(log_odds.data, (x) => 1 / (1 + Math.exp(-x / (1 + alpha * (about.temperature - 1)))));
@@ -99,7 +128,7 @@ async function* read({row, shown}, alpha) {
   if (row.length > about.long) {
     done = about.first;
     const began = await pass([...row.slice(0, done), ...about.suffix], [about.prefix.length], past, alpha);
-    past = upTo(began.present, about.prefix.length + done);
+    past = pastOf(part(began.present, 0, about.prefix.length + done));
     yield {p: probabilities(began, alpha)[0], read: done / row.length};
   }
   const found = await pass(row.slice(done), [about.prefix.length + done], past, alpha);
@@ -112,9 +141,10 @@ async function* answers(given) {
   for (const [actor, alpha] of [['fine', 1], ['base', 0]]) {
     const began = performance.now();
     for await (const {p, read: share, present} of read(review, alpha)) {
-      const detail = `${((performance.now() - began) / 1000).toFixed(1)} s, ${length.toLocaleString('en')} tokens, in this browser`;
+      const seconds = (performance.now() - began) / 1000;
+      const detail = `${seconds.toFixed(1)} s, ${length.toLocaleString('en')} tokens, in this browser`;
       kept[actor] = {p, present};
-      yield {note: say.busy, [actor]: {p, read: share, cut: review.cut, detail}};
+      yield {[actor]: {p, read: share, cut: review.cut, seconds, detail}};
     }
   }
   const [ends, cuts] = rowsOf(text, review.tokens, review.shown.length, about.mark, mostRows(length));
@@ -156,7 +186,7 @@ onmessage = ({data: {ask, turn}}) => {
   });
 };
 
-work = (self.WebAssembly?.validate(new Uint8Array(SIMD)) ? load() : Promise.reject(Error(NO_WASM))).catch((error) => {
-  const memory = error instanceof RangeError || /memory|alloc|abort/i.test(error.message);
-  postMessage({failed: memory ? NO_MEMORY : error.message});
+work = (self.WebAssembly ? load() : Promise.reject(Error(NO_WASM))).catch((error) => {
+  const memory = error instanceof RangeError || /memory|alloc/i.test(error.message), simd = /wasm|WebAssembly/.test(error.message);
+  postMessage({failed: memory ? NO_MEMORY : simd ? NO_WASM : error.message});
 });

@@ -31,7 +31,8 @@ TEMPLATE = (
     '<button value="1" aria-pressed="false">positive</button>'
     '<button value="0" aria-pressed="false">negative</button></span>'
     '<button class="save" hidden>Save as picture</button></div>'
-    '<p class="small local" role="status"></p><p class="small score" role="status"></p><p class="small muted queue" role="status"></p></div>'
+    '<p class="small local" role="status"></p><p class="small score" role="status"></p>'
+    '<p class="small muted queue" role="status"></p></div>'
 )
 
 

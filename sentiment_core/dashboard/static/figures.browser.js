@@ -25,7 +25,7 @@ figs.browser = (element) => {
       tell(text, 'Stop', () => stop(), loaded / bytes);
     } else if (data.ready) {
       ready = true;
-      tell(`Answers are computed in this browser, on ${data.ready === 1 ? 'one thread' : `${data.ready} threads`}; no text leaves this machine.`, 'Stop', () => stop());
+      tell(`Answers are computed in this browser, on ${data.ready}; no text leaves this machine.`, 'Stop', () => stop());
       if (at.text?.trim()) figs.ask();
     } else if (data.value) figs.set('local', data.value);
     else stop(data.failed);
