@@ -35,7 +35,7 @@ from sentiment_core.dashboard.tabs import live
 from sentiment_core.dashboard.texts import ReviewTexts
 from sentiment_core.data.reviews import load_reviews
 from sentiment_core.live.clauses import MOVE
-from sentiment_core.models.base_models import file_sha256, resolve, sealed_folder
+from sentiment_core.models.base_models import SEAL, file_sha256, resolve, sealed_folder
 from sentiment_core.prompts import CUT_MARK
 from sentiment_core.publishing.card import PublishError, evaluations
 
@@ -212,7 +212,8 @@ def check(
 def _write_page(run: Run, root: Path, folder: Path, about: dict[str, Any]) -> None:
     """What the page runs on, with its licences; the worker and what it has to know; the page."""
     named = hashlib.sha256(json.dumps([RUNTIME, TAKEN]).encode()).hexdigest()[:16]
-    runtime = shutil.copytree(sealed_folder("runtime", named, _fetch_runtime), folder / "runtime")
+    kept, runtime = sealed_folder("runtime", named, _fetch_runtime), folder / "runtime"
+    shutil.copytree(kept, runtime, ignore=shutil.ignore_patterns(SEAL))
     shutil.copy(str(files("onnxruntime") / "LICENSE"), runtime / "LICENSE-onnxruntime")
     for name in ("worker.js", "reading.js"):
         shutil.copy(SOURCES / name, folder)

@@ -48,14 +48,17 @@ class LlamaGraph:
     def build(self) -> ModelProto:
         op, layers, kept = self.op, self.llama.model.layers, []
         x, self.mask, self.angles = self._embedded(), self._mask(), self._angles()
-        past = op("Split", "past", outputs=2 * len(layers), axis=0, num_outputs=2 * len(layers))
         for n, layer in enumerate(layers):
-            x, pair = self._layer(x, layer, past[2 * n : 2 * n + 2], "last" if layer is layers[-1] else "")
+            past = [op("Gather", "past", self.constant([i])) for i in (2 * n, 2 * n + 1)]
+            x, pair = self._layer(x, layer, past, "last" if layer is layers[-1] else "")
             kept += pair
         head = self.llama.get_output_embeddings().weight[self.label_ids].float().T
         logits = op("MatMul", self._norm(x, self.llama.model.norm), self.weight(head))
         op("MatMul", logits, self.constant(SIGNS, np.float32), name="log_odds")
-        op("Concat", *kept, axis=0, name="present")
+        some = [
+            op("Concat", *kept[i : i + 8], axis=0) for i in range(0, len(kept), 8)
+        ]  # as many as a GPU takes
+        op("Concat", *some, axis=0, name="present")
         shape: list[Any] = [2 * len(layers), self.kv_heads, "p", self.size]
         given = [helper.make_tensor_value_info(name, 6, dims) for name, dims in INPUTS.items()]
         floats = {"past": shape, "alpha": [1], "log_odds": ["m"], "present": [*shape[:2], "t", self.size]}
