@@ -119,10 +119,11 @@ def speed_table(root: Path = config.ASSETS) -> str:
 
 def _benchmark_table(record: BenchmarkRecord, title: str) -> str:
     """Of its latencies, or else of its speeds."""
-    unit, scale, digits = ("Latency (ms/review)", 1000, 0) if record.kind == "live" else ("Reviews/s", 1, 1)
+    alone = record.kind in ("live", "browser")
+    unit, scale, digits = ("Latency (ms/review)", 1000, 0) if alone else ("Reviews/s", 1, 1)
     rows = []
     for row in record.rows:
-        if metric := row.seconds_per_review if record.kind == "live" else row.reviews_per_second:
+        if metric := row.seconds_per_review if alone else row.reviews_per_second:
             first = "" if row.first_step_seconds is None else f"{row.first_step_seconds:.1f}"
             speed = {unit: _interval(metric, scale, digits), "Time to first result (s)": first}
             rows.append({"System": row.system} | speed | {"Note": row.note})
@@ -198,28 +199,6 @@ def _crowd(crowd: Crowd, record: SoakRecord) -> str:
     )
 
 
-def browser_rows(root: Path = config.ASSETS) -> list[tuple[str, ...]]:
-    """Answers in a visitor's browser and the server's, names of the columns first; empty if unmeasured."""
-    if not (root / "benchmarks" / "browser.json").exists():
-        return []
-    record = store.read_benchmark("browser", root)
-    found, agreed, rows = record.settings, record.settings["agreement"], []
-    for row in record.rows:
-        seconds = row.seconds_per_review and _interval(row.seconds_per_review, 1, 2)
-        rows.append((row.system, f"{seconds or f'{row.first_step_seconds:.1f}'} s"))
-    both = f"{agreed['labels']:.2%}, {agreed['mean']:.4f}, {agreed['largest']:.3f}"
-    reviews = f"{agreed['reviews']:,} reviews of {agreed['dataset']}"
-    rows.append(("fetched once", f"{found['fetched_bytes'] / 1e6:.0f} MB"))
-    rows.append((f"labels as stored of {reviews}, mean and largest |Δp|, both models", both))
-    return [("What", f"{record.hardware.title}, {found['browser']}"), *rows]
-
-
-def browser_table(root: Path = config.ASSETS) -> str:
-    """The same for docs/."""
-    columns, *rows = browser_rows(root) or [("", "")]
-    return _table([dict(zip(columns, row, strict=True)) for row in rows]) if rows else "Not measured yet."
-
-
 def export_rows(run: store.Run, root: Path = config.ASSETS) -> list[tuple[str, ...]]:
     """The run's adapter in other forms, names of the columns first; empty where that cannot be told."""
     try:
@@ -242,15 +221,15 @@ BENCHMARKS = {
     "train-2-gpus": "Training speed on two GPUs",
     "score": "Scoring speed",
     "live": "Live answers",
+    "browser": "Answers in a visitor's browser",
 }
 """Files under benchmarks/ and their titles; a speed is the median of its repeats."""
 
-OPTIONAL = {"train-2-gpus", "parity"}
+OPTIONAL = {"train-2-gpus", "parity", "browser"}
 
 DOCUMENTS = {
     "README.md": {"summary": summary_table},
     "docs/results.md": {"results": results_table, "below-chance": below_chance, "speed": speed_table},
-    "docs/dashboard.md": {"browser": browser_table},
     "docs/training.md": {"models": lambda root: config.KNOWN_BASE_MODELS},
 }
 """File -> what stands in it between `<!-- name:begin -->` and `<!-- name:end -->`, by name."""

@@ -78,8 +78,9 @@ class ExportedModel:
         n, before = len(ids), past.shape[2]
         inputs = {"ids": ids, "positions": range(before, before + n), "seen": [before] * n, "copy": [0] * n}
         given = {name: np.asarray(value, np.int32) for name, value in (inputs | {"last": [n - 1]}).items()}
-        found = self._session.run(None, given | {"past": past, "alpha": np.array([alpha], np.float32)})
-        return float(found[0][0]), found[1]
+        last = {"past": past, "alpha": np.array([alpha], np.float32)}
+        log_odds, present = map(np.asarray, self._session.run(None, given | last))
+        return float(log_odds[0]), present
 
 
 def write_browser(run: Run, root: Path, folder: Path, *, dataset: str, limit: int | None = None) -> str:

@@ -82,7 +82,7 @@ class LlamaGraph:
         content, data = np.ascontiguousarray(array.detach().numpy()), self.files[file]
         data.extend(bytes(-len(data) % 64))  # aligned
         kind, name = helper.np_dtype_to_tensor_dtype(content.dtype), f"w{len(self.weights)}"
-        one = TensorProto(name=name, data_type=kind, dims=content.shape, data_location=1)
+        one = TensorProto(name=name, data_type=kind, dims=content.shape, data_location="EXTERNAL")
         for key, value in (("location", file), ("offset", len(data)), ("length", content.nbytes)):
             one.external_data.add(key=key, value=str(value))
         data.extend(content.tobytes())

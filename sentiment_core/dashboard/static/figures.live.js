@@ -93,7 +93,7 @@ figs.live = (element, props, watch, trigger) => {
     if (document.hidden) return;
     const {waiting, seconds} = await (await fetch(new URL('queue', document.baseURI))).json();
     const mine = view?.note && !view.warn && !whole(view.base), who = waiting === 1 ? 'One visitor waits' : `${waiting} visitors wait`;
-    figs.wanted(seconds > 10);
+    figs.offer(seconds > 10 || /is loading/.test(view?.note) || Boolean(view?.warn));
     find('.queue').textContent = waiting && !mine ? `${who} for answers: yours would begin in about ${Math.ceil(seconds)} s.` : '';
   };
 
@@ -137,7 +137,7 @@ figs.live = (element, props, watch, trigger) => {
   });
   addEventListener('hashchange', open);
   watch(['value'], draw);
-  watch(['stored'], () => { at.stored = props.stored; figs.set('run', at.stored.run); draw(); figs.ask(figs.PAUSE); });
+  watch(['stored'], () => { at.stored = props.stored; figs.set('run', at.stored.run); figs.offer(); draw(); figs.ask(figs.PAUSE); });
   figs.browser(element); figs.on(draw); open();
   if (!figs.alone) setInterval(() => queue().catch(() => {}), 10_000);
 };

@@ -61,7 +61,7 @@ def method_html(context: Context, run: Run | None) -> Markup:
         default_source=DEFAULT_SOURCE, repository=repository(),
         trace_sentence=traced and traced.base_model == base and _if_usable(report.trace_sentence, root),
         seeds=_if_usable(report.seeds_sentence, root), exports=_if_usable(report.export_rows, run, root),
-        soak=_if_usable(report.soak_rows, root), in_browser=_if_usable(report.browser_rows, root),
+        soak=_if_usable(report.soak_rows, root), in_browser=_if_usable(read_benchmark, "browser", root),
     )  # fmt: skip
 
 
