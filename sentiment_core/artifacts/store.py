@@ -387,9 +387,9 @@ def adapter_sha256(run: Run) -> str:
 
 def browser_bytes(run: Run, root: Path = ASSETS) -> int:
     """What a browser fetches of the run's export by `publishing browser`; 0 where there is none."""
-    with suppress(OSError, ValueError, LookupError, TypeError):
+    with suppress(*UNUSABLE):
         about = json.loads((root / "browser" / run.run_id / "model.json").read_text(encoding="utf-8"))
-        return int(about["bytes"]) if about["adapter"] == adapter_sha256(run) else 0
+        return int(about["bytes"]) * (about["adapter"] == adapter_sha256(run))
     return 0
 
 
