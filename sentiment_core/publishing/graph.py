@@ -27,6 +27,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from sentiment_core.engines.packed.adapter import target
 from sentiment_core.labels import Label
 
+EMBEDDED_BLOCK = 32
 INPUTS = {"ids": ["n"], "positions": ["n"], "seen": ["n"], "copy": ["n"], "last": ["m"]}
 SIGNS = [1.0 if label == Label.POSITIVE else -1.0 for label in (0, 1)]
 
@@ -95,12 +96,13 @@ class LlamaGraph:
     # ---- what the layers share
 
     def _embedded(self) -> str:
-        """Rows of the embedding, in eight bits with one scale each."""
+        """Rows of the embedding, in eight bits with a scale for each few numbers, as some are far larger."""
         table = self.llama.get_input_embeddings().weight.detach().float()
-        scale = table.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / 127
-        parts = (table / scale).round().to(torch.int8), scale
+        blocks = table.reshape(len(table), -1, EMBEDDED_BLOCK)
+        scale = (blocks.abs().amax(dim=2, keepdim=True).clamp_min(1e-6) / 127).half()
+        parts = (blocks / scale.float()).round().clamp(-127, 127).to(torch.int8), scale
         rows, scales = (self.op("Gather", self.weight(part), "ids", axis=0) for part in parts)
-        return self.op("Mul", self.op("Cast", rows, to=1), scales)
+        return self.reshaped(self.op("Mul", self.op("Cast", rows, to=1), scales), -1, table.shape[1])
 
     def _angles(self) -> list[str]:
         """cos and sin of the rotary embedding, (n, 1, head_dim)."""
