@@ -37,6 +37,8 @@ CLAUSES = ["A mess,", " but it finds its feet.", "...", " “Never again!”", "
 def exported(tmp_path_factory) -> Iterator[SimpleNamespace]:
     """The folder, its address, and what it was made of."""
     pytest.importorskip("onnxruntime")
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not installed, so the page's runtime cannot be fetched")
     from sentiment_core.benchmarks.browser import HEADERS, served
     from sentiment_core.models.base_models import resolve
     from sentiment_core.models.loading import load_tokenizer
