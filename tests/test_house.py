@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CORE = ROOT / "sentiment_core"
 LAYERS = (
     "data", "metrics", "figures", "artifacts", "models", "engines", "engines/packed", "training",
-    "evaluation", "evaluation/systems", "live", "benchmarks", "publishing", "dashboard", "dashboard/tabs",
-    "dashboard/components",
+    "evaluation", "evaluation/systems", "live", "benchmarks", "dashboard", "dashboard/tabs",
+    "dashboard/components", "publishing",
 )  # fmt: skip
 BEGIN, END = "<!-- tree:begin -->\n", "<!-- tree:end -->"
 

@@ -115,10 +115,11 @@ def speed_table(root: Path = config.ASSETS) -> str:
 
 def _benchmark_table(record: BenchmarkRecord, title: str) -> str:
     """Of its latencies, or else of its speeds."""
-    unit, scale, digits = ("Latency (ms/review)", 1000, 0) if record.kind == "live" else ("Reviews/s", 1, 1)
+    alone = record.kind in ("live", "browser")
+    unit, scale, digits = ("Latency (ms/review)", 1000, 0) if alone else ("Reviews/s", 1, 1)
     rows = []
     for row in record.rows:
-        if metric := row.seconds_per_review if record.kind == "live" else row.reviews_per_second:
+        if metric := row.seconds_per_review if alone else row.reviews_per_second:
             first = "" if row.first_step_seconds is None else f"{row.first_step_seconds:.1f}"
             speed = {unit: _interval(metric, scale, digits), "Time to first result (s)": first}
             rows.append({"System": row.system} | speed | {"Note": row.note})
@@ -216,10 +217,11 @@ BENCHMARKS = {
     "train-2-gpus": "Training speed on two GPUs",
     "score": "Scoring speed",
     "live": "Live answers",
+    "browser": "Answers in a visitor's browser",
 }
 """Files under benchmarks/ and their titles; a speed is the median of its repeats."""
 
-OPTIONAL = {"train-2-gpus", "parity"}
+OPTIONAL = {"train-2-gpus", "parity", "browser"}
 
 DOCUMENTS = {
     "README.md": {"summary": summary_table},

@@ -293,7 +293,7 @@ class BenchmarkRow(Record):
 
 class BenchmarkRecord(Record):
     schema_version: Literal[2] = 2
-    kind: Literal["train", "score", "live", "parity", "seeds", "trace", "export"]
+    kind: Literal["train", "score", "live", "parity", "seeds", "trace", "export", "browser"]
     created_at: datetime
     commit: str | None = None
     command: str

@@ -365,6 +365,14 @@ def adapter_sha256(run: Run) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if read_adapter_shapes(run) else ""
 
 
+def browser_bytes(run: Run, root: Path = ASSETS) -> int:
+    """What a browser fetches of the run's export by `publishing browser`; 0 where there is none."""
+    with suppress(*UNUSABLE):
+        about = json.loads((root / "browser" / run.run_id / "model.json").read_text(encoding="utf-8"))
+        return int(about["bytes"]) * (about["adapter"] == adapter_sha256(run))
+    return 0
+
+
 def read_benchmark(kind: str, root: Path = ASSETS) -> schema.BenchmarkRecord:
     path, remedy = root / "benchmarks" / f"{kind}.json", f"python -m sentiment_core.benchmarks {kind}"
     return read_record(path, schema.BenchmarkRecord, f"make it with {remedy}", home=root)

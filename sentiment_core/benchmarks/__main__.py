@@ -1,6 +1,6 @@
 """Measure speed and keep the result under assets/benchmarks/.
 
-    python -m sentiment_core.benchmarks train|score|live|trace|parity|seeds|export --help
+    python -m sentiment_core.benchmarks train|score|live|browser|trace|parity|seeds|export --help
 
 Each compares several systems in one run on the same reviews: median with the slowest and fastest repeat,
 warm-up apart, the time to the first result told separately.
@@ -24,6 +24,7 @@ KINDS = {
     "train": "training: the study's settings, plain PEFT + bitsandbytes, and ours",
     "score": "scoring many reviews: a transformers loop, the text-generation pipeline, and ours",
     "live": "one review at a time: our number formats, and a pipeline of DistilBERT's shape",
+    "browser": "one review at a time in a visitor's browser, beside the server's path",
     "trace": "leaving out the clause that moved the answer most, beside other choices of a clause",
     "parity": "accuracy of the fast path and of the plain one, trained alike",
     "export": "what an adapter answers by plain PEFT, merged, and in the live number formats",

@@ -17,7 +17,8 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from sentiment_core import config
 from sentiment_core.artifacts import remote
@@ -108,14 +109,15 @@ def build(
     demo._queue.ANALYTICS_MAX_EVENTS = 0  # a table of all events, made anew at each of them
     warm_up = threading.Thread(target=_warm_up, args=(context, draws), name="warm-up", daemon=True)
     queue = Route("/queue", lambda _: JSONResponse(context.serving.queue()))
-    demo.ours = warm_up, queue  # pyrefly: ignore[missing-attribute] for `launch`
+    exports = StaticFiles(directory=store.root / "browser", check_dir=False)  # `publishing browser`'s
+    demo.ours = warm_up, (queue, Mount("/browser", exports))  # pyrefly: ignore[missing-attribute] for `launch`
     return demo
 
 
 def launch(demo: gr.Blocks, *, prevent_thread_lock: bool = False, **more: Any) -> tuple[Any, str, str]:
     """Serve the page, then begin to load the model and the texts. `more` goes to `Blocks.launch`."""
-    warm_up, queue = demo.ours  # pyrefly: ignore[missing-attribute] `build` made them
-    served = demo.launch(**(launch_options([queue]) | more), prevent_thread_lock=True)
+    warm_up, routes = demo.ours  # pyrefly: ignore[missing-attribute] `build` made them
+    served = demo.launch(**(launch_options(routes) | more), prevent_thread_lock=True)
     warm_up.start()
     sys.setswitchinterval(SWITCH_SECONDS)
     if not prevent_thread_lock:
@@ -213,7 +215,7 @@ def _wire(
     return draws
 
 
-def launch_options(routes: Sequence[Route] = ()) -> dict[str, Any]:
+def launch_options(routes: Sequence[BaseRoute] = ()) -> dict[str, Any]:
     """Arguments for `Blocks.launch`: nothing from other origins, nothing told to anybody, bounded uploads."""
     return {
         "server_name": os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),

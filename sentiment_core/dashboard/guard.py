@@ -27,8 +27,11 @@ HEADERS = {
     "data: blob:; worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-embedder-policy": "require-corp",
 }
-"""Inline scripts are Gradio's own configuration and events. Framing stays allowed: a Space is a frame."""
+"""Inline scripts are Gradio's own configuration and events. Framing stays allowed: a Space is a frame. The
+last two allow the model in a visitor's browser its threads."""
 
 
 class Guard:

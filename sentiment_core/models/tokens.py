@@ -80,6 +80,10 @@ class PromptEncoder:
     def info(self) -> PromptInfo:
         return PromptInfo(name=self.rendered.name, hash=self.rendered.hash)
 
+    def tokenizer_json(self) -> str:
+        """Of the tokenizer of bare reviews."""
+        return self._plain.to_str()
+
     def _control_ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 

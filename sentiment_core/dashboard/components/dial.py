@@ -18,6 +18,7 @@ from sentiment_core.labels import LABEL_WORDS
 SHARES = (0.0, *DIAL, 1.0)
 BEND = 0.05  # how far the curve must leave the range of its ends to be called a fall or a rise
 
+COMPUTING = "Computing…"
 CAPTION = (
     "P(positive) by weights of base + α · adapter: 0 % is the base model (square), 100 % the fine-tuned one "
     "(circle). Every point is computed; the line only joins them."
@@ -35,7 +36,7 @@ def value_of(text: str, base: float, tuned: float, between: Sequence[float] = ()
     shown: dict[str, Any] = {"text": text, "curve": [base, *between, *[None] * missing, tuned]}
     if not missing:
         return shown | {"title": finding(curve), "note": CAPTION, "busy": False}
-    note = "Computing…" if between else "Four more answers of this review."
+    note = COMPUTING if between else "Four more answers of this review."
     return shown | {"title": "How much fine-tuning does it take?", "note": note, "busy": bool(between)}
 
 
@@ -48,7 +49,7 @@ async def stream(context: Context, run_id: str | None, value: dict[str, Any]) ->
             yield value | {"busy": False, "note": event.sentence}
         else:
             waiting = getattr(event, "ahead", 0)
-            yield value | {"busy": True, "note": "Waiting for other visitors…" if waiting else "Computing…"}
+            yield value | {"busy": True, "note": "Waiting for other visitors…" if waiting else COMPUTING}
 
 
 def finding(curve: Sequence[float]) -> str:

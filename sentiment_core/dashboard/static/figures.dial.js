@@ -26,6 +26,6 @@ figs.dial = (element, props, watch, trigger) => {
     slider.setAttribute('aria-valuetext', said.textContent);
   };
   slider.addEventListener('input', draw);
-  button.addEventListener('click', () => trigger('turn'));
+  button.addEventListener('click', () => figs.here({turn: figs.at.text}) || trigger('turn'));
   watch(['value'], draw); figs.on(draw, 'view');
 };

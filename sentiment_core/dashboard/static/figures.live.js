@@ -23,7 +23,8 @@ figs.live = (element, props, watch, trigger) => {
   const current = () => {
     const sample = at.stored.samples.find((one) => one.text === at.text), {value} = props;
     if (sample?.base && at.stored.run === at.run) return {...sample, run: at.run};
-    return value.text === at.text && value.run === at.run ? {...value, label: sample?.label} : null;
+    const own = [at.local, value].find((one) => one && one.text === at.text && one.run === at.run);
+    return own ? {...own, label: sample?.label} : null;
   };
   const whole = (answer) => (answer ? (answer.read ?? 1) === 1 : false);
   const name = () => `${view.run}\n${view.text}`;
@@ -95,13 +96,14 @@ figs.live = (element, props, watch, trigger) => {
     if (document.hidden) return;
     const {waiting, seconds} = await (await fetch(new URL('queue', document.baseURI))).json();
     const mine = view?.note && !view.warn && !whole(view.base), who = waiting === 1 ? 'One visitor waits' : `${waiting} visitors wait`;
+    figs.offer(seconds > 10 || /is loading/.test(view?.note) || Boolean(view?.warn));
     find('.queue').textContent = waiting && !mine ? `${who} for answers: yours would begin in about ${Math.ceil(seconds)} s.` : '';
   };
 
   const address = async () => history.replaceState(null, '', await figs.link());
   // A question that comes just as the one before ends can be lost with its stream: then nothing at all is heard of it
   const send = (again = 3) => {
-    if (!at.ready || current()?.id) return;
+    if (!at.ready || current()?.id || figs.here({ask: at.text})) return;
     trigger('ask');
     timer = setTimeout(() => { if (again && !current()) send(again - 1); }, figs.LOST);
   };
@@ -138,7 +140,7 @@ figs.live = (element, props, watch, trigger) => {
   });
   addEventListener('hashchange', open);
   watch(['value'], draw);
-  watch(['stored'], () => { at.stored = props.stored; figs.set('run', at.stored.run); draw(); figs.ask(figs.PAUSE); });
-  figs.on(draw); open();
-  setInterval(() => queue().catch(() => {}), 10_000);
+  watch(['stored'], () => { at.stored = props.stored; figs.set('run', at.stored.run); figs.offer(); draw(); figs.ask(figs.PAUSE); });
+  figs.browser(element); figs.on(draw); open();
+  if (!figs.alone) setInterval(() => queue().catch(() => {}), 10_000);
 };

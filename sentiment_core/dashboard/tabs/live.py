@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import gradio as gr
 
-from sentiment_core.artifacts.store import Run, read_benchmark
+from sentiment_core.artifacts.store import Run, browser_bytes, read_benchmark
 from sentiment_core.dashboard.components import answers, dial
 from sentiment_core.dashboard.components.html import render, seconds
 from sentiment_core.dashboard.components.trace import trace_figure
@@ -33,7 +33,7 @@ DARES = {
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
     samples = context.store.samples()
-    stored = _stored_answers(context, context.store.run(None))
+    stored = stored_answers(context, context.store.run(None))
     dares = {title: name for title, name in DARES.items() if any(one.id == name for one in samples)}
     welcome = next((sample.text for sample in samples if sample.id == stored["welcome"]), "")
     with gr.Row(elem_id="live"):
@@ -77,7 +77,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         yield gr.skip()  # Gradio shows the last value once more, over what may be newer
 
     def draw(run_id: str | None) -> list[object]:
-        stored = _stored_answers(context, context.store.run(run_id))
+        stored = stored_answers(context, context.store.run(run_id))
         run = context.store.run(run_id)
         return [gr.HTML(stored=stored), pace_html(context, run), gr.Dropdown(**_targets(context, run))]
 
@@ -101,8 +101,8 @@ def _targets(context: Context, run: Run | None) -> dict[str, Any]:
     return {"choices": [("Always answer", 0.0), *choices], "value": 0.0, "visible": bool(found)}
 
 
-def _stored_answers(context: Context, run: Run | None) -> dict[str, Any]:
-    """Our samples with what is stored of this run's answers: {run, samples, welcome, idle}."""
+def stored_answers(context: Context, run: Run | None) -> dict[str, Any]:
+    """Our samples with what is stored of this run's answers: {run, samples, welcome, idle, local}."""
     found = context.store.sample_answers(run)
     samples = [
         one.model_dump(include={"id", "text", "label"})
@@ -111,7 +111,11 @@ def _stored_answers(context: Context, run: Run | None) -> dict[str, Any]:
     ]
     ids = [one["id"] for one in samples]
     welcome = WELCOME if WELCOME in ids else next(iter(ids), "")
-    return {"run": run and run.run_id, "samples": samples, "welcome": welcome, "idle": answers.IDLE}
+    size = run and browser_bytes(run, context.store.root)
+    local = {"url": f"browser/{run.run_id}/", "bytes": size} if run and size else None
+    return {"run": run and run.run_id, "samples": samples, "welcome": welcome, "idle": answers.IDLE} | {
+        "local": local
+    }
 
 
 def pace_html(context: Context, run: Run | None) -> str:

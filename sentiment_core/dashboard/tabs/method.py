@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import gradio as gr
 from markupsafe import Markup
 
-from sentiment_core.artifacts.report import export_rows, seeds_sentence, soak_rows, trace_sentence
+from sentiment_core.artifacts import report
 from sentiment_core.artifacts.store import Run, read_benchmark
 from sentiment_core.config import TrainConfig, repository
 from sentiment_core.dashboard.components.header import NEARLY_EVERY, PAIRS, before_and_after, share_positive
@@ -57,9 +57,9 @@ def method_html(context: Context, run: Run | None) -> Markup:
         commands=_commands(context, run),
         references={one.kind: one for one in context.store.references()},
         default_source=DEFAULT_SOURCE, repository=repository(),
-        trace_sentence=traced and traced.base_model == base and _if_usable(trace_sentence, root),
-        seeds=_if_usable(seeds_sentence, root), exports=_if_usable(export_rows, run, root),
-        soak=_if_usable(soak_rows, root),
+        trace_sentence=traced and traced.base_model == base and _if_usable(report.trace_sentence, root),
+        seeds=_if_usable(report.seeds_sentence, root), exports=_if_usable(report.export_rows, run, root),
+        soak=_if_usable(report.soak_rows, root), in_browser=_if_usable(read_benchmark, "browser", root),
     )  # fmt: skip
 
 

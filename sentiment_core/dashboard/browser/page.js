@@ -1,0 +1,22 @@
+// The Live tab without a server: what Gradio does on the page, of which only the figures' own script is here
+(() => {
+  const find = (query) => document.querySelector(query), box = find('textarea'), nobody = () => {};
+  const stored = JSON.parse(find('#stored').textContent), note = 'Press the button below: the model comes into this browser first.';
+  const pick = (id) => { if (id) box.value = figs.pick(id); };
+  const asked = {
+    opened: () => { box.value = figs.at.text; },
+    ask: () => figs.set('local', {text: figs.at.text, run: figs.at.run, trace: {rows: []}, note}),
+  };
+  if (new URL(location).searchParams.get('__theme') === 'dark') document.body.classList.add('dark');
+  figs.alone = true;  // no server to ask how many wait
+  figs.live(find('#answers'), {stored, value: {text: null}}, nobody, (name) => asked[name]?.());
+  figs.trace(find('#trace'), ...figs.shown('trace'));
+  figs.dial(find('#dial'), {value: {curve: []}}, nobody, nobody);
+  find('#ask').addEventListener('click', () => figs.ask());
+  find('#more-samples').addEventListener('change', ({target}) => pick(target.value));
+  find('#dares').addEventListener('click', ({target}) => pick(target.id));
+  find('#copy-link').addEventListener('click', () => figs.copyLink());
+  find('#theme-button').addEventListener('click', () => {
+    window.qUrl({__theme: document.body.classList.toggle('dark') ? 'dark' : 'light'});
+  });
+})();

@@ -1,0 +1,133 @@
+// A review as Python reads it, for the visitor's own browser: `dashboard/inputs`, `live/clauses`, `live/trace`, `prompts`
+// and `components/dial` say the same, function by function; tests/browser/test_in_browser.py holds both to each other.
+
+const WORDS = ['Negative', 'Positive'], MOST_ROWS = 24, FEWEST_ROWS = 6, TOKENS_A_ROW = 10;
+const percent = (p) => (100 * p).toFixed(0);
+
+export const cleaned = (given, most) => {
+  const size = [...given].length, number = (n) => n.toLocaleString('en');
+  if (size > most) {
+    throw Error(`This text has ${number(size)} characters; up to ${number(most)} can be read. Please shorten it.`);
+  }
+  const text = given.replace(/\r\n?/g, '\n').replace(/(?![\n\t])[\p{Cc}\p{Cs}]/gu, ' ');
+  if (!/\p{L}/u.test(text)) {
+    throw Error('There is nothing to read yet: type a review, or pick one of the samples.');
+  }
+  return text.trim();
+};
+
+export const cutMiddle = (ids, limit, mark) => {
+  if (ids.length <= limit) return [ids, false];
+  const keep = Math.max(limit - mark.length, 0), tail = Math.floor(keep / 2);
+  return [[...ids.slice(0, keep - tail), ...mark.slice(0, limit - keep), ...ids.slice(ids.length - tail)], true];
+};
+
+// ---- clauses
+
+const any = (words) => words.replace(/[a-z]/g, (letter) => `[${letter}${letter.toUpperCase()}]`);
+const LETTER = String.raw`[\p{L}\p{Nl}\p{No}]`, WORDLIKE = String.raw`[\p{L}\p{N}_]`;
+const SENTENCE = [
+  String.raw`(?<![.!?…])[.!?…]+["'”’)\]*]{0,8}(?=\s|$)`, String.raw`(?:[!?…]|(?<!\.)\.{2,})["”)\]]*(?=${LETTER})`,
+  String.raw`(?<=[a-z])\.["”)\]]*(?=[A-Z])`, String.raw`(?:\s{0,8}<${any('br')}\s{0,8}/?>)+`, String.raw`(?=[^\S\n]{0,8}\n)`,
+];
+const INSIDE = [
+  String.raw`[,;:]["'”’)\]]*(?=\s|${LETTER})`, String.raw`(?:[–—]|(?<!-)--+)(?=${WORDLIKE})`,
+  String.raw`(?=\s(?:[–—\-]|--)\s)`, String.raw`(?=\s(?:${any('but|yet|however|although|though')})\s)`,
+];
+const END = new RegExp(`(?<sentence>${SENTENCE.join('|')})|${INSIDE.join('|')}`, 'gu');
+const ABBREVIATION = /(?:^|[\s("“])(?:Mr|Mrs|Ms|Dr|St|vs|[A-Z])\.$/u;
+const WORD = /[\p{L}\p{N}_][\p{L}\p{N}_'’-]*/gu, GOES_ON = /[\s"'“]{0,20}(.)/uy;
+
+export const mostRows = (tokens) => Math.min(MOST_ROWS, Math.max(FEWEST_ROWS, Math.floor(tokens / TOKENS_A_ROW)));
+
+export const clauseEnds = (text, most = MOST_ROWS) => {
+  const rows = [], found = [...text.matchAll(END)].map((m) => [m.index + m[0].length, m[0], m.groups.sentence !== undefined]);
+  let words = 0, start = 0;
+  for (const [end, mark, sentence] of [...found, [text.length, '', true]]) {
+    GOES_ON.lastIndex = end;
+    const on = mark && '.!?…,'.includes(mark[0]) && /^\p{Lowercase}/u.test(GOES_ON.exec(text)?.[1] ?? '');
+    if (ABBREVIATION.test(text.slice(Math.max(0, end - 8), end)) || (on && mark.endsWith(')'))) continue;
+    words += (text.slice(start, end).replaceAll('<br', '<').match(WORD) ?? []).length;
+    start = end;
+    const last = rows.at(-1), ends = sentence && !on;
+    if (last && !words) Object.assign(last, {end, sentence: last.sentence || sentence});
+    else if (words >= 2 || (words && ends)) rows.push({end, words, sentence: ends});
+    else continue;
+    words = 0;
+  }
+  return [...joined(rows, most).slice(0, -1).map((row) => row.end), text.length];
+};
+
+const joined = (rows, most) => {
+  const both = (part) => ({...part.at(-1), words: part.reduce((sum, row) => sum + row.words, 0)});
+  const run = Math.ceil(rows.length / (10 * most));
+  if (run > 1) rows = rows.flatMap((_, i) => (i % run ? [] : [both(rows.slice(i, i + run))]));
+  while (rows.length > most) {
+    const all = rows.slice(0, -1).map((_, i) => i), inside = all.filter((i) => !rows[i].sentence);
+    const size = (i) => rows[i].words + rows[i + 1].words;
+    const at = (inside.length ? inside : all).reduce((best, i) => (size(i) < size(best) ? i : best));
+    rows.splice(at, 2, both(rows.slice(at, at + 2)));
+  }
+  return rows;
+};
+
+// Where the rows end in the text, and after how many of the `shown` tokens of the review, for all but the last. Tokens
+// are byte-level: one character of a token is one byte of the text.
+export const rowsOf = (text, tokens, shown, mark, most) => {
+  let bytes = 0;
+  const coded = new TextEncoder().encode(text), tokenEnds = tokens.map((token) => (bytes += [...token].length));
+  const places = cutMiddle([...tokens.keys()], shown, mark.map(() => -1))[0], ends = [], cuts = [];
+  for (const end of clauseEnds(text, most).slice(0, -1)) {
+    const until = new TextEncoder().encode(text.slice(0, end)).length;
+    const cut = 1 + places.findLastIndex((place) => place >= 0 && tokenEnds[place] <= until);
+    if (cut >= shown || cut <= (cuts.at(-1) ?? 0)) continue;
+    ends.push(new TextDecoder().decode(coded.subarray(0, tokenEnds[places[cut - 1]])).length);
+    cuts.push(cut);
+  }
+  return [[...ends, text.length], cuts];
+};
+
+// ---- what a trace and a dial show
+
+const quoted = (clause, most = 48) => {
+  const words = clause.replace(/^[ \n\t,.;:!?…–—\-"“”]+|[ \n\t,.;:!?…–—\-"“”]+$/g, '').split(/\s+/).filter(Boolean), kept = [];
+  while (words.length && [...kept, words.at(-1)].join(' ').length <= most) kept.unshift(words.pop());
+  return (words.length ? '…' : '') + (kept.join(' ') || clause.trim().slice(0, most));
+};
+
+export const traceFinding = (clauses, fine, base) => {
+  const least = Math.min(...base), greatest = Math.max(...base), [low, high] = [least, greatest].map(percent);
+  const where = low === high ? `at ${low} %` : `between ${low} and ${high} %`;
+  const beside = `the base model ${greatest - least < 0.25 ? 'stayed' : 'moved'} ${where}`, p = fine.at(-1);
+  const turned = fine.findLastIndex((q, i) => i && (fine[i - 1] >= 0.5) !== (p >= 0.5));
+  if (p >= 0.3 && p <= 0.7) return `It did not make up its mind; ${beside}`;
+  if (turned > 0) return `It made up its mind at “${quoted(clauses[turned])}”; ${beside}`;
+  return `It said ${WORDS[Number(p >= 0.5)]} from the first clause on; ${beside}`;
+};
+
+// say: the sentences that Python has; found: {fine, base} P(positive) after each row, base once it is known
+export const traceValue = (text, ends, {fine, base}, say) => {
+  const clauses = ends.map((end, i) => text.slice(i ? ends[i - 1] : 0, end));
+  const rows = clauses.map((clause, i) => ({text: clause.trim(), base: base?.[i] ?? null, fine: fine[i]}));
+  return {rows, title: base ? traceFinding(clauses, fine, base) : say.reading, caption: say.trace, move: say.move};
+};
+
+export const dialFinding = (curve, bend) => {
+  const word = WORDS[Number(curve.at(-1) >= 0.5)], share = (i) => i / (curve.length - 1);
+  const turns = curve.flatMap((p, i) => {
+    const q = curve[i + 1];
+    return q === undefined || (p >= 0.5) === (q >= 0.5) ? [] : [share(i) + share(1) * (0.5 - p) / (q - p)];
+  });
+  if (turns.length === 1) return `The answer turns to ${word} at about ${percent(turns[0])} % of the fine-tuning`;
+  if (turns.length) return `The answer turns ${turns.length} times on the way to ${word}`;
+  const low = Math.min(...curve), high = Math.max(...curve), ends = [curve[0], curve.at(-1)];
+  const fall = Math.min(...ends) - low, rise = high - Math.max(...ends);
+  if (Math.max(fall, rise) <= bend) return `It stays ${word} all the way`;
+  return `It stays ${word}, and ${fall > bend ? `falls to ${percent(low)}` : `rises to ${percent(high)}`} % on the way`;
+};
+
+export const dialValue = (text, base, fine, between, say, busy = between.length > 0) => {
+  const missing = say.between - between.length, curve = [base, ...between, ...Array(missing).fill(null), fine];
+  if (!missing) return {text, curve, title: dialFinding(curve, say.bend), note: say.dial, busy: false};
+  return {text, curve, title: say.question, note: busy ? say.computing : say.ask, busy};
+};

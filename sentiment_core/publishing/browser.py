@@ -1,0 +1,261 @@
+"""A run for visitors' own browsers: a static folder with both models in one graph, and its page.
+
+Torch makes it, onnxruntime checks it against stored predictions, onnxruntime-web runs it in the page; what
+its worker has to know of prompt, labels and sentences is in `model.json`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import expit
+
+from sentiment_core.artifacts.schema import DIAL
+from sentiment_core.artifacts.store import Evaluation, Run, adapter_sha256, list_artifacts
+from sentiment_core.dashboard import theme
+from sentiment_core.dashboard.components import answers, dial, header, html, trace
+from sentiment_core.dashboard.context import Context
+from sentiment_core.dashboard.host import ModelHost
+from sentiment_core.dashboard.inputs import MAX_CHARACTERS
+from sentiment_core.dashboard.serving import Serving
+from sentiment_core.dashboard.store import Store
+from sentiment_core.dashboard.tabs import live
+from sentiment_core.dashboard.texts import ReviewTexts
+from sentiment_core.data.reviews import load_reviews
+from sentiment_core.live.clauses import MOVE
+from sentiment_core.models.base_models import SEAL, file_sha256, resolve, sealed_folder
+from sentiment_core.prompts import CUT_MARK
+from sentiment_core.publishing.card import PublishError, evaluations
+
+WASM = "ort-wasm-simd-threaded.wasm"
+RUNTIME = {
+    "onnxruntime-web@1.30.0": "d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71",
+    "@huggingface/tokenizers@0.2.0": "2800014c83b8186b2e4210c20672f1fb65a12cef85d7e95e0f2003e022611b4a",
+}
+"""npm packages that run in the page, and SHA-256 of their archives."""
+ON_GPU = "ort-wasm-simd-threaded.asyncify.wasm"
+TAKEN = (
+    "ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", WASM, "ort.webgpu.min.mjs",
+    "ort-wasm-simd-threaded.asyncify.mjs", ON_GPU, "tokenizers.min.mjs", "LICENSE",
+)  # fmt: skip
+FETCHED = ("graph.onnx", "base.bin", "adapter.bin", "prefix.bin", "tokenizer.json", f"runtime/{WASM}")
+"""What the page's worker keeps by its content, in the order of fetching."""
+SOURCES = Path(theme.__file__).with_name("browser")
+"""What the page has beside the dashboard's own style and script."""
+LEAST_AGREEMENT, LARGEST_CHANGE = 0.995, 0.01
+"""Share of labels, and mean |Δp|, by which a faster form must agree with the stored predictions."""
+DIGITS = '{"type":"Digits","individual_digits":true}'
+SPLIT = r'{"type":"Split","pattern":{"Regex":"\\p{N}"},"behavior":"Isolated","invert":false}'
+"""The same pre-tokenizer, by a pattern that means the same in Rust and in JavaScript."""
+
+
+class ExportedModel:
+    """The exported graph through onnxruntime on a CPU, asked as the page's worker asks it."""
+
+    def __init__(self, folder: Path) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(folder / "graph.onnx", options)
+        self.past = [self._session.get_inputs()[5].shape[i] for i in (0, 1, 3)]
+        self.nothing = np.zeros((*self.past[:2], 0, self.past[2]), np.float32)
+
+    def run(self, ids: Sequence[int], past: np.ndarray, alpha: float) -> tuple[float, np.ndarray]:
+        """Log-odds of a prompt that goes on behind the past, and all keys and values."""
+        n, before = len(ids), past.shape[2]
+        inputs = {"ids": ids, "positions": range(before, before + n), "seen": [before] * n, "copy": [0] * n}
+        given = {name: np.asarray(value, np.int32) for name, value in (inputs | {"last": [n - 1]}).items()}
+        last = {"past": past, "alpha": np.array([alpha], np.float32)}
+        log_odds, present = map(np.asarray, self._session.run(None, given | last))
+        return float(log_odds[0]), present
+
+
+def write_browser(run: Run, root: Path, folder: Path, *, dataset: str, limit: int | None = None) -> str:
+    """Write the folder, whole or not at all; a sentence on what was written and how it agrees.
+
+    Args:
+        dataset, limit: on which reviews with stored predictions it is checked, and on how many of them.
+    Raises:
+        PublishError: it does not agree, nothing is stored to check it by, or a tool is missing.
+        BaseModelError: the base cannot be had.
+    """
+    if folder.exists() and not (folder / "model.json").exists():
+        raise PublishError(f"--output {folder} exists and is no export; name another folder")
+    if missing := [name for name in ("onnx", "onnxruntime") if not importlib.util.find_spec(name)]:
+        raise PublishError(f"the export needs {' and '.join(missing)}: pip install '.[browser]'")
+    stored = stored_predictions(run, root, dataset)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".making-") as scratch:
+            made = Path(scratch) / "export"
+            encoder = _write_model(run, made)
+            about = _about(run, encoder)
+            about["agreement"] = agreed = check(made, encoder, about, stored, dataset, limit)
+            _write_page(run, root, made, about)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(made, folder)
+    except OSError as error:
+        raise PublishError(f"{folder} could not be written ({error}); free some space, and repeat") from None
+    told = f"{agreed['labels']:.2%} of {agreed['reviews']} reviews' labels as stored"
+    size = f"{about['bytes'] / 1e6:.0f} MB"
+    return f"{folder}, of which a browser fetches {size}: {told}, mean |Δp| {agreed['mean']:.4f}"
+
+
+def _write_model(run: Run, folder: Path) -> Any:
+    """Graph, weights, the prefix's keys and values of both models, tokenizer; returns the encoder."""
+    from sentiment_core.models.loading import load_adapter, load_base
+    from sentiment_core.publishing.graph import LlamaGraph
+
+    assert run.record
+    base = resolve(os.environ.get("SENTIMENT_BASE_MODEL") or None, run.record.base_model.name)
+    loaded = load_base(base, dequantized=False)
+    if (kind := loaded.model.config.model_type) != "llama":
+        raise PublishError(f"run {run.run_id!r} is on a {kind}; only what is on a llama can be exported")
+    graph = LlamaGraph(load_adapter(loaded.model, run.adapter_path), loaded.encoder.label_ids)
+    folder.mkdir()
+    (folder / "graph.onnx").write_bytes(graph.build().SerializeToString())
+    for name, content in graph.files.items():
+        (folder / name).write_bytes(content)
+    model, prefix = ExportedModel(folder), loaded.encoder.prefix_ids
+    np.stack([model.run(prefix, model.nothing, alpha)[1] for alpha in (0, 1)]).tofile(folder / "prefix.bin")
+    compact = json.dumps(json.loads(loaded.encoder.tokenizer_json()), separators=(",", ":"))
+    (folder / "tokenizer.json").write_text(compact.replace(DIGITS, SPLIT), encoding="utf-8")
+    return loaded.encoder
+
+
+def _about(run: Run, encoder: Any) -> dict[str, Any]:
+    """What the worker has to know."""
+    from sentiment_core.live.classifier import DIAL_TOKENS
+    from sentiment_core.live.forward import FIRST_RESULT, LONG
+
+    assert run.record
+    asking = dial.value_of("", 0.0, 0.0)
+    say = {
+        "busy": answers.READING, "reading": trace.READING, "trace": trace.CAPTION, "move": MOVE,
+        "between": len(DIAL), "bend": dial.BEND, "dial": dial.CAPTION, "question": asking["title"],
+        "ask": asking["note"], "computing": dial.COMPUTING, "most": DIAL_TOKENS,
+    }  # fmt: skip
+    return {
+        "run": run.run_id, "adapter": adapter_sha256(run), "temperature": run.record.temperature,
+        "dial": DIAL, "prefix": encoder.prefix_ids, "suffix": encoder.suffix_ids,
+        "mark": encoder.review_ids([CUT_MARK])[0],
+        "limit": int(run.record.config.get("max_length_tokens") or 1024), "long": LONG, "first": FIRST_RESULT,
+        "characters": MAX_CHARACTERS, "say": say,
+    }  # fmt: skip
+
+
+# ---- the check
+
+
+def stored_predictions(run: Run, root: Path, dataset: str) -> dict[float, Evaluation]:
+    """Of the base model and of the run on the dataset, by alpha. PublishError where one lacks."""
+    if run.record is None:
+        raise PublishError(f"run {run.run_id!r} is not there or unfinished; train it with train.py")
+    tuned = {one.eval_id for one in evaluations(run, root) if one.system == "fine-tuned"}
+    base = "baseline-scored", run.record.base_model, run.record.prompt
+    found = {}
+    for one in list_artifacts(root).evals:
+        its = one.record
+        if Path(dataset).stem in (its.dataset.name, its.dataset.source):
+            if its.eval_id in tuned:
+                found[1.0] = one
+            elif (its.system, its.base_model, its.prompt) == base:
+                found[0.0] = one
+    if len(found) < 2:
+        command = f"python eval.py --run {run.run_id} --system all --dataset {dataset}"
+        raise PublishError(f"predictions of both models on {dataset!r} are not there to check by: {command}")
+    return found
+
+
+def check(
+    folder: Path, encoder: Any, about: dict[str, Any], stored: dict[float, Evaluation], dataset: str,
+    limit: int | None,
+) -> dict[str, Any]:  # fmt: skip
+    """How the exported graph agrees with the stored predictions; PublishError where that is not enough."""
+    model, reviews = ExportedModel(folder), load_reviews(dataset, "test", limit=limit)
+    encoded, before = encoder.encode(reviews.texts, about["limit"]), len(about["prefix"])
+    pasts = np.fromfile(folder / "prefix.bin", np.float32).reshape(2, *model.past[:2], before, model.past[2])
+    found, told = [], []
+    for alpha, evaluation in stored.items():
+        for row in map(encoded.__getitem__, range(len(encoded))):
+            log_odds, _ = model.run(row[before:], pasts[int(alpha)], alpha)
+            found.append(expit(log_odds / (1 + alpha * (about["temperature"] - 1))))
+        known = evaluation.predictions().drop_duplicates("review_id").set_index("review_id")["p_positive"]
+        told += known.reindex(reviews.ids).tolist()
+    p, q = np.array(found), np.array(told)
+    labels, change = float(np.mean((p >= 0.5) == (q >= 0.5))), np.abs(p - q)
+    agrees = labels >= LEAST_AGREEMENT and change.mean() <= LARGEST_CHANGE
+    if not agrees:  # nor where a review has no prediction, which is nan
+        raise PublishError(
+            f"the graph gives {labels:.2%} of the stored labels (at least {LEAST_AGREEMENT:.1%}) with mean "
+            f"|Δp| {change.mean():.4f} (at most {LARGEST_CHANGE}), n = {len(encoded)}; nothing was written"
+        )
+    size = {"reviews": len(encoded), "dataset": reviews.name}
+    return size | {"labels": labels, "mean": float(change.mean()), "largest": float(change.max())}
+
+
+# ---- the page
+
+
+def _write_page(run: Run, root: Path, folder: Path, about: dict[str, Any]) -> None:
+    """What the page runs on, with its licences; the worker and what it has to know; the page."""
+    named = hashlib.sha256(json.dumps([RUNTIME, TAKEN]).encode()).hexdigest()[:16]
+    kept, runtime = sealed_folder("runtime", named, _fetch_runtime), folder / "runtime"
+    shutil.copytree(kept, runtime, ignore=shutil.ignore_patterns(SEAL))
+    shutil.copy(str(files("onnxruntime") / "LICENSE"), runtime / "LICENSE-onnxruntime")
+    for name in ("worker.js", "reading.js"):
+        shutil.copy(SOURCES / name, folder)
+    *fetched, gpu = (
+        {"name": name, "bytes": (folder / name).stat().st_size, "sha256": file_sha256(folder / name)}
+        for name in (*FETCHED, f"runtime/{ON_GPU}")
+    )
+    context = Context(Store(root), Serving(ModelHost()), ReviewTexts({}))
+    stored, size = live.stored_answers(context, run), sum(one["bytes"] for one in fetched)
+    answered = sorted((one for one in stored["samples"] if "fine" in one), key=lambda one: len(one["text"]))
+    samples = [{"text": one["text"]} | {a: one[a]["p"] for a in ("base", "fine")} for one in answered[:3]]
+    about |= {"files": fetched, "gpu": gpu, "bytes": size, "samples": samples}
+    about |= {"past": ExportedModel(folder).past, "largest": 2 * LARGEST_CHANGE}
+    (folder / "model.json").write_text(json.dumps(about), encoding="utf-8")
+    stored["local"] = {"url": "./", "bytes": size}
+    page = html.fragment(
+        "browser", title=header.TITLE, head=header.title_html(context, run), stored=stored, dares=live.DARES,
+        **{name: html.render(name) for name in ("live", "dial", "trace")}, most=MAX_CHARACTERS,
+    )  # fmt: skip
+    (folder / "index.html").write_text(page, encoding="utf-8")
+    script = f"{theme.static('figures.js', 'figures.*.js')}\n({theme.static('page.js')})();\n"
+    for name, shared in (("page.css", theme.css()), ("page.js", script)):
+        own = (SOURCES / name).read_text(encoding="utf-8")
+        (folder / name).write_text(f"{shared}\n{own}", encoding="utf-8")
+
+
+def _fetch_runtime(folder: Path) -> None:
+    for package, sha256 in RUNTIME.items():
+        with tempfile.TemporaryDirectory() as scratch:
+            command = ["npm", "pack", package, "--silent", "--pack-destination", scratch]
+            try:
+                subprocess.run(command, check=True, capture_output=True)
+                (archive,) = Path(scratch).glob("*.tgz")
+            except (OSError, ValueError, subprocess.CalledProcessError):
+                raise PublishError(f"npm could not fetch {package}; install npm, or go online once") from None
+            if file_sha256(archive) != sha256:
+                raise PublishError(f"npm gave another {package} than the pinned one; nothing was written")
+            with tarfile.open(archive) as content:
+                for member in content:
+                    where, name = os.path.split(member.name)
+                    if name in TAKEN and where in ("package", "package/dist"):
+                        taken = content.extractfile(member)
+                        if taken:
+                            (folder / name.replace("LICENSE", "LICENSE-tokenizers")).write_bytes(taken.read())
