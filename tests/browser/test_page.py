@@ -204,7 +204,7 @@ def test_batch_with_labels(page, site, tmp_path) -> None:
     page.get_by_test_id("Choose a file-upload-button").set_input_files(more)
     page.locator("#batch-chosen", has_text="5,000 rows").wait_for()
     page.locator("#batch-go").click()
-    page.locator("#batch", has_text=re.compile(r"[1-9][\d,]* of 5,000 texts by both models, about")).wait_for()
+    page.locator("#batch", has_text=re.compile(r"[1-9][\d,]* of 5,000 texts by both models")).wait_for()
     page.locator("#batch-stop").click()
     page.locator(
         "#batch-summary", has_text=re.compile(r"Stopped after [\d,]+ of 5,000\. .* reviews")
