@@ -69,7 +69,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
 
     def fetched(*values: str, progress: gr.Progress = gr.Progress()) -> list[object]:  # noqa: B008
         context.texts.fetch(lambda share: progress(share, desc="Fetching IMDB’s test reviews"))
-        return render_all(values[0], context.dataset(None), *values[2:])
+        return render_all(values[0], context.dataset(None) or "", *values[2:])
 
     async def explained(run_id: str, review_id: str) -> AsyncIterator[object]:
         own = {sample.id: sample.text for sample in context.store.samples()}
