@@ -75,7 +75,9 @@ class Engine:
         Raises EngineError where the engine is away, or does not hold one of them.
         """
         models = {model["id"]: {} for model in self.ask("GET", "models").get("data", ())}
-        with suppress(EngineError):  # llama.cpp's server names adapters elsewhere, each by its file
+        with suppress(
+            EngineError, LookupError, TypeError
+        ):  # llama.cpp's server has adapters there, named by file
             listed = self.ask("GET", f"{self.client.base_url.join('/lora-adapters')}")
             loras = {PurePath(one["path"]).stem: one["id"] for one in listed}
             for name in (*models, *loras) if loras else ():

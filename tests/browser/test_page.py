@@ -200,14 +200,14 @@ def test_batch_with_labels(page, site, tmp_path) -> None:
     assert content.splitlines()[0].startswith("row,text,label,base")
     assert len(content.splitlines()) == 3
     assert "dreadful film" in page.locator("#batch-examples details[open]", has_text="Fixed 1").inner_text()
-    (more := tmp_path / "more.csv").write_text("text\n" + "great film\n" * 2000, encoding="utf-8")
+    (more := tmp_path / "more.csv").write_text("text\n" + "great film\n" * 5000, encoding="utf-8")
     page.get_by_test_id("Choose a file-upload-button").set_input_files(more)
-    page.locator("#batch-chosen", has_text="2,000 rows").wait_for()
+    page.locator("#batch-chosen", has_text="5,000 rows").wait_for()
     page.locator("#batch-go").click()
-    page.locator("#batch", has_text=re.compile(r"[1-9]\d* of 2,000 texts by both models, about")).wait_for()
+    page.locator("#batch", has_text=re.compile(r"[1-9][\d,]* of 5,000 texts by both models")).wait_for()
     page.locator("#batch-stop").click()
     page.locator(
-        "#batch-summary", has_text=re.compile(r"Stopped after [\d,]+ of 2,000\. .* reviews")
+        "#batch-summary", has_text=re.compile(r"Stopped after [\d,]+ of 5,000\. .* reviews")
     ).wait_for()
     page.locator("#batch-examples", has_text="Lowest confidence").wait_for()
     nothing_judged = "() => !document.querySelector('#own-outcomes')?.innerText.trim()"

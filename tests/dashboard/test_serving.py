@@ -198,15 +198,6 @@ def test_a_text_that_was_asked_before_is_answered_from_memory(context: Context) 
     assert len(Gate.pieces) > done, "answers belong to their run"
 
 
-def test_texts_count_as_answered_once_both_models_have_answered_them(context: Context, monkeypatch) -> None:
-    texts, run = [f"{'great ' * n} film" for n in range(60)], context.store.run(RUN)
-    whole = waiting.run(context.serving.probabilities(run, texts))
-    monkeypatch.setattr(serving, "TOGETHER", 24)
-    told = [one for one in waiting.all_of(context.serving.scores(run, [*texts])) if isinstance(one, Scores)]
-    assert [one.answered for one in told] == [0, 0, 24, 24, 48, 60]
-    assert told[-1].found == whole
-
-
 def test_on_a_gpu_waiting_texts_are_answered_in_one_batch(tmp_path: Path) -> None:
     together: list[list[str]] = []
     hold = threading.Event()

@@ -655,6 +655,16 @@ def test_own_texts_get_the_panels_of_an_evaluation_and_their_examples(context: C
     assert set(re.findall(r"<summary><b>(.*?)</b>", examples)) == {"All", "Lowest confidence"}
 
 
+def test_texts_count_as_answered_once_both_models_have_answered_them(context: Context, monkeypatch) -> None:
+    texts, run = [f"{'great ' * n} film" for n in range(60)], context.store.run(RUN)
+    monkeypatch.setattr(serving, "TOGETHER", 24)
+    events = waiting.all_of(context.serving.scores(run, texts))
+    told = [one for one in events if isinstance(one, serving.Scores)]
+    assert [one.answered for one in told] == [0, 0, 24, 24, 48, 60]
+    for system, found in told[-1].found.items():
+        assert found == [FakeClassifier(run)._p(text, system) for text in texts]
+
+
 def test_batch_table_has_labels_and_accuracy(context: Context, tmp_path) -> None:
     rows = Batch(["great film", "dreadful film", "=cmd()"], [1, 0, 0])
     found = waiting.run(context.serving.probabilities(context.store.run(RUN), rows.texts))

@@ -100,7 +100,6 @@ def build(context: Context, run: gr.Dropdown) -> None:
                     left = (time.monotonic() - began) * (1 / share - 1)
                     told = f"{answered:,} of {len(batch.texts):,} texts by both models"
                     progress(share, desc=f"{told}, about {seconds(left)} left")
-        latest.question = None
         if not answered:
             return only(STOPPED)
         found = {system: p[:answered] for system, p in found.items()}
@@ -114,9 +113,8 @@ def build(context: Context, run: gr.Dropdown) -> None:
         said, path = notice(stopped + summary_of(frame)), write_csv(frame, download.GRADIO_CACHE)
         return [said, gr.Column(visible=True), *view.show(batch, found), excerpts, path]
 
-    def cancel(latest: Latest) -> object:
-        asked, latest.question = latest.question, None
-        return notice(STOPPED) if asked else gr.skip()
+    def cancel(latest: Latest) -> None:
+        latest.question = None  # which `answer` notices, and tells what there is
 
     def named(path: str | None) -> list[object]:
         menus, name = [gr.Dropdown(visible=False)] * 2, Path(path).name[:60] if path else ""
@@ -139,7 +137,7 @@ def build(context: Context, run: gr.Dropdown) -> None:
         answer, [run, file, lines, text, label, latest], outputs,
         api_visibility="private", show_progress="full", show_progress_on=[summary], **MODEL_EVENT,
     )  # fmt: skip
-    stop.click(cancel, latest, summary, **QUIET)
+    stop.click(cancel, latest, None, **QUIET)
 
 
 class Results:
