@@ -12,9 +12,10 @@ from sentiment_core.evaluation.inputs import safe_name
 from sentiment_core.evaluation.systems.base import EvaluatedSystem, Parts, Work
 from sentiment_core.labels import Label
 
-TFIDF_SETTINGS: dict = {"ngram_range": (1, 2), "min_df": 2, "sublinear_tf": True, "strip_accents": "unicode"}
+NGRAMS = [1, 2]  # as JSON keeps them
+TFIDF_SETTINGS: dict = {"ngram_range": NGRAMS, "min_df": 2, "sublinear_tf": True, "strip_accents": "unicode"}
 LOGREG_SETTINGS: dict = {"C": 10.0, "solver": "liblinear", "random_state": 0, "max_iter": 1000}
-NBSVM_SETTINGS: dict = {"ngram_range": (1, 2), "token_pattern": r"\w+|[^\w\s]", "alpha": 1.0, "C": 1.0}
+NBSVM_SETTINGS: dict = {"ngram_range": NGRAMS, "token_pattern": r"\w+|[^\w\s]", "alpha": 1.0, "C": 1.0}
 """The authors' own values; nothing was tried."""
 CHUNK = 2_000
 """Reviews answered at once."""
@@ -57,7 +58,7 @@ def tfidf_logreg(texts: Sequence[str], labels: np.ndarray) -> Fitted:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    words = TfidfVectorizer(**TFIDF_SETTINGS)
+    words = TfidfVectorizer(**TFIDF_SETTINGS | {"ngram_range": tuple(NGRAMS)})
     model = make_pipeline(words, LogisticRegression(**LOGREG_SETTINGS)).fit(texts, labels)
     return model.predict_proba, len(words.vocabulary_)
 
@@ -73,9 +74,8 @@ def nbsvm(texts: Sequence[str], labels: np.ndarray) -> Fitted:
     from sklearn.linear_model import LogisticRegression
 
     alpha, C = NBSVM_SETTINGS["alpha"], NBSVM_SETTINGS["C"]
-    words = CountVectorizer(
-        **{name: NBSVM_SETTINGS[name] for name in ("ngram_range", "token_pattern")}, binary=True
-    )
+    pattern = NBSVM_SETTINGS["token_pattern"]
+    words = CountVectorizer(ngram_range=tuple(NGRAMS), token_pattern=pattern, binary=True)
     present = words.fit_transform(texts)  # (n, features)
     ratio = log_count_ratio(present, labels, alpha)
     model = LogisticRegression(C=C, solver="liblinear", fit_intercept=False, random_state=0)
