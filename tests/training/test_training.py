@@ -100,7 +100,8 @@ def test_the_tiny_model_learns(trained):
         assert str(folder.anchor + "tmp") not in (folder / name).read_text()
 
 
-def test_validation_stands_outside_the_training_clock(config, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("early", "steps"), [(True, [0, 1, 2, 4, 6]), (False, [0, 2, 4, 6])])
+def test_validation_stands_outside_the_training_clock(config, tmp_path, monkeypatch, early, steps):
     now = [0.0]
 
     def taking(seconds, method):
@@ -116,9 +117,10 @@ def test_validation_stands_outside_the_training_clock(config, tmp_path, monkeypa
         (trainer.QLoraTrainer, "training_step", 1.0),
     ):
         monkeypatch.setattr(kind, name, taking(cost, getattr(kind, name)))
-    settings = short(config, engine="dequantized", micro_batch_size=16)
+    settings = short(config, engine="dequantized", micro_batch_size=16, early_validations=early)
     record, folder = session.train(settings, assets=tmp_path / "a", work=tmp_path / "w")
     history = read_history(folder)
+    assert history.loc[history["eval_loss"].notna(), "step"].tolist() == steps
     assert (history["seconds"] == history["step"]).all()
     assert (record.wall_seconds, record.warmup_seconds) == (record.steps, 20.0)
     validated = 20.0 * history["eval_loss"].notna().sum()
