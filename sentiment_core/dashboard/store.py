@@ -165,7 +165,10 @@ class Store:
         none reached, and runs without stored validation answers, are left out."""
         if not (run and run.record):
             return {}
-        validated = self.history(run).dropna(subset=["eval_counts"])
+        history, _ = _attempt(run.path, partial(self.history, run))
+        if history is None:
+            return {}
+        validated = history.dropna(subset=["eval_counts"])
         away = (validated["eval_accuracy"] - run.record.validation_accuracy.value).abs()
         if away.empty:
             return {}

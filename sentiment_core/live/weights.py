@@ -15,6 +15,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -120,7 +121,7 @@ def copied(tensors: Tensors) -> Tensors:
 
 def _keep_few(used: Path) -> None:
     with contextlib.suppress(OSError):  # a read-only cache is kept as it is
-        os.utime(used)
+        os.utime(used, ns=(time.time_ns(),) * 2)  # the file system's own clock may tick slowly
         folders = sorted(used.parent.glob("[!.]*"), key=lambda path: path.stat().st_mtime, reverse=True)
         for old in folders[KEPT:]:
             shutil.rmtree(old, ignore_errors=True)

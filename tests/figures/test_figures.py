@@ -74,6 +74,7 @@ def figures() -> dict[str, go.Figure]:
         "reliability": evaluation.reliability_chart(bins),
         "zoomed": evaluation.systems_chart(SYSTEMS, 90),
         "coverage": evaluation.coverage_chart(covered, covered.assign(target=0.98)[-1:]),
+        "loss": training.loss_chart({"run": history.assign(eval_accuracy=0.9)}),
         "schedule": training.schedule_chart({"run": history, "other": history}),
         "confusion": evaluation.confusion_chart(counts, "fine"),
         "cost": evaluation.cost_chart(COSTS, "parameters", (0.971, 0.993, "labels in doubt"), "a"),

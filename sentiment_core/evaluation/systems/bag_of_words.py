@@ -58,7 +58,7 @@ def tfidf_logreg(texts: Sequence[str], labels: np.ndarray) -> Fitted:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    words = TfidfVectorizer(**TFIDF_SETTINGS | {"ngram_range": tuple(NGRAMS)})
+    words = TfidfVectorizer(**TFIDF_SETTINGS | {"ngram_range": (NGRAMS[0], NGRAMS[1])})
     model = make_pipeline(words, LogisticRegression(**LOGREG_SETTINGS)).fit(texts, labels)
     return model.predict_proba, len(words.vocabulary_)
 
@@ -75,7 +75,7 @@ def nbsvm(texts: Sequence[str], labels: np.ndarray) -> Fitted:
 
     alpha, C = NBSVM_SETTINGS["alpha"], NBSVM_SETTINGS["C"]
     pattern = NBSVM_SETTINGS["token_pattern"]
-    words = CountVectorizer(ngram_range=tuple(NGRAMS), token_pattern=pattern, binary=True)
+    words = CountVectorizer(ngram_range=(NGRAMS[0], NGRAMS[1]), token_pattern=pattern, binary=True)
     present = words.fit_transform(texts)  # (n, features)
     ratio = log_count_ratio(present, labels, alpha)
     model = LogisticRegression(C=C, solver="liblinear", fit_intercept=False, random_state=0)
