@@ -153,7 +153,7 @@ def coverage_panel(
     most = last[last["coverage"] <= 0.8].iloc[-1] if len(last) > 1 else last.iloc[-1]
     title = f"Of the surest {percent(most['coverage'], 0)} of answers, {percent(most['accuracy'])} are right"
     caption = (
-        f"{where}. Certainty: the larger of P(positive) and its rest. Bands are 95\u202f% intervals (Wilson)."
+        f"{where}. Certainty: the larger of P(positive) and 1 − P(positive). Bands are 95\u202f% intervals (Wilson)."
     )
     if "fine" in frames and run and run.record and (chosen := store.certainties(run)):
         label, p = frames["fine"]["label"], frames["fine"]["p_positive"]
