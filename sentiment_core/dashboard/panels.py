@@ -152,7 +152,7 @@ def coverage_panel(
     last = table[table["actor"] == table["actor"].iloc[-1]]
     most = last[last["coverage"] <= 0.8].iloc[-1] if len(last) > 1 else last.iloc[-1]
     title = f"Of the surest {percent(most['coverage'], 0)} of answers, {percent(most['accuracy'])} are right"
-    caption = f"{where}. Certainty: P(positive) or 1 − P(positive), the larger. Bands: 95\u202f% intervals (Wilson)."
+    caption = f"{where}. Certainty: P(positive) or 1 − P(positive), the larger. Bands: 95\u202f% (Wilson)."
     if "fine" in frames and run and run.record and (chosen := store.certainties(run)):
         label, p = frames["fine"]["label"], frames["fine"]["p_positive"]
         found = {target: coverage.above(label, p, least) for target, least in chosen.items()}
