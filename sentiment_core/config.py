@@ -98,7 +98,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 16, "micro_batch_size": 4, "learning_rate": 2e-4, "epochs": 1, "precision": "fp16",
         "evaluations_per_epoch": 1, "schedule": "linear", "warmup_fraction": 0.0,
     },
-    # What a CPU of four cores does in ten minutes.
+    # For a CPU: few, short reviews, and validated at the beginning and the end alone.
     "laptop": {
         "limit": 640, "validation": 100, "max_length_tokens": 256, "batch_size": 8, "micro_batch_size": 8,
         "learning_rate": 5e-4, "epochs": 1, "evaluations_per_epoch": 1, "early_validations": False,
