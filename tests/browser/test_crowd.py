@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from gradio_client import Client
 
@@ -95,3 +97,24 @@ def test_asking_again_ends_the_older_question(page, held) -> None:
     page.locator("#trace h3", has_text="the base model").wait_for()
     assert "great" not in page.locator("#trace").inner_text()
     assert page.errors == []
+
+
+def test_an_answer_that_comes_before_its_question_is_confirmed_is_shown(page, held) -> None:
+    """The page then reads all the answer's messages at once, over one object, which they change in place."""
+    page.goto(held.url)
+    settle(page)
+    ask(page, "A great film, seen twice")
+    page.locator("#trace li", has_text="seen twice").wait_for()
+    page.evaluate("figs.LOST = 1e9")  # without asking again
+    HeldClassifier.go.clear()
+    ask(page, "A film that is still read")
+    page.locator("#answers", has_text="Reading").wait_for()
+
+    def late(route) -> None:
+        answer = route.fetch()
+        time.sleep(0.5)
+        route.fulfill(response=answer)
+
+    page.route("**/queue/join*", late, times=1)
+    ask(page, "A great film, seen twice")  # known, so that its answer comes in a few milliseconds
+    page.locator("#trace li", has_text="seen twice").wait_for(timeout=20_000)

@@ -15,15 +15,16 @@ figs.said = (p, actor) => {
 figs.live = (element, props, watch, trigger) => {
   const SHORT = {words: 90, characters: 700}, {at, make, percent, called, WORDS} = figs, judged = new Map();
   const find = (query) => element.querySelector(query), named = (id) => at.stored.samples.find((one) => one.id === id);
-  let view = null, drawn = '', timer;
+  let view = null, heard = null, drawn = '', timer;
   at.stored = props.stored;
   at.run = new URL(location).searchParams.get('run') || at.stored.run;
   at.ready = at.run === at.stored.run;  // else the page is about to show the run of its address
 
+  const asked = (one) => one && one.text === at.text && one.run === at.run;
   const current = () => {
-    const sample = at.stored.samples.find((one) => one.text === at.text), {value} = props;
+    const sample = at.stored.samples.find((one) => one.text === at.text);
     if (sample?.base && at.stored.run === at.run) return {...sample, run: at.run};
-    const own = [at.local, value].find((one) => one && one.text === at.text && one.run === at.run);
+    const own = [at.local, heard].find(asked);
     return own ? {...own, label: sample?.label} : null;
   };
   const whole = (answer) => (answer ? (answer.read ?? 1) === 1 : false);
@@ -139,7 +140,8 @@ figs.live = (element, props, watch, trigger) => {
     event.preventDefault(); figs.ask();
   });
   addEventListener('hashchange', open);
-  watch(['value'], draw);
+  // The last word on an older question may come after the first on a newer one; the queue's objects change in place
+  watch(['value'], () => { if (asked(props.value)) heard = JSON.parse(JSON.stringify(props.value)); draw(); });
   watch(['stored'], () => { at.stored = props.stored; figs.set('run', at.stored.run); figs.offer(); draw(); figs.ask(figs.PAUSE); });
   figs.browser(element); figs.on(draw); open();
   if (!figs.alone) setInterval(() => queue().catch(() => {}), 10_000);

@@ -72,9 +72,9 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         async with aclosing(answers.stream(context, context.store.run(run_id), review, latest)) as steps:
             async for shown in steps:
                 if latest.question is not question:
-                    break
-                yield shown
-        yield gr.skip()  # Gradio shows the last value once more, over what may be newer
+                    yield gr.skip()  # Gradio shows the last value once more, over what may be newer
+                    return
+                yield shown  # the last one stays whole: a burst of messages is applied to one object in the page
 
     def draw(run_id: str | None) -> list[object]:
         stored = stored_answers(context, context.store.run(run_id))
