@@ -74,7 +74,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
                 if latest.question is not question:
                     yield gr.skip()  # Gradio shows the last value once more, over what may be newer
                     return
-                yield shown  # the last one stays whole: a burst of messages is applied to one object in the page
+                yield shown  # whole to the end: the page applies a burst of messages to one object
 
     def draw(run_id: str | None) -> list[object]:
         stored = stored_answers(context, context.store.run(run_id))
