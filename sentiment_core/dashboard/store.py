@@ -127,9 +127,10 @@ class Store:
         if "/" in (run_id or ""):
             with suppress(ArtifactError):  # which was told to whoever opened it
                 return self.hub_run(str(run_id))
-        runs = self.finished_runs()
+        listing = self.listing()
+        runs = [run for run in listing.runs if run.record is not None]
         chosen = next((run for run in runs if run.run_id == run_id), None)
-        return chosen or max(runs, key=self._rank, default=None)
+        return chosen or max(runs, key=partial(_rank, self._usable(listing)), default=None)
 
     def hub_run(self, run_id: str) -> Run:
         """The run of that Hub id; without a commit in it, looked up anew every ten minutes.
@@ -145,16 +146,6 @@ class Store:
                 f"run {run_id!r} is on the base model {base[:90]!r}; here run those on {here}"
             )
         return run
-
-    def _rank(self, run: Run) -> tuple[float, ...]:
-        """Size of the base, teacher, size of the largest dataset that it answered, accuracy there and in
-        validation; all so that more is better."""
-        record: Any = run.record
-        evals = [e.record for e in self._usable() if e.record.run_id == run.run_id]
-        best = max(evals, key=lambda one: one.dataset.n, default=None)
-        tested = (best.dataset.n, best.metrics["accuracy"].value) if best else (0, 0.0)
-        validated = record.validation_accuracy.value
-        return (-record.base_model.parameters, record.teacher is None, *tested, validated)
 
     def history(self, run: Run) -> pd.DataFrame:
         stamp = _stamp(run.history_path)
@@ -176,9 +167,9 @@ class Store:
         odds = {target: coverage.least_log_odds(kept, target) for target in TARGETS}
         return {t: 1 / (1 + exp(-x / run.record.temperature)) for t, x in odds.items() if x is not None}
 
-    def _usable(self) -> list[Evaluation]:
+    def _usable(self, listing: Listing | None = None) -> list[Evaluation]:
         """Evaluations whose predictions can be read and that carry an accuracy."""
-        scored = [one for one in self.listing().evals if "accuracy" in one.record.metrics]
+        scored = [one for one in (listing or self.listing()).evals if "accuracy" in one.record.metrics]
         return [one for one in scored if not _attempt(one.path, partial(self.predictions, one))[1]]
 
     def predictions(self, evaluation: Evaluation) -> pd.DataFrame:
@@ -231,3 +222,13 @@ class Store:
     def _small(self, name: str, read: Callable[[Path], T]) -> tuple[T | None, Problem | None]:
         stamp = _stamp(self.root / name)
         return _attempt(self.root, lambda: self.keep(name, stamp, lambda: read(self.root)))
+
+
+def _rank(evals: list[Evaluation], run: Run) -> tuple[float, ...]:
+    """Size of the base, teacher, size of the largest dataset that it answered, accuracy there and in
+    validation; all so that more is better."""
+    record: Any = run.record
+    own = [e.record for e in evals if e.record.run_id == run.run_id]
+    best = max(own, key=lambda one: one.dataset.n, default=None)
+    tested = (best.dataset.n, best.metrics["accuracy"].value) if best else (0, 0.0)
+    return (-record.base_model.parameters, record.teacher is None, *tested, record.validation_accuracy.value)
