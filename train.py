@@ -25,6 +25,9 @@ def parser() -> argparse.ArgumentParser:
     out = cli.make_parser(__doc__, TrainConfig, work="checkpoints", overwrite=replace)
     out.add_argument("--resume", action="store_true", help="continue from the last checkpoint of this run")
     out.add_argument("--config", type=Path, help="run.json of a run to repeat; flags given besides win")
+    out.add_argument(
+        "--estimate", metavar="CARD", help="say what time and memory a GPU takes, and stop: T4, L4, …"
+    )
     out.add_argument("--list-models", action="store_true", help="print base models known to work, and stop")
     return out
 
@@ -41,6 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def train(given: dict) -> str:
     config, repeats = settings(given)
+    if given["estimate"]:
+        from sentiment_core.training.estimate import estimate
+
+        return estimate(config, given["estimate"], given["assets"])
     from sentiment_core.artifacts import provenance
     from sentiment_core.artifacts.store import read_run
     from sentiment_core.publishing.card import write_card
