@@ -11,6 +11,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: threads that wait for each other cost more
 
+from sentiment_core.dashboard import store
 from tests.browser.site import (  # noqa: F401
     axe_source,
     bare_site,
@@ -21,6 +22,8 @@ from tests.browser.site import (  # noqa: F401
     page,
     site,
 )
+
+store.FRESH = -1.0  # what a test changes is seen at once
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"

@@ -1,4 +1,4 @@
-"""The live model as the page uses it: one queue, which is awaited, and one thread that does the work.
+"""The live model as the page uses it: one queue, which is awaited, and few threads that do the work.
 
 Work is an iterator of events, one for each piece of some tenths of a second. Between two pieces whoever goes
 first goes on: answers, then traces and dials, then batches; so nobody waits for another one's whole work.
@@ -63,7 +63,7 @@ TOGETHER = 240  # texts of a batch that both models answer before the next: enco
 MODEL_EVENT: dict[str, Any] = {"concurrency_limit": None}
 """For Gradio's events that use the model: they wait in our queue, which refuses politely, not in Gradio's."""
 
-LOOK_AGAIN = 2.0
+LOOK_AGAIN = 5.0
 """Seconds after which a visitor is told again how many come first."""
 
 TOO_MANY = "Many visitors are asking at this moment. Please try again in a minute; the other tabs are open."
@@ -122,6 +122,8 @@ class Job:
     given: str | list[str] = ""
     since: float = field(default_factory=time.monotonic)
     begun: bool = False
+    busy: bool = False
+    """Whether a thread is at it."""
     seconds: float = 0.0
     """Of the model's time, so far."""
     _came: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
@@ -162,18 +164,22 @@ class Job:
 
 
 class Worker:
-    """One thread that does everybody's pieces: the lowest rank first, and of those who came first."""
+    """What does everybody's pieces: the lowest rank first, and of those who came first. One thread, or as many
+    as the model answers at once."""
 
     def __init__(self) -> None:
-        self.seconds = 0.0  # of the model's time that a place among the answers takes, lately
+        self.seconds = 0.0  # until a place among the answers is free again, lately
         self._jobs: list[Job] = []
         self._changed = threading.Condition()
-        threading.Thread(target=self._work, name="model", daemon=True).start()
+        self._threads = 0
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job, at_once: int = 1) -> None:
         with self._changed:
             self._jobs.append(job)
             self._changed.notify()
+            while self._threads < at_once:
+                self._threads += 1
+                threading.Thread(target=self._work, name=f"model-{self._threads}", daemon=True).start()
 
     def drop(self, job: Job) -> None:
         """Nothing more of it is done."""
@@ -193,17 +199,29 @@ class Worker:
             ]
             return [job.given for job in fresh if isinstance(job.given, str)]
 
+    def told(self, job: Job) -> None:
+        """Its place is free again."""
+        took = job.seconds / self._threads
+        self.seconds += 0.2 * (took - self.seconds) if self.seconds else took
+
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._jobs)
+                self._changed.wait_for(lambda: not all(job.busy for job in self._jobs))
                 job = self._first()
-            if not job.step():
-                self.drop(job)
+                job.busy = True
+            more = job.step()
+            with self._changed:
+                job.busy = False
+                if not more:
+                    self.drop(job)
+                self._changed.notify()
 
     def _first(self) -> Job:
+        idle = [job for job in self._jobs if not job.busy]
         held = [job for job in self._jobs if job.begun and job.rank == Rank.TRACE]
-        return min(held if len(held) >= MOST_OPEN else self._jobs, key=attrgetter("turn"))
+        open_ones = [job for job in idle if job in held] if len(held) >= MOST_OPEN else []
+        return min(open_ones or idle, key=attrgetter("turn"))
 
 
 @dataclass(eq=False)
@@ -347,9 +365,8 @@ class Serving:
             yield Waiting(0, host.left(run))
             with suppress(Exception):  # `get` tells what went wrong
                 await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(loading)), LOOK_AGAIN)
-        host.get(run)
         job, began = Job(kind.rank, work(run, given), run, given, since), time.monotonic()
-        worker.submit(job)
+        worker.submit(job, getattr(host.get(run), "at_once", 1))
         try:
             yield self._turn(worker, job)
             async for event in job.events():
@@ -362,7 +379,7 @@ class Serving:
         finally:
             worker.drop(job)
         if name == "answers":
-            worker.seconds += 0.2 * (job.seconds - worker.seconds) if worker.seconds else job.seconds
+            worker.told(job)
         if len(str(given)) <= MAX_CHARACTERS:
             self._known[name, version_of(run), str(given)] = told
         while len(self._known) > MOST_KNOWN:

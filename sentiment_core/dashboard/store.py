@@ -1,6 +1,7 @@
 """Everything the page shows, read through `artifacts` and kept until the files change."""
 
 import glob
+import math
 import os
 import threading
 import time
@@ -8,7 +9,6 @@ from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from math import exp
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,6 +41,9 @@ WATCHED = (
     "runs/*", "runs/*/run.json", "runs/*/history.jsonl", "runs/*/sample_answers.json", "evals/*",
     "evals/*/eval.json", "evals/*/predictions.parquet", "benchmarks/*.json", REFERENCES[0], SAMPLES[0],
 )  # fmt: skip
+
+
+FRESH = 0.25  # seconds for which what lies there is not looked at again: a crowd asks often
 
 
 def dataset_title(name: str) -> str:
@@ -79,6 +82,7 @@ class Store:
         self.root = root
         self._lock = threading.Lock()
         self._kept: dict[Hashable, _Kept] = {}
+        self._signature, self._looked = (), -math.inf
 
     def keep(self, key: Hashable, stamp: Hashable, make: Callable[[], T]) -> T:
         """`make()`, or what it gave last time while `stamp`, not None, is unchanged. Errors are not kept.
@@ -97,9 +101,12 @@ class Store:
             return kept.value
 
     def signature(self) -> Hashable:
-        """Changes when any run, evaluation or small file appears, changes or goes."""
-        paths = (path for pattern in WATCHED for path in sorted(glob.glob(pattern, root_dir=self.root)))
-        return tuple((path, _stamp(os.path.join(self.root, path))) for path in paths)
+        """Changes, within `FRESH` seconds, when any run, evaluation or small file appears, changes or goes."""
+        if time.monotonic() - self._looked > FRESH:
+            paths = (path for pattern in WATCHED for path in sorted(glob.glob(pattern, root_dir=self.root)))
+            self._signature = tuple((path, _stamp(os.path.join(self.root, path))) for path in paths)
+            self._looked = time.monotonic()
+        return self._signature
 
     def listing(self) -> Listing:
         return self.keep("listing", self.signature(), lambda: store.list_artifacts(self.root))
@@ -165,7 +172,7 @@ class Store:
             return {}
         kept = validated["eval_counts"].iloc[len(away) - 1 - int(np.argmin(away[::-1]))]  # the last such one
         odds = {target: coverage.least_log_odds(kept, target) for target in TARGETS}
-        return {t: 1 / (1 + exp(-x / run.record.temperature)) for t, x in odds.items() if x is not None}
+        return {t: 1 / (1 + math.exp(-x / run.record.temperature)) for t, x in odds.items() if x is not None}
 
     def _usable(self, listing: Listing | None = None) -> list[Evaluation]:
         """Evaluations whose predictions can be read and that carry an accuracy."""

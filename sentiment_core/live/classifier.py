@@ -69,7 +69,7 @@ class LiveAnswer:
 
 @dataclass(eq=False)
 class LiveClassifier:
-    """Base and fine-tuned model; made by `load`. For one thread: who asks at once, queues before it."""
+    """Base and fine-tuned model; made by `load`. For `at_once` threads: who asks besides, queues before it."""
 
     run_id: str
     number_format: str
@@ -79,6 +79,8 @@ class LiveClassifier:
     max_length_tokens: int
     temperature: float = 1.0
     """Of the fine-tuned model, as evaluated: log-odds are divided by it."""
+    at_once: int = 1
+    """Texts that are read at the same time, where many wait."""
 
     def __post_init__(self) -> None:
         self._systems = functools.cache(self.build)
@@ -121,14 +123,14 @@ class LiveClassifier:
         device = torch.device("cuda" if cuda else "cpu")
         if engine:
             systems: dict[Which | float, System] = dict(engine.connect(run, base, encoder))
-            cuda, build, number_format = False, lambda: systems, "engine"
+            cuda, build, number_format, at_once = False, lambda: systems, "engine", 1
         else:
-            build, number_format = _builder(base, adapter, number_format, encoder, device)
+            build, number_format, at_once = _builder(base, adapter, number_format, encoder, device)
         limit = record.config.get("max_length_tokens") if record else None
         classifier = LiveClassifier(
             run.run_id if run else "", f"{number_format} on GPU" if cuda else number_format, encoder, build,
             has_adapter=adapter is not None, max_length_tokens=int(limit or 1024),
-            temperature=record.temperature if record else 1.0,
+            temperature=record.temperature if record else 1.0, at_once=at_once,
         )  # fmt: skip
         if not (cuda and on_zero_gpu()):  # there, a GPU exists only inside a call
             for system in SYSTEMS[: 2 if adapter else 1]:
@@ -225,8 +227,8 @@ class LiveClassifier:
 
 def _builder(
     base: BaseModel, adapter: Path | None, number_format: str, encoder: PromptEncoder, device: torch.device
-) -> tuple[Callable[[], dict[Which | float, System]], str]:
-    """Load the weights; return what puts them on the device at first use, and their number format."""
+) -> tuple[Callable[[], dict[Which | float, System]], str, int]:
+    """Load the weights; return what puts them on the device at first use, their number format, `at_once`."""
     config, on_cpu = base_config(base), device.type == "cpu"
     cores, fast_int8 = usable_cores() if on_cpu else 1, processor_has("vnni")
     if not is_lean(config):
@@ -243,7 +245,7 @@ def _builder(
                 alphas |= {"fine-tuned": 1.0, **dict(zip(DIAL, DIAL, strict=True))}
             return {name: LiveTransformers(loaded, model, alpha) for name, alpha in alphas.items()}
 
-        return build_transformers, number_format
+        return build_transformers, number_format, 1
     if on_cpu:
         torch.set_num_threads(1)  # see `forward`
     shared, changes = load_weights(base, adapter, number_format, encoder)
@@ -256,7 +258,7 @@ def _builder(
         between: dict[Which | float, System] = {alpha: plain.between(dial, alpha) for alpha in DIAL}
         return between | {"base": plain, "fine-tuned": LiveLlama(config, merged, cores, fast_int8)}
 
-    return build, number_format
+    return build, number_format, cores
 
 
 def _check_fits(record: RunRecord, base: BaseModel, encoder: PromptEncoder) -> None:

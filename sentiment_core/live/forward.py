@@ -16,9 +16,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from queue import SimpleQueue
+from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -122,8 +124,9 @@ class LiveLlama:
 
     def _shared(self, count: int, work: Callable[[slice], np.ndarray]) -> np.ndarray:
         """The results of `count` items, some of them on each core."""
-        bounds = np.linspace(0, count, min(self.workers, count) + 1).astype(int).tolist()
-        return np.concatenate(together([partial(work, slice(*pair)) for pair in pairwise(bounds)]))
+        with share_of(self.workers) as workers:
+            bounds = np.linspace(0, count, min(workers, count) + 1).astype(int).tolist()
+            return np.concatenate(together([partial(work, slice(*pair)) for pair in pairwise(bounds)]))
 
     @torch.inference_mode()
     def _ends(self, end: np.ndarray, cuts: np.ndarray, kept: Cache) -> np.ndarray:
@@ -147,7 +150,10 @@ class LiveLlama:
 
         `kept` receives the keys and values of all of it.
         """
-        count = max(1, min(self.workers, len(row) // SHORTEST_PART))
+        with share_of(self.workers) as workers:
+            return self._in_stretches(max(1, min(workers, len(row) // SHORTEST_PART)), row, past, kept)
+
+    def _in_stretches(self, count: int, row: np.ndarray, past: Cache, kept: Cache | None) -> np.ndarray:
         behind, end_of_row = past[0][0].shape[2], len(row)
         row = np.pad(row, (0, -len(row) % self.step))  # what stands behind its end is not seen
         cuts = [self.step * round(cut / self.step) for cut in _equal_work(len(row), count, behind)]
@@ -266,6 +272,22 @@ def attend(
 # ---- threads
 
 _T = TypeVar("_T")
+_under_way, _counting = 0, Lock()
+
+
+@contextmanager
+def share_of(cores: int) -> Iterator[int]:
+    """Threads for a pass: as many as the passes under way leave it, each text on a core of its own when many
+    are read (two at once are answered a tenth sooner than one after the other on both)."""
+    global _under_way
+    with _counting:
+        _under_way += 1
+        mine = max(1, cores // _under_way)
+    try:
+        yield mine
+    finally:
+        with _counting:
+            _under_way -= 1
 
 
 def together(tasks: Sequence[Callable[[], _T]]) -> list[_T]:

@@ -324,3 +324,26 @@ def test_choosing_a_run_asks_for_its_model_also_when_its_tabs_come_from_memory(
         for fn in alone:
             fn(RUN)
     assert begun == [RUN] * 2
+
+
+class Pair(FakeClassifier):
+    """Answers while two are at it."""
+
+    at_once, both = 2, threading.Barrier(2)
+
+    def classify(self, text: str, system: str) -> Any:
+        self.both.wait(10)
+        return super().classify(text, system)
+
+
+def test_a_model_that_answers_two_at_once_is_asked_by_two(tmp_path: Path) -> None:
+    found = context_of(write_assets(tmp_path, n=60, pairs=10), Pair)
+    run = found.store.run(RUN)
+
+    async def visitors() -> list[Any]:
+        return await asyncio.gather(
+            *(listen(found.serving.ask(run, text)) for text in ("one film", "another"))
+        )
+
+    for events in waiting.run(asyncio.wait_for(visitors(), 30)):
+        assert [type(event) for event in events] == [Answer, Answer, Trace, Trace]

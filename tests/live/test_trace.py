@@ -1,5 +1,8 @@
 """The reading trace is what whole passes over the review's beginnings say, and ends with the answer."""
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
@@ -149,3 +152,27 @@ def test_the_real_models_trace_is_whole_passes(real_classifier, system):
     assert len(ends) > 2
     assert found.p_positive[-1] == answer.p_positive
     np.testing.assert_allclose(found.p_positive, expected, atol=1e-4, rtol=0)
+
+
+def test_texts_read_at_the_same_time_are_read_as_alone(classifier, monkeypatch):
+    """Each takes the cores that the others leave it, and what one is told is none of another's."""
+    for system in SYSTEMS:
+        monkeypatch.setattr(classifier._system(system), "workers", 2)
+    asked = [(text, system) for text in TEXTS.values() for system in SYSTEMS] * 3
+    alone = [list(classifier.read(*one)) for one in asked]
+    shares = []
+    real = forward.share_of
+
+    @contextmanager
+    def noted(cores):
+        with real(cores) as share:
+            shares.append(share)
+            yield share
+
+    monkeypatch.setattr(forward, "share_of", noted)
+    with ThreadPoolExecutor(4) as pool:
+        crowded = list(pool.map(lambda one: list(classifier.read(*one)), asked))
+    assert {1, 2} >= set(shares)
+    assert 1 in shares
+    for one, other in zip(alone, crowded, strict=True):
+        assert [step.p_positive for step in one] == [pytest.approx(s.p_positive, abs=1e-5) for s in other]
