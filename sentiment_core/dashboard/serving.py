@@ -164,8 +164,8 @@ class Job:
 
 
 class Worker:
-    """What does everybody's pieces: the lowest rank first, and of those who came first. One thread, or as many
-    as the model answers at once."""
+    """What does everybody's pieces: the lowest rank first, and of those who came first. One thread, or as
+    many as the model answers at once."""
 
     def __init__(self) -> None:
         self.seconds = 0.0  # until a place among the answers is free again, lately

@@ -101,7 +101,7 @@ class Store:
             return kept.value
 
     def signature(self) -> Hashable:
-        """Changes, within `FRESH` seconds, when any run, evaluation or small file appears, changes or goes."""
+        """Changes, within `FRESH` seconds, when a run, evaluation or small file appears, changes or goes."""
         if time.monotonic() - self._looked > FRESH:
             paths = (path for pattern in WATCHED for path in sorted(glob.glob(pattern, root_dir=self.root)))
             self._signature = tuple((path, _stamp(os.path.join(self.root, path))) for path in paths)

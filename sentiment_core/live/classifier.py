@@ -69,7 +69,7 @@ class LiveAnswer:
 
 @dataclass(eq=False)
 class LiveClassifier:
-    """Base and fine-tuned model; made by `load`. For `at_once` threads: who asks besides, queues before it."""
+    """Base and fine-tuned model; made by `load`. For `at_once` threads: who asks besides queues before it."""
 
     run_id: str
     number_format: str
