@@ -82,7 +82,8 @@ class Store:
         self.root = root
         self._lock = threading.Lock()
         self._kept: dict[Hashable, _Kept] = {}
-        self._signature, self._looked = (), -math.inf
+        self._signature: tuple[Hashable, ...] = ()
+        self._looked = -math.inf
 
     def keep(self, key: Hashable, stamp: Hashable, make: Callable[[], T]) -> T:
         """`make()`, or what it gave last time while `stamp`, not None, is unchanged. Errors are not kept.
