@@ -28,7 +28,6 @@ from sentiment_core.dashboard.serving import Serving
 from sentiment_core.dashboard.store import Store
 from sentiment_core.dashboard.tabs import accuracy, confusion, loss, method
 from sentiment_core.dashboard.texts import ReviewTexts
-from sentiment_core.metrics.classification import compare
 
 
 def report_html(context: Context, run_id: str, versus: str = "") -> str:
@@ -40,15 +39,11 @@ def report_html(context: Context, run_id: str, versus: str = "") -> str:
         raise UserError(f"no evaluations of {' and '.join(filter(None, (run_id, versus)))} (runs: {known})")
     where, before = panels.dataset_phrase(sides.after), store.before(evals)
     actors = {actor: one for actor, one in (("base", before), ("fine", evals["fine-tuned"])) if one}
-    flow, matrices = "", []
+    flow, matrices = accuracy.before_and_after(store, sides, where, linked=False)[2], []
     for name, one in zip(sides.names, sides[:2], strict=True):
         if one:
             panel = confusion.matrix_panel(confusion.Side.of(store, one, 50))
             matrices.append(replace(panel, title=f"{name}. {panel.title}"))
-    frames = [store.predictions(one) for one in sides[:2] if one]
-    if len(frames) == 2 and frames[0]["review_id"].equals(frames[1]["review_id"]):
-        compared = compare(frames[0]["label"], *(frame["prediction"] for frame in frames))
-        flow = accuracy.outcomes_html(compared, sides, linked=False)
     drawn = [
         panels.accuracy_panel(evals, store.references(), before), *matrices,
         panels.coverage_panel(store, run, actors, where), panels.reliability_panel(store, actors, where),

@@ -3,6 +3,7 @@
 from itertools import accumulate
 
 import gradio as gr
+import pandas as pd
 
 from sentiment_core.dashboard import panels
 from sentiment_core.dashboard.components import challenge, movement
@@ -79,7 +80,9 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     return TabPart(draw, inputs, outputs, dataset, {"versus": versus})
 
 
-def before_and_after(store: Store, sides: Sides, where: str) -> tuple[Panel | None, str, str]:
+def before_and_after(
+    store: Store, sides: Sides, where: str, *, linked: bool = True
+) -> tuple[Panel | None, str, str]:
     """The moving histograms, their table, the flow of outcomes; empty where what they need is missing."""
     before, after = sides[:2]
     if not (before and after):
@@ -89,8 +92,7 @@ def before_and_after(store: Store, sides: Sides, where: str) -> tuple[Panel | No
     def compared() -> tuple[Panel | None, str, str]:
         if not first["review_id"].equals(second["review_id"]):
             return None, "", ""
-        found = classification.compare(first["label"], first["prediction"], second["prediction"])
-        flow = outcomes_html(found, sides)
+        flow = outcomes_html(first, second, sides, linked=linked)
         if not (panels.is_scored(first) and panels.is_scored(second)):
             return None, "", flow
         told = first["label"].to_numpy(), first["p_positive"].to_numpy(), second["p_positive"].to_numpy()
@@ -98,12 +100,14 @@ def before_and_after(store: Store, sides: Sides, where: str) -> tuple[Panel | No
         panel.figure.update(words=sides.words, versus=sides.versus)
         return panel, movement.table_html(panel.data, sides.versus), flow
 
-    key = "compared", before.path, after.path, sides.words
+    key = "compared", before.path, after.path, sides.words, linked
     return store.keep(key, store.stamp(before, after), compared)
 
 
-def outcomes_html(c: classification.Comparison, sides: Sides, *, linked: bool = True) -> str:
-    """The four outcomes as ribbons from before to after, each a link to its reviews; the plain sentence."""
+def outcomes_html(first: pd.DataFrame, second: pd.DataFrame, sides: Sides, *, linked: bool) -> str:
+    """The four outcomes of the same reviews as ribbons from before to after, each a link to its reviews; the
+    plain sentence."""
+    c = classification.compare(first["label"], first["prediction"], second["prediction"])
     p = f"p = {c.mcnemar_p:.1e}" if c.mcnemar_p < 0.001 else f"p = {c.mcnemar_p:.3f}"
     p = "p < 10⁻¹⁵" if c.mcnemar_p < 1e-15 else p
     counts = {"correct": c.both_right, "regressed": c.broken, "fixed": c.fixed, "wrong": c.both_wrong}
