@@ -40,7 +40,8 @@ def dataset_phrase(evaluation: Evaluation) -> str:
     return f"{where}, n = {dataset.n:,}"
 
 
-def _columns(share: Metric, name: str = "accuracy") -> dict[str, Any]:
+def shares(share: Metric, name: str = "accuracy") -> dict[str, Any]:
+    """A share with its interval as a row of a figure's data."""
     return {name: share.value, "low": share.low, "high": share.high, "n": share.n}
 
 
@@ -53,7 +54,7 @@ def accuracy_panel(
     drawn = [record for record in records if record.draw_accuracies]
     rows = [
         {"title": record.title + (f", {len(record.draw_accuracies)} draws" if record in drawn else "")}
-        | {"system": record.system} | _columns(record.metrics["accuracy"])
+        | {"system": record.system} | shares(record.metrics["accuracy"])
         | {"selected_on": "validation" if record.run_id else "nothing", "note": "measured here"}
         for record in records
     ]  # fmt: skip
@@ -103,7 +104,7 @@ def cost_panel(
         evals, record = context.store.evals(run, dataset), run.record
         before, after = context.store.before(evals), evals.get("fine-tuned")
         if record and before and after:
-            old, new = (_columns(one.record.metrics["accuracy"]) for one in (before, after))
+            old, new = (shares(one.record.metrics["accuracy"]) for one in (before, after))
             row = {"title": titles[run.run_id], "run": run.run_id, "parameters": record.base_model.parameters}
             row |= {"gpu_seconds": record.wall_seconds * record.hardware.count}
             row |= {"trainable_share": 100 * record.trainable_parameters / record.base_model.parameters}
@@ -142,7 +143,7 @@ def coverage_panel(
     frames = {actor: store.predictions(one) for actor, one in actors.items()}
     frames = {actor: frame for actor, frame in frames.items() if is_scored(frame)}
     rows = [
-        {"actor": actor, "coverage": share} | _columns(accuracy)
+        {"actor": actor, "coverage": share} | shares(accuracy)
         for actor, frame in frames.items()
         for share, accuracy in coverage.curve(frame["label"], frame["p_positive"])
     ]  # fmt: skip
@@ -156,7 +157,7 @@ def coverage_panel(
     if "fine" in frames and run and run.record and (chosen := store.certainties(run)):
         label, p = frames["fine"]["label"], frames["fine"]["p_positive"]
         found = {target: coverage.above(label, p, least) for target, least in chosen.items()}
-        marks = [{"target": t, "coverage": one[0]} | _columns(one[1]) for t, one in found.items() if one]
+        marks = [{"target": t, "coverage": one[0]} | shares(one[1]) for t, one in found.items() if one]
         told = "; ".join(f"{percent(t, 0)} from a certainty of {percent(c)}" for t, c in chosen.items())
         n = run.record.validation_accuracy.n
         caption += f" Marks: targets that {n:,} validation reviews met ({told}), and what came of them here."
@@ -169,7 +170,7 @@ def reliability_panel(store: Store, actors: Mapping[str, Evaluation], where: str
     """Predicted probability against the observed positive rate, of "base", "fine" or both."""
     frames = {actor: store.predictions(one) for actor, one in actors.items()}
     rows = [
-        {"actor": actor, "mean_p_positive": mean} | _columns(share, "share_positive")
+        {"actor": actor, "mean_p_positive": mean} | shares(share, "share_positive")
         for actor, frame in frames.items() if is_scored(frame)
         for mean, share in classification.reliability(frame["label"], frame["p_positive"])
     ]  # fmt: skip

@@ -21,7 +21,7 @@ from scipy.special import logit
 from sentiment_core.artifacts import store
 from sentiment_core.dashboard import app, pairs, panels, serving, texts, theme
 from sentiment_core.dashboard.app import build, launch_options
-from sentiment_core.dashboard.components import answers, challenge, parts, trace
+from sentiment_core.dashboard.components import answers, parts, trace
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.host import ModelHost, ModelUnavailable
 from sentiment_core.dashboard.inputs import Batch
@@ -493,12 +493,12 @@ def challenged(tmp_path, monkeypatch) -> Context:
 def test_the_heatmap_shows_every_share_and_names_the_hardest(challenged) -> None:
     store = challenged.store
     evals = store.evals(store.run(RUN), "challenge")
-    frame, html = store.predictions(evals["fine-tuned"]), challenge.heatmap_html(evals)
+    frame, html = store.predictions(evals["fine-tuned"]), accuracy.heatmap_html(evals)
     hits = (frame["prediction"] == frame["label"]).groupby(frame["phenomenon"]).sum()
     shown = re.findall(r'title="(\d+) of 20; [^>]*>(\d+)\s%</td>', html)
     assert shown[1::2] == [(str(hit), str(5 * hit)) for hit in sorted(hits)]
     assert f"Hardest for the fine-tuned model: {hits.idxmin()}" in html
-    assert challenge.heatmap_html(store.evals(None, "imdb")) == ""
+    assert accuracy.heatmap_html(store.evals(None, "imdb")) == ""
 
 
 def test_examples_open_on_it_where_imdb_is_not_at_hand(challenged) -> None:

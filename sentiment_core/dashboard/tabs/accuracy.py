@@ -1,20 +1,34 @@
 """Accuracy: reviews on their way from before to after, every system with its interval, and the outcomes."""
 
-from itertools import accumulate
+from collections.abc import Mapping
+from itertools import accumulate, pairwise
 
 import gradio as gr
+import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
+from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.dashboard import panels
-from sentiment_core.dashboard.components import challenge, movement
 from sentiment_core.dashboard.components.html import render
-from sentiment_core.dashboard.components.parts import FigureSlot, Panel, empty, own_figure
+from sentiment_core.dashboard.components.parts import FigureSlot, Panel, empty, figure_menu, own_figure
 from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_switch
 from sentiment_core.dashboard.pairs import Sides
+from sentiment_core.dashboard.panels import WHO
 from sentiment_core.dashboard.store import Store
 from sentiment_core.dashboard.tabs.method import settings_html
 from sentiment_core.figures.evaluation import COSTS
-from sentiment_core.metrics import classification
+from sentiment_core.figures.style import percent
+from sentiment_core.metrics import classification, histogram
+from sentiment_core.metrics.histogram import BINS, EDGE, probability_of
+from sentiment_core.systems import SYSTEMS, first_base
+
+RANGES = (0, 10, 22, 34, 45, 56, 68, 80, BINS)
+"""Edges between bins near 0.1, 1, 10, 50, 90, 99 and 99.9 %: the rows of the table."""
+MOVEMENT = (
+    "{where}, by P(positive) on a log-odds axis. Hollow bars: misclassified at the dashed threshold. "
+    "Drag the line to move the threshold; click a bar to read its reviews."
+)
 
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
@@ -60,7 +74,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         calibration = panels.reliability_panel(context.store, actors, where)
         unscored = empty("Reliability needs a system that states probabilities.", panels.COMMAND)
         costs = panels.cost_panel(context, run_id, context.dataset(name), cost_by, shown)
-        told = challenge.heatmap_html(evals) + settings_html(context, sides, run_id) + flow
+        told = heatmap_html(evals) + settings_html(context, sides, run_id) + flow
         return [
             *moving.show(histograms), by_range,
             *systems.show(panels.accuracy_panel(evals, shown, before, zoomed=zoomed)),
@@ -96,9 +110,9 @@ def before_and_after(
         if not (panels.is_scored(first) and panels.is_scored(second)):
             return None, "", flow
         told = first["label"].to_numpy(), first["p_positive"].to_numpy(), second["p_positive"].to_numpy()
-        panel = movement.movement_panel(*told, where)
+        panel = movement_panel(*told, where)
         panel.figure.update(words=sides.words, versus=sides.versus)
-        return panel, movement.table_html(panel.data, sides.versus), flow
+        return panel, table_html(panel.data, sides.versus), flow
 
     key = "compared", before.path, after.path, sides.words, linked
     return store.keep(key, store.stamp(before, after), compared)
@@ -117,3 +131,59 @@ def outcomes_html(first: pd.DataFrame, second: pd.DataFrame, sides: Sides, *, li
     )
     told = {"sides": sides, "linked": linked, "counts": counts, "before": before, "after": after}
     return render("outcomes", c=c, p=p, **told)
+
+
+def movement_panel(label: np.ndarray, before: np.ndarray, after: np.ndarray, where: str) -> Panel:
+    """The histograms of two systems. `before`, `after`: (n,) P(positive) of the same reviews."""
+    counts = {side: histogram.counts(label, p) for side, p in (("before", before), ("after", after))}
+    edges = [probability_of(edge) for edge in range(BINS + 1)]
+    value = {
+        "cells": histogram.moves(label, before, after).tolist(), "edge": EDGE, "bins": BINS, "edges": edges,
+        "top": max(int(each.max()) for each in counts.values()),
+    }  # fmt: skip
+    data = pd.DataFrame({"p_from": edges[:-1], "p_to": edges[1:]})
+    for side, by_label in counts.items():
+        data[[f"negative_{side}", f"positive_{side}"]] = by_label.T
+    return Panel(movement_title(label, before, after), value, MOVEMENT.format(where=where), data, "movement")
+
+
+def movement_title(label: np.ndarray, before: np.ndarray, after: np.ndarray) -> str:
+    """What the move did, at a threshold of one half."""
+    old, new = (percent(float(np.mean((p >= 0.5) == label))) for p in (before, after))
+    positive = float(np.mean(before >= 0.5))
+    word, part = ("positive", positive) if positive >= 0.5 else ("negative", 1 - positive)
+    if part < 0.9:
+        return f"From {old} to {new} of the reviews classified correctly"
+    return f"Before, {percent(part)} of the reviews were called {word}; after, {new} are classified correctly"
+
+
+def table_html(data: pd.DataFrame, versus: str = "") -> str:
+    """A `movement_panel`'s data by RANGES, each count a link to its reviews."""
+    parts = [data.iloc[low:high] for low, high in pairwise(RANGES)]
+    rows = [(one["p_from"].iloc[0], one["p_to"].iloc[-1], one.iloc[:, 2:].sum().to_dict()) for one in parts]
+    return render("movement_table", rows=rows, versus=versus)
+
+
+def heatmap_html(evals: Mapping[str, Evaluation]) -> Markup:
+    """Accuracy by phenomenon, the hardest first, and system; nothing where the reviews have no phenomena.
+    evals: system -> its evaluation, all on the same reviews."""
+    first = [system for system in (first_base(evals), "fine-tuned") if system in evals]
+    rows = [
+        {"phenomenon": part.value, "system": system} | panels.shares(part.accuracy)
+        for system in dict.fromkeys([*first, *evals])
+        for part in evals[system].record.slices if part.by == "phenomenon"
+    ]  # fmt: skip
+    if not rows:
+        return Markup()
+    table = pd.DataFrame(rows)
+    records = {system: evals[system].record for system in table["system"].unique()}
+    judge = "fine-tuned" if "fine-tuned" in records else next(iter(records))
+    judged = table[table["system"] == judge].sort_values("accuracy", kind="stable")
+    lowest, name = judged["accuracy"].min(), WHO["fine"] if judge == "fine-tuned" else records[judge].title
+    hardest = " and ".join(judged[judged["accuracy"] == lowest]["phenomenon"])
+    return render(
+        "challenge", title=f"Hardest for {name}: {hardest}, {percent(lowest, 0)} correct",
+        menu=figure_menu(table, "challenge", pictures=()), records=records, systems=SYSTEMS,
+        phenomena=judged["phenomenon"].tolist(), widest=((table["high"] - table["low"]) / 2).max(),
+        cells={(row.phenomenon, row.system): row for row in table.itertuples()},
+    )  # fmt: skip
