@@ -1,11 +1,9 @@
 """Responses bind the browser to this origin; requests have a largest size; the log holds no texts."""
 
-from __future__ import annotations
-
 import logging
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import gradio as gr
 from starlette.datastructures import Headers, MutableHeaders
@@ -87,7 +85,7 @@ class QuietBlocks(gr.Blocks):
     """Blocks whose log never holds what visitors send: an error in a call is one line without a message,
     and one sentence for who called. Gradio's own prints the values of a call that lacks some."""
 
-    def queue(self, *arguments: Any, **named: Any) -> QuietBlocks:
+    def queue(self, *arguments: Any, **named: Any) -> Self:
         super().queue(*arguments, **named)
         push: Any = self._queue.push
 

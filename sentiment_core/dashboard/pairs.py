@@ -1,10 +1,8 @@
 """Both systems' answers to the same reviews, and the filters that the examples tab offers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -32,13 +30,13 @@ class Sides(NamedTuple):
     versus: str = ""
 
     @classmethod
-    def of(cls, context: Context, run_id: str | None, dataset: str | None, versus: str) -> Sides:
+    def of(cls, context: Context, run_id: str | None, dataset: str | None, versus: str) -> Self:
         """A run's base model and its fine-tuned one, or the fine-tuned ones of `versus` and of this run."""
         stamp, given = context.store.signature(), (run_id, dataset, versus)
         return context.store.keep(("sides", *given), stamp, lambda: cls._of(context, *given))
 
     @classmethod
-    def _of(cls, context: Context, run_id: str | None, dataset: str | None, versus: str) -> Sides:
+    def _of(cls, context: Context, run_id: str | None, dataset: str | None, versus: str) -> Self:
         run, evals = context.evals(run_id, dataset)
         after, titles, tuned = evals.get("fine-tuned"), run_titles(context), {}
         for other in context.store.finished_runs():
@@ -138,7 +136,7 @@ class ExampleFilter(BaseModel, frozen=True, strict=True):
     @classmethod
     def of(
         cls, run_id: str | None = None, dataset: str | None = None, search: str | None = "", asked: str = ""
-    ) -> ExampleFilter:
+    ) -> Self:
         """`asked`: a JSON object of the further fields; nonsense is passed over."""
         found = cls()
         with suppress(ValueError):

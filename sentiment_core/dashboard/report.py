@@ -4,8 +4,6 @@ python -m sentiment_core.dashboard.report smollm2-135m --output report.html
 python -m sentiment_core.dashboard.report smollm2-135m-taught --versus smollm2-135m --output report.html
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from base64 import b64encode

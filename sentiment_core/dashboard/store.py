@@ -6,10 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from math import exp
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -63,22 +63,13 @@ def _attempt(path: Path, read: Callable[[], T]) -> tuple[T | None, Problem | Non
         return None, Problem(path, str(error))
 
 
-@dataclass
-class _Kept:
-    """One key's value; the lock is held while it is made."""
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    stamp: Hashable = None
-    value: Any = None
-
-
 class Store:
     """The artifacts under one root. Safe to share between requests: values are read-only by convention."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._lock = threading.Lock()
-        self._kept: dict[Hashable, _Kept] = {}
+        self._kept: dict[Hashable, SimpleNamespace] = {}  # lock (held while it is made), stamp, value
 
     def keep(self, key: Hashable, stamp: Hashable, make: Callable[[], T]) -> T:
         """`make()`, or what it gave last time while `stamp`, not None, is unchanged. Errors are not kept.
@@ -87,7 +78,7 @@ class Store:
         other keys, never its own.
         """
         with self._lock:
-            kept = self._kept.pop(key, None) or _Kept()
+            kept = self._kept.pop(key, None) or SimpleNamespace(lock=threading.Lock(), stamp=None)
             self._kept[key] = kept
             if len(self._kept) > MOST_KEPT:
                 del self._kept[next(iter(self._kept))]
@@ -102,7 +93,7 @@ class Store:
         return tuple((path, _stamp(os.path.join(self.root, path))) for path in paths)
 
     def listing(self) -> Listing:
-        return self.keep("listing", self.signature(), lambda: store.list_artifacts(self.root))
+        return self.keep("listing", self.signature(), partial(store.list_artifacts, self.root))
 
     def problems(self) -> tuple[Problem, ...]:
         """What was passed over, each once; all that is read only when it is shown is tried."""
@@ -115,8 +106,8 @@ class Store:
             read = store.read_soak if path.stem == "soak" else partial(store.read_benchmark, path.stem)
             tried.append(_attempt(path, partial(read, self.root)))
         tried += [self._small(*REFERENCES), self._small(*SAMPLES)]
-        found = (*listing.problems, *(problem for _, problem in tried if problem))
-        return tuple({problem.message: problem for problem in found}.values())
+        found = [*listing.problems, *(problem for _, problem in tried)]
+        return tuple({problem.message: problem for problem in found if problem}.values())
 
     def finished_runs(self) -> list[Run]:
         return [run for run in self.listing().runs if run.record is not None]
@@ -128,8 +119,8 @@ class Store:
             with suppress(ArtifactError):  # which was told to whoever opened it
                 return self.hub_run(str(run_id))
         runs = self.finished_runs()
-        chosen = next((run for run in runs if run.run_id == run_id), None)
-        return chosen or max(runs, key=self._rank, default=None)
+        named = [run for run in runs if run.run_id == run_id]
+        return named[0] if named else max(runs, key=self._rank, default=None)
 
     def hub_run(self, run_id: str) -> Run:
         """The run of that Hub id; without a commit in it, looked up anew every ten minutes.
@@ -140,10 +131,8 @@ class Store:
         run = self.keep(("hub", run_id), pinned, lambda: remote.fetch_run(run_id))
         base, *others = (one.record.base_model.name for one in (run, *self.finished_runs()) if one.record)
         if base not in (known := {*EMBEDDED, *others}):
-            here = ", ".join(sorted(known))
-            raise ArtifactError(
-                f"run {run_id!r} is on the base model {base[:90]!r}; here run those on {here}"
-            )
+            told = f"run {run_id!r} is on the base model {base[:90]!r}"
+            raise ArtifactError(f"{told}; here run those on {', '.join(sorted(known))}")
         return run
 
     def _rank(self, run: Run) -> tuple[float, ...]:
@@ -151,8 +140,7 @@ class Store:
         validation; all so that more is better."""
         record: Any = run.record
         evals = [e.record for e in self._usable() if e.record.run_id == run.run_id]
-        best = max(evals, key=lambda one: one.dataset.n, default=None)
-        tested = (best.dataset.n, best.metrics["accuracy"].value) if best else (0, 0.0)
+        tested = max(((e.dataset.n, e.metrics["accuracy"].value) for e in evals), default=(0, 0.0))
         validated = record.validation_accuracy.value
         return (-record.base_model.parameters, record.teacher is None, *tested, validated)
 
@@ -166,13 +154,10 @@ class Store:
         if not (run and run.record):
             return {}
         history, _ = _attempt(run.path, partial(self.history, run))
-        if history is None:
+        if history is None or (validated := history.dropna(subset=["eval_counts"])[::-1]).empty:
             return {}
-        validated = history.dropna(subset=["eval_counts"])
         away = (validated["eval_accuracy"] - run.record.validation_accuracy.value).abs()
-        if away.empty:
-            return {}
-        kept = validated["eval_counts"].iloc[len(away) - 1 - int(np.argmin(away[::-1]))]  # the last such one
+        kept = validated["eval_counts"].iloc[int(np.argmin(away))]  # of the last such one
         odds = {target: coverage.least_log_odds(kept, target) for target in TARGETS}
         return {t: 1 / (1 + exp(-x / run.record.temperature)) for t, x in odds.items() if x is not None}
 
@@ -196,15 +181,13 @@ class Store:
 
     def evals(self, run: Run | None, dataset: str | None) -> dict[str, Evaluation]:
         """System -> its newest evaluation on `dataset`: this run's, and those of its base model."""
-        run_id = run.run_id if run else None
-        base = run.record.base_model.name if run and run.record else None
-
-        def belongs(record: schema.EvalRecord) -> bool:
-            of_base = record.base_model is None or base in (None, record.base_model.name)
-            return record.dataset.name == dataset and record.run_id in (None, run_id) and of_base
-
-        fitting = [e for e in self._usable() if belongs(e.record)]
-        newest = {e.record.system: e for e in sorted(fitting, key=lambda e: e.record.created_at)}
+        run_id, base = run and run.run_id, run and run.record and run.record.base_model.name
+        newest: dict[str, Evaluation] = {}
+        for one in sorted(self._usable(), key=lambda one: one.record.created_at):
+            its = one.record
+            of_base = not (base and its.base_model) or base == its.base_model.name
+            if its.dataset.name == dataset and its.run_id in (None, run_id) and of_base:
+                newest[its.system] = one
         return {system: newest[system] for system in SYSTEMS if system in newest}
 
     def before(self, evals: dict[str, Evaluation]) -> Evaluation | None:

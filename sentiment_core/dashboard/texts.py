@@ -1,7 +1,5 @@
 """Review texts by id, from the dataset at hand. Artifacts carry none (they belong to their authors)."""
 
-from __future__ import annotations
-
 import logging
 import os
 import threading
@@ -41,14 +39,11 @@ class ReviewTexts:
         self._problem = ""
         self._loading = threading.Thread(target=self._load, name="review-texts", daemon=True)
 
-    def start(self) -> None:
+    def wait(self, timeout: float) -> Mapping[str, str]:
+        """The texts once loaded, or what is there after `timeout` seconds."""
         with self._lock:
             if self._loading.ident is None:
                 self._loading.start()
-
-    def wait(self, timeout: float) -> Mapping[str, str]:
-        """The texts once loaded, or what is there after `timeout` seconds."""
-        self.start()
         self._loading.join(timeout)
         return self._texts or {}
 

@@ -1,7 +1,5 @@
 """Batch: a visitor's own texts, before and after: with labels the panels of an evaluation, and a download."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Mapping, Sequence

@@ -32,34 +32,29 @@ DARES = {
 
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
-    samples = context.store.samples()
-    stored = stored_answers(context, context.store.run(None))
-    dares = {title: name for title, name in DARES.items() if any(one.id == name for one in samples)}
-    welcome = next((sample.text for sample in samples if sample.id == stored["welcome"]), "")
+    first, texts = context.store.run(None), {one.id: one.text for one in context.store.samples()}
+    stored = stored_answers(context, first)
     with gr.Row(elem_id="live"):
         with gr.Column(elem_id="live-text", min_width=300):
             text = gr.Textbox(
-                welcome, label="A movie review, in English", elem_id="review",
+                texts.get(stored["welcome"], ""), label="A movie review, in English", elem_id="review",
                 placeholder="Type or paste a review, or pick one of ours below.",
                 lines=6, max_lines=12, max_length=MAX_CHARACTERS,
             )  # fmt: skip
             with gr.Row(elem_id="dares", elem_classes="chips"):
-                for title, name in dares.items():
-                    chip = gr.Button(
-                        title, elem_id=name, elem_classes="chip", size="sm", scale=0, min_width=0
-                    )
-                    chip.click(None, None, text, js=f"() => figs.pick({name!r})", **QUIET)
+                for title, name in DARES.items():
+                    if name in texts:
+                        look = {"elem_classes": "chip", "size": "sm", "scale": 0, "min_width": 0}
+                        chip = gr.Button(title, elem_id=name, **look)
+                        chip.click(None, None, text, js=f"() => figs.pick({name!r})", **QUIET)
             with gr.Row(elem_classes="chips"):
                 go = gr.Button("Classify", variant="primary", elem_id="ask", scale=0, min_width=120)
-                more = gr.Dropdown(
-                    [(f"All {len(samples)} samples…", ""), *((shorten(s.text, 60), s.id) for s in samples)],
-                    value="", label="All sample reviews", elem_id="more-samples",
-                    container=False, interactive=True, visible=bool(samples), min_width=160,
-                )  # fmt: skip
-                sure = gr.Dropdown(
-                    **_targets(context, context.store.run(None)), label="Target accuracy", elem_id="sure",
-                    container=False, interactive=True, min_width=160,
-                )  # fmt: skip
+                menu = {"container": False, "interactive": True, "min_width": 160}
+                listed = [(f"All {len(texts)} samples…", ""), *((shorten(texts[id], 60), id) for id in texts)]
+                named = {"label": "All sample reviews", "elem_id": "more-samples", "visible": bool(texts)}
+                more = gr.Dropdown(listed, value="", **named, **menu)
+                named = {"label": "Target accuracy", "elem_id": "sure"}
+                sure = gr.Dropdown(**_targets(context, first), **named, **menu)
         with gr.Column(elem_id="live-answers", min_width=300):
             cards = answers.answer_cards(stored)
             pace = gr.HTML(elem_id="pace")
@@ -77,9 +72,9 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         yield gr.skip()  # Gradio shows the last value once more, over what may be newer
 
     def draw(run_id: str | None) -> list[object]:
-        stored = stored_answers(context, context.store.run(run_id))
         run = context.store.run(run_id)
-        return [gr.HTML(stored=stored), pace_html(context, run), gr.Dropdown(**_targets(context, run))]
+        stored, targets = gr.HTML(stored=stored_answers(context, run)), gr.Dropdown(**_targets(context, run))
+        return [stored, pace_html(context, run), targets]
 
     asking: dict[str, Any] = QUIET | MODEL_EVENT
     newer = {"trigger_mode": "multiple"}  # a newer question ends the older one instead of waiting for it
@@ -104,18 +99,17 @@ def _targets(context: Context, run: Run | None) -> dict[str, Any]:
 def stored_answers(context: Context, run: Run | None) -> dict[str, Any]:
     """Our samples with what is stored of this run's answers: {run, samples, welcome, idle, local}."""
     found = context.store.sample_answers(run)
-    samples = [
-        one.model_dump(include={"id", "text", "label"})
+    samples = {
+        one.id: one.model_dump(include={"id", "text", "label"})
         | (answers.stored_value(one.text, found[one.id]) if one.id in found else {})
         for one in context.store.samples()
-    ]
-    ids = [one["id"] for one in samples]
-    welcome = WELCOME if WELCOME in ids else next(iter(ids), "")
-    size = run and browser_bytes(run, context.store.root)
-    local = {"url": f"browser/{run.run_id}/", "bytes": size} if run and size else None
-    return {"run": run and run.run_id, "samples": samples, "welcome": welcome, "idle": answers.IDLE} | {
-        "local": local
     }
+    size = run and browser_bytes(run, context.store.root)
+    return {
+        "run": run and run.run_id, "samples": [*samples.values()], "idle": answers.IDLE,
+        "welcome": WELCOME if WELCOME in samples else next(iter(samples), ""),
+        "local": {"url": f"browser/{run.run_id}/", "bytes": size} if run and size else None,
+    }  # fmt: skip
 
 
 def pace_html(context: Context, run: Run | None) -> str:

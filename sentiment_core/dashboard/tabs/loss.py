@@ -44,13 +44,10 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         listed = listing(chosen or ())
         picked = [listed[run_id] for run_id in chosen or [] if run_id in listed][:most]
         histories, words = _histories(context, picked)
-        panels = (
-            (loss_panel(histories, picked[0].record), schedule_panel(histories))
-            if histories
-            else (None, None)
-        )
+        curves = loss_panel(histories, picked[0].record) if histories else None
+        rates = schedule_panel(histories) if histories else None
         none = f"{'No run is chosen' if listed else 'No training run yet'}. This command makes one:"
-        figures = loss.show(panels[0], empty(none, "python train.py")) + schedule.show(panels[1])
+        figures = loss.show(curves, empty(none, "python train.py")) + schedule.show(rates)
         follow = gr.Timer(active=any(one.record is None for one in picked))
         head = notice(words, warn=len(histories) < len(picked)) if words else ""
         return [head, *figures, context.store.signature(), follow]
