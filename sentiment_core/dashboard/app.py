@@ -55,9 +55,6 @@ SWITCH_SECONDS = 0.0001
 """After which one thread lets another go on: the model's comes back from PyTorch hundreds of times an answer,
 and each time would wait for the page's."""
 
-TOGGLE = "window.qUrl({__theme: document.body.classList.toggle('dark') ? 'dark' : 'light'})"
-
-
 PREVIEW = "".join(
     f'<meta {name}="{prefix}description" content="{header.ABOUT}">'
     for name, prefix in (("name", ""), ("property", "og:"), ("name", "twitter:"))
@@ -101,7 +98,8 @@ def build(
                 tab.select(None, js=f"() => {{ window.qUrl({{tab: {name!r}}}); return [] }}", **QUIET)
         if os.environ.get("SPACE_ID"):
             gr.DuplicateButton("Duplicate this Space", size="sm", elem_id="duplicate")
-        toggle.click(None, js=f"() => {{ {TOGGLE}; return [] }}", **QUIET)
+        turned = "window.qUrl({__theme: document.body.classList.toggle('dark') ? 'dark' : 'light'})"
+        toggle.click(None, js=f"() => {{ {turned}; return [] }}", **QUIET)
         copy.click(None, js="() => { figs.copyLink(); return [] }", **QUIET)
         draws = _wire(demo, context, parts, run, tabs, [title, stats, problems])
         api.register(context)
@@ -164,7 +162,7 @@ def _wire(
         if not chosen or chosen.run_id == run_id:
             return gr.skip(), *draw_header(run_id)
         refused = f"{str(run_id)[:90]!r} is no run here, and on the Hub one is called user/name"
-        return gr.Dropdown(value=chosen.run_id), *draw_header(run_id, refused)
+        return chosen.run_id, *draw_header(run_id, refused)
 
     def draw_header(run_id: str | None, refused: str = "") -> tuple[str, str, str]:
         chosen = context.store.run(run_id)

@@ -73,8 +73,16 @@ def accuracy_panel(
     start = max(0, 10 * int(10 * table["accuracy"].max() - 0.3)) if zoomed else 0
     if start:
         caption += f" The axis is cut: it begins at {start}\u202f%, and ◂ stands for what lies below."
-    title, name = _accuracy_finding(table, before, evals.get("fine-tuned")), records[0].dataset.name
-    return Panel(title, evaluation.systems_chart(table, start), caption, table, f"accuracy-{name}")
+    after, best = evals.get("fine-tuned"), table[table["system"] != ""].iloc[0]
+    if after and before:
+        old, new = (one.record.metrics["accuracy"].value for one in (before, after))
+        verb = "lifts" if new > old else "moves"
+        title = f"Fine-tuning {verb} accuracy from {percent(old)} to {percent(new)}"
+    else:
+        unknown = "" if after else "; this run’s fine-tuned model has not been evaluated on these reviews"
+        title = f"{best['title']}: accuracy {percent(best['accuracy'])}{unknown}"
+    chart = evaluation.systems_chart(table, start)
+    return Panel(title, chart, caption, table, f"accuracy-{records[0].dataset.name}")
 
 
 def _reference_row(one: Reference) -> dict[str, Any]:
@@ -83,16 +91,6 @@ def _reference_row(one: Reference) -> dict[str, Any]:
         "system": "", "accuracy": one.accuracy, "low": np.nan, "high": np.nan, "n": pd.NA,
         "selected_on": one.selected_on, "note": f"as reported: {one.protocol}; {one.source}",
     }  # fmt: skip
-
-
-def _accuracy_finding(table: pd.DataFrame, before: Evaluation | None, after: Evaluation | None) -> str:
-    if after and before:
-        old, new = (one.record.metrics["accuracy"].value for one in (before, after))
-        verb = "lifts" if new > old else "moves"
-        return f"Fine-tuning {verb} accuracy from {percent(old)} to {percent(new)}"
-    best = table[table["system"] != ""].iloc[0]
-    unknown = "" if after else "; this run’s fine-tuned model has not been evaluated on these reviews"
-    return f"{best['title']}: accuracy {percent(best['accuracy'])}{unknown}"
 
 
 def cost_panel(

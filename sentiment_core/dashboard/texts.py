@@ -22,7 +22,6 @@ IMDB: dict[str, Any] = {
 }  # fmt: skip
 """Its test reviews on the Hub, and where they are kept once a visitor, or a Space, has fetched them."""
 FETCH = "Load the IMDB texts (20 MB)"
-UNREADABLE = "What the Hub gave cannot be read."
 FETCHING = "They are being fetched from the Hub at this moment; choose this tab again in a minute."
 HOW_TO = (
     f"Or set the environment variable {VARIABLE} to a copy of the dataset (a parquet or CSV file, a folder, "
@@ -70,7 +69,8 @@ class ReviewTexts:
         with self._fetching:
             try:
                 found = load_texts([hf_hub_download(DEFAULT_SOURCE, **IMDB, token=False, tqdm_class=Bar)])
-                self._texts, self._problem = {**(self._texts or {}), **found}, "" if found else UNREADABLE
+                self._problem = "" if found else "What the Hub gave cannot be read."
+                self._texts = {**(self._texts or {}), **found}
             except Exception as error:  # the Hub's client has kinds of its own, by version
                 reason = str(error).strip().partition("\n")[0].rstrip(".")[:200]
                 self._problem = f"They could not be fetched from the Hub: {reason}."

@@ -1,15 +1,14 @@
 """Small pieces of HTML, and the slot that holds one figure with its words."""
 
 import base64
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
 import pandas as pd
 import plotly.graph_objects as go
-from gradio.components.plot import PlotData
 from markupsafe import Markup
 
 from sentiment_core.dashboard.components.html import fragment, render
@@ -38,13 +37,6 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.4g}" if abs(value) < 1 else f"{value:,.2f}"
     return f"{value:,}" if hasattr(value, "__index__") else str(value)
-
-
-def plot_data(figure: go.Figure) -> PlotData:
-    """The figure for `gr.Plot`, without plotly's own buttons."""
-    content = json.loads(figure.to_json())
-    content["config"] = {"displayModeBar": False, "responsive": True}
-    return PlotData(type="plotly", plot=json.dumps(content))
 
 
 def figure_menu(data: pd.DataFrame, name: str, pictures: Sequence[str] = ("png", "svg")) -> Markup:
@@ -81,9 +73,7 @@ class Panel:
     name: str  # file name of the downloads
 
 
-def _plotly(elem_id: str) -> gr.Plot:
-    look = {"elem_id": elem_id, "show_label": False, "container": False, "visible": False}
-    return gr.Plot(**look)
+PLOTLY = partial(gr.Plot, show_label=False, container=False, visible=False)
 
 
 class FigureSlot:
@@ -91,27 +81,22 @@ class FigureSlot:
     make: the figure's place, from its elem_id; by default plotly's."""
 
     def __init__(
-        self, elem_id: str, height: int, level: int = 2, make: Callable[[str], gr.HTML | gr.Plot] = _plotly
+        self, elem_id: str, height: int, level: int = 2, make: Callable[..., gr.HTML | gr.Plot] = PLOTLY
     ) -> None:
         self.level = level
         with gr.Column(elem_classes="figure", elem_id=elem_id) as self.column:
             title = gr.HTML(waiting("Reading the artifacts…", height), elem_id=f"{elem_id}-title")
-            plot = make(f"{elem_id}-plot")
+            plot = make(elem_id=f"{elem_id}-plot")
             notes = gr.HTML("", elem_id=f"{elem_id}-notes")
         self.outputs: list[gr.components.Component] = [title, plot, notes]
 
     def show(self, panel: Panel | None, otherwise: str = "") -> list[object]:
-        """The figure, with its finding and its menu above and its caption below, or `otherwise`."""
+        """The figure, with its finding and its menu above and its caption below, or in its place `otherwise`;
+        with no text, the place itself disappears."""
         if panel is None:
-            return self.hide(otherwise)
-        if isinstance(panel.figure, dict):
-            plot, pictures = gr.HTML(panel.figure, visible=True), ("png",)
-        else:
-            plot, pictures = gr.Plot(plot_data(panel.figure), visible=True), ("png", "svg")
-        menu = figure_menu(panel.data, panel.name, pictures)
+            return [otherwise or '<div class="nothing"></div>', gr.update(visible=False), ""]
+        own = isinstance(panel.figure, dict)
+        menu = figure_menu(panel.data, panel.name, ("png",) if own else ("png", "svg"))
         title = render("figure_title", level=self.level, panel=panel, menu=menu)
+        plot = (gr.HTML if own else gr.Plot)(panel.figure, visible=True)
         return [title, plot, render("caption", text=panel.caption)]
-
-    def hide(self, html: str) -> list[object]:
-        """An empty state in the figure's place; with no text, the place itself disappears."""
-        return [html or '<div class="nothing"></div>', gr.update(visible=False), ""]

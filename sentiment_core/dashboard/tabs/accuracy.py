@@ -25,10 +25,6 @@ from sentiment_core.systems import SYSTEMS, first_base
 
 RANGES = (0, 10, 22, 34, 45, 56, 68, 80, BINS)
 """Edges between bins near 0.1, 1, 10, 50, 90, 99 and 99.9 %: the rows of the table."""
-MOVEMENT = (
-    "{where}, by P(positive) on a log-odds axis. Hollow bars: misclassified at the dashed threshold. "
-    "Drag the line to move the threshold; click a bar to read its reviews."
-)
 
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
@@ -36,9 +32,8 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         dataset = dataset_switch(context, "accuracy")
         free = {"allow_custom_value": True, "interactive": True}  # an address may name any run
         versus = gr.Dropdown([], value="", label="Compare with", elem_id="versus", min_width=260, **free)
-    moving = FigureSlot(
-        "movement-figure", 480, 2, lambda _: own_figure("movement", "movement", visible=False)
-    )
+    place = own_figure("movement", "movement", visible=False, render=False)
+    moving = FigureSlot("movement-figure", 480, make=lambda **_: place.render())
     with moving.column:
         table = gr.HTML(elem_id="movement-table")
     with gr.Row():
@@ -60,9 +55,9 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     ) -> list[object]:  # fmt: skip
         evals = context.evals(run_id, name)[1]
         if not evals:
-            nothing = [*systems.hide(panels.UNEVALUATED), *cost.hide(""), "", *covered.hide("")]
-            hidden = gr.Checkbox(visible=False), gr.Checkbox(visible=False), gr.Dropdown(visible=False)
-            return [*moving.hide(""), "", *nothing, *reliability.hide(""), "", *hidden]
+            nothing = [*systems.show(None, panels.UNEVALUATED), *cost.show(None), "", *covered.show(None)]
+            hidden = [gr.update(visible=False)] * 3
+            return [*moving.show(None), "", *nothing, *reliability.show(None), "", *hidden]
         before, after = context.store.before(evals), evals.get("fine-tuned")
         where = panels.dataset_phrase(after or next(iter(evals.values())))
         sides = Sides.of(context, run_id, name, other)
@@ -144,7 +139,11 @@ def movement_panel(label: np.ndarray, before: np.ndarray, after: np.ndarray, whe
     data = pd.DataFrame({"p_from": edges[:-1], "p_to": edges[1:]})
     for side, by_label in counts.items():
         data[[f"negative_{side}", f"positive_{side}"]] = by_label.T
-    return Panel(movement_title(label, before, after), value, MOVEMENT.format(where=where), data, "movement")
+    caption = (
+        f"{where}, by P(positive) on a log-odds axis. Hollow bars: misclassified at the dashed threshold. "
+        "Drag the line to move the threshold; click a bar to read its reviews."
+    )
+    return Panel(movement_title(label, before, after), value, caption, data, "movement")
 
 
 def movement_title(label: np.ndarray, before: np.ndarray, after: np.ndarray) -> str:

@@ -44,7 +44,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     def draw(run_id: str | None, name: str | None, system: str | None, threshold: float) -> list[object]:
         evals = context.evals(run_id, name)[1]
         if not evals:
-            return [*left.hide(panels.UNEVALUATED), *right.hide(""), *roc.hide(""), ""]
+            return [*left.show(None, panels.UNEVALUATED), *right.show(None), *roc.show(None), ""]
         chosen = (evals.get(one or "") for one in (system, "fine-tuned"))
         sides = [one and Side.of(context.store, one, threshold) for one in chosen]
         before, after = (side and matrix_panel(side) for side in sides)
@@ -141,9 +141,8 @@ def roc_panel(context: Context, sides: list[Side]) -> Panel | None:
             rows.append(curve.assign(system=side.system.id))
     if not curves:
         return None
-    latest_first = areas[::-1]
-    title = "ROC AUC: " + "; ".join(f"{name} {auc.value:.3f}" for name, auc in latest_first)
-    bounds = [f"{name} {auc.low:.3f} to {auc.high:.3f}" for name, auc in latest_first if auc.low is not None]
+    title = "ROC AUC: " + "; ".join(f"{name} {auc.value:.3f}" for name, auc in areas[::-1])
+    bounds = [f"{name} {one.low:.3f} to {one.high:.3f}" for name, one in areas[::-1] if one.low is not None]
     caption = (
         f"{panels.dataset_phrase(sides[-1].evaluation)}. The area under the curve is how often a positive "
         f"review outranks a negative one; 95\u202f% interval (DeLong): {'; '.join(bounds) or 'none'}. "

@@ -26,9 +26,7 @@ PAGE = 25  # rows
 WAIT_SECONDS = 30.0
 """For the texts, when the page is opened; only this tab waits."""
 PICK = "Pick a row to read the review."
-NOT_SHOWN = f"This review is not among those shown. {PICK}"
 NOT_EVALUATED = "This run’s fine-tuned model has not answered these reviews yet. This command does that:"
-NO_PREDICTIONS = "No predictions yet. This command makes them:"
 LATEST = QUIET | {"trigger_mode": "always_last"}
 TO_ADDRESS = (
     "(...v) => { const {show, versus} = JSON.parse(v[3]); qUrl({show, versus, review: 0}); return v }"
@@ -112,12 +110,6 @@ class Examples:
     def __init__(self, context: Context) -> None:
         self.context, self.store = context, context.store
 
-    def reviews(self, wanted: ExampleFilter) -> Reviews | None:
-        """Those asked for if their texts are at hand, else challenge set or samples; None without answers."""
-        own, tested = self.own(wanted), [self.tested(wanted), self.tested(wanted, CHALLENGE)]
-        with_texts = next((one for one in tested if one and one.texts), None)
-        return with_texts or (own if any(tested) or own.traces else None)
-
     def own(self, wanted: ExampleFilter) -> Reviews:
         """Our own samples, with the answers that are stored with the run or with both."""
         samples, store = self.store.samples(), self.store
@@ -144,11 +136,14 @@ class Examples:
         return Reviews(frame, at_hand, sides, dataset=after.record.dataset.name)
 
     def whole(self, wanted: ExampleFilter, review_id: str = "") -> list[object]:
-        """Everything in the tab; where no review is asked for, the first one is open."""
+        """Everything in the tab: the reviews asked for if their texts are at hand, else the challenge set or
+        our samples. Where no review is asked for, the first one is open."""
         self.context.texts.wait(WAIT_SECONDS)
-        shown = self.reviews(wanted)
-        if shown is None:
-            why = NOT_EVALUATED if self.store.datasets() else NO_PREDICTIONS
+        own, tested = self.own(wanted), [self.tested(wanted), self.tested(wanted, CHALLENGE)]
+        shown = next((one for one in tested if one and one.texts), own)
+        if not any(tested) and not own.traces:
+            none = "No predictions yet. This command makes them:"
+            why = NOT_EVALUATED if self.store.datasets() else none
             return [empty(why, COMMAND), gr.Column(visible=False), *[gr.skip()] * 7]
         if not shown.answered:
             wanted = wanted.model_copy(update={"show": "all"})
@@ -173,7 +168,8 @@ class Examples:
         known = self.tested(wanted), self.tested(wanted, CHALLENGE), self.own(wanted)
         shown = next((one for one in known if one and (one.frame["review_id"] == review_id).any()), None)
         if not shown:
-            return [empty(NOT_SHOWN if review_id else PICK), gr.Button(visible=False), NOTHING]
+            why = "This review is not among those shown. " if review_id else ""
+            return [empty(why + PICK), gr.Button(visible=False), NOTHING]
         frame, texts, sides, traces, _ = shown
         row = next(frame[frame["review_id"] == review_id].itertuples())
         text, traced = texts.get(review_id), traces.get(review_id)
@@ -202,20 +198,15 @@ def _pane(row: Any, heading: str, names: tuple[str, str]) -> dict[str, object]:
         small = f"Review {row.review_id}, {row.tokens:,} tokens."
         small += " Its middle was left out for the model." if row.truncated else ""
         small += VERSIONS.get(getattr(row, "version", ""), "")
-    answers = [
-        ("base", names[0], _predicted(row.prediction_base, row.label), row.p_positive_base),
-        ("fine", names[1], _predicted(row.prediction_fine_tuned, row.label), row.p_positive_fine_tuned),
-    ]
+    given = (row.prediction_base, row.p_positive_base), (row.prediction_fine_tuned, row.p_positive_fine_tuned)
+    answers = []
+    for actor, name, (prediction, p) in zip(("base", "fine"), names, given, strict=True):
+        right = not pd.isna(prediction) and prediction == row.label
+        word = "Unparsed" if pd.isna(prediction) else LABEL_WORDS[int(prediction)]
+        answers.append((actor, name, f"{'✓' if right else '✗'}\u00a0{word}", p))
     if kind and pd.isna(row.prediction_fine_tuned):
         heading, answers = "Our own sample review", []
     return {"heading": heading, "label": LABEL_WORDS[row.label], "small": small, "answers": answers}
-
-
-def _predicted(prediction: Any, label: int) -> str:
-    """With the sign of whether it is right."""
-    if pd.isna(prediction):
-        return "✗\u00a0Unparsed"
-    return f"{'✓' if prediction == label else '✗'}\u00a0{LABEL_WORDS[int(prediction)]}"
 
 
 def marked_changes(before: str, after: str) -> Markup:

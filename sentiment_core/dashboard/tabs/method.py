@@ -54,6 +54,8 @@ def method_html(context: Context, run: Run | None) -> Markup:
     made = [(one, one.record) for one in context.store.finished_runs() if one.record and one != run]
     alike = [one for one, its in made if (its.config.get("preset"), its.base_model.name) == ("study", base)]
     traced = _if_usable(read_benchmark, "trace", root)
+    sets = [context.store.evals(run, name) for name in context.store.datasets()]
+    told = [record, *(one.record for found in sets for one in found.values())]
     return render(
         "method", record=record, pictures=pictures(run), study_panel=study_panel(context, run),
         before=evals.get("base"), share_positive=share_positive, nearly_every=NEARLY_EVERY,
@@ -61,7 +63,7 @@ def method_html(context: Context, run: Run | None) -> Markup:
         question=PROMPT.user.replace(REVIEW_SLOT, "").strip(), embedded=EMBEDDED.get(base),
         settings=_settings(context, [run, *alike[:1]]),
         versions={one.value: one.accuracy for one in rewritten if one.by == "version"},
-        commands=_commands(context, run),
+        commands=list(dict.fromkeys([FOLDERS.sub("", one.command) for one in told] + ["python app.py"])),
         references={one.kind: one for one in context.store.references()},
         default_source=DEFAULT_SOURCE, repository=repository(),
         trace_sentence=traced and traced.base_model == base and _if_usable(report.trace_sentence, root),
@@ -111,14 +113,6 @@ def _value(key: str, value: object) -> str:
         return f"{value:g}"
     words = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return "–" if value is None else words or "–"
-
-
-def _commands(context: Context, run: Run) -> list[str]:
-    """Of the run and its evaluations as they were run, without this machine's folders, then the page's."""
-    evals = [e for name in context.store.datasets() for e in context.store.evals(run, name).values()]
-    records = [run.record, *(evaluation.record for evaluation in evals)]
-    given = [FOLDERS.sub("", record.command) for record in records if record]
-    return list(dict.fromkeys([*given, "python app.py"]))
 
 
 def pictures(run: Run) -> list[Markup]:
