@@ -48,9 +48,7 @@ MAX_WAITING = 2000
 OFF = ("show_error", "enable_monitoring", "run_history", "ssr_mode", "pwa", "mcp_server", "share")
 """What Gradio can do and this page does not."""
 
-HEAD_START_SECONDS = 4.0
-"""From serving the page to loading the model, whose imports take half of the page's time on few cores."""
-
+HEAD_START_SECONDS = 4.0  # of the page before the model, whose imports take half of the time on few cores
 SWITCH_SECONDS = 0.0001
 """After which one thread lets another go on: the model's comes back from PyTorch hundreds of times an answer,
 and each time would wait for the page's."""
@@ -171,10 +169,9 @@ def _wire(
         return title, stats, told + header.problems_html(context)
 
     def shown(run_id: str | None, data: str | None, refused: str) -> tuple[Any, ...]:
-        choices, dataset = context.dataset_choices(), context.dataset(data)
-        radio = gr.Radio(choices=choices, value=dataset, visible=len(choices) > 1)
-        head = draw_header(run_id, refused)
-        return gr.Dropdown(**_run_choice(context, run_id)), [radio] * len(datasets), head
+        choice, choices = gr.Dropdown(**_run_choice(context, run_id)), context.dataset_choices()
+        radio = gr.Radio(choices=choices, value=context.dataset(data), visible=len(choices) > 1)
+        return choice, [radio] * len(datasets), draw_header(run_id, refused)
 
     shown_once = context.drawn_once("page", shown)
 
@@ -188,9 +185,9 @@ def _wire(
         context.serving.host.start(context.store.run(run_id))
         choice, radios, head = shown_once(run_id, query.get("data"), refused)
         tab = gr.Tabs(selected=query.get("tab") if query.get("tab") in TABS else "live")
-        shown = {name: query[name] for name in ("show", "versus") if name in query}
-        asked = query.get("review", "")[:64], json.dumps(shown), query.get("versus", "")
-        return [tab, choice, *radios, *asked, *head]
+        asked = json.dumps({name: query[name] for name in ("show", "versus") if name in query})
+        given = query.get("review", "")[:64], asked, query.get("versus", "")
+        return [tab, choice, *radios, *given, *head]
 
     given = [examples["opened"], examples["asked"], parts["accuracy"].extra["versus"]]
     loaded = demo.load(opened, None, [tabs, run, *datasets, *given, *head], **QUIET)

@@ -12,9 +12,7 @@ from sentiment_core.labels import parse_label
 
 T = TypeVar("T")
 
-MAX_CHARACTERS = 20_000
-"""The longest IMDB review has 13,704 characters."""
-
+MAX_CHARACTERS = 20_000  # the longest IMDB review has 13,704
 MAX_ROWS = 5_000
 MAX_UPLOAD_BYTES = 16_000_000
 ANY_NUMBER = "python eval.py --predict takes any number of them"

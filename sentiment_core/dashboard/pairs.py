@@ -25,8 +25,7 @@ class Sides(NamedTuple):
     after: Evaluation | None
     names: tuple[str, str] = ("Base model", "Fine-tuned")
     words: tuple[str, str] = ("before", "after fine-tuning")
-    others: Mapping[str, str] = {}
-    """What `before` may be: a name for people -> its run_id; "" is the base model."""
+    others: Mapping[str, str] = {}  # what `before` may be: a name for people -> run_id, "" of the base model
     versus: str = ""
 
     @classmethod
@@ -124,8 +123,7 @@ class ExampleFilter(BaseModel, frozen=True, strict=True):
     dataset: str | None = None
     search: str | None = ""  # words looked for in the text, or a review id's beginning
     show: str = Field("fixed", pattern=f"^({'|'.join(FILTERS)})$")
-    side: Literal["", "before", "after"] = ""
-    """Whose P(positive) must lie in [low, high), or up to 1 where high is 1; of nobody's if empty."""
+    side: Literal["", "before", "after"] = ""  # whose P(positive) lies in [low, high), or up to 1; "": nobody's
     low: float = Field(0.0, ge=0, le=1)
     high: float = Field(1.0, ge=0, le=1)
     label: Literal[0, 1] | None = None  # the true label, where only one is wanted
@@ -142,8 +140,7 @@ class ExampleFilter(BaseModel, frozen=True, strict=True):
         with suppress(ValueError):
             found = cls.model_validate_json(asked[:500])
         show = "all" if found.side and "show" not in found.model_fields_set else found.show
-        place = {"run_id": run_id, "dataset": dataset, "search": search, "show": show}
-        return found.model_copy(update=place)
+        return found.model_copy(update={"run_id": run_id, "dataset": dataset, "search": search, "show": show})
 
     def asking(self, **changes: Any) -> str:
         """This as `asked`, with changes; those on which page it is are forgotten."""

@@ -21,8 +21,7 @@ from sentiment_core.metrics import classification, coverage
 COMMAND = "python eval.py --run <run> --system all"
 UNEVALUATED = empty("No evaluation yet. This command scores the test reviews:", COMMAND)
 INTERVAL = "Bars are 95\u202f% intervals"
-MIN_BIN = 20
-"""Reviews that a bin of the reliability diagram needs to be drawn: of fewer, a share says nothing."""
+MIN_BIN = 20  # reviews of a bin of the reliability diagram that is drawn: of fewer, a share says nothing
 AMBIGUITY = "{}: of 25,000 labels<br>{} lack a majority of votes,<br>{} have it against them"
 COST_UNITS = {"parameters": "parameters", "gpu_seconds": "GPU seconds", "peak_memory_gb": "GB at most"}
 COST_UNITS |= {"trainable_share": "% of the weights"}

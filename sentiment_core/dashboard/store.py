@@ -32,9 +32,7 @@ DATASET_TITLES = {
 }  # fmt: skip
 """What a dataset is called on the page; one that is not here goes by its own name."""
 
-TARGETS = (0.97, 0.98, 0.99)
-"""Accuracies of which a visitor may ask one, so that less sure answers are not given."""
-
+TARGETS = (0.97, 0.98, 0.99)  # accuracies of which a visitor may ask one; less sure answers are not given
 REFERENCES = ("references.json", store.read_references)
 SAMPLES = ("sample_reviews.jsonl", store.read_sample_reviews)
 WATCHED = (

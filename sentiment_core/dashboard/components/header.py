@@ -12,10 +12,8 @@ from sentiment_core.models.base_models import EMBEDDED
 TITLE = "QLoRA, before and after"
 ABOUT = "Watch a small language model read movie reviews, before and after a minute of fine-tuning."
 PAIRS = "counterfactual_imdb_test"
-NEARLY_EVERY = 0.9
-"""A base that calls at least this share of the reviews positive called "nearly every film good"."""
-PRESET_TITLES = {"best": "Our recipe", "study": "The study’s settings"}
-"""What a run is called by the preset that it was trained with."""
+NEARLY_EVERY = 0.9  # a base that calls this share of the reviews positive called "nearly every film good"
+PRESET_TITLES = {"best": "Our recipe", "study": "The study’s settings"}  # of runs, by their preset
 MOST_PROBLEMS = 8  # problems that are told one by one; the rest are counted
 
 

@@ -31,8 +31,7 @@ from sentiment_core.metrics import intervals
 
 COLUMNS = ["row", "text", "label", "base", "base P(positive)", "fine-tuned", "fine-tuned P(positive)"]
 SYSTEM_IDS: Mapping[Which, str] = {"base": "baseline-scored", "fine-tuned": "fine-tuned"}
-LISTED = 25
-"""Examples of each outcome."""
+LISTED = 25  # examples of each outcome
 NO_LABELS = ("No labels", "")
 
 

@@ -21,8 +21,7 @@ from sentiment_core.labels import LABEL_WORDS
 from sentiment_core.metrics import classification
 from sentiment_core.systems import SYSTEMS, System
 
-MOST_FORMS = 12
-"""Beginnings of free answers that are listed, the most frequent ones."""
+MOST_FORMS = 12  # beginnings of free answers that are listed, the most frequent ones
 
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:

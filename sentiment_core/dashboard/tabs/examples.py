@@ -23,15 +23,12 @@ from sentiment_core.data.sources import CHALLENGE
 from sentiment_core.labels import LABEL_WORDS
 
 PAGE = 25  # rows
-WAIT_SECONDS = 30.0
-"""For the texts, when the page is opened; only this tab waits."""
+WAIT_SECONDS = 30.0  # for the texts, when the page is opened; only this tab waits
 PICK = "Pick a row to read the review."
 NOT_EVALUATED = "This run’s fine-tuned model has not answered these reviews yet. This command does that:"
 LATEST = QUIET | {"trigger_mode": "always_last"}
-TO_ADDRESS = (
-    "(...v) => { const {show, versus} = JSON.parse(v[3]); qUrl({show, versus, review: 0}); return v }"
-)
-REVIEW_TO_ADDRESS = "(...given) => { qUrl({review: given[4], text: null}); return given }"
+ASKED = "(...v) => { const {show, versus} = JSON.parse(v[3]); qUrl({show, versus, review: 0}); return v }"
+REVIEW = "(...v) => { qUrl({review: v[4], text: null}); return v }"  # both to the address
 VERSIONS = {"original": " As originally written.", "edited": " Rewritten to say the opposite."}
 
 
@@ -58,7 +55,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     opened = gr.Textbox("", visible="hidden", elem_id="opened", label="Review in the reader")
     fetch = gr.Button(visible="hidden", elem_id="fetch-texts")
     view = Examples(context)
-    filters, reading = [dataset, search, asked], [reader, explain, trace]
+    filters, reading = [run, dataset, search, asked], [reader, explain, trace]
     outputs = [message, body, dataset, chips, listed, *reading, opened]
 
     def render_all(*values: str) -> list[object]:
@@ -77,27 +74,23 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
             async for shown in stream_trace(context, context.store.run(run_id), text):
                 yield shown
 
-    gr.on([dataset.input, search.change], render_all, [run, *filters], outputs, **LATEST)
-    asked.input(render_all, [run, *filters], outputs, js=TO_ADDRESS, **LATEST)
-    opened.input(read, [run, *filters, opened], reading, js=REVIEW_TO_ADDRESS, **LATEST)
+    gr.on([dataset.input, search.change], render_all, filters, outputs, **LATEST)
+    asked.input(render_all, filters, outputs, js=ASKED, **LATEST)
+    opened.input(read, [*filters, opened], reading, js=REVIEW, **LATEST)
     barred: dict[str, Any] = QUIET | {"show_progress": "full", "show_progress_on": [listed]}
-    fetch.click(fetched, [run, *filters], outputs, **barred)
-    visibly = QUIET | MODEL_EVENT | {"show_progress": "minimal"}
-    explain.click(explained, [run, opened], trace, **visibly)
-    return TabPart(render_all, [*filters, opened], outputs, dataset, {"asked": asked, "opened": opened})
+    fetch.click(fetched, filters, outputs, **barred)
+    explain.click(explained, [run, opened], trace, **QUIET | MODEL_EVENT | {"show_progress": "minimal"})
+    return TabPart(render_all, [*filters[1:], opened], outputs, dataset, {"asked": asked, "opened": opened})
 
 
 class Reviews(NamedTuple):
     """What the rows are."""
 
-    frame: pd.DataFrame
-    """As `pairs.paired` gives it."""
+    frame: pd.DataFrame  # as `pairs.paired` gives it
     texts: Mapping[str, str]
     sides: Sides
-    traces: Mapping[str, Mapping[Any, Any]] = {}
-    """Review id -> system -> reading trace, where it is stored."""
-    dataset: str | None = None
-    """Its name; None of our own samples."""
+    traces: Mapping[str, Mapping[Any, Any]] = {}  # review id -> system -> reading trace, where it is stored
+    dataset: str | None = None  # its name; None of our own samples
 
     @property
     def answered(self) -> bool:
@@ -155,9 +148,9 @@ class Examples:
         largest, how_to = self.tested(wanted, self.context.dataset(None)), self.context.texts.how_to
         chips = render("chips", **values, counts=pairs.counts(shown.frame, wanted))
         listed = render(
-            "examples", **values, rows=list(part.itertuples()), page=page, first=page * PAGE + 1,
-            last=page * PAGE + len(part), total=len(found), opened=review_id,
-            how_to="" if largest and largest.texts else how_to, fetch=how_to != FETCHING and FETCH,
+            "examples", **values, rows=list(part.itertuples()), page=page, before=page * PAGE,
+            total=len(found), opened=review_id, how_to="" if largest and largest.texts else how_to,
+            fetch=how_to != FETCHING and FETCH,
         )  # fmt: skip
         switch = gr.Radio(value=shown.dataset, visible=bool(shown.dataset) and len(self.store.datasets()) > 1)
         reader = self.open(wanted, review_id)

@@ -20,9 +20,7 @@ from sentiment_core.dashboard.serving import MODEL_EVENT, Latest
 from sentiment_core.dashboard.tabs import batch
 from sentiment_core.figures.style import percent
 
-WELCOME = "sample-11"
-"""What stands in the box when a visitor comes with nothing."""
-
+WELCOME = "sample-11"  # what stands in the box when a visitor comes with nothing
 DARES = {
     "Sarcasm": "sample-34", "It starts badly": "sample-21", "Change two words": "sample-50",
     "No film at all": "sample-49", "One great performance": "sample-24", "All negations": "sample-40",

@@ -18,10 +18,8 @@ from sentiment_core.figures.style import THIN, percent
 from sentiment_core.metrics.histogram import BINS, EDGE
 from sentiment_core.metrics.intervals import wilson
 
-QUIET_SECONDS = 180
-"""A run without run.json whose history grew within this time is training now."""
-NEAR_THE_END = 0.04
-"""So far below the final accuracy, an evaluation counts as nearly there."""
+QUIET_SECONDS = 180  # a run without run.json whose history grew within this time is training now
+NEAR_THE_END = 0.04  # so far below the final accuracy, an evaluation counts as nearly there
 
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
@@ -122,10 +120,8 @@ def loss_panel(histories: Mapping[str, pd.DataFrame], record: RunRecord | None =
 
 
 def stages(record: RunRecord) -> str:
-    """Who taught the run, and who that one; nothing of a run that learned from labels alone.
-
-    A teacher's loss is not drawn: its answers became targets, see `training.teacher`.
-    """
+    """Who taught the run, and who that one; nothing of a run that learned from labels alone. A teacher's loss
+    is not drawn: its answers became targets, see `training.teacher`."""
     if (teacher := record.teacher) is None:
         return ""
     taught = f" learned the labels of {teacher.train:,} reviews in {teacher.wall_seconds:.0f} seconds"

@@ -30,10 +30,8 @@ from sentiment_core.prompts import PROMPT, REVIEW_SLOT
 
 T = TypeVar("T")
 COMMAND = "python train.py"
-TOLD_ELSEWHERE = ("run_id", "preset", "dataset", "exclude")
-"""Settings that the commands and the data's description hold."""
-FOLDERS = re.compile(r" --(?:assets|work)[ =](?:'[^']*'|\S+)")
-"""Flags of a recorded command that say where files lay, which changes no result."""
+TOLD_ELSEWHERE = ("run_id", "preset", "dataset", "exclude")  # by the commands and the data's description
+FOLDERS = re.compile(r" --(?:assets|work)[ =](?:'[^']*'|\S+)")  # of a command: they change no result
 FIRST_ROWS = 200  # of a subset that was not shuffled, as a notebook takes it to be quick
 READINGS = ("positive", "negative", "unparsed")
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
