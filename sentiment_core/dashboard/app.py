@@ -185,18 +185,16 @@ def _wire(
         context.serving.host.start(context.store.run(run_id))
         choice, radios, head = shown_once(run_id, query.get("data"), refused)
         tab = gr.Tabs(selected=query.get("tab") if query.get("tab") in TABS else "live")
-        asked = json.dumps({name: query[name] for name in ("show", "versus") if name in query})
-        given = query.get("review", "")[:64], asked, query.get("versus", "")
+        shown = {name: query[name] for name in ("show", "versus") if name in query}
+        given = query.get("review", "")[:64], json.dumps(shown) if shown else "", query.get("versus", "")
         return [tab, choice, *radios, *given, *head]
 
     given = [examples["opened"], examples["asked"], parts["accuracy"].extra["versus"]]
     loaded = demo.load(opened, None, [tabs, run, *datasets, *given, *head], **QUIET)
-    bare = {examples["opened"]: "", examples["asked"]: "{}"}
-    bare |= dict.fromkeys(datasets, context.dataset(None)) | {run: run.value}
     draws: dict[str, Callable[[], object]] = {"page": partial(shown_once, None, None, "")}
     for name, part in parts.items():
         draw = context.drawn_once(name, part.render)
-        draws[name] = partial(draw, *(bare.get(one, one.value) for one in (run, *part.inputs)))
+        draws[name] = partial(draw, *(one.value for one in (run, *part.inputs)))
         drawn = loaded.then(draw, [run, *part.inputs], part.outputs, **QUIET)
         if name == "live":
             drawn.then(None, js="() => { figs.ready(); return [] }", **QUIET)

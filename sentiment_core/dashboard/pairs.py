@@ -123,7 +123,7 @@ class ExampleFilter(BaseModel, frozen=True, strict=True):
     dataset: str | None = None
     search: str | None = ""  # words looked for in the text, or a review id's beginning
     show: str = Field("fixed", pattern=f"^({'|'.join(FILTERS)})$")
-    side: Literal["", "before", "after"] = ""  # whose P(positive) lies in [low, high), or up to 1; "": nobody's
+    side: Literal["", "before", "after"] = ""  # whose P(positive) is in [low, high), 1 included; "": nobody's
     low: float = Field(0.0, ge=0, le=1)
     high: float = Field(1.0, ge=0, le=1)
     label: Literal[0, 1] | None = None  # the true label, where only one is wanted

@@ -20,12 +20,9 @@ from sentiment_core.dashboard import panels, theme
 from sentiment_core.dashboard.components import header
 from sentiment_core.dashboard.components.html import fragment
 from sentiment_core.dashboard.context import Context
-from sentiment_core.dashboard.host import ModelHost
 from sentiment_core.dashboard.pairs import Sides
-from sentiment_core.dashboard.serving import Serving
 from sentiment_core.dashboard.store import Store
 from sentiment_core.dashboard.tabs import accuracy, confusion, loss, method
-from sentiment_core.dashboard.texts import ReviewTexts
 
 
 def report_html(context: Context, run_id: str, versus: str = "") -> str:
@@ -69,9 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
 
     def write() -> str:
-        context = Context(Store(given.assets), Serving(ModelHost()), ReviewTexts({}))
-        content = report_html(context, given.run, given.versus)
-        write_text(given.output, content)
+        write_text(given.output, report_html(Context(Store(given.assets)), given.run, given.versus))
         return str(given.output)
 
     return cli.run(write)

@@ -27,12 +27,9 @@ from sentiment_core.artifacts.store import Evaluation, Run, adapter_sha256, list
 from sentiment_core.dashboard import theme
 from sentiment_core.dashboard.components import answers, dial, header, html, trace
 from sentiment_core.dashboard.context import Context
-from sentiment_core.dashboard.host import ModelHost
 from sentiment_core.dashboard.inputs import MAX_CHARACTERS
-from sentiment_core.dashboard.serving import Serving
 from sentiment_core.dashboard.store import Store
 from sentiment_core.dashboard.tabs import live
-from sentiment_core.dashboard.texts import ReviewTexts
 from sentiment_core.data.reviews import load_reviews
 from sentiment_core.live.clauses import MOVE
 from sentiment_core.models.base_models import SEAL, file_sha256, resolve, sealed_folder
@@ -222,7 +219,7 @@ def _write_page(run: Run, root: Path, folder: Path, about: dict[str, Any]) -> No
         {"name": name, "bytes": (folder / name).stat().st_size, "sha256": file_sha256(folder / name)}
         for name in (*FETCHED, f"runtime/{ON_GPU}")
     )
-    context = Context(Store(root), Serving(ModelHost()), ReviewTexts({}))
+    context = Context(Store(root))
     stored, size = live.stored_answers(context, run), sum(one["bytes"] for one in fetched)
     answered = sorted((one for one in stored["samples"] if "fine" in one), key=lambda one: len(one["text"]))
     samples = [{"text": one["text"]} | {a: one[a]["p"] for a in ("base", "fine")} for one in answered[:3]]
