@@ -10,8 +10,7 @@ import pandas as pd
 from sentiment_core.artifacts.schema import Metric, Reference
 from sentiment_core.artifacts.store import Evaluation, Run
 from sentiment_core.dashboard.components.header import run_titles
-from sentiment_core.dashboard.components.html import parameters
-from sentiment_core.dashboard.components.parts import Panel, empty
+from sentiment_core.dashboard.components.parts import Panel, empty, parameters
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.store import Store, dataset_title
 from sentiment_core.figures import evaluation

@@ -18,7 +18,7 @@ from sentiment_core.artifacts.store import write_text
 from sentiment_core.config import ASSETS, UserError
 from sentiment_core.dashboard import panels, theme
 from sentiment_core.dashboard.components import header
-from sentiment_core.dashboard.components.html import fragment
+from sentiment_core.dashboard.components.parts import fragment
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.pairs import Sides
 from sentiment_core.dashboard.store import Store

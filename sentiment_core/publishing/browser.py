@@ -25,7 +25,7 @@ from scipy.special import expit
 from sentiment_core.artifacts.schema import DIAL
 from sentiment_core.artifacts.store import Evaluation, Run, adapter_sha256, list_artifacts
 from sentiment_core.dashboard import theme
-from sentiment_core.dashboard.components import answers, dial, header, html, trace
+from sentiment_core.dashboard.components import answers, dial, header, parts, trace
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.inputs import MAX_CHARACTERS
 from sentiment_core.dashboard.store import Store
@@ -227,9 +227,9 @@ def _write_page(run: Run, root: Path, folder: Path, about: dict[str, Any]) -> No
     about |= {"past": ExportedModel(folder).past, "largest": 2 * LARGEST_CHANGE}
     (folder / "model.json").write_text(json.dumps(about), encoding="utf-8")
     stored["local"] = {"url": "./", "bytes": size}
-    page = html.fragment(
+    page = parts.fragment(
         "browser", title=header.TITLE, head=header.title_html(context, run), stored=stored, dares=live.DARES,
-        **{name: html.render(name) for name in ("live", "dial", "trace")}, most=MAX_CHARACTERS,
+        **{name: parts.render(name) for name in ("live", "dial", "trace")}, most=MAX_CHARACTERS,
     )  # fmt: skip
     (folder / "index.html").write_text(page, encoding="utf-8")
     script = f"{theme.static('figures.js', 'figures.*.js')}\n({theme.static('page.js')})();\n"

@@ -9,8 +9,7 @@ import gradio as gr
 from sentiment_core.artifacts.schema import SampleAnswer
 from sentiment_core.artifacts.store import Run
 from sentiment_core.dashboard.components import dial, trace
-from sentiment_core.dashboard.components.html import seconds
-from sentiment_core.dashboard.components.parts import own_figure
+from sentiment_core.dashboard.components.parts import own_figure, seconds
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.host import Which
 from sentiment_core.dashboard.serving import Answer, Refused, Trace, Waiting

@@ -5,7 +5,7 @@ from collections import Counter
 
 from sentiment_core.artifacts.schema import EvalRecord, RunRecord
 from sentiment_core.artifacts.store import Run
-from sentiment_core.dashboard.components.html import render, seconds
+from sentiment_core.dashboard.components.parts import render, seconds
 from sentiment_core.dashboard.context import Context
 from sentiment_core.models.base_models import EMBEDDED
 

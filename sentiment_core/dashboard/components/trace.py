@@ -1,19 +1,17 @@
 """The reading trace as a figure: one clause a row, both models' marks beside it, the finding as its title."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from sentiment_core.artifacts.schema import StoredTrace
 from sentiment_core.dashboard.components.parts import own_figure
 from sentiment_core.dashboard.host import Which
 from sentiment_core.live.clauses import MOVE, finding
 
 if TYPE_CHECKING:
-    from sentiment_core.artifacts.schema import StoredTrace
     from sentiment_core.live.trace import ReadingTrace
 
 NOTHING: dict[str, Any] = {"rows": []}
@@ -31,7 +29,7 @@ def trace_figure(elem_id: str, source: str = "props, watch") -> gr.HTML:
     return own_figure("trace", elem_id, f"element, {source}", value=NOTHING)
 
 
-def value_of(text: str, found: Mapping[Which, ReadingTrace | StoredTrace]) -> dict[str, Any]:
+def value_of(text: str, found: Mapping[Which, "ReadingTrace | StoredTrace"]) -> dict[str, Any]:
     """Rows of {text, base, fine}; the marks of a model whose trace is still to come are null."""
     clauses = [text[start:end] for start, end in pairwise((0, *next(iter(found.values())).ends))]
     base, tuned = (found[s].p_positive if s in found else () for s in ("base", "fine-tuned"))

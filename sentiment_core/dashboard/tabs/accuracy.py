@@ -10,8 +10,8 @@ from markupsafe import Markup
 
 from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.dashboard import panels
-from sentiment_core.dashboard.components.html import render
-from sentiment_core.dashboard.components.parts import FigureSlot, Panel, empty, figure_menu, own_figure
+from sentiment_core.dashboard.components import parts
+from sentiment_core.dashboard.components.parts import FigureSlot, Panel, empty, render
 from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_switch
 from sentiment_core.dashboard.pairs import Sides
 from sentiment_core.dashboard.panels import WHO
@@ -32,7 +32,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         dataset = dataset_switch(context, "accuracy")
         free = {"allow_custom_value": True, "interactive": True}  # an address may name any run
         versus = gr.Dropdown([], value="", label="Compare with", elem_id="versus", min_width=260, **free)
-    place = own_figure("movement", "movement", visible=False, render=False)
+    place = parts.own_figure("movement", "movement", visible=False, render=False)
     moving = FigureSlot("movement-figure", 480, make=lambda **_: place.render())
     with moving.column:
         table = gr.HTML(elem_id="movement-table")
@@ -182,7 +182,7 @@ def heatmap_html(evals: Mapping[str, Evaluation]) -> Markup:
     hardest = " and ".join(judged[judged["accuracy"] == lowest]["phenomenon"])
     return render(
         "challenge", title=f"Hardest for {name}: {hardest}, {percent(lowest, 0)} correct",
-        menu=figure_menu(table, "challenge", pictures=()), records=records, systems=SYSTEMS,
+        menu=parts.figure_menu(table, "challenge", pictures=()), records=records, systems=SYSTEMS,
         phenomena=judged["phenomenon"].tolist(), widest=((table["high"] - table["low"]) / 2).max(),
         cells={(row.phenomenon, row.system): row for row in table.itertuples()},
     )  # fmt: skip

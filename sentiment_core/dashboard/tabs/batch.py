@@ -17,8 +17,7 @@ from sentiment_core.artifacts.schema import DatasetInfo, EvalRecord
 from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.dashboard import inputs, pairs, panels
 from sentiment_core.dashboard.components.answers import waiting_note, word_of
-from sentiment_core.dashboard.components.html import render, seconds
-from sentiment_core.dashboard.components.parts import FigureSlot, Panel, notice
+from sentiment_core.dashboard.components.parts import FigureSlot, Panel, notice, render, seconds
 from sentiment_core.dashboard.context import QUIET, Context
 from sentiment_core.dashboard.host import Which
 from sentiment_core.dashboard.inputs import MAX_ROWS, Batch, InputRefused

@@ -1,9 +1,7 @@
 """Confusion matrices side by side at the page's threshold; folded: precision, recall, ROC curves."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import gradio as gr
 import pandas as pd
@@ -11,8 +9,7 @@ import pandas as pd
 from sentiment_core.artifacts.frames import read_as
 from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.dashboard import panels
-from sentiment_core.dashboard.components.html import render
-from sentiment_core.dashboard.components.parts import FigureSlot, Panel, empty, own_figure
+from sentiment_core.dashboard.components.parts import FigureSlot, Panel, empty, own_figure, render
 from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_switch
 from sentiment_core.dashboard.store import Store
 from sentiment_core.figures import evaluation
@@ -86,17 +83,17 @@ class Side:
     def system(self) -> System:
         return SYSTEMS[self.evaluation.record.system]
 
-    @staticmethod
-    def of(store: Store, evaluation: Evaluation, threshold: float) -> Side:
-        return Side.cut(evaluation, store.predictions(evaluation), threshold)
+    @classmethod
+    def of(cls, store: Store, evaluation: Evaluation, threshold: float) -> Self:
+        return cls.cut(evaluation, store.predictions(evaluation), threshold)
 
-    @staticmethod
-    def cut(evaluation: Evaluation, frame: pd.DataFrame, threshold: float = 50) -> Side:
+    @classmethod
+    def cut(cls, evaluation: Evaluation, frame: pd.DataFrame, threshold: float = 50) -> Self:
         """`threshold` in percent; without effect on a system that states no probabilities."""
         p, at, words = frame["p_positive"], threshold / 100, f"at {threshold:.3g}\u202f%"
         if not panels.is_scored(frame):  # as given: 0 and 1 lie on both sides of one half, a gap stays a gap
             p, at, words = frame["prediction"], 0.5, ""
-        return Side(evaluation, frame, words, classification.at_threshold(frame["label"], p, at))
+        return cls(evaluation, frame, words, classification.at_threshold(frame["label"], p, at))
 
 
 def matrix_panel(side: Side) -> Panel:

@@ -11,8 +11,7 @@ from markupsafe import Markup
 
 from sentiment_core.dashboard import pairs
 from sentiment_core.dashboard.components.answers import stream_trace
-from sentiment_core.dashboard.components.html import render
-from sentiment_core.dashboard.components.parts import empty, waiting
+from sentiment_core.dashboard.components.parts import empty, render, waiting
 from sentiment_core.dashboard.components.trace import NOTHING, trace_figure, value_of
 from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_switch
 from sentiment_core.dashboard.pairs import FILTERS, ExampleFilter, Sides

@@ -12,7 +12,7 @@ import gradio as gr
 
 from sentiment_core.artifacts.store import Run, browser_bytes, read_benchmark
 from sentiment_core.dashboard.components import answers, dial
-from sentiment_core.dashboard.components.html import render, seconds
+from sentiment_core.dashboard.components.parts import render, seconds
 from sentiment_core.dashboard.components.trace import trace_figure
 from sentiment_core.dashboard.context import QUIET, Context, TabPart
 from sentiment_core.dashboard.inputs import MAX_CHARACTERS

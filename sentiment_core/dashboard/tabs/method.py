@@ -17,8 +17,7 @@ from sentiment_core.artifacts.schema import OTHER_FORM, Confusion
 from sentiment_core.artifacts.store import ArtifactError, Run, read_adapter_shapes, read_benchmark
 from sentiment_core.config import TrainConfig, repository
 from sentiment_core.dashboard.components.header import NEARLY_EVERY, PAIRS, before_and_after, share_positive
-from sentiment_core.dashboard.components.html import fragment, render, seconds
-from sentiment_core.dashboard.components.parts import empty, waiting
+from sentiment_core.dashboard.components.parts import empty, fragment, render, seconds, waiting
 from sentiment_core.dashboard.context import Context, TabPart
 from sentiment_core.dashboard.pairs import Sides
 from sentiment_core.dashboard.store import dataset_title
