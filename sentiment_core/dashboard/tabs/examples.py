@@ -24,7 +24,6 @@ from sentiment_core.labels import LABEL_WORDS
 PAGE = 25  # rows
 WAIT_SECONDS = 30.0  # for the texts, when the page is opened; only this tab waits
 PICK = "Pick a row to read the review."
-NOT_EVALUATED = "This run’s fine-tuned model has not answered these reviews yet. This command does that:"
 LATEST = QUIET | {"trigger_mode": "always_last"}
 ASKED = "(...v) => { const {show, versus} = JSON.parse(v[3]); qUrl({show, versus, review: 0}); return v }"
 REVIEW = "(...v) => { qUrl({review: v[4], text: null}); return v }"  # both to the address
@@ -33,9 +32,8 @@ VERSIONS = {"original": " As originally written.", "edited": " Rewritten to say 
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
     dataset = dataset_switch(context, "examples")
-    message = gr.HTML(
-        waiting("Reading predictions, and looking for the texts…", 500), elem_id="examples-message"
-    )
+    at_first = waiting("Reading predictions, and looking for the texts…", 500)
+    message = gr.HTML(at_first, elem_id="examples-message")
     with gr.Column(visible=False) as body:
         with gr.Row(elem_id="examples-filters"):
             chips = gr.HTML(elem_id="filters")
@@ -106,11 +104,10 @@ class Examples:
         """Our own samples, with the answers that are stored with the run or with both."""
         samples, store = self.store.samples(), self.store
         sides = Sides.of(self.context, wanted.run_id, wanted.dataset, wanted.versus)
-        system = "fine-tuned" if sides.versus else "base"
         runs = sides.versus or wanted.run_id, wanted.run_id
         first, second = (store.sample_answers(store.run(run_id)) for run_id in runs)
-        traces = {name: answer.traces for name, answer in second.items()}
-        both = {one: traces[one] | {"base": first[one].traces[system]} for one in traces if one in first}
+        before, traces = "fine-tuned" if sides.versus else "base", {one: second[one].traces for one in second}
+        both = {one: traces[one] | {"base": first[one].traces[before]} for one in traces if one in first}
         texts = {sample.id: sample.text for sample in samples}
         return Reviews(pairs.of_samples(samples, both), texts, sides, traces)
 
@@ -134,8 +131,8 @@ class Examples:
         own, tested = self.own(wanted), [self.tested(wanted), self.tested(wanted, CHALLENGE)]
         shown = next((one for one in tested if one and one.texts), own)
         if not any(tested) and not own.traces:
-            none = "No predictions yet. This command makes them:"
-            why = NOT_EVALUATED if self.store.datasets() else none
+            why = "This run’s fine-tuned model has not answered these reviews yet. This command does that:"
+            why = why if self.store.datasets() else "No predictions yet. This command makes them:"
             return [empty(why, COMMAND), gr.Column(visible=False), *[gr.skip()] * 7]
         if not shown.answered:
             wanted = wanted.model_copy(update={"show": "all"})

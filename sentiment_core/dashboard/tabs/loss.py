@@ -46,9 +46,9 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         rates = schedule_panel(histories) if histories else None
         none = f"{'No run is chosen' if listed else 'No training run yet'}. This command makes one:"
         figures = loss.show(curves, empty(none, "python train.py")) + schedule.show(rates)
-        follow = gr.Timer(active=any(one.record is None for one in picked))
         head = notice(words, warn=len(histories) < len(picked)) if words else ""
-        return [head, *figures, context.store.signature(), follow]
+        unfinished = any(one.record is None for one in picked)
+        return [head, *figures, context.store.signature(), gr.Timer(active=unfinished)]
 
     def render(run_id: str | None) -> list[object]:
         """On load and when the page's run changes: this run, and whatever trains now, are chosen."""

@@ -28,11 +28,9 @@ from sentiment_core.models.base_models import EMBEDDED
 from sentiment_core.prompts import PROMPT, REVIEW_SLOT
 
 T = TypeVar("T")
-COMMAND = "python train.py"
 TOLD_ELSEWHERE = ("run_id", "preset", "dataset", "exclude")  # by the commands and the data's description
 FOLDERS = re.compile(r" --(?:assets|work)[ =](?:'[^']*'|\S+)")  # of a command: they change no result
 FIRST_ROWS = 200  # of a subset that was not shuffled, as a notebook takes it to be quick
-READINGS = ("positive", "negative", "unparsed")
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 """Of a weight: its level, the 8-bit scale of 64, the 32-bit scale of 256 scales (Dettmers et al. 2023)."""
 
@@ -44,7 +42,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
 
 def method_html(context: Context, run: Run | None) -> Markup:
     if run is None or run.record is None:
-        return empty("No finished training run yet. This command makes one:", COMMAND)
+        return empty("No finished training run yet. This command makes one:", "python train.py")
     record, evals = run.record, before_and_after(context, run, context.dataset("imdb"))
     pairs = before_and_after(context, run, PAIRS).get("fine")
     rewritten, root, base = pairs.slices if pairs else (), context.store.root, record.base_model.name
@@ -155,7 +153,7 @@ def study_panel(context: Context, run: Run) -> Markup | None:
         return None
     record, first = generated.record, first_rows(context.store.predictions(generated))
     forms = {form.parsed: form for form in reversed(record.answer_forms) if form.form != OTHER_FORM}
-    found = [forms[read] for read in READINGS if read in forms]
+    found = [forms[read] for read in ("positive", "negative", "unparsed") if read in forms]
     frequent = [(f"“{one.form}”", read_as(one), f"{one.count:,}") for one in found]
     return fragment(
         "study", before=references["study-before"], after=references["study-after"], record=record,
