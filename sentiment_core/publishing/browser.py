@@ -25,7 +25,7 @@ from scipy.special import expit
 from sentiment_core.artifacts.schema import DIAL
 from sentiment_core.artifacts.store import Evaluation, Run, adapter_sha256, list_artifacts
 from sentiment_core.dashboard import theme
-from sentiment_core.dashboard.components import answers, dial, header, parts, trace
+from sentiment_core.dashboard.components import answers, header, parts, trace
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.inputs import MAX_CHARACTERS
 from sentiment_core.dashboard.store import Store
@@ -139,11 +139,9 @@ def _about(run: Run, encoder: Any) -> dict[str, Any]:
     from sentiment_core.live.forward import FIRST_RESULT, LONG
 
     assert run.record
-    asking = dial.value_of("", 0.0, 0.0)
     say = {
         "busy": answers.READING, "reading": trace.READING, "trace": trace.CAPTION, "move": MOVE,
-        "between": len(DIAL), "bend": dial.BEND, "dial": dial.CAPTION, "question": asking["title"],
-        "ask": asking["note"], "computing": dial.COMPUTING, "most": DIAL_TOKENS,
+        "most": DIAL_TOKENS,
     }  # fmt: skip
     return {
         "run": run.run_id, "adapter": adapter_sha256(run), "temperature": run.record.temperature,

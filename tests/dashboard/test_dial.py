@@ -29,7 +29,7 @@ def test_the_points_come_one_by_one_between_known_ends(context):
     asked = dial.value_of(TEXT, 0.6, 0.1)
     assert asked["curve"] == [0.6, None, None, None, None, 0.1]
     first, *steps = waiting.all_of(dial.stream(context, RUN, asked))
-    assert first == asked | {"busy": True, "note": "Computing…"}
+    assert first == asked | {"busy": True, "note": None}
     assert [step["curve"].count(None) for step in steps] == [3, 2, 1, 0]
     assert {(step["text"], step["curve"][0], step["curve"][-1]) for step in steps} == {(TEXT, 0.6, 0.1)}
     assert steps[-1] == dial.value_of(TEXT, 0.6, 0.1, steps[-1]["curve"][1:-1]), "as a stored one"

@@ -3,7 +3,7 @@
 // {ready}, {value} as the server's `answers.stream` has it, {failed: sentence}. Nothing is fetched after `ready`.
 import * as wasm from './runtime/ort.wasm.min.mjs';
 import {Tokenizer} from './runtime/tokenizers.min.mjs';
-import {cleaned, cutMiddle, dialValue, mostRows, rowsOf, traceValue} from './reading.js';
+import {cleaned, cutMiddle, mostRows, rowsOf, traceValue} from './reading.js';
 
 const CACHE = 'two-models', NO_MEMORY = 'This browser has too little free memory for the model, which takes about 500 MB. '
   + 'Please close other tabs, or try a computer.';
@@ -154,18 +154,22 @@ async function* answers(given) {
     found[actor] = [...before, p];
     yield {trace: traceValue(text, ends, found, say)};
   }
-  yield {dial: dialValue(given, kept.base.p, kept.fine.p, [], say)};
+  yield {dial: dialOf(given, kept.base, kept.fine, [])};
 }
 
+// As Python's `dial.value_of`: null where a point is not known yet
+const dialOf = (text, base, fine, between) =>
+  ({text, curve: [base.p, ...between, ...about.dial.slice(between.length).fill(null), fine.p], busy: false});
+
 async function* dial(given, {base, fine}) {
-  const review = encode(cleaned(given, about.characters)), between = [], {say} = about;
-  const show = (note) => ({dial: {...dialValue(given, base.p, fine.p, between, say, !note), ...note}});
-  if (review.shown.length > say.most) { yield show({note: say.long.replace('{}', review.shown.length)}); return; }
-  yield show();
+  const review = encode(cleaned(given, about.characters)), between = [], {most} = about.say, n = review.shown.length;
+  const show = (more) => ({dial: {...dialOf(given, base, fine, between), ...more}});
+  if (n > most) { yield show({note: `The dial takes reviews of up to ${most} tokens; this one has ${n.toLocaleString('en')}.`}); return; }
+  yield show({busy: true});
   for (const alpha of about.dial) {
     const found = await pass(review.row, [about.prefix.length], await prefixOf(alpha), alpha);
     between.push(...probabilities(found, alpha));
-    yield show();
+    yield show({busy: true});
   }
 }
 
