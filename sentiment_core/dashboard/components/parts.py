@@ -93,11 +93,6 @@ def empty(sentence: str, command: str = "") -> Markup:
     return render("empty", sentence=sentence, command=command)
 
 
-def waiting(sentence: str, height: int) -> Markup:
-    """Stands where something will come, so high that nothing moves when it does."""
-    return render("placeholder", sentence=sentence, height=height)
-
-
 def _cell(value: Any) -> str:
     if pd.isna(value):
         return "–"
@@ -107,12 +102,8 @@ def _cell(value: Any) -> str:
 
 
 def figure_menu(data: pd.DataFrame, name: str, pictures: Sequence[str] = ("png", "svg")) -> Markup:
-    """The "⋯" inside a `.figure`: its data as a CSV and (first rows) as a table, and its picture as a file.
-
-    Args:
-        name: of the files, without their ending.
-        pictures: formats; of a figure on a canvas only "png".
-    """
+    """The "⋯" inside a `.figure`: its data as a CSV and (first rows) a table, and its pictures (of a figure
+    on a canvas only "png"); `name`: of the files, without their ending."""
     csv = base64.b64encode(data.to_csv(index=False).encode()).decode()
     head = data.head(MAX_TABLE_ROWS)
     rows, numbers = head.astype(object).map(_cell).to_numpy(), list(head.select_dtypes("number"))
@@ -147,12 +138,11 @@ class FigureSlot:
     """Where one figure goes on the page. Build it inside a Blocks; `show` gives values for `outputs`.
     make: the figure's place, from its elem_id; by default plotly's."""
 
-    def __init__(
-        self, elem_id: str, height: int, level: int = 2, make: Callable[..., gr.HTML | gr.Plot] = PLOTLY
-    ) -> None:
+    def __init__(self, elem_id: str, height: int, level: int = 2, make: Callable[..., Any] = PLOTLY) -> None:
         self.level = level
         with gr.Column(elem_classes="figure", elem_id=elem_id) as self.column:
-            title = gr.HTML(waiting("Reading the artifacts…", height), elem_id=f"{elem_id}-title")
+            soon = render("placeholder", sentence="Reading the artifacts…", height=height)
+            title = gr.HTML(soon, elem_id=f"{elem_id}-title")
             plot = make(elem_id=f"{elem_id}-plot")
             notes = gr.HTML("", elem_id=f"{elem_id}-notes")
         self.outputs: list[gr.components.Component] = [title, plot, notes]

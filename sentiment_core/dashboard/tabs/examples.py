@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from sentiment_core.dashboard import pairs
 from sentiment_core.dashboard.components.answers import stream_trace
-from sentiment_core.dashboard.components.parts import empty, render, waiting
+from sentiment_core.dashboard.components.parts import empty, render
 from sentiment_core.dashboard.components.trace import NOTHING, trace_figure, value_of
 from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_switch
 from sentiment_core.dashboard.pairs import FILTERS, ExampleFilter, Sides
@@ -32,7 +32,7 @@ VERSIONS = {"original": " As originally written.", "edited": " Rewritten to say 
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
     dataset = dataset_switch(context, "examples")
-    at_first = waiting("Reading predictions, and looking for the texts…", 500)
+    at_first = render("placeholder", sentence="Reading predictions, and looking for the texts…", height=500)
     message = gr.HTML(at_first, elem_id="examples-message")
     with gr.Column(visible=False) as body:
         with gr.Row(elem_id="examples-filters"):

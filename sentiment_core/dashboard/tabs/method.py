@@ -17,7 +17,7 @@ from sentiment_core.artifacts.schema import OTHER_FORM, Confusion
 from sentiment_core.artifacts.store import ArtifactError, Run, read_adapter_shapes, read_benchmark
 from sentiment_core.config import TrainConfig, repository
 from sentiment_core.dashboard.components.header import NEARLY_EVERY, PAIRS, before_and_after, share_positive
-from sentiment_core.dashboard.components.parts import empty, fragment, render, seconds, waiting
+from sentiment_core.dashboard.components.parts import empty, fragment, render, seconds
 from sentiment_core.dashboard.context import Context, TabPart
 from sentiment_core.dashboard.pairs import Sides
 from sentiment_core.dashboard.store import dataset_title
@@ -36,7 +36,7 @@ NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
-    page = gr.HTML(waiting("Reading the artifacts…", 600), elem_id="method")
+    page = gr.HTML(render("placeholder", sentence="Reading the artifacts…", height=600), elem_id="method")
     return TabPart(lambda run_id: [method_html(context, context.store.run(run_id))], [], [page])
 
 
