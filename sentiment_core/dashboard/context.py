@@ -14,8 +14,7 @@ from sentiment_core.dashboard.serving import Serving
 from sentiment_core.dashboard.store import Store, dataset_title
 from sentiment_core.dashboard.texts import ReviewTexts
 
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-"""For events that are the page's own: no endpoint, and no overlay while they work."""
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}  # of the page's own events
 
 
 @dataclass(frozen=True)

@@ -96,13 +96,11 @@ class QuietBlocks(gr.Blocks):
         self._queue.push = pushed  # pyrefly: ignore[bad-assignment]
         return self
 
-    async def process_api(
-        self, block_fn: Any, inputs: list[Any], *arguments: Any, **named: Any
-    ) -> dict[str, Any]:
+    async def process_api(self, block_fn: Any, inputs: list[Any], *rest: Any, **more: Any) -> dict[str, Any]:
         if any(map(names_address, inputs)):
             raise gr.Error("Files are taken from uploads only, not from addresses.", print_exception=False)
         try:
-            return await super().process_api(block_fn, inputs, *arguments, **named)
+            return await super().process_api(block_fn, inputs, *rest, **more)
         except gr.Error as error:
             error.print_exception = False
             raise

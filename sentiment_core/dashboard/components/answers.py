@@ -19,8 +19,7 @@ IDLE = "Type a review, or pick one of ours."
 READING = "Reading…"
 LOADING = "The model is loading; the answer comes by itself."
 NOT_TUNED = "No fine-tuned model yet: python train.py makes one."
-ACTORS: dict[Which, str] = {"base": "base", "fine-tuned": "fine"}
-"""A model's name in the values and the styles of the page."""
+ACTORS: dict[Which, str] = {"base": "base", "fine-tuned": "fine"}  # in the page's values and styles
 
 
 def answer_cards(stored: dict[str, Any]) -> gr.HTML:
