@@ -538,17 +538,16 @@ def test_answers_stream_fine_tuned_first_and_then_how_they_came(context: Context
     assert "".join(row["text"] for row in both["rows"]).replace(" ", "") == review.replace(" ", "")
     assert [row["fine"] for row in both["rows"]] == [row["fine"] for row in first["rows"]]
     assert both["title"].startswith("It made up its mind at “")
-    *_, alone = waiting.all_of(answers.stream_trace(context, context.store.run(RUN), "Superb"))
-    assert [row["text"] for row in alone["rows"]] == ["Superb"]
+    *_, alone = waiting.all_of(answers.stream(context, context.store.run(RUN), "Superb"))
+    assert [row["text"] for row in alone["trace"]["rows"]] == ["Superb"]
 
 
 def test_a_visitors_text_is_a_value_that_no_template_evaluates(context: Context) -> None:
     review = "<img src=x onerror=alert(1)> bad <script>alert(2)</script> great"
     *_, last = waiting.all_of(answers.stream(context, context.store.run(RUN), review))
     assert "".join(row["text"] for row in last["trace"]["rows"]).replace(" ", "") == review.replace(" ", "")
-    drawn = (parts.own_figure(name, name) for name in ("movement", "replay", "threshold"))
-    for figure in (trace.trace_figure("any"), answers.answer_cards({}), *drawn):
-        assert not re.search(r"[{}$]", figure.html_template)
+    for name in ("live", "trace", "dial", "movement", "replay", "threshold"):
+        assert not re.search(r"[{}$]", parts.own_figure(name, name).html_template)
 
 
 def test_a_crash_is_a_sentence_without_a_traceback(assets: Path) -> None:

@@ -1,15 +1,13 @@
 """What the live model said, as the values that the page's script draws: answers, verdict, and the trace."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from math import ceil
 from typing import Any
-
-import gradio as gr
 
 from sentiment_core.artifacts.schema import SampleAnswer
 from sentiment_core.artifacts.store import Run
 from sentiment_core.dashboard.components import dial, trace
-from sentiment_core.dashboard.components.parts import own_figure, seconds
+from sentiment_core.dashboard.components.parts import seconds
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.host import Which
 from sentiment_core.dashboard.serving import Answer, Refused, Trace, Waiting
@@ -20,12 +18,6 @@ READING = "Reading…"
 LOADING = "The model is loading; the answer comes by itself."
 NOT_TUNED = "No fine-tuned model yet: python train.py makes one."
 ACTORS: dict[Which, str] = {"base": "base", "fine-tuned": "fine"}  # in the page's values and styles
-
-
-def answer_cards(stored: dict[str, Any]) -> gr.HTML:
-    """Both models' cards, drawn by `figures.live.js`: what `stream` gives, or of our own samples `stored`."""
-    script = "element, props, watch, trigger /* 'ask', 'opened' */"
-    return own_figure("live", "answers", script, value={"text": None}, stored=stored)
 
 
 def word_of(p_positive: float) -> str:
@@ -73,12 +65,6 @@ def waiting_note(event: Waiting) -> str:
     if event.loading:
         return f"Your turn in about {seconds(5 * ceil(event.loading / 5))}: the model is loading."
     return LOADING if event.loading is None else READING
-
-
-async def stream_trace(context: Context, run: Run | None, review: str) -> AsyncIterator[object]:
-    """The trace alone."""
-    async for shown in stream(context, run, review):
-        yield shown["trace"]
 
 
 def stored_value(text: str, stored: SampleAnswer) -> dict[str, Any]:

@@ -6,17 +6,9 @@ Both ends are known from the answers; the points between are stored, or come whe
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-import gradio as gr
-
 from sentiment_core.artifacts.schema import DIAL
-from sentiment_core.dashboard.components.parts import own_figure
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.serving import Dial, Refused
-
-
-def dial_figure(elem_id: str) -> gr.HTML:
-    """An empty place for a dial, with values of `value_of`; its event `turn` asks for the points between."""
-    return own_figure("dial", elem_id, "element, props, watch, trigger /* 'turn' */", value={"curve": []})
 
 
 def value_of(text: str, base: float, tuned: float, between: Sequence[float] = ()) -> dict[str, Any]:

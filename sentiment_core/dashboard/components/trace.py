@@ -4,10 +4,7 @@ from collections.abc import Mapping
 from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, Any
 
-import gradio as gr
-
 from sentiment_core.artifacts.schema import StoredTrace
-from sentiment_core.dashboard.components.parts import own_figure
 from sentiment_core.dashboard.host import Which
 from sentiment_core.live.clauses import MOVE, finding
 
@@ -22,11 +19,6 @@ CAPTION = (
     f"{100 * MOVE:.0f} points or more are tinted: solid line towards positive, dashed line towards negative. "
     "Nothing is approximated; the last row is the answer."
 )
-
-
-def trace_figure(elem_id: str, source: str = "props, watch") -> gr.HTML:
-    """An empty place for a trace; its value, or that of another source in the script, is `value_of`'s."""
-    return own_figure("trace", elem_id, f"element, {source}", value=NOTHING)
 
 
 def value_of(text: str, found: Mapping[Which, "ReadingTrace | StoredTrace"]) -> dict[str, Any]:

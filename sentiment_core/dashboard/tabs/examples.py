@@ -10,9 +10,9 @@ import pandas as pd
 from markupsafe import Markup
 
 from sentiment_core.dashboard import pairs
-from sentiment_core.dashboard.components.answers import stream_trace
-from sentiment_core.dashboard.components.parts import empty, render
-from sentiment_core.dashboard.components.trace import NOTHING, trace_figure, value_of
+from sentiment_core.dashboard.components.answers import stream
+from sentiment_core.dashboard.components.parts import empty, own_figure, render
+from sentiment_core.dashboard.components.trace import NOTHING, value_of
 from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_switch
 from sentiment_core.dashboard.pairs import FILTERS, ExampleFilter, Sides
 from sentiment_core.dashboard.panels import COMMAND
@@ -47,7 +47,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
             with gr.Column(scale=5, min_width=300, elem_id="examples-reader"):
                 reader = gr.HTML(empty(PICK), elem_id="reader")
                 explain = gr.Button("Watch both models read it", visible=False, elem_id="explain-review")
-                trace = trace_figure("reader-trace")
+                trace = own_figure("trace", "reader-trace", value=NOTHING)
     asked = gr.Textbox("", visible="hidden", elem_id="examples-filter", label="Filter, as JSON")
     opened = gr.Textbox("", visible="hidden", elem_id="opened", label="Review in the reader")
     fetch = gr.Button(visible="hidden", elem_id="fetch-texts")
@@ -68,8 +68,8 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     async def explained(run_id: str, review_id: str) -> AsyncIterator[object]:
         own = {sample.id: sample.text for sample in context.store.samples()}
         if text := own.get(review_id) or context.texts.wait(0).get(review_id):
-            async for shown in stream_trace(context, context.store.run(run_id), text):
-                yield shown
+            async for shown in stream(context, context.store.run(run_id), text):
+                yield shown["trace"]
 
     gr.on([dataset.input, search.change], render_all, filters, outputs, **LATEST)
     asked.input(render_all, filters, outputs, js=ASKED, **LATEST)

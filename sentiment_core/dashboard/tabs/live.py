@@ -12,8 +12,7 @@ import gradio as gr
 
 from sentiment_core.artifacts.store import Run, browser_bytes, read_benchmark
 from sentiment_core.dashboard.components import answers, dial
-from sentiment_core.dashboard.components.parts import render, seconds
-from sentiment_core.dashboard.components.trace import trace_figure
+from sentiment_core.dashboard.components.parts import own_figure, render, seconds
 from sentiment_core.dashboard.context import QUIET, Context, TabPart
 from sentiment_core.dashboard.inputs import MAX_CHARACTERS
 from sentiment_core.dashboard.serving import MODEL_EVENT, Latest
@@ -54,10 +53,11 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
                 named = {"label": "Target accuracy", "elem_id": "sure"}
                 sure = gr.Dropdown(**_targets(context, first), **named, **menu)
         with gr.Column(elem_id="live-answers", min_width=300):
-            cards = answers.answer_cards(stored)
+            events = "element, props, watch, trigger /* 'ask', 'opened' */"
+            cards = own_figure("live", "answers", events, value={"text": None}, stored=stored)
             pace = gr.HTML(elem_id="pace")
-    trace_figure("trace", "...figs.shown('trace')")
-    turned = dial.dial_figure("dial")
+    own_figure("trace", "trace", "element, ...figs.shown('trace')")
+    turned = own_figure("dial", "dial", "element, props, watch, trigger /* 'turn' */", value={"curve": []})
     batch.build(context, run)
 
     async def ask(run_id: str | None, review: str, latest: Latest) -> AsyncIterator[object]:
