@@ -90,8 +90,6 @@ def short_device(device: str) -> str:
 
 def problems_html(context: Context) -> str:
     """What was passed over, with the folder and the remedy; nothing where all is well."""
-    if not (problems := context.store.problems()):
-        return ""
-    root = context.store.root  # a visitor learns nothing about the server's disk
+    problems, root = context.store.problems(), context.store.root  # whose place on the disk nobody learns
     told = [problem.message.replace(str(root), root.name) for problem in problems[:MOST_PROBLEMS]]
-    return render("problems", told=told, n=len(problems))
+    return render("problems", told=told, n=len(problems)) if told else ""

@@ -6,7 +6,7 @@ Every value of a template is escaped unless it is Markup.
 import base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,15 +62,12 @@ def parameters(count: int) -> str:
     return f"{count / 1e9:.3g}B" if count >= 1e9 else f"{count / 1e6:.0f}M"
 
 
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent.parent / "templates"),
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {one.__name__: one for one in (percent, points, seconds, duration, parameters)}
-    environment.filters["count"] = "{:,}".format
-    return environment
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent.parent / "templates"),
+    autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+)  # fmt: skip
+TEMPLATES.filters |= {one.__name__: one for one in (percent, points, seconds, duration, parameters)}
+TEMPLATES.filters["count"] = "{:,}".format
 
 
 def render(template: str, /, **values: object) -> Markup:
@@ -81,7 +78,7 @@ def render(template: str, /, **values: object) -> Markup:
 
 def fragment(template: str, /, **values: object) -> Markup:
     """The same without the page's own style around it: a part of another template."""
-    return Markup(_environment().get_template(f"{template}.html").render(values))
+    return Markup(TEMPLATES.get_template(f"{template}.html").render(values))
 
 
 def notice(sentence: str, *, warn: bool = False) -> Markup:

@@ -49,7 +49,12 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         curves = roc.show(
             roc_panel(context, there), empty("A ROC curve needs a system that states probabilities.")
         )
-        return [*left.show(before, missing), *right.show(after, missing), *curves, rates_html(there)]
+        forms = {  # how free answers most often began
+            its.title: [(one.form or "(nothing)", f"{one.count:,}", read_as(one)) for one in its.answer_forms]
+            for its in (side.evaluation.record for side in there) if its.answer_forms
+        }  # fmt: skip
+        html = render("rates", sides=there, forms=forms, most=MOST_FORMS)
+        return [*left.show(before, missing), *right.show(after, missing), *curves, html]
 
     def restart(run_id: str | None, name: str | None, _: str | None, threshold: float) -> list[object]:
         """On load, and when run or dataset change: the base model that compares like with like is chosen."""
@@ -146,12 +151,3 @@ def roc_panel(context: Context, sides: list[Side]) -> Panel | None:
     )
     data = pd.concat(rows, ignore_index=True)
     return Panel(title, evaluation.roc_chart(curves), caption, data.round(6), "roc")
-
-
-def rates_html(sides: list[Side]) -> str:
-    """Precision and recall of both classes at the threshold, and how free answers most often began."""
-    forms = {
-        its.title: [(one.form or "(nothing)", f"{one.count:,}", read_as(one)) for one in its.answer_forms]
-        for its in (side.evaluation.record for side in sides) if its.answer_forms
-    }  # fmt: skip
-    return render("rates", sides=sides, forms=forms, most=MOST_FORMS)
