@@ -16,14 +16,10 @@ let ort = wasm, about, session, tokenizer, latest = 0, work;
 const download = async (url, {name, bytes, sha256}, count) => {
   const response = await fetch(url).catch(() => ({ok: false, status: 'no connection'}));
   if (!response.ok) throw Error(`${name} could not be fetched (${response.status}). Please try again.`);
-  const whole = new Uint8Array(bytes), reader = response.body.getReader();
-  for (let at = 0, part; !(part = await reader.read()).done; at += part.value.length) {
-    if (at + part.value.length > bytes) break;  // another file, which the checksum tells
-    whole.set(part.value, at);
-    count(part.value.length);
-  }
+  const counted = new TransformStream({transform: (part, to) => { count(part.length); to.enqueue(part); }});
+  const whole = new Uint8Array(await new Response(response.body.pipeThrough(counted)).arrayBuffer());
   const found = self.crypto.subtle ? hex(await crypto.subtle.digest('SHA-256', whole)) : sha256;  // none without https
-  if (found !== sha256) throw Error(`${name} arrived damaged or is of another version. Please reload the page.`);
+  if (found !== sha256 || whole.length !== bytes) throw Error(`${name} arrived damaged or is of another version. Please reload the page.`);
   return whole;
 };
 
@@ -39,8 +35,7 @@ const load = async () => {
   };
   const files = {};
   for (const file of about.files) files[file.name] = await get(file);
-  const json = (name) => JSON.parse(new TextDecoder().decode(files[name]));
-  tokenizer = new Tokenizer(json('tokenizer.json'), {});
+  tokenizer = new Tokenizer(JSON.parse(new TextDecoder().decode(files['tokenizer.json'])), {});
   const kept = new Float32Array(files['prefix.bin'].buffer), half = kept.length / 2;
   [0, 1].forEach((alpha) => prefixes.set(alpha, kept.subarray(alpha * half, (alpha + 1) * half)));
   const externalData = ['base.bin', 'adapter.bin'].map((path) => ({path, data: files[path]}));

@@ -146,32 +146,29 @@ class Results:
 
     def show(self, batch: Batch, found: Mapping[Which, Sequence[float]]) -> list[object]:
         """Values for `outputs`: without labels only the examples, and these where both models answered."""
-        frames = {name: predictions_of(batch, found[one]) for one, name in SYSTEM_IDS.items() if one in found}
-        evals = {name: evaluation_of(name, frame) for name, frame in frames.items()}
+        told = {name: scored(name, batch, found[one]) for one, name in SYSTEM_IDS.items() if one in found}
+        evals, frames = {name: one for name, (one, _) in told.items()}, [frame for _, frame in told.values()]
         sides, both = pairs.Sides(evals["baseline-scored"], evals.get("fine-tuned")), len(frames) == 2
         drawn: list[Panel] = []
         if batch.labels:
-            matrices = map(matrix_panel, map(Side.cut, evals.values(), frames.values()))
+            matrices = map(matrix_panel, map(Side.cut, evals.values(), frames))
             drawn = [panels.accuracy_panel(evals, (), sides.before), *matrices]
-        flow = outcomes_html(*frames.values(), sides, linked=False) if both and batch.labels else ""
-        examples = examples_html(batch, pairs.paired(*frames.values()), sides) if both else ""
+        flow = outcomes_html(*frames, sides, linked=False) if both and batch.labels else ""
+        examples = examples_html(batch, pairs.paired(*frames), sides) if both else ""
         shown = (slot.show(panel) for slot, panel in zip_longest(self.slots, drawn))
         return [*chain.from_iterable(shown), flow, examples]
 
 
-def predictions_of(batch: Batch, p_positive: Sequence[float]) -> pd.DataFrame:
-    """A system's answers as an artifact has them; label -1 where nobody knows it."""
+def scored(system: str, batch: Batch, p_positive: Sequence[float]) -> tuple[Evaluation, pd.DataFrame]:
+    """An evaluation that is nowhere stored, with what the panels show of one, and its predictions as an
+    artifact has them; label -1 where nobody knows it."""
     p = np.array(p_positive, dtype=np.float32)
     frame = pd.DataFrame({"label": batch.labels or -1, "prediction": answers(p), "p_positive": p})
-    return frame.assign(review_id=frame.index.astype(str))
-
-
-def evaluation_of(system: str, frame: pd.DataFrame) -> Evaluation:
-    """An evaluation that is nowhere stored, with what the panels show of one."""
     accuracy = intervals.wilson(int((frame["prediction"] == frame["label"]).sum()), len(frame))
     dataset = DatasetInfo(name="Your texts", split="all", n=len(frame), fingerprint="", source="")
     about = {"system": system, "run_id": None, "dataset": dataset, "metrics": {"accuracy": accuracy}}
-    return Evaluation(Path(), EvalRecord.model_construct(**about))
+    record = EvalRecord.model_construct(**about)
+    return Evaluation(Path(), record), frame.assign(review_id=frame.index.astype(str))
 
 
 def examples_html(batch: Batch, frame: pd.DataFrame, sides: pairs.Sides) -> str:

@@ -19,6 +19,7 @@ from sentiment_core.dashboard.panels import COMMAND
 from sentiment_core.dashboard.serving import MODEL_EVENT
 from sentiment_core.dashboard.texts import FETCH, FETCHING
 from sentiment_core.data.sources import CHALLENGE
+from sentiment_core.figures.style import percent
 from sentiment_core.labels import LABEL_WORDS
 
 PAGE = 25  # rows
@@ -180,7 +181,7 @@ def reader_html(row: Any, partner: Any | None, texts: Mapping[str, str], names: 
 
 
 def _pane(row: Any, heading: str, names: tuple[str, str]) -> dict[str, object]:
-    """What `reader.html` says of a review; of each answer the actor, name, prediction, and P or NaN."""
+    """What `reader.html` says of a review; of each answer the system, prediction and P(positive)."""
     if kind := getattr(row, "kind", getattr(row, "phenomenon", "")):
         small = f"{kind.capitalize()}, written for this page."
     else:
@@ -192,7 +193,8 @@ def _pane(row: Any, heading: str, names: tuple[str, str]) -> dict[str, object]:
     for actor, name, (prediction, p) in zip(("base", "fine"), names, given, strict=True):
         right = not pd.isna(prediction) and prediction == row.label
         word = "Unparsed" if pd.isna(prediction) else LABEL_WORDS[int(prediction)]
-        answers.append((actor, name, f"{'✓' if right else '✗'}\u00a0{word}", p))
+        named, predicted = Markup('<span class="{}">{}</span>').format(actor, name), "✓" if right else "✗"
+        answers.append((named, f"{predicted}\u00a0{word}", percent(p) if p == p else "–"))
     if kind and pd.isna(row.prediction_fine_tuned):
         heading, answers = "Our own sample review", []
     return {"heading": heading, "label": LABEL_WORDS[row.label], "small": small, "answers": answers}
