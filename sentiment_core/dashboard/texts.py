@@ -55,10 +55,7 @@ class ReviewTexts:
 
     def fetch(self, told: Callable[[float], object] = float) -> None:
         """Add IMDB's test reviews, from the Hub; `how_to` says why where that fails.
-
-        Args:
-            told: gets the share that is done, now and then.
-        """
+        told: gets the share that is done, now and then."""
         from huggingface_hub import hf_hub_download
 
         class Bar(tqdm):

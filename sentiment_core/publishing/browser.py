@@ -25,13 +25,12 @@ from scipy.special import expit
 from sentiment_core.artifacts.schema import DIAL
 from sentiment_core.artifacts.store import Evaluation, Run, adapter_sha256, list_artifacts
 from sentiment_core.dashboard import theme
-from sentiment_core.dashboard.components import answers, header, parts, trace
+from sentiment_core.dashboard.components import answers, header, parts
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.inputs import MAX_CHARACTERS
 from sentiment_core.dashboard.store import Store
 from sentiment_core.dashboard.tabs import live
 from sentiment_core.data.reviews import load_reviews
-from sentiment_core.live.clauses import MOVE
 from sentiment_core.models.base_models import SEAL, file_sha256, resolve, sealed_folder
 from sentiment_core.prompts import CUT_MARK
 from sentiment_core.publishing.card import PublishError, evaluations
@@ -139,10 +138,7 @@ def _about(run: Run, encoder: Any) -> dict[str, Any]:
     from sentiment_core.live.forward import FIRST_RESULT, LONG
 
     assert run.record
-    say = {
-        "busy": answers.READING, "reading": trace.READING, "trace": trace.CAPTION, "move": MOVE,
-        "most": DIAL_TOKENS,
-    }  # fmt: skip
+    say = {"busy": answers.READING, "reading": answers.READING_AGAIN, "most": DIAL_TOKENS}
     return {
         "run": run.run_id, "adapter": adapter_sha256(run), "temperature": run.record.temperature,
         "dial": DIAL, "prefix": encoder.prefix_ids, "suffix": encoder.suffix_ids,

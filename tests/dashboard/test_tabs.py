@@ -21,7 +21,7 @@ from scipy.special import logit
 from sentiment_core.artifacts import store
 from sentiment_core.dashboard import app, pairs, panels, serving, texts, theme
 from sentiment_core.dashboard.app import build, launch_options
-from sentiment_core.dashboard.components import answers, parts, trace
+from sentiment_core.dashboard.components import answers, parts
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.host import ModelHost, ModelUnavailable
 from sentiment_core.dashboard.inputs import Batch
@@ -402,7 +402,7 @@ def test_without_texts_our_own_samples_are_the_rows(context: Context, monkeypatc
     )
     assert "wrong" not in f"{chips}{listed}{reader}"
     assert explain.visible
-    assert trace_value == trace.NOTHING
+    assert trace_value == answers.NO_TRACE
     samples = context.store.samples()
     found = stored_answers(samples)
     monkeypatch.setattr(context.store, "sample_answers", lambda run: found)
@@ -531,7 +531,7 @@ def test_answers_stream_fine_tuned_first_and_then_how_they_came(context: Context
     assert {(step["text"], step["run"]) for step in steps} == {(review, RUN)}
     assert [("fine" in step, "base" in step) for step in steps[:3]] == [(0, 0), (1, 0), (1, 1)]
     assert steps[1]["note"] == answers.READING
-    assert all(step["trace"] is trace.NOTHING for step in steps[:3])
+    assert all(step["trace"] is answers.NO_TRACE for step in steps[:3])
     first, both = steps[3]["trace"], steps[4]["trace"]
     assert len(steps) == 5
     assert [row["base"] for row in first["rows"]] == [None] * len(first["rows"])

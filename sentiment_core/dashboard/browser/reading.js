@@ -109,5 +109,5 @@ export const traceFinding = (clauses, fine, base) => {
 export const traceValue = (text, ends, {fine, base}, say) => {
   const clauses = ends.map((end, i) => text.slice(i ? ends[i - 1] : 0, end));
   const rows = clauses.map((clause, i) => ({text: clause.trim(), base: base?.[i] ?? null, fine: fine[i]}));
-  return {rows, title: base ? traceFinding(clauses, fine, base) : say.reading, caption: say.trace, move: say.move};
+  return {rows, title: base ? traceFinding(clauses, fine, base) : say.reading};
 };

@@ -152,7 +152,7 @@ async function* answers(given) {
   yield {dial: dialOf(given, kept.base, kept.fine, [])};
 }
 
-// As Python's `dial.value_of`: null where a point is not known yet
+// As Python's `dial_value`: null where a point is not known yet
 const dialOf = (text, base, fine, between) =>
   ({text, curve: [base.p, ...between, ...about.dial.slice(between.length).fill(null), fine.p], busy: false});
 

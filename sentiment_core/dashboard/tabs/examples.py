@@ -10,9 +10,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from sentiment_core.dashboard import pairs
-from sentiment_core.dashboard.components.answers import stream
+from sentiment_core.dashboard.components.answers import NO_TRACE, stream, trace_value
 from sentiment_core.dashboard.components.parts import empty, own_figure, render
-from sentiment_core.dashboard.components.trace import NOTHING, value_of
 from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_switch
 from sentiment_core.dashboard.pairs import FILTERS, ExampleFilter, Sides
 from sentiment_core.dashboard.panels import COMMAND
@@ -48,7 +47,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
             with gr.Column(scale=5, min_width=300, elem_id="examples-reader"):
                 reader = gr.HTML(empty(PICK), elem_id="reader")
                 explain = gr.Button("Watch both models read it", visible=False, elem_id="explain-review")
-                trace = own_figure("trace", "reader-trace", value=NOTHING)
+                trace = own_figure("trace", "reader-trace", value=NO_TRACE)
     asked = gr.Textbox("", visible="hidden", elem_id="examples-filter", label="Filter, as JSON")
     opened = gr.Textbox("", visible="hidden", elem_id="opened", label="Review in the reader")
     fetch = gr.Button(visible="hidden", elem_id="fetch-texts")
@@ -159,12 +158,12 @@ class Examples:
         shown = next((one for one in known if one and (one.frame["review_id"] == review_id).any()), None)
         if not shown:
             why = "This review is not among those shown. " if review_id else ""
-            return [empty(why + PICK), gr.Button(visible=False), NOTHING]
+            return [empty(why + PICK), gr.Button(visible=False), NO_TRACE]
         frame, texts, sides, traces, _ = shown
         row = next(frame[frame["review_id"] == review_id].itertuples())
         text, traced = texts.get(review_id), traces.get(review_id)
         html = reader_html(row, pairs.partner(frame, row), texts, sides.names)
-        trace = value_of(text, traced) if text and traced else NOTHING
+        trace = trace_value(text, traced) if text and traced else NO_TRACE
         return [html, gr.Button(visible=bool(text) and not traced), trace]
 
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import gradio as gr
 
 from sentiment_core.artifacts.store import Run, browser_bytes, read_benchmark
-from sentiment_core.dashboard.components import answers, dial
+from sentiment_core.dashboard.components import answers
 from sentiment_core.dashboard.components.parts import own_figure, render, seconds
 from sentiment_core.dashboard.context import QUIET, Context, TabPart
 from sentiment_core.dashboard.inputs import MAX_CHARACTERS
@@ -80,7 +80,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     cards.ask(ask, [run, text, gr.State(Latest())], cards, js=to_text, **asking, **newer)
     cards.opened(None, None, text, js="() => figs.at.text", **QUIET)
     to_dial = "(run) => [run, figs.at.view.dial]"
-    turned.turn(partial(dial.stream, context), [run, turned], turned, js=to_dial, **asking)
+    turned.turn(partial(answers.turn, context), [run, turned], turned, js=to_dial, **asking)
     go.click(None, None, None, js="() => { figs.ask(); return [] }", **QUIET)
     more.input(None, more, text, js="(id) => figs.pick(id)", **QUIET)
     sure.change(None, sure, None, js="(p) => { figs.set('sure', p); return [] }", **QUIET)

@@ -131,11 +131,7 @@ def memory_bytes(parameters: int, matrices: int, trainable: int) -> dict[str, tu
     """What -> bytes when all weights are trained in 16 bits, and with QLoRA; activations are left out.
 
     Trained in 16 bits a weight takes 12 bytes; so Dettmers et al. 2023 arrive at 780 GB for 65 billion.
-
-    Args:
-        parameters: weights of the base.
-        matrices: those of them that NF4 rounds; the others stay in 16 bits.
-        trainable: weights of the adapter, kept in 32 bits.
+    Of the base's `parameters` NF4 rounds `matrices`; `trainable` ones of the adapter are kept in 32 bits.
     """
     return {
         "base weights": (2 * parameters, matrices * NF4_BITS / 8 + 2 * (parameters - matrices)),
