@@ -27,10 +27,7 @@ class InputRefused(ValueError):
 
 def clean_text(text: object) -> str:
     """The review as the model reads it: control characters become blanks, line breaks stay.
-
-    Raises:
-        InputRefused: no text, nothing in it that is a letter, or too long.
-    """
+    Raises InputRefused: no text, nothing in it that is a letter, or too long."""
     if not isinstance(text, str):
         raise InputRefused("Please send the review as text.")
     if len(text) > MAX_CHARACTERS:
@@ -52,10 +49,7 @@ class Batch(NamedTuple):
 
 def read_batch(path: str | None, pasted: str | None, text: str | None = "", label: str | None = "") -> Batch:
     """Rows from a file's columns `text` and, unless that is empty, `label`; else one review per pasted line.
-
-    Raises:
-        InputRefused: nothing given, no table, no such column, too many rows, or a bad row (named).
-    """
+    Raises InputRefused: nothing given, no table, no such column, too many rows, or a bad row (named)."""
     if not path:
         lines = [line for line in (pasted or "").splitlines() if line.strip()]
         if not lines:

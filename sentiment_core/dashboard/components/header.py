@@ -48,10 +48,7 @@ def share_positive(record: EvalRecord) -> float:
 def run_titles(context: Context, *others: Run | None, story: bool = False) -> dict[str, str]:
     """run_id -> a name for people, "Our recipe, 39 s", with the base where there are several; a `story` tells
     base and data, too. Of runs that would share a name, those not called like their base go by their own.
-
-    Args:
-        others: of which those from the Hub are named as well, by repository and commit.
-    """
+    others: of which those from the Hub are named as well, by repository and commit."""
     runs = [*context.store.finished_runs(), *(run for run in others if run and run.hub)]
     records = {run.run_id: run.record for run in runs if run.record}
     kinds = {name: (_recipe(name, one), base_title(one.base_model.name)) for name, one in records.items()}
