@@ -101,7 +101,7 @@ def before_and_after(
     def compared() -> tuple[Panel | None, str, str]:
         if not first["review_id"].equals(second["review_id"]):
             return None, "", ""
-        flow = outcomes_html(first, second, sides, linked=linked)
+        flow = outcomes_html(sides, first, second, linked=linked)
         if not (panels.is_scored(first) and panels.is_scored(second)):
             return None, "", flow
         told = first["label"].to_numpy(), first["p_positive"].to_numpy(), second["p_positive"].to_numpy()
@@ -113,7 +113,7 @@ def before_and_after(
     return store.keep(key, store.stamp(before, after), compared)
 
 
-def outcomes_html(first: pd.DataFrame, second: pd.DataFrame, sides: Sides, *, linked: bool) -> str:
+def outcomes_html(sides: Sides, first: pd.DataFrame, second: pd.DataFrame, *, linked: bool) -> str:
     """The four outcomes of the same reviews as ribbons from before to after, each a link to its reviews; the
     plain sentence."""
     c = classification.compare(first["label"], first["prediction"], second["prediction"])

@@ -153,7 +153,7 @@ class Results:
         if batch.labels:
             matrices = map(matrix_panel, map(Side.cut, evals.values(), frames))
             drawn = [panels.accuracy_panel(evals, (), sides.before), *matrices]
-        flow = outcomes_html(*frames, sides, linked=False) if both and batch.labels else ""
+        flow = outcomes_html(sides, *frames, linked=False) if both and batch.labels else ""
         examples = examples_html(batch, pairs.paired(*frames), sides) if both else ""
         shown = (slot.show(panel) for slot, panel in zip_longest(self.slots, drawn))
         return [*chain.from_iterable(shown), flow, examples]

@@ -42,18 +42,17 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         if not evals:
             return [*left.show(None, panels.UNEVALUATED), *right.show(None), *roc.show(None), ""]
         chosen = (evals.get(one or "") for one in (system, "fine-tuned"))
-        sides = [one and Side.of(context.store, one, threshold) for one in chosen]
-        before, after = (side and matrix_panel(side) for side in sides)
+        sides = [Side.of(context.store, one, threshold) if one else None for one in chosen]
+        before, after = (matrix_panel(side) if side else None for side in sides)
         there = [side for side in sides if side]
         missing = empty("This system has not been evaluated on these reviews.", panels.COMMAND)
-        curves = roc.show(
-            roc_panel(context, there), empty("A ROC curve needs a system that states probabilities.")
-        )
+        unscored = empty("A ROC curve needs a system that states probabilities.")
         forms = {  # how free answers most often began
             its.title: [(one.form or "(nothing)", f"{one.count:,}", read_as(one)) for one in its.answer_forms]
             for its in (side.evaluation.record for side in there) if its.answer_forms
         }  # fmt: skip
         html = render("rates", sides=there, forms=forms, most=MOST_FORMS)
+        curves = roc.show(roc_panel(context, there), unscored)
         return [*left.show(before, missing), *right.show(after, missing), *curves, html]
 
     def restart(run_id: str | None, name: str | None, _: str | None, threshold: float) -> list[object]:

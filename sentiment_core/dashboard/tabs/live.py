@@ -39,9 +39,9 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
                 lines=6, max_lines=12, max_length=MAX_CHARACTERS,
             )  # fmt: skip
             with gr.Row(elem_id="dares", elem_classes="chips"):
+                look: dict[str, Any] = {"elem_classes": "chip", "size": "sm", "scale": 0, "min_width": 0}
                 for title, name in DARES.items():
                     if name in texts:
-                        look = {"elem_classes": "chip", "size": "sm", "scale": 0, "min_width": 0}
                         chip = gr.Button(title, elem_id=name, **look)
                         chip.click(None, None, text, js=f"() => figs.pick({name!r})", **QUIET)
             with gr.Row(elem_classes="chips"):
