@@ -33,10 +33,8 @@ class Answer(TypedDict):
     fine_tuned_p_positive: float | None
     fine_tuned_label: str | None
     run_id: str
-    engine: str | None
-    """On an engine elsewhere: the adapter and base that answered, with their hashes, and where."""
-    trace: list[Row] | None
-    """How the answers came while reading, the text without blanks around it; null unless asked for."""
+    engine: str | None  # elsewhere: the adapter and base that answered there, with their hashes, and where
+    trace: list[Row] | None  # how the answers came while reading, the text stripped; null unless asked for
 
 
 FIGURES = {

@@ -48,15 +48,10 @@ MAX_WAITING = 2000
 OFF = ("show_error", "enable_monitoring", "run_history", "ssr_mode", "pwa", "mcp_server", "share")
 """What Gradio can do and this page does not."""
 
-HEAD_START_SECONDS = 4.0
-"""From serving the page to loading the model, whose imports take half of the page's time on few cores."""
-
+HEAD_START_SECONDS = 4.0  # of the page before the model, whose imports take half of the time on few cores
 SWITCH_SECONDS = 0.0001
 """After which one thread lets another go on: the model's comes back from PyTorch hundreds of times an answer,
 and each time would wait for the page's."""
-
-TOGGLE = "window.qUrl({__theme: document.body.classList.toggle('dark') ? 'dark' : 'light'})"
-
 
 PREVIEW = "".join(
     f'<meta {name}="{prefix}description" content="{header.ABOUT}">'
@@ -101,7 +96,8 @@ def build(
                 tab.select(None, js=f"() => {{ window.qUrl({{tab: {name!r}}}); return [] }}", **QUIET)
         if os.environ.get("SPACE_ID"):
             gr.DuplicateButton("Duplicate this Space", size="sm", elem_id="duplicate")
-        toggle.click(None, js=f"() => {{ {TOGGLE}; return [] }}", **QUIET)
+        turned = "window.qUrl({__theme: document.body.classList.toggle('dark') ? 'dark' : 'light'})"
+        toggle.click(None, js=f"() => {{ {turned}; return [] }}", **QUIET)
         copy.click(None, js="() => { figs.copyLink(); return [] }", **QUIET)
         draws = _wire(demo, context, parts, run, tabs, [title, stats, problems])
         api.register(context)
@@ -164,7 +160,7 @@ def _wire(
         if not chosen or chosen.run_id == run_id:
             return gr.skip(), *draw_header(run_id)
         refused = f"{str(run_id)[:90]!r} is no run here, and on the Hub one is called user/name"
-        return gr.Dropdown(value=chosen.run_id), *draw_header(run_id, refused)
+        return chosen.run_id, *draw_header(run_id, refused)
 
     def draw_header(run_id: str | None, refused: str = "") -> tuple[str, str, str]:
         chosen = context.store.run(run_id)
@@ -173,10 +169,9 @@ def _wire(
         return title, stats, told + header.problems_html(context)
 
     def shown(run_id: str | None, data: str | None, refused: str) -> tuple[Any, ...]:
-        choices, dataset = context.dataset_choices(), context.dataset(data)
-        radio = gr.Radio(choices=choices, value=dataset, visible=len(choices) > 1)
-        head = draw_header(run_id, refused)
-        return gr.Dropdown(**_run_choice(context, run_id)), [radio] * len(datasets), head
+        choice, choices = gr.Dropdown(**_run_choice(context, run_id)), context.dataset_choices()
+        radio = gr.Radio(choices=choices, value=context.dataset(data), visible=len(choices) > 1)
+        return choice, [radio] * len(datasets), draw_header(run_id, refused)
 
     shown_once = context.drawn_once("page", shown)
 
@@ -191,17 +186,15 @@ def _wire(
         choice, radios, head = shown_once(run_id, query.get("data"), refused)
         tab = gr.Tabs(selected=query.get("tab") if query.get("tab") in TABS else "live")
         shown = {name: query[name] for name in ("show", "versus") if name in query}
-        asked = query.get("review", "")[:64], json.dumps(shown), query.get("versus", "")
-        return [tab, choice, *radios, *asked, *head]
+        given = query.get("review", "")[:64], json.dumps(shown) if shown else "", query.get("versus", "")
+        return [tab, choice, *radios, *given, *head]
 
     given = [examples["opened"], examples["asked"], parts["accuracy"].extra["versus"]]
     loaded = demo.load(opened, None, [tabs, run, *datasets, *given, *head], **QUIET)
-    bare = {examples["opened"]: "", examples["asked"]: "{}"}
-    bare |= dict.fromkeys(datasets, context.dataset(None)) | {run: run.value}
     draws: dict[str, Callable[[], object]] = {"page": partial(shown_once, None, None, "")}
     for name, part in parts.items():
         draw = context.drawn_once(name, part.render)
-        draws[name] = partial(draw, *(bare.get(one, one.value) for one in (run, *part.inputs)))
+        draws[name] = partial(draw, *(one.value for one in (run, *part.inputs)))
         drawn = loaded.then(draw, [run, *part.inputs], part.outputs, **QUIET)
         if name == "live":
             drawn.then(None, js="() => { figs.ready(); return [] }", **QUIET)

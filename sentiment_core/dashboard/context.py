@@ -3,24 +3,25 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
 from sentiment_core.artifacts.store import Evaluation, Run
+from sentiment_core.dashboard.host import ModelHost
 from sentiment_core.dashboard.serving import Serving
 from sentiment_core.dashboard.store import Store, dataset_title
 from sentiment_core.dashboard.texts import ReviewTexts
 
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-"""For events that are the page's own: no endpoint, and no overlay while they work."""
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}  # of the page's own events
 
 
 @dataclass(frozen=True)
 class Context:
     store: Store
-    serving: Serving
-    texts: ReviewTexts
+    serving: Serving = field(default_factory=lambda: Serving(ModelHost()))
+    texts: ReviewTexts = field(default_factory=lambda: ReviewTexts({}))
 
     def evals(self, run_id: str | None, dataset: str | None) -> tuple[Run | None, dict[str, Evaluation]]:
         """The run and its evaluations on the dataset, or on the largest one where that name is unknown."""
@@ -36,7 +37,7 @@ class Context:
 
         def draw(*inputs: Any) -> Sequence[Any]:
             version = self.store.signature(), len(self.texts.wait(0))
-            return self.store.keep((name, json.dumps(inputs)), version, lambda: render(*inputs))
+            return self.store.keep((name, json.dumps(inputs)), version, partial(render, *inputs))
 
         return draw
 

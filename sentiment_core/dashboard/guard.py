@@ -1,11 +1,9 @@
 """Responses bind the browser to this origin; requests have a largest size; the log holds no texts."""
 
-from __future__ import annotations
-
 import logging
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import gradio as gr
 from starlette.datastructures import Headers, MutableHeaders
@@ -118,7 +116,7 @@ class QuietBlocks(gr.Blocks):
     """Blocks whose log never holds what visitors send: an error in a call is one line without a message,
     and one sentence for who called. Gradio's own prints the values of a call that lacks some."""
 
-    def queue(self, *arguments: Any, **named: Any) -> QuietBlocks:
+    def queue(self, *arguments: Any, **named: Any) -> Self:
         super().queue(*arguments, **named)
         push: Any = self._queue.push
 
@@ -129,13 +127,11 @@ class QuietBlocks(gr.Blocks):
         self._queue.push = pushed  # pyrefly: ignore[bad-assignment]
         return self
 
-    async def process_api(
-        self, block_fn: Any, inputs: list[Any], *arguments: Any, **named: Any
-    ) -> dict[str, Any]:
+    async def process_api(self, block_fn: Any, inputs: list[Any], *rest: Any, **more: Any) -> dict[str, Any]:
         if any(map(names_address, inputs)):
             raise gr.Error("Files are taken from uploads only, not from addresses.", print_exception=False)
         try:
-            return await super().process_api(block_fn, inputs, *arguments, **named)
+            return await super().process_api(block_fn, inputs, *rest, **more)
         except gr.Error as error:
             error.print_exception = False
             raise

@@ -91,7 +91,12 @@ class ModelHost:
             slot.set_result(model)
         except Exception as error:
             log.exception("the live model could not be loaded")
-            slot.set_exception(ModelUnavailable(f"The live model could not be loaded: {_reason(error)}"))
+            told = "an unexpected error; the server's log has the details."
+            if isinstance(error, (OSError, ValueError, ImportError, RuntimeError, MemoryError)):
+                # without the source file that an ImportError names
+                words = " ".join(re.sub(r"\s*\([^()]*\.py\)", "", str(error)).split())[:300]
+                told = f"{words.rstrip('.') or type(error).__name__}."
+            slot.set_exception(ModelUnavailable(f"The live model could not be loaded: {told}"))
 
     def left(self, run: Run | None) -> float | None:
         """Seconds until this run's model is there, going by the last one's; None where that says nothing."""
@@ -110,14 +115,6 @@ class ModelHost:
         """By which adapter and base it answers, where an engine elsewhere does; never waits."""
         slot = self.slot(run)
         return slot.result().about(systems_of(run)[0]) if slot.done() and not slot.exception() else ""
-
-
-def _reason(error: Exception) -> str:
-    """The error as one sentence for visitors, without the source file that an ImportError names."""
-    if not isinstance(error, (OSError, ValueError, ImportError, RuntimeError, MemoryError)):
-        return "an unexpected error; the server's log has the details."
-    words = " ".join(re.sub(r"\s*\([^()]*\.py\)", "", str(error)).split())[:300]
-    return f"{words.rstrip('.') or type(error).__name__}."
 
 
 def gpu(function: Callable[..., Iterator[Any]], seconds: int) -> Callable[..., Iterator[Any]]:

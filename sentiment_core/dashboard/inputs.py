@@ -1,12 +1,9 @@
 """What visitors type or upload, checked on the server: a usable value, or one clear sentence."""
 
-from __future__ import annotations
-
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 
@@ -14,11 +11,8 @@ from sentiment_core.data.tables import DataError, read_csv, read_parquet
 from sentiment_core.labels import parse_label
 
 T = TypeVar("T")
-Rows = TypeVar("Rows", list[str], pd.DataFrame)
 
-MAX_CHARACTERS = 20_000
-"""The longest IMDB review has 13,704 characters."""
-
+MAX_CHARACTERS = 20_000  # the longest IMDB review has 13,704
 MAX_ROWS = 5_000
 MAX_UPLOAD_BYTES = 16_000_000
 ANY_NUMBER = "python eval.py --predict takes any number of them"
@@ -33,10 +27,7 @@ class InputRefused(ValueError):
 
 def clean_text(text: object) -> str:
     """The review as the model reads it: control characters become blanks, line breaks stay.
-
-    Raises:
-        InputRefused: no text, nothing in it that is a letter, or too long.
-    """
+    Raises InputRefused: no text, nothing in it that is a letter, or too long."""
     if not isinstance(text, str):
         raise InputRefused("Please send the review as text.")
     if len(text) > MAX_CHARACTERS:
@@ -49,8 +40,7 @@ def clean_text(text: object) -> str:
     return text.strip()
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """Rows to classify: texts, and labels where all rows carry one."""
 
     texts: list[str]
@@ -59,22 +49,19 @@ class Batch:
 
 def read_batch(path: str | None, pasted: str | None, text: str | None = "", label: str | None = "") -> Batch:
     """Rows from a file's columns `text` and, unless that is empty, `label`; else one review per pasted line.
-
-    Raises:
-        InputRefused: nothing given, no table, no such column, too many rows, or a bad row (named).
-    """
+    Raises InputRefused: nothing given, no table, no such column, too many rows, or a bad row (named)."""
     if not path:
         lines = [line for line in (pasted or "").splitlines() if line.strip()]
         if not lines:
             raise InputRefused("Choose a CSV or parquet file, or paste one review per line.")
-        return Batch(list(_by_row(clean_text, _few(lines))))
+        return Batch(_by_row(clean_text, _few(lines)))
     frame = read_upload(path)
     text = text or columns_of(frame)[0]
     if missing := next((name for name in (text, label) if name and name not in frame), None):
         raise InputRefused(f"The file has no column {missing[:40]!r}; choose another one.")
-    texts = list(_by_row(clean_text, frame[text]))
+    texts = _by_row(clean_text, frame[text])
     given = frame[label].fillna("").astype(str).str.strip() if label else pd.Series(dtype=str)
-    return Batch(texts, list(_by_row(parse_label, given)) if given.any() else None)
+    return Batch(texts, _by_row(parse_label, given) if given.any() else None)
 
 
 def read_upload(path: str) -> pd.DataFrame:
@@ -96,7 +83,7 @@ def read_upload(path: str) -> pd.DataFrame:
     return _few(frame)
 
 
-def _few(rows: Rows) -> Rows:
+def _few(rows: Any) -> Any:
     if len(rows) > MAX_ROWS:
         raise InputRefused(f"There are more than {MAX_ROWS:,} rows; {ANY_NUMBER}.")
     return rows
@@ -110,13 +97,15 @@ def columns_of(frame: pd.DataFrame) -> tuple[str, str]:
     return text or max(names, key=lambda name: head[name].str.len().mean()), label
 
 
-def _by_row(read: Callable[[str], T], values: Iterable[str]) -> Iterator[T]:
+def _by_row(read: Callable[[str], T], values: Iterable[str]) -> list[T]:
     """`read` of each value; a refusal names the row."""
-    for number, value in enumerate(values, 1):
+    found: list[T] = []
+    for value in values:
         try:
-            yield read(value)
+            found.append(read(value))
         except ValueError as error:
-            raise InputRefused(f"Row {number}: {str(error).rstrip('.')}.") from None
+            raise InputRefused(f"Row {len(found) + 1}: {str(error).rstrip('.')}.") from None
+    return found
 
 
 def safe_cell(text: str) -> str:

@@ -1,10 +1,8 @@
 """Both systems' answers to the same reviews, and the filters that the examples tab offers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -27,18 +25,17 @@ class Sides(NamedTuple):
     after: Evaluation | None
     names: tuple[str, str] = ("Base model", "Fine-tuned")
     words: tuple[str, str] = ("before", "after fine-tuning")
-    others: Mapping[str, str] = {}
-    """What `before` may be: a name for people -> its run_id; "" is the base model."""
+    others: Mapping[str, str] = {}  # what `before` may be: a name for people -> run_id, "" of the base model
     versus: str = ""
 
     @classmethod
-    def of(cls, context: Context, run_id: str | None, dataset: str | None, versus: str) -> Sides:
+    def of(cls, context: Context, run_id: str | None, dataset: str | None, versus: str) -> Self:
         """A run's base model and its fine-tuned one, or the fine-tuned ones of `versus` and of this run."""
         stamp, given = context.store.signature(), (run_id, dataset, versus)
         return context.store.keep(("sides", *given), stamp, lambda: cls._of(context, *given))
 
     @classmethod
-    def _of(cls, context: Context, run_id: str | None, dataset: str | None, versus: str) -> Sides:
+    def _of(cls, context: Context, run_id: str | None, dataset: str | None, versus: str) -> Self:
         run, evals = context.evals(run_id, dataset)
         after, titles, tuned = evals.get("fine-tuned"), run_titles(context), {}
         for other in context.store.finished_runs():
@@ -126,8 +123,7 @@ class ExampleFilter(BaseModel, frozen=True, strict=True):
     dataset: str | None = None
     search: str | None = ""  # words looked for in the text, or a review id's beginning
     show: str = Field("fixed", pattern=f"^({'|'.join(FILTERS)})$")
-    side: Literal["", "before", "after"] = ""
-    """Whose P(positive) must lie in [low, high), or up to 1 where high is 1; of nobody's if empty."""
+    side: Literal["", "before", "after"] = ""  # whose P(positive) is in [low, high), 1 included; "": nobody's
     low: float = Field(0.0, ge=0, le=1)
     high: float = Field(1.0, ge=0, le=1)
     label: Literal[0, 1] | None = None  # the true label, where only one is wanted
@@ -138,14 +134,13 @@ class ExampleFilter(BaseModel, frozen=True, strict=True):
     @classmethod
     def of(
         cls, run_id: str | None = None, dataset: str | None = None, search: str | None = "", asked: str = ""
-    ) -> ExampleFilter:
+    ) -> Self:
         """`asked`: a JSON object of the further fields; nonsense is passed over."""
         found = cls()
         with suppress(ValueError):
             found = cls.model_validate_json(asked[:500])
         show = "all" if found.side and "show" not in found.model_fields_set else found.show
-        place = {"run_id": run_id, "dataset": dataset, "search": search, "show": show}
-        return found.model_copy(update=place)
+        return found.model_copy(update={"run_id": run_id, "dataset": dataset, "search": search, "show": show})
 
     def asking(self, **changes: Any) -> str:
         """This as `asked`, with changes; those on which page it is are forgotten."""

@@ -10,8 +10,7 @@ import pandas as pd
 from sentiment_core.artifacts.schema import Metric, Reference
 from sentiment_core.artifacts.store import Evaluation, Run
 from sentiment_core.dashboard.components.header import run_titles
-from sentiment_core.dashboard.components.html import parameters
-from sentiment_core.dashboard.components.parts import Panel, empty
+from sentiment_core.dashboard.components.parts import Panel, empty, parameters
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.store import Store, dataset_title
 from sentiment_core.figures import evaluation
@@ -21,8 +20,7 @@ from sentiment_core.metrics import classification, coverage
 COMMAND = "python eval.py --run <run> --system all"
 UNEVALUATED = empty("No evaluation yet. This command scores the test reviews:", COMMAND)
 INTERVAL = "Bars are 95\u202f% intervals"
-MIN_BIN = 20
-"""Reviews that a bin of the reliability diagram needs to be drawn: of fewer, a share says nothing."""
+MIN_BIN = 20  # reviews of a bin of the reliability diagram that is drawn: of fewer, a share says nothing
 AMBIGUITY = "{}: of 25,000 labels<br>{} lack a majority of votes,<br>{} have it against them"
 COST_UNITS = {"parameters": "parameters", "gpu_seconds": "GPU seconds", "peak_memory_gb": "GB at most"}
 COST_UNITS |= {"trainable_share": "% of the weights"}
@@ -40,7 +38,8 @@ def dataset_phrase(evaluation: Evaluation) -> str:
     return f"{where}, n = {dataset.n:,}"
 
 
-def _columns(share: Metric, name: str = "accuracy") -> dict[str, Any]:
+def shares(share: Metric, name: str = "accuracy") -> dict[str, Any]:
+    """A share with its interval as a row of a figure's data."""
     return {name: share.value, "low": share.low, "high": share.high, "n": share.n}
 
 
@@ -53,7 +52,7 @@ def accuracy_panel(
     drawn = [record for record in records if record.draw_accuracies]
     rows = [
         {"title": record.title + (f", {len(record.draw_accuracies)} draws" if record in drawn else "")}
-        | {"system": record.system} | _columns(record.metrics["accuracy"])
+        | {"system": record.system} | shares(record.metrics["accuracy"])
         | {"selected_on": "validation" if record.run_id else "nothing", "note": "measured here"}
         for record in records
     ]  # fmt: skip
@@ -72,8 +71,16 @@ def accuracy_panel(
     start = max(0, 10 * int(10 * table["accuracy"].max() - 0.3)) if zoomed else 0
     if start:
         caption += f" The axis is cut: it begins at {start}\u202f%, and ◂ stands for what lies below."
-    title, name = _accuracy_finding(table, before, evals.get("fine-tuned")), records[0].dataset.name
-    return Panel(title, evaluation.systems_chart(table, start), caption, table, f"accuracy-{name}")
+    after, best = evals.get("fine-tuned"), table[table["system"] != ""].iloc[0]
+    if after and before:
+        old, new = (one.record.metrics["accuracy"].value for one in (before, after))
+        verb = "lifts" if new > old else "moves"
+        title = f"Fine-tuning {verb} accuracy from {percent(old)} to {percent(new)}"
+    else:
+        unknown = "" if after else "; this run’s fine-tuned model has not been evaluated on these reviews"
+        title = f"{best['title']}: accuracy {percent(best['accuracy'])}{unknown}"
+    chart = evaluation.systems_chart(table, start)
+    return Panel(title, chart, caption, table, f"accuracy-{records[0].dataset.name}")
 
 
 def _reference_row(one: Reference) -> dict[str, Any]:
@@ -82,16 +89,6 @@ def _reference_row(one: Reference) -> dict[str, Any]:
         "system": "", "accuracy": one.accuracy, "low": np.nan, "high": np.nan, "n": pd.NA,
         "selected_on": one.selected_on, "note": f"as reported: {one.protocol}; {one.source}",
     }  # fmt: skip
-
-
-def _accuracy_finding(table: pd.DataFrame, before: Evaluation | None, after: Evaluation | None) -> str:
-    if after and before:
-        old, new = (one.record.metrics["accuracy"].value for one in (before, after))
-        verb = "lifts" if new > old else "moves"
-        return f"Fine-tuning {verb} accuracy from {percent(old)} to {percent(new)}"
-    best = table[table["system"] != ""].iloc[0]
-    unknown = "" if after else "; this run’s fine-tuned model has not been evaluated on these reviews"
-    return f"{best['title']}: accuracy {percent(best['accuracy'])}{unknown}"
 
 
 def cost_panel(
@@ -103,7 +100,7 @@ def cost_panel(
         evals, record = context.store.evals(run, dataset), run.record
         before, after = context.store.before(evals), evals.get("fine-tuned")
         if record and before and after:
-            old, new = (_columns(one.record.metrics["accuracy"]) for one in (before, after))
+            old, new = (shares(one.record.metrics["accuracy"]) for one in (before, after))
             row = {"title": titles[run.run_id], "run": run.run_id, "parameters": record.base_model.parameters}
             row |= {"gpu_seconds": record.wall_seconds * record.hardware.count}
             row |= {"trainable_share": 100 * record.trainable_parameters / record.base_model.parameters}
@@ -142,7 +139,7 @@ def coverage_panel(
     frames = {actor: store.predictions(one) for actor, one in actors.items()}
     frames = {actor: frame for actor, frame in frames.items() if is_scored(frame)}
     rows = [
-        {"actor": actor, "coverage": share} | _columns(accuracy)
+        {"actor": actor, "coverage": share} | shares(accuracy)
         for actor, frame in frames.items()
         for share, accuracy in coverage.curve(frame["label"], frame["p_positive"])
     ]  # fmt: skip
@@ -156,7 +153,7 @@ def coverage_panel(
     if "fine" in frames and run and run.record and (chosen := store.certainties(run)):
         label, p = frames["fine"]["label"], frames["fine"]["p_positive"]
         found = {target: coverage.above(label, p, least) for target, least in chosen.items()}
-        marks = [{"target": t, "coverage": one[0]} | _columns(one[1]) for t, one in found.items() if one]
+        marks = [{"target": t, "coverage": one[0]} | shares(one[1]) for t, one in found.items() if one]
         told = "; ".join(f"{percent(t, 0)} from a certainty of {percent(c)}" for t, c in chosen.items())
         n = run.record.validation_accuracy.n
         caption += f" Marks: targets that {n:,} validation reviews met ({told}), and what came of them here."
@@ -169,7 +166,7 @@ def reliability_panel(store: Store, actors: Mapping[str, Evaluation], where: str
     """Predicted probability against the observed positive rate, of "base", "fine" or both."""
     frames = {actor: store.predictions(one) for actor, one in actors.items()}
     rows = [
-        {"actor": actor, "mean_p_positive": mean} | _columns(share, "share_positive")
+        {"actor": actor, "mean_p_positive": mean} | shares(share, "share_positive")
         for actor, frame in frames.items() if is_scored(frame)
         for mean, share in classification.reliability(frame["label"], frame["p_positive"])
     ]  # fmt: skip

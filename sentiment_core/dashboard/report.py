@@ -4,8 +4,6 @@ python -m sentiment_core.dashboard.report smollm2-135m --output report.html
 python -m sentiment_core.dashboard.report smollm2-135m-taught --versus smollm2-135m --output report.html
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from base64 import b64encode
@@ -20,15 +18,11 @@ from sentiment_core.artifacts.store import write_text
 from sentiment_core.config import ASSETS, UserError
 from sentiment_core.dashboard import panels, theme
 from sentiment_core.dashboard.components import header
-from sentiment_core.dashboard.components.html import fragment
+from sentiment_core.dashboard.components.parts import fragment
 from sentiment_core.dashboard.context import Context
-from sentiment_core.dashboard.host import ModelHost
 from sentiment_core.dashboard.pairs import Sides
-from sentiment_core.dashboard.serving import Serving
 from sentiment_core.dashboard.store import Store
 from sentiment_core.dashboard.tabs import accuracy, confusion, loss, method
-from sentiment_core.dashboard.texts import ReviewTexts
-from sentiment_core.metrics.classification import compare
 
 
 def report_html(context: Context, run_id: str, versus: str = "") -> str:
@@ -40,15 +34,11 @@ def report_html(context: Context, run_id: str, versus: str = "") -> str:
         raise UserError(f"no evaluations of {' and '.join(filter(None, (run_id, versus)))} (runs: {known})")
     where, before = panels.dataset_phrase(sides.after), store.before(evals)
     actors = {actor: one for actor, one in (("base", before), ("fine", evals["fine-tuned"])) if one}
-    flow, matrices = "", []
+    flow, matrices = accuracy.before_and_after(store, sides, where, linked=False)[2], []
     for name, one in zip(sides.names, sides[:2], strict=True):
         if one:
             panel = confusion.matrix_panel(confusion.Side.of(store, one, 50))
             matrices.append(replace(panel, title=f"{name}. {panel.title}"))
-    frames = [store.predictions(one) for one in sides[:2] if one]
-    if len(frames) == 2 and frames[0]["review_id"].equals(frames[1]["review_id"]):
-        compared = compare(frames[0]["label"], *(frame["prediction"] for frame in frames))
-        flow = accuracy.outcomes_html(compared, sides, linked=False)
     drawn = [
         panels.accuracy_panel(evals, store.references(), before), *matrices,
         panels.coverage_panel(store, run, actors, where), panels.reliability_panel(store, actors, where),
@@ -76,9 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
 
     def write() -> str:
-        context = Context(Store(given.assets), Serving(ModelHost()), ReviewTexts({}))
-        content = report_html(context, given.run, given.versus)
-        write_text(given.output, content)
+        write_text(given.output, report_html(Context(Store(given.assets)), given.run, given.versus))
         return str(given.output)
 
     return cli.run(write)

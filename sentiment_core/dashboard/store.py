@@ -7,9 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -32,9 +32,7 @@ DATASET_TITLES = {
 }  # fmt: skip
 """What a dataset is called on the page; one that is not here goes by its own name."""
 
-TARGETS = (0.97, 0.98, 0.99)
-"""Accuracies of which a visitor may ask one, so that less sure answers are not given."""
-
+TARGETS = (0.97, 0.98, 0.99)  # accuracies of which a visitor may ask one; less sure answers are not given
 REFERENCES = ("references.json", store.read_references)
 SAMPLES = ("sample_reviews.jsonl", store.read_sample_reviews)
 WATCHED = (
@@ -66,22 +64,13 @@ def _attempt(path: Path, read: Callable[[], T]) -> tuple[T | None, Problem | Non
         return None, Problem(path, str(error))
 
 
-@dataclass
-class _Kept:
-    """One key's value; the lock is held while it is made."""
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    stamp: Hashable = None
-    value: Any = None
-
-
 class Store:
     """The artifacts under one root. Safe to share between requests: values are read-only by convention."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._lock = threading.Lock()
-        self._kept: dict[Hashable, _Kept] = {}
+        self._kept: dict[Hashable, SimpleNamespace] = {}  # lock (held while it is made), stamp, value
         self._signature: tuple[Hashable, ...] = ()
         self._looked = -math.inf
 
@@ -92,7 +81,7 @@ class Store:
         other keys, never its own.
         """
         with self._lock:
-            kept = self._kept.pop(key, None) or _Kept()
+            kept = self._kept.pop(key, None) or SimpleNamespace(lock=threading.Lock(), stamp=None)
             self._kept[key] = kept
             if len(self._kept) > MOST_KEPT:
                 del self._kept[next(iter(self._kept))]
@@ -110,7 +99,7 @@ class Store:
         return self._signature
 
     def listing(self) -> Listing:
-        return self.keep("listing", self.signature(), lambda: store.list_artifacts(self.root))
+        return self.keep("listing", self.signature(), partial(store.list_artifacts, self.root))
 
     def problems(self) -> tuple[Problem, ...]:
         """What was passed over, each once; all that is read only when it is shown is tried."""
@@ -123,8 +112,8 @@ class Store:
             read = store.read_soak if path.stem == "soak" else partial(store.read_benchmark, path.stem)
             tried.append(_attempt(path, partial(read, self.root)))
         tried += [self._small(*REFERENCES), self._small(*SAMPLES)]
-        found = (*listing.problems, *(problem for _, problem in tried if problem))
-        return tuple({problem.message: problem for problem in found}.values())
+        found = [*listing.problems, *(problem for _, problem in tried)]
+        return tuple({problem.message: problem for problem in found if problem}.values())
 
     def finished_runs(self) -> list[Run]:
         return [run for run in self.listing().runs if run.record is not None]
@@ -135,10 +124,9 @@ class Store:
         if "/" in (run_id or ""):
             with suppress(ArtifactError):  # which was told to whoever opened it
                 return self.hub_run(str(run_id))
-        listing = self.listing()
-        runs = [run for run in listing.runs if run.record is not None]
-        chosen = next((run for run in runs if run.run_id == run_id), None)
-        return chosen or max(runs, key=partial(_rank, self._usable(listing)), default=None)
+        runs = self.finished_runs()
+        named = [run for run in runs if run.run_id == run_id]
+        return named[0] if named else max(runs, key=self._rank, default=None)
 
     def hub_run(self, run_id: str) -> Run:
         """The run of that Hub id; without a commit in it, looked up anew every ten minutes.
@@ -149,11 +137,18 @@ class Store:
         run = self.keep(("hub", run_id), pinned, lambda: remote.fetch_run(run_id))
         base, *others = (one.record.base_model.name for one in (run, *self.finished_runs()) if one.record)
         if base not in (known := {*EMBEDDED, *others}):
-            here = ", ".join(sorted(known))
-            raise ArtifactError(
-                f"run {run_id!r} is on the base model {base[:90]!r}; here run those on {here}"
-            )
+            told = f"run {run_id!r} is on the base model {base[:90]!r}"
+            raise ArtifactError(f"{told}; here run those on {', '.join(sorted(known))}")
         return run
+
+    def _rank(self, run: Run) -> tuple[float, ...]:
+        """Size of the base, teacher, size of the largest dataset that it answered, accuracy there and in
+        validation; all so that more is better."""
+        record: Any = run.record
+        evals = [e.record for e in self._usable() if e.record.run_id == run.run_id]
+        tested = max(((e.dataset.n, e.metrics["accuracy"].value) for e in evals), default=(0, 0.0))
+        validated = record.validation_accuracy.value
+        return (-record.base_model.parameters, record.teacher is None, *tested, validated)
 
     def history(self, run: Run) -> pd.DataFrame:
         stamp = _stamp(run.history_path)
@@ -165,19 +160,16 @@ class Store:
         if not (run and run.record):
             return {}
         history, _ = _attempt(run.path, partial(self.history, run))
-        if history is None:
+        if history is None or (validated := history.dropna(subset=["eval_counts"])[::-1]).empty:
             return {}
-        validated = history.dropna(subset=["eval_counts"])
         away = (validated["eval_accuracy"] - run.record.validation_accuracy.value).abs()
-        if away.empty:
-            return {}
-        kept = validated["eval_counts"].iloc[len(away) - 1 - int(np.argmin(away[::-1]))]  # the last such one
+        kept = validated["eval_counts"].iloc[int(np.argmin(away))]  # of the last such one
         odds = {target: coverage.least_log_odds(kept, target) for target in TARGETS}
         return {t: 1 / (1 + math.exp(-x / run.record.temperature)) for t, x in odds.items() if x is not None}
 
-    def _usable(self, listing: Listing | None = None) -> list[Evaluation]:
+    def _usable(self) -> list[Evaluation]:
         """Evaluations whose predictions can be read and that carry an accuracy."""
-        scored = [one for one in (listing or self.listing()).evals if "accuracy" in one.record.metrics]
+        scored = [one for one in self.listing().evals if "accuracy" in one.record.metrics]
         return [one for one in scored if not _attempt(one.path, partial(self.predictions, one))[1]]
 
     def predictions(self, evaluation: Evaluation) -> pd.DataFrame:
@@ -195,15 +187,13 @@ class Store:
 
     def evals(self, run: Run | None, dataset: str | None) -> dict[str, Evaluation]:
         """System -> its newest evaluation on `dataset`: this run's, and those of its base model."""
-        run_id = run.run_id if run else None
-        base = run.record.base_model.name if run and run.record else None
-
-        def belongs(record: schema.EvalRecord) -> bool:
-            of_base = record.base_model is None or base in (None, record.base_model.name)
-            return record.dataset.name == dataset and record.run_id in (None, run_id) and of_base
-
-        fitting = [e for e in self._usable() if belongs(e.record)]
-        newest = {e.record.system: e for e in sorted(fitting, key=lambda e: e.record.created_at)}
+        run_id, base = run and run.run_id, run and run.record and run.record.base_model.name
+        newest: dict[str, Evaluation] = {}
+        for one in sorted(self._usable(), key=lambda one: one.record.created_at):
+            its = one.record
+            of_base = not (base and its.base_model) or base == its.base_model.name
+            if its.dataset.name == dataset and its.run_id in (None, run_id) and of_base:
+                newest[its.system] = one
         return {system: newest[system] for system in SYSTEMS if system in newest}
 
     def before(self, evals: dict[str, Evaluation]) -> Evaluation | None:
@@ -231,12 +221,3 @@ class Store:
         stamp = _stamp(self.root / name)
         return _attempt(self.root, lambda: self.keep(name, stamp, lambda: read(self.root)))
 
-
-def _rank(evals: list[Evaluation], run: Run) -> tuple[float, ...]:
-    """Size of the base, teacher, size of the largest dataset that it answered, accuracy there and in
-    validation; all so that more is better."""
-    record: Any = run.record
-    own = [e.record for e in evals if e.record.run_id == run.run_id]
-    best = max(own, key=lambda one: one.dataset.n, default=None)
-    tested = (best.dataset.n, best.metrics["accuracy"].value) if best else (0, 0.0)
-    return (-record.base_model.parameters, record.teacher is None, *tested, record.validation_accuracy.value)

@@ -1,7 +1,5 @@
 """Review texts by id, from the dataset at hand. Artifacts carry none (they belong to their authors)."""
 
-from __future__ import annotations
-
 import logging
 import os
 import threading
@@ -24,7 +22,6 @@ IMDB: dict[str, Any] = {
 }  # fmt: skip
 """Its test reviews on the Hub, and where they are kept once a visitor, or a Space, has fetched them."""
 FETCH = "Load the IMDB texts (20 MB)"
-UNREADABLE = "What the Hub gave cannot be read."
 FETCHING = "They are being fetched from the Hub at this moment; choose this tab again in a minute."
 HOW_TO = (
     f"Or set the environment variable {VARIABLE} to a copy of the dataset (a parquet or CSV file, a folder, "
@@ -41,14 +38,11 @@ class ReviewTexts:
         self._problem = ""
         self._loading = threading.Thread(target=self._load, name="review-texts", daemon=True)
 
-    def start(self) -> None:
+    def wait(self, timeout: float) -> Mapping[str, str]:
+        """The texts once loaded, or what is there after `timeout` seconds."""
         with self._lock:
             if self._loading.ident is None:
                 self._loading.start()
-
-    def wait(self, timeout: float) -> Mapping[str, str]:
-        """The texts once loaded, or what is there after `timeout` seconds."""
-        self.start()
         self._loading.join(timeout)
         return self._texts or {}
 
@@ -61,10 +55,7 @@ class ReviewTexts:
 
     def fetch(self, told: Callable[[float], object] = float) -> None:
         """Add IMDB's test reviews, from the Hub; `how_to` says why where that fails.
-
-        Args:
-            told: gets the share that is done, now and then.
-        """
+        told: gets the share that is done, now and then."""
         from huggingface_hub import hf_hub_download
 
         class Bar(tqdm):
@@ -75,7 +66,8 @@ class ReviewTexts:
         with self._fetching:
             try:
                 found = load_texts([hf_hub_download(DEFAULT_SOURCE, **IMDB, token=False, tqdm_class=Bar)])
-                self._texts, self._problem = {**(self._texts or {}), **found}, "" if found else UNREADABLE
+                self._problem = "" if found else "What the Hub gave cannot be read."
+                self._texts = {**(self._texts or {}), **found}
             except Exception as error:  # the Hub's client has kinds of its own, by version
                 reason = str(error).strip().partition("\n")[0].rstrip(".")[:200]
                 self._problem = f"They could not be fetched from the Hub: {reason}."

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import gradio as gr
 
-from sentiment_core.figures.style import PALETTE, theme_css
+from sentiment_core.figures.style import FONTS, PALETTE, theme_css
 
-SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 MONO_FONTS = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono", "monospace")
 
 GROUND = {
@@ -72,4 +71,4 @@ def theme() -> gr.themes.Base:
         for name in names.split():
             settings[name], settings[f"{name}_dark"] = COLOURS[colour]
     hues = dict.fromkeys(("primary_hue", "secondary_hue", "neutral_hue"), "slate")
-    return gr.themes.Base(**hues, font=SYSTEM_FONTS, font_mono=MONO_FONTS).set(**settings)
+    return gr.themes.Base(**hues, font=FONTS, font_mono=MONO_FONTS).set(**settings)

@@ -156,8 +156,7 @@ def reliability_chart(table: pd.DataFrame) -> go.Figure:
     notes = [note(100, 1, "dashed: perfect calibration", "muted", xanchor="right", yanchor="bottom")]
     for line, (actor, rows) in enumerate(table.groupby("actor", sort=False)):
         name, symbol, dash, sign = ACTORS[str(actor)]
-        columns = ("mean_p_positive", "share_positive", "low", "high")
-        x, y, low, high = (100 * rows[column] for column in columns)
+        x, y, low, high = (100 * rows[one] for one in ("mean_p_positive", "share_positive", "low", "high"))
         hover = f"{name}<br>Mean predicted probability %{{x:.1f}}{THIN}%"
         hover += f"<br>Observed positive rate %{{y:.1f}}{THIN}%, n = %{{customdata[0]:,}}"
         figure.add_trace(series(

@@ -38,7 +38,7 @@ PAPER = Tint("#FEFEFE", "#10141B")
 
 THIN = "\u202f"  # narrow no-break space, between a number and its unit
 
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 TRANSPARENT = "rgba(0,0,0,0)"
 
 
@@ -82,7 +82,7 @@ _AXIS = {
 TEMPLATE = go.layout.Template(layout={
     "xaxis": _AXIS, "yaxis": _AXIS, "margin": {"l": 8, "r": 12, "t": 12, "b": 8}, "showlegend": False,
     "paper_bgcolor": TRANSPARENT, "plot_bgcolor": TRANSPARENT, "dragmode": False,
-    "font": {"family": FONT, "size": 13, "color": color_of("ink")},
+    "font": {"family": ", ".join(FONTS), "size": 13, "color": color_of("ink")},
     "hoverlabel": {"bgcolor": "#101828", "bordercolor": "#101828", "font": {"color": "#ffffff", "size": 13}},
 })  # fmt: skip
 """The look that all figures share, in place of plotly's own."""

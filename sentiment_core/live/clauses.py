@@ -91,7 +91,6 @@ def _joined(rows: list[_Row], most: int) -> list[_Row]:
 
 # ---- what a trace shows, in one sentence
 
-MOVE = 0.05  # a smaller step of P(positive) is never called a move: number formats of a CPU differ by as much
 UNSURE = (0.3, 0.7)
 
 

@@ -25,16 +25,12 @@ from scipy.special import expit
 from sentiment_core.artifacts.schema import DIAL
 from sentiment_core.artifacts.store import Evaluation, Run, adapter_sha256, list_artifacts
 from sentiment_core.dashboard import theme
-from sentiment_core.dashboard.components import answers, dial, header, html, trace
+from sentiment_core.dashboard.components import answers, header, parts
 from sentiment_core.dashboard.context import Context
-from sentiment_core.dashboard.host import ModelHost
 from sentiment_core.dashboard.inputs import MAX_CHARACTERS
-from sentiment_core.dashboard.serving import Serving
 from sentiment_core.dashboard.store import Store
 from sentiment_core.dashboard.tabs import live
-from sentiment_core.dashboard.texts import ReviewTexts
 from sentiment_core.data.reviews import load_reviews
-from sentiment_core.live.clauses import MOVE
 from sentiment_core.models.base_models import SEAL, file_sha256, resolve, sealed_folder
 from sentiment_core.prompts import CUT_MARK
 from sentiment_core.publishing.card import PublishError, evaluations
@@ -142,12 +138,7 @@ def _about(run: Run, encoder: Any) -> dict[str, Any]:
     from sentiment_core.live.forward import FIRST_RESULT, LONG
 
     assert run.record
-    asking = dial.value_of("", 0.0, 0.0)
-    say = {
-        "busy": answers.READING, "reading": trace.READING, "trace": trace.CAPTION, "move": MOVE,
-        "between": len(DIAL), "bend": dial.BEND, "dial": dial.CAPTION, "question": asking["title"],
-        "ask": asking["note"], "computing": dial.COMPUTING, "most": DIAL_TOKENS,
-    }  # fmt: skip
+    say = {"busy": answers.READING, "reading": answers.READING_AGAIN, "most": DIAL_TOKENS}
     return {
         "run": run.run_id, "adapter": adapter_sha256(run), "temperature": run.record.temperature,
         "dial": DIAL, "prefix": encoder.prefix_ids, "suffix": encoder.suffix_ids,
@@ -222,7 +213,7 @@ def _write_page(run: Run, root: Path, folder: Path, about: dict[str, Any]) -> No
         {"name": name, "bytes": (folder / name).stat().st_size, "sha256": file_sha256(folder / name)}
         for name in (*FETCHED, f"runtime/{ON_GPU}")
     )
-    context = Context(Store(root), Serving(ModelHost()), ReviewTexts({}))
+    context = Context(Store(root))
     stored, size = live.stored_answers(context, run), sum(one["bytes"] for one in fetched)
     answered = sorted((one for one in stored["samples"] if "fine" in one), key=lambda one: len(one["text"]))
     samples = [{"text": one["text"]} | {a: one[a]["p"] for a in ("base", "fine")} for one in answered[:3]]
@@ -230,9 +221,9 @@ def _write_page(run: Run, root: Path, folder: Path, about: dict[str, Any]) -> No
     about |= {"past": ExportedModel(folder).past, "largest": 2 * LARGEST_CHANGE}
     (folder / "model.json").write_text(json.dumps(about), encoding="utf-8")
     stored["local"] = {"url": "./", "bytes": size}
-    page = html.fragment(
+    page = parts.fragment(
         "browser", title=header.TITLE, head=header.title_html(context, run), stored=stored, dares=live.DARES,
-        **{name: html.render(name) for name in ("live", "dial", "trace")}, most=MAX_CHARACTERS,
+        **{name: parts.render(name) for name in ("live", "dial", "trace")}, most=MAX_CHARACTERS,
     )  # fmt: skip
     (folder / "index.html").write_text(page, encoding="utf-8")
     script = f"{theme.static('figures.js', 'figures.*.js')}\n({theme.static('page.js')})();\n"

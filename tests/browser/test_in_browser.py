@@ -13,7 +13,6 @@ from scipy.special import expit
 
 from sentiment_core.artifacts.store import adapter_sha256, read_run, read_sample_answers, read_sample_reviews
 from sentiment_core.config import ASSETS
-from sentiment_core.dashboard.components import dial
 from sentiment_core.dashboard.inputs import InputRefused, clean_text
 from sentiment_core.data.reviews import load_reviews
 from sentiment_core.live.clauses import finding
@@ -157,18 +156,15 @@ def test_tokens_clauses_and_rows_are_pythons(page, exported) -> None:
         assert got == [text, ids, shown, cut, ends, cuts.tolist()]
 
 
-def test_what_is_said_of_traces_and_dials_is_pythons(page, exported) -> None:
+def test_what_is_said_of_traces_is_pythons(page, exported) -> None:
     rng = np.random.default_rng(0)
     traces = [(rng.random((2, n)) ** 2).tolist() for n in (1, 2, 3, 8) for _ in range(30)]
-    curves = [(0.3 * rng.random(6) + 0.7 * rng.random()).tolist() for _ in range(100)]
     page.goto(exported.url)
-    said = page.evaluate("""async ([traces, curves, clauses, bend]) => {
-      const {traceFinding, dialFinding} = await import('./reading.js');
-      const found = traces.map(([fine, base]) => traceFinding(clauses, fine, base));
-      return [found, curves.map((curve) => dialFinding(curve, bend))];
-    }""", [traces, curves, CLAUSES, dial.BEND])  # fmt: skip
-    assert said[0] == [finding(CLAUSES, fine, base) for fine, base in traces]
-    assert said[1] == [dial.finding(curve) for curve in curves]
+    said = page.evaluate("""async ([traces, clauses]) => {
+      const {traceFinding} = await import('./reading.js');
+      return traces.map(([fine, base]) => traceFinding(clauses, fine, base));
+    }""", [traces, CLAUSES])  # fmt: skip
+    assert said == [finding(CLAUSES, fine, base) for fine, base in traces]
 
 
 def test_the_app_offers_it_with_threads_and_fetches_the_weights_once(context, exported, tmp_path) -> None:

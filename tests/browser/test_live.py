@@ -153,6 +153,26 @@ def test_who_fools_both_is_told_and_counted(page, site) -> None:
     page.locator(".score", has_text="got 2 right, the fine-tuned one 2").wait_for()
 
 
+def test_the_dial_says_where_an_answer_turns_once_its_points_are_known(page, site) -> None:
+    page.goto(site.url)
+    settle(page)
+    for curve, told in {
+        (0.78, 0.42, 0.22, 0.15, 0.09, 0.01): "The answer turns to Negative at about 16 % of the fine-tuning",
+        (0.82, 0.66, 0.7, 0.84, 0.96, 0.98): "It stays Positive, and falls to 66 % on the way",
+        (0.1, 0.2, 0.4, 0.3, 0.2, 0.1): "It stays Negative, and rises to 40 % on the way",
+        (0.6, 0.4, 0.6, 0.4, 0.6, 0.6): "The answer turns 4 times on the way to Positive",
+        (0.6,) * 6: "It stays Positive all the way",
+    }.items():
+        assert page.evaluate("figs.bent", curve) == told
+    page.locator("#review textarea").fill("A dreadful film, but one laughed.")
+    page.locator("#trace li", has_text="but one laughed").wait_for()
+    page.locator("#dial h3", has_text="How much fine-tuning does it take?").wait_for()
+    assert "Four more answers of this review." in page.locator("#dial").inner_text()
+    page.get_by_role("button", name="Compute the points between").click()
+    page.locator("#dial output", has_text="At 100").wait_for()
+    assert "P(positive) by weights of base + α · adapter" in page.locator("#dial").inner_text()
+
+
 def test_a_question_that_was_lost_on_its_way_is_asked_again(page, site) -> None:
     page.goto(site.address(tab="live"))
     settle(page)

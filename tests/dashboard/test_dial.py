@@ -7,7 +7,7 @@ import pytest
 
 from sentiment_core.artifacts import schema, store
 from sentiment_core.config import ASSETS
-from sentiment_core.dashboard.components import dial
+from sentiment_core.dashboard.components import answers
 from sentiment_core.dashboard.context import Context
 from sentiment_core.data.reviews import review_id
 from tests import waiting
@@ -26,18 +26,18 @@ def context(tmp_path: Path) -> Context:
 
 
 def test_the_points_come_one_by_one_between_known_ends(context):
-    asked = dial.value_of(TEXT, 0.6, 0.1)
+    asked = answers.dial_value(TEXT, 0.6, 0.1)
     assert asked["curve"] == [0.6, None, None, None, None, 0.1]
-    first, *steps = waiting.all_of(dial.stream(context, RUN, asked))
-    assert first == asked | {"busy": True, "note": "Computing…"}
+    first, *steps = waiting.all_of(answers.turn(context, RUN, asked))
+    assert first == asked | {"busy": True, "note": None}
     assert [step["curve"].count(None) for step in steps] == [3, 2, 1, 0]
     assert {(step["text"], step["curve"][0], step["curve"][-1]) for step in steps} == {(TEXT, 0.6, 0.1)}
-    assert steps[-1] == dial.value_of(TEXT, 0.6, 0.1, steps[-1]["curve"][1:-1]), "as a stored one"
+    assert steps[-1] == answers.dial_value(TEXT, 0.6, 0.1, steps[-1]["curve"][1:-1]), "as a stored one"
 
 
 def test_a_long_review_is_told_why_it_has_none(context):
-    asked = dial.value_of("word " * (LONG + 1), 0.6, 0.1)
-    *_, last = waiting.all_of(dial.stream(context, RUN, asked))
+    asked = answers.dial_value("word " * (LONG + 1), 0.6, 0.1)
+    *_, last = waiting.all_of(answers.turn(context, RUN, asked))
     assert last["curve"] == asked["curve"]
     assert "up to 300 tokens" in last["note"]
     assert not last["busy"]

@@ -8,7 +8,7 @@ from markupsafe import Markup
 from sentiment_core.artifacts import store
 from sentiment_core.artifacts.schema import Confusion, WeightSample
 from sentiment_core.config import ASSETS
-from sentiment_core.dashboard.components import study, weights
+from sentiment_core.dashboard.tabs import method
 from sentiment_core.dashboard.tabs.method import method_html
 from tests.dashboard.test_header import words
 from tests.dashboard.test_tabs import context_of
@@ -51,13 +51,13 @@ def test_the_base_can_tell_a_little_and_says_positive_anyway(page):
 def test_squares_sum_to_a_hundred():
     none = dict.fromkeys(("positive_negative", "positive_positive"), 0)
     cells = Confusion(negative_negative=1, negative_positive=1, positive_unparsed=1, **none)
-    assert study.waffle(cells) == {"right": 33, "wrong": 34, "no label": 33}
+    assert method.waffle(cells) == {"right": 33, "wrong": 34, "no label": 33}
 
 
 def test_a_sorted_beginning_is_told_from_a_mixed_one():
     frame = GENERATED.predictions()
-    assert study.first_rows(frame).value == pytest.approx(0.015)
-    assert study.first_rows(frame.sample(frac=1, random_state=0)) is None
+    assert method.first_rows(frame).value == pytest.approx(0.015)
+    assert method.first_rows(frame.sample(frac=1, random_state=0)) is None
 
 
 def test_the_matrix_is_drawn_to_scale():
@@ -65,7 +65,7 @@ def test_the_matrix_is_drawn_to_scale():
     shapes = store.read_adapter_shapes(run)
     assert shapes["model.layers.15.self_attn.q_proj"] == (576, 576)
     assert shapes["model.layers.15.mlp.up_proj"] == (1536, 576)
-    drawn = weights.pictures(run)[0]
+    drawn = method.pictures(run)[0]
     sides = [float(side) for side in re.findall(r' (?:width|height)="([\d.]+)"', drawn)]
     assert max(sides) / min(sides) == pytest.approx(576 / 16, rel=0.01)
 
@@ -73,9 +73,9 @@ def test_the_matrix_is_drawn_to_scale():
 def test_a_histogram_only_where_the_run_holds_its_weights(tmp_path):
     record = write_run(tmp_path, RUN)
     run = store.read_run(tmp_path / "runs" / RUN)
-    assert weights.pictures(run) == [], "an old run without adapter"
+    assert method.pictures(run) == [], "an old run without adapter"
     store.write_record(run.path / "run.json", record.model_copy(update={"weights": SAMPLE}))
-    [drawn] = weights.pictures(store.read_run(run.path))
+    [drawn] = method.pictures(store.read_run(run.path))
     assert drawn.count('class="level"') == 16
     assert "n = 7 weights" in drawn
 
@@ -108,7 +108,7 @@ def test_commands_are_without_the_folders_of_the_machine_they_ran_on(page):
 
 
 def test_memory_as_in_the_paper():
-    full, ours = map(sum, zip(*weights.memory_bytes(65e9, 64e9, 0.2e9).values(), strict=True))
+    full, ours = map(sum, zip(*method.memory_bytes(65e9, 64e9, 0.2e9).values(), strict=True))
     assert full == pytest.approx(780e9)
     assert ours < 48e9, "fits the 48 GB GPU of the paper"
 

@@ -21,7 +21,7 @@ from scipy.special import logit
 from sentiment_core.artifacts import store
 from sentiment_core.dashboard import app, pairs, panels, serving, texts, theme
 from sentiment_core.dashboard.app import build, launch_options
-from sentiment_core.dashboard.components import answers, challenge, parts, trace
+from sentiment_core.dashboard.components import answers, parts
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.host import ModelHost, ModelUnavailable
 from sentiment_core.dashboard.inputs import Batch
@@ -402,7 +402,7 @@ def test_without_texts_our_own_samples_are_the_rows(context: Context, monkeypatc
     )
     assert "wrong" not in f"{chips}{listed}{reader}"
     assert explain.visible
-    assert trace_value == trace.NOTHING
+    assert trace_value == answers.NO_TRACE
     samples = context.store.samples()
     found = stored_answers(samples)
     monkeypatch.setattr(context.store, "sample_answers", lambda run: found)
@@ -493,12 +493,12 @@ def challenged(tmp_path, monkeypatch) -> Context:
 def test_the_heatmap_shows_every_share_and_names_the_hardest(challenged) -> None:
     store = challenged.store
     evals = store.evals(store.run(RUN), "challenge")
-    frame, html = store.predictions(evals["fine-tuned"]), challenge.heatmap_html(evals)
+    frame, html = store.predictions(evals["fine-tuned"]), accuracy.heatmap_html(evals)
     hits = (frame["prediction"] == frame["label"]).groupby(frame["phenomenon"]).sum()
     shown = re.findall(r'title="(\d+) of 20; [^>]*>(\d+)\s%</td>', html)
     assert shown[1::2] == [(str(hit), str(5 * hit)) for hit in sorted(hits)]
     assert f"Hardest for the fine-tuned model: {hits.idxmin()}" in html
-    assert challenge.heatmap_html(store.evals(None, "imdb")) == ""
+    assert accuracy.heatmap_html(store.evals(None, "imdb")) == ""
 
 
 def test_examples_open_on_it_where_imdb_is_not_at_hand(challenged) -> None:
@@ -531,24 +531,23 @@ def test_answers_stream_fine_tuned_first_and_then_how_they_came(context: Context
     assert {(step["text"], step["run"]) for step in steps} == {(review, RUN)}
     assert [("fine" in step, "base" in step) for step in steps[:3]] == [(0, 0), (1, 0), (1, 1)]
     assert steps[1]["note"] == answers.READING
-    assert all(step["trace"] is trace.NOTHING for step in steps[:3])
+    assert all(step["trace"] is answers.NO_TRACE for step in steps[:3])
     first, both = steps[3]["trace"], steps[4]["trace"]
     assert len(steps) == 5
     assert [row["base"] for row in first["rows"]] == [None] * len(first["rows"])
     assert "".join(row["text"] for row in both["rows"]).replace(" ", "") == review.replace(" ", "")
     assert [row["fine"] for row in both["rows"]] == [row["fine"] for row in first["rows"]]
     assert both["title"].startswith("It made up its mind at “")
-    *_, alone = waiting.all_of(answers.stream_trace(context, context.store.run(RUN), "Superb"))
-    assert [row["text"] for row in alone["rows"]] == ["Superb"]
+    *_, alone = waiting.all_of(answers.stream(context, context.store.run(RUN), "Superb"))
+    assert [row["text"] for row in alone["trace"]["rows"]] == ["Superb"]
 
 
 def test_a_visitors_text_is_a_value_that_no_template_evaluates(context: Context) -> None:
     review = "<img src=x onerror=alert(1)> bad <script>alert(2)</script> great"
     *_, last = waiting.all_of(answers.stream(context, context.store.run(RUN), review))
     assert "".join(row["text"] for row in last["trace"]["rows"]).replace(" ", "") == review.replace(" ", "")
-    drawn = (parts.own_figure(name, name) for name in ("movement", "replay", "threshold"))
-    for figure in (trace.trace_figure("any"), answers.answer_cards({}), *drawn):
-        assert not re.search(r"[{}$]", figure.html_template)
+    for name in ("live", "trace", "dial", "movement", "replay", "threshold"):
+        assert not re.search(r"[{}$]", parts.own_figure(name, name).html_template)
 
 
 def test_a_crash_is_a_sentence_without_a_traceback(assets: Path) -> None:

@@ -11,7 +11,7 @@ import gradio as gr
 import pytest
 
 from sentiment_core.dashboard import host, serving
-from sentiment_core.dashboard.components import answers, dial
+from sentiment_core.dashboard.components import answers
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.store import Store
 from sentiment_core.dashboard.texts import ReviewTexts
@@ -77,7 +77,7 @@ def test_batches_run_inside_and_cost_the_visitors_share_and_nothing_else_does(co
     assert shown[-1]["trace"]["rows"][-1]["text"] == "A great film"
     one = waiting.run(context.serving.probabilities(run, ["A great film"]))
     assert (
-        len(waiting.all_of(dial.stream(context, RUN, dial.value_of("A great film, and funny.", 0.6, 0.9))))
+        len(waiting.all_of(answers.turn(context, RUN, answers.dial_value("A great, funny film.", 0.6, 0.9))))
         == 5
     )
     assert spaces.called == []

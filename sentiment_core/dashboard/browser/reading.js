@@ -1,5 +1,5 @@
 // A review as Python reads it, for the visitor's own browser: `dashboard/inputs`, `live/clauses`, `live/trace`, `prompts`
-// and `components/dial` say the same, function by function; tests/browser/test_in_browser.py holds both to each other.
+// say the same, function by function; tests/browser/test_in_browser.py holds both to each other.
 
 const WORDS = ['Negative', 'Positive'], MOST_ROWS = 24, FEWEST_ROWS = 6, TOKENS_A_ROW = 10;
 const percent = (p) => (100 * p).toFixed(0);
@@ -87,7 +87,7 @@ export const rowsOf = (text, tokens, shown, mark, most) => {
   return [[...ends, text.length], cuts];
 };
 
-// ---- what a trace and a dial show
+// ---- what a trace shows
 
 const quoted = (clause, most = 48) => {
   const words = clause.replace(/^[ \n\t,.;:!?…–—\-"“”]+|[ \n\t,.;:!?…–—\-"“”]+$/g, '').split(/\s+/).filter(Boolean), kept = [];
@@ -109,25 +109,5 @@ export const traceFinding = (clauses, fine, base) => {
 export const traceValue = (text, ends, {fine, base}, say) => {
   const clauses = ends.map((end, i) => text.slice(i ? ends[i - 1] : 0, end));
   const rows = clauses.map((clause, i) => ({text: clause.trim(), base: base?.[i] ?? null, fine: fine[i]}));
-  return {rows, title: base ? traceFinding(clauses, fine, base) : say.reading, caption: say.trace, move: say.move};
-};
-
-export const dialFinding = (curve, bend) => {
-  const word = WORDS[Number(curve.at(-1) >= 0.5)], share = (i) => i / (curve.length - 1);
-  const turns = curve.flatMap((p, i) => {
-    const q = curve[i + 1];
-    return q === undefined || (p >= 0.5) === (q >= 0.5) ? [] : [share(i) + share(1) * (0.5 - p) / (q - p)];
-  });
-  if (turns.length === 1) return `The answer turns to ${word} at about ${percent(turns[0])} % of the fine-tuning`;
-  if (turns.length) return `The answer turns ${turns.length} times on the way to ${word}`;
-  const low = Math.min(...curve), high = Math.max(...curve), ends = [curve[0], curve.at(-1)];
-  const fall = Math.min(...ends) - low, rise = high - Math.max(...ends);
-  if (Math.max(fall, rise) <= bend) return `It stays ${word} all the way`;
-  return `It stays ${word}, and ${fall > bend ? `falls to ${percent(low)}` : `rises to ${percent(high)}`} % on the way`;
-};
-
-export const dialValue = (text, base, fine, between, say, busy = between.length > 0) => {
-  const missing = say.between - between.length, curve = [base, ...between, ...Array(missing).fill(null), fine];
-  if (!missing) return {text, curve, title: dialFinding(curve, say.bend), note: say.dial, busy: false};
-  return {text, curve, title: say.question, note: busy ? say.computing : say.ask, busy};
+  return {rows, title: base ? traceFinding(clauses, fine, base) : say.reading};
 };

@@ -3,7 +3,7 @@
 // {ready}, {value} as the server's `answers.stream` has it, {failed: sentence}. Nothing is fetched after `ready`.
 import * as wasm from './runtime/ort.wasm.min.mjs';
 import {Tokenizer} from './runtime/tokenizers.min.mjs';
-import {cleaned, cutMiddle, dialValue, mostRows, rowsOf, traceValue} from './reading.js';
+import {cleaned, cutMiddle, mostRows, rowsOf, traceValue} from './reading.js';
 
 const CACHE = 'two-models', NO_MEMORY = 'This browser has too little free memory for the model, which takes about 500 MB. '
   + 'Please close other tabs, or try a computer.';
@@ -16,14 +16,10 @@ let ort = wasm, about, session, tokenizer, latest = 0, work;
 const download = async (url, {name, bytes, sha256}, count) => {
   const response = await fetch(url).catch(() => ({ok: false, status: 'no connection'}));
   if (!response.ok) throw Error(`${name} could not be fetched (${response.status}). Please try again.`);
-  const whole = new Uint8Array(bytes), reader = response.body.getReader();
-  for (let at = 0, part; !(part = await reader.read()).done; at += part.value.length) {
-    if (at + part.value.length > bytes) break;  // another file, which the checksum tells
-    whole.set(part.value, at);
-    count(part.value.length);
-  }
+  const counted = new TransformStream({transform: (part, to) => { count(part.length); to.enqueue(part); }});
+  const whole = new Uint8Array(await new Response(response.body.pipeThrough(counted)).arrayBuffer());
   const found = self.crypto.subtle ? hex(await crypto.subtle.digest('SHA-256', whole)) : sha256;  // none without https
-  if (found !== sha256) throw Error(`${name} arrived damaged or is of another version. Please reload the page.`);
+  if (found !== sha256 || whole.length !== bytes) throw Error(`${name} arrived damaged or is of another version. Please reload the page.`);
   return whole;
 };
 
@@ -39,8 +35,7 @@ const load = async () => {
   };
   const files = {};
   for (const file of about.files) files[file.name] = await get(file);
-  const json = (name) => JSON.parse(new TextDecoder().decode(files[name]));
-  tokenizer = new Tokenizer(json('tokenizer.json'), {});
+  tokenizer = new Tokenizer(JSON.parse(new TextDecoder().decode(files['tokenizer.json'])), {});
   const kept = new Float32Array(files['prefix.bin'].buffer), half = kept.length / 2;
   [0, 1].forEach((alpha) => prefixes.set(alpha, kept.subarray(alpha * half, (alpha + 1) * half)));
   const externalData = ['base.bin', 'adapter.bin'].map((path) => ({path, data: files[path]}));
@@ -154,18 +149,22 @@ async function* answers(given) {
     found[actor] = [...before, p];
     yield {trace: traceValue(text, ends, found, say)};
   }
-  yield {dial: dialValue(given, kept.base.p, kept.fine.p, [], say)};
+  yield {dial: dialOf(given, kept.base, kept.fine, [])};
 }
 
+// As Python's `dial_value`: null where a point is not known yet
+const dialOf = (text, base, fine, between) =>
+  ({text, curve: [base.p, ...between, ...about.dial.slice(between.length).fill(null), fine.p], busy: false});
+
 async function* dial(given, {base, fine}) {
-  const review = encode(cleaned(given, about.characters)), between = [], {say} = about;
-  const show = (note) => ({dial: {...dialValue(given, base.p, fine.p, between, say, !note), ...note}});
-  if (review.shown.length > say.most) { yield show({note: say.long.replace('{}', review.shown.length)}); return; }
-  yield show();
+  const review = encode(cleaned(given, about.characters)), between = [], {most} = about.say, n = review.shown.length;
+  const show = (more) => ({dial: {...dialOf(given, base, fine, between), ...more}});
+  if (n > most) { yield show({note: `The dial takes reviews of up to ${most} tokens; this one has ${n.toLocaleString('en')}.`}); return; }
+  yield show({busy: true});
   for (const alpha of about.dial) {
     const found = await pass(review.row, [about.prefix.length], await prefixOf(alpha), alpha);
     between.push(...probabilities(found, alpha));
-    yield show();
+    yield show({busy: true});
   }
 }
 

@@ -1,1 +1,1 @@
-"""What more than one tab draws. Read `html` first: every template is filled there."""
+"""What more than one tab draws. Read `parts` first: every template is filled there."""

@@ -1,33 +1,29 @@
-"""What the live model said, as the values that the page's script draws: answers, verdict, and the trace."""
+"""What the live model said, as the values that the page's script draws: answers, trace and dial."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from itertools import pairwise, zip_longest
 from math import ceil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gradio as gr
-
-from sentiment_core.artifacts.schema import SampleAnswer
+from sentiment_core.artifacts.schema import DIAL, SampleAnswer, StoredTrace
 from sentiment_core.artifacts.store import Run
-from sentiment_core.dashboard.components import dial, trace
-from sentiment_core.dashboard.components.html import seconds
-from sentiment_core.dashboard.components.parts import own_figure
+from sentiment_core.dashboard.components.parts import seconds
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.host import Which
-from sentiment_core.dashboard.serving import Answer, Refused, Trace, Waiting
+from sentiment_core.dashboard.serving import Answer, Dial, Refused, Trace, Waiting
 from sentiment_core.labels import LABEL_WORDS
+from sentiment_core.live.clauses import finding
+
+if TYPE_CHECKING:
+    from sentiment_core.live.trace import ReadingTrace
 
 IDLE = "Type a review, or pick one of ours."
 READING = "Reading…"
+READING_AGAIN = "Reading once more, clause by clause…"
 LOADING = "The model is loading; the answer comes by itself."
 NOT_TUNED = "No fine-tuned model yet: python train.py makes one."
-ACTORS: dict[Which, str] = {"base": "base", "fine-tuned": "fine"}
-"""A model's name in the values and the styles of the page."""
-
-
-def answer_cards(stored: dict[str, Any]) -> gr.HTML:
-    """Both models' cards, drawn by `figures.live.js`: what `stream` gives, or of our own samples `stored`."""
-    script = "element, props, watch, trigger /* 'ask', 'opened' */"
-    return own_figure("live", "answers", script, value={"text": None}, stored=stored)
+ACTORS: dict[Which, str] = {"base": "base", "fine-tuned": "fine"}  # in the page's values and styles
+NO_TRACE: dict[str, Any] = {"rows": []}
 
 
 def word_of(p_positive: float) -> str:
@@ -42,7 +38,7 @@ async def stream(
     Each value says which text and run it belongs to: {text, run, note, warn, base, fine, trace, dial}. `base`
     and `fine` are {p, read, cut, detail, about}, there once known; a card without its answer holds the note.
     """
-    shown: dict[str, Any] = {"text": review, "run": run.run_id if run else None, "trace": trace.NOTHING}
+    shown: dict[str, Any] = {"text": review, "run": run.run_id if run else None, "trace": NO_TRACE}
     async for event in context.serving.ask(run, review, visitor):
         match event:
             case Waiting():
@@ -55,9 +51,9 @@ async def stream(
                 value |= {"about": one.about} if one.about else {}
                 shown |= {"note": NOT_TUNED if system == "base" else READING, ACTORS[system]: value}
             case Trace(text, found):
-                shown |= {"trace": trace.value_of(text, found)}
+                shown |= {"trace": trace_value(text, found)}
                 if len(found) == 2:
-                    shown |= {"dial": dial.value_of(text, shown["base"]["p"], shown["fine"]["p"])}
+                    shown |= {"dial": dial_value(text, shown["base"]["p"], shown["fine"]["p"])}
         yield dict(shown)
 
 
@@ -77,14 +73,37 @@ def waiting_note(event: Waiting) -> str:
     return LOADING if event.loading is None else READING
 
 
-async def stream_trace(context: Context, run: Run | None, review: str) -> AsyncIterator[object]:
-    """The trace alone."""
-    async for shown in stream(context, run, review):
-        yield shown["trace"]
-
-
 def stored_value(text: str, stored: SampleAnswer) -> dict[str, Any]:
     """A stored answer in the same form: {base, fine, trace, dial}."""
     p = {ACTORS[system]: one.p_positive[-1] for system, one in stored.traces.items()}
-    turned = {"dial": dial.value_of(text, p["base"], p["fine"], stored.dial)} if len(p) == 2 else {}
-    return {actor: {"p": p[actor]} for actor in p} | {"trace": trace.value_of(text, stored.traces)} | turned
+    turned = {"dial": dial_value(text, p["base"], p["fine"], stored.dial)} if len(p) == 2 else {}
+    return {actor: {"p": p[actor]} for actor in p} | {"trace": trace_value(text, stored.traces)} | turned
+
+
+def trace_value(text: str, found: Mapping[Which, "ReadingTrace | StoredTrace"]) -> dict[str, Any]:
+    """Rows of {text, base, fine}, one a clause, and the finding; the marks of a model whose trace is still to
+    come are null."""
+    clauses = [text[start:end] for start, end in pairwise((0, *next(iter(found.values())).ends))]
+    base, tuned = (found[s].p_positive if s in found else () for s in ("base", "fine-tuned"))
+    rows = [{"text": c.strip(), "base": p, "fine": q} for c, p, q in zip_longest(clauses, base, tuned)]
+    return {"rows": rows, "title": finding(clauses, tuned, base) if base else READING_AGAIN}
+
+
+def dial_value(text: str, base: float, tuned: float, between: Sequence[float] = ()) -> dict[str, Any]:
+    """P(positive) by weights of base + α · adapter: known from the answers at 0 % and 100 %; for each
+    α of `DIAL` stored, or null until the visitor has asked for it."""
+    missing = len(DIAL) - len(between)
+    curve = [base, *between, *[None] * missing, tuned]
+    return {"text": text, "curve": curve, "busy": bool(between) and missing > 0}
+
+
+async def turn(context: Context, run_id: str | None, value: dict[str, Any]) -> AsyncIterator[dict]:
+    """A dial's points between, one after the other; answers of other visitors go first."""
+    async for event in context.serving.dial(context.store.run(run_id), value["text"]):
+        if isinstance(event, Dial):
+            yield dial_value(value["text"], value["curve"][0], value["curve"][-1], event.found)
+        elif isinstance(event, Refused):
+            yield value | {"busy": False, "note": event.sentence}
+        else:
+            waiting = getattr(event, "ahead", 0)
+            yield value | {"busy": True, "note": "Waiting for other visitors…" if waiting else None}

@@ -5,17 +5,15 @@ from collections import Counter
 
 from sentiment_core.artifacts.schema import EvalRecord, RunRecord
 from sentiment_core.artifacts.store import Run
-from sentiment_core.dashboard.components.html import render, seconds
+from sentiment_core.dashboard.components.parts import render, seconds
 from sentiment_core.dashboard.context import Context
 from sentiment_core.models.base_models import EMBEDDED
 
 TITLE = "QLoRA, before and after"
 ABOUT = "Watch a small language model read movie reviews, before and after a minute of fine-tuning."
 PAIRS = "counterfactual_imdb_test"
-NEARLY_EVERY = 0.9
-"""A base that calls at least this share of the reviews positive called "nearly every film good"."""
-PRESET_TITLES = {"best": "Our recipe", "study": "The study’s settings"}
-"""What a run is called by the preset that it was trained with."""
+NEARLY_EVERY = 0.9  # a base that calls this share of the reviews positive called "nearly every film good"
+PRESET_TITLES = {"best": "Our recipe", "study": "The study’s settings"}  # of runs, by their preset
 MOST_PROBLEMS = 8  # problems that are told one by one; the rest are counted
 
 
@@ -50,10 +48,7 @@ def share_positive(record: EvalRecord) -> float:
 def run_titles(context: Context, *others: Run | None, story: bool = False) -> dict[str, str]:
     """run_id -> a name for people, "Our recipe, 39 s", with the base where there are several; a `story` tells
     base and data, too. Of runs that would share a name, those not called like their base go by their own.
-
-    Args:
-        others: of which those from the Hub are named as well, by repository and commit.
-    """
+    others: of which those from the Hub are named as well, by repository and commit."""
     runs = [*context.store.finished_runs(), *(run for run in others if run and run.hub)]
     records = {run.run_id: run.record for run in runs if run.record}
     kinds = {name: (_recipe(name, one), base_title(one.base_model.name)) for name, one in records.items()}
@@ -92,8 +87,6 @@ def short_device(device: str) -> str:
 
 def problems_html(context: Context) -> str:
     """What was passed over, with the folder and the remedy; nothing where all is well."""
-    if not (problems := context.store.problems()):
-        return ""
-    root = context.store.root  # a visitor learns nothing about the server's disk
+    problems, root = context.store.problems(), context.store.root  # whose place on the disk nobody learns
     told = [problem.message.replace(str(root), root.name) for problem in problems[:MOST_PROBLEMS]]
-    return render("problems", told=told, n=len(problems))
+    return render("problems", told=told, n=len(problems)) if told else ""

@@ -1,21 +1,84 @@
-"""Small pieces of HTML, and the slot that holds one figure with its words."""
+"""What the page is made of: HTML from the Jinja templates, and the slot that holds one figure with its words.
+
+Every value of a template is escaped unless it is Markup.
+"""
 
 import base64
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import pandas as pd
 import plotly.graph_objects as go
-from gradio.components.plot import PlotData
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from sentiment_core.dashboard.components.html import fragment, render
+from sentiment_core.figures.style import THIN, percent
 from sentiment_core.metrics.histogram import BINS, EDGE
 
 MAX_TABLE_ROWS = 200
+UNITS = {"ms": "milliseconds", "s": "seconds", "min": "minutes", "h": "hours"}
+
+
+def points(fraction: float, digits: int = 1) -> str:
+    """A difference of percentages, with its sign.
+
+    >>> points(0.451)
+    '+45.1 points'
+    """
+    return f"{100 * fraction:+.{digits}f} points".replace("-", "\u2212")
+
+
+def seconds(value: float) -> str:
+    """A duration in the unit a reader would use."""
+    if value < 1:
+        return f"{1000 * value:.0f}{THIN}ms"
+    if value < 120:
+        return f"{value:.0f}{THIN}s" if value >= 10 else f"{value:.1f}{THIN}s"
+    if value < 7200:
+        return f"{value / 60:.0f}{THIN}min"
+    return f"{value / 3600:.1f}{THIN}h"
+
+
+def duration(value: float) -> str:
+    """The same in words.
+
+    >>> duration(39.05), duration(900)
+    ('39 seconds', '15 minutes')
+    """
+    number, unit = seconds(value).split(THIN)
+    return f"{number} {UNITS[unit]}"
+
+
+def parameters(count: int) -> str:
+    """A model's size.
+
+    >>> parameters(134_515_008), parameters(1_500_000_000)
+    ('135M', '1.5B')
+    """
+    return f"{count / 1e9:.3g}B" if count >= 1e9 else f"{count / 1e6:.0f}M"
+
+
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent.parent / "templates"),
+    autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+)  # fmt: skip
+TEMPLATES.filters |= {one.__name__: one for one in (percent, points, seconds, duration, parameters)}
+TEMPLATES.filters["count"] = "{:,}".format
+
+
+def render(template: str, /, **values: object) -> Markup:
+    """A template's HTML inside the page's own style; `template` is a file's name without ".html".
+    Raises jinja2.UndefinedError: the template asks for a value that was not given."""
+    return Markup(f'<div class="q">{fragment(template, **values)}</div>')
+
+
+def fragment(template: str, /, **values: object) -> Markup:
+    """The same without the page's own style around it: a part of another template."""
+    return Markup(TEMPLATES.get_template(f"{template}.html").render(values))
 
 
 def notice(sentence: str, *, warn: bool = False) -> Markup:
@@ -27,11 +90,6 @@ def empty(sentence: str, command: str = "") -> Markup:
     return render("empty", sentence=sentence, command=command)
 
 
-def waiting(sentence: str, height: int) -> Markup:
-    """Stands where something will come, so high that nothing moves when it does."""
-    return render("placeholder", sentence=sentence, height=height)
-
-
 def _cell(value: Any) -> str:
     if pd.isna(value):
         return "–"
@@ -40,20 +98,9 @@ def _cell(value: Any) -> str:
     return f"{value:,}" if hasattr(value, "__index__") else str(value)
 
 
-def plot_data(figure: go.Figure) -> PlotData:
-    """The figure for `gr.Plot`, without plotly's own buttons."""
-    content = json.loads(figure.to_json())
-    content["config"] = {"displayModeBar": False, "responsive": True}
-    return PlotData(type="plotly", plot=json.dumps(content))
-
-
 def figure_menu(data: pd.DataFrame, name: str, pictures: Sequence[str] = ("png", "svg")) -> Markup:
-    """The "⋯" inside a `.figure`: its data as a CSV and (first rows) as a table, and its picture as a file.
-
-    Args:
-        name: of the files, without their ending.
-        pictures: formats; of a figure on a canvas only "png".
-    """
+    """The "⋯" inside a `.figure`: its data as a CSV and (first rows) a table, and its pictures (of a figure
+    on a canvas only "png"); `name`: of the files, without their ending."""
     csv = base64.b64encode(data.to_csv(index=False).encode()).decode()
     head = data.head(MAX_TABLE_ROWS)
     rows, numbers = head.astype(object).map(_cell).to_numpy(), list(head.select_dtypes("number"))
@@ -81,37 +128,29 @@ class Panel:
     name: str  # file name of the downloads
 
 
-def _plotly(elem_id: str) -> gr.Plot:
-    look = {"elem_id": elem_id, "show_label": False, "container": False, "visible": False}
-    return gr.Plot(**look)
+PLOTLY = partial(gr.Plot, show_label=False, container=False, visible=False)
 
 
 class FigureSlot:
     """Where one figure goes on the page. Build it inside a Blocks; `show` gives values for `outputs`.
     make: the figure's place, from its elem_id; by default plotly's."""
 
-    def __init__(
-        self, elem_id: str, height: int, level: int = 2, make: Callable[[str], gr.HTML | gr.Plot] = _plotly
-    ) -> None:
+    def __init__(self, elem_id: str, height: int, level: int = 2, make: Callable[..., Any] = PLOTLY) -> None:
         self.level = level
         with gr.Column(elem_classes="figure", elem_id=elem_id) as self.column:
-            title = gr.HTML(waiting("Reading the artifacts…", height), elem_id=f"{elem_id}-title")
-            plot = make(f"{elem_id}-plot")
+            soon = render("placeholder", sentence="Reading the artifacts…", height=height)
+            title = gr.HTML(soon, elem_id=f"{elem_id}-title")
+            plot = make(elem_id=f"{elem_id}-plot")
             notes = gr.HTML("", elem_id=f"{elem_id}-notes")
         self.outputs: list[gr.components.Component] = [title, plot, notes]
 
     def show(self, panel: Panel | None, otherwise: str = "") -> list[object]:
-        """The figure, with its finding and its menu above and its caption below, or `otherwise`."""
+        """The figure, with its finding and its menu above and its caption below, or in its place `otherwise`;
+        with no text, the place itself disappears."""
         if panel is None:
-            return self.hide(otherwise)
-        if isinstance(panel.figure, dict):
-            plot, pictures = gr.HTML(panel.figure, visible=True), ("png",)
-        else:
-            plot, pictures = gr.Plot(plot_data(panel.figure), visible=True), ("png", "svg")
-        menu = figure_menu(panel.data, panel.name, pictures)
+            return [otherwise or '<div class="nothing"></div>', gr.update(visible=False), ""]
+        own = isinstance(panel.figure, dict)
+        menu = figure_menu(panel.data, panel.name, ("png",) if own else ("png", "svg"))
         title = render("figure_title", level=self.level, panel=panel, menu=menu)
+        plot = (gr.HTML if own else gr.Plot)(panel.figure, visible=True)
         return [title, plot, render("caption", text=panel.caption)]
-
-    def hide(self, html: str) -> list[object]:
-        """An empty state in the figure's place; with no text, the place itself disappears."""
-        return [html or '<div class="nothing"></div>', gr.update(visible=False), ""]

@@ -1,17 +1,35 @@
 // The dial: P(positive) over the share of fine-tuning, `curve` of probabilities or null; the slider reads its points.
 // It shows the dial of what the Live tab shows, or its own value while that is of the same text and ends.
+figs.BEND = 0.05;  // how far a curve must leave the range of its ends to be called a fall or a rise
+figs.bent = (curve) => {
+  const percent = (p) => `${(100 * p).toFixed(0)} %`;
+  const word = figs.WORDS[figs.called(curve.at(-1))], share = (i) => i / (curve.length - 1);
+  const turns = curve.flatMap((p, i) => {
+    const q = curve[i + 1];
+    return q === undefined || figs.called(p) === figs.called(q) ? [] : [share(i) + share(1) * (0.5 - p) / (q - p)];
+  });
+  if (turns.length === 1) return `The answer turns to ${word} at about ${percent(turns[0])} of the fine-tuning`;
+  if (turns.length) return `The answer turns ${turns.length} times on the way to ${word}`;
+  const low = Math.min(...curve), high = Math.max(...curve), ends = [curve[0], curve.at(-1)];
+  const fall = Math.min(...ends) - low, rise = high - Math.max(...ends);
+  if (Math.max(fall, rise) <= figs.BEND) return `It stays ${word} all the way`;
+  return `It stays ${word}, and ${fall > figs.BEND ? `falls to ${percent(low)}` : `rises to ${percent(high)}`} on the way`;
+};
 figs.dial = (element, props, watch, trigger) => {
   const parts = ['.dial', 'h3', 'svg', 'label', 'input', 'output', 'button', 'p'];
   const [dial, title, svg, label, slider, said, button, note] = parts.map((part) => element.querySelector(part));
+  const CAPTION = 'P(positive) by weights of base + α · adapter: 0 % is the base model (square), 100 % the fine-tuned one '
+    + '(circle). Every point is computed; the line only joins them.';
   const key = ({text, curve}) => JSON.stringify([text, curve[0], curve.at(-1)]);
   const draw = () => {
     const given = figs.at.view?.dial;
     dial.hidden = !given;
     if (!given) return;
-    const {curve, title: finding, note: sentence, busy} = key(props.value) === key(given) ? props.value : given;
+    const {curve, busy, note: told} = key(props.value) === key(given) ? props.value : given;
     const last = curve.length - 1, known = !curve.includes(null), at = Math.round(slider.value / 100 * last);
     const x = (i) => 44 + i * 300 / last, y = (p) => 122 - 112 * p;
-    title.textContent = finding; note.textContent = sentence; svg.replaceChildren();
+    title.textContent = known ? figs.bent(curve) : 'How much fine-tuning does it take?'; svg.replaceChildren();
+    note.textContent = told ?? (known ? CAPTION : busy ? 'Computing…' : 'Four more answers of this review.');
     label.hidden = said.hidden = !known; button.hidden = known; button.disabled = busy;
     for (const p of [0, 0.5, 1]) {
       figs.grid(svg, p, {x1: 44, x2: 344, y1: y(p), y2: y(p)});

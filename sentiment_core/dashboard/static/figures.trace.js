@@ -1,6 +1,10 @@
 // The reading trace: rows {text, base, fine} (probabilities or null), joined downwards beside the clauses
 figs.trace = (element, props, watch) => {
   const [title, frame, svg, list, note] = ['h3', '.frame', 'svg', 'ol', 'p'].map((part) => element.querySelector(part));
+  const MOVE = 0.05;  // a smaller step is never called a move: number formats of a CPU differ by as much
+  const CAPTION = 'P(positive) if the review ended there: squares are the base model, circles the fine-tuned. Steps of '
+    + `${100 * MOVE} points or more are tinted: solid line towards positive, dashed line towards negative. `
+    + 'Nothing is approximated; the last row is the answer.';
   let drawn = '';
   // Measures the rows and draws beside them; whether there is anything to be seen
   const tracks = () => {
@@ -17,13 +21,13 @@ figs.trace = (element, props, watch) => {
     return true;
   };
   const draw = () => {
-    const {rows = [], title: finding = '', caption = '', move: least} = props.value ?? {};
+    const {rows = [], title: finding = ''} = props.value ?? {};
     frame.hidden = !rows.length;
-    title.textContent = finding; note.textContent = caption; list.replaceChildren();
+    title.textContent = finding; note.textContent = rows.length ? CAPTION : ''; list.replaceChildren();
     rows.forEach(({text, base, fine}, i) => {
       const move = i && fine != null ? fine - rows[i - 1].fine : 0, way = move > 0 ? 'up' : 'down';
       const tint = `--move:${Math.min(1, 2 * Math.abs(move))}`, said = [['■ base', base], ['● fine-tuned', fine]];
-      const li = figs.make(list, 'li', {tabindex: 0, class: Math.abs(move) < least ? '' : way, style: tint});
+      const li = figs.make(list, 'li', {tabindex: 0, class: Math.abs(move) < MOVE ? '' : way, style: tint});
       figs.make(li, 'span', {class: 'clause', dir: 'auto'}, text);
       figs.make(li, 'span', {class: 'track'});
       const known = said.filter(([, p]) => p != null).map(([name, p]) => `${name} ${figs.percent(p)}`);

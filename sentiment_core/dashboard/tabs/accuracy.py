@@ -1,19 +1,30 @@
 """Accuracy: reviews on their way from before to after, every system with its interval, and the outcomes."""
 
-from itertools import accumulate
+from collections.abc import Mapping
+from itertools import accumulate, pairwise
 
 import gradio as gr
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
 
+from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.dashboard import panels
-from sentiment_core.dashboard.components import challenge, movement
-from sentiment_core.dashboard.components.html import render
-from sentiment_core.dashboard.components.parts import FigureSlot, Panel, empty, own_figure
+from sentiment_core.dashboard.components import parts
+from sentiment_core.dashboard.components.parts import FigureSlot, Panel, empty, render
 from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_switch
 from sentiment_core.dashboard.pairs import Sides
+from sentiment_core.dashboard.panels import WHO
 from sentiment_core.dashboard.store import Store
 from sentiment_core.dashboard.tabs.method import settings_html
 from sentiment_core.figures.evaluation import COSTS
-from sentiment_core.metrics import classification
+from sentiment_core.figures.style import percent
+from sentiment_core.metrics import classification, histogram
+from sentiment_core.metrics.histogram import BINS, EDGE, probability_of
+from sentiment_core.systems import SYSTEMS, first_base
+
+RANGES = (0, 10, 22, 34, 45, 56, 68, 80, BINS)
+"""Edges between bins near 0.1, 1, 10, 50, 90, 99 and 99.9 %: the rows of the table."""
 
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
@@ -21,9 +32,8 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         dataset = dataset_switch(context, "accuracy")
         free = {"allow_custom_value": True, "interactive": True}  # an address may name any run
         versus = gr.Dropdown([], value="", label="Compare with", elem_id="versus", min_width=260, **free)
-    moving = FigureSlot(
-        "movement-figure", 480, 2, lambda _: own_figure("movement", "movement", visible=False)
-    )
+    place = parts.own_figure("movement", "movement", visible=False, render=False)
+    moving = FigureSlot("movement-figure", 480, make=lambda **_: place.render())
     with moving.column:
         table = gr.HTML(elem_id="movement-table")
     with gr.Row():
@@ -45,9 +55,9 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     ) -> list[object]:  # fmt: skip
         evals = context.evals(run_id, name)[1]
         if not evals:
-            nothing = [*systems.hide(panels.UNEVALUATED), *cost.hide(""), "", *covered.hide("")]
-            hidden = gr.Checkbox(visible=False), gr.Checkbox(visible=False), gr.Dropdown(visible=False)
-            return [*moving.hide(""), "", *nothing, *reliability.hide(""), "", *hidden]
+            nothing = [*systems.show(None, panels.UNEVALUATED), *cost.show(None), "", *covered.show(None)]
+            hidden = [gr.update(visible=False)] * 3
+            return [*moving.show(None), "", *nothing, *reliability.show(None), "", *hidden]
         before, after = context.store.before(evals), evals.get("fine-tuned")
         where = panels.dataset_phrase(after or next(iter(evals.values())))
         sides = Sides.of(context, run_id, name, other)
@@ -59,7 +69,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         calibration = panels.reliability_panel(context.store, actors, where)
         unscored = empty("Reliability needs a system that states probabilities.", panels.COMMAND)
         costs = panels.cost_panel(context, run_id, context.dataset(name), cost_by, shown)
-        told = challenge.heatmap_html(evals) + settings_html(context, sides, run_id) + flow
+        told = heatmap_html(evals) + settings_html(context, sides, run_id) + flow
         return [
             *moving.show(histograms), by_range,
             *systems.show(panels.accuracy_panel(evals, shown, before, zoomed=zoomed)),
@@ -79,7 +89,9 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     return TabPart(draw, inputs, outputs, dataset, {"versus": versus})
 
 
-def before_and_after(store: Store, sides: Sides, where: str) -> tuple[Panel | None, str, str]:
+def before_and_after(
+    store: Store, sides: Sides, where: str, *, linked: bool = True
+) -> tuple[Panel | None, str, str]:
     """The moving histograms, their table, the flow of outcomes; empty where what they need is missing."""
     before, after = sides[:2]
     if not (before and after):
@@ -89,21 +101,22 @@ def before_and_after(store: Store, sides: Sides, where: str) -> tuple[Panel | No
     def compared() -> tuple[Panel | None, str, str]:
         if not first["review_id"].equals(second["review_id"]):
             return None, "", ""
-        found = classification.compare(first["label"], first["prediction"], second["prediction"])
-        flow = outcomes_html(found, sides)
+        flow = outcomes_html(sides, first, second, linked=linked)
         if not (panels.is_scored(first) and panels.is_scored(second)):
             return None, "", flow
         told = first["label"].to_numpy(), first["p_positive"].to_numpy(), second["p_positive"].to_numpy()
-        panel = movement.movement_panel(*told, where)
+        panel = movement_panel(*told, where)
         panel.figure.update(words=sides.words, versus=sides.versus)
-        return panel, movement.table_html(panel.data, sides.versus), flow
+        return panel, table_html(panel.data, sides.versus), flow
 
-    key = "compared", before.path, after.path, sides.words
+    key = "compared", before.path, after.path, sides.words, linked
     return store.keep(key, store.stamp(before, after), compared)
 
 
-def outcomes_html(c: classification.Comparison, sides: Sides, *, linked: bool = True) -> str:
-    """The four outcomes as ribbons from before to after, each a link to its reviews; the plain sentence."""
+def outcomes_html(sides: Sides, first: pd.DataFrame, second: pd.DataFrame, *, linked: bool) -> str:
+    """The four outcomes of the same reviews as ribbons from before to after, each a link to its reviews; the
+    plain sentence."""
+    c = classification.compare(first["label"], first["prediction"], second["prediction"])
     p = f"p = {c.mcnemar_p:.1e}" if c.mcnemar_p < 0.001 else f"p = {c.mcnemar_p:.3f}"
     p = "p < 10⁻¹⁵" if c.mcnemar_p < 1e-15 else p
     counts = {"correct": c.both_right, "regressed": c.broken, "fixed": c.fixed, "wrong": c.both_wrong}
@@ -113,3 +126,63 @@ def outcomes_html(c: classification.Comparison, sides: Sides, *, linked: bool = 
     )
     told = {"sides": sides, "linked": linked, "counts": counts, "before": before, "after": after}
     return render("outcomes", c=c, p=p, **told)
+
+
+def movement_panel(label: np.ndarray, before: np.ndarray, after: np.ndarray, where: str) -> Panel:
+    """The histograms of two systems. `before`, `after`: (n,) P(positive) of the same reviews."""
+    counts = {side: histogram.counts(label, p) for side, p in (("before", before), ("after", after))}
+    edges = [probability_of(edge) for edge in range(BINS + 1)]
+    value = {
+        "cells": histogram.moves(label, before, after).tolist(), "edge": EDGE, "bins": BINS, "edges": edges,
+        "top": max(int(each.max()) for each in counts.values()),
+    }  # fmt: skip
+    data = pd.DataFrame({"p_from": edges[:-1], "p_to": edges[1:]})
+    for side, by_label in counts.items():
+        data[[f"negative_{side}", f"positive_{side}"]] = by_label.T
+    caption = (
+        f"{where}, by P(positive) on a log-odds axis. Hollow bars: misclassified at the dashed threshold. "
+        "Drag the line to move the threshold; click a bar to read its reviews."
+    )
+    return Panel(movement_title(label, before, after), value, caption, data, "movement")
+
+
+def movement_title(label: np.ndarray, before: np.ndarray, after: np.ndarray) -> str:
+    """What the move did, at a threshold of one half."""
+    old, new = (percent(float(np.mean((p >= 0.5) == label))) for p in (before, after))
+    positive = float(np.mean(before >= 0.5))
+    word, part = ("positive", positive) if positive >= 0.5 else ("negative", 1 - positive)
+    if part < 0.9:
+        return f"From {old} to {new} of the reviews classified correctly"
+    return f"Before, {percent(part)} of the reviews were called {word}; after, {new} are classified correctly"
+
+
+def table_html(data: pd.DataFrame, versus: str = "") -> str:
+    """A `movement_panel`'s data by RANGES, each count a link to its reviews."""
+    parts = [data.iloc[low:high] for low, high in pairwise(RANGES)]
+    rows = [(one["p_from"].iloc[0], one["p_to"].iloc[-1], one.iloc[:, 2:].sum().to_dict()) for one in parts]
+    return render("movement_table", rows=rows, versus=versus)
+
+
+def heatmap_html(evals: Mapping[str, Evaluation]) -> Markup:
+    """Accuracy by phenomenon, the hardest first, and system; nothing where the reviews have no phenomena.
+    evals: system -> its evaluation, all on the same reviews."""
+    first = [system for system in (first_base(evals), "fine-tuned") if system in evals]
+    rows = [
+        {"phenomenon": part.value, "system": system} | panels.shares(part.accuracy)
+        for system in dict.fromkeys([*first, *evals])
+        for part in evals[system].record.slices if part.by == "phenomenon"
+    ]  # fmt: skip
+    if not rows:
+        return Markup()
+    table = pd.DataFrame(rows)
+    records = {system: evals[system].record for system in table["system"].unique()}
+    judge = "fine-tuned" if "fine-tuned" in records else next(iter(records))
+    judged = table[table["system"] == judge].sort_values("accuracy", kind="stable")
+    lowest, name = judged["accuracy"].min(), WHO["fine"] if judge == "fine-tuned" else records[judge].title
+    hardest = " and ".join(judged[judged["accuracy"] == lowest]["phenomenon"])
+    return render(
+        "challenge", title=f"Hardest for {name}: {hardest}, {percent(lowest, 0)} correct",
+        menu=parts.figure_menu(table, "challenge", pictures=()), records=records, systems=SYSTEMS,
+        phenomena=judged["phenomenon"].tolist(), widest=((table["high"] - table["low"]) / 2).max(),
+        cells={(row.phenomenon, row.system): row for row in table.itertuples()},
+    )  # fmt: skip

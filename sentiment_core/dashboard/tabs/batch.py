@@ -1,11 +1,9 @@
 """Batch: a visitor's own texts, before and after: with labels the panels of an evaluation, and a download."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from itertools import chain
+from itertools import chain, zip_longest
 from pathlib import Path
 from textwrap import shorten
 
@@ -19,8 +17,7 @@ from sentiment_core.artifacts.schema import DatasetInfo, EvalRecord
 from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.dashboard import inputs, pairs, panels
 from sentiment_core.dashboard.components.answers import waiting_note, word_of
-from sentiment_core.dashboard.components.html import render, seconds
-from sentiment_core.dashboard.components.parts import FigureSlot, notice
+from sentiment_core.dashboard.components.parts import FigureSlot, Panel, notice, render, seconds
 from sentiment_core.dashboard.context import QUIET, Context
 from sentiment_core.dashboard.host import Which
 from sentiment_core.dashboard.inputs import MAX_ROWS, Batch, InputRefused
@@ -29,13 +26,11 @@ from sentiment_core.dashboard.tabs.accuracy import outcomes_html
 from sentiment_core.dashboard.tabs.confusion import Side, matrix_panel
 from sentiment_core.figures.style import percent
 from sentiment_core.labels import LABEL_WORDS
-from sentiment_core.metrics import classification, intervals
+from sentiment_core.metrics import intervals
 
 COLUMNS = ["row", "text", "label", "base", "base P(positive)", "fine-tuned", "fine-tuned P(positive)"]
-STOPPED = "Stopped."
 SYSTEM_IDS: Mapping[Which, str] = {"base": "baseline-scored", "fine-tuned": "fine-tuned"}
-LISTED = 25
-"""Examples of each outcome."""
+LISTED = 25  # examples of each outcome
 NO_LABELS = ("No labels", "")
 
 
@@ -73,8 +68,7 @@ def build(context: Context, run: gr.Dropdown) -> None:
 
     def only(sentence: str, *, warn: bool = False) -> list[object]:
         """A sentence in place of the results."""
-        hidden = [gr.Column(visible=False), *[gr.skip()] * (len(outputs) - 2)]
-        return [notice(sentence, warn=warn), *hidden]
+        return [notice(sentence, warn=warn), gr.Column(visible=False), *[gr.skip()] * (len(outputs) - 2)]
 
     async def answer(
         run_id: str | None, path: str | None, pasted: str, text: str | None, label: str | None,
@@ -101,7 +95,7 @@ def build(context: Context, run: gr.Dropdown) -> None:
                     told = f"{answered:,} of {len(batch.texts):,} texts by both models"
                     progress(share, desc=f"{told}, about {seconds(left)} left")
         if not answered:
-            return only(STOPPED)
+            return only("Stopped.")
         found = {system: p[:answered] for system, p in found.items()}
         stopped = f"Stopped after {answered:,} of {len(batch.texts):,}. " * (answered < len(batch.texts))
         batch = Batch(batch.texts[:answered], batch.labels and batch.labels[:answered])
@@ -144,57 +138,45 @@ class Results:
     """What an evaluation shows of stored reviews, for those of a visitor. Build it inside a Blocks."""
 
     def __init__(self) -> None:
-        self.systems, self.flow = FigureSlot("own-systems", 240), gr.HTML(elem_id="own-outcomes")
+        self.slots, flow = [FigureSlot("own-systems", 240)], gr.HTML(elem_id="own-outcomes")
         with gr.Row(equal_height=True):
-            self.matrices = [FigureSlot(f"own-matrix-{actor}", 380) for actor in ("before", "after")]
-        self.examples = gr.HTML(elem_id="batch-examples")
-        matrices = chain.from_iterable(slot.outputs for slot in self.matrices)
-        self.outputs = [*self.systems.outputs, *matrices, self.flow, self.examples]
+            self.slots += [FigureSlot(f"own-matrix-{actor}", 380) for actor in ("before", "after")]
+        examples = gr.HTML(elem_id="batch-examples")
+        self.outputs = [*chain.from_iterable(slot.outputs for slot in self.slots), flow, examples]
 
     def show(self, batch: Batch, found: Mapping[Which, Sequence[float]]) -> list[object]:
         """Values for `outputs`: without labels only the examples, and these where both models answered."""
-        systems = [system for system in SYSTEM_IDS if system in found]
-        frames = [predictions_of(batch, found[system]) for system in systems]
-        flow, examples, accuracy, matrices = "", "", None, [None, None]
-        answered = zip(systems, frames, strict=True)
-        evals = {SYSTEM_IDS[system]: evaluation_of(system, frame) for system, frame in answered}
-        sides = pairs.Sides(evals["baseline-scored"], evals.get("fine-tuned"))
+        told = {name: scored(name, batch, found[one]) for one, name in SYSTEM_IDS.items() if one in found}
+        evals, frames = {name: one for name, (one, _) in told.items()}, [frame for _, frame in told.values()]
+        sides, both = pairs.Sides(evals["baseline-scored"], evals.get("fine-tuned")), len(frames) == 2
+        drawn: list[Panel] = []
         if batch.labels:
-            accuracy = panels.accuracy_panel(evals, (), sides.before)
-            matrices = [*map(matrix_panel, map(Side.cut, evals.values(), frames)), None][:2]
-        if len(frames) == 2:
-            examples = examples_html(batch, pairs.paired(*frames), sides)
-        if len(frames) == 2 and batch.labels:
-            compared = classification.compare(batch.labels, *(frame["prediction"] for frame in frames))
-            flow = outcomes_html(compared, sides, linked=False)
-        shown = (slot.show(panel) for slot, panel in zip(self.matrices, matrices, strict=True))
-        return [*self.systems.show(accuracy), *chain.from_iterable(shown), flow, examples]
+            matrices = map(matrix_panel, map(Side.cut, evals.values(), frames))
+            drawn = [panels.accuracy_panel(evals, (), sides.before), *matrices]
+        flow = outcomes_html(sides, *frames, linked=False) if both and batch.labels else ""
+        examples = examples_html(batch, pairs.paired(*frames), sides) if both else ""
+        shown = (slot.show(panel) for slot, panel in zip_longest(self.slots, drawn))
+        return [*chain.from_iterable(shown), flow, examples]
 
 
-def predictions_of(batch: Batch, p_positive: Sequence[float]) -> pd.DataFrame:
-    """A system's answers as an artifact has them; label -1 where nobody knows it."""
+def scored(system: str, batch: Batch, p_positive: Sequence[float]) -> tuple[Evaluation, pd.DataFrame]:
+    """An evaluation that is nowhere stored, with what the panels show of one, and its predictions as an
+    artifact has them; label -1 where nobody knows it."""
     p = np.array(p_positive, dtype=np.float32)
     frame = pd.DataFrame({"label": batch.labels or -1, "prediction": answers(p), "p_positive": p})
-    return frame.assign(review_id=frame.index.astype(str))
-
-
-def evaluation_of(system: Which, frame: pd.DataFrame) -> Evaluation:
-    """An evaluation that is nowhere stored, with what the panels show of one."""
     accuracy = intervals.wilson(int((frame["prediction"] == frame["label"]).sum()), len(frame))
     dataset = DatasetInfo(name="Your texts", split="all", n=len(frame), fingerprint="", source="")
-    about = {"system": SYSTEM_IDS[system], "run_id": None, "dataset": dataset}
-    return Evaluation(Path(), EvalRecord.model_construct(**about, metrics={"accuracy": accuracy}))
+    about = {"system": system, "run_id": None, "dataset": dataset, "metrics": {"accuracy": accuracy}}
+    record = EvalRecord.model_construct(**about)
+    return Evaluation(Path(), record), frame.assign(review_id=frame.index.astype(str))
 
 
 def examples_html(batch: Batch, frame: pd.DataFrame, sides: pairs.Sides) -> str:
     """Each filter's first reviews, folded; without labels only those filters that need none."""
-    wanted = [one for name, one in pairs.FILTERS.items() if batch.labels or name in ("all", "unsure")]
-    found = [frame.query(one.rows).sort_values(one.order, ascending=one.ascending) for one in wanted]
-    groups = [
-        (one, len(rows), [*rows.head(LISTED).itertuples()]) for one, rows in zip(wanted, found, strict=True)
-    ]
-    groups.sort(key=lambda group: not group[1])
-    return render("batch_examples", groups=groups, texts=batch.texts, sides=sides)
+    wanted = [name for name in pairs.FILTERS if batch.labels or name in ("all", "unsure")]
+    groups = [(pairs.FILTERS[show], pairs.select(frame, pairs.ExampleFilter(show=show))) for show in wanted]
+    groups.sort(key=lambda group: group[1].empty)
+    return render("batch_examples", groups=groups, texts=batch.texts, sides=sides, listed=LISTED)
 
 
 def table_of(batch: Batch, found: Mapping[Which, Sequence[float]]) -> pd.DataFrame:

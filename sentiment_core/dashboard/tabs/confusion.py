@@ -1,19 +1,15 @@
 """Confusion matrices side by side at the page's threshold; folded: precision, recall, ROC curves."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import gradio as gr
 import pandas as pd
 
 from sentiment_core.artifacts.frames import read_as
-from sentiment_core.artifacts.schema import AnswerForm, Metric
 from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.dashboard import panels
-from sentiment_core.dashboard.components.html import render
-from sentiment_core.dashboard.components.parts import FigureSlot, Panel, empty, own_figure
+from sentiment_core.dashboard.components.parts import FigureSlot, Panel, empty, own_figure, render
 from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_switch
 from sentiment_core.dashboard.store import Store
 from sentiment_core.figures import evaluation
@@ -22,8 +18,7 @@ from sentiment_core.labels import LABEL_WORDS
 from sentiment_core.metrics import classification
 from sentiment_core.systems import SYSTEMS, System
 
-MOST_FORMS = 12
-"""Beginnings of free answers that are listed, the most frequent ones."""
+MOST_FORMS = 12  # beginnings of free answers that are listed, the most frequent ones
 
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
@@ -35,8 +30,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     at = gr.State(50.0)
     with gr.Row(equal_height=True):
         left, right = FigureSlot("matrix-before", height=380), FigureSlot("matrix-after", height=380)
-    fold = gr.Accordion("Precision, recall and ROC curves", open=False, elem_id="rates-fold")
-    with fold, gr.Row():
+    with gr.Accordion("Precision, recall and ROC curves", open=False, elem_id="rates-fold"), gr.Row():
         with gr.Column(min_width=300):
             rates = gr.HTML(elem_id="rates")
         with gr.Column(min_width=300):
@@ -46,17 +40,20 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     def draw(run_id: str | None, name: str | None, system: str | None, threshold: float) -> list[object]:
         evals = context.evals(run_id, name)[1]
         if not evals:
-            return [*left.hide(panels.UNEVALUATED), *right.hide(""), *roc.hide(""), ""]
+            return [*left.show(None, panels.UNEVALUATED), *right.show(None), *roc.show(None), ""]
         chosen = (evals.get(one or "") for one in (system, "fine-tuned"))
         sides = [Side.of(context.store, one, threshold) if one else None for one in chosen]
         before, after = (matrix_panel(side) if side else None for side in sides)
         there = [side for side in sides if side]
         missing = empty("This system has not been evaluated on these reviews.", panels.COMMAND)
         unscored = empty("A ROC curve needs a system that states probabilities.")
-        return [
-            *left.show(before, missing), *right.show(after, missing),
-            *roc.show(roc_panel(context, there), unscored), rates_html(there),
-        ]  # fmt: skip
+        forms = {  # how free answers most often began
+            its.title: [(one.form or "(nothing)", f"{one.count:,}", read_as(one)) for one in its.answer_forms]
+            for its in (side.evaluation.record for side in there) if its.answer_forms
+        }  # fmt: skip
+        html = render("rates", sides=there, forms=forms, most=MOST_FORMS)
+        curves = roc.show(roc_panel(context, there), unscored)
+        return [*left.show(before, missing), *right.show(after, missing), *curves, html]
 
     def restart(run_id: str | None, name: str | None, _: str | None, threshold: float) -> list[object]:
         """On load, and when run or dataset change: the base model that compares like with like is chosen."""
@@ -90,17 +87,17 @@ class Side:
     def system(self) -> System:
         return SYSTEMS[self.evaluation.record.system]
 
-    @staticmethod
-    def of(store: Store, evaluation: Evaluation, threshold: float) -> Side:
-        return Side.cut(evaluation, store.predictions(evaluation), threshold)
+    @classmethod
+    def of(cls, store: Store, evaluation: Evaluation, threshold: float) -> Self:
+        return cls.cut(evaluation, store.predictions(evaluation), threshold)
 
-    @staticmethod
-    def cut(evaluation: Evaluation, frame: pd.DataFrame, threshold: float = 50) -> Side:
+    @classmethod
+    def cut(cls, evaluation: Evaluation, frame: pd.DataFrame, threshold: float = 50) -> Self:
         """`threshold` in percent; without effect on a system that states no probabilities."""
         p, at, words = frame["p_positive"], threshold / 100, f"at {threshold:.3g}\u202f%"
         if not panels.is_scored(frame):  # as given: 0 and 1 lie on both sides of one half, a gap stays a gap
             p, at, words = frame["prediction"], 0.5, ""
-        return Side(evaluation, frame, words, classification.at_threshold(frame["label"], p, at))
+        return cls(evaluation, frame, words, classification.at_threshold(frame["label"], p, at))
 
 
 def matrix_panel(side: Side) -> Panel:
@@ -115,62 +112,41 @@ def matrix_panel(side: Side) -> Panel:
     if side.at:
         caption = f"{side.at.replace('at', 'Threshold')}. {caption}"
     name = f"{record.title}, first of {draws} draws" if draws else record.title
-    title, chart = f"{name}: {finding(table)}", evaluation.confusion_chart(table, side.system.colour)
+    counts = table.to_numpy()
+    answered, right = counts[:, :2].sum(0), counts.trace()
+    n, parsed, most = counts.sum(), answered.sum(), answered.argmax()
+    finding = f", {parsed - right:,} errors"
+    if parsed < 0.98 * n:
+        finding = f", {percent(1 - parsed / n)} unparsed"
+    elif answered[most] > 0.75 * parsed:
+        finding = f"; it calls {percent(answered[most] / parsed)} of all reviews {truths[most]}"
+    title = f"{name}: accuracy {percent(right / n)}{finding}"
+    chart = evaluation.confusion_chart(table, side.system.colour)
     data = table.rename_axis("true label").reset_index()
     return Panel(title, chart, caption, data, f"confusion-{record.system}")
 
 
-def finding(table: pd.DataFrame) -> str:
-    """What a matrix says: its accuracy, and which way it leans."""
-    counts = table.to_numpy()
-    answered, right = counts[:, :2].sum(0), counts.trace()
-    n, parsed, most = counts.sum(), answered.sum(), answered.argmax()
-    accuracy = f"accuracy {percent(right / n)}"
-    if parsed < 0.98 * n:
-        return f"{accuracy}, {percent(1 - parsed / n)} unparsed"
-    if answered[most] > 0.75 * parsed:
-        share, word = percent(answered[most] / parsed), classification.CLASSES[most]
-        return f"{accuracy}; it calls {share} of all reviews {word}"
-    return f"{accuracy}, {parsed - right:,} errors"
-
-
 def roc_panel(context: Context, sides: list[Side]) -> Panel | None:
     """The curves of the scored systems, with the thresholds marked; None without any."""
-    scored = [(side, *_roc(context, side)) for side in sides if side.at]
-    found = [(side, curve, auc) for side, curve, auc in scored if auc]
-    if not found:
+    curves, areas, rows = {}, [], []
+    for side in (one for one in sides if one.at):
+        scored, kept = (side.frame["label"], side.frame["p_positive"]), side.evaluation
+        curve, auc = context.store.keep(("roc", kept.path), context.store.stamp(kept), lambda given=scored: (
+            pd.DataFrame(classification.roc_curve(*given)), classification.roc_auc(*given)
+        ))  # fmt: skip
+        if auc:
+            name = side.system.short_title
+            curves[name] = evaluation.Roc(side.system.colour, curve, side.cells, side.at)
+            areas.append((name, auc))
+            rows.append(curve.assign(system=side.system.id))
+    if not curves:
         return None
-    curves = {
-        side.system.short_title: evaluation.Roc(side.system.colour, curve, side.cells, side.at)
-        for side, curve, _ in found
-    }
-    latest_first = [(side.system.short_title, auc) for side, _, auc in reversed(found)]
-    title = "ROC AUC: " + "; ".join(f"{name} {auc.value:.3f}" for name, auc in latest_first)
-    bounds = [f"{name} {auc.low:.3f} to {auc.high:.3f}" for name, auc in latest_first if auc.low is not None]
+    title = "ROC AUC: " + "; ".join(f"{name} {auc.value:.3f}" for name, auc in areas[::-1])
+    bounds = [f"{name} {one.low:.3f} to {one.high:.3f}" for name, one in areas[::-1] if one.low is not None]
     caption = (
         f"{panels.dataset_phrase(sides[-1].evaluation)}. The area under the curve is how often a positive "
         f"review outranks a negative one; 95\u202f% interval (DeLong): {'; '.join(bounds) or 'none'}. "
         "Marks: the threshold."
     )
-    data = pd.concat([curve.assign(system=side.system.id) for side, curve, _ in found], ignore_index=True)
+    data = pd.concat(rows, ignore_index=True)
     return Panel(title, evaluation.roc_chart(curves), caption, data.round(6), "roc")
-
-
-def _roc(context: Context, side: Side) -> tuple[pd.DataFrame, Metric | None]:
-    """The curve and the area under it; kept while the predictions are unchanged."""
-    scored = side.frame["label"], side.frame["p_positive"]
-    return context.store.keep(
-        ("roc", side.evaluation.path), context.store.stamp(side.evaluation),
-        lambda: (pd.DataFrame(classification.roc_curve(*scored)), classification.roc_auc(*scored)),
-    )  # fmt: skip
-
-
-def rates_html(sides: list[Side]) -> str:
-    """Precision and recall of both classes at the threshold, and how free answers most often began."""
-
-    def row(one: AnswerForm) -> tuple[str, str, str]:
-        return one.form or "(nothing)", f"{one.count:,}", read_as(one)
-
-    records = (side.evaluation.record for side in sides)
-    forms = {one.title: [*map(row, one.answer_forms[:MOST_FORMS])] for one in records if one.answer_forms}
-    return render("rates", sides=sides, forms=forms)

@@ -1,43 +1,39 @@
 """Example predictions: reviews with both answers, filters, search, and a reader beside them."""
 
+import difflib
+import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple
 
 import gradio as gr
 import pandas as pd
+from markupsafe import Markup
 
 from sentiment_core.dashboard import pairs
-from sentiment_core.dashboard.components.answers import stream_trace
-from sentiment_core.dashboard.components.html import render
-from sentiment_core.dashboard.components.parts import empty, waiting
-from sentiment_core.dashboard.components.reader import reader_html
-from sentiment_core.dashboard.components.trace import NOTHING, trace_figure, value_of
+from sentiment_core.dashboard.components.answers import NO_TRACE, stream, trace_value
+from sentiment_core.dashboard.components.parts import empty, own_figure, render
 from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_switch
 from sentiment_core.dashboard.pairs import FILTERS, ExampleFilter, Sides
 from sentiment_core.dashboard.panels import COMMAND
 from sentiment_core.dashboard.serving import MODEL_EVENT
 from sentiment_core.dashboard.texts import FETCH, FETCHING
 from sentiment_core.data.sources import CHALLENGE
+from sentiment_core.figures.style import percent
+from sentiment_core.labels import LABEL_WORDS
 
 PAGE = 25  # rows
-WAIT_SECONDS = 30.0
-"""For the texts, when the page is opened; only this tab waits."""
+WAIT_SECONDS = 30.0  # for the texts, when the page is opened; only this tab waits
 PICK = "Pick a row to read the review."
-NOT_SHOWN = f"This review is not among those shown. {PICK}"
-NOT_EVALUATED = "This run’s fine-tuned model has not answered these reviews yet. This command does that:"
-NO_PREDICTIONS = "No predictions yet. This command makes them:"
 LATEST = QUIET | {"trigger_mode": "always_last"}
-TO_ADDRESS = (
-    "(...v) => { const {show, versus} = JSON.parse(v[3]); qUrl({show, versus, review: 0}); return v }"
-)
-REVIEW_TO_ADDRESS = "(...given) => { qUrl({review: given[4], text: null}); return given }"
+ASKED = "(...v) => { const {show, versus} = JSON.parse(v[3]); qUrl({show, versus, review: 0}); return v }"
+REVIEW = "(...v) => { qUrl({review: v[4], text: null}); return v }"  # both to the address
+VERSIONS = {"original": " As originally written.", "edited": " Rewritten to say the opposite."}
 
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
     dataset = dataset_switch(context, "examples")
-    message = gr.HTML(
-        waiting("Reading predictions, and looking for the texts…", 500), elem_id="examples-message"
-    )
+    at_first = render("placeholder", sentence="Reading predictions, and looking for the texts…", height=500)
+    message = gr.HTML(at_first, elem_id="examples-message")
     with gr.Column(visible=False) as body:
         with gr.Row(elem_id="examples-filters"):
             chips = gr.HTML(elem_id="filters")
@@ -51,12 +47,12 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
             with gr.Column(scale=5, min_width=300, elem_id="examples-reader"):
                 reader = gr.HTML(empty(PICK), elem_id="reader")
                 explain = gr.Button("Watch both models read it", visible=False, elem_id="explain-review")
-                trace = trace_figure("reader-trace")
+                trace = own_figure("trace", "reader-trace", value=NO_TRACE)
     asked = gr.Textbox("", visible="hidden", elem_id="examples-filter", label="Filter, as JSON")
     opened = gr.Textbox("", visible="hidden", elem_id="opened", label="Review in the reader")
     fetch = gr.Button(visible="hidden", elem_id="fetch-texts")
     view = Examples(context)
-    filters, reading = [dataset, search, asked], [reader, explain, trace]
+    filters, reading = [run, dataset, search, asked], [reader, explain, trace]
     outputs = [message, body, dataset, chips, listed, *reading, opened]
 
     def render_all(*values: str) -> list[object]:
@@ -72,30 +68,26 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     async def explained(run_id: str, review_id: str) -> AsyncIterator[object]:
         own = {sample.id: sample.text for sample in context.store.samples()}
         if text := own.get(review_id) or context.texts.wait(0).get(review_id):
-            async for shown in stream_trace(context, context.store.run(run_id), text):
-                yield shown
+            async for shown in stream(context, context.store.run(run_id), text):
+                yield shown["trace"]
 
-    gr.on([dataset.input, search.change], render_all, [run, *filters], outputs, **LATEST)
-    asked.input(render_all, [run, *filters], outputs, js=TO_ADDRESS, **LATEST)
-    opened.input(read, [run, *filters, opened], reading, js=REVIEW_TO_ADDRESS, **LATEST)
+    gr.on([dataset.input, search.change], render_all, filters, outputs, **LATEST)
+    asked.input(render_all, filters, outputs, js=ASKED, **LATEST)
+    opened.input(read, [*filters, opened], reading, js=REVIEW, **LATEST)
     barred: dict[str, Any] = QUIET | {"show_progress": "full", "show_progress_on": [listed]}
-    fetch.click(fetched, [run, *filters], outputs, **barred)
-    visibly = QUIET | MODEL_EVENT | {"show_progress": "minimal"}
-    explain.click(explained, [run, opened], trace, **visibly)
-    return TabPart(render_all, [*filters, opened], outputs, dataset, {"asked": asked, "opened": opened})
+    fetch.click(fetched, filters, outputs, **barred)
+    explain.click(explained, [run, opened], trace, **QUIET | MODEL_EVENT | {"show_progress": "minimal"})
+    return TabPart(render_all, [*filters[1:], opened], outputs, dataset, {"asked": asked, "opened": opened})
 
 
 class Reviews(NamedTuple):
     """What the rows are."""
 
-    frame: pd.DataFrame
-    """As `pairs.paired` gives it."""
+    frame: pd.DataFrame  # as `pairs.paired` gives it
     texts: Mapping[str, str]
     sides: Sides
-    traces: Mapping[str, Mapping[Any, Any]] = {}
-    """Review id -> system -> reading trace, where it is stored."""
-    dataset: str | None = None
-    """Its name; None of our own samples."""
+    traces: Mapping[str, Mapping[Any, Any]] = {}  # review id -> system -> reading trace, where it is stored
+    dataset: str | None = None  # its name; None of our own samples
 
     @property
     def answered(self) -> bool:
@@ -108,21 +100,14 @@ class Examples:
     def __init__(self, context: Context) -> None:
         self.context, self.store = context, context.store
 
-    def reviews(self, wanted: ExampleFilter) -> Reviews | None:
-        """Those asked for if their texts are at hand, else challenge set or samples; None without answers."""
-        own, tested = self.own(wanted), [self.tested(wanted), self.tested(wanted, CHALLENGE)]
-        with_texts = next((one for one in tested if one and one.texts), None)
-        return with_texts or (own if any(tested) or own.traces else None)
-
     def own(self, wanted: ExampleFilter) -> Reviews:
         """Our own samples, with the answers that are stored with the run or with both."""
         samples, store = self.store.samples(), self.store
         sides = Sides.of(self.context, wanted.run_id, wanted.dataset, wanted.versus)
-        system = "fine-tuned" if sides.versus else "base"
         runs = sides.versus or wanted.run_id, wanted.run_id
         first, second = (store.sample_answers(store.run(run_id)) for run_id in runs)
-        traces = {name: answer.traces for name, answer in second.items()}
-        both = {one: traces[one] | {"base": first[one].traces[system]} for one in traces if one in first}
+        before, traces = "fine-tuned" if sides.versus else "base", {one: second[one].traces for one in second}
+        both = {one: traces[one] | {"base": first[one].traces[before]} for one in traces if one in first}
         texts = {sample.id: sample.text for sample in samples}
         return Reviews(pairs.of_samples(samples, both), texts, sides, traces)
 
@@ -140,11 +125,14 @@ class Examples:
         return Reviews(frame, at_hand, sides, dataset=after.record.dataset.name)
 
     def whole(self, wanted: ExampleFilter, review_id: str = "") -> list[object]:
-        """Everything in the tab; where no review is asked for, the first one is open."""
+        """Everything in the tab: the reviews asked for if their texts are at hand, else the challenge set or
+        our samples. Where no review is asked for, the first one is open."""
         self.context.texts.wait(WAIT_SECONDS)
-        shown = self.reviews(wanted)
-        if shown is None:
-            why = NOT_EVALUATED if self.store.datasets() else NO_PREDICTIONS
+        own, tested = self.own(wanted), [self.tested(wanted), self.tested(wanted, CHALLENGE)]
+        shown = next((one for one in tested if one and one.texts), own)
+        if not any(tested) and not own.traces:
+            why = "This run’s fine-tuned model has not answered these reviews yet. This command does that:"
+            why = why if self.store.datasets() else "No predictions yet. This command makes them:"
             return [empty(why, COMMAND), gr.Column(visible=False), *[gr.skip()] * 7]
         if not shown.answered:
             wanted = wanted.model_copy(update={"show": "all"})
@@ -156,9 +144,9 @@ class Examples:
         largest, how_to = self.tested(wanted, self.context.dataset(None)), self.context.texts.how_to
         chips = render("chips", **values, counts=pairs.counts(shown.frame, wanted))
         listed = render(
-            "examples", **values, rows=list(part.itertuples()), page=page, first=page * PAGE + 1,
-            last=page * PAGE + len(part), total=len(found), opened=review_id,
-            how_to="" if largest and largest.texts else how_to, fetch=how_to != FETCHING and FETCH,
+            "examples", **values, rows=list(part.itertuples()), page=page, before=page * PAGE,
+            total=len(found), opened=review_id, how_to="" if largest and largest.texts else how_to,
+            fetch=how_to != FETCHING and FETCH,
         )  # fmt: skip
         switch = gr.Radio(value=shown.dataset, visible=bool(shown.dataset) and len(self.store.datasets()) > 1)
         reader = self.open(wanted, review_id)
@@ -169,10 +157,60 @@ class Examples:
         known = self.tested(wanted), self.tested(wanted, CHALLENGE), self.own(wanted)
         shown = next((one for one in known if one and (one.frame["review_id"] == review_id).any()), None)
         if not shown:
-            return [empty(NOT_SHOWN if review_id else PICK), gr.Button(visible=False), NOTHING]
+            why = "This review is not among those shown. " if review_id else ""
+            return [empty(why + PICK), gr.Button(visible=False), NO_TRACE]
         frame, texts, sides, traces, _ = shown
         row = next(frame[frame["review_id"] == review_id].itertuples())
         text, traced = texts.get(review_id), traces.get(review_id)
         html = reader_html(row, pairs.partner(frame, row), texts, sides.names)
-        trace = value_of(text, traced) if text and traced else NOTHING
+        trace = trace_value(text, traced) if text and traced else NO_TRACE
         return [html, gr.Button(visible=bool(text) and not traced), trace]
+
+
+def reader_html(row: Any, partner: Any | None, texts: Mapping[str, str], names: tuple[str, str]) -> Markup:
+    """A row of `pairs.paired`; below it the other one of its pair, the words that differ underlined."""
+    heading, text = row.outcome.capitalize(), texts.get(row.review_id)
+    panes = [_pane(row, heading, names) | {"text": text, "name": "The review"}]
+    if partner:
+        other = texts.get(partner.review_id)
+        changed = marked_changes(text, other) if text and other else None
+        named = {"text": changed, "name": "The other review of the pair"}
+        panes.append(_pane(partner, "The other review of this pair", names) | named)
+    return render("reader", panes=panes)
+
+
+def _pane(row: Any, heading: str, names: tuple[str, str]) -> dict[str, object]:
+    """What `reader.html` says of a review; of each answer the system, prediction and P(positive)."""
+    if kind := getattr(row, "kind", getattr(row, "phenomenon", "")):
+        small = f"{kind.capitalize()}, written for this page."
+    else:
+        small = f"Review {row.review_id}, {row.tokens:,} tokens."
+        small += " Its middle was left out for the model." if row.truncated else ""
+        small += VERSIONS.get(getattr(row, "version", ""), "")
+    given = (row.prediction_base, row.p_positive_base), (row.prediction_fine_tuned, row.p_positive_fine_tuned)
+    answers = []
+    for actor, name, (prediction, p) in zip(("base", "fine"), names, given, strict=True):
+        right = not pd.isna(prediction) and prediction == row.label
+        word = "Unparsed" if pd.isna(prediction) else LABEL_WORDS[int(prediction)]
+        named, predicted = Markup('<span class="{}">{}</span>').format(actor, name), "✓" if right else "✗"
+        answers.append((named, f"{predicted}\u00a0{word}", percent(p) if p == p else "–"))
+    if kind and pd.isna(row.prediction_fine_tuned):
+        heading, answers = "Our own sample review", []
+    return {"heading": heading, "label": LABEL_WORDS[row.label], "small": small, "answers": answers}
+
+
+def marked_changes(before: str, after: str) -> Markup:
+    """`after` as HTML, the words that `before` has not in <ins>.
+
+    >>> str(marked_changes("A good film.", "A bad <b> film."))
+    'A <ins>bad &lt;b&gt;</ins> film.'
+    """
+    old, new = before.split(), re.findall(r"\S+\s*", after)
+    found = difflib.SequenceMatcher(None, old, [word.strip() for word in new], autojunk=False)
+    out: list[str] = []
+    for kind, _, _, start, end in found.get_opcodes():
+        part = "".join(new[start:end])
+        words = part.rstrip()
+        changed = words and kind != "equal"
+        out += [Markup("<ins>{}</ins>").format(words), part[len(words) :]] if changed else [part]
+    return Markup().join(out)

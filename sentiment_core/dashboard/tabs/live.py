@@ -11,18 +11,15 @@ from urllib.parse import urlsplit
 import gradio as gr
 
 from sentiment_core.artifacts.store import Run, browser_bytes, read_benchmark
-from sentiment_core.dashboard.components import answers, dial
-from sentiment_core.dashboard.components.html import render, seconds
-from sentiment_core.dashboard.components.trace import trace_figure
+from sentiment_core.dashboard.components import answers
+from sentiment_core.dashboard.components.parts import own_figure, render, seconds
 from sentiment_core.dashboard.context import QUIET, Context, TabPart
 from sentiment_core.dashboard.inputs import MAX_CHARACTERS
 from sentiment_core.dashboard.serving import MODEL_EVENT, Latest
 from sentiment_core.dashboard.tabs import batch
 from sentiment_core.figures.style import percent
 
-WELCOME = "sample-11"
-"""What stands in the box when a visitor comes with nothing."""
-
+WELCOME = "sample-11"  # what stands in the box when a visitor comes with nothing
 DARES = {
     "Sarcasm": "sample-34", "It starts badly": "sample-21", "Change two words": "sample-50",
     "No film at all": "sample-49", "One great performance": "sample-24", "All negations": "sample-40",
@@ -32,39 +29,35 @@ DARES = {
 
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
-    samples = context.store.samples()
-    stored = stored_answers(context, context.store.run(None))
-    dares = {title: name for title, name in DARES.items() if any(one.id == name for one in samples)}
-    welcome = next((sample.text for sample in samples if sample.id == stored["welcome"]), "")
+    first, texts = context.store.run(None), {one.id: one.text for one in context.store.samples()}
+    stored = stored_answers(context, first)
     with gr.Row(elem_id="live"):
         with gr.Column(elem_id="live-text", min_width=300):
             text = gr.Textbox(
-                welcome, label="A movie review, in English", elem_id="review",
+                texts.get(stored["welcome"], ""), label="A movie review, in English", elem_id="review",
                 placeholder="Type or paste a review, or pick one of ours below.",
                 lines=6, max_lines=12, max_length=MAX_CHARACTERS,
             )  # fmt: skip
             with gr.Row(elem_id="dares", elem_classes="chips"):
-                for title, name in dares.items():
-                    chip = gr.Button(
-                        title, elem_id=name, elem_classes="chip", size="sm", scale=0, min_width=0
-                    )
-                    chip.click(None, None, text, js=f"() => figs.pick({name!r})", **QUIET)
+                look: dict[str, Any] = {"elem_classes": "chip", "size": "sm", "scale": 0, "min_width": 0}
+                for title, name in DARES.items():
+                    if name in texts:
+                        chip = gr.Button(title, elem_id=name, **look)
+                        chip.click(None, None, text, js=f"() => figs.pick({name!r})", **QUIET)
             with gr.Row(elem_classes="chips"):
                 go = gr.Button("Classify", variant="primary", elem_id="ask", scale=0, min_width=120)
-                more = gr.Dropdown(
-                    [(f"All {len(samples)} samples…", ""), *((shorten(s.text, 60), s.id) for s in samples)],
-                    value="", label="All sample reviews", elem_id="more-samples",
-                    container=False, interactive=True, visible=bool(samples), min_width=160,
-                )  # fmt: skip
-                sure = gr.Dropdown(
-                    **_targets(context, context.store.run(None)), label="Target accuracy", elem_id="sure",
-                    container=False, interactive=True, min_width=160,
-                )  # fmt: skip
+                menu = {"container": False, "interactive": True, "min_width": 160}
+                listed = [(f"All {len(texts)} samples…", ""), *((shorten(texts[id], 60), id) for id in texts)]
+                named = {"label": "All sample reviews", "elem_id": "more-samples", "visible": bool(texts)}
+                more = gr.Dropdown(listed, value="", **named, **menu)
+                named = {"label": "Target accuracy", "elem_id": "sure"}
+                sure = gr.Dropdown(**_targets(context, first), **named, **menu)
         with gr.Column(elem_id="live-answers", min_width=300):
-            cards = answers.answer_cards(stored)
+            events = "element, props, watch, trigger /* 'ask', 'opened' */"
+            cards = own_figure("live", "answers", events, value={"text": None}, stored=stored)
             pace = gr.HTML(elem_id="pace")
-    trace_figure("trace", "...figs.shown('trace')")
-    turned = dial.dial_figure("dial")
+    own_figure("trace", "trace", "element, ...figs.shown('trace')")
+    turned = own_figure("dial", "dial", "element, props, watch, trigger /* 'turn' */", value={"curve": []})
     batch.build(context, run)
 
     async def ask(run_id: str | None, review: str, latest: Latest) -> AsyncIterator[object]:
@@ -77,9 +70,9 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
                 yield shown  # whole to the end: the page applies a burst of messages to one object
 
     def draw(run_id: str | None) -> list[object]:
-        stored = stored_answers(context, context.store.run(run_id))
         run = context.store.run(run_id)
-        return [gr.HTML(stored=stored), pace_html(context, run), gr.Dropdown(**_targets(context, run))]
+        stored, targets = gr.HTML(stored=stored_answers(context, run)), gr.Dropdown(**_targets(context, run))
+        return [stored, pace_html(context, run), targets]
 
     asking: dict[str, Any] = QUIET | MODEL_EVENT
     newer = {"trigger_mode": "multiple"}  # a newer question ends the older one instead of waiting for it
@@ -87,7 +80,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     cards.ask(ask, [run, text, gr.State(Latest())], cards, js=to_text, **asking, **newer)
     cards.opened(None, None, text, js="() => figs.at.text", **QUIET)
     to_dial = "(run) => [run, figs.at.view.dial]"
-    turned.turn(partial(dial.stream, context), [run, turned], turned, js=to_dial, **asking)
+    turned.turn(partial(answers.turn, context), [run, turned], turned, js=to_dial, **asking)
     go.click(None, None, None, js="() => { figs.ask(); return [] }", **QUIET)
     more.input(None, more, text, js="(id) => figs.pick(id)", **QUIET)
     sure.change(None, sure, None, js="(p) => { figs.set('sure', p); return [] }", **QUIET)
@@ -104,18 +97,17 @@ def _targets(context: Context, run: Run | None) -> dict[str, Any]:
 def stored_answers(context: Context, run: Run | None) -> dict[str, Any]:
     """Our samples with what is stored of this run's answers: {run, samples, welcome, idle, local}."""
     found = context.store.sample_answers(run)
-    samples = [
-        one.model_dump(include={"id", "text", "label"})
+    samples = {
+        one.id: one.model_dump(include={"id", "text", "label"})
         | (answers.stored_value(one.text, found[one.id]) if one.id in found else {})
         for one in context.store.samples()
-    ]
-    ids = [one["id"] for one in samples]
-    welcome = WELCOME if WELCOME in ids else next(iter(ids), "")
-    size = run and browser_bytes(run, context.store.root)
-    local = {"url": f"browser/{run.run_id}/", "bytes": size} if run and size else None
-    return {"run": run and run.run_id, "samples": samples, "welcome": welcome, "idle": answers.IDLE} | {
-        "local": local
     }
+    size = run and browser_bytes(run, context.store.root)
+    return {
+        "run": run and run.run_id, "samples": [*samples.values()], "idle": answers.IDLE,
+        "welcome": WELCOME if WELCOME in samples else next(iter(samples), ""),
+        "local": {"url": f"browser/{run.run_id}/", "bytes": size} if run and size else None,
+    }  # fmt: skip
 
 
 def pace_html(context: Context, run: Run | None) -> str:

@@ -18,10 +18,8 @@ from sentiment_core.figures.style import THIN, percent
 from sentiment_core.metrics.histogram import BINS, EDGE
 from sentiment_core.metrics.intervals import wilson
 
-QUIET_SECONDS = 180
-"""A run without run.json whose history grew within this time is training now."""
-NEAR_THE_END = 0.04
-"""So far below the final accuracy, an evaluation counts as nearly there."""
+QUIET_SECONDS = 180  # a run without run.json whose history grew within this time is training now
+NEAR_THE_END = 0.04  # so far below the final accuracy, an evaluation counts as nearly there
 
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
@@ -44,16 +42,13 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         listed = listing(chosen or ())
         picked = [listed[run_id] for run_id in chosen or [] if run_id in listed][:most]
         histories, words = _histories(context, picked)
-        panels = (
-            (loss_panel(histories, picked[0].record), schedule_panel(histories))
-            if histories
-            else (None, None)
-        )
+        curves = loss_panel(histories, picked[0].record) if histories else None
+        rates = schedule_panel(histories) if histories else None
         none = f"{'No run is chosen' if listed else 'No training run yet'}. This command makes one:"
-        figures = loss.show(panels[0], empty(none, "python train.py")) + schedule.show(panels[1])
-        follow = gr.Timer(active=any(one.record is None for one in picked))
+        figures = loss.show(curves, empty(none, "python train.py")) + schedule.show(rates)
         head = notice(words, warn=len(histories) < len(picked)) if words else ""
-        return [head, *figures, context.store.signature(), follow]
+        unfinished = any(one.record is None for one in picked)
+        return [head, *figures, context.store.signature(), gr.Timer(active=unfinished)]
 
     def render(run_id: str | None) -> list[object]:
         """On load and when the page's run changes: this run, and whatever trains now, are chosen."""
@@ -82,10 +77,15 @@ def _histories(context: Context, runs: Sequence[Run]) -> tuple[dict[str, pd.Data
         except ArtifactError as error:
             said.append(str(error))
             continue
-        if len(history):
-            histories[titles.get(run.run_id, run.run_id)] = history
-        if run.record is None or history.empty:
-            said.append(unfinished_words(run, history))
+        if history.empty:
+            said.append(f"{run.run_id} has no history yet.")
+            continue
+        histories[titles.get(run.run_id, run.run_id)] = history
+        step = f"step {history['step'].max():,.0f}"
+        if is_training(run):
+            said.append(f"{run.run_id} is training now, at {step}; the curves follow it.")
+        elif run.record is None:
+            said.append(f"{run.run_id} was interrupted after {step}; train.py --resume continues it.")
     return histories, " ".join(said)
 
 
@@ -94,32 +94,34 @@ def is_training(run: Run) -> bool:
     return run.record is None and path.exists() and time.time() - path.stat().st_mtime < QUIET_SECONDS
 
 
-def unfinished_words(run: Run, history: pd.DataFrame) -> str:
-    if history.empty:
-        return f"{run.run_id} has no history yet."
-    step = int(history["step"].max())
-    if is_training(run):
-        return f"{run.run_id} is training now, at step {step:,}; the curves follow it."
-    return f"{run.run_id} was interrupted after step {step:,}; train.py --resume continues it."
-
-
 def loss_panel(histories: Mapping[str, pd.DataFrame], record: RunRecord | None = None) -> Panel:
     name, history = next(iter(histories.items()))
     train, checks = training.split(history)
+    validated = ", without an interval"
+    if checks.empty:
+        finding = f"training loss {train['loss'].iloc[-1]:.2f} after {len(train)} logged points"
+    else:  # how soon validation was nearly as good as at the end, and how sure that is
+        last = checks.iloc[-1]
+        near = checks[checks["eval_accuracy"] >= last["eval_accuracy"] - NEAR_THE_END].iloc[0]
+        finding = f"{percent(near['eval_accuracy'])} validation accuracy after {near['seconds']:.1f} seconds"
+        if near["step"] != last["step"]:
+            finding += f", {percent(last['eval_accuracy'])} after {last['seconds']:.0f}"
+        if last["eval_counts"] is not None:
+            n = int(np.sum(last["eval_counts"]))
+            end = wilson(round(n * last["eval_accuracy"]), n)
+            validated = f" on n = {n:,} reviews, outside the training time; 95{THIN}% interval at the end "
+            validated += f"{percent(end.low or 0)} to {percent(end.high or 0)} (Wilson)"
     caption = (
         f"Thin: logged training loss (n = {len(train):,}); thick: its exponential mean; 0.69 is chance. "
-        f"Diamonds: validation{_reviews_words(checks)}. Hollow bars: misclassified."
+        f"Diamonds: validation{validated}. Hollow bars: misclassified.{stages(record) if record else ''}"
     )
     figure = training.replay(histories) | {"edge": EDGE, "bins": BINS}
-    caption += stages(record) if record else ""
-    return Panel(f"{name}: {_finding(train, checks)}", figure, caption, _table(histories), "loss-curves")
+    return Panel(f"{name}: {finding}", figure, caption, _table(histories), "loss-curves")
 
 
 def stages(record: RunRecord) -> str:
-    """Who taught the run, and who that one; nothing of a run that learned from labels alone.
-
-    A teacher's loss is not drawn: its answers became targets, see `training.teacher`.
-    """
+    """Who taught the run, and who that one; nothing of a run that learned from labels alone. A teacher's loss
+    is not drawn: its answers became targets, see `training.teacher`."""
     if (teacher := record.teacher) is None:
         return ""
     taught = f" learned the labels of {teacher.train:,} reviews in {teacher.wall_seconds:.0f} seconds"
@@ -130,28 +132,6 @@ def stages(record: RunRecord) -> str:
         f"({teacher.source}, {teacher.split}); this run learned {record.data.train:,} labels and those "
         f"answers, at temperature {teacher.temperature:g}."
     )
-
-
-def _finding(train: pd.DataFrame, checks: pd.DataFrame) -> str:
-    """How soon validation was nearly as good as at the end; of a run without validations, its loss."""
-    if not len(checks):
-        return f"training loss {train['loss'].iloc[-1]:.2f} after {len(train)} logged points"
-    last = checks.iloc[-1]
-    near = checks[checks["eval_accuracy"] >= last["eval_accuracy"] - NEAR_THE_END].iloc[0]
-    words = f"{percent(near['eval_accuracy'])} validation accuracy after {near['seconds']:.1f} seconds"
-    if near["step"] == last["step"]:
-        return words
-    return f"{words}, {percent(last['eval_accuracy'])} after {last['seconds']:.0f}"
-
-
-def _reviews_words(checks: pd.DataFrame) -> str:
-    """How many reviews were validated on and how sure the end is, where the evaluations say so."""
-    if not len(checks) or checks["eval_counts"].iloc[-1] is None:
-        return ", without an interval"
-    last, n = checks.iloc[-1], int(np.sum(checks["eval_counts"].iloc[-1]))
-    end = wilson(round(n * last["eval_accuracy"]), n)
-    ends = f"{percent(end.low or 0)} to {percent(end.high or 0)} (Wilson)"
-    return f" on n = {n:,} reviews, outside the training time; 95{THIN}% interval at the end {ends}"
 
 
 def schedule_panel(histories: Mapping[str, pd.DataFrame]) -> Panel | None:

@@ -7,46 +7,50 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 import gradio as gr
+import numpy as np
+import pandas as pd
 from markupsafe import Markup
 
 from sentiment_core.artifacts import report
-from sentiment_core.artifacts.store import Run, read_benchmark
+from sentiment_core.artifacts.frames import read_as
+from sentiment_core.artifacts.schema import OTHER_FORM, Confusion
+from sentiment_core.artifacts.store import ArtifactError, Run, read_adapter_shapes, read_benchmark
 from sentiment_core.config import TrainConfig, repository
 from sentiment_core.dashboard.components.header import NEARLY_EVERY, PAIRS, before_and_after, share_positive
-from sentiment_core.dashboard.components.html import render, seconds
-from sentiment_core.dashboard.components.parts import empty, waiting
-from sentiment_core.dashboard.components.study import study_panel
-from sentiment_core.dashboard.components.weights import pictures
+from sentiment_core.dashboard.components.parts import empty, fragment, render, seconds
 from sentiment_core.dashboard.context import Context, TabPart
 from sentiment_core.dashboard.pairs import Sides
 from sentiment_core.dashboard.store import dataset_title
 from sentiment_core.dashboard.texts import DEFAULT_SOURCE
 from sentiment_core.figures.style import percent
+from sentiment_core.metrics.intervals import Metric, wilson
 from sentiment_core.models.base_models import EMBEDDED
 from sentiment_core.prompts import PROMPT, REVIEW_SLOT
 
 T = TypeVar("T")
-COMMAND = "python train.py"
-TOLD_ELSEWHERE = ("run_id", "preset", "dataset", "exclude")
-"""Settings that the commands and the data's description hold."""
-FOLDERS = re.compile(r" --(?:assets|work)[ =](?:'[^']*'|\S+)")
-"""Flags of a recorded command that say where files lay, which changes no result."""
+TOLD_ELSEWHERE = ("run_id", "preset", "dataset", "exclude")  # by the commands and the data's description
+FOLDERS = re.compile(r" --(?:assets|work)[ =](?:'[^']*'|\S+)")  # of a command: they change no result
+FIRST_ROWS = 200  # of a subset that was not shuffled, as a notebook takes it to be quick
+NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
+"""Of a weight: its level, the 8-bit scale of 64, the 32-bit scale of 256 scales (Dettmers et al. 2023)."""
 
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
-    page = gr.HTML(waiting("Reading the artifacts…", 600), elem_id="method")
+    page = gr.HTML(render("placeholder", sentence="Reading the artifacts…", height=600), elem_id="method")
     return TabPart(lambda run_id: [method_html(context, context.store.run(run_id))], [], [page])
 
 
 def method_html(context: Context, run: Run | None) -> Markup:
     if run is None or run.record is None:
-        return empty("No finished training run yet. This command makes one:", COMMAND)
+        return empty("No finished training run yet. This command makes one:", "python train.py")
     record, evals = run.record, before_and_after(context, run, context.dataset("imdb"))
     pairs = before_and_after(context, run, PAIRS).get("fine")
     rewritten, root, base = pairs.slices if pairs else (), context.store.root, record.base_model.name
     made = [(one, one.record) for one in context.store.finished_runs() if one.record and one != run]
     alike = [one for one, its in made if (its.config.get("preset"), its.base_model.name) == ("study", base)]
     traced = _if_usable(read_benchmark, "trace", root)
+    sets = [context.store.evals(run, name) for name in context.store.datasets()]
+    told = [record, *(one.record for found in sets for one in found.values())]
     return render(
         "method", record=record, pictures=pictures(run), study_panel=study_panel(context, run),
         before=evals.get("base"), share_positive=share_positive, nearly_every=NEARLY_EVERY,
@@ -54,7 +58,7 @@ def method_html(context: Context, run: Run | None) -> Markup:
         question=PROMPT.user.replace(REVIEW_SLOT, "").strip(), embedded=EMBEDDED.get(base),
         settings=_settings(context, [run, *alike[:1]]),
         versions={one.value: one.accuracy for one in rewritten if one.by == "version"},
-        commands=_commands(context, run),
+        commands=list(dict.fromkeys([FOLDERS.sub("", one.command) for one in told] + ["python app.py"])),
         references={one.kind: one for one in context.store.references()},
         default_source=DEFAULT_SOURCE, repository=repository(),
         trace_sentence=traced and traced.base_model == base and _if_usable(report.trace_sentence, root),
@@ -106,9 +110,67 @@ def _value(key: str, value: object) -> str:
     return "–" if value is None else words or "–"
 
 
-def _commands(context: Context, run: Run) -> list[str]:
-    """Of the run and its evaluations as they were run, without this machine's folders, then the page's."""
-    evals = [e for name in context.store.datasets() for e in context.store.evals(run, name).values()]
-    records = [run.record, *(evaluation.record for evaluation in evals)]
-    given = [FOLDERS.sub("", record.command) for record in records if record]
-    return list(dict.fromkeys([*given, "python app.py"]))
+def pictures(run: Run) -> list[Markup]:
+    """The matrix, the levels and the memory, each where the run's artifacts hold what it needs."""
+    record, found, shapes = run.record, [], {}
+    with suppress(ArtifactError):  # which the header tells
+        shapes = read_adapter_shapes(run)
+    if record and shapes:
+        sample = record.weights.matrix if record.weights else ""
+        name = sample if sample in shapes else list(shapes)[len(shapes) // 2]
+        found.append(fragment("matrix", name=name, shape=shapes[name], lora=record.lora))
+        adapted = sum(outputs * inputs for outputs, inputs in shapes.values())
+        rows = memory_bytes(record.base_model.parameters, adapted, record.trainable_parameters)
+        found.append(fragment("memory", rows=rows, record=record))
+    if record and record.weights:
+        found.insert(1, fragment("levels", sample=record.weights))
+    return found
+
+
+def memory_bytes(parameters: int, matrices: int, trainable: int) -> dict[str, tuple[float, float]]:
+    """What -> bytes when all weights are trained in 16 bits, and with QLoRA; activations are left out.
+
+    Trained in 16 bits a weight takes 12 bytes; so Dettmers et al. 2023 arrive at 780 GB for 65 billion.
+    Of the base's `parameters` NF4 rounds `matrices`; `trainable` ones of the adapter are kept in 32 bits.
+    """
+    return {
+        "base weights": (2 * parameters, matrices * NF4_BITS / 8 + 2 * (parameters - matrices)),
+        "adapter": (0, 4 * trainable),
+        "gradients": (2 * parameters, 4 * trainable),
+        "Adam’s two moments": (8 * parameters, 8 * trainable),
+    }
+
+
+def study_panel(context: Context, run: Run) -> Markup | None:
+    """None without the study's figures or our free answers to the same test split."""
+    references = {one.kind: one.accuracy for one in context.store.references()}
+    generated = context.store.evals(run, "imdb").get("baseline-generated")
+    if generated is None or not {"study-before", "study-after"} <= references.keys():
+        return None
+    record, first = generated.record, first_rows(context.store.predictions(generated))
+    forms = {form.parsed: form for form in reversed(record.answer_forms) if form.form != OTHER_FORM}
+    found = [forms[read] for read in ("positive", "negative", "unparsed") if read in forms]
+    frequent = [(f"“{one.form}”", read_as(one), f"{one.count:,}") for one in found]
+    return fragment(
+        "study", before=references["study-before"], after=references["study-after"], record=record,
+        forms=frequent, squares=waffle(record.confusion), first=first, rows=FIRST_ROWS,
+    )  # fmt: skip
+
+
+def waffle(cells: Confusion) -> dict[str, int]:
+    """Right, wrong and no label in squares of 100."""
+    counts = {
+        "right": cells.negative_negative + cells.positive_positive,
+        "wrong": cells.negative_positive + cells.positive_negative,
+        "no label": cells.negative_unparsed + cells.positive_unparsed,
+    }
+    ends = np.cumsum([*counts.values()]) * 100 / sum(counts.values())
+    return dict(zip(counts, np.diff(ends.round(), prepend=0).astype(int).tolist(), strict=True))
+
+
+def first_rows(predictions: pd.DataFrame) -> Metric | None:
+    """Accuracy on the first rows where these are all negative, as in a split that is sorted by label."""
+    head = predictions.head(FIRST_ROWS)
+    if len(head) < FIRST_ROWS or head["label"].any():
+        return None
+    return wilson(int((head["prediction"] == head["label"]).sum()), FIRST_ROWS)
