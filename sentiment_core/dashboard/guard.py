@@ -136,10 +136,14 @@ class QuietBlocks(gr.Blocks):
             error.print_exception = False
             raise
         except Exception as error:
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{Path(place.filename).name}:{place.lineno}"
-            log.error("%s: %s at %s", name_of(block_fn), type(error).__name__, where)
+            told_in_log(name_of(block_fn), error)
             raise gr.Error(BROKE, print_exception=False) from None
+
+
+def told_in_log(what: str, error: Exception) -> None:
+    """In one line, without the error's message: a visitor's text may stand there."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    log.error("%s: %s at %s:%s", what, type(error).__name__, Path(place.filename).name, place.lineno)
 
 
 def name_of(called: Any) -> str:

@@ -220,4 +220,3 @@ class Store:
     def _small(self, name: str, read: Callable[[Path], T]) -> tuple[T | None, Problem | None]:
         stamp = _stamp(self.root / name)
         return _attempt(self.root, lambda: self.keep(name, stamp, lambda: read(self.root)))
-
