@@ -41,10 +41,6 @@ WATCHED = (
 )  # fmt: skip
 
 
-def dataset_title(name: str) -> str:
-    return DATASET_TITLES.get(name, name)
-
-
 def _stamp(path: str | Path) -> tuple[int, int]:
     try:
         info = os.stat(path)
