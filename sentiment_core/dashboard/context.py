@@ -11,7 +11,7 @@ import gradio as gr
 from sentiment_core.artifacts.store import Evaluation, Run
 from sentiment_core.dashboard.host import ModelHost
 from sentiment_core.dashboard.serving import Serving
-from sentiment_core.dashboard.store import Store, dataset_title
+from sentiment_core.dashboard.store import DATASET_TITLES, Store
 from sentiment_core.dashboard.texts import ReviewTexts
 
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}  # of the page's own events
@@ -42,7 +42,7 @@ class Context:
         return draw
 
     def dataset_choices(self) -> list[tuple[str, str]]:
-        return [(dataset_title(name), name) for name in self.store.datasets()]
+        return [(DATASET_TITLES.get(name, name), name) for name in self.store.datasets()]
 
 
 @dataclass

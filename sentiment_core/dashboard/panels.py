@@ -12,7 +12,7 @@ from sentiment_core.artifacts.store import Evaluation, Run
 from sentiment_core.dashboard.components.header import run_titles
 from sentiment_core.dashboard.components.parts import Panel, empty, parameters
 from sentiment_core.dashboard.context import Context
-from sentiment_core.dashboard.store import Store, dataset_title
+from sentiment_core.dashboard.store import DATASET_TITLES, Store
 from sentiment_core.figures import evaluation
 from sentiment_core.figures.style import percent
 from sentiment_core.metrics import classification, coverage
@@ -33,7 +33,7 @@ def is_scored(frame: pd.DataFrame) -> bool:
 
 def dataset_phrase(evaluation: Evaluation) -> str:
     dataset = evaluation.record.dataset
-    title = dataset_title(dataset.name)
+    title = DATASET_TITLES.get(dataset.name, dataset.name)
     where = title if title != dataset.name or dataset.split == "all" else f"{title}, {dataset.split} split"
     return f"{where}, n = {dataset.n:,}"
 

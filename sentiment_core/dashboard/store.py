@@ -44,10 +44,6 @@ WATCHED = (
 FRESH = 0.25  # seconds for which what lies there is not looked at again: a crowd asks often
 
 
-def dataset_title(name: str) -> str:
-    return DATASET_TITLES.get(name, name)
-
-
 def _stamp(path: str | Path) -> tuple[int, int]:
     try:
         info = os.stat(path)

@@ -20,7 +20,7 @@ from sentiment_core.dashboard.components.header import NEARLY_EVERY, PAIRS, befo
 from sentiment_core.dashboard.components.parts import empty, fragment, render, seconds
 from sentiment_core.dashboard.context import Context, TabPart
 from sentiment_core.dashboard.pairs import Sides
-from sentiment_core.dashboard.store import dataset_title
+from sentiment_core.dashboard.store import DATASET_TITLES
 from sentiment_core.dashboard.texts import DEFAULT_SOURCE
 from sentiment_core.figures.style import percent
 from sentiment_core.metrics.intervals import Metric, wilson
@@ -88,7 +88,7 @@ def _settings(context: Context, runs: list[Run]) -> list[tuple[str, ...]]:
         evals = [context.store.evals(run, dataset).get("fine-tuned") for run in runs]
         if any(evals):
             found = (percent(one.record.metrics["accuracy"].value) if one else "–" for one in evals)
-            rows.append((f"accuracy on {dataset_title(dataset)}", *found))
+            rows.append((f"accuracy on {DATASET_TITLES.get(dataset, dataset)}", *found))
     return rows
 
 
