@@ -10,7 +10,6 @@ import tempfile
 from pathlib import Path
 
 from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow, Metric, RunRecord
-from sentiment_core.artifacts.store import write_record
 from sentiment_core.benchmarks import measure
 from sentiment_core.config import ENGINES, TrainConfig
 from sentiment_core.engines.device import free_memory
@@ -40,8 +39,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
             note=f"{done.steps} steps of {config.batch_size} reviews, seed {config.seed}, {precision}",
         ))  # fmt: skip
         data = {"dataset": done.data.source, "train": done.data.train, "validation": done.data.validation}
-        found = measure.record("parity", rows, arguments.base_model, **data)
-        write_record(Path(arguments.output), found)
+        found = measure.record(arguments, rows, arguments.base_model, **data)
     return found
 
 

@@ -5,12 +5,10 @@ A seed decides the order of the reviews, the adapter's start, and which reviews 
 
 import argparse
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 
 from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow, Metric
-from sentiment_core.artifacts.store import write_record
 from sentiment_core.benchmarks import measure
 from sentiment_core.benchmarks.parity import TRAINING, trained
 from sentiment_core.config import PRESETS, TrainConfig
@@ -33,8 +31,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
         reached[name].append(done.validation_accuracy.value)
         rows[name] = row_of(name, reached[name], done.validation_accuracy.n)
         data = {"dataset": done.data.source, "train": done.data.train, "accuracies": reached}
-        found = measure.record("seeds", list(rows.values()), arguments.base_model, **data)
-        write_record(Path(arguments.output), found)
+        found = measure.record(arguments, list(rows.values()), arguments.base_model, **data)
     return found
 
 

@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     ]
     clauses = sum(len(bounds) - 1 for _, bounds in found)
     settings = {"run": arguments.run, "reviews": len(found), "seed": arguments.seed, "clauses": clauses}
-    return record("trace", rows_of_record(np.array(changes)), base_model, **settings)
+    return record(arguments, rows_of_record(np.array(changes)), base_model, **settings)
 
 
 Review = tuple[list[int], list[int]]  # its token ids, and where its rows begin and end among them: 0, …, all
