@@ -31,7 +31,7 @@ from sentiment_core.live.number_format import choose_number_format, on_zero_gpu,
 from sentiment_core.live.trace import ReadingTrace, rows_of
 from sentiment_core.live.transformers import LiveTransformers
 from sentiment_core.live.weights import dtype_of, is_lean, load_weights
-from sentiment_core.models.base_models import BaseModel, BaseModelError, resolve
+from sentiment_core.models.base_models import BaseModel, BaseModelError, live_base
 from sentiment_core.models.loading import base_config, load_adapter, load_base, load_tokenizer
 from sentiment_core.models.tokens import Encoded, PromptEncoder
 
@@ -108,8 +108,7 @@ class LiveClassifier:
             ValueError: no such number format.
         """
         record = run.record if run else None
-        flag = base_model or os.environ.get("SENTIMENT_BASE_MODEL") or None
-        base = resolve(flag, record.base_model.name if record else None)
+        base = live_base(record, base_model)
         cuda = torch.cuda.is_available() and not on_zero_gpu() if cuda is None else cuda
         large = record is not None and record.base_model.is_large
         wanted = number_format or os.environ.get("SENTIMENT_LIVE_FORM") or ("int8" if large else None)

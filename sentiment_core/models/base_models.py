@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 
 from safetensors import SafetensorError
 
+from sentiment_core.artifacts.schema import RunRecord
 from sentiment_core.config import CACHE, DEFAULT_BASE_MODEL, UserError
 
 CONVERSION_VERSION = 1  # part of the cache folder's name; raised when the conversion changes what it writes
@@ -121,6 +122,12 @@ def resolve(flag: str | None, adapter_base: str | None = None) -> BaseModel:
     location, _, revision = name.partition("@")
     short = Path(location).name if Path(location).is_dir() else location
     return BaseModel(short, location=location, revision=revision or None)
+
+
+def live_base(record: RunRecord | None, flag: str | None = None) -> BaseModel:
+    """Of live answers: the flag, else SENTIMENT_BASE_MODEL, the run's, or the default."""
+    named = record.base_model.name if record else None
+    return resolve(flag or os.environ.get("SENTIMENT_BASE_MODEL") or None, named)
 
 
 def file_sha256(path: Path) -> str:

@@ -4,15 +4,12 @@ Torch makes it, onnxruntime checks it against stored predictions, onnxruntime-we
 its worker has to know of prompt, labels and sentences is in `model.json`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import json
 import os
 import shutil
 import subprocess
-import tarfile
 import tempfile
 from collections.abc import Sequence
 from importlib.resources import files
@@ -35,7 +32,7 @@ from sentiment_core.dashboard.tabs import live
 from sentiment_core.dashboard.texts import ReviewTexts
 from sentiment_core.data.reviews import load_reviews
 from sentiment_core.live.clauses import MOVE
-from sentiment_core.models.base_models import SEAL, file_sha256, resolve, sealed_folder
+from sentiment_core.models.base_models import SEAL, file_sha256, live_base, sealed_folder
 from sentiment_core.prompts import CUT_MARK
 from sentiment_core.publishing.card import PublishError, evaluations
 
@@ -76,10 +73,10 @@ class ExportedModel:
     def run(self, ids: Sequence[int], past: np.ndarray, alpha: float) -> tuple[float, np.ndarray]:
         """Log-odds of a prompt that goes on behind the past, and all keys and values."""
         n, before = len(ids), past.shape[2]
-        inputs = {"ids": ids, "positions": range(before, before + n), "seen": [before] * n, "copy": [0] * n}
-        given = {name: np.asarray(value, np.int32) for name, value in (inputs | {"last": [n - 1]}).items()}
-        last = {"past": past, "alpha": np.array([alpha], np.float32)}
-        log_odds, present = map(np.asarray, self._session.run(None, given | last))
+        whole = {"ids": ids, "positions": range(before, before + n), "seen": [before] * n, "copy": [0] * n}
+        given = {name: np.array(value, np.int32) for name, value in (whole | {"last": [n - 1]}).items()}
+        more = {"past": past, "alpha": np.array([alpha], np.float32)}
+        log_odds, present = map(np.asarray, self._session.run(None, given | more))
         return float(log_odds[0]), present
 
 
@@ -119,15 +116,12 @@ def _write_model(run: Run, folder: Path) -> Any:
     from sentiment_core.models.loading import load_adapter, load_base
     from sentiment_core.publishing.graph import LlamaGraph
 
-    assert run.record
-    base = resolve(os.environ.get("SENTIMENT_BASE_MODEL") or None, run.record.base_model.name)
-    loaded = load_base(base, dequantized=False)
+    loaded = load_base(live_base(run.record), dequantized=False)
     if (kind := loaded.model.config.model_type) != "llama":
         raise PublishError(f"run {run.run_id!r} is on a {kind}; only what is on a llama can be exported")
     graph = LlamaGraph(load_adapter(loaded.model, run.adapter_path), loaded.encoder.label_ids)
     folder.mkdir()
-    (folder / "graph.onnx").write_bytes(graph.build().SerializeToString())
-    for name, content in graph.files.items():
+    for name, content in graph.build().items():
         (folder / name).write_bytes(content)
     model, prefix = ExportedModel(folder), loaded.encoder.prefix_ids
     np.stack([model.run(prefix, model.nothing, alpha)[1] for alpha in (0, 1)]).tofile(folder / "prefix.bin")
@@ -164,16 +158,15 @@ def stored_predictions(run: Run, root: Path, dataset: str) -> dict[float, Evalua
     """Of the base model and of the run on the dataset, by alpha. PublishError where one lacks."""
     if run.record is None:
         raise PublishError(f"run {run.run_id!r} is not there or unfinished; train it with train.py")
-    tuned = {one.eval_id for one in evaluations(run, root) if one.system == "fine-tuned"}
+    tuned = [one.eval_id for one in evaluations(run, root) if one.system == "fine-tuned"]
     base = "baseline-scored", run.record.base_model, run.record.prompt
     found = {}
     for one in list_artifacts(root).evals:
         its = one.record
-        if Path(dataset).stem in (its.dataset.name, its.dataset.source):
-            if its.eval_id in tuned:
-                found[1.0] = one
-            elif (its.system, its.base_model, its.prompt) == base:
-                found[0.0] = one
+        alpha = 1.0 if its.eval_id in tuned else 0.0
+        fits = alpha or (its.system, its.base_model, its.prompt) == base
+        if fits and Path(dataset).stem in (its.dataset.name, its.dataset.source):
+            found[alpha] = one
     if len(found) < 2:
         command = f"python eval.py --run {run.run_id} --system all --dataset {dataset}"
         raise PublishError(f"predictions of both models on {dataset!r} are not there to check by: {command}")
@@ -252,10 +245,7 @@ def _fetch_runtime(folder: Path) -> None:
                 raise PublishError(f"npm could not fetch {package}; install npm, or go online once") from None
             if file_sha256(archive) != sha256:
                 raise PublishError(f"npm gave another {package} than the pinned one; nothing was written")
-            with tarfile.open(archive) as content:
-                for member in content:
-                    where, name = os.path.split(member.name)
-                    if name in TAKEN and where in ("package", "package/dist"):
-                        taken = content.extractfile(member)
-                        if taken:
-                            (folder / name.replace("LICENSE", "LICENSE-tokenizers")).write_bytes(taken.read())
+            shutil.unpack_archive(archive, scratch, filter="data")
+            for path in (*Path(scratch).glob("package/*"), *Path(scratch).glob("package/dist/*")):
+                if path.name in TAKEN:
+                    shutil.copy(path, folder / path.name.replace("LICENSE", "LICENSE-tokenizers"))

@@ -22,8 +22,7 @@ def test_the_graph_answers_as_the_live_model_does(tiny_model, tmp_path) -> None:
     run = make_run(tmp_path / "assets", tiny_model)
     loaded = load_base(resolve(str(tiny_model)), dequantized=False)
     graph = LlamaGraph(load_adapter(loaded.model, run.adapter_path), loaded.encoder.label_ids)
-    files = {"graph.onnx": graph.build().SerializeToString()} | graph.files
-    for name, content in files.items():
+    for name, content in graph.build().items():
         Path(tmp_path / name).write_bytes(content)
     exported, encoder = ExportedModel(tmp_path), loaded.encoder
     live = LiveClassifier.load(run, base_model=str(tiny_model), number_format="fp32")
