@@ -39,8 +39,10 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512")  # code for leng
 
 Which = Literal["base", "fine-tuned"]
 SYSTEMS: tuple[Which, ...] = ("base", "fine-tuned")
-System = LiveLlama | LiveTransformers
-"""Answers prompts, given as token ids after the prefix, with log-odds of Positive."""
+ALPHAS: dict[Which | float, float] = {"base": 0.0, "fine-tuned": 1.0} | {alpha: alpha for alpha in DIAL}
+"""How much of the adapter is on: weights = base + α · adapter."""
+Systems = dict[float, LiveLlama | LiveTransformers]
+"""By α, what answers prompts, given as token ids after the prefix, with log-odds of Positive."""
 
 BATCH_TOKENS = {"cpu": 320, "cuda": 32_768}
 """Most padded tokens of one batch: some tenths of a second, after which a visitor's answer may go first."""
@@ -74,7 +76,7 @@ class LiveClassifier:
     run_id: str
     number_format: str
     encoder: PromptEncoder
-    build: Callable[[], dict[Which | float, System]]
+    build: Callable[[], Systems]
     has_adapter: bool
     max_length_tokens: int
     temperature: float = 1.0
@@ -119,7 +121,7 @@ class LiveClassifier:
         adapter = run.adapter_path if run and record else None
         device = torch.device("cuda" if cuda else "cpu")
         if engine:
-            systems: dict[Which | float, System] = dict(engine.connect(run, base, encoder))
+            systems: Systems = dict(engine.connect(run, base, encoder))
             cuda, build, number_format = False, lambda: systems, "engine"
         else:
             build, number_format = _builder(base, adapter, number_format, encoder, device)
@@ -147,6 +149,7 @@ class LiveClassifier:
         model, text, began = self._system(system), _plain(text), time.perf_counter()
         [row], encoded = self._rows([text])
         spent, tail, p = time.perf_counter() - began, len(self.encoder.suffix_ids), 0.5
+        about = int(encoded.lengths[0]), bool(encoded.truncated[0])
         ends, cuts = rows_of(text, self.encoder, len(row) - tail)
         steps, read = iter(model.read(row, tail, cuts)), 0.0
         while read < 1:
@@ -154,8 +157,7 @@ class LiveClassifier:
             tokens, [log_odds] = next(steps)
             spent, read = spent + time.perf_counter() - began, tokens / len(row)
             p = float(self._p(log_odds, system))
-            cut = bool(encoded.truncated[0])
-            yield LiveAnswer(p, spent, int(encoded.lengths[0]), cut, read, self.about(system))
+            yield LiveAnswer(p, spent, *about, read, self.about(system))
         before = self._p(next(steps)[1], system).tolist() if len(cuts) else []
         yield ReadingTrace(tuple(ends), (*before, p))
 
@@ -194,7 +196,7 @@ class LiveClassifier:
         """Places in `texts` and their float32 P(positive), some of like length at a time."""
         rows, encoded = self._rows(texts)
         budget = BATCH_TOKENS["cuda" if self.on_gpu else "cpu"]
-        for batch in batches_by_tokens(encoded.lengths - len(self.encoder.prefix_ids), budget, padded=True):
+        for batch in batches_by_tokens(encoded.lengths - len(self.encoder.prefix_ids), budget):
             found = self._system(system).log_odds([rows[i] for i in batch])
             yield batch, self._p(found, system).astype(np.float32)
 
@@ -209,22 +211,21 @@ class LiveClassifier:
 
     def _p(self, log_odds: np.ndarray, name: Which | float) -> np.ndarray:
         """P(positive), by a temperature between the base's, 1, and the fine-tuned model's."""
-        alpha = {"base": 0.0, "fine-tuned": 1.0}.get(str(name), name)
-        return expit(log_odds / (1 + float(alpha) * (self.temperature - 1)))
+        return expit(log_odds / (1 + ALPHAS[name] * (self.temperature - 1)))
 
-    def _system(self, name: Which | float) -> System:
-        if name not in (*SYSTEMS, *DIAL):
+    def _system(self, name: Which | float) -> LiveLlama | LiveTransformers:
+        if name not in ALPHAS:
             raise ValueError(f"system is {name!r}; use 'base' or 'fine-tuned'")
         if name != "base" and not self.has_adapter:
             raise ValueError("there is no finished run to answer with; train one first (python train.py)")
-        if name not in (systems := self._systems()):
+        if ALPHAS[name] not in (systems := self._systems()):
             raise UserError("The dial needs the weights here, and an engine elsewhere answers now.")
-        return systems[name]
+        return systems[ALPHAS[name]]
 
 
 def _builder(
     base: BaseModel, adapter: Path | None, number_format: str, encoder: PromptEncoder, device: torch.device
-) -> tuple[Callable[[], dict[Which | float, System]], str]:
+) -> tuple[Callable[[], Systems], str]:
     """Load the weights; return what puts them on the device at first use, and their number format."""
     config, on_cpu = base_config(base), device.type == "cpu"
     cores, fast_int8 = usable_cores() if on_cpu else 1, processor_has("vnni")
@@ -235,25 +236,23 @@ def _builder(
         loaded = replace(load_base(base, compute_dtype=dtype_of(number_format)), device=device)
         model = load_adapter(loaded.model, adapter) if adapter else loaded.model
 
-        def build_transformers() -> dict[Which | float, System]:
+        def build_transformers() -> Systems:
             model.to(device)
-            alphas: dict[Which | float, float] = {"base": 0.0}
-            if adapter:
-                alphas |= {"fine-tuned": 1.0, **dict(zip(DIAL, DIAL, strict=True))}
-            return {name: LiveTransformers(loaded, model, alpha) for name, alpha in alphas.items()}
+            alphas = ALPHAS.values() if adapter else (0.0,)
+            return {alpha: LiveTransformers(loaded, model, alpha) for alpha in alphas}
 
         return build_transformers, number_format
     if on_cpu:
         torch.set_num_threads(1)  # see `forward`
     shared, changes = load_weights(base, adapter, number_format, encoder)
 
-    def build() -> dict[Which | float, System]:
+    def build() -> Systems:
         tensors, plain = shared.made(device, functools.partial(LiveLlama, config), cores, fast_int8)
         if not changes:
-            return {"base": plain}
+            return {0.0: plain}
         merged, dial = (tensors | {name: t.to(device) for name, t in part.items()} for part in changes)
-        between: dict[Which | float, System] = {alpha: plain.between(dial, alpha) for alpha in DIAL}
-        return between | {"base": plain, "fine-tuned": LiveLlama(config, merged, cores, fast_int8)}
+        between: Systems = {alpha: plain.between(dial, alpha) for alpha in DIAL}
+        return between | {0.0: plain, 1.0: LiveLlama(config, merged, cores, fast_int8)}
 
     return build, number_format
 

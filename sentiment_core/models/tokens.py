@@ -1,14 +1,12 @@
 """Reviews to prompt token ids, cached on disk under the content of texts, prompt and tokenizer."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 from zipfile import BadZipFile
 
@@ -43,7 +41,7 @@ class Encoded:
         return np.diff(self.offsets)
 
     @classmethod
-    def from_lists(cls, rows: Sequence, truncated: Sequence | np.ndarray, shared: int = 0) -> Encoded:
+    def from_lists(cls, rows: Sequence, truncated: Sequence | np.ndarray, shared: int = 0) -> Self:
         lengths = [len(row) for row in rows]
         offsets = np.cumsum([0, *lengths], dtype=np.int64)
         flat = np.concatenate([np.zeros(0, np.int32), *(np.asarray(row, np.int32) for row in rows)])
