@@ -125,11 +125,10 @@ class LiveClassifier:
             cuda, build, number_format = False, lambda: systems, "engine"
         else:
             build, number_format = _builder(base, adapter, number_format, encoder, device)
-        limit = record.config.get("max_length_tokens") if record else None
         classifier = LiveClassifier(
             run.run_id if run else "", f"{number_format} on GPU" if cuda else number_format, encoder, build,
-            has_adapter=adapter is not None, max_length_tokens=int(limit or 1024),
-            temperature=record.temperature if record else 1.0,
+            has_adapter=adapter is not None, temperature=record.temperature if record else 1.0,
+            max_length_tokens=record.max_length_tokens if record else 1024,
         )  # fmt: skip
         if not (cuda and on_zero_gpu()):  # there, a GPU exists only inside a call
             for system in SYSTEMS[: 2 if adapter else 1]:

@@ -18,18 +18,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from sentiment_core.engines.loss import label_loss
 from sentiment_core.engines.packed.adapter import GROUPS, StackedAdapter, group_bias, group_weight, target
-from sentiment_core.engines.packed.attention import attend_each, attend_tiles
 from sentiment_core.engines.packed.layer import last_layer, layer, rms_norm
 from sentiment_core.engines.packed.layout import LayerShape, Pack, PackShape
 
 
 def packing_blocker(model: Any, device: torch.device) -> str | None:
     """Why this model or device cannot run packed; None when it can."""
-    config = _causal_lm(model).config
+    config = model.config
     if config.model_type not in ("llama", "qwen2"):
         return f"packed layout knows the layers of Llama and Qwen2, not {config.model_type}'s"
     biased = getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False)  # a Llama's
@@ -52,10 +50,6 @@ def head_dim(config: Any) -> int:
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
-def _causal_lm(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
 class PackedModel:
     """A dequantized model, with its LoRA adapter if it has one, on packs: the engine that trains and scores.
 
@@ -69,10 +63,10 @@ class PackedModel:
     """
 
     def __init__(
-        self, model: nn.Module, shape: PackShape, *, trainable: bool = False, compiled: bool = True,
+        self, model: Any, shape: PackShape, *, trainable: bool = False, compiled: bool = True,
         label_ids: Sequence[int] = (),
     ) -> None:  # fmt: skip
-        base = _causal_lm(model)
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
         config, layers, embedding = base.config, base.model.layers, base.get_input_embeddings().weight
         self._base, self.shape = base, shape
         self.dtype, self.device = embedding.dtype, embedding.device
@@ -89,7 +83,6 @@ class PackedModel:
         self._head = base.get_output_embeddings().weight.detach().float()  # (vocabulary, hidden)
         heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
         self._layer_shape = LayerShape(heads, kv_heads, head_dim(config), config.rms_norm_eps, shape.prefix)
-        self._attend = attend_tiles if self.device.type == "cuda" else attend_each
         made: Any = partial(torch.compile, fullgraph=True, dynamic=False) if compiled else lambda each: each
         self._layer, self._last_layer = made(layer), made(last_layer)
         with torch.no_grad():
@@ -110,7 +103,7 @@ class PackedModel:
         """Vocabulary logits at each review's label position, (reviews, vocabulary) float32."""
         x = F.embedding(pack.input_ids, self._base.get_input_embeddings().weight)  # (tokens, hidden)
         cos, sin = self._cos[pack.positions], self._sin[pack.positions]  # (tokens, head_dim)
-        given = (cos, sin, pack.tiles, self._layer_shape, self._attend)
+        given = (cos, sin, pack.tiles, self._layer_shape)
         *parts, (frozen, lora) = self._parts()
         for each_frozen, each_lora in parts:
             x = self._layer(x, each_frozen, each_lora, *given)
