@@ -213,8 +213,6 @@ class LiveClassifier:
         return expit(log_odds / (1 + ALPHAS[name] * (self.temperature - 1)))
 
     def _system(self, name: Which | float) -> LiveLlama | LiveTransformers:
-        if name not in ALPHAS:
-            raise ValueError(f"system is {name!r}; use 'base' or 'fine-tuned'")
         if name != "base" and not self.has_adapter:
             raise ValueError("there is no finished run to answer with; train one first (python train.py)")
         if ALPHAS[name] not in (systems := self._systems()):
