@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
         ))  # fmt: skip
         data = {"dataset": done.data.source, "train": done.data.train, "validation": done.data.validation}
         found = measure.record(arguments, rows, arguments.base_model, **data)
-    return found
+    return found  # pyrefly: ignore[unbound-name] a comma-separated flag has at least one name
 
 
 def trained(arguments: argparse.Namespace, title: str, **settings: Any) -> RunRecord:

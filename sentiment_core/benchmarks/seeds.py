@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
         rows[name] = row_of(name, reached[name], done.validation_accuracy.n)
         data = {"dataset": done.data.source, "train": done.data.train, "accuracies": reached}
         found = measure.record(arguments, list(rows.values()), arguments.base_model, **data)
-    return found
+    return found  # pyrefly: ignore[unbound-name] at least one seed and one recipe
 
 
 def row_of(name: str, accuracies: list[float], n: int) -> BenchmarkRow:

@@ -39,7 +39,7 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512")  # code for leng
 
 Which = Literal["base", "fine-tuned"]
 SYSTEMS: tuple[Which, ...] = ("base", "fine-tuned")
-ALPHAS: dict[Which | float, float] = {"base": 0.0, "fine-tuned": 1.0} | {alpha: alpha for alpha in DIAL}
+ALPHAS: dict[Which | float, float] = {"base": 0.0, "fine-tuned": 1.0, **{alpha: alpha for alpha in DIAL}}
 """How much of the adapter is on: weights = base + α · adapter."""
 Systems = dict[float, LiveLlama | LiveTransformers]
 """By α, what answers prompts, given as token ids after the prefix, with log-odds of Positive."""

@@ -8,13 +8,15 @@ reference does it. Both take qkv (tokens, (heads + 2 kv_heads) head_dim), not ro
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
 
 from sentiment_core.engines.packed.layout import TILE, LayerShape
+
+Attend = Callable[..., torch.Tensor]  # (qkv, cos, sin, tiles, layer shape) -> attended
 
 STEP = 64  # rows of queries that a tile of keys takes at a time
 CHUNK = 256  # rows whose share in the prefix's gradient one program adds up

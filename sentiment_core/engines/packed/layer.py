@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from sentiment_core.engines.packed.attention import attend_each, attend_tiles
+from sentiment_core.engines.packed.attention import Attend
 from sentiment_core.engines.packed.layout import LayerShape
 
 
@@ -82,7 +82,7 @@ def _normed_linear(x: torch.Tensor, norm: torch.Tensor, weight: torch.Tensor, lo
     return _NormedLinear.apply(x, norm, weight, *lora, eps)
 
 
-def layer(x, frozen, lora, cos, sin, tiles, shape: LayerShape):
+def layer(x, frozen, lora, cos, sin, tiles, shape: LayerShape, attend: Attend):
     """One layer on reviews laid end to end.
 
     Args:
@@ -93,20 +93,19 @@ def layer(x, frozen, lora, cos, sin, tiles, shape: LayerShape):
         cos, sin, tiles: as attention takes them.
     Returns (tokens, hidden).
     """
-    return _mlp(x, _attended(x, frozen, lora, cos, sin, tiles, shape), frozen, lora, shape)
+    return _mlp(x, _attended(x, frozen, lora, cos, sin, tiles, shape, attend), frozen, lora, shape)
 
 
-def last_layer(x, frozen, lora, cos, sin, tiles, shape: LayerShape, rows: torch.Tensor):
+def last_layer(x, frozen, lora, cos, sin, tiles, shape: LayerShape, attend: Attend, rows: torch.Tensor):
     """The last layer: behind attention only `rows` (reviews,) go on."""
-    attended = _attended(x, frozen, lora, cos, sin, tiles, shape)
+    attended = _attended(x, frozen, lora, cos, sin, tiles, shape, attend)
     return _mlp(x[rows], attended[rows], frozen, lora, shape)
 
 
-def _attended(x, frozen, lora, cos, sin, tiles, shape: LayerShape):
+def _attended(x, frozen, lora, cos, sin, tiles, shape: LayerShape, attend: Attend):
     norm, _, bias, w_qkv, *_ = frozen
     qkv = _normed_linear(x, norm, w_qkv, lora[0], shape.eps)  # (tokens, (heads + 2 kv_heads) head_dim)
     qkv = qkv if bias is None else qkv + bias
-    attend = attend_tiles if qkv.is_cuda else attend_each
     return attend(qkv, cos, sin, tiles, shape)  # (tokens, heads head_dim)
 
 

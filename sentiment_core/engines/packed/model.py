@@ -21,6 +21,7 @@ import torch.nn.functional as F
 
 from sentiment_core.engines.loss import label_loss
 from sentiment_core.engines.packed.adapter import GROUPS, StackedAdapter, group_bias, group_weight, target
+from sentiment_core.engines.packed.attention import attend_each, attend_tiles
 from sentiment_core.engines.packed.layer import last_layer, layer, rms_norm
 from sentiment_core.engines.packed.layout import LayerShape, Pack, PackShape
 
@@ -83,6 +84,7 @@ class PackedModel:
         self._head = base.get_output_embeddings().weight.detach().float()  # (vocabulary, hidden)
         heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
         self._layer_shape = LayerShape(heads, kv_heads, head_dim(config), config.rms_norm_eps, shape.prefix)
+        self._attend = attend_tiles if self.device.type == "cuda" else attend_each
         made: Any = partial(torch.compile, fullgraph=True, dynamic=False) if compiled else lambda each: each
         self._layer, self._last_layer = made(layer), made(last_layer)
         with torch.no_grad():
@@ -103,7 +105,7 @@ class PackedModel:
         """Vocabulary logits at each review's label position, (reviews, vocabulary) float32."""
         x = F.embedding(pack.input_ids, self._base.get_input_embeddings().weight)  # (tokens, hidden)
         cos, sin = self._cos[pack.positions], self._sin[pack.positions]  # (tokens, head_dim)
-        given = (cos, sin, pack.tiles, self._layer_shape)
+        given = (cos, sin, pack.tiles, self._layer_shape, self._attend)
         *parts, (frozen, lora) = self._parts()
         for each_frozen, each_lora in parts:
             x = self._layer(x, each_frozen, each_lora, *given)
