@@ -19,7 +19,7 @@ import numpy as np
 from scipy.special import expit
 
 from sentiment_core.artifacts.schema import DIAL
-from sentiment_core.artifacts.store import Evaluation, Run, adapter_sha256, list_artifacts
+from sentiment_core.artifacts.store import Evaluation, Run, adapter_sha256
 from sentiment_core.dashboard import theme
 from sentiment_core.dashboard.components import answers, dial, header, html, trace
 from sentiment_core.dashboard.context import Context
@@ -33,7 +33,7 @@ from sentiment_core.data.reviews import load_reviews
 from sentiment_core.live.clauses import MOVE
 from sentiment_core.models.base_models import file_sha256, live_base
 from sentiment_core.prompts import CUT_MARK
-from sentiment_core.publishing.card import PublishError, evaluations
+from sentiment_core.publishing.card import PublishError
 
 WASM = "ort-wasm-simd-threaded.wasm"
 RUNTIME = {
@@ -135,19 +135,11 @@ def stored_predictions(run: Run, root: Path, dataset: str) -> dict[float, Evalua
     """Of the base model and of the run on the dataset, by alpha. PublishError where one lacks."""
     if run.record is None:
         raise PublishError(f"run {run.run_id!r} is not there or unfinished; train it with train.py")
-    tuned = [one.eval_id for one in evaluations(run, root) if one.system == "fine-tuned"]
-    base = "baseline-scored", run.record.base_model, run.record.prompt
-    found = {}
-    for one in list_artifacts(root).evals:
-        its = one.record
-        alpha = 1.0 if its.eval_id in tuned else 0.0
-        fits = alpha or (its.system, its.base_model, its.prompt) == base
-        if fits and Path(dataset).stem in (its.dataset.name, its.dataset.source):
-            found[alpha] = one
-    if len(found) < 2:
+    evals = Store(root).evals(run, load_reviews(dataset, "test").name)
+    if not {"baseline-scored", "fine-tuned"} <= evals.keys():
         command = f"python eval.py --run {run.run_id} --system all --dataset {dataset}"
         raise PublishError(f"predictions of both models on {dataset!r} are not there to check by: {command}")
-    return found
+    return {0.0: evals["baseline-scored"], 1.0: evals["fine-tuned"]}
 
 
 def check(
