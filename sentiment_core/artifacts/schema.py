@@ -153,6 +153,11 @@ class RunRecord(Record):
     weights: WeightSample | None = None  # None in older runs
     teacher: TeacherInfo | None = None
 
+    @property
+    def max_length_tokens(self) -> int:
+        """Of a whole prompt."""
+        return int(self.config.get("max_length_tokens") or 1024)
+
 
 class HistoryRow(Record):
     """One line of `history.jsonl`; training lines have `loss`, evaluation lines `eval_loss`."""

@@ -11,12 +11,11 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from sentiment_core.artifacts import store
+from sentiment_core import cli
 from sentiment_core.artifacts.schema import BenchmarkRecord
 from sentiment_core.config import ASSETS
 
@@ -48,24 +47,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             if default is False:
                 more = {"action": "store_true"}
             sub.add_argument(f"--{flag}", default=default, help=help, **more)
-    arguments = parser.parse_args(argv)
-    try:
-        record = importlib.import_module(f"sentiment_core.benchmarks.{arguments.kind}").run(arguments)
-    except (ValueError, OSError) as error:  # the core's own errors are ValueErrors of one sentence
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return cli.run(lambda: measured(parser.parse_args(argv)))
+
+
+def measured(arguments: argparse.Namespace) -> str:
+    """A line a row, with all that was measured, and where it stands; nothing but on the first process."""
+    module = importlib.import_module(f"sentiment_core.benchmarks.{arguments.kind}")
+    record: BenchmarkRecord = module.run(arguments)
     if os.environ.get("RANK", "0") != "0":
-        return 0
-    store.write_record(Path(arguments.output), record)
-    print(table(record))
-    print(f"\n{record.hardware.device}; written to {arguments.output}")
-    return 0
-
-
-def table(record: BenchmarkRecord) -> str:
-    """A line a row, with all that was measured."""
+        return ""
     rows = [row.model_dump(exclude_none=True, exclude_defaults=True) for row in record.rows]
-    return pd.json_normalize(rows).to_string(index=False, na_rep="–", float_format="{:,.4g}".format)
+    table = pd.json_normalize(rows).to_string(index=False, na_rep="–", float_format="{:,.4g}".format)
+    return f"{table}\n\n{record.hardware.device}; written to {arguments.output}"
 
 
 if __name__ == "__main__":

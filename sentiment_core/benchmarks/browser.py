@@ -4,8 +4,6 @@
 headers that allow more. All take turns on every review.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import shutil
@@ -54,7 +52,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     about, words = json.loads((folder / "model.json").read_text()), arguments.words.split(",")
     texts = {n: review_texts(arguments.dataset, int(n), arguments.reviews) for n in words}
     server = {f"server, {one}": load("ours", one, arguments.run, "") for one in SERVER_FORMATS}
-    seconds, starts = defaultdict[tuple[str, str], list[float]](list), {}
+    seconds, told = defaultdict[tuple[str, str], list[float]](list), defaultdict[tuple[str, str], Any](dict)
     with sync_playwright() as playwright:
         found = shutil.which("chromium") or shutil.which("google-chrome")
         browser, pages = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"]), {}
@@ -63,29 +61,26 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
             with served(folder, headers) as address:
                 page = browser.new_context().new_page()
                 page.set_default_timeout(600_000)
-                first = [first_answer(page, address, texts[words[0]][0]) for _ in range(2)]
-                name = f"browser, {page.evaluate(THREADS)}"
-                pages[name], starts[name] = page, first
-        for _ in range(arguments.repeats):
-            for n, text in ((count, one) for count in words for one in texts[count]):
-                for system, page in pages.items():
-                    seconds[system, n].append(page.evaluate(ASK, text))
-                for system, answer in server.items():
-                    began = time.perf_counter()
-                    list(answer(text))
-                    seconds[system, n].append(time.perf_counter() - began)
+                cold, warm = (first_answer(page, address, texts[words[0]][0]) for _ in range(2))
+                pages[name := f"browser, {page.evaluate(THREADS)}"] = page
+                size = f"{about['bytes'] / 1e6:.0f} MB fetched once"
+                note = f"{size}; with all in the cache the first one took {warm:.1f} s"
+                told[name, words[0]] = {"first_step_seconds": cold, "note": note}
+        for n, text in [(count, one) for count in words for one in texts[count]] * arguments.repeats:
+            for system, page in pages.items():
+                seconds[system, n].append(page.evaluate(ASK, text))
+            for system, answer in server.items():
+                began = time.perf_counter()
+                list(answer(text))
+                seconds[system, n].append(time.perf_counter() - began)
         browser.close()
-    rows, size = [], f"{about['bytes'] / 1e6:.0f} MB"
-    for (system, n), taken in seconds.items():
-        told: dict[str, Any] = {}
-        if system in starts and n == words[0]:
-            cold, warm = starts[system]
-            note = f"{size} fetched once; with all in the cache the first one took {warm:.1f} s"
-            told = {"first_step_seconds": cold, "note": note}
-        latency = spread(taken, higher_is_better=False)
-        rows.append(BenchmarkRow(system=f"{system}, {n} words", seconds_per_review=latency, **told))
+    latencies = {which: spread(taken, higher_is_better=False) for which, taken in seconds.items()}
+    rows = [
+        BenchmarkRow(system=f"{system}, {n} words", seconds_per_review=latency, **told[system, n])
+        for (system, n), latency in latencies.items()
+    ]
     return record(
-        "browser", rows, base_model, run=arguments.run, browser=version, fetched_bytes=about["bytes"],
+        arguments, rows, base_model, run=arguments.run, browser=version, fetched_bytes=about["bytes"],
         agreement=about["agreement"], words=words, reviews=arguments.reviews, repeats=arguments.repeats,
     )  # fmt: skip
 

@@ -5,13 +5,9 @@ values, the adapter beside them, this program's engine.
 """
 
 import argparse
-import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
-from typing import Any
 
 import numpy as np
 
@@ -54,13 +50,12 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     first, labels = next(iter(answers.values())), inputs.test.reviews.labels
     rows = [row_of(form, p, first, labels) for form, p in answers.items()]
     about = {"run": trained.run_id, "adapter_sha256": adapter_sha256(trained), "seed": arguments.seed}
-    return record("export", rows, inputs.base.name, dataset=inputs.test.info.source, **about)
+    return record(arguments, rows, inputs.base.name, dataset=inputs.test.info.source, **about)
 
 
 def row_of(form: str, p: np.ndarray, first: np.ndarray, labels: np.ndarray) -> BenchmarkRow:
     """One form's accuracy, and how far it is from the first, on the reviews that it was asked about."""
-    asked = ~np.isnan(p)
-    p, first, labels = p[asked], first[asked], labels[asked]
+    p, first, labels = (values[~np.isnan(p)] for values in (p, first, labels))
     change = np.abs(p.astype(float) - first)
     return BenchmarkRow(
         system=form, accuracy=wilson(int(((p >= 0.5) == labels).sum()), len(p)),
@@ -71,47 +66,37 @@ def row_of(form: str, p: np.ndarray, first: np.ndarray, labels: np.ndarray) -> B
 
 def forms(inputs: Inputs, trained: Run, on_cpu: int) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
     """The model as evaluated, then the others: what makes (n,) P(positive), NaN where it was not asked."""
-    precision, base = inputs.context.precision, inputs.base
-    score = partial(scored, inputs)
-    load = partial(loading.load_base, device=inputs.context.device, compute_dtype=inputs.context.dtype)
+    precision, base, device = inputs.context.precision, inputs.base, inputs.context.device
+    score = partial(scored, inputs, trained)
+    load = partial(loading.load_base, device=device, compute_dtype=inputs.context.dtype)
     yield f"as evaluated: NF4 values, {precision}", lambda: score(load(base))
     yield f"plain PEFT on the NF4 values, {precision}", lambda: score(load(base), engine="padded")
-    merge = partial(loading.load_merged, base, trained.adapter_path, device=inputs.context.device)
-    yield "merged into the NF4 values, bf16", lambda: score(merge(), adapter=None)
+    merge = partial(loading.load_merged, base, trained.adapter_path, device=device)
+    yield "merged into the NF4 values, bf16", lambda: score(merge(), merged=True)
     yield f"plain PEFT on the base, not rounded, {precision}", lambda: score(load(base, rounded=False))
     if base.embedded:
         original = resolve("@".join(filter(None, published_as(base))))
         yield f"plain PEFT on {original.location}, {precision}", lambda: score(load(original, rounded=False))
     for number_format in NUMBER_FORMATS:
-        on_gpu = inputs.context.device.type == "cuda" and number_format != "int8"
+        on_gpu = device.type == "cuda" and number_format != "int8"
         asked = partial(live_answers, inputs, trained, number_format, None if on_gpu else on_cpu)
         yield f"live, {number_format}, {'GPU' if on_gpu else 'CPU'}", asked
 
 
-def scored(inputs: Inputs, loaded: loading.LoadedModel, **changes: Any) -> np.ndarray:
-    """(n,) P(positive). changes: `engine` of the scorer; `adapter`, None where it is in the weights."""
-    model, adapter = loaded.model, changes.pop("adapter", inputs.adapter)
-    scorer = SentimentScorer(
-        loaded, loading.load_adapter(model, adapter) if adapter else model, compiled=False, **changes
-    )
-    temperature = inputs.run.temperature if inputs.run else 1.0
-    return p_positive(scorer.log_likelihoods(inputs.encoded) / np.float32(temperature))
+def scored(
+    inputs: Inputs, trained: Run, loaded: loading.LoadedModel, *, engine: str = "auto", merged: bool = False
+) -> np.ndarray:
+    """(n,) P(positive). merged: the adapter is in the weights."""
+    assert trained.record
+    model = loaded.model if merged else loading.load_adapter(loaded.model, trained.adapter_path)
+    scorer = SentimentScorer(loaded, model, engine=engine, compiled=False)
+    return p_positive(scorer.log_likelihoods(inputs.encoded) / np.float32(trained.record.temperature))
 
 
 def live_answers(inputs: Inputs, trained: Run, number_format: str, on_cpu: int | None) -> np.ndarray:
-    """(n,) P(positive) of the live classifier, in a process of its own.
-
-    on_cpu: how many reviews to ask about where no GPU is to be seen; eight bits need that. None: the GPU.
-    """
-    texts = list(inputs.test.reviews.texts)
+    """(n,) P(positive) of the live classifier. on_cpu: how many reviews to ask about there; None: the GPU."""
+    texts, given = inputs.test.reviews.texts, {"base_model": inputs.base.spec, "cuda": on_cpu is None}
     step, p = max(1, len(texts) // on_cpu) if on_cpu else 1, np.full(len(texts), np.nan, np.float32)
-    hide = partial(os.putenv, "CUDA_VISIBLE_DEVICES", "") if on_cpu else None
-    with ProcessPoolExecutor(1, get_context("spawn"), hide) as pool:
-        asked = pool.submit(classified, trained, inputs.base.spec, number_format, texts[::step])
-        p[::step] = asked.result()
+    served = LiveClassifier.load(trained, number_format=number_format, **given)
+    p[::step] = served.classify_many(texts[::step], "fine-tuned")
     return p
-
-
-def classified(trained: Run, base_model: str, number_format: str, texts: list[str]) -> np.ndarray:
-    served = LiveClassifier.load(trained, base_model=base_model, number_format=number_format)
-    return served.classify_many(texts, "fine-tuned")

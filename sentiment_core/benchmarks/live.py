@@ -7,7 +7,6 @@ number of tokens. The systems take turns on every review, so that a busy moment 
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from sentiment_core.artifacts.provenance import peak_memory
 from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow, Metric
 from sentiment_core.artifacts.store import read_sample_reviews
 from sentiment_core.benchmarks.measure import finished, record, spread
+from sentiment_core.config import ConfigError
 from sentiment_core.data.reviews import load_reviews
 from sentiment_core.live.classifier import LiveAnswer, LiveClassifier
 from sentiment_core.live.forward import FIRST_RESULT
@@ -33,6 +33,7 @@ from sentiment_core.models.loading import load_tokenizer, quiet_transformers
 PEER = "text-classification pipeline, DistilBERT's shape"
 PEER_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 LONG_WORDS, LONG_REVIEWS = 900, 6  # of reviews that fill the model's 1,024 tokens, and how many of them
+READ = (f"the first {FIRST_RESULT} of 1,024", "1,024")  # by their first and their whole answer
 
 Answer = Callable[[str], Iterable[Any]]  # a review's answers, one or two of them, as they come
 
@@ -73,21 +74,15 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     ]  # fmt: skip
     long = {f"ours, {f}": answers[f"ours, {f}"] for f in formats if f != "fp32"}
     long_texts = review_texts(arguments.dataset, LONG_WORDS, 1 if quick else LONG_REVIEWS)
-    rows += _long_rows(take_turns(long, long_texts, repeats))
+    for system, taken in take_turns(long, long_texts, repeats).items():
+        for which, read, each in zip(("first", "whole"), READ, map(_latency, taken), strict=True):
+            name = f"{system}, long reviews: {which} answer"
+            rows.append(BenchmarkRow(system=name, seconds_per_review=each, note=f"{read} tokens read"))
     return record(
-        "live", rows, base_model, run=arguments.run, words=arguments.words, reviews=len(texts),
+        arguments, rows, base_model, run=arguments.run, words=arguments.words, reviews=len(texts),
         repeats=repeats, dataset=Path(arguments.dataset).name, cores=usable_cores(),
         first_answer="from the start of the process, imports included; weights in the cache",
     )  # fmt: skip
-
-
-def _long_rows(seconds: dict[str, np.ndarray]) -> Iterator[BenchmarkRow]:
-    """First and whole answer of reviews that fill the prompt."""
-    notes = {"first": f"the first {FIRST_RESULT} of 1,024 tokens read", "whole": "1,024 tokens read"}
-    for system, taken in seconds.items():
-        for (which, note), each in zip(notes.items(), map(_latency, taken), strict=True):
-            name = f"{system}, long reviews: {which} answer"
-            yield BenchmarkRow(system=name, seconds_per_review=each, note=note)
 
 
 def review_texts(dataset: str, words: int, count: int) -> list[str]:
@@ -166,22 +161,16 @@ def load_peer(folder: str, dtype: str) -> Answer:
 
 def _start(*described: str) -> dict[str, Any]:
     """A row's seconds from a process's start to its first answer, and peak memory, with a warm cache."""
-    call = [sys.executable, "-m", "sentiment_core.benchmarks.live", *described]
-    surroundings = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    began = time.time()
-    done = run_child(call, capture_output=True, text=True, env=surroundings)
+    call, began = [sys.executable, "-m", "sentiment_core.benchmarks.live", *described], time.time()
+    done = run_child(call, capture_output=True, text=True)
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:]
-        raise ValueError(f"{described[0]}, {described[1]} did not start: {reason}")
-    told = json.loads(done.stdout.splitlines()[-1])
-    return {"first_step_seconds": told["answered_at"] - began, "peak_memory_bytes": told["peak_bytes"]}
+        raise ConfigError(f"{described[0]}, {described[1]} did not start: {reason}")
+    answered, peak = json.loads(done.stdout.splitlines()[-1])
+    return {"first_step_seconds": answered - began, "peak_memory_bytes": peak}
 
 
-def _first_answer(*described: str) -> None:
-    """Answer once and print when, and how much memory it took."""
-    list(load(*described[:-1])(described[-1]))
-    print(json.dumps({"answered_at": time.time(), "peak_bytes": peak_memory()}))
-
-
-if __name__ == "__main__":
-    _first_answer(*sys.argv[1:])
+if __name__ == "__main__":  # what `_start` starts
+    *described, text = sys.argv[1:]
+    list(load(*described)(text))
+    print(json.dumps([time.time(), peak_memory()]))

@@ -1,5 +1,6 @@
 """One way to measure and one record: repeats and their spread, the first result apart, memory."""
 
+import argparse
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 
 from sentiment_core.artifacts import provenance
 from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow, Metric
-from sentiment_core.artifacts.store import Run, read_run, utc_now
+from sentiment_core.artifacts.store import Run, read_run, utc_now, write_record
 from sentiment_core.config import ASSETS, DEFAULT_BASE_MODEL, ConfigError, TrainConfig
 
 FLAGS: dict[str, tuple[Any, str]] = {
@@ -61,16 +62,21 @@ def peak_memory(device: torch.device) -> int | None:
     return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
 
 
-def record(kind: Any, rows: Sequence[BenchmarkRow], base_model: str, **settings: Any) -> BenchmarkRecord:
-    """The rows with what they depend on. settings: what the command chose."""
+def record(
+    arguments: argparse.Namespace, rows: Sequence[BenchmarkRow], base_model: str, **settings: Any
+) -> BenchmarkRecord:
+    """The rows with what they depend on, written to --output. settings: what the command chose."""
     from sentiment_core.engines.device import find_device  # not among a measured start's imports
 
     context = find_device()
-    return BenchmarkRecord(
-        kind=kind, created_at=utc_now(), commit=provenance.commit(), command=provenance.command_line(),
-        base_model=Path(base_model).name, versions=provenance.versions(), settings=settings, rows=tuple(rows),
-        hardware=provenance.hardware(context.device.type, context.world_size),
+    found = BenchmarkRecord(
+        kind=arguments.kind, created_at=utc_now(), commit=provenance.commit(), settings=settings,
+        command=provenance.command_line(), base_model=Path(base_model).name, versions=provenance.versions(),
+        rows=tuple(rows), hardware=provenance.hardware(context.device.type, context.world_size),
     )  # fmt: skip
+    if context.is_main:
+        write_record(Path(arguments.output), found)
+    return found
 
 
 def finished(run_id: str) -> tuple[Run | None, str]:

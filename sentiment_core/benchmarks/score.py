@@ -10,7 +10,6 @@ from torch import nn
 from sentiment_core.artifacts.schema import BenchmarkRecord
 from sentiment_core.benchmarks.measure import FLAGS as COMMON
 from sentiment_core.benchmarks.measure import finished, measure, record
-from sentiment_core.config import ASSETS
 from sentiment_core.data.reviews import Reviews, load_reviews
 from sentiment_core.engines.device import find_device, free_memory
 from sentiment_core.engines.scorer import SentimentScorer, p_positive
@@ -19,7 +18,6 @@ from sentiment_core.models.loading import LoadedModel, add_lora, load_adapter, l
 
 MAX_LENGTH = 1024
 OURS = "ours"
-
 
 FLAGS = {
     "dataset": COMMON["dataset"],
@@ -37,7 +35,8 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     context = find_device()
     reviews = load_reviews(arguments.dataset, arguments.split, limit=arguments.limit)
     few = reviews.take(np.random.default_rng(0).permutation(len(reviews))[: arguments.few])
-    name = arguments.base_model or finished(arguments.run)[1]
+    run, base_model = finished(arguments.run)
+    name = arguments.base_model or base_model
     rows = []
     for system, peer in PEERS.items():
         subject = reviews if system == OURS else few
@@ -45,8 +44,8 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
             resolve(name), device=context.device, compute_dtype=context.dtype,
             dequantized=system == OURS or context.device.type == "cpu",
         )  # fmt: skip
-        if arguments.run:
-            model = load_adapter(loaded.model, ASSETS / "runs" / arguments.run / "adapter")
+        if run:
+            model = load_adapter(loaded.model, run.adapter_path)
         else:
             model = add_lora(loaded.model, rank=16, alpha=32, dropout=0.0).eval()
         with quiet_transformers(), torch.inference_mode():
@@ -56,7 +55,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
         del loaded, model, once
         free_memory()
     settings = {"reviews": len(reviews), "few": len(few), "repeats": arguments.repeats, "run": arguments.run}
-    return record("score", rows, name, **settings)
+    return record(arguments, rows, name, **settings)
 
 
 # ---- the systems: (model, adapted model, reviews) -> what scores them once, and a note

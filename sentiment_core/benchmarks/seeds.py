@@ -5,15 +5,13 @@ A seed decides the order of the reviews, the adapter's start, and which reviews 
 
 import argparse
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 
 from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow, Metric
-from sentiment_core.artifacts.store import write_record
 from sentiment_core.benchmarks import measure
-from sentiment_core.benchmarks.parity import TRAINING, trained
-from sentiment_core.config import PRESETS, TrainConfig
+from sentiment_core.benchmarks.parity import trained
+from sentiment_core.config import PRESETS
 
 FLAGS = measure.FLAGS | {
     "presets": (",".join(PRESETS), "recipes, as in train.py"),
@@ -24,18 +22,15 @@ FLAGS = measure.FLAGS | {
 def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     """Train with one seed after the other; the record so far is written after each round of recipes."""
     names = measure.asked("--presets", arguments.presets, list(PRESETS))
-    settings = {name: getattr(arguments, name) for name in TRAINING}
     reached: dict[str, list[float]] = {name: [] for name in names}
     rows: dict[str, BenchmarkRow] = {}
     for seed, name in product(range(arguments.seeds), names):
-        given = settings | PRESETS[name] | {"preset": name, "seed": seed, "run_id": "seeds"}
-        done = trained(TrainConfig(**given), f"{name}, seed {seed}")
+        done = trained(arguments, f"{name}, seed {seed}", **PRESETS[name], preset=name, seed=seed)
         reached[name].append(done.validation_accuracy.value)
         rows[name] = row_of(name, reached[name], done.validation_accuracy.n)
         data = {"dataset": done.data.source, "train": done.data.train, "accuracies": reached}
-        found = measure.record("seeds", list(rows.values()), arguments.base_model, **data)
-        write_record(Path(arguments.output), found)
-    return found
+        found = measure.record(arguments, list(rows.values()), arguments.base_model, **data)
+    return found  # pyrefly: ignore[unbound-name] at least one seed and one recipe
 
 
 def row_of(name: str, accuracies: list[float], n: int) -> BenchmarkRow:

@@ -17,7 +17,7 @@ from scipy.special import expit
 from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow
 from sentiment_core.benchmarks.measure import FLAGS as COMMON
 from sentiment_core.benchmarks.measure import finished, record
-from sentiment_core.config import ConfigError, TrainConfig
+from sentiment_core.config import ConfigError
 from sentiment_core.data.reviews import load_reviews
 from sentiment_core.engines.device import find_device
 from sentiment_core.live.trace import rows_of
@@ -50,10 +50,10 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     assert run.record
     loaded = load_base(resolve(arguments.base_model or base_model), device=find_device("fp32").device)
     model = load_adapter(loaded.model, run.adapter_path)
-    limit = int(run.record.config.get("max_length_tokens") or TrainConfig.max_length_tokens)
     reviews = load_reviews(arguments.dataset, "test")
     reviews = reviews.take(np.random.default_rng(arguments.seed).permutation(len(reviews)))
-    found = list(islice(clauses_of(reviews.texts, loaded.encoder, limit), arguments.reviews))
+    usable = clauses_of(reviews.texts, loaded.encoder, run.record.max_length_tokens)
+    found = list(islice(usable, arguments.reviews))
     if len(found) < arguments.reviews:
         raise ConfigError(
             f"--reviews is {arguments.reviews}; only {len(found)} reviews are short enough and have 3 clauses"
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     ]
     clauses = sum(len(bounds) - 1 for _, bounds in found)
     settings = {"run": arguments.run, "reviews": len(found), "seed": arguments.seed, "clauses": clauses}
-    return record("trace", rows_of_record(np.array(changes)), base_model, **settings)
+    return record(arguments, rows_of_record(np.array(changes)), base_model, **settings)
 
 
 Review = tuple[list[int], list[int]]  # its token ids, and where its rows begin and end among them: 0, …, all

@@ -24,9 +24,9 @@ from transformers.trainer_callback import PrinterCallback
 
 from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow
 from sentiment_core.artifacts.store import read_record
-from sentiment_core.benchmarks.measure import FLAGS as COMMON
-from sentiment_core.benchmarks.measure import asked, now, peak_memory, record, spread
-from sentiment_core.config import ConfigError, TrainConfig
+from sentiment_core.benchmarks import measure
+from sentiment_core.benchmarks.measure import now
+from sentiment_core.config import ConfigError, TrainConfig, flag
 from sentiment_core.data.reviews import TrainSplit, split_train
 from sentiment_core.engines.device import DeviceContext, find_device, free_memory, one_device
 from sentiment_core.models.base_models import resolve
@@ -38,7 +38,7 @@ from sentiment_core.training.session import Session
 def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     """Time the systems one after the other in this process."""
     context = find_device()
-    names = asked("--systems", arguments.systems, list(PEERS))
+    names = measure.asked("--systems", arguments.systems, list(PEERS))
     split = split_train(arguments.dataset, validation=arguments.validation, limit=arguments.limit)
     rows = []
     for name in names:
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
         for batch_size in (arguments.batch_size, arguments.batch_size * arguments.gpus):
             rows += _on_several(arguments, batch_size)
     settings = {"blocks": arguments.blocks, "reviews": len(split.train), "dataset": split.train.source}
-    return record("train", rows, arguments.base_model, **settings)
+    return measure.record(arguments, rows, arguments.base_model, **settings)
 
 
 class BlockClock(TrainerCallback):
@@ -81,9 +81,9 @@ class BlockClock(TrainerCallback):
         """preparation: seconds before training began that the first step had to wait for."""
         return BenchmarkRow(
             system=system + (f", {self.world_size} GPUs" if self.world_size > 1 else ""),
-            reviews_per_second=spread(self.rates), first_step_seconds=preparation + self.first_step,
-            peak_memory_bytes=peak_memory(self.device), devices=self.world_size, batch_size=batch_size,
-            note=note,
+            reviews_per_second=measure.spread(self.rates), first_step_seconds=preparation + self.first_step,
+            peak_memory_bytes=measure.peak_memory(self.device), devices=self.world_size,
+            batch_size=batch_size, note=note,
         )  # fmt: skip
 
 
@@ -119,8 +119,7 @@ def _usual(
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-    note = f"language-model loss, 512 tokens, blocks of {steps} steps of 16 reviews"
-    return clock.row(title, note, 16)
+    return clock.row(title, f"language-model loss, 512 tokens, blocks of {steps} steps of 16 reviews", 16)
 
 
 def _language_model_rows(encoder: PromptEncoder, split: TrainSplit, most: int) -> list[dict[str, list[int]]]:
@@ -163,8 +162,8 @@ def _on_several(arguments: argparse.Namespace, batch_size: int) -> tuple[Benchma
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "train.json"
         own = {"kind": None, "systems": "ours", "batch_size": batch_size, "output": output}
-        given = {name: value for name, value in (vars(arguments) | own).items() if value is not None}
-        words = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+        given = vars(arguments) | own
+        words = [f"{flag(name)}={value}" for name, value in given.items() if value is not None]
         launch = ["torch.distributed.run", "--standalone", f"--nproc_per_node={arguments.gpus}"]
         command = [sys.executable, "-m", *launch, "-m", "sentiment_core.benchmarks", "train", *words]
         done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "4"}, check=False)
@@ -179,7 +178,7 @@ PEERS: dict[str, Callable[[argparse.Namespace, DeviceContext, TrainSplit], Bench
     "ours": _ours,
 }
 
-FLAGS = COMMON | {
+FLAGS = measure.FLAGS | {
     "validation": (1000, "reviews left out of training"),
     "blocks": (5, "timed blocks of each system"),
     "steps": (0, "steps in a block; 0: what suits each system"),

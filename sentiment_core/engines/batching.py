@@ -49,24 +49,17 @@ def split_balanced(indices: np.ndarray, lengths: np.ndarray, parts: int) -> list
     return [order[part == number] for number in range(parts)]
 
 
-def batches_by_tokens(lengths: np.ndarray, budget: int, *, padded: bool) -> list[np.ndarray]:
-    """Group reviews for scoring, longest first, so that no batch exceeds `budget` tokens.
+def batches_by_tokens(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
+    """Group reviews for scoring, longest first, so that no batch exceeds `budget` tokens, padding included.
 
-    Args:
-        padded: count a batch as its size times its longest review; otherwise as the sum of its reviews.
     Returns index arrays that cover 0 … n-1 once. A review longer than the budget gets a batch of its own.
     """
-    batches: list[list[int]] = []
-    used = longest = 0
-    for review in np.argsort(-lengths, kind="stable"):
-        length = int(lengths[review])
-        cost = longest * (len(batches[-1]) + 1) if padded and batches else used + length
-        if not batches or cost > budget:
-            batches.append([])
-            used, longest = 0, length
-        batches[-1].append(int(review))
-        used += length
-    return [np.array(batch, dtype=np.int64) for batch in batches]
+    order, batches = np.argsort(-lengths, kind="stable"), []
+    while len(order):
+        size = max(1, budget // int(lengths[order[0]]))
+        batches.append(order[:size])
+        order = order[size:]
+    return batches
 
 
 def round_up(value: int, multiple: int) -> int:

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from sentiment_core.engines.batching import batches_by_tokens, round_up
 from sentiment_core.engines.packed.layout import Pack, PackShape, pack_sequences, packed_tokens
-from sentiment_core.engines.packed.model import PackedLlama, packing_blocker
+from sentiment_core.engines.packed.model import PackedModel, head_dim, packing_blocker
 from sentiment_core.labels import Label
 from sentiment_core.models.loading import LoadedModel
 from sentiment_core.models.tokens import Encoded
@@ -47,9 +47,8 @@ def fitting_tokens(loaded: LoadedModel) -> int:
     if loaded.device.type != "cuda":
         return 4_096
     config = loaded.model.config.get_text_config()
-    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    cache = 2 * config.num_hidden_layers * kv_heads * head
+    cache = 2 * config.num_hidden_layers * kv_heads * head_dim(config)
     inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
     # the cache stands in memory up to four times while it grows; activations of one layer at a time
     per_token = loaded.compute_dtype.itemsize * (4 * cache + 12 * config.hidden_size + 4 * inner)
@@ -71,7 +70,7 @@ class SentimentScorer:
 
     def __init__(
         self, loaded: LoadedModel, model: nn.Module | None = None, *, engine: str = "auto",
-        batch_tokens: int = 0, compiled: bool = True, packed: PackedLlama | None = None,
+        batch_tokens: int = 0, compiled: bool = True, packed: PackedModel | None = None,
     ) -> None:  # fmt: skip
         self.loaded = loaded
         self.model = model if model is not None else loaded.model
@@ -81,8 +80,7 @@ class SentimentScorer:
             fits = on_gpu and dequantized and not packing_blocker(self.model, self.device)
             engine = "packed" if fits else "padded"
         self.engine, self.compiled = engine, compiled and on_gpu
-        padded_tokens = 32_768 if on_gpu else 2_048
-        self.batch_tokens = batch_tokens or (65_536 if engine == "packed" else padded_tokens)
+        self.batch_tokens = batch_tokens or (65_536 if engine == "packed" else 32_768 if on_gpu else 2_048)
         self._packed = packed
         self._shape: PackShape | None = None
 
@@ -109,8 +107,7 @@ class SentimentScorer:
         """Any causal language model: left-padded batches of like length, a long prefix in a KV cache."""
         model, label_ids = self.model, self.loaded.encoder.label_ids
         pad = self.loaded.encoder.tokenizer.pad_token_id or 0
-        prefix = encoded.shared if encoded.shared >= LONG_PREFIX else 0
-        cache = None
+        prefix, cache = encoded.shared if encoded.shared >= LONG_PREFIX else 0, None
         if prefix:
             ids = torch.as_tensor(encoded[0][:prefix], dtype=torch.int64, device=self.device)[None]
             with torch.inference_mode():
@@ -126,7 +123,7 @@ class SentimentScorer:
                 logits = model(**inputs, logits_to_keep=1, use_cache=cache is not None).logits[:, -1]
             return label_log_likelihoods(logits, label_ids)
 
-        return score, batches_by_tokens(encoded.lengths, self.batch_tokens, padded=True)
+        return score, batches_by_tokens(encoded.lengths, self.batch_tokens)
 
     def _packed_batches(self, encoded: Encoded):
         """Llama on a GPU: reviews laid end to end in one static shape."""
@@ -138,7 +135,7 @@ class SentimentScorer:
         if self._shape and _holds(self._shape, shape):
             shape = self._shape
         if self._packed is None or not self._packed.serves(shape):
-            self._packed = PackedLlama(self.model, shape, compiled=self.compiled)
+            self._packed = PackedModel(self.model, shape, compiled=self.compiled)
         elif self._packed.adapter:
             self._packed.adapter.reattach()
         packed, self._shape = self._packed, shape
@@ -146,8 +143,8 @@ class SentimentScorer:
         def score(batch: np.ndarray) -> torch.Tensor:
             pack = pack_sequences(encoded, batch, shape)
             if self.device.type == "cuda":
-                pinned = {name: tensor.pin_memory() for name, tensor in vars(pack).items()}
-                pack = Pack(**{k: tensor.to(self.device, non_blocking=True) for k, tensor in pinned.items()})
+                pinned = (tensor.pin_memory() for tensor in vars(pack).values())
+                pack = Pack(*(tensor.to(self.device, non_blocking=True) for tensor in pinned))
             return label_log_likelihoods(packed.logits(pack)[: len(batch)], self.loaded.encoder.label_ids)
 
         return score, batches

@@ -31,7 +31,7 @@ from sentiment_core.live.number_format import choose_number_format, on_zero_gpu,
 from sentiment_core.live.trace import ReadingTrace, rows_of
 from sentiment_core.live.transformers import LiveTransformers
 from sentiment_core.live.weights import dtype_of, is_lean, load_weights
-from sentiment_core.models.base_models import BaseModel, BaseModelError, resolve
+from sentiment_core.models.base_models import BaseModel, BaseModelError, live_base
 from sentiment_core.models.loading import base_config, load_adapter, load_base, load_tokenizer
 from sentiment_core.models.tokens import Encoded, PromptEncoder
 
@@ -39,8 +39,10 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512")  # code for leng
 
 Which = Literal["base", "fine-tuned"]
 SYSTEMS: tuple[Which, ...] = ("base", "fine-tuned")
-System = LiveLlama | LiveTransformers
-"""Answers prompts, given as token ids after the prefix, with log-odds of Positive."""
+ALPHAS: dict[Which | float, float] = {"base": 0.0, "fine-tuned": 1.0, **{alpha: alpha for alpha in DIAL}}
+"""How much of the adapter is on: weights = base + α · adapter."""
+Systems = dict[float, LiveLlama | LiveTransformers]
+"""By α, what answers prompts, given as token ids after the prefix, with log-odds of Positive."""
 
 BATCH_TOKENS = {"cpu": 320, "cuda": 32_768}
 """Most padded tokens of one batch: some tenths of a second, after which a visitor's answer may go first."""
@@ -74,7 +76,7 @@ class LiveClassifier:
     run_id: str
     number_format: str
     encoder: PromptEncoder
-    build: Callable[[], dict[Which | float, System]]
+    build: Callable[[], Systems]
     has_adapter: bool
     max_length_tokens: int
     temperature: float = 1.0
@@ -110,8 +112,7 @@ class LiveClassifier:
             ValueError: no such number format.
         """
         record = run.record if run else None
-        flag = base_model or os.environ.get("SENTIMENT_BASE_MODEL") or None
-        base = resolve(flag, record.base_model.name if record else None)
+        base = live_base(record, base_model)
         cuda = torch.cuda.is_available() and not on_zero_gpu() if cuda is None else cuda
         large = record is not None and record.base_model.is_large
         wanted = number_format or os.environ.get("SENTIMENT_LIVE_FORM") or ("int8" if large else None)
@@ -122,15 +123,14 @@ class LiveClassifier:
         adapter = run.adapter_path if run and record else None
         device = torch.device("cuda" if cuda else "cpu")
         if engine:
-            systems: dict[Which | float, System] = dict(engine.connect(run, base, encoder))
+            systems: Systems = dict(engine.connect(run, base, encoder))
             cuda, build, number_format, at_once = False, lambda: systems, "engine", 1
         else:
             build, number_format, at_once = _builder(base, adapter, number_format, encoder, device)
-        limit = record.config.get("max_length_tokens") if record else None
         classifier = LiveClassifier(
             run.run_id if run else "", f"{number_format} on GPU" if cuda else number_format, encoder, build,
-            has_adapter=adapter is not None, max_length_tokens=int(limit or 1024),
-            temperature=record.temperature if record else 1.0, at_once=at_once,
+            has_adapter=adapter is not None, temperature=record.temperature if record else 1.0,
+            max_length_tokens=record.max_length_tokens if record else 1024, at_once=at_once,
         )  # fmt: skip
         if not (cuda and on_zero_gpu()):  # there, a GPU exists only inside a call
             for system in SYSTEMS[: 2 if adapter else 1]:
@@ -150,6 +150,7 @@ class LiveClassifier:
         model, text, began = self._system(system), _plain(text), time.perf_counter()
         [row], encoded = self._rows([text])
         spent, tail, p = time.perf_counter() - began, len(self.encoder.suffix_ids), 0.5
+        about = int(encoded.lengths[0]), bool(encoded.truncated[0])
         ends, cuts = rows_of(text, self.encoder, len(row) - tail)
         steps, read = iter(model.read(row, tail, cuts)), 0.0
         while read < 1:
@@ -157,8 +158,7 @@ class LiveClassifier:
             tokens, [log_odds] = next(steps)
             spent, read = spent + time.perf_counter() - began, tokens / len(row)
             p = float(self._p(log_odds, system))
-            cut = bool(encoded.truncated[0])
-            yield LiveAnswer(p, spent, int(encoded.lengths[0]), cut, read, self.about(system))
+            yield LiveAnswer(p, spent, *about, read, self.about(system))
         before = self._p(next(steps)[1], system).tolist() if len(cuts) else []
         yield ReadingTrace(tuple(ends), (*before, p))
 
@@ -197,7 +197,7 @@ class LiveClassifier:
         """Places in `texts` and their float32 P(positive), some of like length at a time."""
         rows, encoded = self._rows(texts)
         budget = BATCH_TOKENS["cuda" if self.on_gpu else "cpu"]
-        for batch in batches_by_tokens(encoded.lengths - len(self.encoder.prefix_ids), budget, padded=True):
+        for batch in batches_by_tokens(encoded.lengths - len(self.encoder.prefix_ids), budget):
             found = self._system(system).log_odds([rows[i] for i in batch])
             yield batch, self._p(found, system).astype(np.float32)
 
@@ -212,22 +212,19 @@ class LiveClassifier:
 
     def _p(self, log_odds: np.ndarray, name: Which | float) -> np.ndarray:
         """P(positive), by a temperature between the base's, 1, and the fine-tuned model's."""
-        alpha = {"base": 0.0, "fine-tuned": 1.0}.get(str(name), name)
-        return expit(log_odds / (1 + float(alpha) * (self.temperature - 1)))
+        return expit(log_odds / (1 + ALPHAS[name] * (self.temperature - 1)))
 
-    def _system(self, name: Which | float) -> System:
-        if name not in (*SYSTEMS, *DIAL):
-            raise ValueError(f"system is {name!r}; use 'base' or 'fine-tuned'")
+    def _system(self, name: Which | float) -> LiveLlama | LiveTransformers:
         if name != "base" and not self.has_adapter:
             raise ValueError("there is no finished run to answer with; train one first (python train.py)")
-        if name not in (systems := self._systems()):
+        if ALPHAS[name] not in (systems := self._systems()):
             raise UserError("The dial needs the weights here, and an engine elsewhere answers now.")
-        return systems[name]
+        return systems[ALPHAS[name]]
 
 
 def _builder(
     base: BaseModel, adapter: Path | None, number_format: str, encoder: PromptEncoder, device: torch.device
-) -> tuple[Callable[[], dict[Which | float, System]], str, int]:
+) -> tuple[Callable[[], Systems], str, int]:
     """Load the weights; return what puts them on the device at first use, their number format, `at_once`."""
     config, on_cpu = base_config(base), device.type == "cpu"
     cores, fast_int8 = usable_cores() if on_cpu else 1, processor_has("vnni")
@@ -238,25 +235,23 @@ def _builder(
         loaded = replace(load_base(base, compute_dtype=dtype_of(number_format)), device=device)
         model = load_adapter(loaded.model, adapter) if adapter else loaded.model
 
-        def build_transformers() -> dict[Which | float, System]:
+        def build_transformers() -> Systems:
             model.to(device)
-            alphas: dict[Which | float, float] = {"base": 0.0}
-            if adapter:
-                alphas |= {"fine-tuned": 1.0, **dict(zip(DIAL, DIAL, strict=True))}
-            return {name: LiveTransformers(loaded, model, alpha) for name, alpha in alphas.items()}
+            alphas = ALPHAS.values() if adapter else (0.0,)
+            return {alpha: LiveTransformers(loaded, model, alpha) for alpha in alphas}
 
         return build_transformers, number_format, 1
     if on_cpu:
         torch.set_num_threads(1)  # see `forward`
     shared, changes = load_weights(base, adapter, number_format, encoder)
 
-    def build() -> dict[Which | float, System]:
+    def build() -> Systems:
         tensors, plain = shared.made(device, functools.partial(LiveLlama, config), cores, fast_int8)
         if not changes:
-            return {"base": plain}
+            return {0.0: plain}
         merged, dial = (tensors | {name: t.to(device) for name, t in part.items()} for part in changes)
-        between: dict[Which | float, System] = {alpha: plain.between(dial, alpha) for alpha in DIAL}
-        return between | {"base": plain, "fine-tuned": LiveLlama(config, merged, cores, fast_int8)}
+        between: Systems = {alpha: plain.between(dial, alpha) for alpha in DIAL}
+        return between | {0.0: plain, 1.0: LiveLlama(config, merged, cores, fast_int8)}
 
     return build, number_format, cores
 

@@ -76,11 +76,9 @@ def clause_ends(text: str, most: int = MOST_ROWS) -> list[int]:
 
 def _joined(rows: list[_Row], most: int) -> list[_Row]:
     """At most `most` rows; of very many, equal runs join first, so that a hostile text costs no more."""
-    rows = list(rows)
-    run = -(-len(rows) // (10 * most))
-    if run > 1:
-        runs = [rows[i : i + run] for i in range(0, len(rows), run)]
-        rows = [_Row(r[-1].end, sum(row.words for row in r), r[-1].sentence) for r in runs]
+    run = -(-len(rows) // (10 * most)) or 1
+    runs = (rows[i : i + run] for i in range(0, len(rows), run))
+    rows = [_Row(r[-1].end, sum(row.words for row in r), r[-1].sentence) for r in runs]
     while len(rows) > most:
         inside = [i for i in range(len(rows) - 1) if not rows[i].sentence] or range(len(rows) - 1)
         at = min(inside, key=lambda i: rows[i].words + rows[i + 1].words)

@@ -45,10 +45,8 @@ class Engine:
     """The server, as `LiveClassifier.load` takes it in place of weights."""
 
     client: httpx.Client
-    base: str
-    """What it calls the base model."""
-    adapters: dict[str, str]
-    """Run id -> what it calls the run's adapter."""
+    base: str  # what it calls the base model
+    adapters: dict[str, str]  # run id -> what it calls the run's adapter
 
     @staticmethod
     def of_environment() -> Engine | None:
@@ -57,9 +55,8 @@ class Engine:
             return None
         base, adapters = (os.environ.get(f"{VARIABLE}_{which}") for which in ("BASE", "ADAPTER"))
         if not base or not adapters:
-            raise EngineError(
-                f"{VARIABLE} is set, and {VARIABLE}_BASE and {VARIABLE}_ADAPTER do not name its models"
-            )
+            names = f"{VARIABLE}_BASE and {VARIABLE}_ADAPTER"
+            raise EngineError(f"{VARIABLE} is set, and {names} do not name its models")
         pairs = [part.strip().partition("=") for part in adapters.split(",")]
         headers = {"Authorization": f"Bearer {os.environ.get(f'{VARIABLE}_KEY', 'none')}"}
         client = httpx.Client(base_url=address, headers=headers, timeout=httpx.Timeout(60, connect=3))
@@ -69,33 +66,31 @@ class Engine:
     def host(self) -> str:
         return self.client.base_url.netloc.decode()
 
-    def connect(self, run: Run | None, base: BaseModel, encoder: PromptEncoder) -> dict[Any, EngineModel]:
-        """The base, and of a finished run the fine-tuned model.
+    def connect(self, run: Run | None, base: BaseModel, encoder: PromptEncoder) -> dict[float, EngineModel]:
+        """The base (0), and of a finished run the fine-tuned model (1).
 
         Raises EngineError where the engine is away, or does not hold one of them.
         """
         models = {model["id"]: {} for model in self.ask("GET", "models").get("data", ())}
-        with suppress(
-            EngineError, LookupError, TypeError
-        ):  # llama.cpp's server has adapters there, named by file
+        with suppress(EngineError, LookupError, TypeError):  # llama.cpp's adapters are there, named by file
             listed = self.ask("GET", f"{self.client.base_url.join('/lora-adapters')}")
             loras = {PurePath(one["path"]).stem: one["id"] for one in listed}
             for name in (*models, *loras) if loras else ():
                 models[name] = {"lora": [{"id": i, "scale": float(of == name)} for of, i in loras.items()]}
         told = f"base {self.base} {(base_identity(base) or '')[:8]}"
-        wanted = {"base": (self.base, f"{told} on {self.host}")}
+        wanted = {0.0: (self.base, f"{told} on {self.host}")}
         if run and run.record:
             if not (name := self.adapters.get(run.run_id)):
                 what = f"{VARIABLE}_ADAPTER names it by {run.run_id}=NAME"
                 raise EngineError(f"The engine {self.host} has no adapter for run {run.run_id!r}; {what}")
             about = f"adapter {name} {adapter_sha256(run)[:8]} and {told} on {self.host}"
-            wanted["fine-tuned"] = name, about
+            wanted[1.0] = name, about
         if missing := [name for name, _ in wanted.values() if name not in models]:
             held = ", ".join(models) or "none"
             raise EngineError(f"The engine {self.host} holds no model {missing[0]!r}; it has: {held}")
         return {
-            which: EngineModel(self, encoder, about, {"model": name} | models[name])
-            for which, (name, about) in wanted.items()
+            alpha: EngineModel(self, encoder, about, {"model": name} | models[name])
+            for alpha, (name, about) in wanted.items()
         }
 
     def ask(self, method: str, path: str, **more: Any) -> Any:
@@ -105,16 +100,14 @@ class Engine:
             try:
                 answer = self.client.request(method, path, **more)
                 if answer.status_code not in AWAY:
-                    return self._json(answer)
+                    break
                 away = f"status {answer.status_code}"
             except httpx.TransportError as error:
                 away = type(error).__name__
             time.sleep(wait)
-        raise EngineError(
-            f"The engine {self.host} is away at this moment ({away}); please try again in a minute"
-        )
-
-    def _json(self, answer: httpx.Response) -> Any:
+        else:
+            what = f"is away at this moment ({away})"
+            raise EngineError(f"The engine {self.host} {what}; please try again in a minute")
         with suppress(ValueError):
             if answer.is_success:
                 return answer.json()
@@ -128,10 +121,8 @@ class EngineModel(LiveTransformers):
 
     engine: Engine
     encoder: PromptEncoder
-    about: str
-    """Names and hashes of adapter and base, and where they are."""
-    chosen: dict[str, Any]
-    """What a request says to choose it."""
+    about: str  # names and hashes of adapter and base, and where they are
+    chosen: dict[str, Any]  # what a request says to choose it
 
     def log_odds(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         """(n,) float64 log-odds of Positive against Negative, of token ids after the prefix; all at once."""
@@ -151,10 +142,8 @@ class EngineModel(LiveTransformers):
         for key in (label, f"token_id:{label}", word):
             if key in found:
                 return float(found[key])
-        few = f"not among the {LIKELIEST} likeliest next tokens"
-        raise EngineError(
-            f"The engine {self.engine.host} did not say how likely {word!r} is: {few} it returned"
-        )
+        few = f"{word!r} is: not among the {LIKELIEST} likeliest next tokens it returned"
+        raise EngineError(f"The engine {self.engine.host} did not say how likely {few}")
 
 
 def _next_tokens(answer: Any) -> dict[Any, float]:
@@ -164,7 +153,5 @@ def _next_tokens(answer: Any) -> dict[Any, float]:
         if "content" not in given:
             return given["top_logprobs"][0]
         listed = given["content"][0]["top_logprobs"]
-        return {one["token"]: one["logprob"] for one in listed} | {
-            one.get("id"): one["logprob"] for one in listed
-        }
+        return {key: one["logprob"] for one in listed for key in (one["token"], one.get("id"))}
     return {}

@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from sentiment_core.engines.packed.attention import rotate
 from sentiment_core.engines.packed.layer import rms_norm
@@ -138,11 +139,9 @@ class LiveLlama:
 
     @torch.inference_mode()
     def _batch(self, rows: Sequence[np.ndarray]) -> np.ndarray:
-        lengths = np.array([len(row) for row in rows])
-        ids = np.zeros((len(rows), lengths.max()), dtype=np.int64)
-        ids[np.arange(lengths.max()) < lengths[:, None]] = np.concatenate(rows)
+        ids = pad_sequence(list(map(torch.from_numpy, rows)), batch_first=True).numpy()
         positions = torch.arange(ids.shape[1], device=self.device) + self.prefix_length
-        last = torch.from_numpy(lengths - 1).to(self.device)
+        last = torch.tensor([len(row) - 1 for row in rows], device=self.device)
         return self._run(ids, last, self.prefix, positions)
 
     def _stretches(self, row: np.ndarray, past: Cache, kept: Cache | None = None) -> np.ndarray:

@@ -8,17 +8,16 @@ import math
 import os
 import platform
 import re
-import time
 from pathlib import Path
 
 import torch
 
+from sentiment_core.artifacts.store import ArtifactError, write_text
 from sentiment_core.live.weights import NUMBER_FORMATS, Tensors, dtype_of, linear
 from sentiment_core.models import base_models
 
 MOST_THREADS = 8  # one review is too small to keep more busy
 TOKENS, WIDTH, INNER = 200, 576, 3072  # the largest product of SmolLM2-135M, for a review of 150 words
-TIMES = 9
 WORTH_IT = 0.85
 """A rounder format is served where it takes at most this share of a finer one's time."""
 
@@ -58,27 +57,22 @@ def measured() -> dict[str, float]:
         if kept.keys() == set(NUMBER_FORMATS):
             return kept
     found = {name: seconds(name) for name in NUMBER_FORMATS}
-    with contextlib.suppress(OSError):  # a cache that cannot be written is done without
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found), encoding="utf-8")
+    with contextlib.suppress(ArtifactError):  # a cache that cannot be written is done without
+        write_text(path, json.dumps(found))
     return found
 
 
 def seconds(number_format: str) -> float:
     """The least that one product took on one core, by the very code that serves."""
-    weight, threads = torch.randn(INNER, WIDTH), torch.get_num_threads()
+    from torch.utils.benchmark import Timer  # not among a measured start's imports
+
+    weight = torch.randn(INNER, WIDTH)
     tensors: Tensors = {"x.qkv": weight.to(dtype_of(number_format))}
     x = torch.randn(TOKENS, WIDTH).to(tensors["x.qkv"].dtype)
     if number_format == "int8":
         tensors = {"x.qkv": (weight * 25).to(torch.int8), "x.qkv.scale": torch.full((INNER,), 0.04)}
-    product, took = linear(tensors, "x.qkv", processor_has("vnni")), []
-    torch.set_num_threads(1)
-    for _ in range(TIMES):
-        began = time.perf_counter()
-        product(x)
-        took.append(time.perf_counter() - began)
-    torch.set_num_threads(threads)
-    return min(took)
+    given = {"product": linear(tensors, "x.qkv", processor_has("vnni")), "x": x}
+    return min(Timer("product(x)", globals=given, num_threads=1).blocked_autorange().times)
 
 
 def on_zero_gpu() -> bool:

@@ -32,10 +32,9 @@ def answer_to(model: LiveClassifier, text: str) -> SampleAnswer:
     for system in SYSTEMS:
         [trace] = [step for step in model.read(text, system) if isinstance(step, ReadingTrace)]
         traces[system] = StoredTrace(ends=trace.ends, p_positive=rounded(trace.p_positive))
-    try:
+    dial: tuple[float, ...] = ()
+    with suppress(TooLong):
         dial = rounded(model.dial(text))
-    except TooLong:
-        dial = ()
     return SampleAnswer(review_id=review_id(text), traces=traces, dial=dial)
 
 

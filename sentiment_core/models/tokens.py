@@ -1,14 +1,12 @@
 """Reviews to prompt token ids, cached on disk under the content of texts, prompt and tokenizer."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 from zipfile import BadZipFile
 
@@ -43,7 +41,7 @@ class Encoded:
         return np.diff(self.offsets)
 
     @classmethod
-    def from_lists(cls, rows: Sequence, truncated: Sequence | np.ndarray, shared: int = 0) -> Encoded:
+    def from_lists(cls, rows: Sequence, truncated: Sequence | np.ndarray, shared: int = 0) -> Self:
         lengths = [len(row) for row in rows]
         offsets = np.cumsum([0, *lengths], dtype=np.int64)
         flat = np.concatenate([np.zeros(0, np.int32), *(np.asarray(row, np.int32) for row in rows)])
@@ -65,8 +63,8 @@ class PromptEncoder:
         self.suffix_ids = self._control_ids(self.rendered.suffix)
         bare = json.loads(tokenizer.backend_tokenizer.to_str())
         bare |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
-        self._plain = Tokenizer.from_str(json.dumps(bare))
-        self._mark = self._plain.encode(CUT_MARK, add_special_tokens=False).ids
+        self.plain = Tokenizer.from_str(json.dumps(bare))
+        self._mark = self.plain.encode(CUT_MARK, add_special_tokens=False).ids
         firsts = [self._control_ids(word)[0] for word in self.rendered.label_words]
         self.label_ids: tuple[int, int] = (firsts[0], firsts[1])
         """First token of each label word, in column order (negative, positive)."""
@@ -80,20 +78,16 @@ class PromptEncoder:
     def info(self) -> PromptInfo:
         return PromptInfo(name=self.rendered.name, hash=self.rendered.hash)
 
-    def tokenizer_json(self) -> str:
-        """Of the tokenizer of bare reviews."""
-        return self._plain.to_str()
-
     def _control_ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def review_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of the bare reviews, in parallel on all cores."""
-        return [e.ids for e in self._plain.encode_batch_fast(list(texts), add_special_tokens=False)]
+        return [e.ids for e in self.plain.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def token_ends(self, text: str) -> list[int]:
         """Behind which of its characters each token of one review ends."""
-        return [end for _, end in self._plain.encode(text, add_special_tokens=False).offsets]
+        return [end for _, end in self.plain.encode(text, add_special_tokens=False).offsets]
 
     def encode(self, texts: Sequence[str], max_length_tokens: int) -> Encoded:
         """Whole prompts of at most `max_length_tokens`; a longer review loses its middle.
@@ -109,7 +103,7 @@ class PromptEncoder:
     def encode_cached(self, texts: Sequence[str], max_length_tokens: int) -> Encoded:
         """`encode`, remembered on disk under the content of texts, prompt and tokenizer."""
         digest = hashlib.sha256(f"{self.rendered.hash} {max_length_tokens}\0".encode())
-        digest.update(self._plain.to_str().encode())
+        digest.update(self.plain.to_str().encode())
         for text in texts:
             digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
         path = CACHE / "tokens" / f"{digest.hexdigest()[:32]}.npz"

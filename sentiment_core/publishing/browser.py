@@ -4,15 +4,11 @@ Torch makes it, onnxruntime checks it against stored predictions, onnxruntime-we
 its worker has to know of prompt, labels and sentences is in `model.json`.
 """
 
-from __future__ import annotations
-
-import hashlib
 import importlib.util
 import json
 import os
 import shutil
 import subprocess
-import tarfile
 import tempfile
 from collections.abc import Sequence
 from importlib.resources import files
@@ -23,7 +19,7 @@ import numpy as np
 from scipy.special import expit
 
 from sentiment_core.artifacts.schema import DIAL
-from sentiment_core.artifacts.store import Evaluation, Run, adapter_sha256, list_artifacts
+from sentiment_core.artifacts.store import Evaluation, Run, adapter_sha256
 from sentiment_core.dashboard import theme
 from sentiment_core.dashboard.components import answers, header, parts
 from sentiment_core.dashboard.context import Context
@@ -31,9 +27,9 @@ from sentiment_core.dashboard.inputs import MAX_CHARACTERS
 from sentiment_core.dashboard.store import Store
 from sentiment_core.dashboard.tabs import live
 from sentiment_core.data.reviews import load_reviews
-from sentiment_core.models.base_models import SEAL, file_sha256, resolve, sealed_folder
+from sentiment_core.models.base_models import file_sha256, live_base
 from sentiment_core.prompts import CUT_MARK
-from sentiment_core.publishing.card import PublishError, evaluations
+from sentiment_core.publishing.card import PublishError
 
 WASM = "ort-wasm-simd-threaded.wasm"
 RUNTIME = {
@@ -72,10 +68,10 @@ class ExportedModel:
     def run(self, ids: Sequence[int], past: np.ndarray, alpha: float) -> tuple[float, np.ndarray]:
         """Log-odds of a prompt that goes on behind the past, and all keys and values."""
         n, before = len(ids), past.shape[2]
-        inputs = {"ids": ids, "positions": range(before, before + n), "seen": [before] * n, "copy": [0] * n}
-        given = {name: np.asarray(value, np.int32) for name, value in (inputs | {"last": [n - 1]}).items()}
-        last = {"past": past, "alpha": np.array([alpha], np.float32)}
-        log_odds, present = map(np.asarray, self._session.run(None, given | last))
+        whole = {"ids": ids, "positions": range(before, before + n), "seen": [before] * n, "copy": [0] * n}
+        given = {name: np.array(value, np.int32) for name, value in (whole | {"last": [n - 1]}).items()}
+        more = {"past": past, "alpha": np.array([alpha], np.float32)}
+        log_odds, present = map(np.asarray, self._session.run(None, given | more))
         return float(log_odds[0]), present
 
 
@@ -98,16 +94,15 @@ def write_browser(run: Run, root: Path, folder: Path, *, dataset: str, limit: in
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".making-") as scratch:
             made = Path(scratch) / "export"
             encoder = _write_model(run, made)
-            about = _about(run, encoder)
-            about["agreement"] = agreed = check(made, encoder, about, stored, dataset, limit)
-            _write_page(run, root, made, about)
+            agreed = check(made, encoder, run, stored, dataset, limit)
+            size = _write_page(run, root, made, encoder, agreed)
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(made, folder)
     except OSError as error:
         raise PublishError(f"{folder} could not be written ({error}); free some space, and repeat") from None
     told = f"{agreed['labels']:.2%} of {agreed['reviews']} reviews' labels as stored"
-    size = f"{about['bytes'] / 1e6:.0f} MB"
-    return f"{folder}, of which a browser fetches {size}: {told}, mean |Δp| {agreed['mean']:.4f}"
+    fetched = f"{folder}, of which a browser fetches {size / 1e6:.0f} MB"
+    return f"{fetched}: {told}, mean |Δp| {agreed['mean']:.4f}"
 
 
 def _write_model(run: Run, folder: Path) -> Any:
@@ -115,37 +110,18 @@ def _write_model(run: Run, folder: Path) -> Any:
     from sentiment_core.models.loading import load_adapter, load_base
     from sentiment_core.publishing.graph import LlamaGraph
 
-    assert run.record
-    base = resolve(os.environ.get("SENTIMENT_BASE_MODEL") or None, run.record.base_model.name)
-    loaded = load_base(base, dequantized=False)
+    loaded = load_base(live_base(run.record), dequantized=False)
     if (kind := loaded.model.config.model_type) != "llama":
         raise PublishError(f"run {run.run_id!r} is on a {kind}; only what is on a llama can be exported")
     graph = LlamaGraph(load_adapter(loaded.model, run.adapter_path), loaded.encoder.label_ids)
     folder.mkdir()
-    (folder / "graph.onnx").write_bytes(graph.build().SerializeToString())
-    for name, content in graph.files.items():
+    for name, content in graph.build().items():
         (folder / name).write_bytes(content)
     model, prefix = ExportedModel(folder), loaded.encoder.prefix_ids
     np.stack([model.run(prefix, model.nothing, alpha)[1] for alpha in (0, 1)]).tofile(folder / "prefix.bin")
-    compact = json.dumps(json.loads(loaded.encoder.tokenizer_json()), separators=(",", ":"))
+    compact = json.dumps(json.loads(loaded.encoder.plain.to_str()), separators=(",", ":"))
     (folder / "tokenizer.json").write_text(compact.replace(DIGITS, SPLIT), encoding="utf-8")
     return loaded.encoder
-
-
-def _about(run: Run, encoder: Any) -> dict[str, Any]:
-    """What the worker has to know."""
-    from sentiment_core.live.classifier import DIAL_TOKENS
-    from sentiment_core.live.forward import FIRST_RESULT, LONG
-
-    assert run.record
-    say = {"busy": answers.READING, "reading": answers.READING_AGAIN, "most": DIAL_TOKENS}
-    return {
-        "run": run.run_id, "adapter": adapter_sha256(run), "temperature": run.record.temperature,
-        "dial": DIAL, "prefix": encoder.prefix_ids, "suffix": encoder.suffix_ids,
-        "mark": encoder.review_ids([CUT_MARK])[0],
-        "limit": int(run.record.config.get("max_length_tokens") or 1024), "long": LONG, "first": FIRST_RESULT,
-        "characters": MAX_CHARACTERS, "say": say,
-    }  # fmt: skip
 
 
 # ---- the check
@@ -155,35 +131,26 @@ def stored_predictions(run: Run, root: Path, dataset: str) -> dict[float, Evalua
     """Of the base model and of the run on the dataset, by alpha. PublishError where one lacks."""
     if run.record is None:
         raise PublishError(f"run {run.run_id!r} is not there or unfinished; train it with train.py")
-    tuned = {one.eval_id for one in evaluations(run, root) if one.system == "fine-tuned"}
-    base = "baseline-scored", run.record.base_model, run.record.prompt
-    found = {}
-    for one in list_artifacts(root).evals:
-        its = one.record
-        if Path(dataset).stem in (its.dataset.name, its.dataset.source):
-            if its.eval_id in tuned:
-                found[1.0] = one
-            elif (its.system, its.base_model, its.prompt) == base:
-                found[0.0] = one
-    if len(found) < 2:
+    evals = Store(root).evals(run, load_reviews(dataset, "test").name)
+    if not {"baseline-scored", "fine-tuned"} <= evals.keys():
         command = f"python eval.py --run {run.run_id} --system all --dataset {dataset}"
         raise PublishError(f"predictions of both models on {dataset!r} are not there to check by: {command}")
-    return found
+    return {0.0: evals["baseline-scored"], 1.0: evals["fine-tuned"]}
 
 
 def check(
-    folder: Path, encoder: Any, about: dict[str, Any], stored: dict[float, Evaluation], dataset: str,
-    limit: int | None,
-) -> dict[str, Any]:  # fmt: skip
+    folder: Path, encoder: Any, run: Run, stored: dict[float, Evaluation], dataset: str, limit: int | None
+) -> dict[str, Any]:
     """How the exported graph agrees with the stored predictions; PublishError where that is not enough."""
+    assert run.record
     model, reviews = ExportedModel(folder), load_reviews(dataset, "test", limit=limit)
-    encoded, before = encoder.encode(reviews.texts, about["limit"]), len(about["prefix"])
+    encoded, before = encoder.encode(reviews.texts, run.record.max_length_tokens), len(encoder.prefix_ids)
     pasts = np.fromfile(folder / "prefix.bin", np.float32).reshape(2, *model.past[:2], before, model.past[2])
     found, told = [], []
     for alpha, evaluation in stored.items():
         for row in map(encoded.__getitem__, range(len(encoded))):
             log_odds, _ = model.run(row[before:], pasts[int(alpha)], alpha)
-            found.append(expit(log_odds / (1 + alpha * (about["temperature"] - 1))))
+            found.append(expit(log_odds / (1 + alpha * (run.record.temperature - 1))))
         known = evaluation.predictions().drop_duplicates("review_id").set_index("review_id")["p_positive"]
         told += known.reindex(reviews.ids).tolist()
     p, q = np.array(found), np.array(told)
@@ -194,19 +161,24 @@ def check(
             f"the graph gives {labels:.2%} of the stored labels (at least {LEAST_AGREEMENT:.1%}) with mean "
             f"|Δp| {change.mean():.4f} (at most {LARGEST_CHANGE}), n = {len(encoded)}; nothing was written"
         )
-    size = {"reviews": len(encoded), "dataset": reviews.name}
-    return size | {"labels": labels, "mean": float(change.mean()), "largest": float(change.max())}
+    found = {"labels": labels, "mean": float(change.mean()), "largest": float(change.max())}
+    return {"reviews": len(encoded), "dataset": reviews.name} | found
 
 
 # ---- the page
 
 
-def _write_page(run: Run, root: Path, folder: Path, about: dict[str, Any]) -> None:
-    """What the page runs on, with its licences; the worker and what it has to know; the page."""
-    named = hashlib.sha256(json.dumps([RUNTIME, TAKEN]).encode()).hexdigest()[:16]
-    kept, runtime = sealed_folder("runtime", named, _fetch_runtime), folder / "runtime"
-    shutil.copytree(kept, runtime, ignore=shutil.ignore_patterns(SEAL))
-    shutil.copy(str(files("onnxruntime") / "LICENSE"), runtime / "LICENSE-onnxruntime")
+def _write_page(run: Run, root: Path, folder: Path, encoder: Any, agreed: dict[str, Any]) -> int:
+    """What the page runs on, with its licences; the worker and what it has to know; the page.
+
+    Returns how many bytes a browser fetches.
+    """
+    from sentiment_core.live.classifier import DIAL_TOKENS
+    from sentiment_core.live.forward import FIRST_RESULT, LONG
+
+    assert run.record
+    _fetch_runtime(folder / "runtime")
+    shutil.copy(str(files("onnxruntime") / "LICENSE"), folder / "runtime" / "LICENSE-onnxruntime")
     for name in ("worker.js", "reading.js"):
         shutil.copy(SOURCES / name, folder)
     *fetched, gpu = (
@@ -217,8 +189,15 @@ def _write_page(run: Run, root: Path, folder: Path, about: dict[str, Any]) -> No
     stored, size = live.stored_answers(context, run), sum(one["bytes"] for one in fetched)
     answered = sorted((one for one in stored["samples"] if "fine" in one), key=lambda one: len(one["text"]))
     samples = [{"text": one["text"]} | {a: one[a]["p"] for a in ("base", "fine")} for one in answered[:3]]
-    about |= {"files": fetched, "gpu": gpu, "bytes": size, "samples": samples}
-    about |= {"past": ExportedModel(folder).past, "largest": 2 * LARGEST_CHANGE}
+    say = {"busy": answers.READING, "reading": answers.READING_AGAIN, "most": DIAL_TOKENS}
+    about = {
+        "run": run.run_id, "adapter": adapter_sha256(run), "temperature": run.record.temperature,
+        "dial": DIAL, "prefix": encoder.prefix_ids, "suffix": encoder.suffix_ids,
+        "mark": encoder.review_ids([CUT_MARK])[0], "limit": run.record.max_length_tokens, "long": LONG,
+        "first": FIRST_RESULT, "characters": MAX_CHARACTERS, "say": say, "agreement": agreed,
+        "files": fetched, "gpu": gpu, "bytes": size, "samples": samples,
+        "past": ExportedModel(folder).past, "largest": 2 * LARGEST_CHANGE,
+    }  # fmt: skip
     (folder / "model.json").write_text(json.dumps(about), encoding="utf-8")
     stored["local"] = {"url": "./", "bytes": size}
     page = parts.fragment(
@@ -230,23 +209,22 @@ def _write_page(run: Run, root: Path, folder: Path, about: dict[str, Any]) -> No
     for name, shared in (("page.css", theme.css()), ("page.js", script)):
         own = (SOURCES / name).read_text(encoding="utf-8")
         (folder / name).write_text(f"{shared}\n{own}", encoding="utf-8")
+    return size
 
 
 def _fetch_runtime(folder: Path) -> None:
+    folder.mkdir()
     for package, sha256 in RUNTIME.items():
         with tempfile.TemporaryDirectory() as scratch:
-            command = ["npm", "pack", package, "--silent", "--pack-destination", scratch]
+            command = ["npm", "pack", package, "--silent", "--prefer-offline"]
             try:
-                subprocess.run(command, check=True, capture_output=True)
+                subprocess.run(command, check=True, capture_output=True, cwd=scratch)
                 (archive,) = Path(scratch).glob("*.tgz")
             except (OSError, ValueError, subprocess.CalledProcessError):
                 raise PublishError(f"npm could not fetch {package}; install npm, or go online once") from None
             if file_sha256(archive) != sha256:
                 raise PublishError(f"npm gave another {package} than the pinned one; nothing was written")
-            with tarfile.open(archive) as content:
-                for member in content:
-                    where, name = os.path.split(member.name)
-                    if name in TAKEN and where in ("package", "package/dist"):
-                        taken = content.extractfile(member)
-                        if taken:
-                            (folder / name.replace("LICENSE", "LICENSE-tokenizers")).write_bytes(taken.read())
+            shutil.unpack_archive(archive, scratch, filter="data")
+            for path in (*Path(scratch).glob("package/*"), *Path(scratch).glob("package/dist/*")):
+                if path.name in TAKEN:
+                    shutil.copy(path, folder / path.name.replace("LICENSE", "LICENSE-tokenizers"))

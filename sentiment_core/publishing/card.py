@@ -1,14 +1,12 @@
 """A run's model card: what it is, how to load it without this program, what it reaches, and its limits."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from sentiment_core.artifacts.report import export_rows
-from sentiment_core.artifacts.schema import EvalRecord, Metric, RunRecord
+from sentiment_core.artifacts.schema import EvalRecord, RunRecord
 from sentiment_core.artifacts.store import Run, list_artifacts, read_adapter_base, write_text
 from sentiment_core.config import UserError, split_name
 from sentiment_core.data.reviews import DEFAULT_DATASET
@@ -61,10 +59,8 @@ def card_of(run: Run, root: Path, *, repo: str = "", merged: bool = False) -> Mo
 def evaluations(run: Run, root: Path) -> list[EvalRecord]:
     """Those of this training, and not of one that had the same name before."""
     began = run.record.created_at if run.record else None
-    found = [evaluation.record for evaluation in list_artifacts(root).evals]
-    return [
-        record for record in found if record.run_id == run.run_id and began and record.created_at >= began
-    ]
+    records = (one.record for one in list_artifacts(root).evals)
+    return [one for one in records if began and one.run_id == run.run_id and one.created_at >= began]
 
 
 def hub_dataset(source: str) -> str:
@@ -74,16 +70,14 @@ def hub_dataset(source: str) -> str:
 
 
 def _results(run: RunRecord, evals: list[EvalRecord]) -> Iterator[EvalResult]:
-    yield _result(run.data.source, "validation", "accuracy", run.validation_accuracy)
-    for record in evals:
-        for name in filter(record.metrics.get, METRICS):
-            yield _result(record.dataset.source, record.dataset.split, name, record.metrics[name])
-
-
-def _result(source: str, split: str, name: str, metric: Metric) -> EvalResult:
-    interval = f"{metric.low:.4f}–{metric.high:.4f}, " if metric.low is not None else ""
-    return EvalResult(
-        task_type="text-classification", dataset_name=source, dataset_split=split,
-        dataset_type=hub_dataset(source), metric_type=METRICS[name], metric_value=round(metric.value, 4),
-        metric_name=f"{name.replace('_', ' ')} ({interval}n = {metric.n:,})",
-    )  # fmt: skip
+    found = [(run.data.source, "validation", "accuracy", run.validation_accuracy)]
+    for one in evals:
+        names = filter(one.metrics.get, METRICS)
+        found += [(one.dataset.source, one.dataset.split, name, one.metrics[name]) for name in names]
+    for source, split, name, metric in found:
+        interval = f"{metric.low:.4f}–{metric.high:.4f}, " if metric.low is not None else ""
+        yield EvalResult(
+            task_type="text-classification", dataset_name=source, dataset_split=split,
+            dataset_type=hub_dataset(source), metric_type=METRICS[name], metric_value=round(metric.value, 4),
+            metric_name=f"{name.replace('_', ' ')} ({interval}n = {metric.n:,})",
+        )  # fmt: skip

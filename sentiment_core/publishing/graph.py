@@ -14,15 +14,13 @@ Outputs: log_odds (m,) of Positive, and present, of past and new tokens. Attenti
 a key head's queries as rows of one product: in WebAssembly some times faster than the fused operator.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from typing import Any
 
 import numpy as np
 import torch
 from bitsandbytes.functional import dequantize_blockwise
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from sentiment_core.engines.packed.adapter import target
 from sentiment_core.labels import Label
@@ -38,15 +36,12 @@ class LlamaGraph:
     def __init__(self, model: Any, label_ids: tuple[int, int]) -> None:
         self.llama, self.label_ids = model.get_base_model(), list(label_ids)
         config = self.llama.config
-        self.heads, self.kv_heads, self.size = (
-            config.num_attention_heads, config.num_key_value_heads, config.head_dim,
-        )  # fmt: skip
-        self.nodes: list[Any] = []
-        self.weights: list[TensorProto] = []
-        self.files: dict[str, bytearray] = defaultdict(bytearray)
-        """What stands beside the graph: name -> content."""
+        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.size, self.nodes, self.weights = config.head_dim, [], []
+        self.files: dict[str, bytearray] = defaultdict(bytearray)  # what stands beside the graph
 
-    def build(self) -> ModelProto:
+    def build(self) -> dict[str, bytes | bytearray]:
+        """`graph.onnx` and what stands beside it: name -> content."""
         op, layers, kept = self.op, self.llama.model.layers, []
         x, self.mask, self.angles = self._embedded(), self._mask(), self._angles()
         for n, layer in enumerate(layers):
@@ -56,17 +51,16 @@ class LlamaGraph:
         head = self.llama.get_output_embeddings().weight[self.label_ids].float().T
         logits = op("MatMul", self._norm(x, self.llama.model.norm), self.weight(head))
         op("MatMul", logits, self.constant(SIGNS, np.float32), name="log_odds")
-        some = [
-            op("Concat", *kept[i : i + 8], axis=0) for i in range(0, len(kept), 8)
-        ]  # as many as a GPU takes
-        op("Concat", *some, axis=0, name="present")
+        eights = (kept[i : i + 8] for i in range(0, len(kept), 8))  # as many as a GPU takes
+        op("Concat", *(op("Concat", *some, axis=0) for some in eights), axis=0, name="present")
         shape: list[Any] = [2 * len(layers), self.kv_heads, "p", self.size]
         given = [helper.make_tensor_value_info(name, 6, dims) for name, dims in INPUTS.items()]
         floats = {"past": shape, "alpha": [1], "log_odds": ["m"], "present": [*shape[:2], "t", self.size]}
         infos = [helper.make_tensor_value_info(name, 1, dims) for name, dims in floats.items()]
         graph = helper.make_graph(self.nodes, "sentiment", given + infos[:2], infos[2:], self.weights)
         domains = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
-        return helper.make_model(graph, opset_imports=domains, ir_version=9)
+        model = helper.make_model(graph, opset_imports=domains, ir_version=9)
+        return {"graph.onnx": model.SerializeToString()} | self.files
 
     def op(self, kind: str, *inputs: str, outputs: int = 1, name: str = "", **attributes: Any) -> Any:
         """The name of the node's output, or a list of several."""
@@ -128,10 +122,8 @@ class LlamaGraph:
         """The layer's outputs, of the tokens `last` alone if named, and its keys and values."""
         op, (cos, sin), mask = self.op, self.angles, self.mask
         normed = self._norm(x, layer.input_layernorm)
-        k, v = (
-            self.reshaped(self._linear(normed, layer, name), -1, self.kv_heads, self.size)
-            for name in ("k_proj", "v_proj")
-        )
+        made = (self._linear(normed, layer, name) for name in ("k_proj", "v_proj"))
+        k, v = (self.reshaped(one, -1, self.kv_heads, self.size) for one in made)
         new = (op("Transpose", one, perm=[1, 0, 2]) for one in (self._rotated(k, cos, sin), v))
         whole = (self.reshaped(one, 1, self.kv_heads, -1, self.size) for one in new)
         kept = [op("Concat", *pair, axis=2) for pair in zip(past, whole, strict=True)]

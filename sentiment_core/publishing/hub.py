@@ -1,8 +1,5 @@
 """What goes to the Hugging Face Hub: a run with its card and evaluations, or the dashboard's Space."""
 
-from __future__ import annotations
-
-import os
 import shutil
 from pathlib import Path
 
@@ -10,8 +7,8 @@ from huggingface_hub import EvalResultEntry, HfApi, RepoCard, constants, eval_re
 from huggingface_hub.utils import yaml_dump
 
 from sentiment_core.artifacts.schema import EvalRecord
-from sentiment_core.artifacts.store import Run, read_adapter_base
-from sentiment_core.models.base_models import resolve
+from sentiment_core.artifacts.store import Run, read_adapter_base, write_text
+from sentiment_core.models.base_models import live_base
 from sentiment_core.publishing.card import PublishError, card_of, evaluations, hub_dataset
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -36,7 +33,11 @@ def write_run(folder: Path, run: Run, root: Path, repo: str, *, merged: bool = F
         )
     shutil.copytree(run.path, folder, ignore=shutil.ignore_patterns("adapter"))
     if merged:
-        _save_merged(run, folder)
+        from sentiment_core.models.loading import load_merged
+
+        loaded = load_merged(live_base(run.record), run.adapter_path)
+        loaded.model.save_pretrained(folder)
+        loaded.encoder.tokenizer.save_pretrained(folder)
     else:
         shutil.copytree(run.adapter_path, folder, dirs_exist_ok=True)
     card.save(folder / "README.md")
@@ -44,16 +45,6 @@ def write_run(folder: Path, run: Run, root: Path, repo: str, *, merged: bool = F
         shutil.copytree(root / "evals" / record.eval_id, folder / "evaluations" / record.eval_id)
         if record.dataset.split == "test":
             _write_result(record, folder / ".eval_results", repo)
-
-
-def _save_merged(run: Run, folder: Path) -> None:
-    from sentiment_core.models.loading import load_merged
-
-    named = run.record.base_model.name if run.record else None
-    base = resolve(os.environ.get("SENTIMENT_BASE_MODEL") or None, named)  # as for live answers
-    loaded = load_merged(base, run.adapter_path)
-    loaded.model.save_pretrained(folder)
-    loaded.encoder.tokenizer.save_pretrained(folder)
 
 
 def _write_result(record: EvalRecord, folder: Path, repo: str) -> None:
@@ -67,9 +58,8 @@ def _write_result(record: EvalRecord, folder: Path, repo: str) -> None:
         source_url=f"{constants.ENDPOINT}/{repo}/blob/main/evaluations/{record.eval_id}/eval.json",
         source_name="The full record", notes=record.title,
     )  # fmt: skip
-    folder.mkdir(exist_ok=True)
     content = yaml_dump(eval_result_entries_to_yaml([entry]))
-    (folder / f"{record.dataset.name}.yaml").write_text(content, encoding="utf-8")
+    write_text(folder / f"{record.dataset.name}.yaml", content)
 
 
 def write_space(folder: Path, root: Path, repo: str) -> None:

@@ -28,7 +28,7 @@ from sentiment_core.engines.batching import round_up, split_alike, split_balance
 from sentiment_core.engines.device import DeviceContext, decided_by_main
 from sentiment_core.engines.loss import label_loss
 from sentiment_core.engines.packed.layout import Pack, PackShape, pack_sequences, packed_tokens
-from sentiment_core.engines.packed.model import PackedLlama
+from sentiment_core.engines.packed.model import PackedModel
 from sentiment_core.engines.scorer import SentimentScorer, float32_head, left_pad, p_positive
 from sentiment_core.metrics import histogram
 from sentiment_core.models.base_models import seal, writing
@@ -217,7 +217,7 @@ class PackedQLoraTrainer(QLoraTrainer):
         shape = dataclasses.replace(self.batches.shape, longest=round_up(longest, 256))
         compiled = self.args.device.type == "cuda"
         labels = loaded.encoder.label_ids
-        self.engine = PackedLlama(self.model, shape, trainable=True, compiled=compiled, label_ids=labels)
+        self.engine = PackedModel(self.model, shape, trainable=True, compiled=compiled, label_ids=labels)
         assert self.engine.adapter is not None
         self.adapter = self.engine.adapter
         self.scorer = SentimentScorer(loaded, self.model, engine="packed", packed=self.engine)

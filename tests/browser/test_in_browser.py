@@ -198,4 +198,4 @@ def test_what_does_not_agree_is_not_written(exported) -> None:
 
     swapped = {0.0: exported.stored[1.0]}
     with pytest.raises(PublishError, match="nothing was written"):
-        check(exported.folder, exported.encoder, exported.about, swapped, "challenge", 8)
+        check(exported.folder, exported.encoder, exported.run, swapped, "challenge", 8)

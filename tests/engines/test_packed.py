@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sentiment_core.engines.packed.layout import PackShape, pack_sequences, packed_tokens
-from sentiment_core.engines.packed.model import PackedLlama
+from sentiment_core.engines.packed.model import PackedModel
 from sentiment_core.engines.scorer import SentimentScorer, left_pad, p_positive
 from sentiment_core.models.base_models import resolve
 from sentiment_core.models.loading import add_lora, load_base
@@ -64,7 +64,7 @@ def test_packed_loss_and_gradients_equal_peft(adapted, sharing):
     assert encoded.shared > 10
     shape = PackShape(packed_tokens(encoded.lengths, prefix) + 37, reviews=7, longest=256, prefix=prefix)
     ids = loaded.encoder.label_ids
-    packed = PackedLlama(model, shape, trainable=True, compiled=False, label_ids=ids)
+    packed = PackedModel(model, shape, trainable=True, compiled=False, label_ids=ids)
     loss = packed.loss(pack_sequences(encoded, np.arange(len(TEXTS)), shape, labels, weights))
     loss.backward()
 
@@ -80,7 +80,7 @@ def test_the_engine_that_trains_also_scores_and_leaves_the_model_alone(adapted):
     loaded, model = adapted
     encoded, before = loaded.encoder.encode(TEXTS, 256), set(vars(model.get_base_model()))
     shape = PackShape(tokens=64, reviews=1, longest=256, prefix=encoded.shared)
-    engine = PackedLlama(model, shape, trainable=True, compiled=False)
+    engine = PackedModel(model, shape, trainable=True, compiled=False)
     packed = SentimentScorer(loaded, model, engine="packed", packed=engine).log_likelihoods(encoded)
     padded = SentimentScorer(loaded, model, engine="padded").log_likelihoods(encoded)
     np.testing.assert_allclose(packed, padded, atol=2e-5)

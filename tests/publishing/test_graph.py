@@ -22,13 +22,12 @@ def test_the_graph_answers_as_the_live_model_does(tiny_model, tmp_path) -> None:
     run = make_run(tmp_path / "assets", tiny_model)
     loaded = load_base(resolve(str(tiny_model)), dequantized=False)
     graph = LlamaGraph(load_adapter(loaded.model, run.adapter_path), loaded.encoder.label_ids)
-    files = {"graph.onnx": graph.build().SerializeToString()} | graph.files
-    for name, content in files.items():
+    for name, content in graph.build().items():
         Path(tmp_path / name).write_bytes(content)
     exported, encoder = ExportedModel(tmp_path), loaded.encoder
     live = LiveClassifier.load(run, base_model=str(tiny_model), number_format="fp32")
     row = encoder.encode([TEXT], 1024)[0][len(encoder.prefix_ids) :]
-    told = [live._systems()[name].log_odds([row])[0] for name in ("base", 0.4, "fine-tuned")]
+    told = [live._system(name).log_odds([row])[0] for name in ("base", 0.4, "fine-tuned")]
     pasts = [exported.run(encoder.prefix_ids, exported.nothing, alpha)[1] for alpha in (0.0, 0.4, 1.0)]
     found = [exported.run(row, past, a) for past, a in zip(pasts, (0.0, 0.4, 1.0), strict=True)]
     assert [log_odds for log_odds, _ in found] == pytest.approx(told, abs=0.02)

@@ -13,11 +13,11 @@ to NF4 and A, B kept in float32 and cast for the product. What differs is only t
 
 import importlib.util
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from sentiment_core.engines.loss import label_loss
 from sentiment_core.engines.packed.adapter import GROUPS, StackedAdapter, group_bias, group_weight, target
@@ -28,7 +28,7 @@ from sentiment_core.engines.packed.layout import LayerShape, Pack, PackShape
 
 def packing_blocker(model: Any, device: torch.device) -> str | None:
     """Why this model or device cannot run packed; None when it can."""
-    config = _causal_lm(model).config
+    config = model.config
     if config.model_type not in ("llama", "qwen2"):
         return f"packed layout knows the layers of Llama and Qwen2, not {config.model_type}'s"
     biased = getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False)  # a Llama's
@@ -42,20 +42,16 @@ def packing_blocker(model: Any, device: torch.device) -> str | None:
         return "attention kernels need a GPU of compute capability 8.0 or more"
     if not importlib.util.find_spec("triton"):
         return "attention kernels need the package triton"
-    if _head_dim(config) not in (16, 32, 64, 128):
-        return f"attention kernels know heads of 16, 32, 64 or 128 numbers, not {_head_dim(config)}"
+    if head_dim(config) not in (16, 32, 64, 128):
+        return f"attention kernels know heads of 16, 32, 64 or 128 numbers, not {head_dim(config)}"
     return None
 
 
-def _head_dim(config: Any) -> int:
+def head_dim(config: Any) -> int:
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
-def _causal_lm(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-class PackedLlama:
+class PackedModel:
     """A dequantized model, with its LoRA adapter if it has one, on packs: the engine that trains and scores.
 
     It owns the adapter's tensors, of which PEFT's become views: one engine to a model.
@@ -68,10 +64,10 @@ class PackedLlama:
     """
 
     def __init__(
-        self, model: nn.Module, shape: PackShape, *, trainable: bool = False, compiled: bool = True,
+        self, model: Any, shape: PackShape, *, trainable: bool = False, compiled: bool = True,
         label_ids: Sequence[int] = (),
     ) -> None:  # fmt: skip
-        base = _causal_lm(model)
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
         config, layers, embedding = base.config, base.model.layers, base.get_input_embeddings().weight
         self._base, self.shape = base, shape
         self.dtype, self.device = embedding.dtype, embedding.device
@@ -79,21 +75,18 @@ class PackedLlama:
         self.adapter = StackedAdapter(layers, trainable=trainable) if adapted else None
         self._label_ids = torch.tensor(label_ids, dtype=torch.int64, device=self.device)
         self._vectors = [
-            (each.input_layernorm.weight, each.post_attention_layernorm.weight,
-             group_bias(each, GROUPS[0]))
+            (each.input_layernorm.weight, each.post_attention_layernorm.weight, group_bias(each, GROUPS[0]))
             for each in layers
-        ]  # fmt: skip
+        ]
         self._weights: list[Any] = [[group_weight(each, group) for each in layers] for group in GROUPS]
         if self.adapter:
             self._weights = list(map(self.adapter.with_room, GROUPS, self._weights))
         self._head = base.get_output_embeddings().weight.detach().float()  # (vocabulary, hidden)
         heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
-        self._layer_shape = LayerShape(heads, kv_heads, _head_dim(config), config.rms_norm_eps, shape.prefix)
+        self._layer_shape = LayerShape(heads, kv_heads, head_dim(config), config.rms_norm_eps, shape.prefix)
         self._attend = attend_tiles if self.device.type == "cuda" else attend_each
-        self._layer = torch.compile(layer, fullgraph=True, dynamic=False) if compiled else layer
-        self._last_layer = (
-            torch.compile(last_layer, fullgraph=True, dynamic=False) if compiled else last_layer
-        )
+        made: Any = partial(torch.compile, fullgraph=True, dynamic=False) if compiled else lambda each: each
+        self._layer, self._last_layer = made(layer), made(last_layer)
         with torch.no_grad():
             places = torch.arange(shape.longest, device=self.device)[None]
             cos, sin = base.model.rotary_emb(embedding.new_zeros(1, 1, 1), places)

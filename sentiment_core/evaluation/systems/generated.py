@@ -110,7 +110,7 @@ class GreedyAnswers:
     def stream(self, encoded: Encoded) -> Parts:
         """Values: (rows, max_new_tokens) int64 token ids, padded behind."""
         lengths = encoded.lengths + self.max_new_tokens
-        batches = batches_by_tokens(lengths, self.batch_tokens, padded=True)
+        batches = batches_by_tokens(lengths, self.batch_tokens)
         yield from run_ahead(lambda batch: self._answer([encoded[i] for i in batch]), batches, depth=0)
 
     def _answer(self, rows: list[np.ndarray]) -> torch.Tensor:
