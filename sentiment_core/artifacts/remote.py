@@ -5,8 +5,6 @@
 Of the repository only the files of FILES are fetched: JSON and safetensors, without the caller's token.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Texts of a source that may be larger than memory, as Arrow tables one after the other."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path

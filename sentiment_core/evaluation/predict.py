@@ -5,8 +5,6 @@ whole or not at all by one process of a launch; a later call makes those that ar
 there, the first process joins them in order, a row group each.
 """
 
-from __future__ import annotations
-
 import pkgutil
 import shutil
 import sys

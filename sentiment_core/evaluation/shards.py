@@ -5,8 +5,6 @@ in a folder named by a hash of everything that decides the values. The same call
 an interruption; another model, adapter, prompt, dataset or setting has another hash and starts anew.
 """
 
-from __future__ import annotations
-
 import itertools
 import shutil
 import sys

@@ -3,8 +3,6 @@
 Certainty is max(p, 1 - p), in [0.5, 1]. El-Yaniv & Wiener 2010 (JMLR 11:1605) call this selective prediction.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike
 

@@ -39,7 +39,7 @@ def prepare(config: TrainConfig, context: DeviceContext, *, assets: Path, work: 
     run = read_run(runs / config.teacher)
     if (record := run.record) is None:
         raise ConfigError(f"--teacher {config.teacher!r} is no finished run under {runs}; train it first")
-    reviews, excluded = unlabelled_split(config.dataset, config.unlabelled, exclude=config.exclude)
+    reviews, excluded = unlabelled_split(config.dataset, config.unlabelled, config.exclude)
     weights, limit = adapter_sha256(run), int(record.config.get("max_length_tokens", 1024))
     key = hashlib.sha256(f"{weights} {reviews.fingerprint} {limit}".encode()).hexdigest()[:16]
     path = work / "soft-labels" / f"{run.run_id}-{key}.parquet"

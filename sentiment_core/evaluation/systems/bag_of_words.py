@@ -1,7 +1,5 @@
 """Linear models on 1- and 2-grams, fitted anew for every evaluation; no language model in them."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
