@@ -96,22 +96,29 @@ def utc_now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `path` atomically: a reader sees the old file or the whole new one. Raises ArtifactError."""
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Where to write what `path` is to hold: a reader of it sees the old file or the whole new one."""
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
+        yield temporary
+        with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
         temporary.replace(path)
-    except OSError as error:
-        what = f"{path} cannot be written ({error.strerror})"
-        raise ArtifactError(f"{what}; free some space or correct its rights, then repeat") from None
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`replacing` it. Raises ArtifactError."""
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        what = f"{path} cannot be written ({error.strerror})"
+        raise ArtifactError(f"{what}; free some space or correct its rights, then repeat") from None
 
 
 def write_record(path: Path, record: BaseModel) -> None:
@@ -149,10 +156,8 @@ def write_eval(folder: Path, record: EvalRecord, predictions: pd.DataFrame) -> N
     }  # fmt: skip
     table = predictions.assign(prediction=predictions["prediction"].astype("Int8"))
     arrays = {name: pa.array(table[name], type=types.get(str(name)), from_pandas=True) for name in table}
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / ".predictions.parquet"
-    pq.write_table(pa.table(arrays), temporary, compression="zstd", compression_level=19)
-    os.replace(temporary, folder / "predictions.parquet")
+    with replacing(folder / "predictions.parquet") as temporary:
+        pq.write_table(pa.table(arrays), temporary, compression="zstd", compression_level=19)
     write_record(folder / "eval.json", record)
 
 
@@ -225,31 +230,29 @@ def read_run(folder: Path) -> Run:
     return Run(folder, record)
 
 
-def read_adapter_shapes(run: Run) -> dict[str, tuple[int, int]]:
-    """Adapted matrix -> (outputs, inputs), from its adapter's header; empty where there is none.
+def read_adapter_config(run: Run) -> dict[str, Any]:
+    """What PEFT wrote of the run's adapter. Raises ArtifactError: it is not there, or no JSON object."""
+    path = run.adapter_path / "adapter_config.json"
+    with _reading(path, "train the run again", home=run.path):
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def read_adapter_shapes(run: Run) -> dict[str, tuple[int, int, int]]:
+    """Adapted matrix -> outputs, inputs and rank, from its adapter's header; empty where there is none.
     Raises ArtifactError: it is no adapter of safetensors."""
-    path, config = (run.adapter_path / name for name in ("adapter_model.safetensors", "adapter_config.json"))
+    path = run.adapter_path / "adapter_model.safetensors"
     if not os.path.lexists(path):
         return {}
-    with _reading(config, "train the run again", home=run.path):
-        if "r" not in json.loads(config.read_text(encoding="utf-8")):
-            raise ValueError("it names no rank")
+    if "r" not in read_adapter_config(run):
+        raise ArtifactError(f"{path.with_name('adapter_config.json')} names no rank; train the run again")
     with _reading(path, "train the run again", home=run.path), safe_open(path, "numpy") as file:
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
         return {
             name.removeprefix("base_model.model.").removesuffix(".lora_A.weight"): (
-                shapes[name.replace("lora_A", "lora_B")][0], shapes[name][1]
+                shapes[name.replace("lora_A", "lora_B")][0], shape[1], shape[0]
             )
-            for name in shapes if name.endswith(".lora_A.weight")
+            for name, shape in shapes.items() if name.endswith(".lora_A.weight")
         }  # fmt: skip
-
-
-def read_adapter_base(run: Run) -> tuple[str, str | None]:
-    """Id and commit of the base model that the run's adapter names for plain PEFT to load."""
-    path = run.adapter_path / "adapter_config.json"
-    with _reading(path, "train the run again"):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return found["base_model_name_or_path"], found.get("revision")
 
 
 def read_history(folder: Path) -> pd.DataFrame:

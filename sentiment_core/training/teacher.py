@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from sentiment_core.artifacts.schema import TeacherInfo
-from sentiment_core.artifacts.store import adapter_sha256, read_run
+from sentiment_core.artifacts.store import adapter_sha256, read_run, replacing
 from sentiment_core.config import ConfigError, TrainConfig
 from sentiment_core.data.reviews import Reviews, unlabelled_split
 from sentiment_core.engines.device import DeviceContext, decided_by_main, free_memory
@@ -53,10 +53,8 @@ def prepare(config: TrainConfig, context: DeviceContext, *, assets: Path, work: 
             scorer = SentimentScorer(loaded, load_adapter(loaded.model, run.adapter_path))
             p = p_positive(scorer.log_likelihoods(loaded.encoder.encode_cached(reviews.texts, limit)))
             table = pd.DataFrame({"review_id": reviews.ids, "p_positive": p})
-            with writing(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                table.to_parquet(unfinished := path.with_suffix(".part"), index=False)
-                unfinished.replace(path)
+            with writing(path), replacing(path) as unfinished:
+                table.to_parquet(unfinished, index=False)
         return pd.read_parquet(path)["p_positive"].to_numpy()
 
     said = decided_by_main(context, ask)
