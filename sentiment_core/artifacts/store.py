@@ -112,7 +112,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`replacing` it. Raises ArtifactError."""
+    """All of it or nothing. Raises ArtifactError."""
     try:
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -220,7 +220,6 @@ def _read_list(
 
 
 def read_run(folder: Path) -> Run:
-    """Read one run; `record` is None when `run.json` is not there yet."""
     path = folder / "run.json"
     if not os.path.lexists(path):
         return Run(folder, None)
@@ -276,7 +275,6 @@ def _history_rows(folder: Path) -> tuple[HistoryRow, ...]:
 
 
 def read_eval(folder: Path) -> Evaluation:
-    """Read one evaluation's record (its predictions are read on demand)."""
     record = read_record(folder / "eval.json", EvalRecord, "run eval.py again")
     if record.eval_id != folder.name:
         raise ArtifactError(f"{folder}/eval.json says eval_id {record.eval_id!r}; rename its folder to that")
@@ -339,7 +337,6 @@ def read_references(root: Path = ASSETS) -> tuple[Reference, ...]:
 
 
 def read_sample_reviews(root: Path = ASSETS) -> tuple[SampleReview, ...]:
-    """Our own reviews, in the file's order."""
     return _read_list(root / "sample_reviews.jsonl", SampleReview)
 
 
@@ -347,9 +344,8 @@ def read_sample_answers(run: Run, samples: Iterable[SampleReview]) -> dict[str, 
     """What the run's models say of our own reviews, by their ids; empty where that was not stored.
     Raises ArtifactError: the file cannot be read, or is of another adapter, prompt, or text."""
     path, remedy = run.path / "sample_answers.json", "run eval.py with this run again"
-    if run.record is None or not os.path.lexists(path):
-        return {}
-    if not (texts := {sample.id: review_id(sample.text) for sample in samples}):
+    texts = {sample.id: review_id(sample.text) for sample in samples}
+    if run.record is None or not texts or not os.path.lexists(path):
         return {}
     found = read_record(path, schema.SampleAnswers, remedy)
     fits = {

@@ -63,14 +63,12 @@ class Reviews:
 
     @property
     def fingerprint(self) -> str:
-        """`fingerprint` of the ids in order."""
         return fingerprint(self.ids)
 
     def __len__(self) -> int:
         return len(self.frame)
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Self:
-        """The reviews at these positions, in the order given."""
         rows = np.asarray(indices, dtype=np.int64)
         return replace(self, frame=self.frame.iloc[rows].reset_index(drop=True))
 

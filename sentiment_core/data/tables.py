@@ -167,7 +167,6 @@ def csv_parts(given: str, path: Path, most: int) -> Iterator[pd.DataFrame]:
 
 
 def _read_jsonl(given: str, path: Path) -> pd.DataFrame:
-    """One object a line."""
     rows: dict[int, dict[str, object]] = {}
     names: set[str] = set()
     for number, line in _lines(given, path):

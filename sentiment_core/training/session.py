@@ -39,7 +39,7 @@ from sentiment_core.models.base_models import SEAL, check_disk, is_intact, publi
 from sentiment_core.models.tokens import PromptEncoder
 from sentiment_core.models.weight_sample import sample_weights
 from sentiment_core.training import teacher
-from sentiment_core.training.trainer import BY_ENGINE, History, Prompts
+from sentiment_core.training.trainer import History, PackedQLoraTrainer, Prompts, QLoraTrainer
 
 # Type the adapter is saved in: half the file, and finer than bfloat16 at the size of these weights.
 ADAPTER_DTYPE = torch.float16
@@ -152,7 +152,6 @@ def on_every_host(checkpoint: Path, context: DeviceContext) -> Path:
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step after which it was written."""
     return int(checkpoint.name.rsplit("-", 1)[1])
 
 
@@ -202,20 +201,19 @@ class Session:
         self.checkpoint, self.first_step = checkpoint, step_of(checkpoint) if checkpoint else None
         writer = HistoryWriter(folder, resume_at=self.first_step) if context.is_main else None
         self.history = History(writer, plan, lengths, config.epochs)
-        batches, trainer = BY_ENGINE[self.engine]
+        kind = PackedQLoraTrainer if self.engine == "packed" else QLoraTrainer
         with loading.quiet_transformers():
             # eval_dataset has to be there; `held_out` is what is scored
-            self.trainer = trainer(
+            self.trainer = kind(
                 model=model, args=training_arguments(config, context, work, len(plan), accumulation),
                 train_dataset=plan, eval_dataset=[0], loaded=self.loaded, held_out=held_out,
-                batches=batches(prompts, encoder, plan, accumulation, context), history=self.history,
+                batches=kind.Batches(prompts, encoder, plan, accumulation, context), history=self.history,
                 evaluations=config.epochs * config.evaluations_per_epoch, early=config.early_validations,
                 checkpoint_seconds=60 * config.checkpoint_minutes,
             )  # fmt: skip
         self.trainer.remove_callback(PrinterCallback)
 
     def run(self) -> None:
-        """Train, from the checkpoint on if there is one."""
         gpu = self.context.device.type == "cuda"
         if gpu:
             torch.cuda.reset_peak_memory_stats()  # the warm-up's passes are as large as any
@@ -354,7 +352,6 @@ def save_adapter(model: Any, folder: Path, base_name: str, base_revision: str | 
 
 
 def describe(record: RunRecord, folder: Path) -> str:
-    """What a person wants to know at the end of a run."""
     accuracy, hardware = record.validation_accuracy, record.hardware
     share = record.trainable_parameters / record.base_model.parameters
     dataset = shlex.quote(record.data.source)

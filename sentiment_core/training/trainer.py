@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 import math
 import time
@@ -70,21 +71,21 @@ class MicroBatches(Dataset):
     def __len__(self) -> int:
         return len(self.plan) * self.accumulation
 
-    def parts(self, step: np.ndarray) -> list[np.ndarray]:
-        """A step's reviews, split over passes and processes."""
-        return self.split(step, self.prompts.encoded.lengths, self.accumulation * self.context.world_size)
+    @functools.cached_property
+    def parts(self) -> list[list[np.ndarray]]:
+        """Each step's reviews, split over passes and processes."""
+        lengths, count = self.prompts.encoded.lengths, self.accumulation * self.context.world_size
+        return [self.split(step, lengths, count) for step in self.plan]
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        number, micro = divmod(index, self.accumulation)
-        step, world = self.plan[number], self.context.world_size
-        rows = self.parts(step)[micro * world + self.context.rank]
+        (number, micro), world = divmod(index, self.accumulation), self.context.world_size
+        rows = self.parts[number][micro * world + self.context.rank]
         targets, temperatures, weights = self.prompts.learned(rows)
         # gradients are averaged over devices
-        weights = weights * np.float32(world) / self.prompts.learned(step)[2].sum()
+        weights = weights * np.float32(world) / self.prompts.learned(self.plan[number])[2].sum()
         return self.collate(rows, {"targets": targets, "temperatures": temperatures, "weights": weights})
 
     def collate(self, rows: np.ndarray, learned: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
-        """One forward pass's tensors from its reviews and what is learned of each."""
         pad = self.encoder.tokenizer.pad_token_id or 0
         batch = left_pad([self.prompts.encoded[i] for i in rows], pad)
         return batch | {name: torch.from_numpy(values) for name, values in learned.items()}
@@ -99,7 +100,7 @@ class PackedBatches(MicroBatches):
     def shape(self) -> PackShape:
         """What holds every part of every step."""
         lengths, prefix = self.prompts.encoded.lengths, self.prompts.encoded.shared
-        pieces = [piece for step in self.plan for piece in self.parts(step)]
+        pieces = [*itertools.chain(*self.parts)]
         tokens = max(packed_tokens(lengths[piece], prefix) for piece in pieces)
         return PackShape(round_up(tokens, 128), max(map(len, pieces)), int(lengths.max()), prefix)
 
@@ -107,13 +108,10 @@ class PackedBatches(MicroBatches):
         return vars(pack_sequences(self.prompts.encoded, rows, self.shape, **learned))
 
 
-class DivergedError(UserError):
-    """The loss is no longer a finite number."""
-
-
 def check_finite(loss: float, step: int) -> None:
+    """Raises UserError where training diverged."""
     if not math.isfinite(loss):
-        raise DivergedError(
+        raise UserError(
             f"the loss is {loss} at step {step}; use --precision bf16 or fp32, or a lower --learning-rate"
         )
 
@@ -131,6 +129,7 @@ class QLoraTrainer(Trainer):
         checkpoint_seconds: the most between two checkpoints, about.
     """
 
+    Batches = MicroBatches
     model: Any
 
     def __init__(
@@ -211,6 +210,8 @@ class QLoraTrainer(Trainer):
 class PackedQLoraTrainer(QLoraTrainer):
     """The same by the packed engine, which trains and validates, with all gradients in one flat tensor."""
 
+    Batches = PackedBatches
+
     def __init__(self, *, loaded: LoadedModel, **kwargs: Any) -> None:
         super().__init__(loaded=loaded, **kwargs)
         longest = max(int(each.encoded.lengths.max()) for each in (self.batches.prompts, self.held_out))
@@ -224,7 +225,6 @@ class PackedQLoraTrainer(QLoraTrainer):
         self._passes = 0
 
     def warm_up(self) -> None:
-        """Compile and capture."""
         self.engine.warm_up(Pack(**self.batches[0]))
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None):
@@ -260,11 +260,6 @@ class PackedQLoraTrainer(QLoraTrainer):
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         return self.adapter.flat_gradient.norm() if grad_norm is None else grad_norm
-
-
-# What makes the batches of each engine, and what trains on them.
-BY_ENGINE = dict.fromkeys(("nf4", "dequantized"), (MicroBatches, QLoraTrainer))
-BY_ENGINE["packed"] = (PackedBatches, PackedQLoraTrainer)
 
 
 class Milestones(TrainerCallback):

@@ -51,7 +51,6 @@ Fitted = tuple[Callable[[Sequence[str]], np.ndarray], int]
 
 
 def tfidf_logreg(texts: Sequence[str], labels: np.ndarray) -> Fitted:
-    """TF-IDF with logistic regression."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline

@@ -143,7 +143,6 @@ class FewShot(ZeroShot):
 
     @cached_property
     def examples(self) -> list[Reviews]:
-        """Of each draw."""
         train, tested = self.inputs.train_split.train, self.inputs.test.reviews
         if self.config.limit:  # the same examples, whatever the limit
             tested = load_reviews(self.config.dataset, self.config.split)
