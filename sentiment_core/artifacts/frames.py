@@ -45,11 +45,9 @@ def summarize(predictions: pd.DataFrame, *, overlap_ids: Collection[str] = ()) -
         draw = predictions.assign(p_positive=p, prediction=answers(p))
         draws.append(_metrics(draw, overlap_ids, resamples=1))
     accuracies = tuple(draw["accuracy"].value for draw in draws)
-    if len(draws) > 1:
-        values = {name: [draw[name].value for draw in draws if name in draw] for name in found}
-        found = {name: mean_of_draws(metric, values[name]) for name, metric in found.items()}
+    values = {name: [draw[name].value for draw in draws if name in draw] for name in found}
     return {
-        "metrics": found,
+        "metrics": {name: mean_of_draws(metric, values[name]) for name, metric in found.items()},
         "confusion": Confusion(**classification.confusion(label, answer)),
         "unparsed": int(answer.isna().sum()),
         "slices": slices(predictions),

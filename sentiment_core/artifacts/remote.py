@@ -37,10 +37,8 @@ def allowed() -> bool:
 def fetch_run(name: str) -> Run:
     """The run of that Hub id, "user/name" or "user/name@revision".
 
-    Raises:
-        ArtifactError: one sentence that names no path of this machine: runs from the Hub are switched off,
-            no Hub id, the Hub out of reach, no such repository, no run in it, or one that does not fit.
-    """
+    Raises ArtifactError, one sentence that names no path of this machine: runs from the Hub are switched off,
+    no Hub id, the Hub out of reach, no such repository, no run in it, or one that does not fit."""
     if not allowed():
         raise ArtifactError(f"{name[:90]!r} is not fetched: {VARIABLE} switches runs from the Hub off here")
     if not re.fullmatch(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}(@\w[\w.-]{0,95})?", name, re.ASCII) or ".." in name:

@@ -239,12 +239,10 @@ def _records(root: Path) -> list[EvalRecord]:
     for problem in listing.problems:
         if problem.path.parent == root / "evals":
             raise ArtifactError(problem.message)
-
-    def place(record: EvalRecord) -> tuple:
-        n, name = record.dataset.n, record.dataset.name
-        return -n, name, order(record.system), record.run_id or "", _base(record), record.eval_id
-
-    return sorted((evaluation.record for evaluation in listing.evals), key=place)
+    return sorted(
+        (evaluation.record for evaluation in listing.evals),
+        key=lambda r: (-r.dataset.n, r.dataset.name, order(r.system), r.run_id or "", _base(r), r.eval_id),
+    )
 
 
 def _base(record: EvalRecord) -> str:

@@ -32,10 +32,7 @@ class Stream:
 
     def tables(self, rows: int) -> Iterator[tuple[pa.Table, list[str]]]:
         """Up to `rows` rows with all their columns, and their texts, "" where there is none; always the same.
-
-        Raises:
-            DataError: no such source, one that cannot be read from there on, or no column of texts.
-        """
+        Raises DataError: no such source, one that cannot be read from there on, or no column of texts."""
         column = self.chosen.get("text_column", "text")
         try:
             for table in (one for one in self._tables(rows) if len(one)):

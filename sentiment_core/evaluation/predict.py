@@ -39,10 +39,7 @@ def predict(config: EvalConfig, output: Path, *, assets: Path, work: Path, overw
 
     `output` has the input's rows and columns in order, and prediction ("Positive", "Negative"; null where
     there is no text, or the answer is no label), p_positive (null where not scored), tokens and truncated.
-
-    Raises:
-        ConfigError, DataError, BaseModelError, ArtifactError: one sentence each.
-    """
+    Raises ConfigError, DataError, BaseModelError, ArtifactError: one sentence each."""
     if config.system not in ANSWERING:
         raise ConfigError(f"--predict with --system {config.system}; use one of {', '.join(ANSWERING)}")
     if output.suffix != ".parquet" or output.is_dir():

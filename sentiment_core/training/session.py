@@ -192,10 +192,8 @@ class Session:
         self.loaded, model, self.engine, self.micro = load_model(config, context)
         accumulation = config.batch_size // (self.micro * context.world_size)
         encoder = self.loaded.encoder
-        prompts, held_out = (
-            learned(encoder, config, part, more)
-            for part, more in ((split.train, lessons), (split.validation, None))
-        )
+        prompts = learned(encoder, config, split.train, lessons)
+        held_out = learned(encoder, config, split.validation, None)
         lengths = prompts.encoded.lengths
         self.plan = plan = plan_steps(lengths, config.batch_size, epochs=config.epochs, seed=config.seed)
         self.checkpoint, self.first_step = checkpoint, step_of(checkpoint) if checkpoint else None
@@ -206,10 +204,8 @@ class Session:
             # eval_dataset has to be there; `held_out` is what is scored
             self.trainer = kind(
                 model=model, args=training_arguments(config, context, work, len(plan), accumulation),
-                train_dataset=plan, eval_dataset=[0], loaded=self.loaded, held_out=held_out,
+                train_dataset=plan, eval_dataset=[0], config=config, loaded=self.loaded, held_out=held_out,
                 batches=kind.Batches(prompts, encoder, plan, accumulation, context), history=self.history,
-                evaluations=config.epochs * config.evaluations_per_epoch, early=config.early_validations,
-                checkpoint_seconds=60 * config.checkpoint_minutes,
             )  # fmt: skip
         self.trainer.remove_callback(PrinterCallback)
 
@@ -250,10 +246,8 @@ class Session:
             run_id=config.name, created_at=utc_now(), commit=provenance.commit(),
             base_model=self.loaded.info, prompt=self.loaded.encoder.info,
             lora=LoraInfo(rank=lora.r, alpha=lora.lora_alpha, dropout=lora.lora_dropout, targets=targets),
-            data=DataInfo(
-                source=data.source, fingerprint=data.fingerprint, train=len(data), validation=n,
-                excluded=dict(self.split.excluded),
-            ),
+            data=DataInfo(source=data.source, fingerprint=data.fingerprint, train=len(data), validation=n,
+                          excluded=self.split.excluded),
             config=_shareable(config, context.precision), command=provenance.command_line(),
             engine=self.engine, hardware=provenance.hardware(context.device.type, context.world_size),
             versions=provenance.versions(),

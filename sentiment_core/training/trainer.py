@@ -24,7 +24,7 @@ from transformers import Trainer, TrainerCallback
 
 from sentiment_core.artifacts.schema import HistoryRow
 from sentiment_core.artifacts.store import HistoryWriter
-from sentiment_core.config import UserError
+from sentiment_core.config import TrainConfig, UserError
 from sentiment_core.engines.batching import round_up, split_alike, split_balanced
 from sentiment_core.engines.device import DeviceContext, decided_by_main
 from sentiment_core.engines.loss import label_loss
@@ -124,20 +124,16 @@ class QLoraTrainer(Trainer):
         batches: this process's `MicroBatches`, in order.
         held_out: the validation reviews.
         history: whose clock stands still while these are scored.
-        evaluations: how often they are, a checkpoint written each time.
-        early: whether also after steps 1, 2, 4, 8, …
-        checkpoint_seconds: the most between two checkpoints, about.
     """
 
     Batches = MicroBatches
     model: Any
 
     def __init__(
-        self, *, loaded: LoadedModel, batches: Any, held_out: Prompts, history: History, evaluations: int,
-        early: bool, checkpoint_seconds: float, **kwargs: Any,
+        self, *, config: TrainConfig, loaded: LoadedModel, batches: Any, held_out: Prompts, history: History,
+        **kwargs: Any,
     ) -> None:  # fmt: skip
-        milestones = Milestones(self, evaluations, early, kwargs["args"].max_steps, checkpoint_seconds)
-        super().__init__(callbacks=[milestones, history], **kwargs)
+        super().__init__(callbacks=[Milestones(self, config, kwargs["args"].max_steps), history], **kwargs)
         self.batches, self.held_out, self.history = batches, held_out, history
         self.scorer = SentimentScorer(loaded, self.model, engine="padded")
         self.scores = np.zeros((0, 2), dtype=np.float32)  # of the last validation
@@ -263,34 +259,28 @@ class PackedQLoraTrainer(QLoraTrainer):
 
 
 class Milestones(TrainerCallback):
-    """Evaluates and saves `count` times, spread evenly over the steps, at last behind the last one.
+    """Evaluates and saves so often an epoch, spread evenly over the steps, at last behind the last one.
 
-    If `early`, validates after steps 1, 2, 4, 8, … too, where most is learned: a row of history, no
-    checkpoint. Saves between evaluations, too, where the last checkpoint is `seconds` old.
+    If asked, validates after steps 1, 2, 4, 8, … too, where most is learned: a row of history, no
+    checkpoint. Saves between evaluations, too, where the last checkpoint is so many minutes old.
     """
 
-    def __init__(self, trainer: QLoraTrainer, count: int, early: bool, steps: int, seconds: float) -> None:
-        self.trainer, self.early, marks = trainer, early, np.linspace(0, steps, count + 1)[1:]
-        self.steps = {max(1, round(mark)) for mark in marks}
-        self.seconds, self.saved = seconds, time.monotonic()
+    def __init__(self, trainer: QLoraTrainer, config: TrainConfig, steps: int) -> None:
+        marks = np.linspace(0, steps, config.epochs * config.evaluations_per_epoch + 1)[1:]
+        self.trainer, self.config, self.steps = trainer, config, {max(1, round(mark)) for mark in marks}
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.saved = time.monotonic()
 
     on_save = on_train_begin
 
-    def is_due(self, step: int, logging_steps: int) -> bool:
-        """Whether to save, by the main process's clock; several processes ask it at steps that are logged."""
-        context = self.trainer.batches.context
-        if context.world_size > 1 and step % logging_steps:
-            return False
-        return decided_by_main(context, lambda: time.monotonic() - self.saved >= self.seconds)
-
     def on_step_end(self, args, state, control, **kwargs):
-        step = state.global_step
-        control.should_evaluate = step in self.steps
-        control.should_save = control.should_evaluate or self.is_due(step, args.logging_steps)
-        if self.early and step.bit_count() == 1 and step not in self.steps:
+        step, context = state.global_step, self.trainer.batches.context
+        control.should_evaluate = control.should_save = step in self.steps
+        if not control.should_save and (context.world_size == 1 or step % args.logging_steps == 0):
+            most = 60 * self.config.checkpoint_minutes  # by the main process's clock, which costs a broadcast
+            control.should_save = decided_by_main(context, lambda: time.monotonic() - self.saved >= most)
+        if self.config.early_validations and step.bit_count() == 1 and step not in self.steps:
             self.trainer.history.row(step, self.trainer.validate())
         return control
 

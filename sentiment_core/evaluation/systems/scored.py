@@ -199,11 +199,8 @@ def from_draws(values: np.ndarray) -> dict[str, Any]:
 
 def choose_examples(train: Reviews, shots: int, *, seed: int, unseen: Collection[bytes]) -> Reviews:
     """Half of each label, negative first and then in turn, the same for the same train rows and seed.
-
-    Args:
-        unseen: `match_key`s of reviews that must not be shown, such as those under test.
-    Raises ConfigError: too few reviews are left.
-    """
+    unseen: `match_key`s of reviews that must not be shown, such as those under test.
+    Raises ConfigError: too few reviews are left."""
     texts, labels = train.texts, train.labels
     sizes = np.array([len(text.split()) for text in texts])
     distance = np.abs(sizes - sizes.clip(*EXAMPLE_WORDS))  # 0 inside the range
@@ -235,15 +232,11 @@ def few_shot_prefix(encoder: PromptEncoder, texts: Sequence[str], labels: Iterab
     if len(between) != 2 * len(texts) or suffix != encoder.rendered.suffix:
         unsuited = "baseline-few-shot: this model's chat template does not show every example once"
         raise ConfigError(f"{unsuited}; use another model")
-
-    def fixed(text: str) -> list[int]:
-        return encoder.tokenizer(text, add_special_tokens=False)["input_ids"]  # control tokens included
-
-    words = [fixed(encoder.rendered.label_words[label]) for label in labels]
+    words = [encoder.control_ids(encoder.rendered.label_words[label]) for label in labels]
     slots = chain.from_iterable(zip(encoder.review_ids(texts), words, strict=True))
-    prefix = fixed(first)
+    prefix = encoder.control_ids(first)
     for slot, text in zip(slots, between, strict=True):
-        prefix += slot + fixed(text)
+        prefix += slot + encoder.control_ids(text)
     return prefix
 
 
