@@ -144,12 +144,7 @@ def _history_line(row: HistoryRow) -> str:
 
 
 def write_eval(folder: Path, record: EvalRecord, predictions: pd.DataFrame) -> None:
-    """Write `predictions.parquet`, extra columns as they are, then the record that finishes the folder.
-    Raises ArtifactError where a column is missing, or a prediction is neither 0, 1 nor null."""
-    if missing := [column for column in schema.PREDICTION_COLUMNS if column not in predictions]:
-        raise ArtifactError(f"the predictions table lacks the columns {missing}")
-    if not predictions["prediction"].dropna().isin((0, 1)).all():
-        raise ArtifactError("predictions must be 0, 1 or null")
+    """Write `predictions.parquet`, extra columns as they are, then the record that finishes the folder."""
     types = {
         "review_id": pa.string(), "label": pa.int8(), "prediction": pa.int8(),
         "p_positive": pa.float32(), "tokens": pa.int32(), "truncated": pa.bool_(),
@@ -300,16 +295,12 @@ def _check_predictions(frame: pd.DataFrame, record: EvalRecord) -> None:
 
 @dataclass(frozen=True)
 class Problem:
-    """A folder or file that was passed over, and why."""
-
-    path: Path
+    path: Path  # of a folder or file that was passed over
     message: str
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What a folder of artifacts holds: everything readable, and what was passed over."""
-
     runs: tuple[Run, ...] = ()
     evals: tuple[Evaluation, ...] = ()
     problems: tuple[Problem, ...] = ()

@@ -176,12 +176,9 @@ def load_model(config: TrainConfig, context: DeviceContext) -> tuple[loading.Loa
 
 class Session:
     """One training run: the model loaded, the steps planned and the trainer made.
-
-    Args:
-        lessons: what a teacher says of unlabelled reviews, if there is one.
-        folder, work: where the artifact goes, and the checkpoints, which are not for sharing.
-        checkpoint: folder of the one to continue from, None to begin.
-    """
+    lessons: what a teacher says of unlabelled reviews, if there is one.
+    folder, work: where the artifact goes, and the checkpoints, which are not for sharing.
+    checkpoint: folder of the one to continue from, None to begin."""
 
     def __init__(
         self, config: TrainConfig, split: TrainSplit, lessons: teacher.Lessons | None, context: DeviceContext,

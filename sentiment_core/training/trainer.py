@@ -118,13 +118,9 @@ def check_finite(loss: float, step: int) -> None:
 
 class QLoraTrainer(Trainer):
     """The Hugging Face Trainer with our batches, our loss at the label position, and our validation.
-
-    Args:
-        loaded: the base model that `model`, a PEFT model, is built on.
-        batches: this process's `MicroBatches`, in order.
-        held_out: the validation reviews.
-        history: whose clock stands still while these are scored.
-    """
+    loaded: the base model that `model`, a PEFT model, is built on.
+    batches: this process's `MicroBatches`, in order.
+    held_out: the validation reviews. history: whose clock stands still while these are scored."""
 
     Batches = MicroBatches
     model: Any
@@ -287,12 +283,8 @@ class Milestones(TrainerCallback):
 
 class History(TrainerCallback):
     """Appends to history.jsonl and draws the progress bar.
-
-    Args:
-        writer: None in all processes but the main one, which then neither write nor draw.
-        plan: the reviews of each step.
-        lengths: (n,) tokens of each review's prompt.
-    """
+    writer: None in all processes but the main one, which then neither write nor draw.
+    plan: the reviews of each step. lengths: (n,) tokens of each review's prompt."""
 
     def __init__(
         self, writer: HistoryWriter | None, plan: list[np.ndarray], lengths: np.ndarray, epochs: int

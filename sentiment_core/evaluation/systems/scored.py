@@ -186,8 +186,6 @@ class FewShot(ZeroShot):
 
 
 class FewShot8(FewShot):
-    """With twice as many examples."""
-
     shots = 8
 
 
