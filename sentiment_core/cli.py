@@ -71,20 +71,16 @@ def run(work: Callable[[], str], *, advice: Callable[[], str] = str, stopped: st
         if text := work():
             print(text)
         return 0
-    except UserError as error:
-        return fail(error)
-    except ImportError as error:
-        return fail(f"{error}; install what is missing with: pip install -r requirements.txt")
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's; torch may not be there to ask
-            raise
-        return fail(f"the GPU ran out of memory; {advice()}")
     except KeyboardInterrupt:
         print(f"\n{stopped}", file=sys.stderr)
         return 130
-
-
-def fail(message: object) -> int:
-    """Say what is wrong, under the script's name. Returns the exit status."""
-    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
+    except UserError as error:
+        wrong = str(error)
+    except ImportError as error:
+        wrong = f"{error}; install what is missing with: pip install -r requirements.txt"
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's; torch may not be there to ask
+            raise
+        wrong = f"the GPU ran out of memory; {advice()}"
+    print(f"{Path(sys.argv[0]).name}: {wrong}", file=sys.stderr)
     return 2

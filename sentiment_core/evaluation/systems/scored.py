@@ -18,6 +18,7 @@ from sentiment_core.data.reviews import Reviews, load_reviews, match_key, unlabe
 from sentiment_core.engines.device import find_device
 from sentiment_core.engines.packed.model import packing_blocker
 from sentiment_core.engines.scorer import SentimentScorer, fitting_tokens
+from sentiment_core.evaluation.inputs import Inputs
 from sentiment_core.evaluation.systems.base import ModelSystem, Parts, Work, from_scores
 from sentiment_core.labels import Label
 from sentiment_core.models.base_models import BaseModelError, file_sha256
@@ -86,45 +87,40 @@ class Recalibrated(ZeroShot):
 class FineTuned(ZeroShot):
     """The base model with a run's adapter on it."""
 
-    @property
-    def run_id(self) -> str:  # pyrefly: ignore[bad-override] a constant of the other systems
-        return self.inputs.run.run_id  # pyrefly: ignore[missing-attribute] it has a run
+    def __init__(self, system_id: str, inputs: Inputs) -> None:
+        super().__init__(system_id, inputs)
+        assert inputs.run, "EvalConfig asks for --run"
+        assert inputs.adapter
+        self.run, self.adapter, self.run_id = inputs.run, inputs.adapter, inputs.run.run_id
 
     @property
     def origin(self) -> str:
-        return self.run_id.replace("/", "--")  # of one from the Hub
+        return self.run.run_id.replace("/", "--")  # of one from the Hub
 
     @property
     def precision(self) -> str:
         """The run's own number format where this device has it; otherwise this device's."""
         context = self.inputs.context
-        if self.config.precision != "auto" or context.device.type != "cuda":
-            return context.precision
-        try:
-            # pyrefly: ignore[missing-attribute]
-            return find_device(self.inputs.run.config.get("precision", "auto")).precision
-        except ConfigError:
-            return context.precision
+        if self.config.precision == "auto" and context.device.type == "cuda":
+            with suppress(ConfigError):
+                return find_device(self.run.config.get("precision", "auto")).precision
+        return context.precision
 
     def decisive(self) -> dict[str, Any]:
-        weights = self.inputs.adapter / "adapter_model.safetensors"  # pyrefly: ignore[unsupported-operation]
+        weights = self.adapter / "adapter_model.safetensors"
         if not weights.is_file():
             missing = f"{weights.parent.parent} holds no adapter/{weights.name}"
             raise BaseModelError(f"{missing}; train the run again (python train.py)")
-        decided = super().decisive() | {"adapter_sha256": file_sha256(weights)}
-        return decided | ({"temperature": self.temperature} if self.temperature != 1 else {})
-
-    @property
-    def temperature(self) -> float:
-        return self.inputs.run.temperature  # pyrefly: ignore[missing-attribute] it has a run
+        temperature = {"temperature": self.run.temperature} if self.run.temperature != 1 else {}
+        return super().decisive() | {"adapter_sha256": file_sha256(weights)} | temperature
 
     def work(self) -> Work:
         loaded = self.inputs.base_model(self.precision, shared=False)
-        with warnings.catch_warnings():  # peft asks transformers for an attribute by its old name
-            warnings.simplefilter("ignore", FutureWarning)
-            model = load_adapter(loaded.model, self.inputs.adapter)  # pyrefly: ignore[bad-argument-type]
+        # peft asks transformers for an attribute by its old name
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):
+            model = load_adapter(loaded.model, self.adapter)
         work = self.scored(self.scorer(loaded, model))
-        return replace(work, answers=lambda values: from_scores(values / np.float32(self.temperature)))
+        return replace(work, answers=lambda values: from_scores(values / np.float32(self.run.temperature)))
 
 
 # ---- few-shot
