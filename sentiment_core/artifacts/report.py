@@ -150,9 +150,7 @@ def _parity(record: BenchmarkRecord, title: str) -> str:
 
 
 def trace_sentence(root: Path = config.ASSETS) -> str:
-    """What leaving out the clause that moved the answer most does, beside others; empty if unmeasured."""
-    if not (root / "benchmarks" / "trace.json").exists():
-        return ""
+    """What leaving out the clause that moved the answer most does. Raises ArtifactError: not measured."""
     record = store.read_benchmark("trace", root)
     metrics = {row.system: row.log_odds_change for row in record.rows if row.log_odds_change}
     move, chance, gradient, best = (_interval(metric, 1, 2) for metric in list(metrics.values())[:4])
@@ -165,9 +163,7 @@ def trace_sentence(root: Path = config.ASSETS) -> str:
 
 
 def soak_rows(root: Path = config.ASSETS) -> list[tuple[str, ...]]:
-    """What the page and the scripts withstood, names of the columns first; empty if that was not tried."""
-    if not (root / "benchmarks" / "soak.json").exists():
-        return []
+    """What the page and the scripts withstood, column names first. Raises ArtifactError: not tried."""
     record = store.read_soak(root)
     rows = [(f"{one.visitors} visitors, {one.seconds:.0f} s", _crowd(one, record)) for one in record.crowds]
     for name, counts in record.trials.items():
