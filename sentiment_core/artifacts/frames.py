@@ -73,9 +73,9 @@ def _right(frame: pd.DataFrame) -> pd.Series:
 def slices(frame: pd.DataFrame) -> tuple[Slice, ...]:
     """Strict accuracy for each value of each group column; pair_id and other identifiers are passed over,
     and reviews without a value are in no slice."""
-    found = []
+    right, found = _right(frame), []
     for column in group_columns(frame):
-        groups = _right(frame).groupby(frame[column]).agg(["sum", "size"])
+        groups = right.groupby(frame[column]).agg(["sum", "size"])
         if column != "pair_id" and len(groups) <= MOST_VALUES:
             found += [
                 Slice(by=column, value=str(value), accuracy=wilson(hits, n))

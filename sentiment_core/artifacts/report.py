@@ -59,8 +59,7 @@ def below_chance(root: Path = config.ASSETS) -> str:
         return f"No `{system}` evaluation yet; `python eval.py --system {system}` makes it."
     lines = [_study_sentence(root), *_generated_sentences(generated)]
     wanted = "baseline-scored", _base(generated), generated.dataset.fingerprint
-    alike = (r for r in records if (r.system, _base(r), r.dataset.fingerprint) == wanted)
-    if scored := next(alike, None):
+    if scored := next((r for r in records if (r.system, _base(r), r.dataset.fingerprint) == wanted), None):
         lines.append(
             "Comparing the two label words' likelihoods instead, so that every review gets a label, the same "
             f"model has {percent_interval(scored.metrics['accuracy'])} on the same reviews "
@@ -190,8 +189,7 @@ def export_rows(run: store.Run, root: Path = config.ASSETS) -> list[tuple[str, .
             return []
     except ArtifactError:
         return []
-    columns = ("form", "accuracy (95 % interval)", "n", "labels flipped", "mean |Δp|", "largest |Δp|")
-    return [columns] + [
+    return [("form", "accuracy (95 % interval)", "n", "labels flipped", "mean |Δp|", "largest |Δp|")] + [
         (row.system, percent_interval(row.accuracy), f"{row.accuracy.n:,}", f"{row.flipped:,}",
          f"{row.mean_change:.4f}", f"{row.largest_change:.3f}")
         for row in record.rows if row.accuracy

@@ -265,8 +265,7 @@ def read_history(folder: Path) -> pd.DataFrame:
 
 def _history_rows(folder: Path) -> tuple[HistoryRow, ...]:
     path = folder / "history.jsonl"
-    there = os.path.lexists(path)
-    return _read_list(path, HistoryRow, "train the run again", growing=True) if there else ()
+    return _read_list(path, HistoryRow, "train the run again", growing=True) if os.path.lexists(path) else ()
 
 
 def read_eval(folder: Path) -> Evaluation:

@@ -52,9 +52,8 @@ def prepare(config: TrainConfig, context: DeviceContext, *, assets: Path, work: 
             loaded = load_base(base, device=context.device, compute_dtype=context.dtype)
             scorer = SentimentScorer(loaded, load_adapter(loaded.model, run.adapter_path))
             p = p_positive(scorer.log_likelihoods(loaded.encoder.encode_cached(reviews.texts, limit)))
-            table = pd.DataFrame({"review_id": reviews.ids, "p_positive": p})
             with writing(path), replacing(path) as unfinished:
-                table.to_parquet(unfinished, index=False)
+                pd.DataFrame({"review_id": reviews.ids, "p_positive": p}).to_parquet(unfinished, index=False)
         return pd.read_parquet(path)["p_positive"].to_numpy()
 
     said = decided_by_main(context, ask)

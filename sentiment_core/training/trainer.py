@@ -86,8 +86,7 @@ class MicroBatches(Dataset):
         return self.collate(rows, {"targets": targets, "temperatures": temperatures, "weights": weights})
 
     def collate(self, rows: np.ndarray, learned: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
-        pad = self.encoder.tokenizer.pad_token_id or 0
-        batch = left_pad([self.prompts.encoded[i] for i in rows], pad)
+        batch = left_pad([self.prompts.encoded[i] for i in rows], self.encoder.tokenizer.pad_token_id or 0)
         return batch | {name: torch.from_numpy(values) for name, values in learned.items()}
 
 

@@ -59,8 +59,7 @@ def parse_answer(answer: str) -> Label | None:
     if len(words) != 1:
         return None
     label = Label.POSITIVE if words == {"positive"} else Label.NEGATIVE
-    negated = _NEGATION.search(answer[: found[0].start()])
-    return Label(1 - label) if negated else label
+    return Label(1 - label) if _NEGATION.search(answer[: found[0].start()]) else label
 
 
 def answer_form(answer: str) -> str:
@@ -109,8 +108,7 @@ class GreedyAnswers:
 
     def stream(self, encoded: Encoded) -> Parts:
         """Values: (rows, max_new_tokens) int64 token ids, padded behind."""
-        lengths = encoded.lengths + self.max_new_tokens
-        batches = batches_by_tokens(lengths, self.batch_tokens, padded=True)
+        batches = batches_by_tokens(encoded.lengths + self.max_new_tokens, self.batch_tokens, padded=True)
         yield from run_ahead(lambda batch: self._answer([encoded[i] for i in batch]), batches, depth=0)
 
     def _answer(self, rows: list[np.ndarray]) -> torch.Tensor:

@@ -73,8 +73,7 @@ class Recalibrated(ZeroShot):
     def work(self) -> Work:
         loaded = self.inputs.base_model(self.precision)
         prompts = self.inputs.encoder.encode(self.unlabelled.texts, self.inputs.max_length)
-        few = self.scorer(loaded, compiled=False)
-        negative, positive = few.log_likelihoods(prompts).astype(float).T
+        negative, positive = self.scorer(loaded, compiled=False).log_likelihoods(prompts).astype(float).T
         threshold = float(np.median(positive - negative))
         settings = {
             "threshold_log_odds": threshold, "unlabelled_reviews": len(prompts),
@@ -170,8 +169,7 @@ class FewShot(ZeroShot):
             scorer.batch_tokens = fitting_tokens(loaded)  # a batch repeats the prefix's keys and values
         shared, source = [len(prefix) for prefix in prefixes], self.examples[0].source
         work = self.scored(scorer, train_source=source, shared_tokens=shared)
-        stream = partial(self._stream, scorer, prefixes)
-        return replace(work, stream=stream, answers=from_draws, draws=DRAWS)
+        return replace(work, stream=partial(self._stream, scorer, prefixes), answers=from_draws, draws=DRAWS)
 
     def _stream(self, scorer: SentimentScorer, prefixes: list[list[int]], rows: np.ndarray) -> Parts:
         draws, reviews = np.divmod(rows, len(self.inputs.encoded))
