@@ -133,32 +133,24 @@ def split_train(
     return TrainSplit(chosen, kept.take(held), excluded)
 
 
-def unlabelled_reviews(source: str, n: int, *, exclude: Sequence[str] = (), seed: int = 0) -> Reviews:
-    """`n` train reviews without labels, which are not even read; all of them where there are fewer.
+def unlabelled_reviews(
+    source: str, where: str = "", *, exclude: Sequence[str] = (), limit: int | None = None, seed: int = 0
+) -> tuple[Reviews, dict[str, int]]:
+    """Train reviews, or those of another split or source `where`, without labels, which are not even read.
 
-    Drawn from the rows that `split_train` cuts in two. The frame has no column `label`.
+    Dropped, and counted, are those that stand in the source's test split, if not of train in its train split,
+    in a source of `exclude`, or earlier; `limit` of the rest are drawn. The frame has no column `label`.
     Raises DataError: as load_reviews, but a source without labels will do.
     """
     opened = open_source(source)
-    train = _reviews(opened, "train", labelled=False)
-    rows, _ = _trainable(opened, train, exclude)
-    return train.take(np.sort(np.random.default_rng(seed).permutation(rows)[:n]))
-
-
-def unlabelled_split(source: str, where: str, exclude: Sequence[str]) -> tuple[Reviews, dict[str, int]]:
-    """Texts of another split of a source, or of another source, to learn from without labels.
-
-    Dropped, and counted, are those that stand in the source's test or train split, in a source of `exclude`,
-    or earlier. The frame has no column `label`.
-    Raises DataError: as load_reviews, but a source without labels will do.
-    """
-    opened = open_source(source)
-    other, split = (opened, where) if where in opened.splits else (open_source(where), "train")
+    here = not where or where in opened.splits
+    other, split = (opened, where or "train") if here else (open_source(where), "train")
     reviews = _reviews(other, split, labelled=False)
-    rows, excluded = _trainable(opened, reviews, exclude, in_train_split=_keys(opened, ("train",)))
-    if not len(rows):
+    more = {"in_train_split": _keys(opened, ("train",))} if where else {}
+    rows, excluded = _trainable(opened, reviews, exclude, **more)
+    if where and not len(rows):
         raise DataError(f"{where} has no review that {source} does not have, too; give other texts")
-    return reviews.take(rows), excluded
+    return reviews.take(np.sort(np.random.default_rng(seed).permutation(rows)[:limit])), excluded
 
 
 def _trainable(

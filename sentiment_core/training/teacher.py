@@ -13,7 +13,7 @@ import pandas as pd
 from sentiment_core.artifacts.schema import TeacherInfo
 from sentiment_core.artifacts.store import adapter_sha256, read_run, replacing
 from sentiment_core.config import ConfigError, TrainConfig
-from sentiment_core.data.reviews import Reviews, unlabelled_split
+from sentiment_core.data.reviews import Reviews, unlabelled_reviews
 from sentiment_core.engines.device import DeviceContext, decided_by_main, free_memory
 from sentiment_core.engines.scorer import SentimentScorer, p_positive
 from sentiment_core.models.base_models import resolve, writing
@@ -39,7 +39,7 @@ def prepare(config: TrainConfig, context: DeviceContext, *, assets: Path, work: 
     run = read_run(runs / config.teacher)
     if (record := run.record) is None:
         raise ConfigError(f"--teacher {config.teacher!r} is no finished run under {runs}; train it first")
-    reviews, excluded = unlabelled_split(config.dataset, config.unlabelled, config.exclude)
+    reviews, excluded = unlabelled_reviews(config.dataset, config.unlabelled, exclude=config.exclude)
     weights, limit = adapter_sha256(run), int(record.config.get("max_length_tokens", 1024))
     key = hashlib.sha256(f"{weights} {reviews.fingerprint} {limit}".encode()).hexdigest()[:16]
     path = work / "soft-labels" / f"{run.run_id}-{key}.parquet"

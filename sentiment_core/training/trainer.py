@@ -148,17 +148,13 @@ class QLoraTrainer(Trainer):
         """One forward and backward pass. The losses of a step's passes add up to its mean."""
         model.train()
         inputs = self._prepare_inputs(inputs)
-        with self.compute_loss_context_manager():
-            loss = self.compute_loss(model, inputs)
+        targets, temperatures, weights = (inputs.pop(n) for n in ("targets", "temperatures", "weights"))
+        with self.compute_loss_context_manager(), float32_head(self.model):
+            logits = model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1].float()
+            label_ids = torch.tensor(self.batches.encoder.label_ids, device=logits.device)
+            loss = (label_loss(logits, label_ids, targets, temperatures) * weights).sum()
         self.accelerator.backward(loss)
         return loss.detach()
-
-    def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch: Any = None):
-        targets, temperatures, weights = (inputs.pop(n) for n in ("targets", "temperatures", "weights"))
-        with float32_head(self.model):
-            logits = model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1].float()
-        label_ids = torch.tensor(self.batches.encoder.label_ids, device=logits.device)
-        return (label_loss(logits, label_ids, targets, temperatures) * weights).sum()
 
     def validate(self) -> dict[str, Any]:
         """The `eval_` fields of a HistoryRow; the loss is the label word's mean negative log-likelihood."""

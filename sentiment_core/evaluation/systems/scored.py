@@ -65,7 +65,7 @@ class Recalibrated(ZeroShot):
     @cached_property
     def unlabelled(self) -> Reviews:
         source, exclude = self.inputs.train_rows()
-        return unlabelled_reviews(source, UNLABELLED, exclude=exclude, seed=self.config.seed)
+        return unlabelled_reviews(source, exclude=exclude, limit=UNLABELLED, seed=self.config.seed)[0]
 
     def decisive(self) -> dict[str, Any]:
         return super().decisive() | {"unlabelled_fingerprint": self.unlabelled.fingerprint}
