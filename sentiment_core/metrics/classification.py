@@ -169,16 +169,14 @@ def roc_curve(label: ArrayLike, p_positive: ArrayLike, *, points: int = 300) -> 
     from sklearn import metrics as sk
 
     y, p = _scored(label, p_positive)
-    names = ("false_positive_rate", "true_positive_rate", "threshold")
-    if len(np.unique(y)) < 2:
-        return {name: np.empty(0) for name in names}
-    fpr, tpr, threshold = sk.roc_curve(y, p)
-    threshold[0] = np.nextafter(1, 2)
-    if len(fpr) > points:
-        along = fpr + tpr  # rises with every corner, from 0 to 2
-        keep = np.unique(np.searchsorted(along, np.linspace(0, 2, points)).clip(max=len(fpr) - 1))
-        fpr, tpr, threshold = fpr[keep], tpr[keep], threshold[keep]
-    return dict(zip(names, (fpr, tpr, threshold), strict=True))
+    corners = np.empty((3, 0))
+    if len(np.unique(y)) == 2:
+        corners = np.stack(sk.roc_curve(y, p))
+        corners[2, 0] = np.nextafter(1, 2)
+    if (n := corners.shape[1]) > points:
+        along = corners[0] + corners[1]  # rises with every corner, from 0 to 2
+        corners = corners[:, np.unique(np.searchsorted(along, np.linspace(0, 2, points)).clip(max=n - 1))]
+    return dict(zip(("false_positive_rate", "true_positive_rate", "threshold"), corners, strict=True))
 
 
 def at_threshold(label: ArrayLike, p_positive: ArrayLike, threshold: float) -> dict[str, float | int | None]:

@@ -67,9 +67,7 @@ def train(config: TrainConfig, *, assets: Path, work: Path, resume: bool = False
     split = split_train(config.dataset, **chosen)
     context.say(f"Reviews: {len(split.train):,} to train on, {len(split.validation):,} to validate, "
                 f"dropped {split.excluded or 'none'} ({time.perf_counter() - started:.1f} s)")  # fmt: skip
-    lessons = None
-    if config.teacher:
-        lessons = teacher.prepare(config, context, assets=assets, work=work.parent)
+    lessons = teacher.prepare(config, context, assets=assets, work=work.parent) if config.teacher else None
     session = Session(config, split, lessons, context, folder, work, checkpoint)
     context.say(f"Training {config.name}: {len(session.plan)} steps of {config.batch_size} reviews "
                 f"({session.micro} a pass), engine {session.engine}, {context.precision}, "
@@ -184,8 +182,8 @@ class Session:
         self, config: TrainConfig, split: TrainSplit, lessons: teacher.Lessons | None, context: DeviceContext,
         folder: Path, work: Path, checkpoint: Path | None,
     ) -> None:  # fmt: skip
-        self.config, self.split, self.context, self.folder = config, split, context, folder
-        self.lessons = lessons
+        self.config, self.split, self.lessons = config, split, lessons
+        self.context, self.folder = context, folder
         self.loaded, model, self.engine, self.micro = load_model(config, context)
         accumulation = config.batch_size // (self.micro * context.world_size)
         encoder = self.loaded.encoder
