@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -78,18 +78,15 @@ def count_forms(answers: Sequence[str]) -> tuple[AnswerForm, ...]:
 
     A form that fewer than FORM_COUNT answers share is never spelled out: it may quote a review.
     """
-    counts = Counter(zip(map(answer_form, answers), map(_outcome, answers), strict=True))
+    labels = map(parse_answer, answers)
+    outcomes: Iterable[Any] = (UNPARSED if label is None else label.name.lower() for label in labels)
+    counts = Counter(zip(map(answer_form, answers), outcomes, strict=True))
     shown = [item for item in counts.most_common(FORMS_KEPT) if item[1] >= FORM_COUNT]
     others: Counter[Any] = Counter()
     for (_, outcome), count in (counts - Counter(dict(shown))).items():
         others[outcome] += count
     rows = [AnswerForm(form=form, count=count, parsed=outcome) for (form, outcome), count in shown]
     return (*rows, *(AnswerForm(form=OTHER_FORM, count=c, parsed=name) for name, c in others.most_common()))
-
-
-def _outcome(answer: str) -> Any:
-    label = parse_answer(answer)
-    return UNPARSED if label is None else label.name.lower()
 
 
 class GreedyAnswers:
