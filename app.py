@@ -6,8 +6,6 @@
 The page opens before the model is loaded; importing this module loads no torch.
 """
 
-from __future__ import annotations
-
 import os
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")

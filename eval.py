@@ -13,8 +13,6 @@ python eval.py --report                               # the results as a table
 The same command continues an interrupted evaluation.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

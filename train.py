@@ -9,8 +9,6 @@ accelerate launch train.py                            # all GPUs of this host, s
 python train.py --resume                              # continue an interrupted run
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

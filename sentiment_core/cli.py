@@ -16,11 +16,8 @@ Config = TypeVar("Config", bound=TrainConfig | EvalConfig)
 
 def make_parser(doc: str, config: type, *, work: str, overwrite: str) -> argparse.ArgumentParser:
     """A script's flags: one for each setting, and where it reads and writes.
-
-    Args:
-        doc: the script's docstring, a line on what it does and then commands.
-        work, overwrite: what these flags mean for the script.
-    """
+    doc: the script's docstring, a line on what it does and then commands.
+    work, overwrite: what these flags mean for the script."""
     what, _, commands = doc.partition("\n\n")
     parser = argparse.ArgumentParser(
         description=what, epilog=commands, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -66,32 +63,24 @@ def from_flags(config: type[Config], given: dict[str, Any], repeated: Mapping = 
 
 def run(work: Callable[[], str], *, advice: Callable[[], str] = str, stopped: str = "Stopped.") -> int:
     """Do a script's work and print what it says.
-
-    Args:
-        work: imports what is heavy by itself; returns the text to print, "" for none.
-        advice: what helps when the GPU's memory does not suffice.
-        stopped: what to say after Ctrl-C.
-    Returns the exit status: 0 done, 2 something to correct, 130 stopped by Ctrl-C.
-    """
+    work: imports what is heavy by itself; returns the text to print, "" for none.
+    advice: what helps when the GPU's memory does not suffice. stopped: what to say after Ctrl-C.
+    Returns the exit status: 0 done, 2 something to correct, 130 stopped by Ctrl-C."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
         if text := work():
             print(text)
         return 0
-    except UserError as error:
-        return fail(error)
-    except ImportError as error:
-        return fail(f"{error}; install what is missing with: pip install -r requirements.txt")
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's; torch may not be there to ask
-            raise
-        return fail(f"the GPU ran out of memory; {advice()}")
     except KeyboardInterrupt:
         print(f"\n{stopped}", file=sys.stderr)
         return 130
-
-
-def fail(message: object) -> int:
-    """Say what is wrong, under the script's name. Returns the exit status."""
-    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
+    except UserError as error:
+        wrong = str(error)
+    except ImportError as error:
+        wrong = f"{error}; install what is missing with: pip install -r requirements.txt"
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's; torch may not be there to ask
+            raise
+        wrong = f"the GPU ran out of memory; {advice()}"
+    print(f"{Path(sys.argv[0]).name}: {wrong}", file=sys.stderr)
     return 2

@@ -168,7 +168,6 @@ class TrainConfig:
 
     @property
     def name(self) -> str:
-        """The run's folder name."""
         if self.run_id:
             return self.run_id
         model = re.sub(r"[^\w.-]", "-", self.base_model.rsplit("/", 1)[-1])

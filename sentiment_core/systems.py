@@ -14,31 +14,26 @@ class System:
     work: str  # "module:class" of what scores the reviews; imported when it is run
     colour: str  # palette entry of its marks, see `figures.style`
     marker: str  # Plotly symbol of its marks
-    is_base: bool = False  # the base model without an adapter, which "before" can stand for
-
-
-def _base(system_id: str, title: str, work: str, marker: str) -> System:
-    """One that reads with the base model."""
-    return System(system_id, title, "Base model", f"{_WORK}.{work}", "base", marker, is_base=True)
-
-
-def _bag_of_words(system_id: str, title: str, work: str, marker: str) -> System:
-    return System(system_id, title, title, f"{_WORK}.bag_of_words:{work}", "ink", marker)
 
 
 _WORK = "sentiment_core.evaluation.systems"
-_ALL = (
-    _base("baseline-scored", "Zero-shot (label likelihood)", "scored:ZeroShot", "circle"),
-    _base("baseline-recalibrated", "Zero-shot (recalibrated)", "scored:Recalibrated", "hexagon"),
-    _base("baseline-generated", "Zero-shot (generated)", "generated:Generated", "square"),
-    _base("baseline-few-shot", "Few-shot (k = 4)", "scored:FewShot", "triangle-up"),
-    _base("baseline-few-shot-8", "Few-shot (k = 8)", "scored:FewShot8", "star-triangle-up"),
-    _bag_of_words("tfidf-logreg", "TF-IDF + logistic regression", "Tfidf", "diamond"),
-    _bag_of_words("nbsvm", "NBSVM (bigrams)", "Nbsvm", "cross"),
+_BASES = tuple(
+    System(system_id, title, "Base model", f"{_WORK}.{work}", "base", marker)
+    for system_id, title, work, marker in (
+        ("baseline-scored", "Zero-shot (label likelihood)", "scored:ZeroShot", "circle"),
+        ("baseline-recalibrated", "Zero-shot (recalibrated)", "scored:Recalibrated", "hexagon"),
+        ("baseline-generated", "Zero-shot (generated)", "generated:Generated", "square"),
+        ("baseline-few-shot", "Few-shot (k = 4)", "scored:FewShot", "triangle-up"),
+        ("baseline-few-shot-8", "Few-shot (k = 8)", "scored:FewShot8", "star-triangle-up"),
+    )
+)
+_TFIDF, _NBSVM = "TF-IDF + logistic regression", "NBSVM (bigrams)"
+_OTHERS = (
+    System("tfidf-logreg", _TFIDF, _TFIDF, f"{_WORK}.bag_of_words:Tfidf", "ink", "diamond"),
+    System("nbsvm", _NBSVM, _NBSVM, f"{_WORK}.bag_of_words:Nbsvm", "ink", "cross"),
     System("fine-tuned", "Fine-tuned (QLoRA)", "Fine-tuned", f"{_WORK}.scored:FineTuned", "fine", "circle"),
 )
-
-SYSTEMS: dict[str, System] = {system.id: system for system in _ALL}
+SYSTEMS: dict[str, System] = {system.id: system for system in (*_BASES, *_OTHERS)}
 """By id, in the order in which tables and menus show them."""
 
 
@@ -51,4 +46,4 @@ def known_system(system_id: str) -> str:
 
 def first_base(system_ids: Container[str]) -> str | None:
     """Which of these systems "before" stands for: the first one of the base model; None without one."""
-    return next((system.id for system in _ALL if system.is_base and system.id in system_ids), None)
+    return next((system.id for system in _BASES if system.id in system_ids), None)

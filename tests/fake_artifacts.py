@@ -10,7 +10,6 @@ import pandas as pd
 
 from sentiment_core import systems
 from sentiment_core.artifacts import frames, store
-from sentiment_core.artifacts.frames import group_columns
 from sentiment_core.artifacts.schema import (
     BaseModelInfo,
     Confusion,
@@ -29,7 +28,6 @@ from sentiment_core.artifacts.store import HistoryWriter
 from sentiment_core.data.reviews import fingerprint
 from sentiment_core.metrics.classification import confusion
 from sentiment_core.metrics.histogram import counts
-from sentiment_core.metrics.slices import slices
 
 RUN, STUDY, TRAINING = "smollm2-135m", "smollm2-135m-study", "in-training"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -143,7 +141,7 @@ def write_eval(
         run_id=run_id if system == "fine-tuned" else None, prompt=None if counted else PROMPT,
         dataset=DatasetInfo(name=dataset, split="test", n=n, fingerprint=ids, source="synthetic"),
         metrics=metrics, confusion=Confusion(**cells), unparsed=int(frame["prediction"].isna().sum()),
-        slices=tuple(slices(frame, group_columns(frame))), command=f"python eval.py --system {system}",
+        slices=frames.slices(frame), command=f"python eval.py --system {system}",
         wall_seconds=10.0, reviews_per_second=n / 10, hardware=GPU, versions={"python": "3.11"},
     )  # fmt: skip
     store.write_eval(root / "evals" / eval_id, record, frame)

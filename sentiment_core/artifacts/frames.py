@@ -8,17 +8,17 @@ import numpy as np
 import pandas as pd
 from pandas.api.extensions import ExtensionArray
 
-from sentiment_core.artifacts.schema import DRAW_COLUMN, PREDICTION_COLUMNS, AnswerForm, Confusion, Metric
+from sentiment_core.artifacts.schema import DRAW_COLUMN, PREDICTION_COLUMNS, AnswerForm, Confusion, Slice
 from sentiment_core.labels import UNPARSED
-from sentiment_core.metrics import classification, slices
-from sentiment_core.metrics.intervals import floats, mean_of_draws, wilson
+from sentiment_core.metrics import classification
+from sentiment_core.metrics.intervals import Metric, floats, mean_of_draws, wilson
 
 OVERLAP_SETTING = "overlap_ids"
 """Key of `EvalRecord.settings` with the review ids that `accuracy_without_overlap` leaves out."""
+MOST_VALUES = 20  # a column with more of them is an identifier, not a group
 
 
 def draw_columns(columns: Iterable[Any]) -> list[str]:
-    """Those of further draws, in their order."""
     return [str(column) for column in columns if re.fullmatch(DRAW_COLUMN.format(r"\d+"), str(column))]
 
 
@@ -45,14 +45,12 @@ def summarize(predictions: pd.DataFrame, *, overlap_ids: Collection[str] = ()) -
         draw = predictions.assign(p_positive=p, prediction=answers(p))
         draws.append(_metrics(draw, overlap_ids, resamples=1))
     accuracies = tuple(draw["accuracy"].value for draw in draws)
-    if len(draws) > 1:
-        values = {name: [draw[name].value for draw in draws if name in draw] for name in found}
-        found = {name: mean_of_draws(metric, values[name]) for name, metric in found.items()}
+    values = {name: [draw[name].value for draw in draws if name in draw] for name in found}
     return {
-        "metrics": found,
+        "metrics": {name: mean_of_draws(metric, values[name]) for name, metric in found.items()},
         "confusion": Confusion(**classification.confusion(label, answer)),
         "unparsed": int(answer.isna().sum()),
-        "slices": tuple(slices.slices(predictions, group_columns(predictions))),
+        "slices": slices(predictions),
         "draw_accuracies": accuracies if len(draws) > 1 else (),
     }
 
@@ -64,9 +62,26 @@ def _metrics(frame: pd.DataFrame, overlap_ids: Collection[str], resamples: int =
     found = classification.evaluate(label, answer, p_positive, pair_id=pairs, resamples=resamples)
     kept = ~frame["review_id"].isin(list(overlap_ids)).to_numpy()
     if len(overlap_ids) and kept.any():
-        right = (label == answer).fillna(False).to_numpy(dtype=bool)
-        found["accuracy_without_overlap"] = wilson(int(right[kept].sum()), int(kept.sum()))
+        found["accuracy_without_overlap"] = wilson(int(_right(frame)[kept].sum()), int(kept.sum()))
     return found
+
+
+def _right(frame: pd.DataFrame) -> pd.Series:
+    return (frame["label"] == frame["prediction"]).fillna(False).astype(bool)
+
+
+def slices(frame: pd.DataFrame) -> tuple[Slice, ...]:
+    """Strict accuracy for each value of each group column; pair_id and other identifiers are passed over,
+    and reviews without a value are in no slice."""
+    right, found = _right(frame), []
+    for column in group_columns(frame):
+        groups = right.groupby(frame[column]).agg(["sum", "size"])
+        if column != "pair_id" and len(groups) <= MOST_VALUES:
+            found += [
+                Slice(by=column, value=str(value), accuracy=wilson(hits, n))
+                for value, hits, n in groups.itertuples()
+            ]
+    return tuple(found)
 
 
 def answers(p_positive: np.ndarray) -> ExtensionArray:

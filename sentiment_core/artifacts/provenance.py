@@ -82,7 +82,6 @@ def command_line() -> str:
     script, flags = Path(sys.argv[0]), sys.argv[1:]
     words, folders = [script.name], script.with_suffix("").parts
     if "sentiment_core" in folders:
-        module = ".".join(folders[folders.index("sentiment_core") :])
-        words = ["-m", module.removesuffix(".__main__")]
+        words = ["-m", ".".join(folders[folders.index("sentiment_core") :]).removesuffix(".__main__")]
     words += [Path(flag).name if flag.startswith(("/", ".")) else flag for flag in flags]
     return ("python " if script.suffix else "") + shlex.join(words)  # without one it is sentiment-train

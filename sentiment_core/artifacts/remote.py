@@ -5,9 +5,6 @@
 Of the repository only the files of FILES are fetched: JSON and safetensors, without the caller's token.
 """
 
-from __future__ import annotations
-
-import json
 import os
 import re
 import shutil
@@ -16,10 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
+from sentiment_core.artifacts import store
 from sentiment_core.artifacts.schema import RunRecord
-from sentiment_core.artifacts.store import MOST_BYTES, ArtifactError, Run, read_adapter_shapes, read_record
+from sentiment_core.artifacts.store import MOST_BYTES, ArtifactError, Run
 from sentiment_core.config import CACHE
 
 VARIABLE = "SENTIMENT_HUB_RUNS"
@@ -41,10 +37,8 @@ def allowed() -> bool:
 def fetch_run(name: str) -> Run:
     """The run of that Hub id, "user/name" or "user/name@revision".
 
-    Raises:
-        ArtifactError: one sentence that names no path of this machine: runs from the Hub are switched off,
-            no Hub id, the Hub out of reach, no such repository, no run in it, or one that does not fit.
-    """
+    Raises ArtifactError, one sentence that names no path of this machine: runs from the Hub are switched off,
+    no Hub id, the Hub out of reach, no such repository, no run in it, or one that does not fit."""
     if not allowed():
         raise ArtifactError(f"{name[:90]!r} is not fetched: {VARIABLE} switches runs from the Hub off here")
     if not re.fullmatch(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}(@\w[\w.-]{0,95})?", name, re.ASCII) or ".." in name:
@@ -93,13 +87,10 @@ def _fetched(repo: str, revision: str) -> Path:
 
 def _read(run: Run) -> Run:
     """With its record; ArtifactError where that or the adapter is not one of ours."""
-    record = read_record(run.path / "run.json", RunRecord, "push it again with this program's version")
-    read_adapter_shapes(run)  # which refuses what is no adapter
-    config = json.loads((run.adapter_path / "adapter_config.json").read_text(encoding="utf-8"))
-    with safe_open(run.adapter_path / "adapter_model.safetensors", "numpy") as file:
-        names = [name for name in file.keys() if name.endswith(".lora_A.weight")]  # noqa: SIM118
-        ranks = {file.get_slice(name).get_shape()[0] for name in names}
-    fits = {"peft_type": config.get("peft_type") == "LORA", "r": ranks == {config.get("r")}}
+    record = store.read_record(run.path / "run.json", RunRecord, "push it again with this program's version")
+    ranks = {rank for *_, rank in store.read_adapter_shapes(run).values()}
+    config = store.read_adapter_config(run)
+    fits = {"peft_type": config.get("peft_type") == "LORA", "r": ranks == {config["r"]}}
     if odd := [key for key in UNUSED if config.get(key)] + [key for key, right in fits.items() if not right]:
         what = f"its {odd[0]} is {str(config.get(odd[0]))[:60]}"
         raise ArtifactError(f"the adapter of {run.hub} is none that train.py makes ({what})")

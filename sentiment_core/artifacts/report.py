@@ -32,12 +32,11 @@ def results_table(root: Path = config.ASSETS) -> str:
 
     Unlike the dashboard, a report must not pass over one that cannot be read: ArtifactError.
     """
-    records = _records(root)
-    if not records:
+    if not (records := _records(root)):
         return "No evaluation yet; `python eval.py --system all` makes them."
-    table = _table([_measured(record) for record in records])
     limits = f"Intervals cover the sampling of the reviews alone, not another seed. {seeds_sentence(root)}"
-    return "\n\n".join(filter(None, (table, limits.strip(), "\n".join(_overlap_notes(records)))))
+    parts = _table(list(map(_measured, records))), limits.strip(), "\n".join(_overlap_notes(records))
+    return "\n\n".join(filter(None, parts))
 
 
 def seeds_sentence(root: Path = config.ASSETS) -> str:
@@ -45,15 +44,11 @@ def seeds_sentence(root: Path = config.ASSETS) -> str:
     if not (root / "benchmarks" / "seeds.json").exists():
         return ""
     record = store.read_benchmark("seeds", root)
-    found = [
-        f"recipe “{row.system}”, {row.note}: {percent_interval(row.validation_accuracy)}"
-        for row in record.rows
-        if row.validation_accuracy
-    ]
-    n = record.rows[0].validation_accuracy.n if record.rows[0].validation_accuracy else 0
+    rows = [(row, row.validation_accuracy) for row in record.rows if row.validation_accuracy]
+    found = [f"recipe “{row.system}”, {row.note}: {percent_interval(accuracy)}" for row, accuracy in rows]
     return (
-        f"Validation accuracy on {n:,} reviews left out of training, with the lowest and highest in brackets "
-        f"({record.base_model}, {record.hardware.title}): {'; '.join(found)}."
+        f"Validation accuracy on {rows[0][1].n:,} reviews left out of training, with the lowest and highest "
+        f"in brackets ({record.base_model}, {record.hardware.title}): {'; '.join(found)}."
     )
 
 
@@ -63,8 +58,8 @@ def below_chance(root: Path = config.ASSETS) -> str:
     if not (generated := next((r for r in records if r.system == system), None)):
         return f"No `{system}` evaluation yet; `python eval.py --system {system}` makes it."
     lines = [_study_sentence(root), *_generated_sentences(generated)]
-    alike = (r for r in records if r.system == "baseline-scored" and _subject(r) == _subject(generated))
-    if scored := next(alike, None):
+    wanted = "baseline-scored", _base(generated), generated.dataset.fingerprint
+    if scored := next((r for r in records if (r.system, _base(r), r.dataset.fingerprint) == wanted), None):
         lines.append(
             "Comparing the two label words' likelihoods instead, so that every review gets a label, the same "
             f"model has {percent_interval(scored.metrics['accuracy'])} on the same reviews "
@@ -81,8 +76,7 @@ def summary_table(root: Path = config.ASSETS) -> str:
             title = f"Accuracy (%), {record.dataset.name}, n = {record.dataset.n:,}"
             accuracy = {title: percent_interval(record.metrics["accuracy"], unit="")}
             rows[key] = (rows[key] or _learned(record, root)) | accuracy
-    found = [*filter(None, rows.values())]
-    return _table(found) if found else "None of these is evaluated yet."
+    return _table([*filter(None, rows.values())]) if any(rows.values()) else "None of these is evaluated yet."
 
 
 def _learned(record: EvalRecord, root: Path) -> dict[str, str]:
@@ -114,7 +108,6 @@ def speed_table(root: Path = config.ASSETS) -> str:
 
 
 def _benchmark_table(record: BenchmarkRecord, title: str) -> str:
-    """Of its latencies, or else of its speeds."""
     alone = record.kind in ("live", "browser")
     unit, scale, digits = ("Latency (ms/review)", 1000, 0) if alone else ("Reviews/s", 1, 1)
     rows = []
@@ -123,30 +116,28 @@ def _benchmark_table(record: BenchmarkRecord, title: str) -> str:
             first = "" if row.first_step_seconds is None else f"{row.first_step_seconds:.1f}"
             speed = {unit: _interval(metric, scale, digits), "Time to first result (s)": first}
             rows.append({"System": row.system} | speed | {"Note": row.note})
-    return "\n\n".join([f"{title} (median, slowest and fastest repeat):", _table(rows), *_ratios(record)])
+    parts = f"{title} (median, slowest and fastest repeat):", _table(rows), _ratios(record)
+    return "\n\n".join(filter(None, parts))
 
 
-def _ratios(record: BenchmarkRecord) -> Iterator[str]:
-    """Ours, against each that does the same task, in a paragraph; nothing where the record lacks ours.
+def _ratios(record: BenchmarkRecord) -> str:
+    """Ours, against each that does the same task, in a paragraph; "" where the record lacks ours.
 
     What trains beside ours does another task (a language model's loss on shorter prompts): see `_parity`.
     """
     rates = [(row, row.reviews_per_second.value) for row in record.rows if row.reviews_per_second]
     if not (ours := next((rate for row, rate in rates if row.system == "ours"), None)):
-        return
-    words = f"Ours: 25,000 reviews in {25_000 / ours:.1f} s"
-    for row, rate in rates:
-        if record.kind != "train" and not row.system.startswith("ours"):
-            words += f"; {ours / rate:,.0f} × {row.system}"
-    words += "."
-    for row, rate in rates:
-        if row.devices > 1:
-            words += f" On {row.devices} GPUs, {row.batch_size} reviews a step: {rate / ours:.2f} × one."
-    yield words
+        return ""
+    alike = rates if record.kind != "train" else []
+    others = [f"; {ours / rate:,.0f} × {row.system}" for row, rate in alike if row.system[:4] != "ours"]
+    more = (
+        f" On {row.devices} GPUs, {row.batch_size} reviews a step: {rate / ours:.2f} × one."
+        for row, rate in rates if row.devices > 1
+    )  # fmt: skip
+    return f"Ours: 25,000 reviews in {25_000 / ours:.1f} s{''.join(others)}.{''.join(more)}"
 
 
 def _parity(record: BenchmarkRecord, title: str) -> str:
-    """What each engine reached and how fast, in one sentence."""
     reached = [(row.system, row.validation_accuracy) for row in record.rows if row.validation_accuracy]
     found = " and ".join(f"{a.value:.2%} ({a.low:.2%} to {a.high:.2%}) with engine {e}" for e, a in reached)
     rates = [row.reviews_per_second.value for row in record.rows if row.reviews_per_second]
@@ -158,9 +149,7 @@ def _parity(record: BenchmarkRecord, title: str) -> str:
 
 
 def trace_sentence(root: Path = config.ASSETS) -> str:
-    """What leaving out the clause that moved the answer most does, beside others; empty if unmeasured."""
-    if not (root / "benchmarks" / "trace.json").exists():
-        return ""
+    """What leaving out the clause that moved the answer most does. Raises ArtifactError: not measured."""
     record = store.read_benchmark("trace", root)
     metrics = {row.system: row.log_odds_change for row in record.rows if row.log_odds_change}
     move, chance, gradient, best = (_interval(metric, 1, 2) for metric in list(metrics.values())[:4])
@@ -173,9 +162,7 @@ def trace_sentence(root: Path = config.ASSETS) -> str:
 
 
 def soak_rows(root: Path = config.ASSETS) -> list[tuple[str, ...]]:
-    """What the page and the scripts withstood, names of the columns first; empty if that was not tried."""
-    if not (root / "benchmarks" / "soak.json").exists():
-        return []
+    """What the page and the scripts withstood, column names first. Raises ArtifactError: not tried."""
     record = store.read_soak(root)
     rows = [(f"{one.visitors} visitors, {one.seconds:.0f} s", _crowd(one, record)) for one in record.crowds]
     for name, counts in record.trials.items():
@@ -184,7 +171,6 @@ def soak_rows(root: Path = config.ASSETS) -> list[tuple[str, ...]]:
 
 
 def _crowd(crowd: Crowd, record: SoakRecord) -> str:
-    """Rates, waits (median and 95th percentile) and memory of one crowd."""
     share, counts = crowd.answers_per_second / record.bare_answers_per_second, crowd.counts
     waits = [f"{what} {p['p50']:.2g} and {p['p95']:.2g} s" for what, p in crowd.percentiles.items()]
     rest = sum(n for what, n in counts.items() if what not in ("answered", "refused", "get /", "tab"))
@@ -203,8 +189,7 @@ def export_rows(run: store.Run, root: Path = config.ASSETS) -> list[tuple[str, .
             return []
     except ArtifactError:
         return []
-    columns = ("form", "accuracy (95 % interval)", "n", "labels flipped", "mean |Δp|", "largest |Δp|")
-    return [columns] + [
+    return [("form", "accuracy (95 % interval)", "n", "labels flipped", "mean |Δp|", "largest |Δp|")] + [
         (row.system, percent_interval(row.accuracy), f"{row.accuracy.n:,}", f"{row.flipped:,}",
          f"{row.mean_change:.4f}", f"{row.largest_change:.3f}")
         for row in record.rows if row.accuracy
@@ -248,21 +233,14 @@ def _records(root: Path) -> list[EvalRecord]:
     for problem in listing.problems:
         if problem.path.parent == root / "evals":
             raise ArtifactError(problem.message)
-
-    def place(record: EvalRecord) -> tuple:
-        n, name = record.dataset.n, record.dataset.name
-        return -n, name, order(record.system), record.run_id or "", _base(record), record.eval_id
-
-    return sorted((evaluation.record for evaluation in listing.evals), key=place)
+    return sorted(
+        (evaluation.record for evaluation in listing.evals),
+        key=lambda r: (-r.dataset.n, r.dataset.name, order(r.system), r.run_id or "", _base(r), r.eval_id),
+    )
 
 
 def _base(record: EvalRecord) -> str:
     return record.base_model.name if record.base_model else ""
-
-
-def _subject(record: EvalRecord) -> tuple[str, str]:
-    """Which base model, and exactly which reviews."""
-    return _base(record), record.dataset.fingerprint
 
 
 def _table(rows: Sequence[Mapping[str, str]]) -> str:
@@ -274,7 +252,6 @@ def _table(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def _measured(record: EvalRecord) -> dict[str, str]:
-    """A row of the table of results, by column."""
     metric, who = record.metrics.get, record.run_id or _base(record)
     return {
         "System": record.measured_title + (f", `{who}`" if who else ""),
@@ -372,24 +349,24 @@ def main(arguments: list[str] | None = None) -> int:
     action.add_argument("--check", **folder, help="exit 1 if one of them is stale")
     parser.add_argument("--root", type=Path, default=config.ASSETS, help="folder of artifacts")
     options = parser.parse_args(arguments)
-    home, stale = options.write or options.check, {}
+    home, status = options.write or options.check, 0
     try:
         if home is None:
             print(report_text(options.root))
             return 0
         for name in DOCUMENTS:
             old = (home / name).read_text(encoding="utf-8")
-            if (new := refreshed(old, name, options.root)) != old:
-                stale[home / name] = new
+            if (new := refreshed(old, name, options.root)) == old:
+                continue
+            if options.write:
+                store.write_text(home / name, new)
+            else:
+                print(f"{home / name} is stale; run {PROGRAM} --write {home}", file=sys.stderr)
+                status = 1
     except (ValueError, OSError) as error:  # an ArtifactError is the former
         print(error, file=sys.stderr)
         return 1
-    for path, new in stale.items():
-        if options.write:
-            store.write_text(path, new)
-        else:
-            print(f"{path} is stale; run {PROGRAM} --write {home}", file=sys.stderr)
-    return int(bool(stale and options.check))
+    return status
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """The records under `assets/`, typed. `sentiment_core.artifacts.store` reads and writes them."""
 
-from __future__ import annotations
-
 import re
 from datetime import datetime
 from statistics import stdev
@@ -11,7 +9,6 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from sentiment_core.config import FORMER_ENGINES
 from sentiment_core.metrics.intervals import Metric, Record
-from sentiment_core.metrics.slices import Slice
 from sentiment_core.systems import SYSTEMS, known_system
 
 PREDICTION_COLUMNS = ("review_id", "label", "prediction", "p_positive", "tokens", "truncated")
@@ -117,7 +114,7 @@ class TeacherInfo(Record):
     excluded: dict[str, int]
     temperature: float
     weight: float  # of an unlabelled review's loss, beside a labelled one's 1
-    teacher: TeacherInfo | None = None  # its own
+    teacher: "TeacherInfo | None" = None  # its own
 
 
 class RunRecord(Record):
@@ -184,6 +181,14 @@ class DatasetInfo(Record):
     n: int
     fingerprint: str  # first 16 hex digits of SHA-256 over the review ids in order
     source: str
+
+
+class Slice(Record):
+    """Accuracy of a part of the reviews, for example of those whose version is "edited"."""
+
+    by: str  # the column; of older evaluations also "tokens", "truncated" and "confidence"
+    value: str
+    accuracy: Metric
 
 
 class EvalRecord(Record):

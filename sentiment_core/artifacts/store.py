@@ -96,22 +96,29 @@ def utc_now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `path` atomically: a reader sees the old file or the whole new one. Raises ArtifactError."""
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Where to write what `path` is to hold: a reader of it sees the old file or the whole new one."""
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
+        yield temporary
+        with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
         temporary.replace(path)
-    except OSError as error:
-        what = f"{path} cannot be written ({error.strerror})"
-        raise ArtifactError(f"{what}; free some space or correct its rights, then repeat") from None
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """All of it or nothing. Raises ArtifactError."""
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        what = f"{path} cannot be written ({error.strerror})"
+        raise ArtifactError(f"{what}; free some space or correct its rights, then repeat") from None
 
 
 def write_record(path: Path, record: BaseModel) -> None:
@@ -137,22 +144,15 @@ def _history_line(row: HistoryRow) -> str:
 
 
 def write_eval(folder: Path, record: EvalRecord, predictions: pd.DataFrame) -> None:
-    """Write `predictions.parquet`, extra columns as they are, then the record that finishes the folder.
-    Raises ArtifactError where a column is missing, or a prediction is neither 0, 1 nor null."""
-    if missing := [column for column in schema.PREDICTION_COLUMNS if column not in predictions]:
-        raise ArtifactError(f"the predictions table lacks the columns {missing}")
-    if not predictions["prediction"].dropna().isin((0, 1)).all():
-        raise ArtifactError("predictions must be 0, 1 or null")
+    """Write `predictions.parquet`, extra columns as they are, then the record that finishes the folder."""
     types = {
         "review_id": pa.string(), "label": pa.int8(), "prediction": pa.int8(),
         "p_positive": pa.float32(), "tokens": pa.int32(), "truncated": pa.bool_(),
     }  # fmt: skip
     table = predictions.assign(prediction=predictions["prediction"].astype("Int8"))
     arrays = {name: pa.array(table[name], type=types.get(str(name)), from_pandas=True) for name in table}
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / ".predictions.parquet"
-    pq.write_table(pa.table(arrays), temporary, compression="zstd", compression_level=19)
-    os.replace(temporary, folder / "predictions.parquet")
+    with replacing(folder / "predictions.parquet") as temporary:
+        pq.write_table(pa.table(arrays), temporary, compression="zstd", compression_level=19)
     write_record(folder / "eval.json", record)
 
 
@@ -215,7 +215,6 @@ def _read_list(
 
 
 def read_run(folder: Path) -> Run:
-    """Read one run; `record` is None when `run.json` is not there yet."""
     path = folder / "run.json"
     if not os.path.lexists(path):
         return Run(folder, None)
@@ -225,31 +224,29 @@ def read_run(folder: Path) -> Run:
     return Run(folder, record)
 
 
-def read_adapter_shapes(run: Run) -> dict[str, tuple[int, int]]:
-    """Adapted matrix -> (outputs, inputs), from its adapter's header; empty where there is none.
+def read_adapter_config(run: Run) -> dict[str, Any]:
+    """What PEFT wrote of the run's adapter. Raises ArtifactError: it is not there, or no JSON object."""
+    path = run.adapter_path / "adapter_config.json"
+    with _reading(path, "train the run again", home=run.path):
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def read_adapter_shapes(run: Run) -> dict[str, tuple[int, int, int]]:
+    """Adapted matrix -> outputs, inputs and rank, from its adapter's header; empty where there is none.
     Raises ArtifactError: it is no adapter of safetensors."""
-    path, config = (run.adapter_path / name for name in ("adapter_model.safetensors", "adapter_config.json"))
+    path = run.adapter_path / "adapter_model.safetensors"
     if not os.path.lexists(path):
         return {}
-    with _reading(config, "train the run again", home=run.path):
-        if "r" not in json.loads(config.read_text(encoding="utf-8")):
-            raise ValueError("it names no rank")
+    if "r" not in read_adapter_config(run):
+        raise ArtifactError(f"{path.with_name('adapter_config.json')} names no rank; train the run again")
     with _reading(path, "train the run again", home=run.path), safe_open(path, "numpy") as file:
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
         return {
             name.removeprefix("base_model.model.").removesuffix(".lora_A.weight"): (
-                shapes[name.replace("lora_A", "lora_B")][0], shapes[name][1]
+                shapes[name.replace("lora_A", "lora_B")][0], shape[1], shape[0]
             )
-            for name in shapes if name.endswith(".lora_A.weight")
+            for name, shape in shapes.items() if name.endswith(".lora_A.weight")
         }  # fmt: skip
-
-
-def read_adapter_base(run: Run) -> tuple[str, str | None]:
-    """Id and commit of the base model that the run's adapter names for plain PEFT to load."""
-    path = run.adapter_path / "adapter_config.json"
-    with _reading(path, "train the run again"):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return found["base_model_name_or_path"], found.get("revision")
 
 
 def read_history(folder: Path) -> pd.DataFrame:
@@ -268,12 +265,10 @@ def read_history(folder: Path) -> pd.DataFrame:
 
 def _history_rows(folder: Path) -> tuple[HistoryRow, ...]:
     path = folder / "history.jsonl"
-    there = os.path.lexists(path)
-    return _read_list(path, HistoryRow, "train the run again", growing=True) if there else ()
+    return _read_list(path, HistoryRow, "train the run again", growing=True) if os.path.lexists(path) else ()
 
 
 def read_eval(folder: Path) -> Evaluation:
-    """Read one evaluation's record (its predictions are read on demand)."""
     record = read_record(folder / "eval.json", EvalRecord, "run eval.py again")
     if record.eval_id != folder.name:
         raise ArtifactError(f"{folder}/eval.json says eval_id {record.eval_id!r}; rename its folder to that")
@@ -299,16 +294,12 @@ def _check_predictions(frame: pd.DataFrame, record: EvalRecord) -> None:
 
 @dataclass(frozen=True)
 class Problem:
-    """A folder or file that was passed over, and why."""
-
-    path: Path
+    path: Path  # of a folder or file that was passed over
     message: str
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What a folder of artifacts holds: everything readable, and what was passed over."""
-
     runs: tuple[Run, ...] = ()
     evals: tuple[Evaluation, ...] = ()
     problems: tuple[Problem, ...] = ()
@@ -336,7 +327,6 @@ def read_references(root: Path = ASSETS) -> tuple[Reference, ...]:
 
 
 def read_sample_reviews(root: Path = ASSETS) -> tuple[SampleReview, ...]:
-    """Our own reviews, in the file's order."""
     return _read_list(root / "sample_reviews.jsonl", SampleReview)
 
 
@@ -344,9 +334,8 @@ def read_sample_answers(run: Run, samples: Iterable[SampleReview]) -> dict[str, 
     """What the run's models say of our own reviews, by their ids; empty where that was not stored.
     Raises ArtifactError: the file cannot be read, or is of another adapter, prompt, or text."""
     path, remedy = run.path / "sample_answers.json", "run eval.py with this run again"
-    if run.record is None or not os.path.lexists(path):
-        return {}
-    if not (texts := {sample.id: review_id(sample.text) for sample in samples}):
+    texts = {sample.id: review_id(sample.text) for sample in samples}
+    if run.record is None or not texts or not os.path.lexists(path):
         return {}
     found = read_record(path, schema.SampleAnswers, remedy)
     fits = {

@@ -7,15 +7,13 @@ A source is a Hub id, a parquet/CSV/TSV/JSONL file, a folder of such files by sp
 folder or `.tar.gz`. Every refusal is a DataError of one sentence: what was wrong, the value, what to do.
 """
 
-from __future__ import annotations
-
 import hashlib
 import html
 import re
 import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -65,14 +63,12 @@ class Reviews:
 
     @property
     def fingerprint(self) -> str:
-        """`fingerprint` of the ids in order."""
         return fingerprint(self.ids)
 
     def __len__(self) -> int:
         return len(self.frame)
 
-    def take(self, indices: Sequence[int] | np.ndarray) -> Reviews:
-        """The reviews at these positions, in the order given."""
+    def take(self, indices: Sequence[int] | np.ndarray) -> Self:
         rows = np.asarray(indices, dtype=np.int64)
         return replace(self, frame=self.frame.iloc[rows].reset_index(drop=True))
 
@@ -137,36 +133,24 @@ def split_train(
     return TrainSplit(chosen, kept.take(held), excluded)
 
 
-def unlabelled_reviews(source: str, n: int, *, exclude: Sequence[str] = (), seed: int = 0) -> Reviews:
-    """`n` train reviews without labels, which are not even read; all of them where there are fewer.
+def unlabelled_reviews(
+    source: str, where: str = "", *, exclude: Sequence[str] = (), limit: int | None = None, seed: int = 0
+) -> tuple[Reviews, dict[str, int]]:
+    """Train reviews, or those of another split or source `where`, without labels, which are not even read.
 
-    Drawn from the rows that `split_train` cuts in two. The frame has no column `label`.
+    Dropped, and counted, are those that stand in the source's test split, if not of train in its train split,
+    in a source of `exclude`, or earlier; `limit` of the rest are drawn. The frame has no column `label`.
     Raises DataError: as load_reviews, but a source without labels will do.
     """
     opened = open_source(source)
-    texts = pd.DataFrame(_text_columns(opened, "train", _table(opened, "train", "text")))
-    train = Reviews(texts, opened.shown, opened.name, "train")
-    rows, _ = _trainable(opened, train, exclude)
-    return train.take(np.sort(np.random.default_rng(seed).permutation(rows)[:n]))
-
-
-def unlabelled_split(
-    source: str, where: str, *, exclude: Sequence[str] = ()
-) -> tuple[Reviews, dict[str, int]]:  # fmt: skip
-    """Texts of another split of a source, or of another source, to learn from without labels.
-
-    Dropped, and counted, are those that stand in the source's test or train split, in a source of `exclude`,
-    or earlier. The frame has no column `label`.
-    Raises DataError: as load_reviews, but a source without labels will do.
-    """
-    opened = open_source(source)
-    other, split = (opened, where) if where in opened.splits else (open_source(where), "train")
-    texts = pd.DataFrame(_text_columns(other, split, _table(other, split, "text")))
-    reviews = Reviews(texts, other.shown, other.name, split)
-    rows, excluded = _trainable(opened, reviews, exclude, in_train_split=_keys(opened, ("train",)))
-    if not len(rows):
+    here = not where or where in opened.splits
+    other, split = (opened, where or "train") if here else (open_source(where), "train")
+    reviews = _reviews(other, split, labelled=False)
+    more = {"in_train_split": _keys(opened, ("train",))} if where else {}
+    rows, excluded = _trainable(opened, reviews, exclude, **more)
+    if where and not len(rows):
         raise DataError(f"{where} has no review that {source} does not have, too; give other texts")
-    return reviews.take(rows), excluded
+    return reviews.take(np.sort(np.random.default_rng(seed).permutation(rows)[:limit])), excluded
 
 
 def _trainable(
@@ -240,24 +224,20 @@ def _stratified(reviews: Reviews, n: int, seed: int, flag: str) -> np.ndarray:
     return np.sort(np.concatenate(parts))
 
 
-def _reviews(source: Source, split: str) -> Reviews:
-    """One split in the common shape, every row checked."""
-    raw = _table(source, split, "text", "label")
-    texts = _text_columns(source, split, raw)
-    labels = np.array(_labels(raw, source.given), dtype=np.int8)
-    others = {str(column): raw[column].to_numpy() for column in raw.columns if column not in _CORE}
-    frame = pd.DataFrame({"text": texts["text"], "label": labels} | texts | others)
-    if frame["label"].nunique() < 2:
+def _reviews(source: Source, split: str, *, labelled: bool = True) -> Reviews:
+    """One split in the common shape, every row checked; without `labelled` its labels are not looked at."""
+    raw = _table(source, split, *("text", "label")[: 1 + labelled])
+    texts = _decoded(raw, source.given)
+    columns: dict[str, Any] = {"text": [with_line_breaks(text) for text in texts]}
+    if labelled:
+        columns["label"] = np.array(_labels(raw, source.given), dtype=np.int8)
+    columns |= {"review_id": [review_id(text) for text in texts], "split": split}
+    columns |= {str(column): raw[column].to_numpy() for column in raw.columns if column not in _CORE}
+    frame = pd.DataFrame(columns)
+    if labelled and frame["label"].nunique() < 2:
         found = f"only {Label(int(frame['label'][0])).word.lower()} reviews" if len(frame) else "no reviews"
         raise DataError(f"{source.given} has {found} in {split}; both classes are needed, so add the other")
     return Reviews(frame, source.shown, source.name, split)
-
-
-def _text_columns(source: Source, split: str, raw: pd.DataFrame) -> dict[str, Any]:
-    """What a review is without its label."""
-    texts = _decoded(raw, source.given)
-    shown = [with_line_breaks(text) for text in texts]
-    return {"text": shown, "review_id": [review_id(text) for text in texts], "split": split}
 
 
 def _table(source: Source, split: str, *columns: str) -> pd.DataFrame:

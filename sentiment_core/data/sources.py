@@ -67,11 +67,8 @@ def _refusing(given: str) -> Iterator[None]:
 
 def open_source(source: str) -> Source:
     """Find out what a source is, and which splits it has.
-
-    Args:
-        source: behind a "?" it may say what its columns are, see `config.COLUMN_FLAGS`.
-    Raises DataError: not there, of an unknown kind, unreadable, or the Hub cannot be reached.
-    """
+    source: behind a "?" it may say what its columns are, see `config.COLUMN_FLAGS`.
+    Raises DataError: not there, of an unknown kind, unreadable, or the Hub cannot be reached."""
     place, about = split_name(source)
     chosen = dict(parse_qsl(about))
     if unknown := ", ".join(chosen.keys() - COLUMN_FLAGS.keys()):

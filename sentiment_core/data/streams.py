@@ -1,7 +1,5 @@
 """Texts of a source that may be larger than memory, as Arrow tables one after the other."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -34,10 +32,7 @@ class Stream:
 
     def tables(self, rows: int) -> Iterator[tuple[pa.Table, list[str]]]:
         """Up to `rows` rows with all their columns, and their texts, "" where there is none; always the same.
-
-        Raises:
-            DataError: no such source, one that cannot be read from there on, or no column of texts.
-        """
+        Raises DataError: no such source, one that cannot be read from there on, or no column of texts."""
         column = self.chosen.get("text_column", "text")
         try:
             for table in (one for one in self._tables(rows) if len(one)):

@@ -60,9 +60,7 @@ def _check_cells(given: str, rows: int, columns: int) -> None:
         raise DataError(f"{given} has {found}, beyond {_CELLS:,} cells; split it or leave columns out")
 
 
-def read_parquet(
-    given: str, path: Path, *, most: int = _TABLE_BYTES, rows: int = _CELLS
-) -> pd.DataFrame:  # fmt: skip
+def read_parquet(given: str, path: Path, *, most: int = _TABLE_BYTES, rows: int = _CELLS) -> pd.DataFrame:
     """Columns of numbers and texts that take up to `most` bytes, whatever the file says of itself.
     Raises DataError: no parquet, texts that are not UTF-8, nested columns, or too much of anything."""
     try:
@@ -167,7 +165,6 @@ def csv_parts(given: str, path: Path, most: int) -> Iterator[pd.DataFrame]:
 
 
 def _read_jsonl(given: str, path: Path) -> pd.DataFrame:
-    """One object a line."""
     rows: dict[int, dict[str, object]] = {}
     names: set[str] = set()
     for number, line in _lines(given, path):

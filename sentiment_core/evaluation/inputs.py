@@ -1,7 +1,5 @@
 """What an evaluation starts from: the run, its base model, the reviews under test and the train rows."""
 
-from __future__ import annotations
-
 import os
 import time
 from dataclasses import dataclass
@@ -28,6 +26,14 @@ GROUP_CHARACTERS, GROUP_VALUES = 60, 50
 """A column of the dataset is carried along when its values are this short and this few (pairs aside)."""
 
 
+@dataclass(frozen=True)
+class TestSet:
+    reviews: data.Reviews
+    info: DatasetInfo
+    overlap_ids: tuple[str, ...]  # reviews whose text also stands in train
+    short_name: str  # with split and limit, as evaluation names begin
+
+
 class Inputs:
     """What the systems of one call share: the run, the reviews and their prompts, train rows, the base model.
     Raises ConfigError, DataError, BaseModelError, ArtifactError: one sentence each."""
@@ -49,11 +55,19 @@ class Inputs:
 
     @cached_property
     def test(self) -> TestSet:
-        return TestSet.load(self.config)
+        config = self.config
+        split = config.split if open_source(config.dataset).splits else "all"  # of an undivided source
+        reviews = data.load_reviews(config.dataset, config.split, limit=config.limit, seed=config.seed)
+        overlap = data.overlapping_ids(config.dataset) if split == "test" else set()
+        name = safe_name(reviews.name)
+        name += f"-{safe_name(split)}" if split not in ("test", "all") else ""
+        name += f"-n{config.limit}" if config.limit else ""
+        found = {"n": len(reviews), "fingerprint": reviews.fingerprint, "source": reviews.source}
+        info = DatasetInfo(name=reviews.name, split=split, **found)
+        return TestSet(reviews, info, tuple(sorted(overlap & set(reviews.ids))), name)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of what is answered."""
         return self.test.reviews.fingerprint
 
     @cached_property
@@ -192,31 +206,6 @@ def safe_name(name: str) -> str:
     """
     last = name.rstrip("/").rsplit("/", 1)[-1]
     return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in last) or "unnamed"
-
-
-# ---- the reviews
-
-
-@dataclass(frozen=True)
-class TestSet:
-    """The reviews under test."""
-
-    reviews: data.Reviews
-    info: DatasetInfo
-    overlap_ids: tuple[str, ...]  # reviews whose text also stands in train
-    short_name: str  # with split and limit, as evaluation names begin
-
-    @classmethod
-    def load(cls, config: EvalConfig) -> TestSet:
-        split = config.split if open_source(config.dataset).splits else "all"  # of an undivided source
-        reviews = data.load_reviews(config.dataset, config.split, limit=config.limit, seed=config.seed)
-        overlap = data.overlapping_ids(config.dataset) if split == "test" else set()
-        name = safe_name(reviews.name)
-        name += f"-{safe_name(split)}" if split not in ("test", "all") else ""
-        name += f"-n{config.limit}" if config.limit else ""
-        found = {"n": len(reviews), "fingerprint": reviews.fingerprint, "source": reviews.source}
-        info = DatasetInfo(name=reviews.name, split=split, **found)
-        return cls(reviews, info, tuple(sorted(overlap & set(reviews.ids))), name)
 
 
 def group_columns(reviews: data.Reviews) -> dict[str, pd.Series]:

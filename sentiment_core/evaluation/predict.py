@@ -5,8 +5,6 @@ whole or not at all by one process of a launch; a later call makes those that ar
 there, the first process joins them in order, a row group each.
 """
 
-from __future__ import annotations
-
 import pkgutil
 import shutil
 import sys
@@ -19,6 +17,7 @@ import pyarrow.parquet as pq
 from accelerate import PartialState
 from tqdm import tqdm
 
+from sentiment_core.artifacts.store import replacing
 from sentiment_core.config import ConfigError, EvalConfig
 from sentiment_core.data.streams import Stream
 from sentiment_core.data.tables import DataError
@@ -40,10 +39,7 @@ def predict(config: EvalConfig, output: Path, *, assets: Path, work: Path, overw
 
     `output` has the input's rows and columns in order, and prediction ("Positive", "Negative"; null where
     there is no text, or the answer is no label), p_positive (null where not scored), tokens and truncated.
-
-    Raises:
-        ConfigError, DataError, BaseModelError, ArtifactError: one sentence each.
-    """
+    Raises ConfigError, DataError, BaseModelError, ArtifactError: one sentence each."""
     if config.system not in ANSWERING:
         raise ConfigError(f"--predict with --system {config.system}; use one of {', '.join(ANSWERING)}")
     if output.suffix != ".parquet" or output.is_dir():
@@ -62,7 +58,8 @@ def predict(config: EvalConfig, output: Path, *, assets: Path, work: Path, overw
             parts.append(folder / f"{number:08}.parquet")
             if number % context.world_size == context.rank and not parts[-1].exists():
                 loaded = loaded or system.work()
-                _write(parts[-1], [_answered(inputs, loaded, table, texts)])
+                answered = _answered(inputs, loaded, table, texts)
+                _write(parts[-1], answered.schema, [answered])
             bar.update(len(table))
     PartialState().wait_for_everyone()
     PartialState().destroy_process_group()
@@ -72,7 +69,7 @@ def predict(config: EvalConfig, output: Path, *, assets: Path, work: Path, overw
         raise DataError(f"{config.dataset} has no rows; give a file with texts")
     if missing := [part for part in parts if not part.exists()]:
         raise ConfigError(f"{len(missing)} parts are not in {folder}; give all hosts the same --work")
-    _write(output, map(pq.read_table, parts))
+    _write(output, pq.read_schema(parts[0]), map(pq.read_table, parts))
     shutil.rmtree(folder, ignore_errors=True)
     return f"{pq.read_metadata(output).num_rows:,} rows, {output}"
 
@@ -97,17 +94,8 @@ def _answered(inputs: Inputs, work: Work, table: pa.Table, texts: Sequence[str])
     return table
 
 
-def _write(path: Path, tables: Iterable[pa.Table]) -> None:
+def _write(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
     """A parquet file with a row group for each table, whole or not at all."""
-    unfinished, writer = path.with_name(f".{path.name}.unfinished"), None
-    try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            for table in tables:
-                writer = writer or pq.ParquetWriter(unfinished, table.schema)
-                writer.write_table(table, row_group_size=max(1, len(table)))
-            if writer:
-                writer.close()
-            unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with writing(path), replacing(path) as unfinished, pq.ParquetWriter(unfinished, schema) as writer:
+        for table in tables:
+            writer.write_table(table, row_group_size=len(table))

@@ -121,15 +121,13 @@ def settings_of(system: EvaluatedSystem, work: Work) -> dict[str, Any]:
     config, overlap = system.config, system.inputs.test.overlap_ids
     limit = {"limit": config.limit, "limit_seed": config.seed} if config.limit else {}
     settings = system.decisive() | {"max_length_tokens": system.inputs.max_length} | limit | work.settings
-    settings["identity"] = system.identity()
-    return settings | ({OVERLAP_SETTING: list(overlap)} if overlap else {})
+    return settings | {"identity": system.identity()} | ({OVERLAP_SETTING: list(overlap)} if overlap else {})
 
 
 # ---- what a person sees
 
 
 def describe(outcomes: list[Outcome], assets: Path) -> str:
-    """A table of what was evaluated, where it is, and what to do next."""
     rows = {}
     for outcome in outcomes:
         record = outcome.record

@@ -5,8 +5,6 @@ in a folder named by a hash of everything that decides the values. The same call
 an interruption; another model, adapter, prompt, dataset or setting has another hash and starts anew.
 """
 
-from __future__ import annotations
-
 import itertools
 import shutil
 import sys
@@ -66,10 +64,8 @@ class PartStore:
 def score(system: EvaluatedSystem, work: Work, store: PartStore) -> tuple[np.ndarray, float, float] | None:
     """All reviews' values: those of earlier calls, then this process's share of the rest.
 
-    Returns:
-        (draws · n, width) raw values, the seconds that scoring took (interrupted calls included; of several
-        processes, the slowest one's), and those of the warm-up; None on every process but the first.
-    """
+    Returns (draws · n, width) raw values, the seconds that scoring took (interrupted calls included; of
+    several processes, the slowest one's), and those of the warm-up; None on every process but the first."""
     context, lengths = store.context, np.tile(system.inputs.encoded.lengths, work.draws)
     values = np.full((len(lengths), work.width), np.nan)
     done = np.zeros(len(lengths), dtype=bool)

@@ -1,1 +1,1 @@
-"""Every number with its interval. Read `classification` first; `slices` has the parts."""
+"""Every number with its interval. Read `classification` first."""

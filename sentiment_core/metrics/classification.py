@@ -98,8 +98,8 @@ def roc_auc(label: ArrayLike, p_positive: ArrayLike) -> Metric | None:
     return Metric(value=value, low=low, high=high, n=len(y))
 
 
-def calibration(reviews: Reviews) -> Found:
-    """Brier score, negative log-likelihood and expected calibration error; lower is better in all.
+def _scores(reviews: Reviews) -> Found:
+    """ROC AUC, then Brier score, negative log-likelihood and expected calibration error (lower is better).
 
     - brier: mean squared distance of p_positive from the outcome, in [0, 1] (Brier 1950).
     - nll: mean -log of the probability given to the true label, in nats, in [0, 16.1] (see NLL_FLOOR).
@@ -111,6 +111,8 @@ def calibration(reviews: Reviews) -> Found:
     y, p = _scored(reviews.label, reviews.p_positive)
     if not len(y):
         return
+    if auc := roc_auc(y, p):
+        yield "roc_auc", auc
     columns = _calibration_columns(y, p)
     values, draws = columns.mean(0), intervals.resampled_means(columns, reviews.resamples)
     ece, ece_draws = np.abs(values[2:]).sum(), np.abs(draws[:, 2:]).sum(1)
@@ -125,21 +127,19 @@ def fit_temperature(label: ArrayLike, log_odds: ArrayLike) -> float:
     from scipy.optimize import minimize_scalar
 
     signed = np.where(read_labels(label) == 1, 1.0, -1.0) * np.asarray(log_odds, dtype=float)
-    limit = np.log(4)
-    found = minimize_scalar(
-        lambda log_t: np.logaddexp(0, -signed / np.exp(log_t)).mean(),
-        bounds=(-limit, limit),
-        method="bounded",
-    )
-    return float(np.exp(found.x))
+
+    def nll(log_t: float) -> float:
+        return np.logaddexp(0, -signed / np.exp(log_t)).mean()
+
+    return float(np.exp(minimize_scalar(nll, bounds=(-np.log(4), np.log(4)), method="bounded").x))
 
 
 def ece_without(label: ArrayLike, p_positive: ArrayLike, temperature: float) -> float:
     """The expected calibration error that probabilities had before log-odds were divided by a temperature."""
+    from scipy.special import expit, logit
+
     y, p = _scored(label, p_positive)
-    odds = np.divide(p, 1 - p, out=np.full(len(p), np.inf), where=p < 1) ** temperature
-    before = np.where(np.isinf(odds), 1.0, odds / (1 + np.where(np.isinf(odds), 0, odds)))
-    return float(np.abs(_calibration_columns(y, before).mean(0)[2:]).sum())
+    return float(np.abs(_calibration_columns(y, expit(temperature * logit(p))).mean(0)[2:]).sum())
 
 
 def _calibration_columns(y: np.ndarray, p: np.ndarray) -> np.ndarray:
@@ -169,16 +169,14 @@ def roc_curve(label: ArrayLike, p_positive: ArrayLike, *, points: int = 300) -> 
     from sklearn import metrics as sk
 
     y, p = _scored(label, p_positive)
-    names = ("false_positive_rate", "true_positive_rate", "threshold")
-    if len(np.unique(y)) < 2:
-        return {name: np.empty(0) for name in names}
-    fpr, tpr, threshold = sk.roc_curve(y, p)
-    threshold[0] = np.nextafter(1, 2)
-    if len(fpr) > points:
-        along = fpr + tpr  # rises with every corner, from 0 to 2
-        keep = np.unique(np.searchsorted(along, np.linspace(0, 2, points)).clip(max=len(fpr) - 1))
-        fpr, tpr, threshold = fpr[keep], tpr[keep], threshold[keep]
-    return dict(zip(names, (fpr, tpr, threshold), strict=True))
+    corners = np.empty((3, 0))
+    if len(np.unique(y)) == 2:
+        corners = np.stack(sk.roc_curve(y, p))
+        corners[2, 0] = np.nextafter(1, 2)
+    if (n := corners.shape[1]) > points:
+        along = corners[0] + corners[1]  # rises with every corner, from 0 to 2
+        corners = corners[:, np.unique(np.searchsorted(along, np.linspace(0, 2, points)).clip(max=n - 1))]
+    return dict(zip(("false_positive_rate", "true_positive_rate", "threshold"), corners, strict=True))
 
 
 def at_threshold(label: ArrayLike, p_positive: ArrayLike, threshold: float) -> dict[str, float | int | None]:
@@ -216,11 +214,6 @@ def _counts(reviews: Reviews) -> Found:
             yield f"recall_{name}", intervals.wilson(int(right[i]), int(truths[i]))
 
 
-def _ranking(reviews: Reviews) -> Found:
-    if auc := roc_auc(reviews.label, reviews.p_positive):
-        yield "roc_auc", auc
-
-
 def _pairs(reviews: Reviews) -> Found:
     """Share of pairs with every member right; a review without a partner is left out, n counts pairs."""
     if reviews.pair_id is None:
@@ -233,7 +226,7 @@ def _pairs(reviews: Reviews) -> Found:
         yield "consistency", intervals.wilson(int(whole.sum()), len(whole))
 
 
-METRICS: tuple[Callable[[Reviews], Found], ...] = (_counts, _ranking, calibration, _pairs)
+METRICS: tuple[Callable[[Reviews], Found], ...] = (_counts, _scores, _pairs)
 """What `evaluate` computes, in this order: each yields the metrics that the reviews define, by name."""
 
 
@@ -281,8 +274,6 @@ def compare(label: ArrayLike, prediction_a: ArrayLike, prediction_b: ArrayLike) 
 
     y = read_labels(label)
     n = len(y)
-    if not n:
-        raise ValueError("there are no reviews to compare the systems on")
     right_a, right_b = read_answers(prediction_a, n) == y, read_answers(prediction_b, n) == y
     both_wrong, fixed, broken, both_right = (int(c) for c in np.bincount(2 * right_a + right_b, minlength=4))
     shares = np.array([fixed, broken, both_right, both_wrong]) / n

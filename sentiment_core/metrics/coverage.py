@@ -3,8 +3,6 @@
 Certainty is max(p, 1 - p), in [0.5, 1]. El-Yaniv & Wiener 2010 (JMLR 11:1605) call this selective prediction.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -31,10 +29,7 @@ def above(label: ArrayLike, p_positive: ArrayLike, certainty: float) -> tuple[fl
 
 def least_log_odds(counts: ArrayLike, target: float) -> float | None:
     """The smallest |log-odds| from which on a share `target` of the answers is right; None without such.
-
-    Args:
-        counts: (2, BINS) reviews by label and bin, see `histogram.counts`.
-    """
+    counts: (2, BINS) reviews by label and bin, see `histogram.counts`."""
     negative, positive = np.asarray(counts)
     half = BINS // 2
     right = (positive[half:] + negative[:half][::-1])[::-1].cumsum()  # from the surest bins inwards

@@ -59,13 +59,13 @@ class PromptEncoder:
     def __init__(self, tokenizer, prompt: Prompt = PROMPT) -> None:
         self.tokenizer = tokenizer
         self.rendered = render(tokenizer, prompt)
-        self.prefix_ids = self._control_ids(self.rendered.prefix)
-        self.suffix_ids = self._control_ids(self.rendered.suffix)
+        self.prefix_ids = self.control_ids(self.rendered.prefix)
+        self.suffix_ids = self.control_ids(self.rendered.suffix)
         bare = json.loads(tokenizer.backend_tokenizer.to_str())
         bare |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
         self.plain = Tokenizer.from_str(json.dumps(bare))
         self._mark = self.plain.encode(CUT_MARK, add_special_tokens=False).ids
-        firsts = [self._control_ids(word)[0] for word in self.rendered.label_words]
+        firsts = [self.control_ids(word)[0] for word in self.rendered.label_words]
         self.label_ids: tuple[int, int] = (firsts[0], firsts[1])
         """First token of each label word, in column order (negative, positive)."""
         if firsts[0] == firsts[1]:
@@ -78,7 +78,8 @@ class PromptEncoder:
     def info(self) -> PromptInfo:
         return PromptInfo(name=self.rendered.name, hash=self.rendered.hash)
 
-    def _control_ids(self, text: str) -> list[int]:
+    def control_ids(self, text: str) -> list[int]:
+        """Token ids of a prompt's own text, control tokens included."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def review_ids(self, texts: Sequence[str]) -> list[list[int]]:

@@ -7,7 +7,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from sentiment_core.artifacts.report import export_rows
 from sentiment_core.artifacts.schema import EvalRecord, RunRecord
-from sentiment_core.artifacts.store import Run, list_artifacts, read_adapter_base, write_text
+from sentiment_core.artifacts.store import Run, list_artifacts, read_adapter_config, write_text
 from sentiment_core.config import UserError, split_name
 from sentiment_core.data.reviews import DEFAULT_DATASET
 from sentiment_core.prompts import PROMPT, REVIEW_SLOT
@@ -39,7 +39,8 @@ def card_of(run: Run, root: Path, *, repo: str = "", merged: bool = False) -> Mo
     """
     if (record := run.record) is None:
         raise PublishError(f"run {run.run_id!r} is not there or unfinished; train it with train.py")
-    base, revision = read_adapter_base(run)
+    config = read_adapter_config(run)
+    base, revision = config.get("base_model_name_or_path") or "", config.get("revision")
     results = list(_results(record, evaluations(run, root)))
     data = ModelCardData(
         base_model=base if "/" in base else None, base_model_relation="finetune" if merged else "adapter",

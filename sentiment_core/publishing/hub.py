@@ -7,7 +7,7 @@ from huggingface_hub import EvalResultEntry, HfApi, RepoCard, constants, eval_re
 from huggingface_hub.utils import yaml_dump
 
 from sentiment_core.artifacts.schema import EvalRecord
-from sentiment_core.artifacts.store import Run, read_adapter_base, write_text
+from sentiment_core.artifacts.store import Run, read_adapter_config, write_text
 from sentiment_core.models.base_models import live_base
 from sentiment_core.publishing.card import PublishError, card_of, evaluations, hub_dataset
 
@@ -25,7 +25,8 @@ def write_run(folder: Path, run: Run, root: Path, repo: str, *, merged: bool = F
         PublishError: the run is unfinished, or its base is not on the Hub.
         BaseModelError: to merge, the base cannot be had.
     """
-    card, (base, _) = card_of(run, root, repo=repo, merged=merged), read_adapter_base(run)
+    card = card_of(run, root, repo=repo, merged=merged)
+    base = read_adapter_config(run).get("base_model_name_or_path") or ""
     if "/" not in base:
         raise PublishError(
             f"the adapter of {run.run_id!r} names its base {base!r}, which is not on the Hub; "

@@ -39,7 +39,7 @@ from sentiment_core.models.base_models import SEAL, check_disk, is_intact, publi
 from sentiment_core.models.tokens import PromptEncoder
 from sentiment_core.models.weight_sample import sample_weights
 from sentiment_core.training import teacher
-from sentiment_core.training.trainer import BY_ENGINE, History, Prompts
+from sentiment_core.training.trainer import History, PackedQLoraTrainer, Prompts, QLoraTrainer
 
 # Type the adapter is saved in: half the file, and finer than bfloat16 at the size of these weights.
 ADAPTER_DTYPE = torch.float16
@@ -67,9 +67,7 @@ def train(config: TrainConfig, *, assets: Path, work: Path, resume: bool = False
     split = split_train(config.dataset, **chosen)
     context.say(f"Reviews: {len(split.train):,} to train on, {len(split.validation):,} to validate, "
                 f"dropped {split.excluded or 'none'} ({time.perf_counter() - started:.1f} s)")  # fmt: skip
-    lessons = None
-    if config.teacher:
-        lessons = teacher.prepare(config, context, assets=assets, work=work.parent)
+    lessons = teacher.prepare(config, context, assets=assets, work=work.parent) if config.teacher else None
     session = Session(config, split, lessons, context, folder, work, checkpoint)
     context.say(f"Training {config.name}: {len(session.plan)} steps of {config.batch_size} reviews "
                 f"({session.micro} a pass), engine {session.engine}, {context.precision}, "
@@ -152,7 +150,6 @@ def on_every_host(checkpoint: Path, context: DeviceContext) -> Path:
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step after which it was written."""
     return int(checkpoint.name.rsplit("-", 1)[1])
 
 
@@ -177,45 +174,37 @@ def load_model(config: TrainConfig, context: DeviceContext) -> tuple[loading.Loa
 
 class Session:
     """One training run: the model loaded, the steps planned and the trainer made.
-
-    Args:
-        lessons: what a teacher says of unlabelled reviews, if there is one.
-        folder, work: where the artifact goes, and the checkpoints, which are not for sharing.
-        checkpoint: folder of the one to continue from, None to begin.
-    """
+    lessons: what a teacher says of unlabelled reviews, if there is one.
+    folder, work: where the artifact goes, and the checkpoints, which are not for sharing.
+    checkpoint: folder of the one to continue from, None to begin."""
 
     def __init__(
         self, config: TrainConfig, split: TrainSplit, lessons: teacher.Lessons | None, context: DeviceContext,
         folder: Path, work: Path, checkpoint: Path | None,
     ) -> None:  # fmt: skip
-        self.config, self.split, self.context, self.folder = config, split, context, folder
-        self.lessons = lessons
+        self.config, self.split, self.lessons = config, split, lessons
+        self.context, self.folder = context, folder
         self.loaded, model, self.engine, self.micro = load_model(config, context)
         accumulation = config.batch_size // (self.micro * context.world_size)
         encoder = self.loaded.encoder
-        prompts, held_out = (
-            learned(encoder, config, part, more)
-            for part, more in ((split.train, lessons), (split.validation, None))
-        )
+        prompts = learned(encoder, config, split.train, lessons)
+        held_out = learned(encoder, config, split.validation, None)
         lengths = prompts.encoded.lengths
         self.plan = plan = plan_steps(lengths, config.batch_size, epochs=config.epochs, seed=config.seed)
         self.checkpoint, self.first_step = checkpoint, step_of(checkpoint) if checkpoint else None
         writer = HistoryWriter(folder, resume_at=self.first_step) if context.is_main else None
         self.history = History(writer, plan, lengths, config.epochs)
-        batches, trainer = BY_ENGINE[self.engine]
+        kind = PackedQLoraTrainer if self.engine == "packed" else QLoraTrainer
         with loading.quiet_transformers():
             # eval_dataset has to be there; `held_out` is what is scored
-            self.trainer = trainer(
+            self.trainer = kind(
                 model=model, args=training_arguments(config, context, work, len(plan), accumulation),
-                train_dataset=plan, eval_dataset=[0], loaded=self.loaded, held_out=held_out,
-                batches=batches(prompts, encoder, plan, accumulation, context), history=self.history,
-                evaluations=config.epochs * config.evaluations_per_epoch, early=config.early_validations,
-                checkpoint_seconds=60 * config.checkpoint_minutes,
+                train_dataset=plan, eval_dataset=[0], config=config, loaded=self.loaded, held_out=held_out,
+                batches=kind.Batches(prompts, encoder, plan, accumulation, context), history=self.history,
             )  # fmt: skip
         self.trainer.remove_callback(PrinterCallback)
 
     def run(self) -> None:
-        """Train, from the checkpoint on if there is one."""
         gpu = self.context.device.type == "cuda"
         if gpu:
             torch.cuda.reset_peak_memory_stats()  # the warm-up's passes are as large as any
@@ -252,10 +241,8 @@ class Session:
             run_id=config.name, created_at=utc_now(), commit=provenance.commit(),
             base_model=self.loaded.info, prompt=self.loaded.encoder.info,
             lora=LoraInfo(rank=lora.r, alpha=lora.lora_alpha, dropout=lora.lora_dropout, targets=targets),
-            data=DataInfo(
-                source=data.source, fingerprint=data.fingerprint, train=len(data), validation=n,
-                excluded=dict(self.split.excluded),
-            ),
+            data=DataInfo(source=data.source, fingerprint=data.fingerprint, train=len(data), validation=n,
+                          excluded=self.split.excluded),
             config=_shareable(config, context.precision), command=provenance.command_line(),
             engine=self.engine, hardware=provenance.hardware(context.device.type, context.world_size),
             versions=provenance.versions(),
@@ -354,7 +341,6 @@ def save_adapter(model: Any, folder: Path, base_name: str, base_revision: str | 
 
 
 def describe(record: RunRecord, folder: Path) -> str:
-    """What a person wants to know at the end of a run."""
     accuracy, hardware = record.validation_accuracy, record.hardware
     share = record.trainable_parameters / record.base_model.parameters
     dataset = shlex.quote(record.data.source)

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from sentiment_core.artifacts.schema import TeacherInfo
-from sentiment_core.artifacts.store import adapter_sha256, read_run
+from sentiment_core.artifacts.store import adapter_sha256, read_run, replacing
 from sentiment_core.config import ConfigError, TrainConfig
-from sentiment_core.data.reviews import Reviews, unlabelled_split
+from sentiment_core.data.reviews import Reviews, unlabelled_reviews
 from sentiment_core.engines.device import DeviceContext, decided_by_main, free_memory
 from sentiment_core.engines.scorer import SentimentScorer, p_positive
 from sentiment_core.models.base_models import resolve, writing
@@ -39,7 +39,7 @@ def prepare(config: TrainConfig, context: DeviceContext, *, assets: Path, work: 
     run = read_run(runs / config.teacher)
     if (record := run.record) is None:
         raise ConfigError(f"--teacher {config.teacher!r} is no finished run under {runs}; train it first")
-    reviews, excluded = unlabelled_split(config.dataset, config.unlabelled, exclude=config.exclude)
+    reviews, excluded = unlabelled_reviews(config.dataset, config.unlabelled, exclude=config.exclude)
     weights, limit = adapter_sha256(run), record.max_length_tokens
     key = hashlib.sha256(f"{weights} {reviews.fingerprint} {limit}".encode()).hexdigest()[:16]
     path = work / "soft-labels" / f"{run.run_id}-{key}.parquet"
@@ -52,11 +52,8 @@ def prepare(config: TrainConfig, context: DeviceContext, *, assets: Path, work: 
             loaded = load_base(base, device=context.device, compute_dtype=context.dtype)
             scorer = SentimentScorer(loaded, load_adapter(loaded.model, run.adapter_path))
             p = p_positive(scorer.log_likelihoods(loaded.encoder.encode_cached(reviews.texts, limit)))
-            table = pd.DataFrame({"review_id": reviews.ids, "p_positive": p})
-            with writing(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                table.to_parquet(unfinished := path.with_suffix(".part"), index=False)
-                unfinished.replace(path)
+            with writing(path), replacing(path) as unfinished:
+                pd.DataFrame({"review_id": reviews.ids, "p_positive": p}).to_parquet(unfinished, index=False)
         return pd.read_parquet(path)["p_positive"].to_numpy()
 
     said = decided_by_main(context, ask)

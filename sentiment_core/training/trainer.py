@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 import math
 import time
@@ -23,7 +24,7 @@ from transformers import Trainer, TrainerCallback
 
 from sentiment_core.artifacts.schema import HistoryRow
 from sentiment_core.artifacts.store import HistoryWriter
-from sentiment_core.config import UserError
+from sentiment_core.config import TrainConfig, UserError
 from sentiment_core.engines.batching import round_up, split_alike, split_balanced
 from sentiment_core.engines.device import DeviceContext, decided_by_main
 from sentiment_core.engines.loss import label_loss
@@ -70,23 +71,22 @@ class MicroBatches(Dataset):
     def __len__(self) -> int:
         return len(self.plan) * self.accumulation
 
-    def parts(self, step: np.ndarray) -> list[np.ndarray]:
-        """A step's reviews, split over passes and processes."""
-        return self.split(step, self.prompts.encoded.lengths, self.accumulation * self.context.world_size)
+    @functools.cached_property
+    def parts(self) -> list[list[np.ndarray]]:
+        """Each step's reviews, split over passes and processes."""
+        lengths, count = self.prompts.encoded.lengths, self.accumulation * self.context.world_size
+        return [self.split(step, lengths, count) for step in self.plan]
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        number, micro = divmod(index, self.accumulation)
-        step, world = self.plan[number], self.context.world_size
-        rows = self.parts(step)[micro * world + self.context.rank]
+        (number, micro), world = divmod(index, self.accumulation), self.context.world_size
+        rows = self.parts[number][micro * world + self.context.rank]
         targets, temperatures, weights = self.prompts.learned(rows)
         # gradients are averaged over devices
-        weights = weights * np.float32(world) / self.prompts.learned(step)[2].sum()
+        weights = weights * np.float32(world) / self.prompts.learned(self.plan[number])[2].sum()
         return self.collate(rows, {"targets": targets, "temperatures": temperatures, "weights": weights})
 
     def collate(self, rows: np.ndarray, learned: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
-        """One forward pass's tensors from its reviews and what is learned of each."""
-        pad = self.encoder.tokenizer.pad_token_id or 0
-        batch = left_pad([self.prompts.encoded[i] for i in rows], pad)
+        batch = left_pad([self.prompts.encoded[i] for i in rows], self.encoder.tokenizer.pad_token_id or 0)
         return batch | {name: torch.from_numpy(values) for name, values in learned.items()}
 
 
@@ -99,7 +99,7 @@ class PackedBatches(MicroBatches):
     def shape(self) -> PackShape:
         """What holds every part of every step."""
         lengths, prefix = self.prompts.encoded.lengths, self.prompts.encoded.shared
-        pieces = [piece for step in self.plan for piece in self.parts(step)]
+        pieces = [*itertools.chain(*self.parts)]
         tokens = max(packed_tokens(lengths[piece], prefix) for piece in pieces)
         return PackShape(round_up(tokens, 128), max(map(len, pieces)), int(lengths.max()), prefix)
 
@@ -107,38 +107,28 @@ class PackedBatches(MicroBatches):
         return vars(pack_sequences(self.prompts.encoded, rows, self.shape, **learned))
 
 
-class DivergedError(UserError):
-    """The loss is no longer a finite number."""
-
-
 def check_finite(loss: float, step: int) -> None:
+    """Raises UserError where training diverged."""
     if not math.isfinite(loss):
-        raise DivergedError(
+        raise UserError(
             f"the loss is {loss} at step {step}; use --precision bf16 or fp32, or a lower --learning-rate"
         )
 
 
 class QLoraTrainer(Trainer):
     """The Hugging Face Trainer with our batches, our loss at the label position, and our validation.
+    loaded: the base model that `model`, a PEFT model, is built on.
+    batches: this process's `MicroBatches`, in order.
+    held_out: the validation reviews. history: whose clock stands still while these are scored."""
 
-    Args:
-        loaded: the base model that `model`, a PEFT model, is built on.
-        batches: this process's `MicroBatches`, in order.
-        held_out: the validation reviews.
-        history: whose clock stands still while these are scored.
-        evaluations: how often they are, a checkpoint written each time.
-        early: whether also after steps 1, 2, 4, 8, …
-        checkpoint_seconds: the most between two checkpoints, about.
-    """
-
+    Batches = MicroBatches
     model: Any
 
     def __init__(
-        self, *, loaded: LoadedModel, batches: Any, held_out: Prompts, history: History, evaluations: int,
-        early: bool, checkpoint_seconds: float, **kwargs: Any,
+        self, *, config: TrainConfig, loaded: LoadedModel, batches: Any, held_out: Prompts, history: History,
+        **kwargs: Any,
     ) -> None:  # fmt: skip
-        milestones = Milestones(self, evaluations, early, kwargs["args"].max_steps, checkpoint_seconds)
-        super().__init__(callbacks=[milestones, history], **kwargs)
+        super().__init__(callbacks=[Milestones(self, config, kwargs["args"].max_steps), history], **kwargs)
         self.batches, self.held_out, self.history = batches, held_out, history
         self.scorer = SentimentScorer(loaded, self.model, engine="padded")
         self.scores = np.zeros((0, 2), dtype=np.float32)  # of the last validation
@@ -158,17 +148,13 @@ class QLoraTrainer(Trainer):
         """One forward and backward pass. The losses of a step's passes add up to its mean."""
         model.train()
         inputs = self._prepare_inputs(inputs)
-        with self.compute_loss_context_manager():
-            loss = self.compute_loss(model, inputs)
+        targets, temperatures, weights = (inputs.pop(n) for n in ("targets", "temperatures", "weights"))
+        with self.compute_loss_context_manager(), float32_head(self.model):
+            logits = model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1].float()
+            label_ids = torch.tensor(self.batches.encoder.label_ids, device=logits.device)
+            loss = (label_loss(logits, label_ids, targets, temperatures) * weights).sum()
         self.accelerator.backward(loss)
         return loss.detach()
-
-    def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch: Any = None):
-        targets, temperatures, weights = (inputs.pop(n) for n in ("targets", "temperatures", "weights"))
-        with float32_head(self.model):
-            logits = model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1].float()
-        label_ids = torch.tensor(self.batches.encoder.label_ids, device=logits.device)
-        return (label_loss(logits, label_ids, targets, temperatures) * weights).sum()
 
     def validate(self) -> dict[str, Any]:
         """The `eval_` fields of a HistoryRow; the loss is the label word's mean negative log-likelihood."""
@@ -211,6 +197,8 @@ class QLoraTrainer(Trainer):
 class PackedQLoraTrainer(QLoraTrainer):
     """The same by the packed engine, which trains and validates, with all gradients in one flat tensor."""
 
+    Batches = PackedBatches
+
     def __init__(self, *, loaded: LoadedModel, **kwargs: Any) -> None:
         super().__init__(loaded=loaded, **kwargs)
         longest = max(int(each.encoded.lengths.max()) for each in (self.batches.prompts, self.held_out))
@@ -224,7 +212,6 @@ class PackedQLoraTrainer(QLoraTrainer):
         self._passes = 0
 
     def warm_up(self) -> None:
-        """Compile and capture."""
         self.engine.warm_up(Pack(**self.batches[0]))
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None):
@@ -262,52 +249,37 @@ class PackedQLoraTrainer(QLoraTrainer):
         return self.adapter.flat_gradient.norm() if grad_norm is None else grad_norm
 
 
-# What makes the batches of each engine, and what trains on them.
-BY_ENGINE = dict.fromkeys(("nf4", "dequantized"), (MicroBatches, QLoraTrainer))
-BY_ENGINE["packed"] = (PackedBatches, PackedQLoraTrainer)
-
-
 class Milestones(TrainerCallback):
-    """Evaluates and saves `count` times, spread evenly over the steps, at last behind the last one.
+    """Evaluates and saves so often an epoch, spread evenly over the steps, at last behind the last one.
 
-    If `early`, validates after steps 1, 2, 4, 8, … too, where most is learned: a row of history, no
-    checkpoint. Saves between evaluations, too, where the last checkpoint is `seconds` old.
+    If asked, validates after steps 1, 2, 4, 8, … too, where most is learned: a row of history, no
+    checkpoint. Saves between evaluations, too, where the last checkpoint is so many minutes old.
     """
 
-    def __init__(self, trainer: QLoraTrainer, count: int, early: bool, steps: int, seconds: float) -> None:
-        self.trainer, self.early, marks = trainer, early, np.linspace(0, steps, count + 1)[1:]
-        self.steps = {max(1, round(mark)) for mark in marks}
-        self.seconds, self.saved = seconds, time.monotonic()
+    def __init__(self, trainer: QLoraTrainer, config: TrainConfig, steps: int) -> None:
+        marks = np.linspace(0, steps, config.epochs * config.evaluations_per_epoch + 1)[1:]
+        self.trainer, self.config, self.steps = trainer, config, {max(1, round(mark)) for mark in marks}
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.saved = time.monotonic()
 
     on_save = on_train_begin
 
-    def is_due(self, step: int, logging_steps: int) -> bool:
-        """Whether to save, by the main process's clock; several processes ask it at steps that are logged."""
-        context = self.trainer.batches.context
-        if context.world_size > 1 and step % logging_steps:
-            return False
-        return decided_by_main(context, lambda: time.monotonic() - self.saved >= self.seconds)
-
     def on_step_end(self, args, state, control, **kwargs):
-        step = state.global_step
-        control.should_evaluate = step in self.steps
-        control.should_save = control.should_evaluate or self.is_due(step, args.logging_steps)
-        if self.early and step.bit_count() == 1 and step not in self.steps:
+        step, context = state.global_step, self.trainer.batches.context
+        control.should_evaluate = control.should_save = step in self.steps
+        if not control.should_save and (context.world_size == 1 or step % args.logging_steps == 0):
+            most = 60 * self.config.checkpoint_minutes  # by the main process's clock, which costs a broadcast
+            control.should_save = decided_by_main(context, lambda: time.monotonic() - self.saved >= most)
+        if self.config.early_validations and step.bit_count() == 1 and step not in self.steps:
             self.trainer.history.row(step, self.trainer.validate())
         return control
 
 
 class History(TrainerCallback):
     """Appends to history.jsonl and draws the progress bar.
-
-    Args:
-        writer: None in all processes but the main one, which then neither write nor draw.
-        plan: the reviews of each step.
-        lengths: (n,) tokens of each review's prompt.
-    """
+    writer: None in all processes but the main one, which then neither write nor draw.
+    plan: the reviews of each step. lengths: (n,) tokens of each review's prompt."""
 
     def __init__(
         self, writer: HistoryWriter | None, plan: list[np.ndarray], lengths: np.ndarray, epochs: int

@@ -7,7 +7,7 @@ import pytest
 from scipy.special import expit
 
 from sentiment_core.artifacts import report
-from sentiment_core.artifacts.store import read_benchmark
+from sentiment_core.artifacts.store import ArtifactError, read_benchmark
 from sentiment_core.benchmarks import __main__ as benchmark
 from sentiment_core.benchmarks import measure, trace
 from sentiment_core.engines.scorer import SentimentScorer
@@ -76,7 +76,8 @@ def test_it_runs_and_its_result_is_one_sentence(run, tiny_model, tmp_path, monke
     monkeypatch.setattr(measure, "ASSETS", run.path.parent.parent)
     output = tmp_path / "benchmarks" / "trace.json"
     flags = ["--run=tiny", f"--base-model={tiny_model}", f"--dataset={data}", f"--output={output}"]
-    assert report.trace_sentence(tmp_path) == ""
+    with pytest.raises(ArtifactError, match="is not there; make it with"):
+        report.trace_sentence(tmp_path)
     assert benchmark.main(["trace", *flags, "--reviews", "4"]) == 0
     changes = [row.log_odds_change for row in read_benchmark("trace", tmp_path).rows]
     assert all(m.low <= m.value <= m.high and m.n == 4 for m in changes)

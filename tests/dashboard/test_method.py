@@ -63,8 +63,8 @@ def test_a_sorted_beginning_is_told_from_a_mixed_one():
 def test_the_matrix_is_drawn_to_scale():
     run = store.read_run(ASSETS / "runs" / "smollm2-135m")
     shapes = store.read_adapter_shapes(run)
-    assert shapes["model.layers.15.self_attn.q_proj"] == (576, 576)
-    assert shapes["model.layers.15.mlp.up_proj"] == (1536, 576)
+    assert shapes["model.layers.15.self_attn.q_proj"] == (576, 576, 16)
+    assert shapes["model.layers.15.mlp.up_proj"] == (1536, 576, 16)
     drawn = method.pictures(run)[0]
     sides = [float(side) for side in re.findall(r' (?:width|height)="([\d.]+)"', drawn)]
     assert max(sides) / min(sides) == pytest.approx(576 / 16, rel=0.01)

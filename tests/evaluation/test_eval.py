@@ -395,11 +395,11 @@ def test_a_killed_prediction_goes_on_to_the_same_file(call, assets, texts, tiny_
     assert call(*PREDICT, str(texts), "--output", str(whole), work=tmp_path / "other")[0] == 0
     write, written = predict._write, []
 
-    def killed(path, tables):
+    def killed(path, *more):
         if len(written) == 2:
             raise KeyboardInterrupt
         written.append(path)
-        write(path, tables)
+        write(path, *more)
 
     with monkeypatch.context() as patch:
         patch.setattr(predict, "_write", killed)
@@ -408,7 +408,7 @@ def test_a_killed_prediction_goes_on_to_the_same_file(call, assets, texts, tiny_
     assert "continues" in err
     before = list(written)
     with monkeypatch.context() as patch:
-        patch.setattr(predict, "_write", lambda path, tables: (written.append(path), write(path, tables)))
+        patch.setattr(predict, "_write", lambda path, *more: (written.append(path), write(path, *more)))
         assert call(*PREDICT, str(texts), "--output", str(output))[:2] == (0, f"28 rows, {output}\n")
     assert not set(written[2:]) & set(before), "what was answered is not answered again"
     assert output.read_bytes() == whole.read_bytes()

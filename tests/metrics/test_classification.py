@@ -8,7 +8,8 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
-from sentiment_core.metrics import classification, intervals, slices
+from sentiment_core.artifacts import frames
+from sentiment_core.metrics import classification, intervals
 
 LABEL = [0, 0, 0, 0, 1, 1, 1, 1, 1, 1]
 ANSWER = [0, 0, 1, None, 1, 1, 1, 0, None, 1]
@@ -309,7 +310,7 @@ def test_slices_are_of_the_groups_that_a_dataset_brought() -> None:
     frame = table(
         40, pair_id=np.arange(40) // 20, many=np.arange(40), some=[2.0, 10.0, None, 1.0] * 10, one=["a"] * 40
     )
-    found = slices.slices(frame, ["pair_id", "many", "some", "one"])
+    found = frames.slices(frame)
     assert [(part.by, part.value, part.accuracy.n) for part in found] == [
         ("some", "1.0", 10), ("some", "2.0", 10), ("some", "10.0", 10), ("one", "a", 40),
     ]  # fmt: skip

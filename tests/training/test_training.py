@@ -19,7 +19,7 @@ from transformers import TrainingArguments
 
 import eval as eval_script
 from sentiment_core.artifacts.store import list_artifacts, read_eval, read_history, read_run
-from sentiment_core.config import PRESETS, ConfigError, TrainConfig, flag
+from sentiment_core.config import PRESETS, ConfigError, TrainConfig, UserError, flag
 from sentiment_core.data.reviews import split_train
 from sentiment_core.engines.device import one_device
 from sentiment_core.engines.scorer import SentimentScorer
@@ -346,7 +346,7 @@ def test_two_hosts_that_share_no_folder_train_resume_and_evaluate_as_one(config,
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
-        ({"learning_rate": 1e30, "max_grad_norm": 0}, trainer.DivergedError,
+        ({"learning_rate": 1e30, "max_grad_norm": 0}, UserError,
          r"the loss is nan at step \d+; use --precision"),
         ({"engine": "nf4"}, ConfigError, "--engine nf4 needs a GPU"),
     ],

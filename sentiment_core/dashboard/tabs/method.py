@@ -119,7 +119,7 @@ def pictures(run: Run) -> list[Markup]:
         sample = record.weights.matrix if record.weights else ""
         name = sample if sample in shapes else list(shapes)[len(shapes) // 2]
         found.append(fragment("matrix", name=name, shape=shapes[name], lora=record.lora))
-        adapted = sum(outputs * inputs for outputs, inputs in shapes.values())
+        adapted = sum(outputs * inputs for outputs, inputs, _ in shapes.values())
         rows = memory_bytes(record.base_model.parameters, adapted, record.trainable_parameters)
         found.append(fragment("memory", rows=rows, record=record))
     if record and record.weights:

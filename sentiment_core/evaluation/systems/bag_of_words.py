@@ -1,7 +1,5 @@
 """Linear models on 1- and 2-grams, fitted anew for every evaluation; no language model in them."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
@@ -53,7 +51,6 @@ Fitted = tuple[Callable[[Sequence[str]], np.ndarray], int]
 
 
 def tfidf_logreg(texts: Sequence[str], labels: np.ndarray) -> Fitted:
-    """TF-IDF with logistic regression."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline

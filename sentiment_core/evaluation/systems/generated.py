@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,8 +59,7 @@ def parse_answer(answer: str) -> Label | None:
     if len(words) != 1:
         return None
     label = Label.POSITIVE if words == {"positive"} else Label.NEGATIVE
-    negated = _NEGATION.search(answer[: found[0].start()])
-    return Label(1 - label) if negated else label
+    return Label(1 - label) if _NEGATION.search(answer[: found[0].start()]) else label
 
 
 def answer_form(answer: str) -> str:
@@ -79,18 +78,15 @@ def count_forms(answers: Sequence[str]) -> tuple[AnswerForm, ...]:
 
     A form that fewer than FORM_COUNT answers share is never spelled out: it may quote a review.
     """
-    counts = Counter(zip(map(answer_form, answers), map(_outcome, answers), strict=True))
+    labels = map(parse_answer, answers)
+    outcomes: Iterable[Any] = (UNPARSED if label is None else label.name.lower() for label in labels)
+    counts = Counter(zip(map(answer_form, answers), outcomes, strict=True))
     shown = [item for item in counts.most_common(FORMS_KEPT) if item[1] >= FORM_COUNT]
     others: Counter[Any] = Counter()
     for (_, outcome), count in (counts - Counter(dict(shown))).items():
         others[outcome] += count
     rows = [AnswerForm(form=form, count=count, parsed=outcome) for (form, outcome), count in shown]
     return (*rows, *(AnswerForm(form=OTHER_FORM, count=c, parsed=name) for name, c in others.most_common()))
-
-
-def _outcome(answer: str) -> Any:
-    label = parse_answer(answer)
-    return UNPARSED if label is None else label.name.lower()
 
 
 class GreedyAnswers:
@@ -109,8 +105,7 @@ class GreedyAnswers:
 
     def stream(self, encoded: Encoded) -> Parts:
         """Values: (rows, max_new_tokens) int64 token ids, padded behind."""
-        lengths = encoded.lengths + self.max_new_tokens
-        batches = batches_by_tokens(lengths, self.batch_tokens)
+        batches = batches_by_tokens(encoded.lengths + self.max_new_tokens, self.batch_tokens)
         yield from run_ahead(lambda batch: self._answer([encoded[i] for i in batch]), batches, depth=0)
 
     def _answer(self, rows: list[np.ndarray]) -> torch.Tensor:

@@ -18,6 +18,7 @@ from sentiment_core.data.reviews import Reviews, load_reviews, match_key, unlabe
 from sentiment_core.engines.device import find_device
 from sentiment_core.engines.packed.model import packing_blocker
 from sentiment_core.engines.scorer import SentimentScorer, fitting_tokens
+from sentiment_core.evaluation.inputs import Inputs
 from sentiment_core.evaluation.systems.base import ModelSystem, Parts, Work, from_scores
 from sentiment_core.labels import Label
 from sentiment_core.models.base_models import BaseModelError, file_sha256
@@ -64,7 +65,7 @@ class Recalibrated(ZeroShot):
     @cached_property
     def unlabelled(self) -> Reviews:
         source, exclude = self.inputs.train_rows()
-        return unlabelled_reviews(source, UNLABELLED, exclude=exclude, seed=self.config.seed)
+        return unlabelled_reviews(source, exclude=exclude, limit=UNLABELLED, seed=self.config.seed)[0]
 
     def decisive(self) -> dict[str, Any]:
         return super().decisive() | {"unlabelled_fingerprint": self.unlabelled.fingerprint}
@@ -72,8 +73,7 @@ class Recalibrated(ZeroShot):
     def work(self) -> Work:
         loaded = self.inputs.base_model(self.precision)
         prompts = self.inputs.encoder.encode(self.unlabelled.texts, self.inputs.max_length)
-        few = self.scorer(loaded, compiled=False)
-        negative, positive = few.log_likelihoods(prompts).astype(float).T
+        negative, positive = self.scorer(loaded, compiled=False).log_likelihoods(prompts).astype(float).T
         threshold = float(np.median(positive - negative))
         settings = {
             "threshold_log_odds": threshold, "unlabelled_reviews": len(prompts),
@@ -86,45 +86,40 @@ class Recalibrated(ZeroShot):
 class FineTuned(ZeroShot):
     """The base model with a run's adapter on it."""
 
-    @property
-    def run_id(self) -> str:  # pyrefly: ignore[bad-override] a constant of the other systems
-        return self.inputs.run.run_id  # pyrefly: ignore[missing-attribute] it has a run
+    def __init__(self, system_id: str, inputs: Inputs) -> None:
+        super().__init__(system_id, inputs)
+        assert inputs.run, "EvalConfig asks for --run"
+        assert inputs.adapter
+        self.run, self.adapter, self.run_id = inputs.run, inputs.adapter, inputs.run.run_id
 
     @property
     def origin(self) -> str:
-        return self.run_id.replace("/", "--")  # of one from the Hub
+        return self.run.run_id.replace("/", "--")  # of one from the Hub
 
     @property
     def precision(self) -> str:
         """The run's own number format where this device has it; otherwise this device's."""
         context = self.inputs.context
-        if self.config.precision != "auto" or context.device.type != "cuda":
-            return context.precision
-        try:
-            # pyrefly: ignore[missing-attribute]
-            return find_device(self.inputs.run.config.get("precision", "auto")).precision
-        except ConfigError:
-            return context.precision
+        if self.config.precision == "auto" and context.device.type == "cuda":
+            with suppress(ConfigError):
+                return find_device(self.run.config.get("precision", "auto")).precision
+        return context.precision
 
     def decisive(self) -> dict[str, Any]:
-        weights = self.inputs.adapter / "adapter_model.safetensors"  # pyrefly: ignore[unsupported-operation]
+        weights = self.adapter / "adapter_model.safetensors"
         if not weights.is_file():
             missing = f"{weights.parent.parent} holds no adapter/{weights.name}"
             raise BaseModelError(f"{missing}; train the run again (python train.py)")
-        decided = super().decisive() | {"adapter_sha256": file_sha256(weights)}
-        return decided | ({"temperature": self.temperature} if self.temperature != 1 else {})
-
-    @property
-    def temperature(self) -> float:
-        return self.inputs.run.temperature  # pyrefly: ignore[missing-attribute] it has a run
+        temperature = {"temperature": self.run.temperature} if self.run.temperature != 1 else {}
+        return super().decisive() | {"adapter_sha256": file_sha256(weights)} | temperature
 
     def work(self) -> Work:
         loaded = self.inputs.base_model(self.precision, shared=False)
-        with warnings.catch_warnings():  # peft asks transformers for an attribute by its old name
-            warnings.simplefilter("ignore", FutureWarning)
-            model = load_adapter(loaded.model, self.inputs.adapter)  # pyrefly: ignore[bad-argument-type]
+        # peft asks transformers for an attribute by its old name
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):
+            model = load_adapter(loaded.model, self.adapter)
         work = self.scored(self.scorer(loaded, model))
-        return replace(work, answers=lambda values: from_scores(values / np.float32(self.temperature)))
+        return replace(work, answers=lambda values: from_scores(values / np.float32(self.run.temperature)))
 
 
 # ---- few-shot
@@ -143,7 +138,6 @@ class FewShot(ZeroShot):
 
     @cached_property
     def examples(self) -> list[Reviews]:
-        """Of each draw."""
         train, tested = self.inputs.train_split.train, self.inputs.test.reviews
         if self.config.limit:  # the same examples, whatever the limit
             tested = load_reviews(self.config.dataset, self.config.split)
@@ -175,8 +169,7 @@ class FewShot(ZeroShot):
             scorer.batch_tokens = fitting_tokens(loaded)  # a batch repeats the prefix's keys and values
         shared, source = [len(prefix) for prefix in prefixes], self.examples[0].source
         work = self.scored(scorer, train_source=source, shared_tokens=shared)
-        stream = partial(self._stream, scorer, prefixes)
-        return replace(work, stream=stream, answers=from_draws, draws=DRAWS)
+        return replace(work, stream=partial(self._stream, scorer, prefixes), answers=from_draws, draws=DRAWS)
 
     def _stream(self, scorer: SentimentScorer, prefixes: list[list[int]], rows: np.ndarray) -> Parts:
         draws, reviews = np.divmod(rows, len(self.inputs.encoded))
@@ -187,8 +180,6 @@ class FewShot(ZeroShot):
 
 
 class FewShot8(FewShot):
-    """With twice as many examples."""
-
     shots = 8
 
 
@@ -200,11 +191,8 @@ def from_draws(values: np.ndarray) -> dict[str, Any]:
 
 def choose_examples(train: Reviews, shots: int, *, seed: int, unseen: Collection[bytes]) -> Reviews:
     """Half of each label, negative first and then in turn, the same for the same train rows and seed.
-
-    Args:
-        unseen: `match_key`s of reviews that must not be shown, such as those under test.
-    Raises ConfigError: too few reviews are left.
-    """
+    unseen: `match_key`s of reviews that must not be shown, such as those under test.
+    Raises ConfigError: too few reviews are left."""
     texts, labels = train.texts, train.labels
     sizes = np.array([len(text.split()) for text in texts])
     distance = np.abs(sizes - sizes.clip(*EXAMPLE_WORDS))  # 0 inside the range
@@ -236,15 +224,11 @@ def few_shot_prefix(encoder: PromptEncoder, texts: Sequence[str], labels: Iterab
     if len(between) != 2 * len(texts) or suffix != encoder.rendered.suffix:
         unsuited = "baseline-few-shot: this model's chat template does not show every example once"
         raise ConfigError(f"{unsuited}; use another model")
-
-    def fixed(text: str) -> list[int]:
-        return encoder.tokenizer(text, add_special_tokens=False)["input_ids"]  # control tokens included
-
-    words = [fixed(encoder.rendered.label_words[label]) for label in labels]
+    words = [encoder.control_ids(encoder.rendered.label_words[label]) for label in labels]
     slots = chain.from_iterable(zip(encoder.review_ids(texts), words, strict=True))
-    prefix = fixed(first)
+    prefix = encoder.control_ids(first)
     for slot, text in zip(slots, between, strict=True):
-        prefix += slot + fixed(text)
+        prefix += slot + encoder.control_ids(text)
     return prefix
 
 
