@@ -117,6 +117,7 @@ def launch(demo: gr.Blocks, *, prevent_thread_lock: bool = False, **more: Any) -
     served = demo.launch(**(launch_options(routes) | more), prevent_thread_lock=True)
     warm_up.start()
     sys.setswitchinterval(SWITCH_SECONDS)
+    sys.modules.setdefault("matplotlib", None)  # pyrefly: ignore Gradio looks for it on the disk at every event
     if not prevent_thread_lock:
         demo.block_thread()
     return served

@@ -35,9 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class Rank(IntEnum):
-    """Who goes first."""
-
-    ANSWER, TRACE, BATCH = range(3)
+    ANSWER, TRACE, BATCH = range(3)  # who goes first
 
 
 class Kind(NamedTuple):
@@ -55,17 +53,11 @@ KINDS = {
     "batches": Kind(Rank.BATCH, 6, 600),
 }
 
-MOST_OPEN = 4
-"""Reviews that wait for their traces, with what was computed of them in memory: then traces go first."""
-
+MOST_OPEN = 4  # reviews that wait for their traces, with what was computed of them in memory: traces go first
 MOST_KNOWN = 300  # texts whose answers are kept in memory, to be given again at once
 TOGETHER = 240  # texts of a batch that both models answer before the next: encoded in a tenth of a second
-MODEL_EVENT: dict[str, Any] = {"concurrency_limit": None}
-"""For Gradio's events that use the model: they wait in our queue, which refuses politely, not in Gradio's."""
-
-LOOK_AGAIN = 5.0
-"""Seconds after which a visitor is told again how many come first."""
-
+MODEL_EVENT: dict[str, Any] = {"concurrency_limit": None}  # waits in our queue, which refuses politely
+LOOK_AGAIN = 5.0  # seconds after which a visitor is told again how many come first
 TOO_MANY = "Many visitors are asking at this moment. Please try again in a minute; the other tabs are open."
 BROKE = "Something went wrong while reading; the server's log has the details. Please try another review."
 
@@ -100,14 +92,14 @@ class Refused(NamedTuple):
     sentence: str  # why nothing more comes
 
 
-class Later(NamedTuple):
-    """Between two pieces: what comes now may wait for others' answers."""
+class Later(NamedTuple):  # between two pieces: what comes now may wait for others' answers
+    pass
 
 
 Event = Waiting | Answer | Trace | Dial | Scores | Refused
 Work = Callable[[Run | None, Any], Iterator[Event | Later]]
-# ---- the queue
 
+# ---- the queue
 
 END = object()
 
@@ -122,10 +114,8 @@ class Job:
     given: str | list[str] = ""
     since: float = field(default_factory=time.monotonic)
     begun: bool = False
-    busy: bool = False
-    """Whether a thread is at it."""
-    seconds: float = 0.0
-    """Of the model's time, so far."""
+    busy: bool = False  # a thread is at it
+    seconds: float = 0.0  # of the model's time, so far
     _came: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     _context: contextvars.Context = field(default_factory=contextvars.copy_context)
@@ -186,23 +176,20 @@ class Worker:
         with self._changed, suppress(ValueError):
             self._jobs.remove(job)
 
-    def ahead(self, job: Job) -> int:
-        """How many come before it."""
+    def turn_of(self, job: Job) -> Waiting:
         with self._changed:
-            return sum(one.turn < job.turn for one in self._jobs)
+            ahead = sum(one.turn < job.turn for one in self._jobs)
+        return Waiting(ahead, 0.0, ahead * self.seconds)
 
     def waiting(self, run: Run | None) -> list[str]:
         """The reviews that wait for this run's answers."""
         with self._changed:
-            fresh = [
-                job for job in self._jobs if not job.begun and job.rank == Rank.ANSWER and job.run == run
-            ]
-            return [job.given for job in fresh if isinstance(job.given, str)]
+            fresh = [job for job in self._jobs if not job.begun and job.rank == Rank.ANSWER]
+            return [job.given for job in fresh if job.run == run and isinstance(job.given, str)]
 
     def told(self, job: Job) -> None:
         """Its place is free again."""
-        took = job.seconds / self._threads
-        self.seconds += 0.2 * (took - self.seconds) if self.seconds else took
+        self.seconds += (0.2 if self.seconds else 1) * (job.seconds / self._threads - self.seconds)
 
     def _work(self) -> None:
         while True:
@@ -220,8 +207,8 @@ class Worker:
     def _first(self) -> Job:
         idle = [job for job in self._jobs if not job.busy]
         held = [job for job in self._jobs if job.begun and job.rank == Rank.TRACE]
-        open_ones = [job for job in idle if job in held] if len(held) >= MOST_OPEN else []
-        return min(open_ones or idle, key=attrgetter("turn"))
+        traces = [job for job in held if not job.busy and len(held) >= MOST_OPEN]
+        return min(traces or idle, key=attrgetter("turn"))
 
 
 @dataclass(eq=False)
@@ -278,10 +265,11 @@ class Serving:
         async for _ in job.events():
             pass
 
-    def queue(self) -> dict[str, float]:
-        """How many wait for answers, and for how many seconds whoever asks now would, about."""
-        waiting = self.waiting("answers")
-        return {"waiting": waiting, "seconds": round(waiting * self.worker.seconds, 1)}
+    def queue(self) -> dict[str, Any]:
+        """How many wait for answers, how many seconds one would who asks now, and why nobody else may."""
+        waiting, seconds = self.waiting("answers"), round(self.waiting("answers") * self.worker.seconds, 1)
+        full = TOO_MANY if waiting >= KINDS["answers"].places else ""
+        return {"waiting": waiting, "seconds": seconds, "full": full}
 
     def waiting(self, name: str) -> int:
         """Visitors that wait for this kind of work, or are being answered."""
@@ -368,14 +356,14 @@ class Serving:
         job, began = Job(kind.rank, work(run, given), run, given, since), time.monotonic()
         worker.submit(job, getattr(host.get(run), "at_once", 1))
         try:
-            yield self._turn(worker, job)
+            yield worker.turn_of(job)
             async for event in job.events():
                 if event:
                     told.append(event)
                 elif not job.begun and time.monotonic() - began > kind.longest:
                     raise ModelUnavailable(TOO_MANY)
                 # the last one again: whoever does not wait for it any more can stop
-                yield event or (told[-1] if told else self._turn(worker, job))
+                yield event or (told[-1] if told else worker.turn_of(job))
         finally:
             worker.drop(job)
         if name == "answers":
@@ -384,10 +372,6 @@ class Serving:
             self._known[name, version_of(run), str(given)] = told
         while len(self._known) > MOST_KNOWN:
             self._known.popitem(last=False)
-
-    def _turn(self, worker: Worker, job: Job) -> Waiting:
-        ahead = worker.ahead(job)
-        return Waiting(ahead, 0.0, ahead * worker.seconds)
 
 
 def _scores_of(host: ModelHost) -> Work:

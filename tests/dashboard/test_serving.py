@@ -252,13 +252,13 @@ def test_an_error_ends_its_own_visitor_alone(tmp_path: Path) -> None:
 
 def test_the_queue_is_told_before_one_asks(context: Context) -> None:
     run = context.store.run(RUN)
-    assert context.serving.queue() == {"waiting": 0, "seconds": 0}
+    assert context.serving.queue() == {"waiting": 0, "seconds": 0, "full": ""}
 
     async def visitors() -> None:
         asked = [asyncio.create_task(listen(context.serving.ask(run, f"text {n}"))) for n in range(3)]
         await began(context, "answers", 3)
         context.serving.worker.seconds = 2.0
-        assert context.serving.queue() == {"waiting": 3, "seconds": 6.0}
+        assert context.serving.queue() == {"waiting": 3, "seconds": 6.0, "full": ""}
         waits = context.serving.ask(run, "the fourth")
         assert await anext(waits) == Waiting(3, 0.0, 6.0)
         Gate.allowed.release(100)

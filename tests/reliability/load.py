@@ -76,7 +76,9 @@ class Page:
                     return
 
     async def ask(self, text: str) -> str:
-        """What became of it: an answer with its trace, or a refusal."""
+        """What became of it: an answer with its trace, or a refusal; as the page's script asks."""
+        if (await self.client.get("/queue")).json()["full"]:
+            return "refused"
         told = [line async for line in self.send(self.triggered("ask"), [None, text, None])]
         ends = {"Many visitors are asking": "refused", '"rows"': "answered"}
         return next((what for sign, what in ends.items() if any(sign in line for line in told)), "failed")

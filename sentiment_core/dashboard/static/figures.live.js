@@ -93,18 +93,22 @@ figs.live = (element, props, watch, trigger) => {
     if (settled) figs.set('pin', {base: view.base.p, fine: view.fine.p});
   };
 
+  const wait = async () => (await fetch(new URL('queue', document.baseURI), {signal: AbortSignal.timeout(2000)})).json();
+  const pending = () => view?.note && !view.warn && !whole(view.base);
   const queue = async () => {
     if (document.hidden) return;
-    const {waiting, seconds} = await (await fetch(new URL('queue', document.baseURI))).json();
-    const mine = view?.note && !view.warn && !whole(view.base), who = waiting === 1 ? 'One visitor waits' : `${waiting} visitors wait`;
+    const {waiting, seconds} = await wait(), mine = pending(), who = waiting === 1 ? 'One visitor waits' : `${waiting} visitors wait`;
     figs.offer(seconds > 10 || /is loading/.test(view?.note) || Boolean(view?.warn));
     find('.queue').textContent = waiting && !mine ? `${who} for answers: yours would begin in about ${Math.ceil(seconds)} s.` : '';
   };
 
   const address = async () => history.replaceState(null, '', await figs.link());
   // A question that comes just as the one before ends can be lost with its stream: then nothing at all is heard of it
-  const send = (again = 3) => {
+  const send = async (again = 3) => {
     if (!at.ready || current()?.id || figs.here({ask: at.text})) return;
+    const {text, run} = at, {full} = pending() ? {} : await wait().catch(() => ({}));
+    if (text !== at.text || run !== at.run) return;  // a newer question has been sent
+    if (full) { heard = {text, run, note: 'No answer.', warn: full}; draw(); return; }  // costs a busy server next to nothing
     trigger('ask');
     timer = setTimeout(() => { if (again && !current()) send(again - 1); }, figs.LOST);
   };
