@@ -14,7 +14,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: threads that wait 
 from tests.browser.site import (  # noqa: F401
     axe_source,
     bare_site,
-    chromium,
     context,
     corrupt_site,
     ladder_site,

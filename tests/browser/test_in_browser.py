@@ -57,19 +57,19 @@ def exported(tmp_path_factory) -> Iterator[SimpleNamespace]:
 
 
 @pytest.fixture(scope="module")
-def started(chromium, exported) -> Iterator[SimpleNamespace]:
+def started(context, exported) -> Iterator[SimpleNamespace]:
     """The page with its model, without a network from then on; what it asked for since."""
-    context = chromium.new_context()
-    context.set_default_timeout(180_000)  # a busy machine may take its time
-    page = context.new_page()
+    own = context.browser.new_context()
+    own.set_default_timeout(180_000)  # a busy machine may take its time
+    page = own.new_page()
     page.goto(exported.url)
     page.get_by_role("button", name="Answer in my browser").click()
     page.locator(".local", has_text="no text leaves this machine").wait_for()
-    context.set_offline(True)
+    own.set_offline(True)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     yield SimpleNamespace(page=page, asked=asked)
-    context.close()
+    own.close()
 
 
 def ask(started: SimpleNamespace, text: str, wanted: str = "local.fine && local.base") -> dict:
