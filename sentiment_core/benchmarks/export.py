@@ -99,16 +99,19 @@ def scored(inputs: Inputs, loaded: loading.LoadedModel, **changes: Any) -> np.nd
 
 
 def live_answers(inputs: Inputs, trained: Run, number_format: str, on_cpu: int | None) -> np.ndarray:
-    """(n,) P(positive) of the live classifier, in a process of its own.
+    """(n,) P(positive) of the live classifier; in a process of its own where there is a GPU.
 
     on_cpu: how many reviews to ask about where no GPU is to be seen; eight bits need that. None: the GPU.
     """
     texts = list(inputs.test.reviews.texts)
     step, p = max(1, len(texts) // on_cpu) if on_cpu else 1, np.full(len(texts), np.nan, np.float32)
+    ask = partial(classified, trained, inputs.base.spec, number_format, texts[::step])
+    if inputs.context.device.type == "cpu":
+        p[::step] = ask()
+        return p
     hide = partial(os.putenv, "CUDA_VISIBLE_DEVICES", "") if on_cpu else None
     with ProcessPoolExecutor(1, get_context("spawn"), hide) as pool:
-        asked = pool.submit(classified, trained, inputs.base.spec, number_format, texts[::step])
-        p[::step] = asked.result()
+        p[::step] = pool.submit(ask).result()
     return p
 
 
