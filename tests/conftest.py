@@ -1,5 +1,6 @@
 """Shared fixtures: a tiny random Llama with a real tokenizer, made on the spot; no network, no weights."""
 
+import gc
 import os
 import tempfile
 from pathlib import Path
@@ -94,6 +95,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """The user's cache, which keeps few live weights, is for the real models; tiny ones have another."""
     base_models.CACHE = REAL if item.get_closest_marker("model") else Path(OWN.name)
     os.environ["SENTIMENT_CACHE"] = str(base_models.CACHE)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: collecting garbage, as each evaluation does often, goes through it no more."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@
 "shares": folder}
 """
 
+import gc
 import json
 import os
 import sys
@@ -17,6 +18,7 @@ from sentiment_core.evaluation import predict
 from sentiment_core.evaluation.shards import PartStore
 from sentiment_core.training import trainer
 
+gc.freeze()  # what is imported; collecting garbage is quick then
 ASKED = json.loads(sys.argv[1])
 trained: set[int] = set()
 
