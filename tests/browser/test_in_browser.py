@@ -39,7 +39,7 @@ def exported(tmp_path_factory) -> Iterator[SimpleNamespace]:
     pytest.importorskip("onnxruntime")
     if shutil.which("npm") is None:
         pytest.skip("npm is not installed, so the page's runtime cannot be fetched")
-    from sentiment_core.benchmarks.browser import HEADERS, served
+    from sentiment_core.benchmarks.browser import served
     from sentiment_core.models.base_models import resolve
     from sentiment_core.models.loading import load_tokenizer
     from sentiment_core.models.tokens import PromptEncoder
@@ -52,7 +52,7 @@ def exported(tmp_path_factory) -> Iterator[SimpleNamespace]:
         PromptEncoder(load_tokenizer(resolve(None))),
     )
     stored = browser.stored_predictions(run, ASSETS, "challenge")
-    with served(folder, HEADERS[1]) as url:
+    with served(folder, {}) as url:  # on one thread, which takes less of two cores; the app's page has more
         yield SimpleNamespace(folder=folder, url=url, run=run, about=about, encoder=encoder, stored=stored)
 
 

@@ -21,6 +21,7 @@ from sentiment_core.models.base_models import EMBEDDED, BaseModelError, converte
 from sentiment_core.models.loading import load_tokenizer
 from sentiment_core.training import session
 from tests.conftest import make_tiny_model
+from tests.live.test_classifier import IN_CHILD
 from tests.own_reviews import write_dataset
 
 
@@ -153,6 +154,7 @@ def test_live_weights_that_fill_the_disk_are_one_sentence(shared, disk, capsys, 
         return SimpleNamespace(returncode=weights._make(*command[3:]), stderr=capsys.readouterr().err)
 
     monkeypatch.setattr(base_models, "run_child", run_here)
+    monkeypatch.setattr(weights, "_make_in_child", IN_CHILD)
     base = resolve(str(shared / "tiny-llama"))
     encoder = tokens.PromptEncoder(load_tokenizer(base))
     disk.harm("full", left=8192)
