@@ -1,6 +1,8 @@
 """Shared fixtures: a tiny random Llama with a real tokenizer, made on the spot; no network, no weights."""
 
+import gc
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: threads that wait for each other cost more
 
 from sentiment_core.dashboard import store
+from sentiment_core.models import base_models
 from tests.browser.site import (  # noqa: F401
     axe_source,
     bare_site,
-    chromium,
     context,
     corrupt_site,
     ladder_site,
@@ -88,9 +90,39 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = [*pages, *quick[:half], *slow, *quick[half:]]
 
 
+REAL, OWN = base_models.CACHE, tempfile.TemporaryDirectory(prefix="sentiment-cache-")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """The user's cache, which keeps few live weights, is for the real models; tiny ones have another."""
+    base_models.CACHE = REAL if item.get_closest_marker("model") else Path(OWN.name)
+    os.environ["SENTIMENT_CACHE"] = str(base_models.CACHE)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: collecting garbage, as each evaluation does often, goes through it no more."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the tiny random model."""
+    """Folder of the tiny random model, whose live weights are made in this process, as that is sooner."""
+    from sentiment_core.live import weights
+
+    in_child = weights._make_in_child
+
+    def make(base: base_models.BaseModel, adapter: Path | None, number_format: str, folder: Path) -> None:
+        if not base.is_local:
+            return in_child(base, adapter, number_format, folder)
+        assert weights._make(base.spec, str(adapter or ""), number_format, str(folder)) == 0
+
+    weights._make_in_child = make
     return make_tiny_model(tmp_path_factory.mktemp("tiny-llama") / "tiny-llama")
 
 

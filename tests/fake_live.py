@@ -106,15 +106,15 @@ class HeldClassifier(FakeClassifier):
     go = threading.Event()
 
     def classify(self, text: str, system: str) -> LiveAnswer:
-        self.go.wait(60)
+        self.go.wait(300)
         return super().classify(text, system)
 
     def read(self, text: str, system: str) -> Iterator[LiveAnswer | ReadingTrace]:
         for step in super().read(text, system):
-            self.go.wait(60)
+            self.go.wait(300)
             yield step
 
     def batches(self, texts: Sequence[str], system: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for step in super().batches(texts, system):
-            self.go.wait(60)
+            self.go.wait(300)
             yield step

@@ -6,16 +6,10 @@ from sentiment_core.artifacts.schema import BenchmarkRecord
 from sentiment_core.artifacts.store import read_record
 from sentiment_core.benchmarks import __main__ as benchmark
 from sentiment_core.benchmarks.live import review_texts
-from sentiment_core.live import weights
-from sentiment_core.models import base_models
-from tests.live.test_classifier import make_here
 
 
 @pytest.mark.slow
-def test_live_benchmark_on_the_tiny_model(tiny_model, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(base_models, "CACHE", tmp_path / "cache")
-    monkeypatch.setattr(weights, "_make_in_child", make_here)
-    monkeypatch.setenv("SENTIMENT_CACHE", str(tmp_path / "cache"))
+def test_live_benchmark_on_the_tiny_model(tiny_model, tmp_path, capsys):
     output = tmp_path / "live.json"
     flags = ["live", "--quick", "--base-model", str(tiny_model), "--words", "30", "--output", str(output)]
     assert benchmark.main(flags) == 0

@@ -14,7 +14,7 @@ from sentiment_core.engines.scorer import SentimentScorer
 from sentiment_core.live.transformers import LiveTransformers
 from sentiment_core.models.base_models import resolve
 from sentiment_core.models.loading import load_adapter, load_base
-from tests.live.test_classifier import cache, run  # noqa: F401 (fixtures)
+from tests.live.test_classifier import run  # noqa: F401 (a fixture)
 from tests.own_reviews import write_dataset
 
 TEXT = "A cold, dull film; but the acting was superb. Yes! Go and see it."

@@ -38,18 +38,23 @@ def axe_source(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def chromium() -> Iterator[Any]:
+def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Of all pages, on a disk: scripts that one has compiled stay in its cache."""
     sync_api = pytest.importorskip("playwright.sync_api")
     found = next(
         (p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None
     )
     with sync_api.sync_playwright() as playwright:
         try:
-            browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+            context = playwright.chromium.launch_persistent_context(
+                tmp_path_factory.mktemp("profile"), executable_path=found,
+                args=["--no-sandbox", "--disable-gpu"], viewport={"width": 1280, "height": 900},
+            )  # fmt: skip
         except sync_api.Error as error:
             pytest.skip(f"no Chromium: {str(error).splitlines()[0]}")
-        yield browser
-        browser.close()
+        context.set_default_timeout(90_000)  # a busy machine may take its time
+        yield context
+        context.close()
 
 
 class Site:
@@ -114,15 +119,6 @@ def corrupt_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     served = Site(assets, slow_load)
     yield served
     served.close()
-
-
-@pytest.fixture(scope="session")
-def context(chromium: Any) -> Iterator[Any]:
-    """Of all pages: scripts that one has loaded stay in its cache."""
-    made = chromium.new_context(viewport={"width": 1280, "height": 900})
-    made.set_default_timeout(90_000)  # a busy machine may take its time
-    yield made
-    made.close()
 
 
 @pytest.fixture

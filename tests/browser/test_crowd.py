@@ -20,7 +20,7 @@ pytestmark = pytest.mark.browser
 def held_site(tmp_path_factory):
     """A site whose model is held until `HeldClassifier.go` is set; three may wait for it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(serving.KINDS, "answers", serving.Kind(serving.Rank.ANSWER, 3, 60))
+        patch.setitem(serving.KINDS, "answers", serving.Kind(serving.Rank.ANSWER, 3, 300))
         patch.setattr(serving, "LOOK_AGAIN", 0.1)
         served = Site(write_assets(tmp_path_factory.mktemp("held"), n=60, pairs=10), HeldClassifier)
         yield served
@@ -61,7 +61,7 @@ def test_who_waits_is_told_how_long_the_queue_is_and_who_cannot_is_told_to_retur
     other.locator("#systems-plot .js-plotly-plot").wait_for()
     HeldClassifier.go.set()
     page.locator("#answers .num.positive").first.wait_for()
-    assert [job.result(timeout=30)["fine_tuned_label"] for job in asked] == ["Positive"] * 2
+    assert [job.result(timeout=120)["fine_tuned_label"] for job in asked] == ["Positive"] * 2
     other.get_by_role("tab", name="Live", exact=True).click()
     other.locator("#ask").click()
     other.locator("#answers .num.positive").first.wait_for()

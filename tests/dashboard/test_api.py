@@ -151,8 +151,12 @@ def test_readme_examples_run(url: str) -> None:
 
 @pytest.mark.slow
 def test_the_server_phones_nobody(tmp_path) -> None:
-    """Import, build, launch, open the page: every name that is looked up is this machine's own."""
-    write_assets(tmp_path, n=40, pairs=5)
+    """Import, build, launch, open the page: every name that is looked up is this machine's own.
+
+    And `import app` takes no torch along, but `spaces`, of which there is a stand-in.
+    """
+    write_assets(tmp_path / "assets", n=40, pairs=5)
+    (tmp_path / "spaces.py").write_text("def GPU(function, duration=60):\n    return function\n")
     code = """
         import json, sys, urllib.request
         asked = []
@@ -163,6 +167,9 @@ def test_the_server_phones_nobody(tmp_path) -> None:
                 asked.append(str(arguments[1][0]))
         sys.addaudithook(hook)
         import app
+        assert not {"torch", "transformers", "peft", "datasets", "bitsandbytes"} & set(sys.modules)
+        from sentiment_core.dashboard import host
+        assert host.spaces.__name__ == "spaces"
         from sentiment_core.dashboard.app import build, launch
         from tests.fake_live import FakeClassifier
         app.demo.close()
@@ -179,14 +186,14 @@ def test_the_server_phones_nobody(tmp_path) -> None:
         if not name.startswith(("HF_HUB", "GRADIO", "SENTIMENT"))
     }
     environment |= {
-        "SENTIMENT_ASSETS": str(tmp_path),
-        "PYTHONPATH": str(ROOT),
+        "SENTIMENT_ASSETS": str(tmp_path / "assets"),
+        "PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT))),
         "HF_HOME": str(tmp_path / "hub"),
         "NO_PROXY": "127.0.0.1,localhost",
     }
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120,
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads(done.stdout.strip().splitlines()[-1]) == []

@@ -58,9 +58,9 @@ def test_visitors_beyond_the_queue_are_told_to_come_back(client: Client) -> None
     assert client.predict(api_name="/runs")
     batch = client.submit(["A great film", "A dreadful film"], api_name="/classify_batch")
     HeldClassifier.go.set()
-    answers = [job.result(timeout=30) for job in asked if job not in refused]
+    answers = [job.result(timeout=120) for job in asked if job not in refused]
     assert [answer["fine_tuned_label"] for answer in answers] == ["Positive"] * longest
-    assert [answer["fine_tuned_label"] for answer in batch.result(timeout=30)] == ["Positive", "Negative"]
+    assert [answer["fine_tuned_label"] for answer in batch.result(timeout=120)] == ["Positive", "Negative"]
     assert client.predict("A great film", api_name="/classify")["run_id"] == RUN
 
 

@@ -102,38 +102,6 @@ def test_what_the_space_refuses_is_told_in_its_words(context: Context, spaces: S
         waiting.run(refusing.probabilities(context.store.run(RUN), ["A great film", "A dreadful film"]))
 
 
-def run_python(code: str, tmp_path: Path, **environment: str) -> str:
-    """The code's output, in a process of its own, with a stand-in package `spaces` to be found."""
-    package = tmp_path / "spaces.py"
-    package.write_text(
-        textwrap.dedent("""
-        import sys
-        assert "torch" not in sys.modules, "spaces must be imported before torch"
-        inside = 0
-        def GPU(function, duration=60):
-            return function
-    """)
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        cwd=ROOT, capture_output=True, text=True, timeout=300,
-        env=os.environ | environment
-        | {"PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT), str(ROOT / "tests")))},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout.strip()
-
-
-def test_the_app_imports_spaces_and_no_torch(tmp_path) -> None:
-    code = """
-        import app, sys
-        assert not {"torch", "transformers", "peft", "datasets", "bitsandbytes"} & set(sys.modules)
-        from sentiment_core.dashboard import host
-        print(host.spaces.__name__)
-    """
-    assert run_python(code, tmp_path) == "spaces"
-
-
 @pytest.mark.slow
 def test_loading_the_model_leaves_cuda_alone(tmp_path, tiny_model) -> None:
     """Until the first call, that is until a marked function runs, no tensor goes to the GPU.
@@ -164,5 +132,8 @@ def test_loading_the_model_leaves_cuda_alone(tmp_path, tiny_model) -> None:
             assert "marked" not in str(error), error
         print(bool(moved))
     """
-    there = run_python(code, tmp_path, SPACES_ZERO_GPU="true", SENTIMENT_CACHE=str(tmp_path / "cache"))
-    assert there == "True"
+    there = {"PYTHONPATH": str(ROOT), "SPACES_ZERO_GPU": "true", "SENTIMENT_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], env=os.environ | there, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr[-3000:]

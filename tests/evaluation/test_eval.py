@@ -1,10 +1,7 @@
-"""eval.py end to end on the tiny random model: all systems, names, resuming, refusals, several processes."""
+"""eval.py end to end on the tiny random model: all systems, names, resuming, refusals."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -536,44 +533,3 @@ def test_numbers_that_overflowed_are_no_answer():
     found = base.from_scores(np.array([[np.nan, 0.0], [0.0, 1.0]]))
     assert found["prediction"].isna().tolist() == [True, False]
     assert np.isnan(found["p_positive"][0])
-
-
-COUNTS = """
-import os, runpy, sys
-from pathlib import Path
-from sentiment_core.evaluation import predict
-answered, predict.ROWS = predict._answered, {"cpu": 8}
-def counted(inputs, work, table, texts):
-    log = Path(sys.argv[sys.argv.index("--output") + 1]).with_suffix("." + os.environ["RANK"])
-    with log.open("a") as lines:
-        print(len(texts), file=lines)
-    return answered(inputs, work, table, texts)
-predict._answered = counted
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
-def launched(script: Path, code: str, *flags: str) -> subprocess.CompletedProcess[str]:
-    """eval.py with these flags in two processes, after `code`."""
-    script.write_text(f"import sys; sys.argv[0] = {str(ROOT / 'eval.py')!r}\n{code}")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "--"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [*command, str(script), *flags], cwd=ROOT, env=environment, capture_output=True, text=True,
-        timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done
-
-
-@pytest.mark.slow
-def test_two_processes_share_a_prediction(call, assets, texts, tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(predict, "ROWS", {"cpu": 8})
-    one, two = tmp_path / "one.parquet", tmp_path / "two.parquet"
-    assert call(*PREDICT, str(texts), "--output", str(one))[0] == 0
-    flags = [*PREDICT, str(texts), "--output", str(two), "--base-model", str(tiny_model)]
-    flags += ["--assets", str(assets), "--work", str(tmp_path / "work")]
-    done = launched(tmp_path / "eval.py", COUNTS, *flags)
-    assert done.stdout == f"28 rows, {two}\n"
-    assert [(tmp_path / f"two.{rank}").read_text().split() for rank in "01"] == [["8", "8"], ["8", "4"]]
-    pd.testing.assert_frame_equal(pd.read_parquet(two), pd.read_parquet(one), atol=1e-5)

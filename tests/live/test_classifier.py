@@ -37,21 +37,6 @@ LIMIT = 256
 IN_CHILD = weights._make_in_child
 
 
-def make_here(base, adapter, number_format, folder) -> None:
-    """In this process, sooner than in one of its own."""
-    assert weights._make(base.spec, str(adapter or ""), number_format, str(folder)) == 0
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """A cache of this module's own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(base_models, "CACHE", tmp_path_factory.mktemp("cache"))
-        patch.delenv("SENTIMENT_LIVE_FORM", raising=False)
-        patch.setattr(weights, "_make_in_child", make_here)
-        yield base_models.CACHE
-
-
 def make_run(root: Path, model: Path, *, seed: int = 1) -> Run:
     """A finished run whose adapter is random, on a base model in a folder."""
     record = write_run(root, "tiny")
@@ -97,7 +82,7 @@ def check(served, exact, atol: float) -> None:
 
 
 @pytest.fixture(scope="module")
-def classifier(run, tiny_model, cache) -> LiveClassifier:
+def classifier(run, tiny_model) -> LiveClassifier:
     return LiveClassifier.load(run, base_model=str(tiny_model), number_format="fp32")
 
 
@@ -106,7 +91,7 @@ def test_live_answers_equal_the_scorers(classifier, exact):
     check(classifier, exact, 2e-5)
 
 
-def test_the_runs_temperature_is_the_fine_tuned_answers(run, tiny_model, cache, exact):
+def test_the_runs_temperature_is_the_fine_tuned_answers(run, tiny_model, exact):
     warm = Run(run.path, run.record.model_copy(update={"temperature": 2.0}))
     served = LiveClassifier.load(warm, base_model=str(tiny_model), number_format="fp32")
     check(served, exact | {"fine-tuned": expit(logit(exact["fine-tuned"]) / 2)}, 2e-5)
@@ -155,7 +140,7 @@ def test_a_long_review_gets_a_first_answer_after_its_beginning(classifier, exact
 
 
 @pytest.mark.parametrize("number_format", ["bf16", "int8"])
-def test_served_forms_stay_near(run, tiny_model, cache, exact, number_format):
+def test_served_forms_stay_near(run, tiny_model, exact, number_format):
     served = LiveClassifier.load(run, base_model=str(tiny_model), number_format=number_format)
     assert served.number_format == number_format
     check(served, exact, 0.05)
@@ -193,7 +178,7 @@ def test_answers_of_one_batch_are_those_of_single_questions(classifier):
     np.testing.assert_allclose([a.p_positive for a in together], [a.p_positive for a in alone], atol=2e-5)
 
 
-def test_base_alone_without_a_finished_run(tiny_model, cache, exact, tmp_path):
+def test_base_alone_without_a_finished_run(tiny_model, exact, tmp_path):
     for run in (None, Run(tmp_path, None)):
         served = LiveClassifier.load(run, base_model=str(tiny_model), number_format="fp32")
         answer = served.classify(TEXTS[0], "base").p_positive
@@ -207,7 +192,7 @@ def test_base_alone_without_a_finished_run(tiny_model, cache, exact, tmp_path):
 # ---- the cache
 
 
-def test_a_warm_start_needs_no_bitsandbytes(run, tiny_model, cache, classifier, monkeypatch):
+def test_a_warm_start_needs_no_bitsandbytes(run, tiny_model, classifier, monkeypatch):
     monkeypatch.setattr(weights, "load_base", None)
     again = LiveClassifier.load(run, base_model=str(tiny_model), number_format="fp32")
     for text in TEXTS[:2]:
@@ -215,13 +200,14 @@ def test_a_warm_start_needs_no_bitsandbytes(run, tiny_model, cache, classifier, 
         assert answers[0].p_positive == answers[1].p_positive
 
 
-def test_another_adapter_is_another_file(tiny_model, cache, classifier, tmp_path):
-    before = set((cache / "live").glob("[!.]*"))
+def test_another_adapter_is_another_file(tiny_model, classifier, tmp_path):
+    cache = base_models.CACHE / "live"
+    before = set(cache.glob("[!.]*"))
     other = make_run(tmp_path, tiny_model)
     changed = other.adapter_path / "adapter_config.json"
     changed.write_text(changed.read_text().replace('"lora_alpha": 8', '"lora_alpha": 16'))
     served = LiveClassifier.load(other, base_model=str(tiny_model), number_format="fp32")
-    assert len(set((cache / "live").glob("[!.]*")) - before) == 1
+    assert len(set(cache.glob("[!.]*")) - before) == 1
     assert (
         abs(served.classify(TEXTS[1], "fine-tuned").p_positive
             - classifier.classify(TEXTS[1], "fine-tuned").p_positive) > 1e-4
@@ -230,7 +216,6 @@ def test_another_adapter_is_another_file(tiny_model, cache, classifier, tmp_path
 
 def test_the_weights_least_recently_used_go_first(run, tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr(base_models, "CACHE", tmp_path)
-    monkeypatch.setattr(weights, "_make_in_child", make_here)
     monkeypatch.setattr(weights, "KEPT", 2)
     encoder, kept = load_base(resolve(str(tiny_model))).encoder, []
     for number_format in ("fp32", "bf16", "fp32", "int8"):
@@ -277,7 +262,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(run, tiny_model, tmp_pat
 # ---- the transformers path
 
 
-def test_other_models_answer_through_transformers(run, tiny_model, cache, exact, classifier, monkeypatch):
+def test_other_models_answer_through_transformers(run, tiny_model, exact, classifier, monkeypatch):
     monkeypatch.setattr(live_classifier, "is_lean", lambda config: False)
     other = LiveClassifier.load(run, base_model=str(tiny_model), number_format="int8")
     assert other.number_format == "fp32"
@@ -287,7 +272,7 @@ def test_other_models_answer_through_transformers(run, tiny_model, cache, exact,
 # ---- refusals
 
 
-def test_refusals_are_one_clear_sentence(run, tiny_model, cache, tmp_path, monkeypatch):
+def test_refusals_are_one_clear_sentence(run, tiny_model, tmp_path, monkeypatch):
     with pytest.raises(BaseModelError, match="is not what the adapter was trained on"):
         LiveClassifier.load(run, base_model="another/model")
     other = run.record.prompt.model_copy(update={"hash": "0" * 16})

@@ -14,7 +14,7 @@ from sentiment_core.live.samples import store_answers
 from sentiment_core.live.trace import ReadingTrace
 from sentiment_core.models.base_models import resolve
 from sentiment_core.models.loading import load_adapter, load_base
-from tests.live.test_classifier import TEXTS, cache, run  # noqa: F401 (fixtures)
+from tests.live.test_classifier import TEXTS, run  # noqa: F401 (a fixture)
 
 SAMPLES = [
     SampleReview(id="one", text="A cold film; but the acting was superb. Go and see!", label=1, kind="mixed"),
@@ -28,7 +28,7 @@ def load(run, tiny_model, number_format: str = "fp32") -> LiveClassifier:  # noq
 
 
 @pytest.fixture(scope="module")
-def classifier(run, tiny_model, cache) -> LiveClassifier:  # noqa: F811
+def classifier(run, tiny_model) -> LiveClassifier:  # noqa: F811
     return load(run, tiny_model)
 
 

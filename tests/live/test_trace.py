@@ -14,7 +14,7 @@ from sentiment_core.live import forward
 from sentiment_core.live.classifier import LiveAnswer, LiveClassifier
 from sentiment_core.live.clauses import most_rows
 from sentiment_core.live.trace import ReadingTrace, rows_of, tree
-from tests.live.test_classifier import cache, run  # noqa: F401 (fixtures)
+from tests.live.test_classifier import run  # noqa: F401 (a fixture)
 
 SHORT = "A cold, dull film 😀; but the acting was superb — and I liked “The End”. Yes! Go and see it."
 TEXTS = {
@@ -27,7 +27,7 @@ SYSTEMS = ("base", "fine-tuned")
 
 
 @pytest.fixture(scope="module")
-def classifier(run, tiny_model, cache) -> LiveClassifier:  # noqa: F811
+def classifier(run, tiny_model) -> LiveClassifier:  # noqa: F811
     return LiveClassifier.load(run, base_model=str(tiny_model), number_format="fp32")
 
 
@@ -115,7 +115,7 @@ def test_a_review_of_one_row_has_its_answer(classifier, text):
     assert found == ReadingTrace((len(text),), (answer.p_positive,))
 
 
-def test_other_models_read_through_transformers(run, tiny_model, cache, classifier, monkeypatch):  # noqa: F811
+def test_other_models_read_through_transformers(run, tiny_model, classifier, monkeypatch):  # noqa: F811
     monkeypatch.setattr(live_classifier, "is_lean", lambda config: False)
     other = LiveClassifier.load(run, base_model=str(tiny_model), number_format="fp32")
     for system in SYSTEMS:

@@ -19,6 +19,7 @@ from huggingface_hub import ModelCard, RepoCard, RepoUrl
 
 from sentiment_core.artifacts.store import read_eval
 from sentiment_core.engines.scorer import SentimentScorer
+from sentiment_core.live.classifier import LiveClassifier
 from sentiment_core.models.base_models import EMBEDDED, resolve
 from sentiment_core.models.loading import load_adapter, load_base
 from sentiment_core.publishing import hub
@@ -172,6 +173,7 @@ def test_a_space_starts_from_its_folder_and_writes_nothing_there(run, call, tiny
         "SPACE_ID": "me/space", "GRADIO_SERVER_PORT": str(port), "SENTIMENT_BASE_MODEL": str(tiny_model),
         "SENTIMENT_LIVE_FORM": "fp32", "PYTHONDONTWRITEBYTECODE": "1",
     }  # fmt: skip
+    LiveClassifier.load(run, base_model=str(tiny_model), number_format="fp32")  # its weights are in the cache
     page = f"http://127.0.0.1:{port}/"
     with subprocess.Popen([python, "app.py"], cwd=folder, env=surroundings) as server:
         try:

@@ -21,13 +21,11 @@ from sentiment_core.config import ASSETS
 from sentiment_core.dashboard import app
 from sentiment_core.dashboard.store import Store
 from sentiment_core.evaluation.inputs import find_run
-from sentiment_core.live import weights
 from sentiment_core.live.classifier import LiveClassifier
-from sentiment_core.models import base_models
 from sentiment_core.publishing import hub
 from tests.fake_artifacts import write_small_files
 from tests.fake_live import FakeClassifier
-from tests.live.test_classifier import TEXTS, make_here, make_run
+from tests.live.test_classifier import TEXTS, make_run
 
 COMMIT = "0123abcd" * 5
 PINNED = f"me/tiny@{COMMIT}"
@@ -80,10 +78,7 @@ def test_what_push_uploads_comes_back_as_the_same_run_pinned_and_kept(made, ther
     assert [path.name for path in (tmp_path / "cache" / "runs" / "me" / "tiny").iterdir()] == [COMMIT]
 
 
-def test_eval_measures_somebodys_run_and_the_page_shows_it_with_that_commit(
-    there, tiny_model, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(base_models, "CACHE", tmp_path / "cache")
+def test_eval_measures_somebodys_run_and_the_page_shows_it_with_that_commit(there, tiny_model, tmp_path):
     where = ("--assets", str(tmp_path / "assets"), "--work", str(tmp_path / "work"))
     reviews = ("--dataset", str(ASSETS / "sample_reviews.jsonl"), "--limit", "24")
     assert evaluation.main(["--run", "me/tiny", "--base-model", str(tiny_model), *where, *reviews]) == 0
@@ -151,11 +146,7 @@ def test_a_link_shows_somebodys_run_beside_ours_unless_that_is_switched_off(
     assert told in Markup(problems).unescape()
 
 
-def test_two_runs_share_one_base_and_requests_in_turn_answer_as_alone(
-    there, tiny_model, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(base_models, "CACHE", tmp_path / "cache")
-    monkeypatch.setattr(weights, "_make_in_child", make_here)
+def test_two_runs_share_one_base_and_requests_in_turn_answer_as_alone(there, tiny_model, tmp_path):
     ours, theirs = make_run(tmp_path / "assets", tiny_model, seed=2), remote.fetch_run("me/tiny")
 
     def load(run: store.Run) -> LiveClassifier:

@@ -25,8 +25,9 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS, ADDRESS = 150, "http://127.0.0.1:7867"
-PATIENCE, PAUSE = 120.0, 10.0
-"""Seconds: what takes longer counts as a hang; until one who was refused asks again, or looks again."""
+PATIENCE, PAUSE, ARRIVAL = 120.0, 10.0, 5.0
+"""Seconds: what takes longer counts as a hang; until one who was refused asks again, or looks again; within
+which all have come."""
 
 BARE = """
 import sys, time
@@ -100,7 +101,7 @@ class Page:
 
 
 async def visit(page: Page, mine: list[str], looks: bool, log: list[tuple[str, float, float]]) -> None:
-    await asyncio.sleep(random.random() * 5)  # they don't all come at once
+    await asyncio.sleep(random.random() * ARRIVAL)
     for text in mine:
         for step in (page.fetch, *page.tabs()) if looks else (partial(page.ask, text),):
             began, what = time.monotonic(), "hang"

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import resource
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,12 +15,13 @@ from safetensors.torch import save_file
 import eval as evaluation
 import train
 from sentiment_core.artifacts.store import read_eval
-from sentiment_core.live.weights import load_weights
+from sentiment_core.live import weights
 from sentiment_core.models import base_models, tokens
 from sentiment_core.models.base_models import EMBEDDED, BaseModelError, converted_folder, resolve
 from sentiment_core.models.loading import load_tokenizer
 from sentiment_core.training import session
 from tests.conftest import make_tiny_model
+from tests.live.test_classifier import IN_CHILD
 from tests.own_reviews import write_dataset
 
 
@@ -147,11 +149,15 @@ def test_tokens_that_cannot_be_kept_cost_time_alone(fault, shared, disk):
     assert len(list(disk.folder.glob("tokens/*"))) == 1
 
 
-@pytest.mark.slow
-def test_live_weights_that_fill_the_disk_are_one_sentence(shared, disk):
+def test_live_weights_that_fill_the_disk_are_one_sentence(shared, disk, capsys, monkeypatch):
+    def run_here(command, **how):
+        return SimpleNamespace(returncode=weights._make(*command[3:]), stderr=capsys.readouterr().err)
+
+    monkeypatch.setattr(base_models, "run_child", run_here)
+    monkeypatch.setattr(weights, "_make_in_child", IN_CHILD)
     base = resolve(str(shared / "tiny-llama"))
     encoder = tokens.PromptEncoder(load_tokenizer(base))
     disk.harm("full", left=8192)
     with pytest.raises(BaseModelError, match=r"could not be made \(.*free some space"):
-        load_weights(base, shared / "runs" / "tiny" / "adapter", "fp32", encoder)
+        weights.load_weights(base, shared / "runs" / "tiny" / "adapter", "fp32", encoder)
     assert not folders(disk.folder / "live")

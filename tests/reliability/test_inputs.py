@@ -121,12 +121,14 @@ def faked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def real() -> Iterator[Page]:
-    try:
-        load_live(Store(ASSETS).run(None))
-    except BaseModelError as error:
-        pytest.skip(f"the base model cannot be had here: {error}")
-    with watched(ASSETS, load_live, "inputs-model") as page:
-        yield page
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SENTIMENT_LIVE_FORM", "fp32")  # whose weights other tests need, too
+        try:
+            load_live(Store(ASSETS).run(None))
+        except BaseModelError as error:
+            pytest.skip(f"the base model cannot be had here: {error}")
+        with watched(ASSETS, load_live, "inputs-model") as page:
+            yield page
 
 
 # ---- what is sent

@@ -8,16 +8,18 @@ from sentiment_core.dashboard import app
 from tests import waiting
 from tests.fake_artifacts import write_assets
 from tests.fake_live import FakeClassifier
-from tests.reliability.load import crowd
+from tests.reliability import load
 
 
-def test_a_crowd_is_answered_and_sees_its_tabs(tmp_path) -> None:
+def test_a_crowd_is_answered_and_sees_its_tabs(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(load, "PAUSE", 0.1)
+    monkeypatch.setattr(load, "ARRIVAL", 0.5)
     demo = app.build(
         write_assets(tmp_path, n=60, pairs=10), lambda run: FakeClassifier(run, wait=0.01), texts={}
     )
     _, address, _ = app.launch(demo, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
     try:
-        found = waiting.run(crowd(address, visitors=15, seconds=100, pid=os.getpid(), each=3))
+        found = waiting.run(load.crowd(address, visitors=15, seconds=100, pid=os.getpid(), each=3))
     finally:
         demo.close()
     assert found["counts"] == {"answered": 36, "get /": 9, "tab": 9 * 3}

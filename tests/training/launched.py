@@ -1,8 +1,10 @@
 """What each of several processes does under a launcher; the first argument says what, as JSON.
 
-{"train": each run's flags, "stop": whether each stops at step 5 and resumes, "eval": flags, "shares": folder}
+{"train": each run's flags, "stop": whether each stops at step 5 and resumes, "eval" and "predict": flags,
+"shares": folder}
 """
 
+import gc
 import json
 import os
 import sys
@@ -12,9 +14,11 @@ import torch
 
 import eval as evaluation
 import train
+from sentiment_core.evaluation import predict
 from sentiment_core.evaluation.shards import PartStore
 from sentiment_core.training import trainer
 
+gc.freeze()  # what is imported; collecting garbage is quick then
 ASKED = json.loads(sys.argv[1])
 trained: set[int] = set()
 
@@ -30,6 +34,12 @@ def watched(collate):
 def stopping(self, args, state, control, **kwargs):
     if state.global_step == 5:
         raise KeyboardInterrupt
+
+
+def counting(inputs, work, table, texts, answer=predict._answered):
+    with Path(ASKED["shares"], f"predicted-{os.environ['RANK']}").open("a") as lines:
+        print(len(texts), file=lines)
+    return answer(inputs, work, table, texts)
 
 
 for kind in (trainer.MicroBatches, trainer.PackedBatches):
@@ -48,3 +58,6 @@ for flags in ASKED["train"]:
 if "eval" in ASKED:
     PartStore.remove = lambda self: None  # who scored what is read from the parts
     assert evaluation.main(ASKED["eval"]) == 0
+if "predict" in ASKED:
+    predict._answered, predict.ROWS = counting, {"cpu": 8}
+    assert evaluation.main(ASKED["predict"]) == 0

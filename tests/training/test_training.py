@@ -23,12 +23,14 @@ from sentiment_core.config import PRESETS, ConfigError, TrainConfig, UserError, 
 from sentiment_core.data.reviews import split_train
 from sentiment_core.engines.device import one_device
 from sentiment_core.engines.scorer import SentimentScorer
+from sentiment_core.evaluation import predict
 from sentiment_core.evaluation.systems.scored import DRAWS
 from sentiment_core.metrics.histogram import BINS
 from sentiment_core.models.base_models import SEAL, resolve, seal
 from sentiment_core.models.loading import load_adapter, load_base
 from sentiment_core.systems import SYSTEMS
 from sentiment_core.training import session, trainer
+from tests import own_reviews
 from tests.own_reviews import write_dataset
 
 
@@ -264,7 +266,7 @@ def start(launcher, asked, **environment):
     return subprocess.Popen(
         [sys.executable, "-m", *launcher, str(Path(__file__).with_name("launched.py")), json.dumps(asked)],
         cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | environment,
-        stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
@@ -281,20 +283,31 @@ def check_halves(*files):
 
 
 @pytest.mark.slow
-def test_accelerate_starts_two_processes_that_take_the_same_steps_as_one(config, alone, tmp_path):
-    """With each engine, one after the other in the same two."""
+def test_accelerate_starts_two_processes_that_train_and_predict_as_one(config, alone, tmp_path, monkeypatch):
+    """With each engine, one after the other in the same two; then they share a file of texts."""
     runs = []
-    for engine in ("dequantized", "packed"):
+    for engine in ("packed", "dequantized"):
         places = ["--assets", str(tmp_path / engine), "--work", str(tmp_path / f"w-{engine}")]
-        runs.append([*flags_of(short(config, engine=engine, micro_batch_size=4)), *places])
+        runs.insert(0, [*flags_of(short(config, engine=engine, micro_batch_size=4)), *places])
     launcher = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
-    launched = start(launcher, {"train": runs, "shares": str(tmp_path)})
-    error = launched.communicate(timeout=300)[1]
+    own_reviews.frame(28, seed=3).drop(columns="label").to_csv(texts := tmp_path / "texts.csv")
+    one, two = (["--output", str(tmp_path / name)] for name in ("one.parquet", "two.parquet"))
+    # by the run that is trained first, whose record is there when the other one begins
+    score = ["--run", "tiny", "--base-model", config.base_model, *places, "--predict", str(texts)]
+    launched = start(launcher, {"train": runs, "predict": [*score, *two], "shares": str(tmp_path)})
+    said, error = launched.communicate(timeout=600)
     assert launched.returncode == 0, error[-2000:]
     assert error.count("fp32, 2 × ") == 2
     for engine in ("dequantized", "packed"):
         check_halves(*(tmp_path / f"w-{engine}-{rank}.json" for rank in (0, 1)))
         same_history(tmp_path / engine / "runs" / "tiny", alone(engine, 4)[1])
+    assert said.endswith(f"28 rows, {two[1]}\n")
+    assert said.count("28 rows") == 1
+    shares = [(tmp_path / f"predicted-{rank}").read_text().split() for rank in (0, 1)]
+    assert shares == [["8", "8"], ["8", "4"]]
+    monkeypatch.setattr(predict, "ROWS", {"cpu": 8})
+    assert eval_script.main([*score, *one]) == 0
+    pd.testing.assert_frame_equal(pd.read_parquet(two[1]), pd.read_parquet(one[1]), atol=1e-5)
 
 
 @pytest.mark.slow
@@ -319,7 +332,7 @@ def test_two_hosts_that_share_no_folder_train_resume_and_evaluate_as_one(config,
         launcher = ("torch.distributed.run", "--nnodes", "2", "--node-rank", rank, "--nproc-per-node", "1")
         launcher += ("--master-addr", "127.0.0.1", "--master-port", port)
         hosts.append(start(launcher, asked, SENTIMENT_CACHE=str(tmp_path / f"cache-{rank}")))
-    errors = [host.communicate(timeout=300)[1] for host in hosts]
+    errors = [host.communicate(timeout=600)[1] for host in hosts]
     assert [host.returncode for host in hosts] == [0, 0], "\n".join(error[-2000:] for error in errors)
     same_history(tmp_path / "0" / "runs" / "tiny", one)
     check_halves(*(tmp_path / f"work-{rank}-{rank}.json" for rank in (0, 1)))
