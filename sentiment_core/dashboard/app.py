@@ -1,6 +1,7 @@
 """The page: header, run selector, six tabs, and what the address holds (tab, run, data, review, text)."""
 
 import asyncio
+import gc
 import json
 import os
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 
 import gradio as gr
 from starlette.middleware import Middleware
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -105,10 +107,14 @@ def build(
     demo.queue(api_open=False, max_size=MAX_WAITING, default_concurrency_limit=4)
     demo._queue.ANALYTICS_MAX_EVENTS = 0  # a table of all events, made anew at each of them
     warm_up = threading.Thread(target=_warm_up, args=(context, draws), name="warm-up", daemon=True)
-    queue = Route("/queue", lambda _: JSONResponse(context.serving.queue()))
+    queue = Route("/queue", partial(_queue, context.serving))
     exports = StaticFiles(directory=store.root / "browser", check_dir=False)  # `publishing browser`'s
     demo.ours = warm_up, (queue, Mount("/browser", exports))  # pyrefly: ignore[missing-attribute] for `launch`
     return demo
+
+
+async def _queue(serving: Serving, _: Request) -> JSONResponse:
+    return JSONResponse(serving.queue())
 
 
 def launch(demo: gr.Blocks, *, prevent_thread_lock: bool = False, **more: Any) -> tuple[Any, str, str]:
@@ -134,6 +140,7 @@ def _warm_up(context: Context, draws: dict[str, Callable[[], object]]) -> None:
     with_texts()
     with suppress(ModelUnavailable):  # who asks is told why
         asyncio.run(context.serving.warm_up(first))
+    gc.freeze()  # what is there now stays: looking through it for garbage holds everybody up
 
 
 def _run_choice(context: Context, run_id: str | None) -> dict[str, Any]:

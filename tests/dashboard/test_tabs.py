@@ -599,7 +599,7 @@ def test_stored_answers_of_our_samples_come_with_the_page(assets: Path, monkeypa
 
     monkeypatch.setattr(Store, "sample_answers", stored)
     demo = build(assets, FakeClassifier.load, texts={})
-    value = next(b.props["stored"] for b in demo.blocks.values() if b.elem_id == "answers")
+    value = json.loads(next(b.props["stored"] for b in demo.blocks.values() if b.elem_id == "answers"))
     first, second = value["samples"][:2]
     assert value["run"] == RUN
     assert (first["base"], first["fine"]) == ({"p": 0.8}, {"p": 0.1})

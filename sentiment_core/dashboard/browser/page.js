@@ -9,7 +9,7 @@
   };
   if (new URL(location).searchParams.get('__theme') === 'dark') document.body.classList.add('dark');
   figs.alone = true;  // no server to ask how many wait
-  figs.live(find('#answers'), {stored, value: {text: null}}, nobody, (name) => asked[name]?.());
+  figs.live(find('#answers'), {stored: JSON.stringify(stored), value: {text: null}}, nobody, (name) => asked[name]?.());
   figs.trace(find('#trace'), ...figs.shown('trace'));
   figs.dial(find('#dial'), {value: {curve: []}}, nobody, nobody);
   find('#ask').addEventListener('click', () => figs.ask());

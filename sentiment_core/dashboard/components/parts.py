@@ -4,6 +4,7 @@ Every value of a template is escaped unless it is Markup.
 """
 
 import base64
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -152,5 +153,5 @@ class FigureSlot:
         own = isinstance(panel.figure, dict)
         menu = figure_menu(panel.data, panel.name, ("png",) if own else ("png", "svg"))
         title = render("figure_title", level=self.level, panel=panel, menu=menu)
-        plot = (gr.HTML if own else gr.Plot)(panel.figure, visible=True)
+        plot = gr.HTML(json.dumps(panel.figure), visible=True) if own else gr.Plot(panel.figure, visible=True)
         return [title, plot, render("caption", text=panel.caption)]

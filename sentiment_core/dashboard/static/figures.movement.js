@@ -13,7 +13,8 @@ figs.threshold = (element, tell) => {
 };
 // Reviews on their way from one system's bins to another's. value: {cells: [[label, from, to, n] …], edge, bins, top,
 // edges: P(positive) between bins}; figs.at.mix runs from 0 (before) to 1 (after); figs.at.pin: the visitor's.
-figs.movement = (element, props, watch) => {
+figs.movement = (element, given, watch) => {
+  const props = figs.parsed(given);
   const part = (selector) => element.querySelector(selector), canvas = part('canvas'), button = part('button');
   const end = () => (figs.at.mix > 0.5 ? 1 : 0), when = () => (end() ? 'after' : 'before');
   const said = (at) => props.value.words[at] + (at || props.value.versus ? '' : ' fine-tuning');

@@ -1,7 +1,8 @@
 // A training run replayed: loss above validation accuracy over reviews seen (logarithmic, 0 at the left), and under them
 // the validation reviews as mirrored histograms, all at one play head. value: as `replay` in figures/training.py makes
 // it, with the bins of `figs.mirror`; a run's `train` and `checks` are in the order of their `examples`, reviews seen.
-figs.replay = (element, props, watch) => {
+figs.replay = (element, given, watch) => {
+  const props = figs.parsed(given);
   const [button, slider, output, svg, canvas] = element.querySelectorAll('button, input, output, svg, canvas');
   const left = 64, upper = 14, middle = 168;
   let head = 1, stop = () => {}, right = 0, bottom = 0, zero = 1, last = 1;   // zero: so many reviews are as good as none

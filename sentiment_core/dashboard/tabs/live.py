@@ -1,5 +1,6 @@
 """Live: one review, both models, and how their answers came while reading."""
 
+import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
@@ -54,7 +55,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
                 sure = gr.Dropdown(**_targets(context, first), **named, **menu)
         with gr.Column(elem_id="live-answers", min_width=300):
             events = "element, props, watch, trigger /* 'ask', 'opened' */"
-            cards = own_figure("live", "answers", events, value={"text": None}, stored=stored)
+            cards = own_figure("live", "answers", events, value={"text": None}, stored=json.dumps(stored))
             pace = gr.HTML(elem_id="pace")
     own_figure("trace", "trace", "element, ...figs.shown('trace')")
     turned = own_figure("dial", "dial", "element, props, watch, trigger /* 'turn' */", value={"curve": []})
@@ -71,7 +72,8 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
 
     def draw(run_id: str | None) -> list[object]:
         run = context.store.run(run_id)
-        stored, targets = gr.HTML(stored=stored_answers(context, run)), gr.Dropdown(**_targets(context, run))
+        stored = gr.HTML(stored=json.dumps(stored_answers(context, run)))
+        targets = gr.Dropdown(**_targets(context, run))
         return [stored, pace_html(context, run), targets]
 
     asking: dict[str, Any] = QUIET | MODEL_EVENT
