@@ -165,8 +165,11 @@ class Store:
 
     def _usable(self) -> list[Evaluation]:
         """Evaluations whose predictions can be read and that carry an accuracy."""
-        scored = [one for one in self.listing().evals if "accuracy" in one.record.metrics]
-        return [one for one in scored if not _attempt(one.path, partial(self.predictions, one))[1]]
+        def usable() -> list[Evaluation]:
+            scored = [one for one in self.listing().evals if "accuracy" in one.record.metrics]
+            return [one for one in scored if not _attempt(one.path, partial(self.predictions, one))[1]]
+
+        return self.keep("usable", self.signature(), usable)
 
     def predictions(self, evaluation: Evaluation) -> pd.DataFrame:
         """Columns as the artifact; do not write into it."""
