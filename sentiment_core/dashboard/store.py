@@ -165,6 +165,7 @@ class Store:
 
     def _usable(self) -> list[Evaluation]:
         """Evaluations whose predictions can be read and that carry an accuracy."""
+
         def usable() -> list[Evaluation]:
             scored = [one for one in self.listing().evals if "accuracy" in one.record.metrics]
             return [one for one in scored if not _attempt(one.path, partial(self.predictions, one))[1]]

@@ -22,10 +22,11 @@ from typing import Any
 import httpx
 import numpy as np
 import psutil
+import uvloop
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS, ADDRESS = 150, "http://127.0.0.1:7867"
-PATIENCE, PAUSE, ARRIVAL = 120.0, 10.0, 5.0
+PATIENCE, PAUSE, ARRIVAL = 120.0, 10.0, 30.0
 """Seconds: what takes longer counts as a hang; until one who was refused asks again, or looks again; within
 which all have come."""
 
@@ -112,8 +113,11 @@ async def visit(page: Page, mine: list[str], looks: bool, log: list[tuple[str, f
         await asyncio.sleep(PAUSE if looks else 0)
 
 
-async def crowd(address: str, visitors: int, seconds: float, pid: int, each: int = 2_000) -> dict[str, Any]:
-    """The figures of so many visitors in so many seconds, or until each has asked so often."""
+async def crowd(
+    address: str, visitors: int, seconds: float, pid: int, each: int = 2_000, ramp: float = 0.0
+) -> dict[str, Any]:
+    """The figures of so many visitors in so many seconds after a ramp, in which all come and which does not
+    count, or until each has asked so often."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     log, memory, given = list[tuple[str, float, float]](), list[int](), texts(visitors)
     async with httpx.AsyncClient(base_url=address, limits=limits, timeout=PATIENCE) as client:
@@ -121,13 +125,15 @@ async def crowd(address: str, visitors: int, seconds: float, pid: int, each: int
         shares = [given[n::visitors][:each] for n in range(visitors)]
         visits = [visit(Page(client, config), mine, n % 5 == 0, log) for n, mine in enumerate(shares)]
         running = asyncio.gather(*map(asyncio.create_task, visits), return_exceptions=True)
+        began += ramp
         while (spent := time.monotonic() - began) < seconds and not running.done():
             memory.append(psutil.Process(pid).memory_info().rss)
             await asyncio.sleep(1)
         running.cancel()
         with suppress(asyncio.CancelledError):
             log += [(repr(one), began, 0) for one in await running if one]
-    found = {what: np.array([took for name, _, took in log if name == what]) for what, *_ in log}
+    log = [(what, took) for what, since, took in log if since + took >= began]
+    found = {what: np.array([took for name, took in log if name == what]) for what, _ in log}
     known = ("answered", "refused", "hang", "get /", "tab")
     return {
         "visitors": visitors, "seconds": spent, "counts": {what: len(took) for what, took in found.items()},
@@ -158,10 +164,12 @@ def measured(visitors: list[int], seconds: float) -> dict[str, Any]:
     environment = os.environ | {"GRADIO_SERVER_PORT": ADDRESS.rpartition(":")[2]}
     server = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment)
     try:
-        asyncio.run(ready())
+        uvloop.run(ready())
         call = [sys.executable, "-c", BARE, str(seconds / 3)]
         bare = subprocess.run(call, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
-        crowds = [asyncio.run(crowd(ADDRESS, number, seconds, server.pid)) for number in visitors]
+        crowds = [
+            uvloop.run(crowd(ADDRESS, number, seconds, server.pid, ramp=ARRIVAL)) for number in visitors
+        ]
     finally:
         server.terminate()
         server.wait(10)
