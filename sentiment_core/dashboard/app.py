@@ -45,7 +45,7 @@ TABS = {
 `build(context, run dropdown) -> TabPart`."""
 
 MAX_WAITING = 2000
-"""Events in Gradio's queue, about eight for each page that opens. Requests for the model wait elsewhere
+"""Events in Gradio's queue, about four for each page that opens. Requests for the model wait elsewhere
 (`serving.KINDS`), so that they never keep the page itself waiting."""
 
 OFF = ("show_error", "enable_monitoring", "run_history", "ssr_mode", "pwa", "mcp_server", "share")

@@ -167,9 +167,8 @@ def measured(visitors: list[int], seconds: float) -> dict[str, Any]:
         uvloop.run(ready())
         call = [sys.executable, "-c", BARE, str(seconds / 3)]
         bare = subprocess.run(call, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
-        crowds = [
-            uvloop.run(crowd(ADDRESS, number, seconds, server.pid, ramp=ARRIVAL)) for number in visitors
-        ]
+        measure = partial(crowd, ADDRESS, seconds=seconds, pid=server.pid, ramp=ARRIVAL)
+        crowds = [uvloop.run(measure(visitors=number)) for number in visitors]
     finally:
         server.terminate()
         server.wait(10)
