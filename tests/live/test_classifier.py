@@ -304,7 +304,7 @@ def test_served_forms_agree_with_the_stored_predictions(number_format):
     fast = processor_has("vnni" if number_format == "int8" else "_bf16")
     if number_format == "bf16" and not fast:
         pytest.skip("this processor is not served in bfloat16")
-    reviews = imdb.sample(40) if fast else imdb.sample(16, 120)
+    reviews = imdb.sample(24) if fast else imdb.sample(16, 120)
     stored = store.read_eval(STORED).predictions().drop_duplicates("review_id").set_index("review_id")
     expected = stored.loc[reviews.ids, "p_positive"].to_numpy()
     served = LiveClassifier.load(read_run(config.ASSETS / "runs" / RUN), number_format=number_format)

@@ -32,7 +32,7 @@ from tests.fake_artifacts import write_assets
 from tests.fake_live import FakeClassifier
 from tests.reliability.reports import report
 
-COUNT = int(os.environ.get("SOAK_INPUTS", "150"))
+COUNT = int(os.environ.get("SOAK_INPUTS", "500"))
 OF_THE_MODEL = COUNT // 10 if "SOAK_INPUTS" in os.environ else 8
 HANGS = 60.0
 """Seconds without a byte after which an answer counts as hung."""
