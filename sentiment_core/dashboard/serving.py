@@ -316,7 +316,7 @@ class Serving:
     ) -> AsyncIterator[Event]:
         """Waits for the model and for a turn; then come the work's own events."""
         try:
-            given = given if isinstance(given, list) else clean_text(given)
+            given = given if work in (self._score, self._score_many) else clean_text(given)
             known = self._known.get((name, version_of(run), str(given)), ())
             for event in known:
                 yield event

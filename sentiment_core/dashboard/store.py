@@ -117,7 +117,7 @@ class Store:
     def run(self, run_id: str | None) -> Run | None:
         """The finished run of that name, here or on the Hub, or the default: on the smallest base (a large
         one loads where it is chosen), without a teacher, most accurate on most reviews."""
-        if "/" in (run_id or ""):
+        if "/" in str(run_id or ""):
             with suppress(ArtifactError):  # which was told to whoever opened it
                 return self.hub_run(str(run_id))
         named = [run for run in self.finished_runs() if run.run_id == run_id]

@@ -347,3 +347,12 @@ def test_a_model_that_answers_two_at_once_is_asked_by_two(tmp_path: Path) -> Non
 
     for events in waiting.run(asyncio.wait_for(visitors(), 30)):
         assert [type(event) for event in events] == [Answer, Answer, Trace, Trace]
+
+
+@pytest.mark.parametrize("given", [["A film."], 7, {"text": "A film."}, None])
+def test_what_is_no_text_is_refused(context: Context, given: Any) -> None:
+    run, serve = context.store.run(RUN), context.serving
+    for asked in (serve.ask(run, given), serve.dial(run, given)):
+        assert waiting.all_of(asked) == [Refused("Please send the review as text.")]
+    assert context.store.run(given) == context.store.run(None)
+    assert Gate.pieces == []
