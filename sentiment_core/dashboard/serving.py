@@ -15,8 +15,8 @@ import logging
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
 from operator import attrgetter
@@ -139,7 +139,7 @@ class Job:
             self._loop.call_soon_threadsafe(self._came.put_nowait, came)
         return came is not END and not isinstance(came, Exception)
 
-    async def events(self) -> AsyncIterator[Event | None]:
+    async def events(self) -> AsyncGenerator[Event | None]:
         """Events as they come, None after each while without one."""
         while True:
             try:
@@ -236,7 +236,7 @@ class Serving:
 
     # ---- what it is asked
 
-    def ask(self, run: Run | None, review: str, visitor: object = None) -> AsyncIterator[Event]:
+    def ask(self, run: Run | None, review: str, visitor: object = None) -> AsyncGenerator[Event]:
         """The fine-tuned `Answer`, of a long review first of its beginning; the base's; then each `Trace`.
 
         Args:
@@ -244,11 +244,11 @@ class Serving:
         """
         return self._events("answers", self._answers, run, review, visitor)
 
-    def dial(self, run: Run | None, review: str) -> AsyncIterator[Event]:
+    def dial(self, run: Run | None, review: str) -> AsyncGenerator[Event]:
         """`Dial`, one point more each time. Of runs with a fine-tuned model only."""
         return self._events("dials", self._points, run, review)
 
-    def scores(self, run: Run | None, texts: list[str]) -> AsyncIterator[Event]:
+    def scores(self, run: Run | None, texts: list[str]) -> AsyncGenerator[Event]:
         """`Scores` of all texts, which `clean_text` has seen, some hundreds at a time by each model."""
         if len(texts) == 1:
             return self._events("answers", self._score, run, texts)
@@ -313,7 +313,7 @@ class Serving:
 
     async def _events(
         self, name: str, work: Work, run: Run | None, given: str | list[str], visitor: object = None
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event]:
         """Waits for the model and for a turn; then come the work's own events."""
         try:
             given = given if work in (self._score, self._score_many) else clean_text(given)
@@ -322,8 +322,9 @@ class Serving:
                 yield event
             if not known:
                 with self._place(name, visitor or object()):
-                    async for event in self._worked(name, work, run, given):
-                        yield event
+                    async with aclosing(self._worked(name, work, run, given)) as events:
+                        async for event in events:  # who leaves is dropped at once
+                            yield event
         except (InputRefused, ModelUnavailable, UserError) as error:
             yield Refused(str(error))
         except Exception:
@@ -343,9 +344,7 @@ class Serving:
             places[visitor] -= 1
             self._places[name] += Counter()  # without those who have gone
 
-    async def _worked(
-        self, name: str, work: Work, run: Run | None, given: str | list[str]
-    ) -> AsyncIterator[Event]:
+    async def _worked(self, name: str, work: Work, run: Run | None, given: Any) -> AsyncGenerator[Event]:
         batches, kind, told = name == "batches", KINDS[name], list[Event]()
         host, worker = (self.batch_host, self.batch_worker) if batches else (self.host, self.worker)
         since = time.monotonic()

@@ -1,6 +1,7 @@
 """What the live model said, as the values that the page's script draws: answers, trace and dial."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from itertools import pairwise, zip_longest
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -39,22 +40,23 @@ async def stream(
     and `fine` are {p, read, cut, detail, about}, there once known; a card without its answer holds the note.
     """
     shown: dict[str, Any] = {"text": review, "run": run.run_id if run else None, "trace": NO_TRACE}
-    async for event in context.serving.ask(run, review, visitor):
-        match event:
-            case Waiting():
-                shown |= {"note": waiting_note(event)}
-            case Refused(sentence):
-                shown |= {"note": "No answer.", "warn": sentence}
-            case Answer(system, one):
-                detail = f"{seconds(one.seconds)}, {one.tokens:,} tokens"
-                value = {"p": one.p_positive, "read": one.read, "cut": one.truncated, "detail": detail}
-                value |= {"about": one.about} if one.about else {}
-                shown |= {"note": NOT_TUNED if system == "base" else READING, ACTORS[system]: value}
-            case Trace(text, found):
-                shown |= {"trace": trace_value(text, found)}
-                if len(found) == 2:
-                    shown |= {"dial": dial_value(text, shown["base"]["p"], shown["fine"]["p"])}
-        yield dict(shown)
+    async with aclosing(context.serving.ask(run, review, visitor)) as events:
+        async for event in events:
+            match event:
+                case Waiting():
+                    shown |= {"note": waiting_note(event)}
+                case Refused(sentence):
+                    shown |= {"note": "No answer.", "warn": sentence}
+                case Answer(system, one):
+                    detail = f"{seconds(one.seconds)}, {one.tokens:,} tokens"
+                    value = {"p": one.p_positive, "read": one.read, "cut": one.truncated, "detail": detail}
+                    value |= {"about": one.about} if one.about else {}
+                    shown |= {"note": NOT_TUNED if system == "base" else READING, ACTORS[system]: value}
+                case Trace(text, found):
+                    shown |= {"trace": trace_value(text, found)}
+                    if len(found) == 2:
+                        shown |= {"dial": dial_value(text, shown["base"]["p"], shown["fine"]["p"])}
+            yield dict(shown)
 
 
 def waiting_note(event: Waiting) -> str:
