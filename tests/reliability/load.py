@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -22,28 +19,12 @@ from typing import Any
 import httpx
 import numpy as np
 import psutil
-import uvloop
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS, ADDRESS = 150, "http://127.0.0.1:7867"
 PATIENCE, PAUSE, ARRIVAL = 120.0, 10.0, 30.0
 """Seconds: what takes longer counts as a hang; until one who was refused asks again, or looks again; within
 which all have come."""
-
-BARE = """
-import sys, time
-from sentiment_core.config import ASSETS
-from sentiment_core.dashboard.store import Store
-from sentiment_core.live.classifier import SYSTEMS, LiveClassifier
-from tests.reliability.load import texts
-model, began = LiveClassifier.load(Store(ASSETS).run(None)), time.monotonic()
-for n, text in enumerate(texts(99), 1):
-    for system in SYSTEMS:
-        list(model.read(text, system))
-    if (spent := time.monotonic() - began) > float(sys.argv[1]):
-        break
-print(n / spent)
-"""
 
 
 def texts(seed: int) -> list[str]:
@@ -145,31 +126,3 @@ async def crowd(
 
 def percentiles(seconds: np.ndarray) -> dict[str, float]:
     return {f"p{share}": float(np.percentile(seconds, share)) for share in (50, 95, 99)}
-
-
-async def ready() -> None:
-    """Returns when the page answers a review."""
-    async with httpx.AsyncClient(base_url=ADDRESS, timeout=PATIENCE) as client:
-        for _ in range(120):
-            with suppress(httpx.HTTPError):
-                page = Page(client, (await client.get("/config")).json())
-                if await page.ask("A great film.") == "answered":
-                    return
-            await asyncio.sleep(1)
-    raise SystemExit("the page did not answer")
-
-
-def measured(visitors: list[int], seconds: float) -> dict[str, Any]:
-    """The bare model's rate, and the figures of each crowd, against `app.py` as it is started by hand."""
-    environment = os.environ | {"GRADIO_SERVER_PORT": ADDRESS.rpartition(":")[2]}
-    server = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment)
-    try:
-        uvloop.run(ready())
-        call = [sys.executable, "-c", BARE, str(seconds / 3)]
-        bare = subprocess.run(call, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
-        measure = partial(crowd, ADDRESS, seconds=seconds, pid=server.pid, ramp=ARRIVAL)
-        crowds = [uvloop.run(measure(visitors=number)) for number in visitors]
-    finally:
-        server.terminate()
-        server.wait(10)
-    return {"bare_answers_per_second": float(bare.split()[-1]), "crowds": crowds}
