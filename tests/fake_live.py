@@ -42,7 +42,7 @@ class ReadingTrace:
 class FakeClassifier:
     """The fine-tuned model counts words; the base model always leans to Positive."""
 
-    number_format, on_gpu = "fake", False
+    number_format, on_gpu, at_once = "fake", False, 1
 
     def __init__(self, run: Run | None, wait: float = 0.0) -> None:
         self.run_id = run.run_id if run else ""

@@ -267,9 +267,9 @@ class Serving:
 
     def queue(self) -> dict[str, Any]:
         """How many wait for answers, how many seconds one would who asks now, and why nobody else may."""
-        waiting, seconds = self.waiting("answers"), round(self.waiting("answers") * self.worker.seconds, 1)
+        waiting = self.waiting("answers")
         full = TOO_MANY if waiting >= KINDS["answers"].places else ""
-        return {"waiting": waiting, "seconds": seconds, "full": full}
+        return {"waiting": waiting, "seconds": round(waiting * self.worker.seconds, 1), "full": full}
 
     def waiting(self, name: str) -> int:
         """Visitors that wait for this kind of work, or are being answered."""
@@ -353,7 +353,7 @@ class Serving:
             with suppress(Exception):  # `get` tells what went wrong
                 await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(loading)), LOOK_AGAIN)
         job, began = Job(kind.rank, work(run, given), run, given, since), time.monotonic()
-        worker.submit(job, getattr(host.get(run), "at_once", 1))
+        worker.submit(job, host.get(run).at_once)
         try:
             yield worker.turn_of(job)
             async for event in job.events():

@@ -120,8 +120,11 @@ class Store:
         if "/" in str(run_id or ""):
             with suppress(ArtifactError):  # which was told to whoever opened it
                 return self.hub_run(str(run_id))
-        named = [run for run in self.finished_runs() if run.run_id == run_id]
-        best = partial(max, self.finished_runs(), key=self._rank, default=None)
+        runs = self.finished_runs()
+        named, best = (
+            [run for run in runs if run.run_id == run_id],
+            partial(max, runs, key=self._rank, default=None),
+        )
         return named[0] if named else self.keep("default run", self.signature(), best)
 
     def hub_run(self, run_id: str) -> Run:

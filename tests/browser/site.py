@@ -132,23 +132,12 @@ def page(context: Any) -> Iterator[Any]:
     opened.close()
 
 
-def evaluate(page: Any, script: str) -> Any:
-    """In the document that is there; asked again where another one just takes its place."""
-    try:
-        return page.evaluate(script)
-    except Exception as error:
-        if "navigation" not in str(error):
-            raise
-        page.wait_for_load_state()
-        return page.evaluate(script)
-
-
 def settle(page: Any, seconds: float = 60.0) -> None:
     """Wait until nothing on the page is pending and the layout has stood still for a moment."""
     page.wait_for_selector("#tabs")
     end, last, still = time.monotonic() + seconds, "", 0
     while time.monotonic() < end:
-        now = json.dumps(evaluate(page,
+        now = json.dumps(page.evaluate(
             "() => [document.body.scrollHeight, document.querySelectorAll('.generating').length,"
             " [...document.querySelectorAll('.muted')].some(one => one.offsetParent"
             " && one.textContent.includes('Reading the artifacts'))]"

@@ -1,7 +1,7 @@
 """Visitors by the dozen, as browsers send them, against a served page: answers a second, waits, refusals.
 
 Four of five ask about texts of 150 words, no text twice, and read the traces; the fifth looks through the
-tabs. The bare model's rate, with traces in a loop, is measured first, while the page is there but idle.
+tabs.
 """
 
 from __future__ import annotations

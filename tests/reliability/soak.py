@@ -57,7 +57,8 @@ async def ready() -> None:
 
 
 def measured(visitors: list[int], seconds: float) -> dict[str, Any]:
-    """The bare model's rate, and the figures of each crowd, against `app.py` as it is started by hand."""
+    """The bare model's rate, with traces in a loop while the page is there but idle, and then the figures of
+    each crowd, against `app.py` as it is started by hand."""
     environment = os.environ | {"GRADIO_SERVER_PORT": load.ADDRESS.rpartition(":")[2]}
     server = subprocess.Popen([sys.executable, "app.py"], cwd=load.ROOT, env=environment)
     try:

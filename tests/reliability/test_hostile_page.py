@@ -13,7 +13,7 @@ import pytest
 
 from sentiment_core.dashboard.app import TABS
 from sentiment_core.dashboard.inputs import MAX_CHARACTERS
-from tests.browser.site import Site, evaluate, settle
+from tests.browser.site import Site, settle
 from tests.reliability.reports import report
 
 pytestmark = pytest.mark.browser
@@ -80,7 +80,7 @@ class Watched:
 
     def check(self, what: str) -> None:
         self.seen[what] += 1
-        assert evaluate(self.page, "window.hacked") is None, what
+        assert self.page.evaluate("window.hacked") is None, what
         assert self.wrong == [], what
 
 
