@@ -54,14 +54,12 @@ class Page:
         self.usual = {part["id"]: part["props"].get("value") for part in config["components"]}
 
     def answer(self, endpoint: str, method: str, path: str, **more: Any) -> str:
-        """What is answered; of a stream that never ends, what comes until nothing more does."""
+        """What is answered; of a stream on which nothing was asked for, that it opens."""
         with self.http.stream(method, path, **more) as answer:
-            endless, lines = "heartbeat" in path and answer.is_success, list[str]()
+            stream = answer.headers.get("content-type", "").startswith("text/event-stream")
+            idle, lines = stream and endpoint.startswith("GET"), list[str]()
             with contextlib.suppress(httpx.RemoteProtocolError):  # broken off: of a session that is not there
-                for line in () if endless else answer.iter_lines():
-                    lines.append(line)
-                    if endpoint.startswith("GET") and '"heartbeat"' in line:  # nothing is asked for there
-                        break
+                lines += [] if idle else answer.iter_lines()
         body = "\n".join(lines)
         self.seen["status 5xx"] += answer.status_code >= 500 and answer.status_code != 503
         assert answer.status_code < 500 or answer.status_code == 503, (endpoint, answer.status_code, body)
