@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from sentiment_core.systems import SYSTEMS
+from sentiment_core.systems import ENCODERS, SYSTEMS
 
 DEFAULT_BASE_MODEL = "smollm2-135m"
 
@@ -183,7 +183,7 @@ class EvalConfig:
     system: str = _setting("fine-tuned", "which system, or all of them", choices=("all", *SYSTEMS))
     dataset: str = _setting("stanfordnlp/imdb", "as in train.py, or challenge", about=COLUMN_FLAGS)
     split: str = _setting("test", "which part of it")
-    base_model: str = _setting("", "for the baselines without --run: embedded name, Hub id or folder")
+    base_model: str = _setting("", "without --run: embedded name, Hub id or folder; of an encoder, too")
     limit: int | None = _setting(None, "score this many reviews, stratified and seeded", BOTH_LABELS)
     train_dataset: str = _setting("", "what the baselines learn from; by default the run's own source")
     exclude: tuple[str, ...] = _setting((), "as in train.py, for what the baselines learn from", many=True)
@@ -199,6 +199,8 @@ class EvalConfig:
             raise ConfigError(
                 f"--system {self.system} needs --run NAME (a folder under assets/runs; train.py makes one)"
             )
+        if self.system in ENCODERS and (self.run or not self.base_model):
+            raise ConfigError(f"--system {self.system} needs --base-model ENCODER and no --run")
         _check_bounds(self)
 
 

@@ -28,13 +28,26 @@ _BASES = tuple(
     )
 )
 _TFIDF, _NBSVM = "TF-IDF + logistic regression", "NBSVM (bigrams)"
+_ENCODERS = tuple(
+    System(f"encoder-{method}", title, "Encoder", f"{_WORK}.encoders:{work}", "ink", marker)
+    for method, title, work, marker in (
+        ("full", "Encoder fully fine-tuned", "Full", "pentagon"),
+        ("lora", "Encoder with LoRA", "Lora", "triangle-down"),
+        ("linear", "Frozen encoder + logistic regression", "Linear", "hexagram"),
+        ("setfit-8", "SetFit (8 labels a class)", "SetFit8", "bowtie"),
+        ("setfit-64", "SetFit (64 labels a class)", "SetFit64", "hourglass"),
+    )
+)
 _OTHERS = (
     System("tfidf-logreg", _TFIDF, _TFIDF, f"{_WORK}.bag_of_words:Tfidf", "ink", "diamond"),
     System("nbsvm", _NBSVM, _NBSVM, f"{_WORK}.bag_of_words:Nbsvm", "ink", "cross"),
+    *_ENCODERS,
     System("fine-tuned", "Fine-tuned (QLoRA)", "Fine-tuned", f"{_WORK}.scored:FineTuned", "fine", "circle"),
 )
 SYSTEMS: dict[str, System] = {system.id: system for system in (*_BASES, *_OTHERS)}
 """By id, in the order in which tables and menus show them."""
+ENCODERS = frozenset(system.id for system in _ENCODERS)
+"""Those that --base-model gives an encoder of their own, instead of the language model of the others."""
 
 
 def known_system(system_id: str) -> str:

@@ -37,7 +37,9 @@ BASE = BaseModelInfo(
 )  # fmt: skip
 GPU = Hardware(device="Synthetic GPU", memory_bytes=80 * 2**30, cpu="Synthetic CPU")
 PROMPT = PromptInfo(name="sentiment-v1", hash="0123456789abcdef")
-SKILL = dict(zip(systems.SYSTEMS, (0.05, 0.4, 0.3, 0.55, 0.6, 1.3, 1.2, 1.65), strict=True))
+SKILL = dict(
+    zip(systems.SYSTEMS, (0.05, 0.4, 0.3, 0.55, 0.6, 1.3, 1.2, 1.5, 1.4, 1.1, 0.7, 0.9, 1.65), strict=True)
+)
 """How far apart the two classes lie, in standard deviations: larger is better."""
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -134,7 +136,7 @@ def write_eval(
     if paired:
         metrics["consistency"] = metric(float(right.groupby(frame["pair_id"]).all().mean()), n // 2)
     owner = f"{run_id}-" if run_id else "" if base is BASE else f"{Path(base.name).name}-"
-    eval_id, counted = f"{owner}{system}-{dataset}", system in ("tfidf-logreg", "nbsvm")
+    eval_id, counted = f"{owner}{system}-{dataset}", not system.startswith(("base", "fine"))
     ids = fingerprint(frame["review_id"])
     record = EvalRecord(
         eval_id=eval_id, system=system, created_at=NOW, base_model=None if counted else base,

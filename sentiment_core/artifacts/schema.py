@@ -199,7 +199,7 @@ class EvalRecord(Record):
     system: Annotated[str, AfterValidator(known_system)]
     created_at: datetime
     commit: str | None = None
-    base_model: BaseModelInfo | None  # None for a system without a language model
+    base_model: BaseModelInfo | None  # None for a system without a language model, such as an encoder
     run_id: str | None
     prompt: PromptInfo | None
     dataset: DatasetInfo
@@ -220,8 +220,13 @@ class EvalRecord(Record):
     versions: dict[str, str]
 
     @property
+    def encoder(self) -> str:
+        """Its name; empty of any other system."""
+        return str(self.settings.get("encoder", ""))
+
+    @property
     def title(self) -> str:
-        return SYSTEMS[self.system].title
+        return ", ".join(filter(None, (SYSTEMS[self.system].title, self.encoder)))
 
     @property
     def measured_title(self) -> str:

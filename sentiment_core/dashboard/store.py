@@ -189,15 +189,17 @@ class Store:
         return list(dict.fromkeys(dataset.name for dataset in largest_first))
 
     def evals(self, run: Run | None, dataset: str | None) -> dict[str, Evaluation]:
-        """System -> its newest evaluation on `dataset`: this run's, and those of its base model."""
+        """System, an encoder's with its name -> its newest evaluation on `dataset`: this run's, and those of
+        its base model or of none."""
         run_id, base = run and run.run_id, run and run.record and run.record.base_model.name
         newest: dict[str, Evaluation] = {}
         for one in sorted(self._usable(), key=lambda one: one.record.created_at):
             its = one.record
             of_base = not (base and its.base_model) or base == its.base_model.name
             if its.dataset.name == dataset and its.run_id in (None, run_id) and of_base:
-                newest[its.system] = one
-        return {system: newest[system] for system in SYSTEMS if system in newest}
+                newest[f"{its.system} {its.encoder}".strip()] = one
+        order = [*SYSTEMS].index
+        return dict(sorted(newest.items(), key=lambda named: (order(named[1].record.system), named[0])))
 
     def before(self, evals: dict[str, Evaluation]) -> Evaluation | None:
         """The base model's evaluation that compares like with like, else any other of the base model."""

@@ -43,7 +43,6 @@ class Inputs:
         run = find_run(config.run, assets) if config.run else None
         self.run, self.adapter = (run.record, run.adapter_path) if run else (None, None)
         self.base = base_of(config.base_model, self.run)
-        self.encoder = PromptEncoder(loading.load_tokenizer(self.base))
         if self.run and self.run.prompt.hash != self.encoder.info.hash:
             raise ConfigError(
                 f"run {self.run.run_id!r} was trained with prompt {self.run.prompt.hash}, this program's is "
@@ -52,6 +51,10 @@ class Inputs:
         trained = self.run.config.get("max_length_tokens") if self.run else None
         self.max_length = config.max_length_tokens or trained or TrainConfig.max_length_tokens
         self._loaded: loading.LoadedModel | None = None
+
+    @cached_property
+    def encoder(self) -> PromptEncoder:
+        return PromptEncoder(loading.load_tokenizer(self.base))
 
     @cached_property
     def test(self) -> TestSet:

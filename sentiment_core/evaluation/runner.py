@@ -20,7 +20,7 @@ from sentiment_core.evaluation.inputs import Inputs, group_columns
 from sentiment_core.evaluation.shards import PartStore, score
 from sentiment_core.evaluation.systems.base import EvaluatedSystem, Work
 from sentiment_core.models.base_models import writing
-from sentiment_core.systems import SYSTEMS
+from sentiment_core.systems import ENCODERS, SYSTEMS
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def evaluate(config: EvalConfig, *, assets: Path, work: Path, overwrite: bool = 
     Raises ConfigError, DataError, BaseModelError, ArtifactError: one sentence each."""
     inputs = Inputs(config, find_device(config.precision), assets)
     every = config.system == "all"
-    asked = SYSTEMS if every else (config.system,)
+    asked = [name for name in SYSTEMS if name not in ENCODERS] if every else [config.system]
     systems = [pkgutil.resolve_name(SYSTEMS[name].work)(name, inputs) for name in asked]
     folders = {system: assets / "evals" / system.eval_id for system in systems}
     there = () if overwrite else folders.items()

@@ -4,6 +4,7 @@ Two forms of the same numbers: `Linear4bit` layers, unpacked at every use (littl
 ones, the same NF4 values unpacked once into the compute type (more speed). An adapter sits on either.
 """
 
+import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -16,8 +17,16 @@ from typing import Any
 import torch
 from tokenizers import Regex, decoders, pre_tokenizers
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+)
 from transformers import logging as transformers_logging
+from transformers.utils import cached_file
 
 from sentiment_core.artifacts.schema import BaseModelInfo
 from sentiment_core.models.base_models import BaseModel, BaseModelError, base_identity, converted_folder
@@ -156,6 +165,22 @@ def load_base(
         licence=embedded.licence if embedded else None,
     )  # fmt: skip
     return LoadedModel(model.eval(), encoder, info, device, compute_dtype)
+
+
+def load_encoder(base: BaseModel) -> Any:
+    """A model without its head, in float32, from safetensors alone. Raises BaseModelError."""
+    with _loading(base):
+        return AutoModel.from_pretrained(
+            model_folder(base), revision=base.revision or "main", dtype=torch.float32, use_safetensors=True
+        )
+
+
+def encoder_task(base: BaseModel) -> str:
+    """What a sentence encoder wants in front of a text to classify; empty for most."""
+    name, options = "config_sentence_transformers.json", {"_raise_exceptions_for_missing_entries": False}
+    path = cached_file(model_folder(base), name, revision=base.revision or "main", **options)
+    about = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+    return about.get("prompts", {}).get("Classification", "")
 
 
 def dequantize(model: PreTrainedModel, dtype: torch.dtype) -> None:

@@ -70,9 +70,10 @@ class EvaluatedSystem(ABC):
     def eval_id(self) -> str:
         return f"{self.inputs.test.short_name}--{self.id}--{self.origin}"
 
-    def identity(self) -> str:
-        """First 16 hex digits of SHA-256 over what decides the predictions."""
-        text = json.dumps([self.id, self.decisive()], sort_keys=True)
+    def identity(self, *apart: str) -> str:
+        """First 16 hex digits of SHA-256 over what decides the predictions, `apart` from these settings."""
+        decisive = {name: value for name, value in self.decisive().items() if name not in apart}
+        text = json.dumps([self.id, decisive], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
