@@ -20,11 +20,12 @@ from sentiment_core.labels import UNPARSED
 from sentiment_core.systems import SYSTEMS
 
 PROGRAM = "python -m sentiment_core.artifacts.report"
-IN_WORDS = ("System", "Dataset", "Hardware", "Note", "Learned from", "Training")
+IN_WORDS = ("System", "Dataset", "Hardware", "Note", "Learned from", "Training", "Trained in")
 """Columns that are aligned at the left."""
 TUNED = ("smollm2-135m", "smollm2-135m-taught", "qwen2.5-coder-1.5b")
 SUMMARY = ("baseline-scored", TUNED[0]), *(("fine-tuned", run_id) for run_id in TUNED)
-"""README's rows: system, and its run or base model."""
+"""README's rows: system, and its run or base model; behind them every encoder that IN_README."""
+IN_README = ("encoder-full", "encoder-lora")
 
 
 def results_table(root: Path = config.ASSETS) -> str:
@@ -35,7 +36,8 @@ def results_table(root: Path = config.ASSETS) -> str:
     if not (records := _records(root)):
         return "No evaluation yet; `python eval.py --system all` makes them."
     limits = f"Intervals cover the sampling of the reviews alone, not another seed. {seeds_sentence(root)}"
-    parts = _table(list(map(_measured, records))), limits.strip(), "\n".join(_overlap_notes(records))
+    rows = [_measured(record) | {"Trained in": _learned(record, root)["Training"]} for record in records]
+    parts = _table(rows), limits.strip(), "\n".join(_overlap_notes(records))
     return "\n\n".join(filter(None, parts))
 
 
@@ -72,10 +74,11 @@ def summary_table(root: Path = config.ASSETS) -> str:
     """What each of SUMMARY learned from, how long that took, and its accuracy by dataset."""
     rows: dict[tuple[str, str], dict[str, str]] = {key: {} for key in SUMMARY}
     for record in _records(root):
-        if (key := (record.system, record.run_id or _base(record))) in rows:
+        key = record.system, record.run_id or record.encoder or _base(record)
+        if key in rows or record.system in IN_README:
             title = f"Accuracy (%), {record.dataset.name}, n = {record.dataset.n:,}"
             accuracy = {title: percent_interval(record.metrics["accuracy"], unit="")}
-            rows[key] = (rows[key] or _learned(record, root)) | accuracy
+            rows[key] = (rows.get(key) or _learned(record, root)) | accuracy
     return _table([*filter(None, rows.values())]) if any(rows.values()) else "None of these is evaluated yet."
 
 
@@ -83,10 +86,18 @@ def _learned(record: EvalRecord, root: Path) -> dict[str, str]:
     row = {"System": _measured(record)["System"], "Learned from": "–", "Training": "–"}
     if run := store.read_run(root / "runs" / (record.run_id or "")).record:
         row["Learned from"] = f"{run.data.train:,} labelled reviews"
-        row["Training"] = f"{run.wall_seconds:.0f} s, {run.hardware.title}"
+        row["Training"] = _took(run.wall_seconds, run.peak_memory_bytes, run.hardware.title)
         if run.teacher:
             row["Learned from"] += f", and `{run.teacher.run_id}` on {run.teacher.reviews:,} unlabelled ones"
+    elif record.encoder:
+        its = record.settings
+        row["Learned from"] = f"{its['train_reviews']:,} labelled reviews"
+        row["Training"] = _took(its["train_seconds"], its["peak_memory_bytes"], record.hardware.title)
     return row
+
+
+def _took(seconds: float, memory_bytes: int, hardware: str) -> str:
+    return f"{seconds:.0f} s, {memory_bytes / 1e9:.1f} GB, {hardware}"
 
 
 def report_text(root: Path = config.ASSETS) -> str:

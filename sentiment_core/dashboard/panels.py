@@ -53,7 +53,8 @@ def accuracy_panel(
     rows = [
         {"title": record.title + (f", {len(record.draw_accuracies)} draws" if record in drawn else "")}
         | {"system": record.system} | shares(record.metrics["accuracy"])
-        | {"selected_on": "validation" if record.run_id else "nothing", "note": "measured here"}
+        | {"selected_on": record.settings.get("selected_on", "validation" if record.run_id else "nothing")}
+        | {"note": "measured here"}
         for record in records
     ]  # fmt: skip
     table = pd.DataFrame(rows + [_reference_row(one) for one in references if one.accuracy is not None])
@@ -76,6 +77,8 @@ def accuracy_panel(
         old, new = (one.record.metrics["accuracy"].value for one in (before, after))
         verb = "lifts" if new > old else "moves"
         title = f"Fine-tuning {verb} accuracy from {percent(old)} to {percent(new)}"
+        if best["accuracy"] > new:
+            title += f"; {best['title']} reaches {percent(best['accuracy'])}"
     else:
         unknown = "" if after else "; this run’s fine-tuned model has not been evaluated on these reviews"
         title = f"{best['title']}: accuracy {percent(best['accuracy'])}{unknown}"

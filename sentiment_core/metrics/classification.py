@@ -259,6 +259,17 @@ def evaluate(
     return {name: metric for metrics in METRICS for name, metric in metrics(reviews)}
 
 
+def holm(p_values: list[float]) -> list[float]:
+    """p-values for several tests made at once (Holm 1979).
+
+    >>> holm([0.5, 0.25, 0.125])
+    [0.5, 0.5, 0.375]
+    """
+    order = np.argsort(p_values)
+    found = np.maximum.accumulate(np.sort(p_values) * np.arange(len(order), 0, -1))
+    return np.minimum(found, 1.0)[np.argsort(order)].tolist()
+
+
 def compare(label: ArrayLike, prediction_a: ArrayLike, prediction_b: ArrayLike) -> Comparison:
     """Whether b answers more of the same reviews right than a.
 

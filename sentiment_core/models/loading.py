@@ -4,7 +4,6 @@ Two forms of the same numbers: `Linear4bit` layers, unpacked at every use (littl
 ones, the same NF4 values unpacked once into the compute type (more speed). An adapter sits on either.
 """
 
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -17,16 +16,8 @@ from typing import Any
 import torch
 from tokenizers import Regex, decoders, pre_tokenizers
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 from transformers import logging as transformers_logging
-from transformers.utils import cached_file
 
 from sentiment_core.artifacts.schema import BaseModelInfo
 from sentiment_core.models.base_models import BaseModel, BaseModelError, base_identity, converted_folder
@@ -95,7 +86,7 @@ def quiet_transformers() -> Iterator[None]:
 
 
 @contextmanager
-def _loading(base: BaseModel) -> Iterator[None]:
+def one_sentence(base: BaseModel) -> Iterator[None]:
     """Quiet, and what transformers raises for a missing or unfit model becomes one sentence."""
     try:
         with quiet_transformers():
@@ -127,7 +118,7 @@ class LoadedModel:
 
 def load_tokenizer(base: BaseModel) -> Any:
     """Raises BaseModelError when there is none to be had."""
-    with _loading(base):
+    with one_sentence(base):
         return AutoTokenizer.from_pretrained(model_folder(base), revision=base.revision or "main")
 
 
@@ -149,7 +140,7 @@ def load_base(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute_dtype,
     )  # fmt: skip
-    with _loading(base):
+    with one_sentence(base):
         model = AutoModelForCausalLM.from_pretrained(
             model_folder(base), revision=base.revision or "main", dtype=compute_dtype, use_safetensors=True,
             quantization_config=nf4 if rounded else None, device_map={"": device}, attn_implementation="sdpa",
@@ -165,22 +156,6 @@ def load_base(
         licence=embedded.licence if embedded else None,
     )  # fmt: skip
     return LoadedModel(model.eval(), encoder, info, device, compute_dtype)
-
-
-def load_encoder(base: BaseModel) -> Any:
-    """A model without its head, in float32, from safetensors alone. Raises BaseModelError."""
-    with _loading(base):
-        return AutoModel.from_pretrained(
-            model_folder(base), revision=base.revision or "main", dtype=torch.float32, use_safetensors=True
-        )
-
-
-def encoder_task(base: BaseModel) -> str:
-    """What a sentence encoder wants in front of a text to classify; empty for most."""
-    name, options = "config_sentence_transformers.json", {"_raise_exceptions_for_missing_entries": False}
-    path = cached_file(model_folder(base), name, revision=base.revision or "main", **options)
-    about = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
-    return about.get("prompts", {}).get("Classification", "")
 
 
 def dequantize(model: PreTrainedModel, dtype: torch.dtype) -> None:
@@ -222,7 +197,7 @@ def load_merged(base: BaseModel, adapter: Path, *, device: torch.device | str = 
 
 def base_config(base: BaseModel) -> Any:
     """The base model's configuration. Raises BaseModelError when it cannot be had."""
-    with _loading(base):
+    with one_sentence(base):
         return AutoConfig.from_pretrained(model_folder(base), revision=base.revision or "main")
 
 

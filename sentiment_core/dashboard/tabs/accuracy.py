@@ -69,12 +69,13 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         calibration = panels.reliability_panel(context.store, actors, where)
         unscored = empty("Reliability needs a system that states probabilities.", panels.COMMAND)
         costs = panels.cost_panel(context, run_id, context.dataset(name), cost_by, shown)
+        against = rivals(context.store, evals)
         told = heatmap_html(evals) + settings_html(context, sides, run_id) + flow
         return [
             *moving.show(histograms), by_range,
             *systems.show(panels.accuracy_panel(evals, shown, before, zoomed=zoomed)),
             *cost.show(costs), told, *covered.show(surest), *reliability.show(calibration, unscored),
-            render("accuracy_notes", records=[one.record for one in evals.values()]),
+            render("accuracy_notes", records=[one.record for one in evals.values()], rivals=against),
             gr.Checkbox(visible=bool(fitting)), gr.Checkbox(visible=True),
             gr.Dropdown(choices=[*sides.others.items()], value=sides.versus, visible=len(sides.others) > 1),
         ]  # fmt: skip
@@ -117,15 +118,31 @@ def outcomes_html(sides: Sides, first: pd.DataFrame, second: pd.DataFrame, *, li
     """The four outcomes of the same reviews as ribbons from before to after, each a link to its reviews; the
     plain sentence."""
     c = classification.compare(first["label"], first["prediction"], second["prediction"])
-    p = f"p = {c.mcnemar_p:.1e}" if c.mcnemar_p < 0.001 else f"p = {c.mcnemar_p:.3f}"
-    p = "p < 10⁻¹⁵" if c.mcnemar_p < 1e-15 else p
     counts = {"correct": c.both_right, "regressed": c.broken, "fixed": c.fixed, "wrong": c.both_wrong}
     before, after = (  # where each ribbon begins, in percent from the top
         dict(zip(order, accumulate([0.0, *(100 * counts[show] / c.n for show in order)]), strict=False))
         for order in (list(counts), ["correct", "fixed", "regressed", "wrong"])
     )
     told = {"sides": sides, "linked": linked, "counts": counts, "before": before, "after": after}
-    return render("outcomes", c=c, p=p, **told)
+    return render("outcomes", c=c, p=p_words(c.mcnemar_p), **told)
+
+
+def p_words(p: float) -> str:
+    return "p < 10⁻¹⁵" if p < 1e-15 else f"p = {p:.1e}" if p < 0.001 else f"p = {p:.3f}"
+
+
+def rivals(store: Store, evals: Mapping[str, Evaluation]) -> list[tuple[str, classification.Comparison, str]]:
+    """Every other system against the fine-tuned one on the same reviews, with McNemar's p by Holm."""
+    if not (ours := evals.get("fine-tuned")):
+        return []
+    label, mine, ids = (store.predictions(ours)[name] for name in ("label", "prediction", "review_id"))
+    frames = {each.record.title: store.predictions(each) for each in evals.values() if each is not ours}
+    found = {
+        title: classification.compare(label, mine, frame["prediction"])
+        for title, frame in frames.items() if frame["review_id"].equals(ids)
+    }  # fmt: skip
+    adjusted = classification.holm([c.mcnemar_p for c in found.values()])
+    return [(title, found[title], p_words(p)) for title, p in zip(found, adjusted, strict=True)]
 
 
 def movement_panel(label: np.ndarray, before: np.ndarray, after: np.ndarray, where: str) -> Panel:

@@ -9,7 +9,7 @@ import json
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,8 +19,9 @@ from peft import LoraConfig, inject_adapter_in_model
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch.nn import functional
-from transformers import get_linear_schedule_with_warmup
+from transformers import AutoModel, get_linear_schedule_with_warmup
 from transformers.trainer_pt_utils import get_length_grouped_indices
+from transformers.utils import cached_file
 
 from sentiment_core.artifacts import provenance
 from sentiment_core.data.reviews import Reviews, TrainSplit
@@ -39,9 +40,8 @@ class Encoder(EvaluatedSystem):
     def __init__(self, system_id: str, inputs: Inputs) -> None:
         super().__init__(system_id, inputs)
         self.device, self.bf16 = inputs.context.device, inputs.context.precision == "bf16"
-        self.tokenizer, self.task = loading.load_tokenizer(inputs.base), loading.encoder_task(inputs.base)
+        self.tokenizer, self.identified = loading.load_tokenizer(inputs.base), base_identity(inputs.base)
         inputs.max_length = min(self.config.max_length_tokens or 512, self.tokenizer.model_max_length)
-        self.identified = base_identity(inputs.base)
 
     @property
     def origin(self) -> str:
@@ -62,34 +62,32 @@ class Encoder(EvaluatedSystem):
         self.build().load_state_dict(load_file(folder / "trained.safetensors"), strict=False)
         settings = json.loads((folder / "trained.json").read_text(encoding="utf-8"))
         self.inputs.encoded = encoded = self.encode(self.inputs.test.reviews.texts)
-        return Work(partial(self.stream, self.p_positive, encoded), width=1, settings=settings)
+        return Work(partial(self.stream, self.logits, encoded), settings=settings)
 
     def make(self, folder: Path) -> None:
         split, cuda = self.inputs.train_split, self.device.type == "cuda"
         self.inputs.say(f"Training {self.id} …")
         torch.manual_seed(self.config.seed)
         weights = dict(self.build().named_parameters())
-        if cuda:
-            torch.cuda.reset_peak_memory_stats()
-        started = time.perf_counter()
-        found = {"train_source": split.train.source, "train_reviews": len(split.train)} | self.train(split)
-        settings = found | {
-            "train_seconds": round(time.perf_counter() - started, 2),
-            "train_hardware": provenance.hardware(self.device.type).title,
+        trained, started = {name: w for name, w in weights.items() if w.requires_grad}, time.perf_counter()
+        settings = {"train_source": split.train.source, "train_reviews": len(split.train)}
+        settings |= self.train(split) | {"train_seconds": round(time.perf_counter() - started, 2)} | {
             "peak_memory_bytes": torch.cuda.max_memory_allocated() if cuda else provenance.peak_memory(),
-            "trained_parameters": sum(one.numel() for one in weights.values() if one.requires_grad),
-            "parameters": sum(one.numel() for name, one in weights.items() if "lora_" not in name),
-        }
-        trained = {name: one for name, one in weights.items() if one.requires_grad}
+            "parameters": sum(w.numel() for name, w in weights.items() if "lora_" not in name),
+            "trained_parameters": sum(w.numel() for w in trained.values()),
+        }  # fmt: skip
         with writing(folder):
             save_file(trained, folder / "trained.safetensors")
             (folder / "trained.json").write_text(json.dumps(settings), encoding="utf-8")
 
     def build(self) -> torch.nn.Module:
         """The encoder, of which is trained what the settings say, and a linear layer behind it."""
-        encoder, rank = loading.load_encoder(self.inputs.base), self.own.get("lora_rank")
+        base = self.inputs.base
+        where = {"revision": base.revision or "main", "use_safetensors": True, "dtype": torch.float32}
+        with loading.one_sentence(base):
+            encoder: Any = AutoModel.from_pretrained(loading.model_folder(base), **where)
         encoder.requires_grad_("learning_rate" in self.own)
-        if rank:
+        if rank := self.own.get("lora_rank"):
             lora = LoraConfig(r=rank, lora_alpha=self.own["lora_alpha"], target_modules="all-linear")
             inject_adapter_in_model(lora, encoder)
         head = torch.nn.Linear(encoder.config.hidden_size, 2)
@@ -100,12 +98,20 @@ class Encoder(EvaluatedSystem):
     def train(self, split: TrainSplit) -> dict[str, Any]:
         """Train what `build` made. Returns what was found, for the record."""
 
+    @cached_property
+    def task(self) -> str:
+        """What the encoder wants in front of a text to classify; empty for most."""
+        place, name = loading.model_folder(self.inputs.base), "config_sentence_transformers.json"
+        path = cached_file(place, name, _raise_exceptions_for_missing_entries=False)
+        about = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+        return about.get("prompts", {}).get("Classification", "")
+
     def encode(self, texts: Sequence[str]) -> Encoded:
         """Within the encoder's own first and last token; control tokens in a review stay plain text."""
         bare = json.loads(self.tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
         bare["added_tokens"] = [one for one in bare["added_tokens"] if not one["special"]]
-        asked, plain = [self.task + text for text in texts], Tokenizer.from_str(json.dumps(bare))
-        found, (first, *last) = plain.encode_batch_fast(asked, False, False), self.tokenizer("")["input_ids"]
+        plain, (first, *last) = Tokenizer.from_str(json.dumps(bare)), self.tokenizer("")["input_ids"]
+        found = plain.encode_batch_fast([self.task + text for text in texts], False, False)
         cut = [cut_middle(one.ids, self.inputs.max_length - 1 - len(last), ()) for one in found]
         return Encoded.from_lists([[first, *ids, *last] for ids, _ in cut], [shorter for _, shorter in cut])
 
@@ -122,11 +128,8 @@ class Encoder(EvaluatedSystem):
     def logits(self, encoded: Encoded, rows: np.ndarray) -> torch.Tensor:
         return self.model["head"](self.embed(encoded, rows))
 
-    def p_positive(self, encoded: Encoded, rows: np.ndarray) -> torch.Tensor:
-        return self.logits(encoded, rows).softmax(1)[:, 1:]
-
     def stream(self, what: Callable, encoded: Encoded, rows: np.ndarray) -> Parts:
-        """Values: (rows, width) of `embed`, `logits` or `p_positive`."""
+        """Values: (rows, width) of `embed` or `logits`."""
         self.model.eval()
         for batch in batches_by_tokens(encoded.lengths[rows], self.config.batch_tokens or 16_384):
             with torch.inference_mode():
@@ -172,7 +175,7 @@ class Full(Encoder):
             right = self.values(self.logits, held).argmax(1) == split.validation.labels
             scores.append(float(right.mean()))
             if scores[-1] == max(scores):
-                best = {name: one.clone() for name, one in self.model.state_dict().items()}
+                best = {name: one.cpu().clone() for name, one in self.model.state_dict().items()}
         self.model.load_state_dict(best)
         return {"selected_on": "validation", "validation_accuracy": max(scores), "validated": scores}
 
