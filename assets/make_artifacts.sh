@@ -3,12 +3,15 @@
 # continues an interrupted one and keeps what is finished; evaluations of other settings are to be removed first.
 #   DATASET         IMDB: a Hub id (default: stanfordnlp/imdb) or a folder with train, test and unsupervised
 #   COUNTERFACTUAL  the 488 reviews with their minimal edits (default: fetched once), or a copy as one file
+#   MPNET MINILM GEMMA  the encoders: Hub ids, at revisions if given so, or folders with their safetensors
 set -eu
 DATASET=${DATASET:-stanfordnlp/imdb}
 COUNTERFACTUAL=${COUNTERFACTUAL:-counterfactual}
 python=${BIN:+$BIN/}${PYTHON:-python}
 assets=${SENTIMENT_ASSETS:-assets}
 small=smollm2-135m large=qwen2.5-coder-1.5b
+mpnet=${MPNET:-sentence-transformers/all-mpnet-base-v2} minilm=${MINILM:-sentence-transformers/all-MiniLM-L6-v2}
+gemma=${GEMMA:-google/embeddinggemma-300m}
 
 train() {
     name=$1
@@ -22,12 +25,17 @@ train() {
     "$python" train.py --run-id "$name" --dataset "$DATASET" --exclude "$COUNTERFACTUAL" $resume "$@"
 }
 
-evaluate() { # run, system: on all three data sets, but what is finished
+evaluate() { # run or encoder, system: on all three data sets, but what is finished
     for dataset in "$DATASET" "$COUNTERFACTUAL" challenge; do
         name=$(basename "$dataset" .parquet | sed 's/^counterfactual$/counterfactual_imdb_test/')
-        case $2 in fine-tuned) origin=$1 ;; *) origin=${3:-} ;; esac
+        from="--run $1"
+        case $2 in
+        fine-tuned) origin=$1 ;;
+        encoder-*) from="--base-model $1" origin=$(basename "${1%@*}") ;; # the first call trains it, the cache keeps it
+        *) origin=${3:-} ;;
+        esac
         if [ "$2" != all ] && [ -f "$assets/evals/$name--$2--$origin/eval.json" ]; then continue; fi
-        "$python" eval.py --run "$1" --system "$2" --dataset "$dataset" \
+        "$python" eval.py $from --system "$2" --dataset "$dataset" \
             --train-dataset "$DATASET" --exclude "$COUNTERFACTUAL"
     done
 }
@@ -48,5 +56,8 @@ for base in qwen2.5-coder-0.5b $large; do # few-shot and free answers take longe
     evaluate $base baseline-scored $base
     evaluate $base baseline-recalibrated $base
 done
+for method in full lora setfit-8 setfit-64; do evaluate "$mpnet" encoder-$method; done
+for method in full lora; do evaluate "$minilm" encoder-$method; done
+for method in lora linear; do evaluate "$gemma" encoder-$method; done
 "$python" -m sentiment_core.artifacts.report --write
 "$python" eval.py --report

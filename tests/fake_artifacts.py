@@ -127,7 +127,7 @@ def predictions(
 
 def write_eval(
     root: Path, system: str, dataset: str, n: int, *, run_id: str | None, paired: bool = False,
-    base: BaseModelInfo = BASE, better: float = 0.0, **columns: Any,
+    base: BaseModelInfo = BASE, better: float = 0.0, encoder: str = "", **columns: Any,
 ) -> None:  # fmt: skip
     frame = predictions(system, n, paired=paired, better=better).assign(**columns)
     right = (frame["prediction"] == frame["label"]).fillna(False)
@@ -136,6 +136,7 @@ def write_eval(
     if paired:
         metrics["consistency"] = metric(float(right.groupby(frame["pair_id"]).all().mean()), n // 2)
     owner = f"{run_id}-" if run_id else "" if base is BASE else f"{Path(base.name).name}-"
+    owner, about = (f"{encoder}-", {"encoder": encoder}) if encoder else (owner, {})
     eval_id, counted = f"{owner}{system}-{dataset}", not system.startswith(("base", "fine"))
     ids = fingerprint(frame["review_id"])
     record = EvalRecord(
@@ -143,7 +144,7 @@ def write_eval(
         run_id=run_id if system == "fine-tuned" else None, prompt=None if counted else PROMPT,
         dataset=DatasetInfo(name=dataset, split="test", n=n, fingerprint=ids, source="synthetic"),
         metrics=metrics, confusion=Confusion(**cells), unparsed=int(frame["prediction"].isna().sum()),
-        slices=frames.slices(frame), command=f"python eval.py --system {system}",
+        slices=frames.slices(frame), settings=about, command=f"python eval.py --system {system}",
         wall_seconds=10.0, reviews_per_second=n / 10, hardware=GPU, versions={"python": "3.11"},
     )  # fmt: skip
     store.write_eval(root / "evals" / eval_id, record, frame)

@@ -201,6 +201,27 @@ def test_few_shot_stands_in_the_chart_as_a_mean_of_its_draws(tmp_path) -> None:
     assert matrix.title.startswith("Few-shot (k = 4), first of 3 draws: accuracy")
 
 
+def test_an_encoder_that_wins_stands_in_the_title_and_every_system_is_tested_against_ours(
+    tmp_path: Path,
+) -> None:
+    root = write_assets(tmp_path, n=400)
+    for name, better in (("tiny-bert", 0.0), ("large-bert", 2.0)):
+        write_eval(root, "encoder-lora", "imdb", 400, run_id=None, better=better, encoder=name)
+    context = context_of(root)
+    evals = context.store.evals(context.store.run(RUN), "imdb")
+    assert {"encoder-lora", "encoder-lora large-bert", "encoder-lora tiny-bert"} <= set(evals)
+    title = panels.accuracy_panel(evals, (), context.store.before(evals)).title
+    assert "; Encoder with LoRA, large-bert reaches" in title
+    found = {title: (compared, p) for title, compared, p in accuracy.rivals(context.store, evals)}
+    assert len(found) == len(evals) - 1
+    compared, p = found["Encoder with LoRA, large-bert"]
+    assert compared.fixed > compared.broken
+    m = sum(one.mcnemar_p >= compared.mcnemar_p for one, _ in found.values())
+    assert p == accuracy.p_words(compared.mcnemar_p * m), "Holm: as many times as tests are left"
+    losing = {name: evals[name] for name in ("baseline-scored", "encoder-lora tiny-bert", "fine-tuned")}
+    assert "reaches" not in panels.accuracy_panel(losing, (), losing["baseline-scored"]).title
+
+
 @pytest.mark.parametrize("system", ["baseline-recalibrated", "baseline-few-shot", "tfidf-logreg"])
 def test_every_scored_system_follows_the_threshold(context: Context, system: str) -> None:
     one = context.store.evals(context.store.run(RUN), "imdb")[system]
