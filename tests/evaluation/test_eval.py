@@ -22,7 +22,7 @@ from sentiment_core.evaluation.systems.scored import few_shot_prefix, with_prefi
 from sentiment_core.live import samples
 from sentiment_core.models.base_models import resolve
 from sentiment_core.models.loading import load_adapter, load_base
-from sentiment_core.systems import SYSTEMS
+from sentiment_core.systems import ENCODERS, SYSTEMS
 from sentiment_core.training import session
 from tests.fake_artifacts import recomputed
 from tests.own_reviews import frame, write_dataset
@@ -115,7 +115,7 @@ def test_all_systems_have_their_names_and_nulls(every):
     listing = list_artifacts(every)
     assert not listing.problems
     records = {e.record.system: e.record for e in listing.evals}
-    assert set(records) == set(SYSTEMS)
+    assert set(records) == set(SYSTEMS) - ENCODERS
     origins = {"tfidf-logreg": "own", "nbsvm": "own", "fine-tuned": "tiny"}
     for system, record in records.items():
         assert record.eval_id == f"sample_reviews-n24--{system}--{origins.get(system, 'tiny-llama')}"
@@ -229,7 +229,7 @@ def test_finished_evaluations_are_kept_and_told_by_all_and_refused_alone(every, 
     flags = ("--run", "tiny", *FEW)
     status, out, err = call(*flags, "--system", "all", root=every)
     assert status == 0
-    assert err.count("kept") == out.count("kept") == len(SYSTEMS)
+    assert err.count("kept") == out.count("kept") == len(set(SYSTEMS) - ENCODERS)
     assert "python app.py" in out
     assert str(every / "evals") in out
     refused(call(*flags, "--system", "baseline-scored", root=every), "--overwrite")
@@ -259,7 +259,7 @@ def test_overwrite_repeats(every, call, tmp_path):
     (before.path / "predictions.parquet").unlink()
     assert call("--run", "tiny", *FEW, "--overwrite", root=assets)[0] == 0
     assert read_eval(before.path).record.metrics == before.record.metrics
-    assert call("--report", root=assets)[1].count("| sample_reviews |") == len(SYSTEMS)
+    assert call("--report", root=assets)[1].count("| sample_reviews |") == len(set(SYSTEMS) - ENCODERS)
 
 
 # ---- names, groups, footnote

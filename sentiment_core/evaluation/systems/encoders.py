@@ -9,6 +9,7 @@ import json
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,7 +25,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.utils import cached_file
 
 from sentiment_core.artifacts import provenance
-from sentiment_core.data.reviews import Reviews, TrainSplit
+from sentiment_core.data.reviews import TrainSplit
 from sentiment_core.engines.batching import batches_by_tokens
 from sentiment_core.evaluation.inputs import Inputs, safe_name
 from sentiment_core.evaluation.systems.base import EvaluatedSystem, Parts, Work
@@ -69,7 +70,10 @@ class Encoder(EvaluatedSystem):
         self.inputs.say(f"Training {self.id} …")
         torch.manual_seed(self.config.seed)
         weights = dict(self.build().named_parameters())
-        trained, started = {name: w for name, w in weights.items() if w.requires_grad}, time.perf_counter()
+        trained, started = (
+            {name: w.data for name, w in weights.items() if w.requires_grad},
+            time.perf_counter(),
+        )
         settings = {"train_source": split.train.source, "train_reviews": len(split.train)}
         settings |= self.train(split) | {"train_seconds": round(time.perf_counter() - started, 2)} | {
             "peak_memory_bytes": torch.cuda.max_memory_allocated() if cuda else provenance.peak_memory(),
@@ -169,9 +173,11 @@ class Full(Encoder):
         encoded, held = (self.encode(part.texts) for part in (split.train, split.validation))
         labels = torch.from_numpy(split.train.labels.astype(np.int64)).to(self.device)
         scores, best = list[float](), {}
-        for _ in self.epochs(
-            encoded.lengths, lambda rows: functional.cross_entropy(self.logits(encoded, rows), labels[rows])
-        ):
+
+        def loss(rows: np.ndarray) -> torch.Tensor:
+            return functional.cross_entropy(self.logits(encoded, rows), labels[rows])
+
+        for _ in self.epochs(encoded.lengths, loss):
             right = self.values(self.logits, held).argmax(1) == split.validation.labels
             scores.append(float(right.mean()))
             if scores[-1] == max(scores):
@@ -192,19 +198,17 @@ class Linear(Encoder):
     own: ClassVar = {"C": [0.001, 0.01, 0.1, 1.0]}
 
     def train(self, split: TrainSplit) -> dict[str, Any]:
-        return self.regress(split.train, split.validation)
-
-    def regress(self, train: Reviews, held: Reviews) -> dict[str, Any]:
         from sklearn.linear_model import LogisticRegression
 
+        train, held = split.train, split.validation
         x, unseen = (self.values(self.embed, self.encode(part.texts)) for part in (train, held))
         fits = [LogisticRegression(C=C, max_iter=5000).fit(x, train.labels) for C in self.own["C"]]
         scores = [float(one.score(unseen, held.labels)) for one in fits]
-        best = fits[int(np.argmax(scores))]
+        best = fits[at := int(np.argmax(scores))]
         found = {"weight": [0 * best.coef_[0], best.coef_[0]], "bias": [0.0, best.intercept_[0]]}
         self.model["head"].load_state_dict({name: torch.tensor(np.array(one)) for name, one in found.items()})
         selected = "validation" if len(fits) > 1 else "nothing"
-        return {"selected_on": selected, "validation_accuracy": max(scores), "chosen_C": best.C}
+        return {"selected_on": selected, "validation_accuracy": max(scores), "chosen_C": self.own["C"][at]}
 
 
 class SetFit8(Linear):
@@ -229,7 +233,7 @@ class SetFit8(Linear):
             return functional.mse_loss(functional.cosine_similarity(left, right), wanted[rows])
 
         list(self.epochs(np.maximum(encoded.lengths[one], encoded.lengths[other]), loss))
-        return {"train_reviews": len(few)} | self.regress(few, split.validation)
+        return {"train_reviews": len(few)} | super().train(replace(split, train=few))
 
 
 class SetFit64(SetFit8):
