@@ -95,10 +95,24 @@ def test_every_method_learns_and_records_what_it_took(every, dataset):
     assert trained["encoder-full"] == record_of(every, "encoder-lora").settings["parameters"]
 
 
-def test_full_keeps_its_best_epoch(every):
-    its = record_of(every, "encoder-full").settings
-    assert its["validation_accuracy"] == max(its["validated"])
-    assert len(its["validated"]) == its["epochs"]
+def test_the_best_epoch_is_kept_not_the_last(call, every, dataset, tmp_path, monkeypatch):
+    epochs = encoders.Full.epochs
+
+    def spoilt(self, lengths, loss):
+        for epoch in epochs(self, lengths, loss):
+            if epoch == 2:
+                self.model["head"].bias.data[0] = 1e6
+            yield epoch
+
+    monkeypatch.setattr(encoders.Full, "epochs", spoilt)
+    held = split_train(str(dataset), validation=24).validation.frame[["text", "label"]]
+    held.to_csv(tmp_path / "held.csv", index=False)
+    flags = ("--dataset", str(tmp_path / "held.csv"), "--train-dataset", str(dataset), "--seed", "1")
+    assert call("encoder-full", *flags)[0] == 0
+    record = read_eval(every / "evals" / "held--encoder-full--tiny-bert").record
+    validated = record.settings["validated"]
+    assert validated[2] == 0.5
+    assert record.metrics["accuracy"].value == record.settings["validation_accuracy"] == max(validated) > 0.7
 
 
 def test_linear_is_a_regression_on_mean_vectors_of_reviews_without_their_middle(every, encoder, dataset):

@@ -181,8 +181,9 @@ class Full(Encoder):
             right = self.values(self.logits, held).argmax(1) == split.validation.labels
             scores.append(float(right.mean()))
             if scores[-1] == max(scores):
-                best = {name: one.cpu().clone() for name, one in self.model.state_dict().items()}
-        self.model.load_state_dict(best)
+                trained = ((name, w) for name, w in self.model.named_parameters() if w.requires_grad)
+                best = {name: w.detach().cpu().clone() for name, w in trained}
+        self.model.load_state_dict(best, strict=False)
         return {"selected_on": "validation", "validation_accuracy": max(scores), "validated": scores}
 
 
