@@ -57,10 +57,10 @@ class Page:
         """What is answered; of a stream on which nothing was asked for, that it opens."""
         with self.http.stream(method, path, **more) as answer:
             stream = answer.headers.get("content-type", "").startswith("text/event-stream")
-            idle, lines = stream and endpoint.startswith("GET"), list[str]()
+            body = ""
             with contextlib.suppress(httpx.RemoteProtocolError):  # broken off: of a session that is not there
-                lines += [] if idle else answer.iter_lines()
-        body = "\n".join(lines)
+                for part in () if stream and endpoint.startswith("GET") else answer.iter_text():
+                    body += part
         self.seen["status 5xx"] += answer.status_code >= 500 and answer.status_code != 503
         assert answer.status_code < 500 or answer.status_code == 503, (endpoint, answer.status_code, body)
         assert "Traceback" not in body
