@@ -39,7 +39,8 @@ CACHE = Path(os.environ.get("SENTIMENT_CACHE") or _CACHES / "sentiment-qlora")
 
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 REPORTERS = ("none", "tensorboard", "wandb", "trackio")
-ENGINES = ("auto", "nf4", "dequantized", "packed")
+PACKING = ("packed", "generic")  # engines that lay reviews end to end
+ENGINES = ("auto", "nf4", "dequantized", *PACKING)
 FORMER_ENGINES = {"plain": "nf4", "resident": "dequantized"}  # in commands and artifacts of before
 
 
@@ -138,7 +139,8 @@ class TrainConfig:
     )  # fmt: skip
     engine: str = _setting(
         "auto", "nf4: 4-bit weights unpacked at every use; dequantized: unpacked once, same values; packed: "
-        "dequantized, reviews laid end to end without padding, one CUDA graph; auto: the fastest that fits",
+        "dequantized, reviews laid end to end without padding, one CUDA graph; generic: the same by a model's "
+        "own layers, which packed is where it does not know them; auto: the fastest that fits",
         choices=ENGINES,
     )  # fmt: skip
     evaluations_per_epoch: int = _setting(2, "validations, each with a checkpoint", AT_LEAST_1)
@@ -154,10 +156,11 @@ class TrainConfig:
         batch, micro = self.batch_size, self.micro_batch_size
         if micro and batch % micro:
             raise ConfigError(f"--micro-batch-size {micro} does not divide --batch-size {batch}")
-        if self.engine == "packed" and self.lora_dropout:
-            raise ConfigError("--engine packed has no dropout; use --lora-dropout 0 or --engine dequantized")
-        if self.engine == "packed" and self.gradient_checkpointing:
-            raise ConfigError("--engine packed does not recompute activations; drop --gradient-checkpointing")
+        named = f"--engine {self.engine}"
+        if self.engine in PACKING and self.lora_dropout:
+            raise ConfigError(f"{named} has no dropout; use --lora-dropout 0 or --engine dequantized")
+        if self.engine in PACKING and self.gradient_checkpointing:
+            raise ConfigError(f"{named} does not recompute activations; drop --gradient-checkpointing")
         if self.report_to != "none" and not importlib.util.find_spec(self.report_to):
             missing = f"the package {self.report_to} is not installed"
             raise ConfigError(f"--report-to {self.report_to}: {missing}; pip install {self.report_to}")

@@ -4,6 +4,7 @@ import gc
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ CHAT_TEMPLATE = (
 
 
 def make_tiny_model(
-    folder: Path, *, seed: int = 0, hidden: int = 64, layers: int = 2, family: str = "llama"
+    folder: Path, *, seed: int = 0, hidden: int = 64, layers: int = 2, family: str = "llama", **more: Any
 ) -> Path:  # fmt: skip
     """A random model and a byte-level tokenizer trained on our own sentences, as a transformers folder."""
     import torch
@@ -65,7 +66,7 @@ def make_tiny_model(
     config = AutoConfig.for_model(
         family, vocab_size=len(fast), hidden_size=hidden, intermediate_size=2 * hidden,
         num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=1024,
-        tie_word_embeddings=True, bos_token_id=1, eos_token_id=2, pad_token_id=0, initializer_range=0.1,
+        tie_word_embeddings=True, bos_token_id=1, eos_token_id=2, pad_token_id=0, initializer_range=0.1, **more,
     )  # fmt: skip
     model = AutoModelForCausalLM.from_config(config)
     for name, parameter in model.named_parameters():

@@ -130,7 +130,7 @@ class RunRecord(Record):
     data: DataInfo
     config: dict[str, Any]  # every setting of the run, by flag name
     command: str
-    engine: str  # which training path ran: "nf4", "dequantized" or "packed"
+    engine: str  # which training path ran: "nf4", "dequantized", "packed" or "generic"
     hardware: Hardware
     versions: dict[str, str]
     wall_seconds: float

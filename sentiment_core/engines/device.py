@@ -12,8 +12,8 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
-from sentiment_core.config import ConfigError, TrainConfig, UserError
-from sentiment_core.engines.packed.model import packing_blocker
+from sentiment_core.config import PACKING, ConfigError, TrainConfig, UserError
+from sentiment_core.engines.generic import engine_for_packs
 from sentiment_core.models.base_models import end_with_parent
 from sentiment_core.models.loading import LoadedModel
 
@@ -99,21 +99,19 @@ def free_memory() -> None:
 def choose_engine(config: TrainConfig, loaded: LoadedModel, free_bytes: int | None) -> str:
     """The fastest engine that this model, device and free memory (None: it does not matter) allow.
     Raises ConfigError where the engine that was asked for cannot be had here."""
-    reason = packing_blocker(loaded.model, loaded.device)
-    if config.engine == "packed" and reason:
-        raise ConfigError(f"--engine packed: {reason}; use --engine dequantized")
+    packs = engine_for_packs(config.engine, loaded.model, loaded.device)
     if config.engine == "nf4" and loaded.device.type == "cpu":
         raise ConfigError(
             "--engine nf4 needs a GPU: bitsandbytes has no backward pass for its packed CPU layers; "
             "use --engine dequantized (the same values, unpacked once)"
         )
     if config.engine != "auto":
-        return config.engine
-    wants = reason is None and not config.lora_dropout and not config.gradient_checkpointing
+        return packs if packs and config.engine == "packed" else config.engine
+    wants = packs and not config.lora_dropout and not config.gradient_checkpointing
     if loaded.device.type == "cuda" and wants and loaded.compute_dtype != torch.float32:
-        one = activation_bytes(loaded.model.config, "packed") * config.max_length_tokens * 4
+        one = activation_bytes(loaded.model.config, packs) * config.max_length_tokens * 4
         if free_bytes is None or one < 0.6 * free_bytes:
-            return "packed"
+            return packs
     needed = 2 * loaded.info.parameters + activation_bytes(loaded.model.config, "dequantized") * 1024
     return "dequantized" if free_bytes is None or needed < 0.6 * free_bytes else "nf4"
 
@@ -122,7 +120,8 @@ def activation_bytes(model_config: Any, engine: str) -> int:
     """Rough bytes kept per token for the backward pass, without recomputation."""
     hidden = model_config.hidden_size
     inner = getattr(model_config, "intermediate_size", None) or 4 * hidden
-    per_layer = 6 * hidden + 5 * inner if engine == "packed" else 20 * hidden + 12 * inner
+    times = {"packed": (6, 5), "generic": (10, 7)}.get(engine, (20, 12))
+    per_layer = times[0] * hidden + times[1] * inner
     return 2 * per_layer * model_config.num_hidden_layers
 
 
@@ -139,7 +138,7 @@ def choose_micro_batch(
     share = config.batch_size // context.world_size
     if config.micro_batch_size:
         return math.gcd(config.micro_batch_size, share)
-    tokens = 350 if engine == "packed" else config.max_length_tokens  # mean or longest prompt
+    tokens = 350 if engine in PACKING else config.max_length_tokens  # mean or longest prompt
     keep = activation_bytes(model_config, engine) * tokens / (20 if config.gradient_checkpointing else 1)
     most = 4 if free is None else max(1, int(0.6 * free / keep))
     return next(size for size in range(min(share, most), 0, -1) if share % size == 0)

@@ -5,7 +5,6 @@ P(positive) is the likelihood of the label words at the prompt's last position, 
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,10 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from sentiment_core.engines.batching import batches_by_tokens, round_up
+from sentiment_core.engines.generic import GenericModel, engine_for_packs
+from sentiment_core.engines.loss import float32_head
 from sentiment_core.engines.packed.layout import Pack, PackShape, pack_sequences, packed_tokens
-from sentiment_core.engines.packed.model import PackedModel, head_dim, packing_blocker
+from sentiment_core.engines.packed.model import PackedModel, PackEngine, head_dim
 from sentiment_core.labels import Label
 from sentiment_core.models.loading import LoadedModel
 from sentiment_core.models.tokens import Encoded
@@ -62,7 +63,7 @@ class SentimentScorer:
     Args:
         loaded: the base model and its prompt encoder.
         model: the model to run when it is not `loaded.model` itself (a PEFT model around it).
-        engine: "packed" (Llama on a GPU), "padded" (any model), or "auto".
+        engine: "packed" (Llama on a GPU), "generic" (others on a GPU), "padded" (any model), or "auto".
         batch_tokens: tokens scored at once; 0 picks what suits the device.
         compiled: compile the packed layers (pays off from a few thousand reviews on).
         packed: the engine that trains this model, to score with it.
@@ -70,17 +71,17 @@ class SentimentScorer:
 
     def __init__(
         self, loaded: LoadedModel, model: nn.Module | None = None, *, engine: str = "auto",
-        batch_tokens: int = 0, compiled: bool = True, packed: PackedModel | None = None,
+        batch_tokens: int = 0, compiled: bool = True, packed: PackEngine | None = None,
     ) -> None:  # fmt: skip
         self.loaded = loaded
         self.model = model if model is not None else loaded.model
         self.device, on_gpu = loaded.device, loaded.device.type == "cuda"
         if engine == "auto":
             dequantized = not any(type(m).__name__ == "Linear4bit" for m in self.model.modules())
-            fits = on_gpu and dequantized and not packing_blocker(self.model, self.device)
-            engine = "packed" if fits else "padded"
+            fit = engine_for_packs(engine, self.model, self.device) if on_gpu and dequantized else None
+            engine = fit or "padded"
         self.engine, self.compiled = engine, compiled and on_gpu
-        self.batch_tokens = batch_tokens or (65_536 if engine == "packed" else 32_768 if on_gpu else 2_048)
+        self.batch_tokens = batch_tokens or (65_536 if engine != "padded" else 32_768 if on_gpu else 2_048)
         self._packed = packed
         self._shape: PackShape | None = None
 
@@ -99,7 +100,7 @@ class SentimentScorer:
         """The same in parts, as they come off the device: (row indices, (len(rows), 2) float32)."""
         if not len(encoded):
             return
-        score, batches = self._packed_batches(encoded) if self.engine == "packed" else self._padded(encoded)
+        score, batches = self._padded(encoded) if self.engine == "padded" else self._packed_batches(encoded)
         self.model.eval()
         yield from run_ahead(score, batches)
 
@@ -126,8 +127,9 @@ class SentimentScorer:
         return score, batches_by_tokens(encoded.lengths, self.batch_tokens)
 
     def _packed_batches(self, encoded: Encoded):
-        """Llama on a GPU: reviews laid end to end in one static shape."""
-        lengths, prefix = encoded.lengths, encoded.shared
+        """On a GPU: reviews laid end to end in one static shape."""
+        kind = PackedModel if self.engine == "packed" else GenericModel
+        lengths, prefix = encoded.lengths, encoded.shared if kind.shares_prefix else 0
         batches = spread_tokens(lengths - prefix, self.batch_tokens)
         tokens = round_up(max(packed_tokens(lengths[batch], prefix) for batch in batches), 1_024)
         reviews, longest = round_up(max(map(len, batches)), 64), round_up(int(lengths.max()), 256)
@@ -135,7 +137,7 @@ class SentimentScorer:
         if self._shape and _holds(self._shape, shape):
             shape = self._shape
         if self._packed is None or not self._packed.serves(shape):
-            self._packed = PackedModel(self.model, shape, compiled=self.compiled)
+            self._packed = kind(self.model, shape, compiled=self.compiled)
         elif self._packed.adapter:
             self._packed.adapter.reattach()
         packed, self._shape = self._packed, shape
@@ -148,20 +150,6 @@ class SentimentScorer:
             return label_log_likelihoods(packed.logits(pack)[: len(batch)], self.loaded.encoder.label_ids)
 
         return score, batches
-
-
-@contextmanager
-def float32_head(model: Any) -> Iterator[None]:
-    """Let the vocabulary head work in float32: logits of 20 in bfloat16 come in steps of 0.125."""
-
-    def widely(module, inputs, output):
-        bias = None if module.bias is None else module.bias.float()
-        with torch.autocast(inputs[0].device.type, enabled=False):
-            return F.linear(inputs[0].float(), module.weight.float(), bias)
-
-    head = model.get_output_embeddings()
-    with head.register_forward_hook(widely) if isinstance(head, nn.Linear) else nullcontext():
-        yield
 
 
 def run_ahead(

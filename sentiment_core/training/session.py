@@ -1,7 +1,7 @@
 """QLoRA through the Hugging Face Trainer: base rounded to NF4 and frozen, loss on the label position only.
 
-Dettmers et al. 2023 (QLoRA) on Hu et al. 2021 (LoRA). Three engines compute the same steps: `nf4` and
-`dequantized` run the model as transformers does, `packed` runs `engines.packed.model`.
+Dettmers et al. 2023 (QLoRA) on Hu et al. 2021 (LoRA). Four engines compute the same steps: `nf4` and
+`dequantized` run the model as transformers does, `packed` and `generic` run `engines`' models of these names.
 """
 
 import copy
@@ -39,7 +39,7 @@ from sentiment_core.models.base_models import SEAL, check_disk, is_intact, publi
 from sentiment_core.models.tokens import PromptEncoder
 from sentiment_core.models.weight_sample import sample_weights
 from sentiment_core.training import teacher
-from sentiment_core.training.trainer import History, PackedQLoraTrainer, Prompts, QLoraTrainer
+from sentiment_core.training.trainer import TRAINERS, History, Prompts, QLoraTrainer
 
 # Type the adapter is saved in: half the file, and finer than bfloat16 at the size of these weights.
 ADAPTER_DTYPE = torch.float16
@@ -194,7 +194,7 @@ class Session:
         self.checkpoint, self.first_step = checkpoint, step_of(checkpoint) if checkpoint else None
         writer = HistoryWriter(folder, resume_at=self.first_step) if context.is_main else None
         self.history = History(writer, plan, lengths, config.epochs)
-        kind = PackedQLoraTrainer if self.engine == "packed" else QLoraTrainer
+        kind = TRAINERS.get(self.engine, QLoraTrainer)
         with loading.quiet_transformers():
             # eval_dataset has to be there; `held_out` is what is scored
             self.trainer = kind(

@@ -27,10 +27,11 @@ from sentiment_core.artifacts.store import HistoryWriter
 from sentiment_core.config import TrainConfig, UserError
 from sentiment_core.engines.batching import round_up, split_alike, split_balanced
 from sentiment_core.engines.device import DeviceContext, decided_by_main
-from sentiment_core.engines.loss import label_loss
+from sentiment_core.engines.generic import GenericModel
+from sentiment_core.engines.loss import float32_head, label_loss
 from sentiment_core.engines.packed.layout import Pack, PackShape, pack_sequences, packed_tokens
-from sentiment_core.engines.packed.model import PackedModel
-from sentiment_core.engines.scorer import SentimentScorer, float32_head, left_pad, p_positive
+from sentiment_core.engines.packed.model import PackedModel, PackEngine
+from sentiment_core.engines.scorer import SentimentScorer, left_pad, p_positive
 from sentiment_core.metrics import histogram
 from sentiment_core.models.base_models import seal, writing
 from sentiment_core.models.loading import LoadedModel
@@ -94,11 +95,13 @@ class PackedBatches(MicroBatches):
     """The same laid end to end, in one static shape."""
 
     split = staticmethod(split_balanced)
+    Engine: type[PackEngine] = PackedModel
 
     @functools.cached_property
     def shape(self) -> PackShape:
         """What holds every part of every step."""
-        lengths, prefix = self.prompts.encoded.lengths, self.prompts.encoded.shared
+        lengths = self.prompts.encoded.lengths
+        prefix = self.prompts.encoded.shared if self.Engine.shares_prefix else 0
         pieces = [*itertools.chain(*self.parts)]
         tokens = max(packed_tokens(lengths[piece], prefix) for piece in pieces)
         return PackShape(round_up(tokens, 128), max(map(len, pieces)), int(lengths.max()), prefix)
@@ -205,10 +208,9 @@ class PackedQLoraTrainer(QLoraTrainer):
         shape = dataclasses.replace(self.batches.shape, longest=round_up(longest, 256))
         compiled = self.args.device.type == "cuda"
         labels = loaded.encoder.label_ids
-        self.engine = PackedModel(self.model, shape, trainable=True, compiled=compiled, label_ids=labels)
-        assert self.engine.adapter is not None
+        self.engine: Any = self.Batches.Engine(self.model, shape, trainable=True, compiled=compiled, label_ids=labels)
         self.adapter = self.engine.adapter
-        self.scorer = SentimentScorer(loaded, self.model, engine="packed", packed=self.engine)
+        self.scorer = SentimentScorer(loaded, self.model, engine=self.engine.name, packed=self.engine)
         self._passes = 0
 
     def warm_up(self) -> None:
@@ -247,6 +249,14 @@ class PackedQLoraTrainer(QLoraTrainer):
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         return self.adapter.flat_gradient.norm() if grad_norm is None else grad_norm
+
+
+class GenericQLoraTrainer(PackedQLoraTrainer):
+    class Batches(PackedBatches):
+        Engine = GenericModel
+
+
+TRAINERS = {"packed": PackedQLoraTrainer, "generic": GenericQLoraTrainer}
 
 
 class Milestones(TrainerCallback):

@@ -13,10 +13,10 @@ import numpy as np
 from torch import nn
 
 from sentiment_core.artifacts.schema import DRAW_COLUMN
-from sentiment_core.config import ConfigError
+from sentiment_core.config import PACKING, ConfigError
 from sentiment_core.data.reviews import Reviews, load_reviews, match_key, unlabelled_reviews
 from sentiment_core.engines.device import find_device
-from sentiment_core.engines.packed.model import packing_blocker
+from sentiment_core.engines.generic import engine_for_packs
 from sentiment_core.engines.scorer import SentimentScorer, fitting_tokens
 from sentiment_core.evaluation.inputs import Inputs
 from sentiment_core.evaluation.systems.base import ModelSystem, Parts, Work, from_scores
@@ -44,9 +44,8 @@ class ZeroShot(ModelSystem):
     ) -> SentimentScorer:
         """Raises ConfigError: the engine that was asked for cannot be had here."""
         engine = {"nf4": "padded", "dequantized": "padded"}.get(self.config.engine, self.config.engine)
-        reason = packing_blocker(loaded.model, loaded.device) if engine == "packed" else None
-        if reason:
-            raise ConfigError(f"--engine packed: {reason}; use --engine dequantized")
+        if engine in PACKING:
+            engine = str(engine_for_packs(engine, loaded.model, loaded.device))
         budget = self.config.batch_tokens
         return SentimentScorer(loaded, model, engine=engine, batch_tokens=budget, compiled=compiled)
 
@@ -165,6 +164,8 @@ class FewShot(ZeroShot):
                 "use a lower --max-length-tokens"
             )
         scorer = self.scorer(loaded, compiled=False)  # a shape for each draw: compiling takes longer
+        if scorer.engine == "generic":  # which knows no prefix, where padded batches share its keys and values
+            scorer = SentimentScorer(loaded, engine="padded", batch_tokens=self.config.batch_tokens)
         if scorer.engine == "padded" and not self.config.batch_tokens:
             scorer.batch_tokens = fitting_tokens(loaded)  # a batch repeats the prefix's keys and values
         shared, source = [len(prefix) for prefix in prefixes], self.examples[0].source
