@@ -16,6 +16,7 @@ KNOWN_BASE_MODELS = """\
 | base model | parameters | licence | GPU memory for QLoRA (estimate) |
 | --- | ---: | --- | ---: |
 | `smollm2-135m` | 135M | Apache-2.0 | 2 GB |
+| `gemma-3-270m` | 268M | Gemma Terms of Use | 3 GB |
 | `qwen2.5-coder-0.5b` | 494M | Apache-2.0 | 5 GB |
 | `qwen2.5-coder-1.5b` | 1.5B | Apache-2.0 | 7 GB |
 | `HuggingFaceTB/SmolLM2-360M-Instruct` | 362M | Apache-2.0 | 3 GB |
@@ -139,8 +140,8 @@ class TrainConfig:
     )  # fmt: skip
     engine: str = _setting(
         "auto", "nf4: 4-bit weights unpacked at every use; dequantized: unpacked once, same values; packed: "
-        "dequantized, reviews laid end to end without padding, one CUDA graph; generic: the same by a model's "
-        "own layers, which packed is where it does not know them; auto: the fastest that fits",
+        "dequantized, reviews laid end to end without padding, one CUDA graph; generic: the same by a "
+        "model's own layers, in packed's place where it does not know them; auto: the fastest that fits",
         choices=ENGINES,
     )  # fmt: skip
     evaluations_per_epoch: int = _setting(2, "validations, each with a checkpoint", AT_LEAST_1)

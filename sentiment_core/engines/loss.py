@@ -1,29 +1,8 @@
-"""The vocabulary head in float32, and the loss on it: the label word's negative log-likelihood, of a label or of
-what a teacher says.
-"""
-
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any
+"""The loss: the label word's negative log-likelihood, of a label or of what a teacher says."""
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 from torch.special import entr
-
-
-@contextmanager
-def float32_head(model: Any) -> Iterator[None]:
-    """Let the vocabulary head work in float32: logits of 20 in bfloat16 come in steps of 0.125."""
-
-    def widely(module, inputs, output):
-        bias = None if module.bias is None else module.bias.float()
-        with torch.autocast(inputs[0].device.type, enabled=False):
-            return F.linear(inputs[0].float(), module.weight.float(), bias)
-
-    head = model.get_output_embeddings()
-    with head.register_forward_hook(widely) if isinstance(head, nn.Linear) else nullcontext():
-        yield
 
 
 def label_loss(

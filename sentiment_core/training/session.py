@@ -1,7 +1,7 @@
 """QLoRA through the Hugging Face Trainer: base rounded to NF4 and frozen, loss on the label position only.
 
 Dettmers et al. 2023 (QLoRA) on Hu et al. 2021 (LoRA). Four engines compute the same steps: `nf4` and
-`dequantized` run the model as transformers does, `packed` and `generic` run `engines`' models of these names.
+`dequantized` run the model as transformers does, `packed` and `generic` lay reviews end to end (`engines`).
 """
 
 import copy

@@ -27,10 +27,10 @@ from sentiment_core.artifacts.store import HistoryWriter
 from sentiment_core.config import TrainConfig, UserError
 from sentiment_core.engines.batching import round_up, split_alike, split_balanced
 from sentiment_core.engines.device import DeviceContext, decided_by_main
-from sentiment_core.engines.generic import GenericModel
-from sentiment_core.engines.loss import float32_head, label_loss
+from sentiment_core.engines.generic import GenericModel, float32_head
+from sentiment_core.engines.loss import label_loss
 from sentiment_core.engines.packed.layout import Pack, PackShape, pack_sequences, packed_tokens
-from sentiment_core.engines.packed.model import PackedModel, PackEngine
+from sentiment_core.engines.packed.model import PackedModel
 from sentiment_core.engines.scorer import SentimentScorer, left_pad, p_positive
 from sentiment_core.metrics import histogram
 from sentiment_core.models.base_models import seal, writing
@@ -95,7 +95,7 @@ class PackedBatches(MicroBatches):
     """The same laid end to end, in one static shape."""
 
     split = staticmethod(split_balanced)
-    Engine: type[PackEngine] = PackedModel
+    Engine = PackedModel
 
     @functools.cached_property
     def shape(self) -> PackShape:
@@ -208,7 +208,9 @@ class PackedQLoraTrainer(QLoraTrainer):
         shape = dataclasses.replace(self.batches.shape, longest=round_up(longest, 256))
         compiled = self.args.device.type == "cuda"
         labels = loaded.encoder.label_ids
-        self.engine: Any = self.Batches.Engine(self.model, shape, trainable=True, compiled=compiled, label_ids=labels)
+        self.engine = self.Batches.Engine(
+            self.model, shape, trainable=True, compiled=compiled, label_ids=labels
+        )
         self.adapter = self.engine.adapter
         self.scorer = SentimentScorer(loaded, self.model, engine=self.engine.name, packed=self.engine)
         self._passes = 0

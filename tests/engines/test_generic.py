@@ -5,14 +5,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from sentiment_core.config import ConfigError, TrainConfig
-from sentiment_core.engines.device import choose_engine
 from sentiment_core.engines.generic import GenericModel, generic_blocker
 from sentiment_core.engines.packed.layout import PackShape, pack_sequences
-from sentiment_core.models.base_models import resolve
-from sentiment_core.models.loading import add_lora, load_base
+from sentiment_core.models.loading import add_lora
 from sentiment_core.models.tokens import Encoded
-from tests.conftest import make_tiny_model
 
 SIZES = {
     "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "head_dim": 16,

@@ -51,28 +51,58 @@ def head_dim(config: Any) -> int:
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
-class PackEngine:
-    """What trains and scores on packs, by a subclass's `logits`: loss, backward pass and CUDA graph.
+class PackedModel:
+    """A dequantized model, with its LoRA adapter if it has one, on packs: the engine that trains and scores.
+
+    It owns the adapter's tensors, of which PEFT's become views: one engine to a model.
 
     Args:
+        model: a Llama or Qwen2 with plain linear layers, or a PEFT model around it.
         shape: its prefix and longest prompt hold for all packs; each pack may have tokens of its own number.
+        trainable: whether the adapter's tensors are to receive gradients.
         label_ids: tokens of the two label words, negative first; needed for the loss.
     """
 
-    name: str  # as in --engine
-    shares_prefix = True  # what all prompts begin with stands in a pack once
-    adapter: Any = None  # with `flat_gradient`, `parameters`, `zero_gradients` and `reattach` where it trains
+    name, shares_prefix = "packed", True  # as in --engine; what all prompts begin with stands in a pack once
+    adapter: Any  # a StackedAdapter, or what does the same; None where there is none
 
-    def __init__(self, model: Any, shape: PackShape, label_ids: Sequence[int]) -> None:
-        self._base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        embedding = self._base.get_input_embeddings().weight
-        self.shape, self.dtype, self.device = shape, embedding.dtype, embedding.device
+    def __init__(
+        self, model: Any, shape: PackShape, *, trainable: bool = False, compiled: bool = True,
+        label_ids: Sequence[int] = (),
+    ) -> None:  # fmt: skip
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._base, self.shape, embedding = base, shape, base.get_input_embeddings().weight
+        self.dtype, self.device = embedding.dtype, embedding.device
         self._label_ids = torch.tensor(label_ids, dtype=torch.int64, device=self.device)
         # what `step` multiplies a loss by before its backward pass, for float16
         self.loss_scale = torch.ones((), device=self.device)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._static: Pack | None = None
         self._loss: Any = None  # a tensor from when there is a graph
+        self._prepare(trainable=trainable, compiled=compiled)
+
+    def _prepare(self, *, trainable: bool, compiled: bool) -> None:
+        """What `logits` works with, and the adapter."""
+        base, config, layers, shape = self._base, self._base.config, self._base.model.layers, self.shape
+        adapted = hasattr(target(layers[0], "q_proj"), "lora_A")
+        self.adapter = StackedAdapter(layers, trainable=trainable) if adapted else None
+        self._vectors = [
+            (each.input_layernorm.weight, each.post_attention_layernorm.weight, group_bias(each, GROUPS[0]))
+            for each in layers
+        ]
+        self._weights: list[Any] = [[group_weight(each, group) for each in layers] for group in GROUPS]
+        if self.adapter:
+            self._weights = list(map(self.adapter.with_room, GROUPS, self._weights))
+        self._head = base.get_output_embeddings().weight.detach().float()  # (vocabulary, hidden)
+        heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self._layer_shape = LayerShape(heads, kv_heads, head_dim(config), config.rms_norm_eps, shape.prefix)
+        self._attend = attend_tiles if self.device.type == "cuda" else attend_each
+        made: Any = partial(torch.compile, fullgraph=True, dynamic=False) if compiled else lambda each: each
+        self._layer, self._last_layer = made(layer), made(last_layer)
+        with torch.no_grad():
+            places = torch.arange(shape.longest, device=self.device)[None]
+            cos, sin = base.model.rotary_emb(base.get_input_embeddings().weight.new_zeros(1, 1, 1), places)
+        self._cos, self._sin = cos[0], sin[0]  # (longest, head_dim)
 
     def serves(self, shape: PackShape) -> bool:
         """Whether packs of this shape can be run."""
@@ -80,7 +110,27 @@ class PackEngine:
 
     def logits(self, pack: Pack) -> torch.Tensor:
         """Vocabulary logits at each review's label position, (reviews, vocabulary) float32."""
-        raise NotImplementedError
+        x = F.embedding(pack.input_ids, self._base.get_input_embeddings().weight)  # (tokens, hidden)
+        cos, sin = self._cos[pack.positions], self._sin[pack.positions]  # (tokens, head_dim)
+        given = (cos, sin, pack.tiles, self._layer_shape, self._attend)
+        *parts, (frozen, lora) = self._parts()
+        for each_frozen, each_lora in parts:
+            x = self._layer(x, each_frozen, each_lora, *given)
+        x = self._last_layer(x, frozen, lora, *given, pack.last)  # (reviews, hidden)
+        x = rms_norm(x.float(), self._base.model.norm.weight.float(), self._layer_shape.eps)
+        return F.linear(x, self._head)
+
+    def _parts(self) -> Iterator[tuple]:
+        """Per layer: its norms, bias and weights, and its adapter's (A, B) by group in the compute type."""
+        pairs: Any = [((None, None),) * len(GROUPS)] * len(self._vectors)
+        if self.adapter:
+            lora = self.adapter.cast(self.dtype)
+            with torch.no_grad():
+                for room, (_, b) in zip(self._weights, lora, strict=True):
+                    room[:, :, -b.shape[2] :] = b
+            pairs = zip(*(zip(a.unbind(0), b.unbind(0), strict=True) for a, b in lora), strict=True)
+        for vectors, pair, *weights in zip(self._vectors, pairs, *self._weights, strict=True):
+            yield (*vectors, *weights), pair
 
     def loss(self, pack: Pack) -> torch.Tensor:
         """Weighted sum of `label_loss`."""
@@ -119,66 +169,3 @@ class PackEngine:
             return self._backward(self._static)  # pyrefly: ignore[bad-argument-type] warm_up made it
         self._graph.replay()
         return self._loss.clone()
-
-
-class PackedModel(PackEngine):
-    """A dequantized model, with its LoRA adapter if it has one, on packs: the engine that trains and scores.
-
-    It owns the adapter's tensors, of which PEFT's become views: one engine to a model.
-
-    Args, beside `PackEngine`'s:
-        model: a Llama or Qwen2 with plain linear layers, or a PEFT model around it.
-        trainable: whether the adapter's tensors are to receive gradients.
-    """
-
-    name = "packed"
-
-    def __init__(
-        self, model: Any, shape: PackShape, *, trainable: bool = False, compiled: bool = True,
-        label_ids: Sequence[int] = (),
-    ) -> None:  # fmt: skip
-        super().__init__(model, shape, label_ids)
-        base, config, layers = self._base, self._base.config, self._base.model.layers
-        adapted = hasattr(target(layers[0], "q_proj"), "lora_A")
-        self.adapter = StackedAdapter(layers, trainable=trainable) if adapted else None
-        self._vectors = [
-            (each.input_layernorm.weight, each.post_attention_layernorm.weight, group_bias(each, GROUPS[0]))
-            for each in layers
-        ]
-        self._weights: list[Any] = [[group_weight(each, group) for each in layers] for group in GROUPS]
-        if self.adapter:
-            self._weights = list(map(self.adapter.with_room, GROUPS, self._weights))
-        self._head = base.get_output_embeddings().weight.detach().float()  # (vocabulary, hidden)
-        heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
-        self._layer_shape = LayerShape(heads, kv_heads, head_dim(config), config.rms_norm_eps, shape.prefix)
-        self._attend = attend_tiles if self.device.type == "cuda" else attend_each
-        made: Any = partial(torch.compile, fullgraph=True, dynamic=False) if compiled else lambda each: each
-        self._layer, self._last_layer = made(layer), made(last_layer)
-        with torch.no_grad():
-            places = torch.arange(shape.longest, device=self.device)[None]
-            cos, sin = base.model.rotary_emb(base.get_input_embeddings().weight.new_zeros(1, 1, 1), places)
-        self._cos, self._sin = cos[0], sin[0]  # (longest, head_dim)
-
-    def logits(self, pack: Pack) -> torch.Tensor:
-        """Vocabulary logits at each review's label position, (reviews, vocabulary) float32."""
-        x = F.embedding(pack.input_ids, self._base.get_input_embeddings().weight)  # (tokens, hidden)
-        cos, sin = self._cos[pack.positions], self._sin[pack.positions]  # (tokens, head_dim)
-        given = (cos, sin, pack.tiles, self._layer_shape, self._attend)
-        *parts, (frozen, lora) = self._parts()
-        for each_frozen, each_lora in parts:
-            x = self._layer(x, each_frozen, each_lora, *given)
-        x = self._last_layer(x, frozen, lora, *given, pack.last)  # (reviews, hidden)
-        x = rms_norm(x.float(), self._base.model.norm.weight.float(), self._layer_shape.eps)
-        return F.linear(x, self._head)
-
-    def _parts(self) -> Iterator[tuple]:
-        """Per layer: its norms, bias and weights, and its adapter's (A, B) by group in the compute type."""
-        pairs: Any = [((None, None),) * len(GROUPS)] * len(self._vectors)
-        if self.adapter:
-            lora = self.adapter.cast(self.dtype)
-            with torch.no_grad():
-                for room, (_, b) in zip(self._weights, lora, strict=True):
-                    room[:, :, -b.shape[2] :] = b
-            pairs = zip(*(zip(a.unbind(0), b.unbind(0), strict=True) for a, b in lora), strict=True)
-        for vectors, pair, *weights in zip(self._vectors, pairs, *self._weights, strict=True):
-            yield (*vectors, *weights), pair
