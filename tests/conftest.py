@@ -66,7 +66,8 @@ def make_tiny_model(
     config = AutoConfig.for_model(
         family, vocab_size=len(fast), hidden_size=hidden, intermediate_size=2 * hidden,
         num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=1024,
-        tie_word_embeddings=True, bos_token_id=1, eos_token_id=2, pad_token_id=0, initializer_range=0.1, **more,
+        tie_word_embeddings=True, bos_token_id=1, eos_token_id=2, pad_token_id=0, initializer_range=0.1,
+        **more,
     )  # fmt: skip
     model = AutoModelForCausalLM.from_config(config)
     for name, parameter in model.named_parameters():

@@ -5,10 +5,15 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from sentiment_core.config import ConfigError, TrainConfig
+from sentiment_core.engines.device import choose_engine
 from sentiment_core.engines.generic import GenericModel, generic_blocker
 from sentiment_core.engines.packed.layout import PackShape, pack_sequences
-from sentiment_core.models.loading import add_lora
+from sentiment_core.engines.scorer import SentimentScorer
+from sentiment_core.models.base_models import resolve
+from sentiment_core.models.loading import add_lora, load_base
 from sentiment_core.models.tokens import Encoded
+from tests.conftest import make_tiny_model
 
 SIZES = {
     "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "head_dim": 16,
@@ -62,3 +67,19 @@ def test_logits_and_gradients_equal_one_by_one_peft(family):
             difference = (parameter.grad - wanted[name]).norm() / wanted[name].norm()
             assert difference < 1e-5, (name, difference)
     assert vars(model.get_base_model().config) == before, "other passes find the attention as it was"
+
+
+def test_it_scores_and_takes_the_place_of_packed_where_that_knows_a_model_not(tmp_path):
+    mistral = make_tiny_model(tmp_path / "mistral", family="mistral", sliding_window=40)
+    loaded = load_base(resolve(str(mistral)))
+    encoded = loaded.encoder.encode(["Fine acting, weak plot. " * n for n in (1, 9, 3, 5)], 256)
+    assert encoded.lengths.min() > 40
+    padded = SentimentScorer(loaded, engine="padded").log_likelihoods(encoded)
+    generic = SentimentScorer(loaded, engine="generic", batch_tokens=200).log_likelihoods(encoded)
+    np.testing.assert_allclose(generic, padded, atol=2e-5)
+
+    asked = [choose_engine(TrainConfig(engine=name), loaded, None) for name in ("packed", "generic", "auto")]
+    assert asked == ["generic", "generic", "dequantized"], "a CPU's own choice is padded"
+    dropping = make_tiny_model(tmp_path / "dropping", family="mistral", attention_dropout=0.1)
+    with pytest.raises(ConfigError, match="knows no attention_dropout, which mistral has; use --engine deq"):
+        choose_engine(TrainConfig(engine="packed"), load_base(resolve(str(dropping))), None)

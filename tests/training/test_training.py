@@ -142,7 +142,7 @@ def test_the_saved_adapter_gives_the_validated_probabilities(trained, config):
     np.testing.assert_array_equal(second(held.texts), scorer(held.texts))
 
 
-@pytest.mark.parametrize("engine", ["dequantized", "packed"])
+@pytest.mark.parametrize("engine", ["dequantized", "packed", "generic"])
 def test_a_run_resumed_between_evaluations_ends_bit_for_bit_the_same(config, tmp_path, monkeypatch, engine):
     """And between two steps that are logged, each four steps here, so that a mean's first half is kept."""
     arguments = session.training_arguments
@@ -243,7 +243,7 @@ def test_a_checkpoint_is_whole_only_with_the_best_one(tmp_path):
 
 def test_engines_and_micro_batches_take_the_same_steps(alone):
     ends = {}
-    for engine, micro in (("dequantized", 16), ("dequantized", 4), ("packed", 16), ("packed", 4)):
+    for engine, micro in itertools.product(("dequantized", "packed", "generic"), (16, 4)):
         record, folder = alone(engine, micro)
         assert record.engine == engine
         ends[f"{engine}-{micro}"] = (record.validation_loss, read_history(folder)["loss"].dropna().to_numpy())
@@ -286,7 +286,7 @@ def check_halves(*files):
 def test_accelerate_starts_two_processes_that_train_and_predict_as_one(config, alone, tmp_path, monkeypatch):
     """With each engine, one after the other in the same two; then they share a file of texts."""
     runs = []
-    for engine in ("packed", "dequantized"):
+    for engine in ("packed", "generic", "dequantized"):
         places = ["--assets", str(tmp_path / engine), "--work", str(tmp_path / f"w-{engine}")]
         runs.insert(0, [*flags_of(short(config, engine=engine, micro_batch_size=4)), *places])
     launcher = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
@@ -298,7 +298,7 @@ def test_accelerate_starts_two_processes_that_train_and_predict_as_one(config, a
     said, error = launched.communicate(timeout=600)
     assert launched.returncode == 0, error[-2000:]
     assert error.count("fp32, 2 × ") == 2
-    for engine in ("dequantized", "packed"):
+    for engine in ("dequantized", "generic", "packed"):
         check_halves(*(tmp_path / f"w-{engine}-{rank}.json" for rank in (0, 1)))
         same_history(tmp_path / engine / "runs" / "tiny", alone(engine, 4)[1])
     assert said.endswith(f"28 rows, {two[1]}\n")
