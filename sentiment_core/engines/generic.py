@@ -7,6 +7,7 @@ in `engines.packed.model`, each layer is compiled for the one shape, and the who
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -23,7 +24,7 @@ from sentiment_core.engines.packed.model import PackedModel, head_dim, packing_b
 
 NAME = "within_reviews"  # of the attention, among transformers' own
 _OPTIONS = inspect.signature(varlen_attn).parameters  # torch 2.10 has no window, 2.11 needs no `enable_gqa`
-_GROUPED = {"enable_gqa": True} if "enable_gqa" in _OPTIONS else {}
+_attend: Any = partial(varlen_attn, enable_gqa=True) if "enable_gqa" in _OPTIONS else varlen_attn
 
 
 def generic_blocker(model: Any, device: torch.device) -> str | None:
@@ -79,7 +80,7 @@ def attend_within(
         rows = (part[0].transpose(0, 1).to(value.dtype).contiguous() for part in (query, key, value))
         pieces = (cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q)
         window = (sliding_window - 1 if sliding_window else -1, 0)  # how many before a token, and behind it
-        return varlen_attn(*rows, *pieces, scale=scaling, window_size=window, **_GROUPED)[None], None
+        return _attend(*rows, *pieces, scale=scaling, window_size=window)[None], None
     out = []
     for start, end in pairwise(cu_seq_lens_q.tolist()):
         parts, places = (part[:, :, start:end] for part in (query, key, value)), torch.arange(end - start)

@@ -254,7 +254,7 @@ class PackedQLoraTrainer(QLoraTrainer):
 
 
 class GenericQLoraTrainer(PackedQLoraTrainer):
-    class Batches(PackedBatches):
+    class Batches(PackedBatches):  # pyrefly: ignore[bad-override]
         Engine = GenericModel
 
 
