@@ -297,7 +297,7 @@ def test_accelerate_starts_two_processes_that_train_and_predict_as_one(config, a
     launched = start(launcher, {"train": runs, "predict": [*score, *two], "shares": str(tmp_path)})
     said, error = launched.communicate(timeout=600)
     assert launched.returncode == 0, error[-2000:]
-    assert error.count("fp32, 2 × ") == 2
+    assert error.count("fp32, 2 × ") == 3
     for engine in ("dequantized", "generic", "packed"):
         check_halves(*(tmp_path / f"w-{engine}-{rank}.json" for rank in (0, 1)))
         same_history(tmp_path / engine / "runs" / "tiny", alone(engine, 4)[1])
