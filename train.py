@@ -7,6 +7,7 @@ python train.py --dataset my.csv --text-column body --label-column stars --label
 python train.py --config assets/runs/smollm2-135m/run.json   # its settings again
 accelerate launch train.py                            # all GPUs of this host, same result
 python train.py --resume                              # continue an interrupted run
+python train.py --soup one --soup two                 # no training: the mean of two runs' adapters
 """
 
 import argparse
@@ -57,16 +58,17 @@ def train(given: dict) -> str:
         return ""
     write_card(read_run(folder), given["assets"])
     said = session.describe(record, folder)
-    return f"{said}\n{provenance.differences(repeats, record)}" if repeats else said
+    return f"{said}\n{provenance.differences(repeats, record)}" if given["config"] else said
 
 
 def settings(given: dict) -> tuple[TrainConfig, Any]:
     """What the flags ask for, and the record of the run that it repeats, if any."""
     repeated, record = {}, None
-    if given["config"]:
+    parts = [given["assets"] / "runs" / name for name in given.get("soup", ())]
+    if path := given["config"] or next(iter(parts), None):
         from sentiment_core.training.session import settings_of
 
-        repeated, record = settings_of(given["config"])
+        repeated, record = settings_of(path)
     return cli.from_flags(TrainConfig, given, repeated), record
 
 

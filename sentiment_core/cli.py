@@ -39,7 +39,7 @@ def _options(item: dataclasses.Field) -> dict[str, Any]:
     if isinstance(item.default, bool):
         return options | {"action": argparse.BooleanOptionalAction}
     if about.get("many"):
-        return options | {"action": "append", "metavar": "PATH"}
+        return options | {"action": "append", "metavar": about["many"]}
     if item.default not in (None, ""):
         options["help"] += f" (default: {item.default})"
     if "choices" in about:

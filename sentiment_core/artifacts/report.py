@@ -85,7 +85,7 @@ def summary_table(root: Path = config.ASSETS) -> str:
 def _learned(record: EvalRecord, root: Path) -> dict[str, str]:
     row = {"System": _measured(record)["System"], "Learned from": "–", "Training": "–"}
     if run := store.read_run(root / "runs" / (record.run_id or "")).record:
-        row["Learned from"] = f"{run.data.train:,} labelled reviews"
+        row["Learned from"] = f"{run.data.labelled:,} labelled reviews"
         row["Training"] = _took(run.wall_seconds, run.peak_memory_bytes, run.hardware.title)
         if run.teacher:
             row["Learned from"] += f", and `{run.teacher.run_id}` on {run.teacher.reviews:,} unlabelled ones"

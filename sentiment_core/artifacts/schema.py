@@ -91,12 +91,21 @@ class WeightSample(Record):
     even_error: float | None = None  # the same with as many levels at equal distances; None in older runs
 
 
-class DataInfo(Record):
+class AlsoInfo(Record):
     source: str
     fingerprint: str  # first 16 hex digits of SHA-256 over the train ids in order
     train: int
+
+
+class DataInfo(AlsoInfo):
     validation: int
     excluded: dict[str, int]  # rows by reason
+    also: AlsoInfo | None = None  # another source that was learned from besides
+
+    @property
+    def labelled(self) -> int:
+        """Reviews that were learned from by their labels."""
+        return self.train + (self.also.train if self.also else 0)
 
 
 class TeacherInfo(Record):
@@ -149,6 +158,8 @@ class RunRecord(Record):
     """What log-odds are divided by before they become a probability; fitted on the validation reviews."""
     weights: WeightSample | None = None  # None in older runs
     teacher: TeacherInfo | None = None
+    parts: dict[str, str] = Field(default_factory=dict)
+    """Of a soup: the runs whose adapters' mean it is, and SHA-256 of these. What they took is its own."""
 
     @property
     def max_length_tokens(self) -> int:

@@ -17,7 +17,7 @@ import pandas as pd
 
 from sentiment_core.artifacts import remote, schema, store
 from sentiment_core.artifacts.store import ArtifactError, Evaluation, Listing, Problem, Run
-from sentiment_core.data.sources import CHALLENGE
+from sentiment_core.data.sources import CHALLENGE, COUNTERFACTUAL_TRAIN
 from sentiment_core.metrics import coverage
 from sentiment_core.models.base_models import EMBEDDED
 from sentiment_core.systems import SYSTEMS, first_base
@@ -28,7 +28,7 @@ MOST_KEPT = 400  # values kept at once; the one that was wanted longest ago goes
 
 DATASET_TITLES = {
     "imdb": "IMDB test reviews", "counterfactual_imdb_test": "Counterfactual pairs",
-    CHALLENGE: "Challenge set",
+    CHALLENGE: "Challenge set", COUNTERFACTUAL_TRAIN: "counterfactual pairs",
 }  # fmt: skip
 """What a dataset is called on the page; one that is not here goes by its own name."""
 
@@ -116,7 +116,7 @@ class Store:
 
     def run(self, run_id: str | None) -> Run | None:
         """The finished run of that name, here or on the Hub, or the default: on the smallest base (a large
-        one loads where it is chosen), without a teacher, most accurate on most reviews."""
+        one loads where it is chosen), by labels alone, most accurate on most reviews."""
         if "/" in str(run_id or ""):
             with suppress(ArtifactError):  # which was told to whoever opened it
                 return self.hub_run(str(run_id))
@@ -141,13 +141,14 @@ class Store:
         return run
 
     def _rank(self, run: Run) -> tuple[float, ...]:
-        """Size of the base, teacher, size of the largest dataset that it answered, accuracy there and in
+        """Size of the base, labels alone, size of the largest dataset that it answered, accuracy there and in
         validation; all so that more is better."""
         record: Any = run.record
         evals = [e.record for e in self._usable() if e.record.run_id == run.run_id]
         tested = max(((e.dataset.n, e.metrics["accuracy"].value) for e in evals), default=(0, 0.0))
         validated = record.validation_accuracy.value
-        return (-record.base_model.parameters, record.teacher is None, *tested, validated)
+        plain = not (record.teacher or record.data.also or record.parts)
+        return (-record.base_model.parameters, plain, *tested, validated)
 
     def history(self, run: Run) -> pd.DataFrame:
         stamp = _stamp(run.history_path)

@@ -81,7 +81,15 @@ class TrainSplit:
     validation: Reviews
     excluded: dict[str, int]
     """Rows dropped, by reason: "in_test_split", "in_<name>" for each excluded source, "duplicate".
-    A row counts once, for the first reason that holds; a reason that never held is there with 0."""
+    A row counts once, for the first reason that holds; a reason that never held is there with 0.
+    Those of `also` have its name before their reasons, to which "in_validation" and "in_train_split" come."""
+    also: Reviews | None = None  # of another source, to learn from besides `train`
+
+    @property
+    def labelled(self) -> Reviews:
+        """All that is learned from by its label: `train`, and `also` behind it."""
+        frames = [part.frame for part in (self.train, self.also) if part is not None]
+        return replace(self.train, frame=pd.concat(frames, ignore_index=True))
 
 
 def review_id(text: str) -> str:
@@ -106,7 +114,7 @@ def load_reviews(source: str, split: str, *, limit: int | None = None, seed: int
 
 def split_train(
     source: str, *, validation: int = 1000, exclude: Sequence[str] = (), limit: int | None = None,
-    seed: int = 0,
+    seed: int = 0, also: str = "",
 ) -> TrainSplit:  # fmt: skip
     """Cut a source's train split into train and validation, after dropping what must stay unseen.
 
@@ -116,6 +124,8 @@ def split_train(
     Args:
         validation: reviews held out, stratified; they do not depend on `limit`. 0 holds out none.
         limit: train reviews to keep of the rest, stratified.
+        also: a source of further labelled texts, which take nothing from validation: what of it stands in
+            validation, in train, or must stay unseen is dropped and counted.
     Raises DataError: as load_reviews.
     """
     opened = open_source(source)
@@ -130,7 +140,14 @@ def split_train(
             "exclude or hold out fewer reviews"
         )
     chosen = rest if limit is None else rest.take(_stratified(rest, limit, seed, "--limit"))
-    return TrainSplit(chosen, kept.take(held), excluded)
+    split = TrainSplit(chosen, kept.take(held), excluded)
+    if not also:
+        return split
+    known = {"in_validation": split.validation, "in_train_split": chosen}
+    keys = {reason: {match_key(text) for text in part.texts} for reason, part in known.items()}
+    rows, left = _trainable(opened, more := _reviews(open_source(also), "train"), exclude, **keys)
+    excluded |= {f"{more.name}: {reason}": n for reason, n in left.items()}
+    return replace(split, also=more.take(rows) if len(rows) else None)
 
 
 def unlabelled_reviews(

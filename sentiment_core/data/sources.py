@@ -25,15 +25,17 @@ _ARCHIVE_BYTES = 1 << 30  # bound of what an archive unpacks to; IMDB's labelled
 
 CHALLENGE = "challenge"
 """A source from any folder: our own reviews by phenomenon, see `assets/challenge/README.md`."""
-COUNTERFACTUAL = "counterfactual"
-"""A source from any folder: test reviews and their minimal edits of the other label (Kaushik et al. 2020,
-arXiv 1909.12434; Apache-2.0), fetched once. Artifacts call it by the file that it was."""
-_COUNTERFACTUAL_NAME = "counterfactual_imdb_test"
+COUNTERFACTUAL, COUNTERFACTUAL_TRAIN = "counterfactual", "counterfactual-train"
+"""Sources from any folder: reviews and their minimal edits of the other label (Kaushik et al. 2020,
+arXiv 1909.12434; Apache-2.0), fetched once. Artifacts call the first, to test on, by the file that it was."""
 _COUNTERFACTUAL_URL = (
     "https://raw.githubusercontent.com/acmi-lab/counterfactually-augmented-data/"
-    "6f232a1d2a11462a30ce08fb4825b734ab30828e/sentiment/combined/paired/test_paired.tsv"
+    "6f232a1d2a11462a30ce08fb4825b734ab30828e/sentiment/combined/paired/{}_paired.tsv"
 )
-_COUNTERFACTUAL_SHA256 = "9534b20850205c59015b313983cae7afb31c54c04ffcbd19cea7f1bce5011275"
+_COUNTERFACTUAL_SHA256 = {
+    "test": "9534b20850205c59015b313983cae7afb31c54c04ffcbd19cea7f1bce5011275",
+    "train": "7ac50ca3d70890f80e11ee59955cdbfc43f26b5078d0603717817ab224d2af18",
+}
 
 
 @dataclass(frozen=True)
@@ -166,25 +168,26 @@ def _open_counterfactual(source: str) -> Source:
     """Each original with its edit behind it."""
     from sklearn.datasets import fetch_file  # pyrefly: ignore[missing-module-attribute] in its stubs
 
-    folder = CACHE / "data"
+    part, shown = ("train", source) if source == COUNTERFACTUAL_TRAIN else ("test", COUNTERFACTUAL)
+    folder, url = CACHE / "data", _COUNTERFACTUAL_URL.format(part)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings(action="ignore"):  # of a damaged copy, and of trying again
-            path = fetch_file(_COUNTERFACTUAL_URL, folder, sha256=_COUNTERFACTUAL_SHA256, n_retries=1)
+            path = fetch_file(url, folder, sha256=_COUNTERFACTUAL_SHA256[part], n_retries=1)
     except (OSError, HTTPException) as error:
         raise DataError(
             f"{source} is not in the cache and could not be fetched ({error}); go online once, or put "
-            f"{_COUNTERFACTUAL_URL} into {folder}"
+            f"{url} into {folder}"
         ) from None
     names = {"Text": "text", "Sentiment": "label", "batch_id": "pair_id"}
     frame = read_csv(source, path).rename(columns=names).astype({"pair_id": int})
     frame["version"] = ["original", "edited"] * (len(frame) // 2)
-    return Source(source, COUNTERFACTUAL, _COUNTERFACTUAL_NAME, (), lambda split: frame)
+    return Source(source, shown, f"counterfactual_imdb_{part}", (), lambda split: frame)
 
 
 NAMED: dict[str, Callable[[str], Source]] = {
-    CHALLENGE: _open_challenge, COUNTERFACTUAL: _open_counterfactual,
-    f"{_COUNTERFACTUAL_NAME}.parquet": _open_counterfactual,  # as runs recorded it before it had a name
+    CHALLENGE: _open_challenge, **dict.fromkeys((COUNTERFACTUAL, COUNTERFACTUAL_TRAIN), _open_counterfactual),
+    "counterfactual_imdb_test.parquet": _open_counterfactual,  # as runs recorded it before it had a name
     "imdb": lambda source: _open_hub("stanfordnlp/imdb"),  # as runs recorded a local copy
 }  # fmt: skip
 """What can be had from any folder, each by its name."""

@@ -20,11 +20,12 @@ from urllib.parse import parse_qsl
 import numpy as np
 import torch
 from accelerate import PartialState
-from safetensors.torch import save_file
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
 from transformers import PrinterCallback, TrainingArguments
 
 from sentiment_core.artifacts import provenance, store
-from sentiment_core.artifacts.schema import DataInfo, LoraInfo, RunRecord
+from sentiment_core.artifacts.schema import AlsoInfo, DataInfo, LoraInfo, RunRecord
 from sentiment_core.artifacts.store import HistoryWriter, read_history, utc_now, write_record, write_text
 from sentiment_core.config import ConfigError, TrainConfig, flag, split_name
 from sentiment_core.data.reviews import Reviews, TrainSplit, split_train
@@ -63,17 +64,43 @@ def train(config: TrainConfig, *, assets: Path, work: Path, resume: bool = False
     name = devices.decided_by_main(context, prepare)
     checkpoint = on_every_host(work / "checkpoints" / name, context) if name else None
     started = time.perf_counter()
-    chosen = {name: getattr(config, name) for name in ("validation", "exclude", "limit", "seed")}
+    chosen = {name: getattr(config, name) for name in ("validation", "exclude", "limit", "seed", "also")}
     split = split_train(config.dataset, **chosen)
-    context.say(f"Reviews: {len(split.train):,} to train on, {len(split.validation):,} to validate, "
+    context.say(f"Reviews: {len(split.labelled):,} to train on, {len(split.validation):,} to validate, "
                 f"dropped {split.excluded or 'none'} ({time.perf_counter() - started:.1f} s)")  # fmt: skip
-    lessons = teacher.prepare(config, context, assets=assets, work=work.parent) if config.teacher else None
+    parts = parts_of(config, split, assets / "runs")
+    asked = config.teacher and not parts
+    lessons = teacher.prepare(config, context, assets=assets, work=work.parent) if asked else None
     session = Session(config, split, lessons, context, folder, work, checkpoint)
     context.say(f"Training {config.name}: {len(session.plan)} steps of {config.batch_size} reviews "
                 f"({session.micro} a pass), engine {session.engine}, {context.precision}, "
                 f"{context.world_size} × {provenance.hardware(context.device.type).device}")  # fmt: skip
-    session.run()
+    session.pour(parts) if parts else session.run()
     return (session.finish() if context.is_main else None), folder
+
+
+def parts_of(config: TrainConfig, split: TrainSplit, folder: Path) -> list[store.Run]:
+    """The runs of --soup. Raises ArtifactError: one is not finished. ConfigError: they, or what is given here,
+    differ in what their mean needs, or the same validation."""
+    paths = [folder / name for name in config.soup]
+    records = [store.read_record(path / "run.json", RunRecord, "train it with train.py") for path in paths]
+    found: list[dict[str, Any]] = [
+        {"base model": one.base_model.name, "its revision": one.base_model.revision, "prompt": one.prompt,
+         "rank": one.lora.rank, "alpha": one.lora.alpha, "targets": one.lora.targets, "teacher": one.teacher,
+         "seed": one.config["seed"], "length": one.max_length_tokens, "reviews": one.data.fingerprint,
+         "validation": one.data.validation, "further reviews": one.data.also}
+        for one in records
+    ]  # fmt: skip
+    here = {
+        "base model": resolve(config.base_model).name,
+        "rank": config.lora_rank,
+        "alpha": config.lora_alpha,
+    }
+    for one in found[1:] + [one | here | {"reviews": split.train.fingerprint} for one in found[:1]]:
+        if odd := [what for what in one if one[what] != found[0][what]]:
+            what = f"{config.soup[0]} and another run, or what is given here, differ in {' and '.join(odd)}"
+            raise ConfigError(f"--soup: {what}; take runs, --dataset and --exclude that do not")
+    return list(map(store.Run, paths, records))
 
 
 def settings_of(path: Path) -> tuple[dict[str, Any], RunRecord]:
@@ -106,7 +133,7 @@ def prepare_folders(folder: Path, work: Path, config: TrainConfig, overwrite: bo
 
 def check_same_settings(work: Path, config: TrainConfig) -> None:
     began = json.loads((work / "settings.json").read_text(encoding="utf-8"))
-    for name, value in (dataclasses.asdict(config) | {"exclude": list(config.exclude)}).items():
+    for name, value in json.loads(json.dumps(dataclasses.asdict(config))).items():
         if name not in SAME_RESULT and began.get(name) != value:
             raise ConfigError(
                 f"--resume: {flag(name)} is {value!r}, the run began with {began.get(name)!r}; "
@@ -182,15 +209,16 @@ class Session:
         self, config: TrainConfig, split: TrainSplit, lessons: teacher.Lessons | None, context: DeviceContext,
         folder: Path, work: Path, checkpoint: Path | None,
     ) -> None:  # fmt: skip
-        self.config, self.split, self.lessons = config, split, lessons
-        self.context, self.folder = context, folder
+        self.config, self.split, self.teacher = config, split, lessons.info if lessons else None
+        self.context, self.folder, self.parts = context, folder, []
         self.loaded, model, self.engine, self.micro = load_model(config, context)
         accumulation = config.batch_size // (self.micro * context.world_size)
         encoder = self.loaded.encoder
-        prompts = learned(encoder, config, split.train, lessons)
+        prompts = learned(encoder, config, split.labelled, lessons)
         held_out = learned(encoder, config, split.validation, None)
         lengths = prompts.encoded.lengths
-        self.plan = plan = plan_steps(lengths, config.batch_size, epochs=config.epochs, seed=config.seed)
+        plan = plan_steps(lengths, config.batch_size, epochs=config.epochs, seed=config.seed)
+        self.plan = [] if config.soup else plan
         self.checkpoint, self.first_step = checkpoint, step_of(checkpoint) if checkpoint else None
         writer = HistoryWriter(folder, resume_at=self.first_step) if context.is_main else None
         self.history = History(writer, plan, lengths, config.epochs)
@@ -224,6 +252,20 @@ class Session:
             torch.cuda.synchronize()
         self.wall_seconds = self.history.seconds
 
+    def pour(self, runs: list[store.Run]) -> None:
+        """Instead of `run`: make the adapter the mean of the runs' (Wortsman et al. 2022, arXiv 2203.05482).
+
+        It is of A and of B: 37 MB on the 1.5B base at rank 16, where PEFT's "cat", the exact mean of products
+        at twice the rank, has 74. As A began alike, with one seed, both are nearly the same."""
+        files = [load_file(run.adapter_path / "adapter_model.safetensors") for run in runs]
+        mean = {name: torch.stack([file[name].float() for file in files]).mean(0) for name in files[0]}
+        set_peft_model_state_dict(self.trainer.model, mean)
+        ends = [read_history(run.path)[["examples", "tokens", "seconds"]].max() for run in runs]
+        self.history.seen, self.history.tokens, (self.wall_seconds,) = np.transpose([sum(ends)])
+        self.parts, self.warmup_seconds, self.teacher = runs, 0.0, runs[0].record.teacher
+        self.history.start(0, self.wall_seconds, None)
+        self.history.row(0, self.trainer.validate())
+
     def finish(self) -> RunRecord:
         """Round the adapter to the type it is saved in, validate that, and write the artifacts."""
         (self.folder / "run.json").unlink(missing_ok=True)  # from here to the end it is unfinished
@@ -232,7 +274,7 @@ class Session:
             save_adapter(self.trainer.model, folder, *published_as(base))
         final = self.trainer.validate()
         config, context, model, seconds = self.config, self.context, self.trainer.model, self.wall_seconds
-        data, n = self.split.train, len(self.split.validation)
+        data, also, n = self.split.train, self.split.also, len(self.split.validation)
         lora, peak = model.peft_config["default"], provenance.peak_memory()
         targets = tuple(_targets(lora))
         if context.device.type == "cuda":  # what PyTorch allocated there, else of this process
@@ -242,7 +284,8 @@ class Session:
             base_model=self.loaded.info, prompt=self.loaded.encoder.info,
             lora=LoraInfo(rank=lora.r, alpha=lora.lora_alpha, dropout=lora.lora_dropout, targets=targets),
             data=DataInfo(source=data.source, fingerprint=data.fingerprint, train=len(data), validation=n,
-                          excluded=self.split.excluded),
+                          excluded=self.split.excluded, also=also and AlsoInfo(
+                              source=also.source, fingerprint=also.fingerprint, train=len(also))),
             config=_shareable(config, context.precision), command=provenance.command_line(),
             engine=self.engine, hardware=provenance.hardware(context.device.type, context.world_size),
             versions=provenance.versions(),
@@ -250,14 +293,15 @@ class Session:
             validation_seconds=round(self.history.validation_seconds, 2),
             reviews_per_second=round(self.history.seen[-1] / seconds, 2),
             tokens_per_second=round(self.history.tokens[-1] / seconds, 1),
-            peak_memory_bytes=peak,
+            peak_memory_bytes=max([peak, *(run.record.peak_memory_bytes for run in self.parts)]),
             trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
             steps=len(self.plan),
             validation_accuracy=wilson(round(final["eval_accuracy"] * n), n),
             validation_loss=final["eval_loss"],
             temperature=fit_temperature(self.trainer.held_out.targets, log_odds(self.trainer.scores)),
             weights=sample_weights(base, targets),
-            teacher=self.lessons.info if self.lessons else None,
+            teacher=self.teacher,
+            parts={run.run_id: store.adapter_sha256(run) for run in self.parts},
         )  # fmt: skip
         write_record(self.folder / "run.json", record)
         return record
@@ -305,7 +349,7 @@ def _shareable(config: TrainConfig, precision: str) -> dict[str, Any]:
     """The settings without this machine's folders, and with the precision that "auto" became."""
     settings = dataclasses.asdict(config) | {"precision": precision}
     settings["exclude"] = [_without_folders(name) for name in config.exclude]
-    places = ("dataset", "base_model", "unlabelled")
+    settings["soup"], places = list(config.soup), ("dataset", "base_model", "unlabelled", "also")
     return settings | {name: _without_folders(settings[name]) for name in places}
 
 
@@ -323,8 +367,6 @@ def _targets(lora: Any) -> list[str]:
 def save_adapter(model: Any, folder: Path, base_name: str, base_revision: str | None) -> None:
     """Save the adapter as PEFT does, in ADAPTER_DTYPE, and round the live one to the same values.
     base_name, base_revision: where plain PEFT finds the base model."""
-    from peft import get_peft_model_state_dict
-
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:

@@ -60,8 +60,8 @@ def prepare(config: TrainConfig, context: DeviceContext, *, assets: Path, work: 
     free_memory()
     info = TeacherInfo(
         run_id=run.run_id, base_model=record.base_model.name, adapter_sha256=weights,
-        train=record.data.train, wall_seconds=record.wall_seconds, source=reviews.source, split=reviews.split,
-        reviews=len(reviews), fingerprint=reviews.fingerprint, excluded=excluded,
+        train=record.data.labelled, wall_seconds=record.wall_seconds, source=reviews.source,
+        split=reviews.split, reviews=len(reviews), fingerprint=reviews.fingerprint, excluded=excluded,
         temperature=config.soft_temperature, weight=config.soft_weight, teacher=record.teacher,
     )  # fmt: skip
     return Lessons(reviews, said, info)

@@ -573,7 +573,7 @@ def web(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(sources, "_COUNTERFACTUAL_URL", address(tmp_path / "web.tsv"))
     digest = hashlib.sha256((tmp_path / "web.tsv").read_bytes()).hexdigest()
-    monkeypatch.setattr(sources, "_COUNTERFACTUAL_SHA256", digest)
+    monkeypatch.setattr(sources, "_COUNTERFACTUAL_SHA256", {"test": digest, "train": digest})
     return tmp_path / "web.tsv"
 
 

@@ -7,6 +7,7 @@ from sentiment_core.artifacts.schema import EvalRecord, RunRecord
 from sentiment_core.artifacts.store import Run
 from sentiment_core.dashboard.components.parts import render, seconds
 from sentiment_core.dashboard.context import Context
+from sentiment_core.dashboard.store import DATASET_TITLES
 from sentiment_core.models.base_models import EMBEDDED
 
 TITLE = "QLoRA, before and after"
@@ -56,19 +57,21 @@ def run_titles(context: Context, *others: Run | None, story: bool = False) -> di
     for (run_id, one), (recipe, base) in zip(records.items(), kinds.values(), strict=True):
         named = counts[recipe, base] == 1 or run_id == one.base_model.name
         parts = [recipe if named else run_id, *[base] * several]
-        parts += [seconds(one.wall_seconds), *[f"{one.data.train:,} reviews"] * story]
+        parts += [seconds(one.wall_seconds), *[f"{one.data.labelled:,} reviews"] * story]
         titles[run_id] = ", ".join(parts)
     return titles
 
 
 def _recipe(run_id: str, record: RunRecord) -> str:
-    """How it was trained: its preset, or who taught it."""
+    """How it was trained: its preset, or who taught it; what it learned besides; of how many the mean."""
     if "@" in run_id:
         return run_id.replace("@", " at ")[: run_id.index("@") + 11]
-    if (teacher := record.teacher) is None:
-        return PRESET_TITLES.get(str(record.config.get("preset")), run_id)
-    own = teacher.base_model == record.base_model.name
-    return "Self-training" if own else f"Taught by {base_title(teacher.base_model)}"
+    recipe, also = PRESET_TITLES.get(str(record.config.get("preset")), run_id), record.data.also
+    if teacher := record.teacher:
+        own = teacher.base_model == record.base_model.name
+        recipe = "Self-training" if own else f"Taught by {base_title(teacher.base_model)}"
+    recipe += f" + {DATASET_TITLES.get(also.source, also.source)}" if also else ""
+    return recipe + (f", mean of {len(record.parts)} runs" if record.parts else "")
 
 
 def base_title(name: str) -> str:

@@ -120,15 +120,16 @@ def loss_panel(histories: Mapping[str, pd.DataFrame], record: RunRecord | None =
 
 
 def stages(record: RunRecord) -> str:
-    """Who taught the run, and who that one; nothing of a run that learned from labels alone. A teacher's loss
-    is not drawn: its answers became targets, see `training.teacher`."""
+    """Of which runs it is the mean, who taught it, and who that one; nothing of a run from labels alone. A
+    teacher's loss is not drawn: its answers became targets, see `training.teacher`."""
+    mean = f" Mean of the adapters of {' and '.join(record.parts)}; times add up." if record.parts else ""
     if (teacher := record.teacher) is None:
-        return ""
+        return mean
     taught = f" learned the labels of {teacher.train:,} reviews in {teacher.wall_seconds:.0f} seconds"
     if teacher.teacher:
         taught += f", and from {teacher.teacher.run_id}"
     return (
-        f" Stages: {teacher.run_id}{taught}; it answered {teacher.reviews:,} unlabelled reviews "
+        f"{mean} Stages: {teacher.run_id}{taught}; it answered {teacher.reviews:,} unlabelled reviews "
         f"({teacher.source}, {teacher.split}); this run learned {record.data.train:,} labels and those "
         f"answers, at temperature {teacher.temperature:g}."
     )

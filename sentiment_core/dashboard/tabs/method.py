@@ -28,7 +28,7 @@ from sentiment_core.models.base_models import EMBEDDED
 from sentiment_core.prompts import PROMPT, REVIEW_SLOT
 
 T = TypeVar("T")
-TOLD_ELSEWHERE = ("run_id", "preset", "dataset", "exclude")  # by the commands and the data's description
+TOLD_ELSEWHERE = ("run_id", "preset", "dataset", "exclude", "soup")  # by the commands and the data's words
 FOLDERS = re.compile(r" --(?:assets|work)[ =](?:'[^']*'|\S+)")  # of a command: they change no result
 FIRST_ROWS = 200  # of a subset that was not shuffled, as a notebook takes it to be quick
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
@@ -82,7 +82,7 @@ def _settings(context: Context, runs: list[Run]) -> list[tuple[str, ...]]:
         (name.replace("_", " "), *(_value(name, config.get(name)) for config in configs))
         for name in names if any(config.get(name) != usual.get(name) for config in configs)
     ]  # fmt: skip
-    rows.append(("training reviews", *(f"{record.data.train:,}" for record in records)))
+    rows.append(("training reviews", *(f"{record.data.labelled:,}" for record in records)))
     rows.append(("training time", *(seconds(record.wall_seconds) for record in records)))
     for dataset in context.store.datasets():
         evals = [context.store.evals(run, dataset).get("fine-tuned") for run in runs]
