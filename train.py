@@ -7,7 +7,6 @@ python train.py --dataset my.csv --text-column body --label-column stars --label
 python train.py --config assets/runs/smollm2-135m/run.json   # its settings again
 accelerate launch train.py                            # all GPUs of this host, same result
 python train.py --resume                              # continue an interrupted run
-python train.py --soup one --soup two                 # no training: the mean of two runs' adapters
 """
 
 import argparse

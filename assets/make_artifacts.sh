@@ -3,10 +3,12 @@
 # continues an interrupted one and keeps what is finished; evaluations of other settings are to be removed first.
 #   DATASET         IMDB: a Hub id (default: stanfordnlp/imdb) or a folder with train, test and unsupervised
 #   COUNTERFACTUAL  the 488 reviews with their minimal edits (default: fetched once), or a copy as one file
+#   COUNTERFACTUAL_TRAIN  1,707 others to train on (default: fetched once), or a copy with its ?columns
 #   MPNET MINILM GEMMA  the encoders: Hub ids, at revisions if given so, or folders with their safetensors
 set -eu
 DATASET=${DATASET:-stanfordnlp/imdb}
 COUNTERFACTUAL=${COUNTERFACTUAL:-counterfactual}
+COUNTERFACTUAL_TRAIN=${COUNTERFACTUAL_TRAIN:-counterfactual-train}
 python=${BIN:+$BIN/}${PYTHON:-python}
 assets=${SENTIMENT_ASSETS:-assets}
 small=smollm2-135m large=qwen2.5-coder-1.5b
@@ -25,8 +27,9 @@ train() {
     "$python" train.py --run-id "$name" --dataset "$DATASET" --exclude "$COUNTERFACTUAL" $resume "$@"
 }
 
-evaluate() { # run or encoder, system: on all three data sets, but what is finished
+evaluate() { # run or encoder, system, base model of a baseline: on all three data sets, but what is finished
     for dataset in "$DATASET" "$COUNTERFACTUAL" challenge; do
+        case $2$dataset in baseline-generated"$DATASET") continue ;; esac # free answers take longest
         name=$(basename "$dataset" .parquet | sed 's/^counterfactual$/counterfactual_imdb_test/')
         from="--run $1"
         case $2 in
@@ -45,16 +48,18 @@ train $small-study --preset study
 train qwen2.5-coder-0.5b --base-model qwen2.5-coder-0.5b
 train $large --base-model $large --learning-rate 2e-4 --epochs 1
 train $large-self-taught --base-model $large --teacher $large --learning-rate 1.5e-4 --epochs 1
+train $large-self-taught-b --base-model $large --teacher $large --learning-rate 1e-4 --epochs 1
+train $large-soup --soup $large-self-taught --soup $large-self-taught-b
 train $small-taught --teacher $large --lora-rank 64 --lora-alpha 128 --learning-rate 5e-4
+train $small-robust --also "$COUNTERFACTUAL_TRAIN"
 
 evaluate $small all
 evaluate $small-study all # keeps what the first one made of the base
-for run in qwen2.5-coder-0.5b $large $large-self-taught $small-taught; do
+for run in qwen2.5-coder-0.5b $large $large-self-taught $large-self-taught-b $large-soup $small-taught $small-robust; do
     evaluate $run fine-tuned
 done
-for base in qwen2.5-coder-0.5b $large; do # few-shot and free answers take longest, and are left out
-    evaluate $base baseline-scored $base
-    evaluate $base baseline-recalibrated $base
+for base in qwen2.5-coder-0.5b $large; do
+    for system in scored recalibrated few-shot generated; do evaluate $base baseline-$system $base; done
 done
 for method in full lora setfit-8 setfit-64; do evaluate "$mpnet" encoder-$method; done
 for method in full lora; do evaluate "$minilm" encoder-$method; done

@@ -158,8 +158,7 @@ class RunRecord(Record):
     """What log-odds are divided by before they become a probability; fitted on the validation reviews."""
     weights: WeightSample | None = None  # None in older runs
     teacher: TeacherInfo | None = None
-    parts: dict[str, str] = Field(default_factory=dict)
-    """Of a soup: the runs whose adapters' mean it is, and SHA-256 of these. What they took is its own."""
+    parts: dict[str, str] = Field(default_factory=dict)  # of a soup: its runs and their adapters' SHA-256
 
     @property
     def max_length_tokens(self) -> int:

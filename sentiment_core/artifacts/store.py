@@ -224,6 +224,13 @@ def read_run(folder: Path) -> Run:
     return Run(folder, record)
 
 
+def read_finished(folder: Path) -> Run:
+    """Raises ArtifactError: there is no finished run."""
+    if (run := read_run(folder)).record is None:
+        raise ArtifactError(f"{folder} is no finished run; train it, or finish it with train.py --resume")
+    return run
+
+
 def read_adapter_config(run: Run) -> dict[str, Any]:
     """What PEFT wrote of the run's adapter. Raises ArtifactError: it is not there, or no JSON object."""
     path = run.adapter_path / "adapter_config.json"

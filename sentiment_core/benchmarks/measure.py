@@ -11,7 +11,7 @@ import torch
 
 from sentiment_core.artifacts import provenance
 from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow, Metric
-from sentiment_core.artifacts.store import Run, read_run, utc_now, write_record
+from sentiment_core.artifacts.store import Run, read_finished, utc_now, write_record
 from sentiment_core.config import ASSETS, DEFAULT_BASE_MODEL, ConfigError, TrainConfig
 
 FLAGS: dict[str, tuple[Any, str]] = {
@@ -81,12 +81,10 @@ def record(
 
 def finished(run_id: str) -> tuple[Run | None, str]:
     """The run under assets/ and its base model's name; without an id, none and the default's.
-    Raises ConfigError: there is no such finished run."""
+    Raises ArtifactError: there is no such finished run."""
     if not run_id:
         return None, DEFAULT_BASE_MODEL
-    run = read_run(ASSETS / "runs" / run_id)
-    if run.record is None:
-        raise ConfigError(f"--run {run_id!r} is not a finished run under {ASSETS.name}/runs; train it first")
+    run: Any = read_finished(ASSETS / "runs" / run_id)
     return run, run.record.base_model.name
 
 

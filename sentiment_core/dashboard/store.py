@@ -146,9 +146,8 @@ class Store:
         record: Any = run.record
         evals = [e.record for e in self._usable() if e.record.run_id == run.run_id]
         tested = max(((e.dataset.n, e.metrics["accuracy"].value) for e in evals), default=(0, 0.0))
-        validated = record.validation_accuracy.value
         plain = not (record.teacher or record.data.also or record.parts)
-        return (-record.base_model.parameters, plain, *tested, validated)
+        return (-record.base_model.parameters, plain, *tested, record.validation_accuracy.value)
 
     def history(self, run: Run) -> pd.DataFrame:
         stamp = _stamp(run.history_path)

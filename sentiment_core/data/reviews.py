@@ -68,6 +68,9 @@ class Reviews:
     def __len__(self) -> int:
         return len(self.frame)
 
+    def __add__(self, other: Self) -> Self:
+        return replace(self, frame=pd.concat([self.frame, other.frame], ignore_index=True))
+
     def take(self, indices: Sequence[int] | np.ndarray) -> Self:
         rows = np.asarray(indices, dtype=np.int64)
         return replace(self, frame=self.frame.iloc[rows].reset_index(drop=True))
@@ -83,13 +86,7 @@ class TrainSplit:
     """Rows dropped, by reason: "in_test_split", "in_<name>" for each excluded source, "duplicate".
     A row counts once, for the first reason that holds; a reason that never held is there with 0.
     Those of `also` have its name before their reasons, to which "in_validation" and "in_train_split" come."""
-    also: Reviews | None = None  # of another source, to learn from besides `train`
-
-    @property
-    def labelled(self) -> Reviews:
-        """All that is learned from by its label: `train`, and `also` behind it."""
-        frames = [part.frame for part in (self.train, self.also) if part is not None]
-        return replace(self.train, frame=pd.concat(frames, ignore_index=True))
+    also: Reviews  # of another source, to learn from besides `train`
 
 
 def review_id(text: str) -> str:
@@ -140,14 +137,14 @@ def split_train(
             "exclude or hold out fewer reviews"
         )
     chosen = rest if limit is None else rest.take(_stratified(rest, limit, seed, "--limit"))
-    split = TrainSplit(chosen, kept.take(held), excluded)
+    split = TrainSplit(chosen, kept.take(held), excluded, chosen.take([]))
     if not also:
         return split
     known = {"in_validation": split.validation, "in_train_split": chosen}
     keys = {reason: {match_key(text) for text in part.texts} for reason, part in known.items()}
     rows, left = _trainable(opened, more := _reviews(open_source(also), "train"), exclude, **keys)
     excluded |= {f"{more.name}: {reason}": n for reason, n in left.items()}
-    return replace(split, also=more.take(rows) if len(rows) else None)
+    return replace(split, also=more.take(rows))
 
 
 def unlabelled_reviews(

@@ -13,7 +13,7 @@ import torch
 from sentiment_core.artifacts.frames import group_columns as group_names
 from sentiment_core.artifacts.remote import fetch_run
 from sentiment_core.artifacts.schema import DatasetInfo, RunRecord
-from sentiment_core.artifacts.store import Run, read_run
+from sentiment_core.artifacts.store import Run, read_finished
 from sentiment_core.config import ConfigError, EvalConfig, TrainConfig
 from sentiment_core.data import reviews as data
 from sentiment_core.data.sources import NAMED, open_source
@@ -164,7 +164,7 @@ class Inputs:
 
 def find_run(name: str, assets: Path) -> Run:
     """A finished run by its name under assets/runs, by its folder, or by its Hub id user/name.
-    Raises ConfigError: no such run, or an unfinished one. ArtifactError: it cannot be had or read."""
+    Raises ConfigError: no such run. ArtifactError: it is unfinished, or cannot be had or read."""
     runs = assets / "runs"
     folder = next((path for path in (runs / name, Path(name)) if path.is_dir()), None)
     if folder is None:
@@ -175,10 +175,7 @@ def find_run(name: str, assets: Path) -> Run:
             f"--run {name!r} is not under {runs} (there: {', '.join(known) or 'nothing'}); "
             "train it with train.py, or give its folder or Hub id"
         )
-    run = read_run(folder)
-    if run.record is None:
-        raise ConfigError(f"--run {name!r} is unfinished (no run.json); finish it with train.py --resume")
-    return run
+    return read_finished(folder)
 
 
 def base_of(flag: str, run: RunRecord | None) -> BaseModel:

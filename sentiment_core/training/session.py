@@ -13,6 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -63,11 +64,10 @@ def train(config: TrainConfig, *, assets: Path, work: Path, resume: bool = False
 
     name = devices.decided_by_main(context, prepare)
     checkpoint = on_every_host(work / "checkpoints" / name, context) if name else None
-    started = time.perf_counter()
     chosen = {name: getattr(config, name) for name in ("validation", "exclude", "limit", "seed", "also")}
     split = split_train(config.dataset, **chosen)
-    context.say(f"Reviews: {len(split.labelled):,} to train on, {len(split.validation):,} to validate, "
-                f"dropped {split.excluded or 'none'} ({time.perf_counter() - started:.1f} s)")  # fmt: skip
+    context.say(f"Reviews: {len(split.train + split.also):,} to train on, {len(split.validation):,} to "
+                f"validate, dropped {split.excluded or 'none'}")  # fmt: skip
     parts = parts_of(config, split, assets / "runs")
     asked = config.teacher and not parts
     lessons = teacher.prepare(config, context, assets=assets, work=work.parent) if asked else None
@@ -80,27 +80,20 @@ def train(config: TrainConfig, *, assets: Path, work: Path, resume: bool = False
 
 
 def parts_of(config: TrainConfig, split: TrainSplit, folder: Path) -> list[store.Run]:
-    """The runs of --soup. Raises ArtifactError: one is not finished. ConfigError: they, or what is given here,
+    """The runs of --soup. Raises ArtifactError: one is unfinished. ConfigError: they, or what is given here,
     differ in what their mean needs, or the same validation."""
-    paths = [folder / name for name in config.soup]
-    records = [store.read_record(path / "run.json", RunRecord, "train it with train.py") for path in paths]
-    found: list[dict[str, Any]] = [
-        {"base model": one.base_model.name, "its revision": one.base_model.revision, "prompt": one.prompt,
-         "rank": one.lora.rank, "alpha": one.lora.alpha, "targets": one.lora.targets, "teacher": one.teacher,
-         "seed": one.config["seed"], "length": one.max_length_tokens, "reviews": one.data.fingerprint,
-         "validation": one.data.validation, "further reviews": one.data.also}
-        for one in records
-    ]  # fmt: skip
-    here = {
-        "base model": resolve(config.base_model).name,
-        "rank": config.lora_rank,
-        "alpha": config.lora_alpha,
-    }
-    for one in found[1:] + [one | here | {"reviews": split.train.fingerprint} for one in found[:1]]:
-        if odd := [what for what in one if one[what] != found[0][what]]:
-            what = f"{config.soup[0]} and another run, or what is given here, differ in {' and '.join(odd)}"
-            raise ConfigError(f"--soup: {what}; take runs, --dataset and --exclude that do not")
-    return list(map(store.Run, paths, records))
+    runs = [store.read_finished(folder / name) for name in config.soup]
+    names = (
+        "base_model.name", "base_model.revision", "lora.rank", "lora.alpha", "prompt", "teacher",
+        "max_length_tokens", "data.fingerprint", "data.validation", "data.also",
+    )  # fmt: skip
+    found = [dict(zip(names, attrgetter(*names)(run.record), strict=True)) for run in runs]
+    here = {"lora.rank": config.lora_rank, "lora.alpha": config.lora_alpha}
+    here |= {"base_model.name": resolve(config.base_model).name, "data.fingerprint": split.train.fingerprint}
+    for one in found[1:] + [one | here for one in found[:1]]:
+        if odd := [name for name in names if one[name] != found[0][name]]:
+            raise ConfigError(f"--soup: runs, or what is given, differ in {', '.join(odd)}; give alike ones")
+    return runs
 
 
 def settings_of(path: Path) -> tuple[dict[str, Any], RunRecord]:
@@ -214,7 +207,7 @@ class Session:
         self.loaded, model, self.engine, self.micro = load_model(config, context)
         accumulation = config.batch_size // (self.micro * context.world_size)
         encoder = self.loaded.encoder
-        prompts = learned(encoder, config, split.labelled, lessons)
+        prompts = learned(encoder, config, split.train + split.also, lessons)
         held_out = learned(encoder, config, split.validation, None)
         lengths = prompts.encoded.lengths
         plan = plan_steps(lengths, config.batch_size, epochs=config.epochs, seed=config.seed)
@@ -254,14 +247,13 @@ class Session:
 
     def pour(self, runs: list[store.Run]) -> None:
         """Instead of `run`: make the adapter the mean of the runs' (Wortsman et al. 2022, arXiv 2203.05482).
-
         It is of A and of B: 37 MB on the 1.5B base at rank 16, where PEFT's "cat", the exact mean of products
         at twice the rank, has 74. As A began alike, with one seed, both are nearly the same."""
         files = [load_file(run.adapter_path / "adapter_model.safetensors") for run in runs]
         mean = {name: torch.stack([file[name].float() for file in files]).mean(0) for name in files[0]}
         set_peft_model_state_dict(self.trainer.model, mean)
-        ends = [read_history(run.path)[["examples", "tokens", "seconds"]].max() for run in runs]
-        self.history.seen, self.history.tokens, (self.wall_seconds,) = np.transpose([sum(ends)])
+        ends = [(*read_history(r.path)[["examples", "tokens"]].max(), r.record.wall_seconds) for r in runs]
+        self.history.seen, self.history.tokens, (self.wall_seconds,) = np.sum(ends, axis=0)[:, None]
         self.parts, self.warmup_seconds, self.teacher = runs, 0.0, runs[0].record.teacher
         self.history.start(0, self.wall_seconds, None)
         self.history.row(0, self.trainer.validate())
@@ -277,6 +269,7 @@ class Session:
         data, also, n = self.split.train, self.split.also, len(self.split.validation)
         lora, peak = model.peft_config["default"], provenance.peak_memory()
         targets = tuple(_targets(lora))
+        told = AlsoInfo(source=also.source, fingerprint=also.fingerprint, train=len(also))
         if context.device.type == "cuda":  # what PyTorch allocated there, else of this process
             peak = torch.cuda.max_memory_allocated()
         record = RunRecord(
@@ -284,8 +277,7 @@ class Session:
             base_model=self.loaded.info, prompt=self.loaded.encoder.info,
             lora=LoraInfo(rank=lora.r, alpha=lora.lora_alpha, dropout=lora.lora_dropout, targets=targets),
             data=DataInfo(source=data.source, fingerprint=data.fingerprint, train=len(data), validation=n,
-                          excluded=self.split.excluded, also=also and AlsoInfo(
-                              source=also.source, fingerprint=also.fingerprint, train=len(also))),
+                          excluded=self.split.excluded, also=told if also else None),
             config=_shareable(config, context.precision), command=provenance.command_line(),
             engine=self.engine, hardware=provenance.hardware(context.device.type, context.world_size),
             versions=provenance.versions(),

@@ -6,13 +6,14 @@ Distillation by a larger model (Hinton et al. 2015, arXiv 1503.02531), or self-t
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from sentiment_core.artifacts.schema import TeacherInfo
-from sentiment_core.artifacts.store import adapter_sha256, read_run, replacing
-from sentiment_core.config import ConfigError, TrainConfig
+from sentiment_core.artifacts.store import adapter_sha256, read_finished, replacing
+from sentiment_core.config import TrainConfig
 from sentiment_core.data.reviews import Reviews, unlabelled_reviews
 from sentiment_core.engines.device import DeviceContext, decided_by_main, free_memory
 from sentiment_core.engines.scorer import SentimentScorer, p_positive
@@ -33,12 +34,10 @@ def prepare(config: TrainConfig, context: DeviceContext, *, assets: Path, work: 
     """Ask the teacher about every unlabelled review, or read what it said before.
 
     The answers stay in `work`/soft-labels: ids and probabilities, in a file named by teacher and reviews.
-    Raises ConfigError: no such run, or an unfinished one. DataError, BaseModelError: as elsewhere.
+    Raises ArtifactError: no such run, or an unfinished one. DataError, BaseModelError: as elsewhere.
     """
-    runs = assets / "runs"
-    run = read_run(runs / config.teacher)
-    if (record := run.record) is None:
-        raise ConfigError(f"--teacher {config.teacher!r} is no finished run under {runs}; train it first")
+    run = read_finished(assets / "runs" / config.teacher)
+    record: Any = run.record
     reviews, excluded = unlabelled_reviews(config.dataset, config.unlabelled, exclude=config.exclude)
     weights, limit = adapter_sha256(run), record.max_length_tokens
     key = hashlib.sha256(f"{weights} {reviews.fingerprint} {limit}".encode()).hexdigest()[:16]

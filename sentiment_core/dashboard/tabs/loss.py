@@ -130,7 +130,7 @@ def stages(record: RunRecord) -> str:
         taught += f", and from {teacher.teacher.run_id}"
     return (
         f"{mean} Stages: {teacher.run_id}{taught}; it answered {teacher.reviews:,} unlabelled reviews "
-        f"({teacher.source}, {teacher.split}); this run learned {record.data.train:,} labels and those "
+        f"({teacher.source}, {teacher.split}); this run learned {record.data.labelled:,} labels and those "
         f"answers, at temperature {teacher.temperature:g}."
     )
 
