@@ -3,11 +3,13 @@
 import pytest
 from markupsafe import Markup
 
+from sentiment_core.artifacts import store
+from sentiment_core.artifacts.schema import AlsoInfo
 from sentiment_core.config import ASSETS
 from sentiment_core.dashboard import app
 from sentiment_core.dashboard.components import header
 from tests.dashboard.test_tabs import context_of
-from tests.fake_artifacts import RUN, STUDY, write_assets, write_run
+from tests.fake_artifacts import RUN, STUDY, metric, write_assets, write_run
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,23 @@ def test_runs_have_names_for_people(context, tmp_path):
     for run_id in ("one", "two"):
         write_run(tmp_path, run_id)
     assert header.run_titles(context_of(tmp_path)) == {"one": "one, 41\u202fs", "two": "two, 41\u202fs"}
+
+
+def test_more_texts_and_a_mean_are_told_and_the_page_opens_with_neither(tmp_path):
+    plain = write_run(tmp_path, "plain")
+    also = AlsoInfo(source="counterfactual-train", fingerprint="f" * 16, train=1_704)
+    made: dict[str, dict] = {"robust": {"data": plain.data.model_copy(update={"also": also})}}
+    made["soup"] = {"parts": {"plain": "0" * 64, "robust": "1" * 64}}
+    for run_id, told in made.items():
+        write_run(tmp_path, run_id)
+        told |= {"run_id": run_id, "validation_accuracy": metric(0.99, 1000)}
+        store.write_record(tmp_path / "runs" / run_id / "run.json", plain.model_copy(update=told))
+    context = context_of(tmp_path)
+    stories = header.run_titles(context, story=True)
+    assert stories["robust"].startswith("Our recipe + counterfactual pairs, SmolLM2-135M, ")
+    assert stories["robust"].endswith(", 25,104 reviews")
+    assert stories["soup"].startswith("Our recipe, mean of 2 runs, ")
+    assert context.store.run(None).run_id == "plain", "although less accurate in validation"
 
 
 def words(html: str) -> str:

@@ -16,6 +16,9 @@ from sentiment_core.config import ConfigError, TrainConfig
 from sentiment_core.dashboard.components.header import run_titles
 from sentiment_core.dashboard.tabs import loss, method
 from sentiment_core.data.reviews import match_key, split_train
+from sentiment_core.engines.scorer import SentimentScorer
+from sentiment_core.models.base_models import resolve
+from sentiment_core.models.loading import load_adapter, load_base
 from sentiment_core.publishing.card import card_of
 from sentiment_core.training import session
 from tests.dashboard.test_tabs import context_of
@@ -52,7 +55,7 @@ def soup(two):
     """Made as a user makes it: all settings but the local paths are those of the first run."""
     places, (first, _), _ = two
     flags = ["--soup", "one", "--soup", "two", "--run-id", "mean", "--base-model", first.base_model]
-    flags += ["--dataset", first.dataset, "--also", first.also]
+    flags += ["--dataset", first.dataset, "--also", first.also, "--engine", "packed"]
     assert train.main([*flags, "--assets", str(places["assets"]), "--work", str(places["work"])]) == 0
     return read_run(places["assets"] / "runs" / "mean")
 
@@ -77,7 +80,7 @@ def test_further_texts_are_learned_once_and_none_stands_in_validation(two):
 
 
 def test_a_soup_is_the_mean_of_its_parts_and_is_validated_as_they_were(two, soup):
-    places, _, records = two
+    places, (config, _), records = two
     runs = [read_run(places["assets"] / "runs" / name) for name in ("one", "two")]
     files = [load_file(run.adapter_path / "adapter_model.safetensors") for run in (*runs, soup)]
     for name, poured in files[2].items():
@@ -92,7 +95,11 @@ def test_a_soup_is_the_mean_of_its_parts_and_is_validated_as_they_were(two, soup
     [row] = history.to_dict("records")
     assert row["examples"] == sum(read_history(run.path)["examples"].max() for run in runs)
     assert np.sum(row["eval_counts"]) == record.validation_accuracy.n == 40
-    assert record.validation_accuracy.value == row["eval_accuracy"]
+    held = split_train(config.dataset, validation=40).validation
+    loaded = load_base(resolve(config.base_model))
+    p = SentimentScorer(loaded, load_adapter(loaded.model, soup.adapter_path))(held.texts, 256)
+    right = float(((p >= 0.5) == held.labels).mean())
+    assert right == record.validation_accuracy.value == row["eval_accuracy"]
 
 
 def test_page_and_card_tell_a_soup_from_its_record(two, soup):
