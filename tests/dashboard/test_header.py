@@ -8,8 +8,9 @@ from sentiment_core.artifacts.schema import AlsoInfo
 from sentiment_core.config import ASSETS
 from sentiment_core.dashboard import app
 from sentiment_core.dashboard.components import header
+from sentiment_core.metrics.intervals import wilson
 from tests.dashboard.test_tabs import context_of
-from tests.fake_artifacts import RUN, STUDY, metric, write_assets, write_run
+from tests.fake_artifacts import RUN, STUDY, write_assets, write_run
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def test_more_texts_and_a_mean_are_told_and_the_page_opens_with_neither(tmp_path
     made["soup"] = {"parts": {"plain": "0" * 64, "robust": "1" * 64}}
     for run_id, told in made.items():
         write_run(tmp_path, run_id)
-        told |= {"run_id": run_id, "validation_accuracy": metric(0.99, 1000)}
+        told |= {"run_id": run_id, "validation_accuracy": wilson(990, 1000)}
         store.write_record(tmp_path / "runs" / run_id / "run.json", plain.model_copy(update=told))
     context = context_of(tmp_path)
     stories = header.run_titles(context, story=True)
