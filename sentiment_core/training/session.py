@@ -245,7 +245,7 @@ class Session:
             torch.cuda.synchronize()
         self.wall_seconds = self.history.seconds
 
-    def pour(self, runs: list[store.Run]) -> None:
+    def pour(self, runs: list[Any]) -> None:
         """Instead of `run`: make the adapter the mean of the runs' (Wortsman et al. 2022, arXiv 2203.05482).
         It is of A and of B: 37 MB on the 1.5B base at rank 16, where PEFT's "cat", the exact mean of products
         at twice the rank, has 74. As A began alike, with one seed, both are nearly the same."""
