@@ -132,7 +132,7 @@ def test_runs_that_are_not_alike_are_refused(two, tmp_path, wrong, words):
         record[part] |= change
     path.write_text(json.dumps(record)) if words else path.unlink()
     config = dataclasses.replace(first, run_id="mean", soup=("one", "two"))
-    said = f"differ in {words};" if words else "two is no finished run; train it"
+    said = f"differ in {words};" if words else "two is not there or unfinished; train it"
     with pytest.raises(ConfigError if words else ArtifactError, match=said):
         session.train(config, assets=tmp_path, work=tmp_path / "work")
 

@@ -80,7 +80,7 @@ def test_a_record_says_the_whole_ancestry(taught, tmp_path):
 
 def test_a_teacher_that_is_not_there_is_said(taught, tmp_path):
     _, _, settings, *_ = taught
-    with pytest.raises(ArtifactError, match="nobody is no finished run; train it"):
+    with pytest.raises(ArtifactError, match="nobody is not there or unfinished; train it"):
         session.train(
             dataclasses.replace(settings, teacher="nobody", run_id="x"), assets=tmp_path, work=tmp_path
         )
