@@ -227,7 +227,7 @@ def read_run(folder: Path) -> Run:
 def read_finished(folder: Path) -> Run:
     """Raises ArtifactError: there is no finished run."""
     if (run := read_run(folder)).record is None:
-        raise ArtifactError(f"{folder} is not there or unfinished; train it, or finish it with train.py --resume")
+        raise ArtifactError(f"{folder} is not there or unfinished; train it, or go on with train.py --resume")
     return run
 
 
