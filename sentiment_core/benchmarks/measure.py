@@ -2,6 +2,7 @@
 
 import argparse
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,18 @@ def measure(
         system=system, reviews_per_second=rates, first_step_seconds=first,
         peak_memory_bytes=peak_memory(device), **more,
     )  # fmt: skip
+
+
+def or_not(system: str, once: Callable[[], BenchmarkRow]) -> BenchmarkRow:
+    """Its row, or one that says why it cannot be had or run here. Raises what ours does, and ConfigError."""
+    try:
+        return once()
+    except Exception as error:  # of others' software anything
+        if system == "ours" or isinstance(error, ConfigError):
+            raise
+        traceback.print_exc()
+        why = f"{type(error).__name__}: {error}".splitlines()[0].removeprefix("ModuleNotFoundError: ")
+        return BenchmarkRow(system=system, note=f"not measured: {why.removeprefix('ImportError: ')}")
 
 
 def peak_memory(device: torch.device) -> int | None:

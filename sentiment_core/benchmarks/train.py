@@ -1,57 +1,75 @@
-"""Training speed on the same reviews: the study's settings, plain PEFT + bitsandbytes, and ours.
+"""Training speed on one task: ours, and what a user would take instead.
 
-All run the Hugging Face Trainer for some blocks of steps; a callback waits for the device at the end of each
-block and takes the time. The first block (compiling, memory allocation) is left out; the time to the end of
-the first step is told apart. Where the host has several GPUs, ours runs once more on `--gpus` of them, one
-process each, with as many reviews a step and with as many a GPU as on one.
+All but the study's learn the label word alone from the same prompts of at most 1,024 tokens, with the same
+reviews a step and as many steps, through the Hugging Face Trainer. A callback waits for the device at the end
+of each block of steps and takes the time; the first block is left out. Told apart is the time from loading
+the model (weights converted and tokens made before) to the end of the first step, compiling and capturing
+included. What cannot be had here is named as not measured. Where the host has several GPUs, ours runs once
+more on `--gpus` of them, one process each, with as many reviews a step and with as many a GPU as on one.
 """
 
 import argparse
+import inspect
 import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
+from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from peft import prepare_model_for_kbit_training
-from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallback, TrainingArguments
+from torch.nn.attention.varlen import varlen_attn
+from transformers.integrations.sdpa_attention import repeat_kv
+from transformers.modeling_flash_attention_utils import prepare_fa_kwargs_from_position_ids
 from transformers.trainer_callback import PrinterCallback
+from transformers.utils import is_flash_attn_2_available
 
 from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow
 from sentiment_core.artifacts.store import read_record
 from sentiment_core.benchmarks import measure
 from sentiment_core.benchmarks.measure import now
-from sentiment_core.config import ConfigError, TrainConfig, flag
+from sentiment_core.config import ENGINES, ConfigError, TrainConfig, flag
 from sentiment_core.data.reviews import TrainSplit, split_train
-from sentiment_core.engines.device import DeviceContext, find_device, free_memory, one_device
+from sentiment_core.engines import device as devices
+from sentiment_core.engines.batching import plan_steps, split_balanced
+from sentiment_core.engines.device import DeviceContext
 from sentiment_core.models.base_models import resolve
-from sentiment_core.models.loading import add_lora, load_base, quiet_transformers
+from sentiment_core.models.loading import LoadedModel, add_lora, load_base, load_tokenizer, quiet_transformers
 from sentiment_core.models.tokens import PromptEncoder
-from sentiment_core.training.session import Session
+from sentiment_core.training.session import Session, load_model
+
+MEAN_TOKENS = 350
+"""Of a prompt, or somewhat above: what a pass without padding is sized by."""
 
 
 def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     """Time the systems one after the other in this process."""
-    context = find_device()
+    context = devices.find_device()
     names = measure.asked("--systems", arguments.systems, list(PEERS))
     split = split_train(arguments.dataset, validation=arguments.validation, limit=arguments.limit)
+    encoder = PromptEncoder(load_tokenizer(resolve(arguments.base_model)))
+    for reviews in (split.train, split.validation):
+        encoder.encode_cached(reviews.texts, TrainConfig.max_length_tokens)
     rows = []
     for name in names:
-        rows.append(PEERS[name](arguments, context, split))
-        free_memory()
+        title, peer = PEERS[name]
+        rows.append(measure.or_not(title, partial(peer, title, arguments, context, split)))
+        devices.free_memory()
     if "ours" in names and context.world_size == 1 and 1 < arguments.gpus <= torch.cuda.device_count():
         for batch_size in (arguments.batch_size, arguments.batch_size * arguments.gpus):
             rows += _on_several(arguments, batch_size)
-    settings = {"blocks": arguments.blocks, "reviews": len(split.train), "dataset": split.train.source}
-    return measure.record(arguments, rows, arguments.base_model, **settings)
+    settings = {"blocks": arguments.blocks, "steps": arguments.steps, "reviews": len(split.train)}
+    return measure.record(arguments, rows, arguments.base_model, dataset=split.train.source, **settings)
 
 
-class BlockClock(TrainerCallback):
+class BlockClock(transformers.TrainerCallback):
     """Reviews per second of each block of steps, the first left out. seen: (steps + 1,) after each step."""
 
     def __init__(self, seen: np.ndarray, steps: int, blocks: int, context: DeviceContext) -> None:
@@ -87,39 +105,129 @@ class BlockClock(TrainerCallback):
         )  # fmt: skip
 
 
-def _usual(
-    arguments: argparse.Namespace, context: DeviceContext, split: TrainSplit, *, title: str, study: bool
-) -> BenchmarkRow:
-    """PEFT's LoRA on bitsandbytes' 4-bit layers, 16 reviews a step: as in the study, or as in tutorials."""
-    gpu = context.device.type == "cuda"
-    half, micro, usual_steps = (torch.float16, 4, 4) if study else (torch.bfloat16, 16, 20)
-    steps = arguments.steps or usual_steps
-    total = steps * (arguments.blocks + 1)
-    loaded = load_base(
-        resolve(arguments.base_model), device=context.device, dequantized=not gpu,
-        compute_dtype=half if gpu else torch.float32,
-    )  # fmt: skip
-    model = loaded.model
-    if study:
-        model = prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs={"use_reentrant": False})
-    clock = BlockClock(np.arange(total + 1) * 16, steps, arguments.blocks, context)
+# ---- the systems: (title, flags, where, reviews) -> what was measured
+
+
+def _session(
+    title: str, arguments: argparse.Namespace, context: DeviceContext, split: TrainSplit, *, note: str = "",
+    engine: str = "auto", load: Callable[..., Any] = load_model, change: Callable[[Session], object] = id,
+) -> BenchmarkRow:  # fmt: skip
+    """By our Trainer. load: in place of `training.session.load_model`. change: what is done to it at last."""
+    config = _config(arguments, "dequantized" if engine == "nf4" and context.device.type == "cpu" else engine)
     with tempfile.TemporaryDirectory() as folder, quiet_transformers():
-        settings = TrainingArguments(
-            output_dir=folder, max_steps=total, per_device_train_batch_size=micro, learning_rate=2e-4,
-            gradient_accumulation_steps=16 // micro, fp16=gpu and study, bf16=gpu and not study,
-            use_cpu=not gpu, save_strategy="no", logging_steps=10, disable_tqdm=True, report_to=[],
-            remove_unused_columns=False,
-        )  # fmt: skip
-        trainer = Trainer(
-            model=add_lora(model, rank=16, alpha=32, dropout=0.0), args=one_device(settings),
-            # pyrefly: ignore[bad-argument-type] a list is a dataset
-            train_dataset=_language_model_rows(loaded.encoder, split, 16 * total),
-            data_collator=DataCollatorForLanguageModeling(loaded.encoder.tokenizer, mlm=False),
-            callbacks=[clock],
-        )  # fmt: skip
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
-    return clock.row(title, f"language-model loss, 512 tokens, blocks of {steps} steps of 16 reviews", 16)
+        began, places = now(context.device), (Path(folder) / "run", Path(folder) / "work")
+        session = Session(config, split, None, context, *places, None, load=load)
+        steps = max(1, min(arguments.steps, len(session.plan) // (arguments.blocks + 1)))
+        clock = BlockClock(session.history.seen, steps, arguments.blocks, context)
+        session.trainer.add_callback(clock)
+        change(session)
+        session.trainer.warm_up()
+        preparation = now(context.device) - began
+        session.history.start(0, 0.0, None)
+        session.trainer.train()
+        session.history.bar.close()
+    note = f"{note or 'engine ' + session.engine}, {session.micro} reviews a pass, blocks of {steps} steps"
+    return clock.row(title, note, config.batch_size, preparation)
+
+
+def _config(arguments: argparse.Namespace, engine: str = "auto") -> TrainConfig:
+    return TrainConfig(
+        dataset=arguments.dataset, base_model=arguments.base_model, validation=arguments.validation,
+        batch_size=arguments.batch_size, run_id="benchmark", limit=arguments.limit, epochs=1, engine=engine,
+        evaluations_per_epoch=1, early_validations=False, checkpoint_minutes=1e6,
+    )  # fmt: skip
+
+
+def _unrounded(
+    config: TrainConfig, context: DeviceContext, *, flat: bool = False, compiled: bool = False,
+    liger: bool = False,
+) -> tuple[LoadedModel, Any, str, int]:  # fmt: skip
+    """As `load_model`, the weights in bf16 and not quantized. flat: for reviews end to end."""
+    torch.manual_seed(config.seed)
+    gpu, where = context.device.type == "cuda", {"device": context.device, "compute_dtype": context.dtype}
+    loaded = load_base(resolve(config.base_model), **where, rounded=False)
+    if flat and gpu:
+        loaded.model.set_attn_implementation("flash_attention_2" if is_flash_attn_2_available() else "varlen")
+    if liger:
+        from liger_kernel.transformers import _apply_liger_kernel_to_instance
+
+        _apply_liger_kernel_to_instance(model=loaded.model, fused_linear_cross_entropy=False)
+    model = add_lora(loaded.model, rank=config.lora_rank, alpha=config.lora_alpha, dropout=0.0)
+    for layer in loaded.model.model.layers if compiled and gpu else ():
+        layer.compile(dynamic=True)
+    free = torch.cuda.mem_get_info(context.device)[0] if gpu else None
+    sized = replace(config, max_length_tokens=MEAN_TOKENS) if flat else config
+    micro = devices.choose_micro_batch(sized, loaded.model.config, "dequantized", context, free)
+    return loaded, model, "dequantized", micro
+
+
+def _flattened(session: Session) -> None:
+    """A pass's reviews end to end, by transformers' collator; of each, the logits where it ends."""
+    batches, model = session.trainer.batches, session.loaded.model
+    flatten = transformers.DataCollatorWithFlattening(return_flash_attn_kwargs=True)
+
+    def collate(rows: np.ndarray, learned: dict[str, np.ndarray]) -> dict[str, Any]:
+        flat = flatten([{"input_ids": batches.prompts.encoded[i]} for i in rows])
+        del flat["labels"]
+        return flat | {name: torch.from_numpy(values) for name, values in learned.items()}
+
+    def ended(logits_to_keep: int, forward: Any = model.forward, **inputs: Any) -> Any:
+        out = forward(**inputs, logits_to_keep=inputs["cu_seq_lens_q"][1:] - 1)
+        out.logits = out.logits.transpose(0, 1)  # (reviews, 1, vocabulary), as if they were padded
+        return out
+
+    batches.collate, batches.split, model.forward = collate, split_balanced, ended
+
+
+def _trl(
+    title: str, arguments: argparse.Namespace, context: DeviceContext, split: TrainSplit
+) -> BenchmarkRow:
+    """TRL's SFTTrainer, the label word as the completion, without padding."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    began, config = now(context.device), _config(arguments)
+    loaded, model, _, micro = _unrounded(config, context, flat=True)
+    encoded = loaded.encoder.encode_cached(split.train.texts, config.max_length_tokens)
+    plan = plan_steps(encoded.lengths, config.batch_size, epochs=1, seed=config.seed)
+    steps = max(1, min(arguments.steps, len(plan) // (arguments.blocks + 1)))
+    plan = plan[: steps * (arguments.blocks + 1)]
+    passes, words = config.batch_size // micro, np.array(loaded.encoder.label_ids)[split.train.labels]
+    rows = [
+        {"input_ids": [*encoded[i], words[i]], "completion_mask": [0] * len(encoded[i]) + [1]}
+        for step in plan for i in chain(*split_balanced(step, encoded.lengths, passes))
+    ]  # fmt: skip
+    clock = BlockClock(np.cumsum([0, *map(len, plan)]), steps, arguments.blocks, context)
+    preparation = _trained(
+        SFTTrainer, SFTConfig, clock, micro, passes, began, model=model,
+        train_dataset=Dataset.from_list(rows), processing_class=loaded.encoder.tokenizer, settings={
+            "padding_free": True, "max_length": None, "train_sampling_strategy": "sequential",
+            "gradient_checkpointing": False, "bf16": context.device.type == "cuda",
+        },
+    )  # fmt: skip
+    note = f"SFTTrainer, not quantized, padding-free, {micro} reviews a pass, blocks of {steps} steps"
+    return clock.row(title, note, config.batch_size, preparation)
+
+
+def _study(
+    title: str, arguments: argparse.Namespace, context: DeviceContext, split: TrainSplit
+) -> BenchmarkRow:
+    """PEFT's LoRA on bitsandbytes' 4-bit layers with the study's settings; a quarter as many steps."""
+    gpu, began, steps = context.device.type == "cuda", now(context.device), max(1, arguments.steps // 4)
+    half, total = torch.float16 if gpu else torch.float32, steps * (arguments.blocks + 1)
+    where = {"device": context.device, "compute_dtype": half, "dequantized": not gpu}
+    loaded = load_base(resolve(arguments.base_model), **where)
+    again = {"use_reentrant": False}
+    model = prepare_model_for_kbit_training(loaded.model, gradient_checkpointing_kwargs=again)
+    clock = BlockClock(np.arange(total + 1) * 16, steps, arguments.blocks, context)
+    preparation = _trained(
+        transformers.Trainer, transformers.TrainingArguments, clock, 4, 4, began, settings={"fp16": gpu},
+        model=add_lora(model, rank=16, alpha=32, dropout=0.0),
+        train_dataset=_language_model_rows(loaded.encoder, split, 16 * total),
+        data_collator=transformers.DataCollatorForLanguageModeling(loaded.encoder.tokenizer, mlm=False),
+    )  # fmt: skip
+    note = "another task: language-model loss, 512 tokens; rank and optimizer, not told, are guessed"
+    return clock.row(title, f"{note}; blocks of {steps} steps of 16 reviews", 16, preparation)
 
 
 def _language_model_rows(encoder: PromptEncoder, split: TrainSplit, most: int) -> list[dict[str, list[int]]]:
@@ -130,31 +238,49 @@ def _language_model_rows(encoder: PromptEncoder, split: TrainSplit, most: int) -
     return [{"input_ids": [*encoded[i].tolist(), label, end]} for i, label in enumerate(labels)]
 
 
-def _ours(arguments: argparse.Namespace, context: DeviceContext, split: TrainSplit) -> BenchmarkRow:
-    config = TrainConfig(
-        dataset=arguments.dataset, base_model=arguments.base_model, validation=arguments.validation,
-        batch_size=arguments.batch_size, run_id="benchmark", limit=arguments.limit, epochs=1,
-        evaluations_per_epoch=1, checkpoint_minutes=1e6,
-    )  # fmt: skip
-    steps = arguments.steps or 50
+def _trained(
+    kind: Any, kind_of_settings: Any, clock: BlockClock, micro: int, passes: int, began: float, *,
+    settings: dict[str, Any], **more: Any,
+) -> float:  # fmt: skip
+    """Train by another Trainer, `passes` of `micro` reviews a step; seconds until it began."""
     with tempfile.TemporaryDirectory() as folder, quiet_transformers():
-        places = Path(folder) / "run", Path(folder) / "work"
-        session = Session(config, split, None, context, *places, None)
-        if len(session.plan) < steps * 2:
-            steps = max(1, len(session.plan) // (arguments.blocks + 1))
-        clock = BlockClock(session.history.seen, steps, arguments.blocks, context)
-        session.trainer.add_callback(clock)
-        began = time.perf_counter()
-        session.trainer.warm_up()
-        preparation = time.perf_counter() - began
-        session.history.start(0, 0.0, None)
-        session.trainer.train()
-        session.history.bar.close()
-    note = (
-        f"engine {session.engine}, {config.max_length_tokens} tokens, blocks of {steps} steps of "
-        f"{config.batch_size} reviews; first step after compile and capture"
-    )
-    return clock.row("ours", note, config.batch_size, preparation)
+        arguments = kind_of_settings(
+            output_dir=folder, max_steps=clock.steps * (clock.blocks + 1), gradient_accumulation_steps=passes,
+            per_device_train_batch_size=micro, learning_rate=2e-4, use_cpu=clock.device.type == "cpu",
+            save_strategy="no", logging_steps=10, disable_tqdm=True, report_to=[],
+            remove_unused_columns=False, **settings,
+        )  # fmt: skip
+        trainer = kind(args=devices.one_device(arguments), callbacks=[clock], **more)
+        trainer.remove_callback(PrinterCallback)
+        preparation = now(clock.device) - began
+        trainer.train()
+    return preparation
+
+
+def _unsloth(*_: Any) -> BenchmarkRow:
+    raise ImportError("it replaces parts of PyTorch, transformers and PEFT for the whole process")
+
+
+@lru_cache(maxsize=1)  # in all layers the same
+def _bounds(position_ids: torch.Tensor) -> tuple[torch.Tensor, int]:
+    (bounds, _), (longest, _) = prepare_fa_kwargs_from_position_ids(position_ids)
+    return bounds, int(longest)
+
+
+def _varlen(
+    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: None, *,
+    scaling: float, position_ids: Any = None, cu_seq_lens_q: Any = None, max_length_q: int = 0, **_: Any,
+) -> tuple[torch.Tensor, None]:  # fmt: skip
+    """PyTorch's attention over reviews end to end, as transformers asks: (1, heads, tokens, size) each."""
+    bounds, longest = (cu_seq_lens_q, max_length_q) if max_length_q else _bounds(position_ids)
+    groups = query.shape[1] // key.shape[1]
+    parts = (one[0].transpose(0, 1) for one in (query, repeat_kv(key, groups), repeat_kv(value, groups)))
+    return varlen_attn(*parts, bounds, bounds, longest, longest, scale=scaling, **CAUSAL)[None], None
+
+
+windowed = "window_size" in inspect.signature(varlen_attn).parameters  # PyTorch 2.10 has another name
+CAUSAL: dict[str, Any] = {"window_size": (-1, 0)} if windowed else {"is_causal": True}
+transformers.AttentionInterface.register("varlen", _varlen)
 
 
 def _on_several(arguments: argparse.Namespace, batch_size: int) -> tuple[BenchmarkRow, ...]:
@@ -172,17 +298,35 @@ def _on_several(arguments: argparse.Namespace, batch_size: int) -> tuple[Benchma
         return read_record(output, BenchmarkRecord, "").rows
 
 
-PEERS: dict[str, Callable[[argparse.Namespace, DeviceContext, TrainSplit], BenchmarkRow]] = {
-    "study": partial(_usual, title="study's settings (4 × 4, FP16, checkpointing)", study=True),
-    "nf4": partial(_usual, title="PEFT + bitsandbytes, batch 16", study=False),
-    "ours": _ours,
+ALIKE = "passes of like length"
+
+
+def _bf16(**how: bool) -> Callable[..., BenchmarkRow]:
+    """LoRA on weights that are not quantized; how: as `_unrounded` takes it."""
+    laid = {"change": _flattened} if how.get("flat") else {}
+    note = "not quantized" if laid else f"not quantized, {ALIKE}"
+    return partial(_session, load=partial(_unrounded, **how), note=note, **laid)
+
+
+PEERS: dict[str, tuple[str, Callable[..., BenchmarkRow]]] = {
+    "study": ("study's settings (4 × 4, FP16, checkpointing)", _study),
+    "nf4": ("PEFT + bitsandbytes 4-bit layers", partial(_session, engine="nf4", note=ALIKE)),
+    "compiled": ("bf16 LoRA, torch.compile", _bf16(compiled=True)),
+    "padding-free": ("bf16 LoRA, padding-free", _bf16(flat=True)),
+    "padding-free-compiled": ("bf16 LoRA, padding-free, torch.compile", _bf16(flat=True, compiled=True)),
+    "liger": ("bf16 LoRA, padding-free, Liger kernels", _bf16(flat=True, liger=True)),
+    "trl": ("TRL, padding-free", _trl),
+    "unsloth": ("Unsloth", _unsloth),
+    "generic": ("ours, engine generic", partial(_session, engine="generic")),
+    "ours": ("ours", _session),
 }
+PEERS = {name: peer for name, peer in PEERS.items() if name != "generic" or name in ENGINES}
 
 FLAGS = measure.FLAGS | {
     "validation": (1000, "reviews left out of training"),
-    "blocks": (5, "timed blocks of each system"),
-    "steps": (0, "steps in a block; 0: what suits each system"),
-    "batch-size": (TrainConfig().batch_size, "of ours"),
+    "blocks": (4, "timed blocks of each system"),
+    "steps": (8, "steps in a block"),
+    "batch-size": (TrainConfig().batch_size, "reviews a step"),
     "systems": (",".join(PEERS), "which to measure"),
     "gpus": (2, "measure ours on so many too, where they are"),
 }

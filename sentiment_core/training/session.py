@@ -196,15 +196,15 @@ class Session:
     """One training run: the model loaded, the steps planned and the trainer made.
     lessons: what a teacher says of unlabelled reviews, if there is one.
     folder, work: where the artifact goes, and the checkpoints, which are not for sharing.
-    checkpoint: folder of the one to continue from, None to begin."""
+    checkpoint: folder of the one to continue from, None to begin. load: in place of `load_model`."""
 
     def __init__(
         self, config: TrainConfig, split: TrainSplit, lessons: teacher.Lessons | None, context: DeviceContext,
-        folder: Path, work: Path, checkpoint: Path | None,
+        folder: Path, work: Path, checkpoint: Path | None, load: Callable[..., Any] = load_model,
     ) -> None:  # fmt: skip
         self.config, self.split, self.teacher = config, split, lessons.info if lessons else None
         self.context, self.folder, self.parts = context, folder, []
-        self.loaded, model, self.engine, self.micro = load_model(config, context)
+        self.loaded, model, self.engine, self.micro = load(config, context)
         accumulation = config.batch_size // (self.micro * context.world_size)
         encoder = self.loaded.encoder
         prompts = learned(encoder, config, split.train + split.also, lessons)
