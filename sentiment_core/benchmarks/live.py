@@ -1,8 +1,10 @@
-"""Live latency, one review at a time: our number formats, and a pipeline of DistilBERT's shape.
+"""Live latency, one review at a time: our number formats, and what else could answer.
 
-The peer is what `pipeline("text-classification")` answers with by default, in its shape: six layers of 768
-(random weights cost the same time), here behind this model's own tokenizer, so that both read the same
-number of tokens. The systems take turns on every review, so that a busy moment hits all of them.
+A pipeline of DistilBERT's shape is what `pipeline("text-classification")` answers with by default: six layers of
+768 (random weights cost the same time), behind this model's own tokenizer, so that both read the same number of
+tokens. llama.cpp has the base as it comes, ONNX Runtime our exported graph. The systems take turns on every
+review, so that a busy moment hits all of them. With --dataset, each of our number formats is held against the
+run's stored predictions.
 """
 
 import argparse
@@ -10,29 +12,35 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import torch
 
 from sentiment_core.artifacts.provenance import peak_memory
 from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow, Metric
-from sentiment_core.artifacts.store import read_sample_reviews
-from sentiment_core.benchmarks.measure import finished, record, spread
+from sentiment_core.artifacts.store import Run, list_artifacts, read_sample_reviews
+from sentiment_core.benchmarks.export import row_of
+from sentiment_core.benchmarks.measure import finished, or_not, record, spread
 from sentiment_core.config import ConfigError
 from sentiment_core.data.reviews import load_reviews
 from sentiment_core.live.classifier import LiveAnswer, LiveClassifier
+from sentiment_core.live.endpoint import Engine
 from sentiment_core.live.forward import FIRST_RESULT
 from sentiment_core.live.number_format import usable_cores
+from sentiment_core.live.trace import ReadingTrace
 from sentiment_core.live.weights import NUMBER_FORMATS
-from sentiment_core.models.base_models import resolve, run_child
+from sentiment_core.models.base_models import BaseModelError, fetch_gguf, resolve, run_child
 from sentiment_core.models.loading import load_tokenizer, quiet_transformers
+from sentiment_core.models.tokens import PromptEncoder
 
 PEER = "text-classification pipeline, DistilBERT's shape"
 PEER_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-LONG_WORDS, LONG_REVIEWS = 900, 6  # of reviews that fill the model's 1,024 tokens, and how many of them
+LONG_WORDS, LONG_REVIEWS = 900, 3  # of reviews that fill the model's 1,024 tokens, and how many of them
 READ = (f"the first {FIRST_RESULT} of 1,024", "1,024")  # by their first and their whole answer
 
 Answer = Callable[[str], Iterable[Any]]  # a review's answers, one or two of them, as they come
@@ -42,47 +50,89 @@ FLAGS = {
     "base-model": ("", "folder of a base model that is not on the Hub"),
     "dataset": ("", "reviews to ask about; by default our own, joined"),
     "words": (200, "words of each review"),
-    "reviews": (15, "different reviews"),
-    "repeats": (5, "timed passes over them"),
+    "reviews": (10, "different reviews"),
+    "repeats": (3, "timed passes over them"),
+    "agreement": (200, "with --dataset: on how many of its test reviews a number format must agree"),
     "quick": (False, "two reviews, one pass, one start: that it works"),
 }
 
 
 def run(arguments: argparse.Namespace) -> BenchmarkRecord:
-    """Time every number format and the peer here; start-up and memory in a process of their own."""
-    quick = arguments.quick
+    """Time every number format and the peers here; start-up and memory in a process of their own."""
+    quick, words = arguments.quick, arguments.words
     count, repeats = (2, 1) if quick else (arguments.reviews, arguments.repeats)
-    texts = review_texts(arguments.dataset, arguments.words, count)
-    base_model = finished(arguments.run)[1]
+    texts = review_texts(arguments.dataset, words, count)
+    run, base_model = finished(arguments.run)
+    base, answers = arguments.base_model or base_model, {}
     formats = ("bf16",) if torch.cuda.is_available() else NUMBER_FORMATS
+    systems = {f"ours, {f}": ("ours", f, arguments.run, arguments.base_model) for f in formats}
     with tempfile.TemporaryDirectory() as scratch:
-        peer = make_peer(arguments.base_model or base_model, scratch)
-        systems = {f"ours, {f}": ("ours", f, arguments.run, arguments.base_model) for f in formats}
-        systems |= {f"{PEER}, {dtype}": (peer, dtype, "", "") for dtype in PEER_DTYPES}
-        answers = {system: load(*described) for system, described in systems.items()}
+
+        def ready(title: str, peer: Peer) -> BenchmarkRow:
+            described = peer(run, base, Path(scratch))
+            answers[title], systems[title] = load(*described), described
+            return BenchmarkRow(system=title)
+
+        answers |= {system: load(*described) for system, described in systems.items()}
+        found = [or_not(title, partial(ready, title, peer)) for title, peer in PEERS.items()]
         started = list(systems)[: 1 if quick else None]
         starts = {system: _start(*systems[system], texts[0]) for system in started}
         seconds = take_turns(answers, texts, repeats)
-    tokens = [answer.tokens for text in texts for answer in answers[f"ours, {formats[0]}"](text)]
-    notes = {"ours": f"{int(np.median(tokens))} tokens in the middle of the reviews' prompts"}
+        agreed = {} if not (run and arguments.dataset) else agreement(
+            run, arguments.dataset, {f"ours, {f}": answers[f"ours, {f}"] for f in formats},
+            2 if quick else arguments.agreement,
+        )  # fmt: skip
+    tokens = [next(iter(answers[f"ours, {formats[0]}"](text))).tokens for text in texts]
+    notes = NOTES | {"ours": f"{int(np.median(tokens))} tokens in the middle of the reviews' prompts"}
     rows = [
         BenchmarkRow(
-            system=system, seconds_per_review=_latency(taken[-1]), **starts.get(system, {}),
-            note=notes.get(systems[system][0], "random weights, at most 512 tokens"),
+            system=system, seconds_per_review=_latency(taken[1]), note=notes[systems[system][0]],
+            **starts.get(system, {}), **agreed.get(system, {}),
         )
         for system, taken in seconds.items()
     ]  # fmt: skip
-    long = {f"ours, {f}": answers[f"ours, {f}"] for f in formats if f != "fp32"}
+    ours = [system for system in systems if system.startswith("ours")]
+    rows += [row for row in found if row.note]
+    for system in ours:
+        rows.append(BenchmarkRow(
+            system=f"{system}, answer and trace", seconds_per_review=_latency(seconds[system][2]),
+            note="until it is told how the answer came",
+        ))  # fmt: skip
     long_texts = review_texts(arguments.dataset, LONG_WORDS, 1 if quick else LONG_REVIEWS)
+    long = {system: answers[system] for system in ours if not system.endswith("fp32")}
     for system, taken in take_turns(long, long_texts, repeats).items():
-        for which, read, each in zip(("first", "whole"), READ, map(_latency, taken), strict=True):
+        for which, read, each in zip(("first", "whole"), READ, map(_latency, taken), strict=False):
             name = f"{system}, long reviews: {which} answer"
             rows.append(BenchmarkRow(system=name, seconds_per_review=each, note=f"{read} tokens read"))
     return record(
-        arguments, rows, base_model, run=arguments.run, words=arguments.words, reviews=len(texts),
-        repeats=repeats, dataset=Path(arguments.dataset).name, cores=usable_cores(),
+        arguments, rows, base_model, run=arguments.run, words=words, reviews=len(texts), repeats=repeats,
+        dataset=Path(arguments.dataset).name, cores=usable_cores(),
         first_answer="from the start of the process, imports included; weights in the cache",
     )  # fmt: skip
+
+
+def agreement(run: Run, dataset: str, systems: Mapping[str, Answer], count: int) -> dict[str, dict[str, Any]]:
+    """How each answers the test reviews whose predictions are stored, by the fields of a row; at most `count`."""
+    reviews = load_reviews(dataset, "test")
+    reviews = reviews.take(np.arange(0, len(reviews), max(1, len(reviews) // count))[:count])
+    wanted = "fine-tuned", run.run_id, reviews.name
+    evals = (one for one in list_artifacts(run.path.parent.parent).evals)
+    keys = ((one, (one.record.system, one.record.run_id, one.record.dataset.name)) for one in evals)
+    if not (stored := next((one for one, key in keys if key == wanted), None)):
+        return {}
+    known = stored.predictions().drop_duplicates("review_id").set_index("review_id")["p_positive"]
+    told, fields = (
+        known.reindex(reviews.ids).to_numpy(),
+        ("accuracy", "flipped", "mean_change", "largest_change"),
+    )
+    found = {}
+    for system, answer in systems.items():
+        p = np.array(
+            [next(one.p_positive for one in answer(text) if one.read == 1) for text in reviews.texts]
+        )
+        row = row_of(system, p, told, reviews.labels)
+        found[system] = {name: getattr(row, name) for name in fields}
+    return found
 
 
 def review_texts(dataset: str, words: int, count: int) -> list[str]:
@@ -95,15 +145,16 @@ def review_texts(dataset: str, words: int, count: int) -> list[str]:
 
 
 def take_turns(answers: dict[str, Answer], texts: Sequence[str], repeats: int) -> dict[str, np.ndarray]:
-    """Seconds to the first and last answer by system, (2, repeats, texts), after a pass not counted."""
-    taken = {system: np.zeros((2, repeats, len(texts))) for system in answers}
+    """Seconds to the first answer, the whole one, and the trace if there is one, by system: (3, repeats, texts),
+    after a pass not counted."""
+    taken = {system: np.zeros((3, repeats, len(texts))) for system in answers}
     for repeat in range(-1, repeats):
         for place, text in enumerate(texts if repeat >= 0 else texts[:2]):
             for system, answer in answers.items():
                 began = time.perf_counter()
                 since = [time.perf_counter() - began for _ in answer(text)]
                 if repeat >= 0:
-                    taken[system][:, repeat, place] = since[0], since[-1]
+                    taken[system][:, repeat, place] = since[0], since[max(0, len(since) - 2)], since[-1]
     return taken
 
 
@@ -113,26 +164,56 @@ def _latency(seconds: np.ndarray) -> Metric:
     return passes.model_copy(update={"value": float(np.median(seconds))})
 
 
-def load(system: str, number_format: str, run_id: str, base_model: str) -> Answer:
-    """Our classifier (system "ours") or a peer's folder, each with the threads that it wants."""
-    if system != "ours":
-        return load_peer(system, number_format)
+def load(system: str, *described: str) -> Answer:
+    """What answers, with the threads that it wants; described: as in `PEERS`."""
+    return LOADERS[system](*described)
+
+
+def load_ours(number_format: str, run_id: str, base_model: str) -> Answer:
     classifier = LiveClassifier.load(finished(run_id)[0], base_model=base_model, number_format=number_format)
     which, threads = ("fine-tuned" if classifier.has_adapter else "base"), torch.get_num_threads()
 
-    def answers(text: str) -> Iterator[LiveAnswer]:
+    def answers(text: str) -> Iterator[LiveAnswer | ReadingTrace]:
         torch.set_num_threads(threads)
-        for step in classifier.read(text, which):
-            assert isinstance(step, LiveAnswer)
-            yield step
-            if step.read == 1:
-                return  # the trace takes no part
+        yield from classifier.read(text, which)
 
     return answers
 
 
-def make_peer(base_model: str, folder: str) -> str:
-    """Save a random classifier of DistilBERT's shape with the base model's tokenizer. Returns the folder."""
+def load_llama_cpp(gguf: str, base_model: str) -> Answer:
+    """Its own server in this process, asked as `live.endpoint` asks any engine."""
+    import xllamacpp
+
+    asked = xllamacpp.CommonParams()
+    asked.model.path, asked.model_alias, asked.port, asked.n_parallel, asked.n_ctx = (
+        gguf,
+        {"base"},
+        0,
+        1,
+        1280,
+    )
+    asked.cache_ram_mib = 0  # else a text that was asked before costs nothing
+    asked.cpuparams.n_threads = asked.cpuparams_batch.n_threads = usable_cores()
+    server = xllamacpp.Server(asked)
+    client = httpx.Client(base_url=f"{server.listening_address}/v1", timeout=120)
+    classifier = LiveClassifier.load(None, base_model=base_model, engine=Engine(client, "base", {}))
+    return lambda text, server=server: [classifier.classify(text, "base")]
+
+
+def load_onnx(folder: str, run_id: str, base_model: str) -> Answer:
+    from sentiment_core.live.graph import ExportedModel
+
+    encoder = PromptEncoder(load_tokenizer(resolve(base_model)))
+    model, prefix = ExportedModel(Path(folder)), encoder.prefix_ids
+    past = model.run(prefix, model.nothing, 1.0)[1]
+    return lambda text: [model.run(encoder.encode([text], 1024)[0][len(prefix) :], past, 1.0)[0]]
+
+
+# ---- the peers: (run or None, base model, folder for scratch) -> its name in LOADERS, and what that takes
+
+
+def make_pipeline(dtype: str, run: Run | None, base_model: str, scratch: Path) -> tuple[str, ...]:
+    """Save a random classifier of DistilBERT's shape with the base model's tokenizer."""
     from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
     tokenizer = load_tokenizer(resolve(base_model))
@@ -140,12 +221,27 @@ def make_peer(base_model: str, folder: str) -> str:
     tokenizer.model_max_length = 512
     model = DistilBertForSequenceClassification(DistilBertConfig(vocab_size=len(tokenizer)))
     with quiet_transformers():
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    return folder
+        model.save_pretrained(scratch / "distilbert")
+        tokenizer.save_pretrained(scratch / "distilbert")
+    return "pipeline", str(scratch / "distilbert"), dtype
 
 
-def load_peer(folder: str, dtype: str) -> Answer:
+def make_llama_cpp(run: Run | None, base_model: str, scratch: Path) -> tuple[str, ...]:
+    if not (embedded := resolve(base_model).embedded):
+        raise BaseModelError(f"{Path(base_model).name} does not come as a GGUF")
+    return "llama.cpp", str(fetch_gguf(embedded, scratch)), base_model
+
+
+def make_onnx(run: Run | None, base_model: str, scratch: Path) -> tuple[str, ...]:
+    from sentiment_core.live.graph import write_graph
+
+    if run is None:
+        raise BaseModelError("without --run there is no adapter for the graph")
+    write_graph(run, scratch / "onnx", base_model)
+    return "onnx", str(scratch / "onnx"), run.run_id, base_model
+
+
+def load_pipeline(folder: str, dtype: str) -> Answer:
     from transformers import pipeline
 
     device, threads = "cuda" if torch.cuda.is_available() else "cpu", usable_cores()
@@ -157,6 +253,22 @@ def load_peer(folder: str, dtype: str) -> Answer:
         yield classify(text, truncation=True)
 
     return answers
+
+
+Peer = Callable[[Run | None, str, Path], tuple[str, ...]]
+PEERS: dict[str, Peer] = {
+    **{f"{PEER}, {dtype}": partial(make_pipeline, dtype) for dtype in PEER_DTYPES},
+    "llama.cpp, the base's GGUF": make_llama_cpp,
+    "ONNX Runtime, our NF4 graph": make_onnx,
+}
+LOADERS: dict[str, Callable[..., Answer]] = {
+    "ours": load_ours, "pipeline": load_pipeline, "llama.cpp": load_llama_cpp, "onnx": load_onnx,
+}  # fmt: skip
+NOTES = {
+    "pipeline": "random weights, at most 512 tokens",
+    "llama.cpp": "the base alone, by the package xllamacpp as it is built",
+    "onnx": "weights as in a visitor's browser",
+}
 
 
 def _start(*described: str) -> dict[str, Any]:

@@ -70,6 +70,15 @@ def or_not(system: str, once: Callable[[], BenchmarkRow]) -> BenchmarkRow:
         return BenchmarkRow(system=system, note=f"not measured: {why.removeprefix('ImportError: ')}")
 
 
+def absent(why: str) -> Callable[..., Any]:
+    """A peer that is named and told why it was not measured."""
+
+    def peer(*_: Any) -> Any:
+        raise ImportError(why)
+
+    return peer
+
+
 def peak_memory(device: torch.device) -> int | None:
     """Bytes reserved on a GPU since the last reset; None on a CPU."""
     return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None

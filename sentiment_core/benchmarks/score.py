@@ -1,23 +1,34 @@
-"""Scoring speed on the same reviews: a plain transformers loop, the text-generation pipeline, and ours."""
+"""Scoring speed on the same reviews, from texts to P(positive): ours, and what a user would take instead.
+
+Tokenization is timed for all, loading with the first pass. All carry the same adapter. A system that would
+cut the question off a long prompt, as truncation at the right does, is refused.
+"""
 
 import argparse
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
 
-from sentiment_core.artifacts.schema import BenchmarkRecord
+from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow
+from sentiment_core.artifacts.store import Run
 from sentiment_core.benchmarks.measure import FLAGS as COMMON
-from sentiment_core.benchmarks.measure import finished, measure, record
+from sentiment_core.benchmarks.measure import absent, finished, measure, or_not, record
+from sentiment_core.config import ConfigError
 from sentiment_core.data.reviews import Reviews, load_reviews
-from sentiment_core.engines.device import find_device, free_memory
+from sentiment_core.engines.device import DeviceContext, find_device, free_memory
 from sentiment_core.engines.scorer import SentimentScorer, p_positive
-from sentiment_core.models.base_models import resolve
-from sentiment_core.models.loading import LoadedModel, add_lora, load_adapter, load_base, quiet_transformers
+from sentiment_core.metrics.intervals import wilson
+from sentiment_core.models import loading
+from sentiment_core.models.base_models import BaseModel, resolve
+from sentiment_core.models.loading import LoadedModel, load_base, quiet_transformers
+from sentiment_core.models.tokens import PromptEncoder
 
 MAX_LENGTH = 1024
-OURS = "ours"
+LONG = "A long review. " * MAX_LENGTH
 
 FLAGS = {
     "dataset": COMMON["dataset"],
@@ -25,80 +36,140 @@ FLAGS = {
     "base-model": ("", "as in train.py; by default the run's"),
     "run": ("", "adapter to score with (default: an untrained one)"),
     "limit": COMMON["limit"],
-    "few": (640, "reviews a repeat of the slow systems scores"),
+    "few": (1920, "reviews that each system scores, ours then all of them, too"),
     "repeats": (3, "timed repeats of each system"),
 }
 
 
+class Scoring(NamedTuple):
+    encoder: PromptEncoder
+    score: Callable[[Any], np.ndarray]  # what `encode` made -> (n,) P(positive)
+    note: str
+    encode: Callable[[Sequence[str]], Any] | None = None  # by default the encoder's: the middle is cut out
+
+
 def run(arguments: argparse.Namespace) -> BenchmarkRecord:
-    """Time the systems one after the other; all carry the same adapter, unmerged, on the NF4 base."""
+    """Time the systems one after the other."""
     context = find_device()
     reviews = load_reviews(arguments.dataset, arguments.split, limit=arguments.limit)
     few = reviews.take(np.random.default_rng(0).permutation(len(reviews))[: arguments.few])
     run, base_model = finished(arguments.run)
     name = arguments.base_model or base_model
+    asked = [(system, peer, few) for system, peer in PEERS.items()]
+    if len(reviews) > len(few):
+        asked.append((f"ours, {len(reviews):,} reviews", _ours, reviews))
     rows = []
-    for system, peer in PEERS.items():
-        subject = reviews if system == OURS else few
-        loaded = load_base(
-            resolve(name), device=context.device, compute_dtype=context.dtype,
-            dequantized=system == OURS or context.device.type == "cpu",
-        )  # fmt: skip
-        if run:
-            model = load_adapter(loaded.model, run.adapter_path)
-        else:
-            model = add_lora(loaded.model, rank=16, alpha=32, dropout=0.0).eval()
-        with quiet_transformers(), torch.inference_mode():
-            once, note = peer(loaded, model, subject)
-            note = f"{len(subject):,} reviews a repeat{note}; first pass over them in the column before"
-            rows.append(measure(system, once, len(subject), arguments.repeats, context.device, note=note))
-        del loaded, model, once
+    for system, peer, subject in asked:
+        make = partial(peer, resolve(name), run, context)
+        rows.append(or_not(system, partial(timed, system, make, subject, arguments.repeats, context)))
         free_memory()
     settings = {"reviews": len(reviews), "few": len(few), "repeats": arguments.repeats, "run": arguments.run}
-    return record(arguments, rows, name, **settings)
+    return record(arguments, rows, name, **settings, tokenization="timed for all")
 
 
-# ---- the systems: (model, adapted model, reviews) -> what scores them once, and a note
+def timed(
+    system: str, make: Callable[[], Scoring], reviews: Reviews, repeats: int, context: DeviceContext
+) -> BenchmarkRow:
+    """Raises ConfigError where a long prompt would not end with the question."""
+    began, found = time.perf_counter(), np.zeros(0)
+    with quiet_transformers():
+        encoder, score, note, encode = make()
+    with quiet_transformers(), torch.inference_mode():
+        encode = encode or partial(encoder.encode, max_length_tokens=MAX_LENGTH)
+        if list(encode([LONG])[0])[-len(encoder.suffix_ids) :] != encoder.suffix_ids:
+            raise ConfigError(f"{system} cuts the question off long prompts; it must cut the review instead")
 
-Once = tuple[Callable[[], object], str]
+        def once() -> None:
+            nonlocal found
+            found = score(encode(reviews.texts))
+
+        loaded = time.perf_counter() - began
+        row = measure(system, once, len(reviews), repeats, context.device, note=note)
+    right = int(((found >= 0.5) == reviews.labels).sum())
+    first = loaded + (row.first_step_seconds or 0)
+    return row.model_copy(update={"first_step_seconds": first, "accuracy": wilson(right, len(reviews))})
 
 
-def _loop(loaded: LoadedModel, model: nn.Module, reviews: Reviews) -> Once:
-    """Batches of 32 in dataset order, padded, tokenized as they come, all logits computed."""
-    encoder, tokenizer = loaded.encoder, loaded.encoder.tokenizer
+# ---- the systems: (base, run or None, where) -> what scores
+
+
+def _adapted(
+    base: BaseModel, run: Run | None, context: DeviceContext, fast: bool = False
+) -> tuple[LoadedModel, Any]:
+    """The NF4 base, unpacked once if `fast` or on a CPU, and the same with the adapter on it."""
+    unpacked = fast or context.device.type == "cpu"
+    loaded = load_base(base, device=context.device, compute_dtype=context.dtype, dequantized=unpacked)
+    if run:
+        return loaded, loading.load_adapter(loaded.model, run.adapter_path)
+    return loaded, loading.add_lora(loaded.model, rank=16, alpha=32, dropout=0.0).eval()
+
+
+def _batches(loaded: LoadedModel, prompts: Any, answer: Callable[[Any], torch.Tensor]) -> np.ndarray:
+    """32 in dataset order, padded at the left; answer: padded inputs -> (n,) P(positive)."""
+    tokenizer, out = loaded.encoder.tokenizer, []
     tokenizer.padding_side = "left"
-    prompts = [encoder.rendered.prefix + text + encoder.rendered.suffix for text in reviews.texts]
-
-    def once() -> np.ndarray:
-        out = []
-        for start in range(0, len(prompts), 32):
-            batch = tokenizer(
-                prompts[start : start + 32], return_tensors="pt", padding=True, truncation=True,
-                max_length=MAX_LENGTH, add_special_tokens=False,
-            ).to(loaded.device)  # fmt: skip
-            logits = model(**batch).logits[:, -1, list(encoder.label_ids)]
-            out.append(logits.float().softmax(-1)[:, 1].cpu().numpy())
-        return np.concatenate(out)
-
-    return once, ", 4-bit layers unpacked at every use"
+    for start in range(0, len(prompts), 32):
+        rows = [[int(one) for one in prompts[i]] for i in range(start, min(start + 32, len(prompts)))]
+        out.append(answer(tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(loaded.device)).cpu())
+    return torch.cat(out).float().numpy()
 
 
-def _pipeline(loaded: LoadedModel, model, reviews: Reviews) -> Once:
-    from transformers import pipeline
+def _loop(base: BaseModel, run: Run | None, context: DeviceContext) -> Scoring:
+    loaded, model = _adapted(base, run, context)
+    encoder, tokenizer = loaded.encoder, loaded.encoder.tokenizer
+    tokenizer.truncation_side = "left"  # at the right is the question
+    cut = {"truncation": True, "max_length": MAX_LENGTH, "add_special_tokens": False}
 
-    encoder = loaded.encoder
-    encoder.tokenizer.padding_side = "left"
-    ids = encoder.encode(reviews.texts, MAX_LENGTH)
-    prompts = encoder.tokenizer.batch_decode([ids[i].tolist() for i in range(len(ids))])
-    generate = pipeline("text-generation", model=model, tokenizer=encoder.tokenizer, batch_size=32)
-    options = {"max_new_tokens": 2, "do_sample": False, "return_full_text": False}
-    return lambda: generate(prompts, **options), ", 2 new tokens"
+    def encode(texts: Sequence[str]) -> list[list[int]]:
+        whole = [encoder.rendered.prefix + text + encoder.rendered.suffix for text in texts]
+        return tokenizer(whole, **cut)["input_ids"]
+
+    def answer(batch: Any) -> torch.Tensor:
+        return model(**batch).logits[:, -1, list(encoder.label_ids)].float().softmax(-1)[:, 1]
+
+    note = "4-bit layers unpacked at every use, all logits computed"
+    return Scoring(encoder, lambda prompts: _batches(loaded, prompts, answer), note, encode)
 
 
-def _ours(loaded: LoadedModel, model: nn.Module, reviews: Reviews) -> Once:
-    scorer = SentimentScorer(loaded, model)
-    encoded = loaded.encoder.encode_cached(reviews.texts, MAX_LENGTH)
-    return lambda: p_positive(scorer.log_likelihoods(encoded)), f", engine {scorer.engine}, tokens cached"
+def _generate(base: BaseModel, run: Run | None, context: DeviceContext) -> Scoring:
+    loaded, model = _adapted(base, run, context)
+
+    def answer(batch: Any) -> torch.Tensor:
+        return (
+            model.generate(**batch, max_new_tokens=2, do_sample=False)[:, -2] == loaded.encoder.label_ids[1]
+        )
+
+    return Scoring(
+        loaded.encoder, lambda prompts: _batches(loaded, prompts, answer), "4-bit layers, 2 new tokens"
+    )
 
 
-PEERS = {"transformers loop, batch 32": _loop, "text-generation pipeline, batch 32": _pipeline, OURS: _ours}
+def _merged(base: BaseModel, run: Run | None, context: DeviceContext) -> Scoring:
+    where = {"device": context.device}
+    loaded = (
+        loading.load_merged(base, run.adapter_path, **where)
+        if run
+        else load_base(base, **where, compute_dtype=torch.bfloat16)
+    )
+    scorer = SentimentScorer(loaded, engine="padded")
+    return Scoring(
+        loaded.encoder, lambda prompts: p_positive(scorer.log_likelihoods(prompts)), "batches of like length"
+    )
+
+
+def _ours(base: BaseModel, run: Run | None, context: DeviceContext) -> Scoring:
+    scorer = SentimentScorer(*_adapted(base, run, context, fast=True))
+    return Scoring(
+        scorer.loaded.encoder,
+        lambda prompts: p_positive(scorer.log_likelihoods(prompts)),
+        f"engine {scorer.engine}",
+    )
+
+
+PEERS: dict[str, Callable[[BaseModel, Run | None, DeviceContext], Scoring]] = {
+    "transformers loop, batch 32": _loop,
+    "transformers generate, batch 32": _generate,
+    "transformers, sorted by length, last position only, merged bf16": _merged,
+    "vLLM": absent("it comes with a PyTorch of its own"),
+    "ours": _ours,
+}

@@ -1,11 +1,12 @@
 """Training speed on one task: ours, and what a user would take instead.
 
-All but the study's learn the label word alone from the same prompts of at most 1,024 tokens, with the same
-reviews a step and as many steps, through the Hugging Face Trainer. A callback waits for the device at the end
-of each block of steps and takes the time; the first block is left out. Told apart is the time from loading
-the model (weights converted and tokens made before) to the end of the first step, compiling and capturing
-included. What cannot be had here is named as not measured. Where the host has several GPUs, ours runs once
-more on `--gpus` of them, one process each, with as many reviews a step and with as many a GPU as on one.
+All learn the label word alone from the same prompts of at most 1,024 tokens, with as many reviews a step and
+as many steps (the study: 16, and a quarter of them), through the Hugging Face Trainer. A callback waits for
+the device at the end of each block of steps and takes the time; the first block is left out. Told apart is
+the time from loading the model (weights converted and tokens made before) to the end of the first step,
+compiling and capturing included. What cannot be had here is named as not measured. Where the host has several
+GPUs, ours runs once more on `--gpus` of them, one process each, with as many reviews a step and with as many
+a GPU as on one.
 """
 
 import argparse
@@ -24,7 +25,6 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from peft import prepare_model_for_kbit_training
 from torch.nn.attention.varlen import varlen_attn
 from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.modeling_flash_attention_utils import prepare_fa_kwargs_from_position_ids
@@ -35,7 +35,7 @@ from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow
 from sentiment_core.artifacts.store import read_record
 from sentiment_core.benchmarks import measure
 from sentiment_core.benchmarks.measure import now
-from sentiment_core.config import ENGINES, ConfigError, TrainConfig, flag
+from sentiment_core.config import ENGINES, PRESETS, ConfigError, TrainConfig, flag
 from sentiment_core.data.reviews import TrainSplit, split_train
 from sentiment_core.engines import device as devices
 from sentiment_core.engines.batching import plan_steps, split_balanced
@@ -110,14 +110,19 @@ class BlockClock(transformers.TrainerCallback):
 
 def _session(
     title: str, arguments: argparse.Namespace, context: DeviceContext, split: TrainSplit, *, note: str = "",
-    engine: str = "auto", load: Callable[..., Any] = load_model, change: Callable[[Session], object] = id,
+    load: Callable[..., Any] = load_model, change: Callable[[Session], object] = id, **settings: Any,
 ) -> BenchmarkRow:  # fmt: skip
-    """By our Trainer. load: in place of `training.session.load_model`. change: what is done to it at last."""
-    config = _config(arguments, "dequantized" if engine == "nf4" and context.device.type == "cpu" else engine)
+    """By our Trainer. load: in place of `load_model`. change: what is done to the session at last."""
+    config = _config(arguments, **settings)
+    if context.device.type == "cpu" and config.engine == "nf4":
+        config = replace(config, engine="dequantized")
+    elif config.precision != "auto":
+        context = devices.find_device(config.precision)
     with tempfile.TemporaryDirectory() as folder, quiet_transformers():
         began, places = now(context.device), (Path(folder) / "run", Path(folder) / "work")
         session = Session(config, split, None, context, *places, None, load=load)
-        steps = max(1, min(arguments.steps, len(session.plan) // (arguments.blocks + 1)))
+        most = min(arguments.steps, len(session.plan) // (arguments.blocks + 1))
+        steps = max(1, most // 4 if config.gradient_checkpointing else most)  # the study's take long
         clock = BlockClock(session.history.seen, steps, arguments.blocks, context)
         session.trainer.add_callback(clock)
         change(session)
@@ -130,12 +135,12 @@ def _session(
     return clock.row(title, note, config.batch_size, preparation)
 
 
-def _config(arguments: argparse.Namespace, engine: str = "auto") -> TrainConfig:
+def _config(arguments: argparse.Namespace, **settings: Any) -> TrainConfig:
+    flags = {name: getattr(arguments, name) for name in ("dataset", "base_model", "validation", "limit")}
+    once = {"epochs": 1, "evaluations_per_epoch": 1, "early_validations": False, "checkpoint_minutes": 1e6}
     return TrainConfig(
-        dataset=arguments.dataset, base_model=arguments.base_model, validation=arguments.validation,
-        batch_size=arguments.batch_size, run_id="benchmark", limit=arguments.limit, epochs=1, engine=engine,
-        evaluations_per_epoch=1, early_validations=False, checkpoint_minutes=1e6,
-    )  # fmt: skip
+        **{"batch_size": arguments.batch_size, "run_id": "benchmark"} | flags | once | settings
+    )
 
 
 def _unrounded(
@@ -198,67 +203,23 @@ def _trl(
         for step in plan for i in chain(*split_balanced(step, encoded.lengths, passes))
     ]  # fmt: skip
     clock = BlockClock(np.cumsum([0, *map(len, plan)]), steps, arguments.blocks, context)
-    preparation = _trained(
-        SFTTrainer, SFTConfig, clock, micro, passes, began, model=model,
-        train_dataset=Dataset.from_list(rows), processing_class=loaded.encoder.tokenizer, settings={
-            "padding_free": True, "max_length": None, "train_sampling_strategy": "sequential",
-            "gradient_checkpointing": False, "bf16": context.device.type == "cuda",
-        },
+    settings = SFTConfig(
+        output_dir=arguments.output + ".trl", max_steps=len(plan), gradient_accumulation_steps=passes,
+        per_device_train_batch_size=micro, learning_rate=config.learning_rate, padding_free=True,
+        max_length=None, train_sampling_strategy="sequential", gradient_checkpointing=False,
+        bf16=context.precision == "bf16", use_cpu=context.device.type == "cpu", save_strategy="no",
+        disable_tqdm=True, report_to=[],
     )  # fmt: skip
+    data, tokenizer = Dataset.from_list(rows), loaded.encoder.tokenizer
+    with quiet_transformers():
+        trainer = SFTTrainer(
+            model, devices.one_device(settings), None, data, None, tokenizer, callbacks=[clock]
+        )
+        trainer.remove_callback(PrinterCallback)
+        preparation = now(context.device) - began
+        trainer.train()
     note = f"SFTTrainer, not quantized, padding-free, {micro} reviews a pass, blocks of {steps} steps"
     return clock.row(title, note, config.batch_size, preparation)
-
-
-def _study(
-    title: str, arguments: argparse.Namespace, context: DeviceContext, split: TrainSplit
-) -> BenchmarkRow:
-    """PEFT's LoRA on bitsandbytes' 4-bit layers with the study's settings; a quarter as many steps."""
-    gpu, began, steps = context.device.type == "cuda", now(context.device), max(1, arguments.steps // 4)
-    half, total = torch.float16 if gpu else torch.float32, steps * (arguments.blocks + 1)
-    where = {"device": context.device, "compute_dtype": half, "dequantized": not gpu}
-    loaded = load_base(resolve(arguments.base_model), **where)
-    again = {"use_reentrant": False}
-    model = prepare_model_for_kbit_training(loaded.model, gradient_checkpointing_kwargs=again)
-    clock = BlockClock(np.arange(total + 1) * 16, steps, arguments.blocks, context)
-    preparation = _trained(
-        transformers.Trainer, transformers.TrainingArguments, clock, 4, 4, began, settings={"fp16": gpu},
-        model=add_lora(model, rank=16, alpha=32, dropout=0.0),
-        train_dataset=_language_model_rows(loaded.encoder, split, 16 * total),
-        data_collator=transformers.DataCollatorForLanguageModeling(loaded.encoder.tokenizer, mlm=False),
-    )  # fmt: skip
-    note = "another task: language-model loss, 512 tokens; rank and optimizer, not told, are guessed"
-    return clock.row(title, f"{note}; blocks of {steps} steps of 16 reviews", 16, preparation)
-
-
-def _language_model_rows(encoder: PromptEncoder, split: TrainSplit, most: int) -> list[dict[str, list[int]]]:
-    """Prompt, label word and end of turn as one text each, of at most 512 tokens."""
-    few = split.train.take(np.random.default_rng(0).permutation(len(split.train))[:most])
-    encoded, end = encoder.encode(few.texts, 510), encoder.tokenizer.eos_token_id
-    labels = [encoder.label_ids[label] for label in few.labels]
-    return [{"input_ids": [*encoded[i].tolist(), label, end]} for i, label in enumerate(labels)]
-
-
-def _trained(
-    kind: Any, kind_of_settings: Any, clock: BlockClock, micro: int, passes: int, began: float, *,
-    settings: dict[str, Any], **more: Any,
-) -> float:  # fmt: skip
-    """Train by another Trainer, `passes` of `micro` reviews a step; seconds until it began."""
-    with tempfile.TemporaryDirectory() as folder, quiet_transformers():
-        arguments = kind_of_settings(
-            output_dir=folder, max_steps=clock.steps * (clock.blocks + 1), gradient_accumulation_steps=passes,
-            per_device_train_batch_size=micro, learning_rate=2e-4, use_cpu=clock.device.type == "cpu",
-            save_strategy="no", logging_steps=10, disable_tqdm=True, report_to=[],
-            remove_unused_columns=False, **settings,
-        )  # fmt: skip
-        trainer = kind(args=devices.one_device(arguments), callbacks=[clock], **more)
-        trainer.remove_callback(PrinterCallback)
-        preparation = now(clock.device) - began
-        trainer.train()
-    return preparation
-
-
-def _unsloth(*_: Any) -> BenchmarkRow:
-    raise ImportError("it replaces parts of PyTorch, transformers and PEFT for the whole process")
 
 
 @lru_cache(maxsize=1)  # in all layers the same
@@ -299,6 +260,10 @@ def _on_several(arguments: argparse.Namespace, batch_size: int) -> tuple[Benchma
 
 
 ALIKE = "passes of like length"
+STUDY: dict[str, Any] = PRESETS["study"] | {
+    "gradient_checkpointing": True,
+    "note": "its rank, length and loss are not known",
+}
 
 
 def _bf16(**how: bool) -> Callable[..., BenchmarkRow]:
@@ -309,14 +274,17 @@ def _bf16(**how: bool) -> Callable[..., BenchmarkRow]:
 
 
 PEERS: dict[str, tuple[str, Callable[..., BenchmarkRow]]] = {
-    "study": ("study's settings (4 × 4, FP16, checkpointing)", _study),
+    "study": ("study's settings (4 × 4, FP16, checkpointing)", partial(_session, engine="nf4", **STUDY)),
     "nf4": ("PEFT + bitsandbytes 4-bit layers", partial(_session, engine="nf4", note=ALIKE)),
     "compiled": ("bf16 LoRA, torch.compile", _bf16(compiled=True)),
     "padding-free": ("bf16 LoRA, padding-free", _bf16(flat=True)),
     "padding-free-compiled": ("bf16 LoRA, padding-free, torch.compile", _bf16(flat=True, compiled=True)),
     "liger": ("bf16 LoRA, padding-free, Liger kernels", _bf16(flat=True, liger=True)),
     "trl": ("TRL, padding-free", _trl),
-    "unsloth": ("Unsloth", _unsloth),
+    "unsloth": (
+        "Unsloth",
+        measure.absent("it replaces parts of PyTorch, transformers and PEFT for all that follows"),
+    ),
     "generic": ("ours, engine generic", partial(_session, engine="generic")),
     "ours": ("ours", _session),
 }

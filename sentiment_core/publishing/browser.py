@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from sentiment_core.dashboard.inputs import MAX_CHARACTERS
 from sentiment_core.dashboard.store import Store
 from sentiment_core.dashboard.tabs import live
 from sentiment_core.data.reviews import load_reviews
-from sentiment_core.models.base_models import file_sha256, live_base
+from sentiment_core.models.base_models import file_sha256
 from sentiment_core.prompts import CUT_MARK
 from sentiment_core.publishing.card import PublishError
 
@@ -48,31 +47,6 @@ SOURCES = Path(theme.__file__).with_name("browser")
 """What the page has beside the dashboard's own style and script."""
 LEAST_AGREEMENT, LARGEST_CHANGE = 0.995, 0.01
 """Share of labels, and mean |Δp|, by which a faster form must agree with the stored predictions."""
-DIGITS = '{"type":"Digits","individual_digits":true}'
-SPLIT = r'{"type":"Split","pattern":{"Regex":"\\p{N}"},"behavior":"Isolated","invert":false}'
-"""The same pre-tokenizer, by a pattern that means the same in Rust and in JavaScript."""
-
-
-class ExportedModel:
-    """The exported graph through onnxruntime on a CPU, asked as the page's worker asks it."""
-
-    def __init__(self, folder: Path) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(folder / "graph.onnx", options)
-        self.past = [self._session.get_inputs()[5].shape[i] for i in (0, 1, 3)]
-        self.nothing = np.zeros((*self.past[:2], 0, self.past[2]), np.float32)
-
-    def run(self, ids: Sequence[int], past: np.ndarray, alpha: float) -> tuple[float, np.ndarray]:
-        """Log-odds of a prompt that goes on behind the past, and all keys and values."""
-        n, before = len(ids), past.shape[2]
-        whole = {"ids": ids, "positions": range(before, before + n), "seen": [before] * n, "copy": [0] * n}
-        given = {name: np.array(value, np.int32) for name, value in (whole | {"last": [n - 1]}).items()}
-        more = {"past": past, "alpha": np.array([alpha], np.float32)}
-        log_odds, present = map(np.asarray, self._session.run(None, given | more))
-        return float(log_odds[0]), present
 
 
 def write_browser(run: Run, root: Path, folder: Path, *, dataset: str, limit: int | None = None) -> str:
@@ -88,12 +62,14 @@ def write_browser(run: Run, root: Path, folder: Path, *, dataset: str, limit: in
         raise PublishError(f"--output {folder} exists and is no export; name another folder")
     if missing := [name for name in ("onnx", "onnxruntime") if not importlib.util.find_spec(name)]:
         raise PublishError(f"the export needs {' and '.join(missing)}: pip install '.[browser]'")
+    from sentiment_core.live.graph import write_graph
+
     stored = stored_predictions(run, root, dataset)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".making-") as scratch:
             made = Path(scratch) / "export"
-            encoder = _write_model(run, made)
+            encoder = write_graph(run, made)
             agreed = check(made, encoder, run, stored, dataset, limit)
             size = _write_page(run, root, made, encoder, agreed)
             shutil.rmtree(folder, ignore_errors=True)
@@ -103,25 +79,6 @@ def write_browser(run: Run, root: Path, folder: Path, *, dataset: str, limit: in
     told = f"{agreed['labels']:.2%} of {agreed['reviews']} reviews' labels as stored"
     fetched = f"{folder}, of which a browser fetches {size / 1e6:.0f} MB"
     return f"{fetched}: {told}, mean |Δp| {agreed['mean']:.4f}"
-
-
-def _write_model(run: Run, folder: Path) -> Any:
-    """Graph, weights, the prefix's keys and values of both models, tokenizer; returns the encoder."""
-    from sentiment_core.models.loading import load_adapter, load_base
-    from sentiment_core.publishing.graph import LlamaGraph
-
-    loaded = load_base(live_base(run.record), dequantized=False)
-    if (kind := loaded.model.config.model_type) != "llama":
-        raise PublishError(f"run {run.run_id!r} is on a {kind}; only what is on a llama can be exported")
-    graph = LlamaGraph(load_adapter(loaded.model, run.adapter_path), loaded.encoder.label_ids)
-    folder.mkdir()
-    for name, content in graph.build().items():
-        (folder / name).write_bytes(content)
-    model, prefix = ExportedModel(folder), loaded.encoder.prefix_ids
-    np.stack([model.run(prefix, model.nothing, alpha)[1] for alpha in (0, 1)]).tofile(folder / "prefix.bin")
-    compact = json.dumps(json.loads(loaded.encoder.plain.to_str()), separators=(",", ":"))
-    (folder / "tokenizer.json").write_text(compact.replace(DIGITS, SPLIT), encoding="utf-8")
-    return loaded.encoder
 
 
 # ---- the check
@@ -142,6 +99,8 @@ def check(
     folder: Path, encoder: Any, run: Run, stored: dict[float, Evaluation], dataset: str, limit: int | None
 ) -> dict[str, Any]:
     """How the exported graph agrees with the stored predictions; PublishError where that is not enough."""
+    from sentiment_core.live.graph import ExportedModel
+
     assert run.record
     model, reviews = ExportedModel(folder), load_reviews(dataset, "test", limit=limit)
     encoded, before = encoder.encode(reviews.texts, run.record.max_length_tokens), len(encoder.prefix_ids)
@@ -175,6 +134,7 @@ def _write_page(run: Run, root: Path, folder: Path, encoder: Any, agreed: dict[s
     """
     from sentiment_core.live.classifier import DIAL_TOKENS
     from sentiment_core.live.forward import FIRST_RESULT, LONG
+    from sentiment_core.live.graph import ExportedModel
 
     assert run.record
     _fetch_runtime(folder / "runtime")

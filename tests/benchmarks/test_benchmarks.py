@@ -1,6 +1,7 @@
 """The training and scoring benchmarks run on the tiny model (that they work, not how fast)."""
 
 import argparse
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from sentiment_core.artifacts.schema import BenchmarkRecord
 from sentiment_core.artifacts.store import read_record
 from sentiment_core.benchmarks import __main__ as benchmark
+from sentiment_core.benchmarks import score
 from sentiment_core.benchmarks import train as benchmark_train
 from tests.own_reviews import write_dataset
 
@@ -21,22 +23,41 @@ def common(tiny_model, tmp_path_factory):
 
 
 def rows(path):
+    """Those that were measured, and the notes of the others by system."""
     record = read_record(path, BenchmarkRecord, "")
     assert record.hardware.device
     assert record.versions["torch"]
-    for row in record.rows:
+    measured = [row for row in record.rows if not row.note.startswith("not measured: ")]
+    for row in measured:
         rate = row.reviews_per_second
         assert 0 < rate.low <= rate.value <= rate.high
         assert row.first_step_seconds > 0
-    return [row.system for row in record.rows]
+    return measured, {row.system: row.note for row in record.rows if row not in measured}
 
 
 @pytest.mark.slow
-def test_train_compares_three_systems(common, tmp_path, capsys):
-    output = tmp_path / "train.json"
+def test_training_is_compared_on_one_task_and_what_cannot_be_had_is_named(
+    common, tmp_path, monkeypatch, capsys
+):
+    """Padded and padding-free passes of the same weights have the same losses: the same task, computed right."""
+    losses, output = [], tmp_path / "train.json"
+
+    def on_log(self, args, state, control, logs=None, **more):
+        losses.append((logs or {}).get("loss"))
+
+    monkeypatch.setattr(benchmark_train.BlockClock, "on_log", on_log, raising=False)
+    for name in ("liger_kernel", "trl"):
+        monkeypatch.setitem(sys.modules, name, None)
     flags = ["--blocks", "1", "--steps", "1", "--validation", "40", "--output", str(output)]
+    assert benchmark.main(["train", *common, *flags, "--systems", "compiled,padding-free"]) == 0
+    first, second = [loss for loss in losses if loss][:2], [loss for loss in losses if loss][2:]
+    assert first == pytest.approx(second, rel=1e-4)
     assert benchmark.main(["train", *common, *flags]) == 0
-    assert len(rows(output)) == 3
+    measured, others = rows(output)
+    assert {row.batch_size for row in measured if "512 tokens" not in row.note} == {48}
+    assert len(measured) == len(benchmark_train.PEERS) - 3
+    assert sum(why.startswith("not measured: import of trl halted") for why in others.values()) == 1
+    assert others["Unsloth"].startswith("not measured: it replaces parts of PyTorch")
     assert "reviews_per_second.value" in capsys.readouterr().out
 
 
@@ -63,10 +84,26 @@ def test_ours_on_two_devices_is_the_same_command_and_a_row_of_its_own(common, mo
     assert (row.system, row.devices) == ("ours, 2 GPUs", 2)
 
 
-def test_score_compares_three_systems(common, tmp_path):
+def test_scoring_is_compared_from_texts_with_each_ones_accuracy(common, tmp_path):
     output = tmp_path / "score.json"
     assert benchmark.main(["score", *common, "--few", "8", "--repeats", "1", "--output", str(output)]) == 0
-    assert len(rows(output)) == 3
+    measured, others = rows(output)
+    assert [row.system for row in measured][-2:] == ["ours", "ours, 40 reviews"]
+    assert {row.accuracy.n for row in measured} == {8, 40}
+    assert [*others] == ["vLLM, merged bf16"]
+    alike = {row.accuracy.value for row in measured if row.system.startswith(("transformers loop", "ours"))}
+    assert len(alike) <= 2
+
+
+def test_a_peer_that_cuts_the_question_off_is_refused(common, tmp_path, monkeypatch, capsys):
+    def right(*given):
+        scoring = score._loop(*given)
+        scoring.encoder.tokenizer.truncation_side = "right"
+        return scoring
+
+    monkeypatch.setattr(score, "PEERS", {"a notebook's loop": right})
+    assert benchmark.main(["score", *common, "--few", "8", "--output", str(tmp_path / "s.json")]) == 2
+    assert "a notebook's loop cuts the question off long prompts" in capsys.readouterr().err
 
 
 def test_parity_trains_engines_alike_and_tells_their_accuracy(common, tmp_path):

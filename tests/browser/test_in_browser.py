@@ -109,7 +109,7 @@ def test_trace_and_dial_are_those_that_are_stored(started, exported) -> None:
 
 
 def test_hostile_texts_are_text_or_one_sentence(started, exported) -> None:
-    from sentiment_core.publishing.browser import ExportedModel
+    from sentiment_core.live.graph import ExportedModel
 
     model, prefix = ExportedModel(exported.folder), exported.encoder.prefix_ids
     past = model.run(prefix, model.nothing, 1.0)[1]

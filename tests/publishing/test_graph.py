@@ -16,8 +16,7 @@ TEXT = "A slow start, but the old man opens the letter, and I cried."
 
 def test_the_graph_answers_as_the_live_model_does(tiny_model, tmp_path) -> None:
     pytest.importorskip("onnxruntime")
-    from sentiment_core.publishing.browser import ExportedModel
-    from sentiment_core.publishing.graph import LlamaGraph
+    from sentiment_core.live.graph import ExportedModel, LlamaGraph
 
     run = make_run(tmp_path / "assets", tiny_model)
     loaded = load_base(resolve(str(tiny_model)), dequantized=False)

@@ -14,20 +14,33 @@ Outputs: log_odds (m,) of Positive, and present, of past and new tokens. Attenti
 a key head's queries as rows of one product: in WebAssembly some times faster than the fused operator.
 """
 
+import json
 from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import torch
 from bitsandbytes.functional import dequantize_blockwise
 from onnx import TensorProto, helper, numpy_helper
 
+from sentiment_core.artifacts.store import Run
 from sentiment_core.engines.packed.adapter import target
 from sentiment_core.labels import Label
+from sentiment_core.live.number_format import usable_cores
+from sentiment_core.models.base_models import BaseModelError, live_base
+from sentiment_core.models.loading import load_adapter, load_base
+from sentiment_core.models.tokens import PromptEncoder
 
 EMBEDDED_BLOCK = 32
 INPUTS = {"ids": ["n"], "positions": ["n"], "seen": ["n"], "copy": ["n"], "last": ["m"]}
 SIGNS = [1.0 if label == Label.POSITIVE else -1.0 for label in (0, 1)]
+
+DIGITS = '{"type":"Digits","individual_digits":true}'
+SPLIT = r'{"type":"Split","pattern":{"Regex":"\\p{N}"},"behavior":"Isolated","invert":false}'
+"""The same pre-tokenizer, by a pattern that means the same in Rust and in JavaScript."""
 
 
 class LlamaGraph:
@@ -173,3 +186,40 @@ class LlamaGraph:
         out = op("MatMul", op("Reshape", shares, op("Shape", scores)), kept[1])
         out = op("Transpose", self.reshaped(out, heads, group, -1, size), perm=[2, 0, 1, 3])
         return self.reshaped(out, -1, self.heads * size)
+
+
+class ExportedModel:
+    """The exported graph through onnxruntime on a CPU, asked as the page's worker asks it."""
+
+    def __init__(self, folder: Path) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level, options.intra_op_num_threads = 3, usable_cores()
+        self._session = onnxruntime.InferenceSession(folder / "graph.onnx", options)
+        self.past = [self._session.get_inputs()[5].shape[i] for i in (0, 1, 3)]
+        self.nothing = np.zeros((*self.past[:2], 0, self.past[2]), np.float32)
+
+    def run(self, ids: Sequence[int], past: np.ndarray, alpha: float) -> tuple[float, np.ndarray]:
+        """Log-odds of a prompt that goes on behind the past, and all keys and values."""
+        n, before = len(ids), past.shape[2]
+        whole = {"ids": ids, "positions": range(before, before + n), "seen": [before] * n, "copy": [0] * n}
+        given = {name: np.array(value, np.int32) for name, value in (whole | {"last": [n - 1]}).items()}
+        more = {"past": past, "alpha": np.array([alpha], np.float32)}
+        log_odds, present = map(np.asarray, self._session.run(None, given | more))
+        return float(log_odds[0]), present
+
+
+def write_graph(run: Run, folder: Path, base_model: str | None = None) -> PromptEncoder:
+    """Graph, weights, the prefix's keys and values of both models, tokenizer; returns the encoder.
+    Raises BaseModelError: the base cannot be had, or is no Llama."""
+    loaded = load_base(live_base(run.record, base_model), dequantized=False)
+    if (kind := loaded.model.config.model_type) != "llama":
+        raise BaseModelError(f"run {run.run_id!r} is on a {kind}; only what is on a llama can be exported")
+    graph = LlamaGraph(load_adapter(loaded.model, run.adapter_path), loaded.encoder.label_ids)
+    folder.mkdir()
+    for name, content in graph.build().items():
+        (folder / name).write_bytes(content)
+    model, prefix = ExportedModel(folder), loaded.encoder.prefix_ids
+    np.stack([model.run(prefix, model.nothing, alpha)[1] for alpha in (0, 1)]).tofile(folder / "prefix.bin")
+    compact = json.dumps(json.loads(loaded.encoder.plain.to_str()), separators=(",", ":"))
+    (folder / "tokenizer.json").write_text(compact.replace(DIGITS, SPLIT), encoding="utf-8")
+    return loaded.encoder
