@@ -14,7 +14,15 @@ from pathlib import Path
 from sentiment_core import config
 from sentiment_core.artifacts import store
 from sentiment_core.artifacts.frames import read_as
-from sentiment_core.artifacts.schema import OTHER_FORM, BenchmarkRecord, Crowd, EvalRecord, Metric, SoakRecord
+from sentiment_core.artifacts.schema import (
+    OTHER_FORM,
+    BenchmarkRecord,
+    BenchmarkRow,
+    Crowd,
+    EvalRecord,
+    Metric,
+    SoakRecord,
+)
 from sentiment_core.artifacts.store import ArtifactError
 from sentiment_core.labels import UNPARSED
 from sentiment_core.systems import SYSTEMS
@@ -123,24 +131,51 @@ def _benchmark_table(record: BenchmarkRecord, title: str) -> str:
     unit, scale, digits = ("Latency (ms/review)", 1000, 0) if alone else ("Reviews/s", 1, 1)
     rows = []
     for row in record.rows:
-        if metric := row.seconds_per_review if alone else row.reviews_per_second:
-            first = "" if row.first_step_seconds is None else f"{row.first_step_seconds:.1f}"
-            speed = {unit: _interval(metric, scale, digits), "Time to first result (s)": first}
-            rows.append({"System": row.system} | speed | {"Note": row.note})
+        metric, cells = row.seconds_per_review if alone else row.reviews_per_second, {"System": row.system}
+        cells[unit] = _interval(metric, scale, digits) if metric else "–"
+        cells["Time to first result (s)"] = _told(row.first_step_seconds)
+        if any(one.peak_memory_bytes for one in record.rows):
+            cells["Peak memory (GB)"] = _told((row.peak_memory_bytes or 0) / 1e9 or None)
+        if any(one.accuracy for one in record.rows):
+            cells["Accuracy (%)"] = percent_interval(row.accuracy, unit="")
+        rows.append(cells | {"Note": "; ".join(filter(None, (row.note, agreement(row).replace("|", "\\|"))))})
     parts = f"{title} (median, slowest and fastest repeat):", _table(rows), _ratios(record)
     return "\n\n".join(filter(None, parts))
+
+
+def agreement(row: BenchmarkRow) -> str:
+    """How a number format agrees with the stored predictions: "199 of 200 labels as stored, …"; or ""."""
+    if row.flipped is None or row.mean_change is None or not row.accuracy:
+        return ""
+    n = row.accuracy.n
+    return f"{n - row.flipped:,} of {n:,} labels as stored, mean |Δp| {row.mean_change:.4f}"
+
+
+def live_rows(root: Path = config.ASSETS) -> list[tuple[str, ...]]:
+    """How long an answer takes and how a number format agrees, columns first. ArtifactError: not measured."""
+    record = store.read_benchmark("live", root)
+    return [("fine-tuned answer", "median", "labels and probabilities", "")] + [
+        (row.system, f"{row.seconds_per_review.value:.2f} s" if row.seconds_per_review else "–",
+         agreement(row), row.note)
+        for row in record.rows
+    ] + [(f"{record.hardware.title}, {record.settings['words']} words", "", "", "")]  # fmt: skip
+
+
+def _told(number: float | None) -> str:
+    return "–" if number is None else f"{number:.1f}"
 
 
 def _ratios(record: BenchmarkRecord) -> str:
     """Ours, against each that does the same task, in a paragraph; "" where the record lacks ours.
 
-    What trains beside ours does another task (a language model's loss on shorter prompts): see `_parity`.
+    What trains with other batches, as the study did, does another one.
     """
     rates = [(row, row.reviews_per_second.value) for row in record.rows if row.reviews_per_second]
-    if not (ours := next((rate for row, rate in rates if row.system == "ours"), None)):
+    if not (found := next(((row, rate) for row, rate in rates if row.system == "ours"), None)):
         return ""
-    alike = rates if record.kind != "train" else []
-    others = [f"; {ours / rate:,.0f} × {row.system}" for row, rate in alike if row.system[:4] != "ours"]
+    mine, ours = found
+    alike = [(row, rate) for row, rate in rates if row.batch_size == mine.batch_size]
+    others = [f"; {ours / rate:,.1f} × {row.system}" for row, rate in alike if row.system[:4] != "ours"]
     more = (
         f" On {row.devices} GPUs, {row.batch_size} reviews a step: {rate / ours:.2f} × one."
         for row, rate in rates if row.devices > 1

@@ -1,10 +1,10 @@
 """Live latency, one review at a time: our number formats, and what else could answer.
 
-A pipeline of DistilBERT's shape is what `pipeline("text-classification")` answers with by default: six layers of
-768 (random weights cost the same time), behind this model's own tokenizer, so that both read the same number of
-tokens. llama.cpp has the base as it comes, ONNX Runtime our exported graph. The systems take turns on every
-review, so that a busy moment hits all of them. With --dataset, each of our number formats is held against the
-run's stored predictions.
+A pipeline of DistilBERT's shape is what `pipeline("text-classification")` answers with by default: six layers
+of 768 (random weights cost the same time), behind this model's own tokenizer, so that both read the same
+number of tokens. llama.cpp has the base as it comes, ONNX Runtime our exported graph. The systems take turns
+on every review, so that a busy moment hits all of them. With --dataset, each of our number formats is held
+against the run's stored predictions.
 """
 
 import argparse
@@ -112,26 +112,18 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
 
 
 def agreement(run: Run, dataset: str, systems: Mapping[str, Answer], count: int) -> dict[str, dict[str, Any]]:
-    """How each answers the test reviews whose predictions are stored, by the fields of a row; at most `count`."""
-    reviews = load_reviews(dataset, "test")
+    """How each answers some test reviews whose predictions are stored, by a row's fields; {} if none are."""
+    reviews, fields = load_reviews(dataset, "test"), ("accuracy", "flipped", "mean_change", "largest_change")
     reviews = reviews.take(np.arange(0, len(reviews), max(1, len(reviews) // count))[:count])
-    wanted = "fine-tuned", run.run_id, reviews.name
-    evals = (one for one in list_artifacts(run.path.parent.parent).evals)
-    keys = ((one, (one.record.system, one.record.run_id, one.record.dataset.name)) for one in evals)
-    if not (stored := next((one for one, key in keys if key == wanted), None)):
-        return {}
-    known = stored.predictions().drop_duplicates("review_id").set_index("review_id")["p_positive"]
-    told, fields = (
-        known.reindex(reviews.ids).to_numpy(),
-        ("accuracy", "flipped", "mean_change", "largest_change"),
-    )
-    found = {}
-    for system, answer in systems.items():
-        p = np.array(
-            [next(one.p_positive for one in answer(text) if one.read == 1) for text in reviews.texts]
-        )
-        row = row_of(system, p, told, reviews.labels)
-        found[system] = {name: getattr(row, name) for name in fields}
+    wanted, found = ("fine-tuned", run.run_id, reviews.name), {}
+    for one in list_artifacts(run.path.parent.parent).evals:
+        if (one.record.system, one.record.run_id, one.record.dataset.name) == wanted:
+            known = one.predictions().drop_duplicates("review_id").set_index("review_id")["p_positive"]
+            told = known.reindex(reviews.ids).to_numpy()
+            for system, answer in systems.items():
+                whole = (next(one for one in answer(text) if one.read == 1) for text in reviews.texts)
+                row = row_of(system, np.array([one.p_positive for one in whole]), told, reviews.labels)
+                found[system] = {name: getattr(row, name) for name in fields}
     return found
 
 
@@ -145,8 +137,8 @@ def review_texts(dataset: str, words: int, count: int) -> list[str]:
 
 
 def take_turns(answers: dict[str, Answer], texts: Sequence[str], repeats: int) -> dict[str, np.ndarray]:
-    """Seconds to the first answer, the whole one, and the trace if there is one, by system: (3, repeats, texts),
-    after a pass not counted."""
+    """Seconds to the first answer, the whole one, and the trace if there is one, by system, each (3, repeats,
+    texts), after a pass not counted."""
     taken = {system: np.zeros((3, repeats, len(texts))) for system in answers}
     for repeat in range(-1, repeats):
         for place, text in enumerate(texts if repeat >= 0 else texts[:2]):

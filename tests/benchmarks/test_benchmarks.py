@@ -36,10 +36,8 @@ def rows(path):
 
 
 @pytest.mark.slow
-def test_training_is_compared_on_one_task_and_what_cannot_be_had_is_named(
-    common, tmp_path, monkeypatch, capsys
-):
-    """Padded and padding-free passes of the same weights have the same losses: the same task, computed right."""
+def test_training_peers_do_one_task_or_are_named_as_not_measured(common, tmp_path, monkeypatch, capsys):
+    """Padded and padding-free passes of the same weights have the same losses."""
     losses, output = [], tmp_path / "train.json"
 
     def on_log(self, args, state, control, logs=None, **more):
@@ -54,7 +52,7 @@ def test_training_is_compared_on_one_task_and_what_cannot_be_had_is_named(
     assert first == pytest.approx(second, rel=1e-4)
     assert benchmark.main(["train", *common, *flags]) == 0
     measured, others = rows(output)
-    assert {row.batch_size for row in measured if "512 tokens" not in row.note} == {48}
+    assert {row.batch_size for row in measured if not row.system.startswith("study")} == {48}
     assert len(measured) == len(benchmark_train.PEERS) - 3
     assert sum(why.startswith("not measured: import of trl halted") for why in others.values()) == 1
     assert others["Unsloth"].startswith("not measured: it replaces parts of PyTorch")
@@ -90,7 +88,7 @@ def test_scoring_is_compared_from_texts_with_each_ones_accuracy(common, tmp_path
     measured, others = rows(output)
     assert [row.system for row in measured][-2:] == ["ours", "ours, 40 reviews"]
     assert {row.accuracy.n for row in measured} == {8, 40}
-    assert [*others] == ["vLLM, merged bf16"]
+    assert [*others] == ["vLLM"]
     alike = {row.accuracy.value for row in measured if row.system.startswith(("transformers loop", "ours"))}
     assert len(alike) <= 2
 

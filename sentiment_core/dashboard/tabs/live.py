@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 from functools import partial
@@ -122,7 +123,7 @@ def pace_html(context: Context, run: Run | None) -> str:
     for path in root.glob("benchmarks/live*.json"):
         with suppress(ValueError):  # which the header tells
             record = read_benchmark(path.stem, root)
-            ours = [row.seconds_per_review for row in record.rows if row.system.startswith("ours")]
+            ours = [row.seconds_per_review for row in record.rows if re.fullmatch(r"ours, \w+", row.system)]
             if record.base_model == base and (times := [one.value for one in ours if one]):
                 took = f"An answer took {seconds(min(times))} to {seconds(max(times))}, by number format"
                 return render("small", text=f"{took}, on {record.hardware.title}.", muted=True)

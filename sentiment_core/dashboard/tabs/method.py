@@ -23,6 +23,7 @@ from sentiment_core.dashboard.pairs import Sides
 from sentiment_core.dashboard.store import DATASET_TITLES
 from sentiment_core.dashboard.texts import DEFAULT_SOURCE
 from sentiment_core.figures.style import percent
+from sentiment_core.metrics.classification import Comparison, compare
 from sentiment_core.metrics.intervals import Metric, wilson
 from sentiment_core.models.base_models import EMBEDDED
 from sentiment_core.prompts import PROMPT, REVIEW_SLOT
@@ -43,9 +44,10 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
 def method_html(context: Context, run: Run | None) -> Markup:
     if run is None or run.record is None:
         return empty("No finished training run yet. This command makes one:", "python train.py")
-    record, evals = run.record, before_and_after(context, run, context.dataset("imdb"))
-    pairs = before_and_after(context, run, PAIRS).get("fine")
-    rewritten, root, base = pairs.slices if pairs else (), context.store.root, record.base_model.name
+    record, root, base = run.record, context.store.root, run.record.base_model.name
+    evals = before_and_after(context, run, context.dataset("imdb"))
+    imdb = context.dataset("imdb")
+    tuned, pairs = (context.store.evals(run, name).get("fine-tuned") for name in (imdb, PAIRS))
     made = [(one, one.record) for one in context.store.finished_runs() if one.record and one != run]
     alike = [one for one, its in made if (its.config.get("preset"), its.base_model.name) == ("study", base)]
     traced = _if_usable(read_benchmark, "trace", root)
@@ -57,7 +59,9 @@ def method_html(context: Context, run: Run | None) -> Markup:
         prompt=PROMPT if record.prompt.name == PROMPT.name else None,
         question=PROMPT.user.replace(REVIEW_SLOT, "").strip(), embedded=EMBEDDED.get(base),
         settings=_settings(context, [run, *alike[:1]]),
-        versions={one.value: one.accuracy for one in rewritten if one.by == "version"},
+        edited=pairs and pairs_compared(context.store.predictions(pairs)),
+        sure=tuned and overconfidence(context.store.predictions(tuned)),
+        suspect=all_wrong(context, imdb), live=_if_usable(report.live_rows, root),
         commands=list(dict.fromkeys([FOLDERS.sub("", one.command) for one in told] + ["python app.py"])),
         references={one.kind: one for one in context.store.references()},
         default_source=DEFAULT_SOURCE, repository=repository(),
@@ -71,6 +75,35 @@ def _if_usable(read: Callable[..., T], *given: Any) -> T | None:
     """What is read of a benchmark; None where it is of no use, which the header tells."""
     with suppress(ValueError, LookupError, TypeError):
         return read(*given)
+
+
+def pairs_compared(frame: pd.DataFrame) -> Comparison | None:
+    """Whether the edited texts of pairs are answered as well as the originals; None without both."""
+    right = frame.assign(right=(frame["prediction"] == frame["label"]).fillna(False).astype(int))
+    wide = right.drop_duplicates(["pair_id", "version"]).pivot(
+        index="pair_id", columns="version", values="right"
+    )
+    if not {"original", "edited"} <= {*wide} or (wide := wide.dropna()).empty:
+        return None
+    return compare(np.ones(len(wide), int), wide["original"].astype(int), wide["edited"].astype(int))
+
+
+def overconfidence(frame: pd.DataFrame) -> dict[str, float] | None:
+    """Mean confidence, accuracy, and errors that were stated with at least 99 %; None if not scored."""
+    if frame["p_positive"].isna().any():
+        return None
+    sure, right = (0.5 + (frame["p_positive"] - 0.5).abs()), frame["prediction"] == frame["label"]
+    return {"mean": sure.mean(), "accuracy": right.mean(), "errors": int(((sure >= 0.99) & ~right).sum())}
+
+
+def all_wrong(context: Context, dataset: str | None) -> tuple[int, int]:
+    """Reviews that every trained system answers wrong, whose label is thus suspect, and how many systems."""
+    runs = [None, *context.store.finished_runs()]
+    found = (one for run in runs for one in context.store.evals(run, dataset).values())
+    trained = {one.path: one for one in found if not one.record.system.startswith("baseline")}
+    frames = [context.store.predictions(one) for one in trained.values()]
+    wrong = [set(frame["review_id"][frame["prediction"] != frame["label"]]) for frame in frames]
+    return len(set.intersection(*wrong)) if wrong else 0, len(wrong)
 
 
 def _settings(context: Context, runs: list[Run]) -> list[tuple[str, ...]]:
