@@ -13,7 +13,7 @@ import torch
 from sentiment_core.artifacts import provenance
 from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow, Metric
 from sentiment_core.artifacts.store import Run, read_finished, utc_now, write_record
-from sentiment_core.config import ASSETS, DEFAULT_BASE_MODEL, ConfigError, TrainConfig
+from sentiment_core.config import ASSETS, DEFAULT_BASE_MODEL, ConfigError, TrainConfig, UserError
 
 FLAGS: dict[str, tuple[Any, str]] = {
     "dataset": (TrainConfig.dataset, "whose reviews"),
@@ -66,8 +66,8 @@ def or_not(system: str, once: Callable[[], BenchmarkRow]) -> BenchmarkRow:
         if system == "ours" or isinstance(error, ConfigError):
             raise
         traceback.print_exc()
-        why = f"{type(error).__name__}: {error}".splitlines()[0].removeprefix("ModuleNotFoundError: ")
-        return BenchmarkRow(system=system, note=f"not measured: {why.removeprefix('ImportError: ')}")
+        kind = "" if isinstance(error, (UserError, ImportError)) else f"{type(error).__name__}: "
+        return BenchmarkRow(system=system, note=f"not measured: {kind}{error}".splitlines()[0])
 
 
 def absent(why: str) -> Callable[..., Any]:

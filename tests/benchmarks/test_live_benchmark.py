@@ -1,11 +1,22 @@
 """The live benchmark runs on the tiny model and leaves a record that the one reader takes."""
 
+from itertools import pairwise
+from types import SimpleNamespace
+
+import pandas as pd
 import pytest
 
-from sentiment_core.artifacts.schema import BenchmarkRecord
-from sentiment_core.artifacts.store import read_record
+from sentiment_core.artifacts import report
+from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow, Metric
+from sentiment_core.artifacts.store import Run, read_record, write_record
 from sentiment_core.benchmarks import __main__ as benchmark
+from sentiment_core.benchmarks import live
 from sentiment_core.benchmarks.live import review_texts
+from sentiment_core.dashboard.tabs import method
+from sentiment_core.data.reviews import load_reviews
+from tests.dashboard.test_tabs import context_of
+from tests.fake_artifacts import RUN, write_assets
+from tests.own_reviews import write_dataset
 
 
 @pytest.mark.slow
@@ -15,15 +26,22 @@ def test_live_benchmark_on_the_tiny_model(tiny_model, tmp_path, capsys):
     assert benchmark.main(flags) == 0
     record = read_record(output, BenchmarkRecord, "")
     assert record.kind == "live"
-    ours, peers, long = record.rows[:3], record.rows[3:5], record.rows[5:]
+    ours, peers, others, traced, long = (record.rows[i:j] for i, j in pairwise((0, 3, 5, 7, 10, 14)))
     assert [row.system for row in ours] == ["ours, bf16", "ours, int8", "ours, fp32"]
     assert all("DistilBERT" in row.system for row in peers)
+    assert [row.note for row in others] == [
+        "not measured: tiny-llama does not come as a GGUF",
+        "not measured: without --run there is no adapter for the graph",
+    ]
+    for answer, both in zip(ours, traced, strict=True):
+        assert both.system == f"{answer.system}, answer and trace"
+        assert both.seconds_per_review.value > answer.seconds_per_review.value
     assert [row.system.rpartition(", ")[2] for row in long] == [
         "long reviews: first answer",
         "long reviews: whole answer",
     ] * 2
     assert long[0].seconds_per_review.value <= long[1].seconds_per_review.value
-    assert all(row.seconds_per_review.value > 0 for row in record.rows)
+    assert all(row.seconds_per_review.value > 0 for row in record.rows if row not in others)
     assert record.rows[0].first_step_seconds > 0
     assert record.rows[0].peak_memory_bytes > 1e6
     shown = capsys.readouterr().out
@@ -39,3 +57,48 @@ def test_reviews_have_the_length_asked_for():
 def test_a_run_that_is_not_there_is_a_sentence(capsys):
     assert benchmark.main(["live", "--quick", "--run", "no-such-run"]) == 2
     assert "no-such-run" in capsys.readouterr().err
+
+
+def test_a_number_format_is_held_against_the_stored_predictions_and_says_so(tmp_path, monkeypatch):
+    """One of 20 labels is another; the page and the docs state it from the record alone."""
+    data = str(write_dataset(tmp_path / "own", train=40, test=20))
+    reviews, root = load_reviews(data, "test"), tmp_path / "assets"
+    its = SimpleNamespace(system="fine-tuned", run_id="tiny", dataset=SimpleNamespace(name=reviews.name))
+    stored = pd.DataFrame({"review_id": reviews.ids, "p_positive": 0.9})
+    listed = SimpleNamespace(evals=[SimpleNamespace(record=its, predictions=lambda: stored)])
+    monkeypatch.setattr(live, "list_artifacts", lambda _: listed)
+
+    def answer(text):
+        yield SimpleNamespace(p_positive=0.5, read=0.4)
+        yield SimpleNamespace(p_positive=0.1 if text == reviews.texts[3] else 0.9, read=1)
+
+    fields = live.agreement(Run(root / "runs" / "tiny", None), data, {"ours, int8": answer}, 20)["ours, int8"]
+    took = Metric(value=0.2, low=0.1, high=0.3, n=5, higher_is_better=False)
+    rows = (
+        BenchmarkRow(system="ours, int8", seconds_per_review=took, **fields),
+        BenchmarkRow(system="a peer", note="not measured: it is not here"),
+    )
+    write_assets(root)
+    about = report.store.read_run(root / "runs" / RUN).record
+    write_record(root / "benchmarks" / "live.json", BenchmarkRecord(
+        kind="live", created_at=about.created_at, command="x", base_model="tiny", hardware=about.hardware,
+        versions={}, settings={"words": 200}, rows=rows,
+    ))  # fmt: skip
+    context = context_of(root)
+    page, docs = str(method.method_html(context, context.store.run(RUN))), report.speed_table(root)
+    assert "19 of 20 labels as stored, mean |Δp| 0.0400" in page
+    assert "19 of 20 labels as stored, mean \\|Δp\\| 0.0400" in docs
+    assert "| a peer | – |" in docs
+    assert "not measured: it is not here" in page
+
+
+def test_sentences_on_pairs_and_confidence_are_computed_from_predictions():
+    frame = pd.DataFrame({
+        "pair_id": [*"aabbcc"], "version": ["original", "edited"] * 3, "label": [1, 0] * 3,
+        "prediction": [1, 0, 1, 1, 1, 1], "p_positive": [0.999, 0.01, 0.8, 0.995, 0.9, 0.6],
+    })  # fmt: skip
+    compared, sure = method.pairs_compared(frame), method.overconfidence(frame)
+    assert (compared.n, compared.broken, compared.fixed) == (3, 2, 0)
+    assert compared.mcnemar_p == 0.5
+    assert (sure["errors"], sure["accuracy"]) == (1, pytest.approx(4 / 6))
+    assert sure["mean"] == pytest.approx((0.999 + 0.99 + 0.8 + 0.995 + 0.9 + 0.6) / 6)
