@@ -131,14 +131,17 @@ def _benchmark_table(record: BenchmarkRecord, title: str) -> str:
     unit, scale, digits = ("Latency (ms/review)", 1000, 0) if alone else ("Reviews/s", 1, 1)
     rows = []
     for row in record.rows:
-        metric, cells = row.seconds_per_review if alone else row.reviews_per_second, {"System": row.system}
-        cells[unit] = _interval(metric, scale, digits) if metric else "–"
-        cells["Time to first result (s)"] = _told(row.first_step_seconds)
-        if any(one.peak_memory_bytes for one in record.rows):
-            cells["Peak memory (GB)"] = _told((row.peak_memory_bytes or 0) / 1e9 or None)
-        if any(one.accuracy for one in record.rows):
-            cells["Accuracy (%)"] = percent_interval(row.accuracy, unit="")
-        rows.append(cells | {"Note": "; ".join(filter(None, (row.note, agreement(row).replace("|", "\\|"))))})
+        if metric := row.seconds_per_review if alone else row.reviews_per_second:
+            cells = {unit: _interval(metric, scale, digits)}
+            cells["Time to first result (s)"] = (
+                f"{row.first_step_seconds:.1f}" if row.first_step_seconds else ""
+            )
+            if row.peak_memory_bytes:
+                cells["Peak memory (GB)"] = f"{row.peak_memory_bytes / 1e9:.1f}"
+            if row.accuracy:
+                cells["Accuracy (%)"] = percent_interval(row.accuracy, unit="")
+        note = "; ".join(filter(None, (row.note, agreement(row).replace("|", "\\|"))))
+        rows.append({"System": row.system} | (cells if metric else {}) | {"Note": note})
     parts = f"{title} (median, slowest and fastest repeat):", _table(rows), _ratios(record)
     return "\n\n".join(filter(None, parts))
 
@@ -149,20 +152,6 @@ def agreement(row: BenchmarkRow) -> str:
         return ""
     n = row.accuracy.n
     return f"{n - row.flipped:,} of {n:,} labels as stored, mean |Δp| {row.mean_change:.4f}"
-
-
-def live_rows(root: Path = config.ASSETS) -> list[tuple[str, ...]]:
-    """How long an answer takes and how a number format agrees, columns first. ArtifactError: not measured."""
-    record = store.read_benchmark("live", root)
-    return [("fine-tuned answer", "median", "labels and probabilities", "")] + [
-        (row.system, f"{row.seconds_per_review.value:.2f} s" if row.seconds_per_review else "–",
-         agreement(row), row.note)
-        for row in record.rows
-    ] + [(f"{record.hardware.title}, {record.settings['words']} words", "", "", "")]  # fmt: skip
-
-
-def _told(number: float | None) -> str:
-    return "–" if number is None else f"{number:.1f}"
 
 
 def _ratios(record: BenchmarkRecord) -> str:
@@ -246,13 +235,14 @@ BENCHMARKS = {
     "train": "Training speed",
     "parity": "Accuracy of the fast path beside the plain one",
     "train-2-gpus": "Training speed on two GPUs",
+    "train-1.5b": "Training speed at 1.5 billion parameters",
     "score": "Scoring speed",
     "live": "Live answers",
     "browser": "Answers in a visitor's browser",
 }
 """Files under benchmarks/ and their titles; a speed is the median of its repeats."""
 
-OPTIONAL = {"train-2-gpus", "parity", "browser"}
+OPTIONAL = {"train-2-gpus", "train-1.5b", "parity", "browser"}
 
 DOCUMENTS = {
     "README.md": {"summary": summary_table},

@@ -20,9 +20,9 @@ from sentiment_core.artifacts.schema import BenchmarkRecord
 from sentiment_core.config import ASSETS
 
 KINDS = {
-    "train": "training: the study's settings, plain PEFT + bitsandbytes, and ours",
-    "score": "scoring many reviews: a transformers loop, the text-generation pipeline, and ours",
-    "live": "one review at a time: our number formats, and a pipeline of DistilBERT's shape",
+    "train": "training: 4-bit layers, compiled, padding-free, Liger, TRL, and ours",
+    "score": "scoring many reviews: a transformers loop, its best form, and ours",
+    "live": "one review at a time: our number formats, llama.cpp, ONNX Runtime, a DistilBERT-like",
     "browser": "one review at a time in a visitor's browser, beside the server's path",
     "trace": "leaving out the clause that moved the answer most, beside other choices of a clause",
     "parity": "accuracy of the fast path and of the plain one, trained alike",

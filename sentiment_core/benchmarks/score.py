@@ -104,71 +104,47 @@ def _adapted(
     return loaded, loading.add_lora(loaded.model, rank=16, alpha=32, dropout=0.0).eval()
 
 
-def _batches(loaded: LoadedModel, prompts: Any, answer: Callable[[Any], torch.Tensor]) -> np.ndarray:
-    """32 in dataset order, padded at the left; answer: padded inputs -> (n,) P(positive)."""
-    tokenizer, out = loaded.encoder.tokenizer, []
-    tokenizer.padding_side = "left"
-    for start in range(0, len(prompts), 32):
-        rows = [[int(one) for one in prompts[i]] for i in range(start, min(start + 32, len(prompts)))]
-        out.append(answer(tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(loaded.device)).cpu())
-    return torch.cat(out).float().numpy()
-
-
 def _loop(base: BaseModel, run: Run | None, context: DeviceContext) -> Scoring:
     loaded, model = _adapted(base, run, context)
     encoder, tokenizer = loaded.encoder, loaded.encoder.tokenizer
-    tokenizer.truncation_side = "left"  # at the right is the question
+    tokenizer.truncation_side = tokenizer.padding_side = "left"  # at the right is the question
     cut = {"truncation": True, "max_length": MAX_LENGTH, "add_special_tokens": False}
 
     def encode(texts: Sequence[str]) -> list[list[int]]:
         whole = [encoder.rendered.prefix + text + encoder.rendered.suffix for text in texts]
         return tokenizer(whole, **cut)["input_ids"]
 
-    def answer(batch: Any) -> torch.Tensor:
-        return model(**batch).logits[:, -1, list(encoder.label_ids)].float().softmax(-1)[:, 1]
+    def score(prompts: list[list[int]]) -> np.ndarray:
+        parts = (prompts[start : start + 32] for start in range(0, len(prompts), 32))
+        padded = (tokenizer.pad({"input_ids": part}, return_tensors="pt") for part in parts)
+        logits = [
+            model(**one.to(loaded.device)).logits[:, -1, list(encoder.label_ids)].float() for one in padded
+        ]
+        return torch.cat(logits).softmax(-1)[:, 1].cpu().numpy()
 
-    note = "4-bit layers unpacked at every use, all logits computed"
-    return Scoring(encoder, lambda prompts: _batches(loaded, prompts, answer), note, encode)
-
-
-def _generate(base: BaseModel, run: Run | None, context: DeviceContext) -> Scoring:
-    loaded, model = _adapted(base, run, context)
-
-    def answer(batch: Any) -> torch.Tensor:
-        return (
-            model.generate(**batch, max_new_tokens=2, do_sample=False)[:, -2] == loaded.encoder.label_ids[1]
-        )
-
-    return Scoring(
-        loaded.encoder, lambda prompts: _batches(loaded, prompts, answer), "4-bit layers, 2 new tokens"
-    )
+    return Scoring(encoder, score, "4-bit layers unpacked at every use, all logits computed", encode)
 
 
 def _merged(base: BaseModel, run: Run | None, context: DeviceContext) -> Scoring:
     where = {"device": context.device}
-    loaded = (
-        loading.load_merged(base, run.adapter_path, **where)
-        if run
-        else load_base(base, **where, compute_dtype=torch.bfloat16)
-    )
-    scorer = SentimentScorer(loaded, engine="padded")
-    return Scoring(
-        loaded.encoder, lambda prompts: p_positive(scorer.log_likelihoods(prompts)), "batches of like length"
-    )
+    if run:
+        loaded = loading.load_merged(base, run.adapter_path, **where)
+    else:
+        loaded = load_base(base, **where, compute_dtype=torch.bfloat16)
+    return _scoring(SentimentScorer(loaded, engine="padded"), "batches of like length")
 
 
 def _ours(base: BaseModel, run: Run | None, context: DeviceContext) -> Scoring:
     scorer = SentimentScorer(*_adapted(base, run, context, fast=True))
-    return Scoring(
-        scorer.loaded.encoder,
-        lambda prompts: p_positive(scorer.log_likelihoods(prompts)),
-        f"engine {scorer.engine}",
-    )
+    return _scoring(scorer, f"engine {scorer.engine}")
+
+
+def _scoring(scorer: SentimentScorer, note: str) -> Scoring:
+    return Scoring(scorer.loaded.encoder, lambda prompts: p_positive(scorer.log_likelihoods(prompts)), note)
 
 
 PEERS: dict[str, Callable[[BaseModel, Run | None, DeviceContext], Scoring]] = {
     "transformers loop, batch 32": _loop,
-    "transformers generate, batch 32": _generate,
     "transformers, sorted by length, last position only, merged bf16": _merged,
     "vLLM": absent("it comes with a PyTorch of its own"),
     "ours": _ours,

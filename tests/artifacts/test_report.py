@@ -209,11 +209,11 @@ def test_speed_table_shows_each_benchmark_or_how_to_make_it(tmp_path: Path) -> N
     assert "python -m sentiment_core.benchmarks train" in text
 
     two = trained("ours, 2 GPUs", 1700, devices=2, batch_size=48)
-    rows = (trained("usual", 40), trained("ours", 1000), two)
+    rows = (trained("usual", 40, batch_size=16), trained("plain", 100), trained("ours", 1000), two)
     record = record.model_copy(update={"kind": "train", "rows": rows})
     write_record(tmp_path / "benchmarks" / "train.json", record)
     text = report.speed_table(tmp_path)
-    assert "Ours: 25,000 reviews in 25.0 s. On 2 GPUs, 48 reviews a step: 1.70 × one." in text
+    assert "Ours: 25,000 reviews in 25.0 s; 10.0 × plain. On 2 GPUs, 48 reviews a step: 1.70 × one." in text
 
     rows = tuple(
         trained(engine, rate, note="417 steps of 48 reviews",
