@@ -126,7 +126,7 @@ def _loop(base: BaseModel, run: Run | None, context: DeviceContext) -> Scoring:
 
 
 def _merged(base: BaseModel, run: Run | None, context: DeviceContext) -> Scoring:
-    where = {"device": context.device}
+    where: dict[str, Any] = {"device": context.device}
     if run:
         loaded = loading.load_merged(base, run.adapter_path, **where)
     else:

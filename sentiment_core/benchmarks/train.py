@@ -58,8 +58,9 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     for reviews in (split.train, split.validation):
         encoder.encode_cached(reviews.texts, TrainConfig.max_length_tokens)
     rows = []
-    for name in names:
-        title, peer = PEERS[name]
+    for name, (title, peer) in PEERS.items():
+        if name not in names:
+            continue
         rows.append(measure.or_not(title, partial(peer, title, arguments, context, split)))
         devices.free_memory()
     if "ours" in names and context.world_size == 1 and 1 < arguments.gpus <= torch.cuda.device_count():
@@ -136,11 +137,10 @@ def _session(
 
 
 def _config(arguments: argparse.Namespace, **settings: Any) -> TrainConfig:
-    flags = {name: getattr(arguments, name) for name in ("dataset", "base_model", "validation", "limit")}
+    names = ("dataset", "base_model", "validation", "limit", "batch_size")
+    flags: dict[str, Any] = {name: getattr(arguments, name) for name in names}
     once = {"epochs": 1, "evaluations_per_epoch": 1, "early_validations": False, "checkpoint_minutes": 1e6}
-    return TrainConfig(
-        **{"batch_size": arguments.batch_size, "run_id": "benchmark"} | flags | once | settings
-    )
+    return TrainConfig(**flags | once | {"run_id": "benchmark"} | settings)
 
 
 def _unrounded(
@@ -149,11 +149,13 @@ def _unrounded(
 ) -> tuple[LoadedModel, Any, str, int]:  # fmt: skip
     """As `load_model`, the weights in bf16 and not quantized. flat: for reviews end to end."""
     torch.manual_seed(config.seed)
-    gpu, where = context.device.type == "cuda", {"device": context.device, "compute_dtype": context.dtype}
+    gpu = context.device.type == "cuda"
+    where: dict[str, Any] = {"device": context.device, "compute_dtype": context.dtype}
     loaded = load_base(resolve(config.base_model), **where, rounded=False)
     if flat and gpu:
         loaded.model.set_attn_implementation("flash_attention_2" if is_flash_attn_2_available() else "varlen")
     if liger:
+        # pyrefly: ignore[missing-import] where it is installed
         from liger_kernel.transformers import _apply_liger_kernel_to_instance
 
         _apply_liger_kernel_to_instance(model=loaded.model, fused_linear_cross_entropy=False)
@@ -168,7 +170,8 @@ def _unrounded(
 
 def _flattened(session: Session) -> None:
     """A pass's reviews end to end, by transformers' collator; of each, the logits where it ends."""
-    batches, model = session.trainer.batches, session.loaded.model
+    batches: Any = session.trainer.batches
+    model = session.loaded.model
     flatten = transformers.DataCollatorWithFlattening(return_flash_attn_kwargs=True)
 
     def collate(rows: np.ndarray, learned: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -189,6 +192,8 @@ def _trl(
 ) -> BenchmarkRow:
     """TRL's SFTTrainer, the label word as the completion, without padding."""
     from datasets import Dataset
+
+    # pyrefly: ignore[missing-import] where it is installed
     from trl import SFTConfig, SFTTrainer
 
     began, config = now(context.device), _config(arguments)
@@ -203,18 +208,17 @@ def _trl(
         for step in plan for i in chain(*split_balanced(step, encoded.lengths, passes))
     ]  # fmt: skip
     clock = BlockClock(np.cumsum([0, *map(len, plan)]), steps, arguments.blocks, context)
-    settings = SFTConfig(
-        output_dir=arguments.output + ".trl", max_steps=len(plan), gradient_accumulation_steps=passes,
-        per_device_train_batch_size=micro, learning_rate=config.learning_rate, padding_free=True,
-        max_length=None, train_sampling_strategy="sequential", gradient_checkpointing=False,
-        bf16=context.precision == "bf16", use_cpu=context.device.type == "cpu", save_strategy="no",
-        disable_tqdm=True, report_to=[],
-    )  # fmt: skip
-    data, tokenizer = Dataset.from_list(rows), loaded.encoder.tokenizer
-    with quiet_transformers():
-        trainer = SFTTrainer(
-            model, devices.one_device(settings), None, data, None, tokenizer, callbacks=[clock]
-        )
+    with tempfile.TemporaryDirectory() as folder, quiet_transformers():
+        settings = SFTConfig(
+            output_dir=folder, max_steps=len(plan), gradient_accumulation_steps=passes, padding_free=True,
+            per_device_train_batch_size=micro, learning_rate=config.learning_rate, max_length=None,
+            train_sampling_strategy="sequential", gradient_checkpointing=False, report_to=[],
+            bf16=context.precision == "bf16", use_cpu=context.device.type == "cpu", save_strategy="no",
+            disable_tqdm=True,
+        )  # fmt: skip
+        data, tokenizer = Dataset.from_list(rows), loaded.encoder.tokenizer
+        more = {"train_dataset": data, "processing_class": tokenizer, "callbacks": [clock]}
+        trainer = SFTTrainer(model, devices.one_device(settings), **more)
         trainer.remove_callback(PrinterCallback)
         preparation = now(context.device) - began
         trainer.train()
@@ -236,7 +240,8 @@ def _varlen(
     bounds, longest = (cu_seq_lens_q, max_length_q) if max_length_q else _bounds(position_ids)
     groups = query.shape[1] // key.shape[1]
     parts = (one[0].transpose(0, 1) for one in (query, repeat_kv(key, groups), repeat_kv(value, groups)))
-    return varlen_attn(*parts, bounds, bounds, longest, longest, scale=scaling, **CAUSAL)[None], None
+    attend: Any = varlen_attn
+    return attend(*parts, bounds, bounds, longest, longest, scale=scaling, **CAUSAL)[None], None
 
 
 windowed = "window_size" in inspect.signature(varlen_attn).parameters  # PyTorch 2.10 has another name
@@ -279,7 +284,6 @@ PEERS: dict[str, tuple[str, Callable[..., BenchmarkRow]]] = {
     "compiled": ("bf16 LoRA, torch.compile", _bf16(compiled=True)),
     "padding-free": ("bf16 LoRA, padding-free", _bf16(flat=True)),
     "padding-free-compiled": ("bf16 LoRA, padding-free, torch.compile", _bf16(flat=True, compiled=True)),
-    "liger": ("bf16 LoRA, padding-free, Liger kernels", _bf16(flat=True, liger=True)),
     "trl": ("TRL, padding-free", _trl),
     "unsloth": (
         "Unsloth",
@@ -287,6 +291,8 @@ PEERS: dict[str, tuple[str, Callable[..., BenchmarkRow]]] = {
     ),
     "generic": ("ours, engine generic", partial(_session, engine="generic")),
     "ours": ("ours", _session),
+    # the last: it replaces parts of transformers for the process
+    "liger": ("bf16 LoRA, padding-free, Liger kernels", _bf16(flat=True, liger=True)),
 }
 PEERS = {name: peer for name, peer in PEERS.items() if name != "generic" or name in ENGINES}
 
