@@ -131,8 +131,9 @@ def _benchmark_table(record: BenchmarkRecord, title: str) -> str:
     unit, scale, digits = ("Latency (ms/review)", 1000, 0) if alone else ("Reviews/s", 1, 1)
     rows = []
     for row in record.rows:
+        cells = {"System": row.system}
         if metric := row.seconds_per_review if alone else row.reviews_per_second:
-            cells = {unit: _interval(metric, scale, digits)}
+            cells[unit] = _interval(metric, scale, digits)
             cells["Time to first result (s)"] = (
                 f"{row.first_step_seconds:.1f}" if row.first_step_seconds else ""
             )
@@ -141,7 +142,7 @@ def _benchmark_table(record: BenchmarkRecord, title: str) -> str:
             if row.accuracy:
                 cells["Accuracy (%)"] = percent_interval(row.accuracy, unit="")
         note = "; ".join(filter(None, (row.note, agreement(row).replace("|", "\\|"))))
-        rows.append({"System": row.system} | (cells if metric else {}) | {"Note": note})
+        rows.append(cells | {"Note": note})
     parts = f"{title} (median, slowest and fastest repeat):", _table(rows), _ratios(record)
     return "\n\n".join(filter(None, parts))
 

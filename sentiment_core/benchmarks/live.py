@@ -8,6 +8,7 @@ against the run's stored predictions.
 """
 
 import argparse
+import importlib
 import json
 import sys
 import tempfile
@@ -65,7 +66,9 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     run, base_model = finished(arguments.run)
     base, answers = arguments.base_model or base_model, {}
     formats = ("bf16",) if torch.cuda.is_available() else NUMBER_FORMATS
-    systems = {f"ours, {f}": ("ours", f, arguments.run, arguments.base_model) for f in formats}
+    systems: dict[str, tuple[str, ...]] = {
+        f"ours, {f}": ("ours", f, arguments.run, arguments.base_model) for f in formats
+    }
     with tempfile.TemporaryDirectory() as scratch:
 
         def ready(title: str, peer: Peer) -> BenchmarkRow:
@@ -174,8 +177,7 @@ def load_ours(number_format: str, run_id: str, base_model: str) -> Answer:
 
 def load_llama_cpp(gguf: str, base_model: str) -> Answer:
     """Its own server in this process, asked as `live.endpoint` asks any engine."""
-    import xllamacpp
-
+    xllamacpp: Any = importlib.import_module("xllamacpp")
     asked = xllamacpp.CommonParams()
     asked.model.path, asked.model_alias, asked.port, asked.n_parallel, asked.n_ctx = (
         gguf,
@@ -198,7 +200,7 @@ def load_onnx(folder: str, run_id: str, base_model: str) -> Answer:
     encoder = PromptEncoder(load_tokenizer(resolve(base_model)))
     model, prefix = ExportedModel(Path(folder)), encoder.prefix_ids
     past = model.run(prefix, model.nothing, 1.0)[1]
-    return lambda text: [model.run(encoder.encode([text], 1024)[0][len(prefix) :], past, 1.0)[0]]
+    return lambda text: [model.run(encoder.encode([text], 1024)[0][len(prefix) :].tolist(), past, 1.0)[0]]
 
 
 # ---- the peers: (run or None, base model, folder for scratch) -> its name in LOADERS, and what that takes

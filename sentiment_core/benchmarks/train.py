@@ -139,8 +139,8 @@ def _session(
 def _config(arguments: argparse.Namespace, **settings: Any) -> TrainConfig:
     names = ("dataset", "base_model", "validation", "limit", "batch_size")
     flags: dict[str, Any] = {name: getattr(arguments, name) for name in names}
-    once = {"epochs": 1, "evaluations_per_epoch": 1, "early_validations": False, "checkpoint_minutes": 1e6}
-    return TrainConfig(**flags | once | {"run_id": "benchmark"} | settings)
+    flags |= {"epochs": 1, "evaluations_per_epoch": 1, "early_validations": False, "checkpoint_minutes": 1e6}
+    return TrainConfig(**flags | {"run_id": "benchmark"} | settings)
 
 
 def _unrounded(
