@@ -17,7 +17,6 @@ from sentiment_core.artifacts.frames import read_as
 from sentiment_core.artifacts.schema import (
     OTHER_FORM,
     BenchmarkRecord,
-    BenchmarkRow,
     Crowd,
     EvalRecord,
     Metric,
@@ -141,25 +140,14 @@ def _benchmark_table(record: BenchmarkRecord, title: str) -> str:
                 cells["Peak memory (GB)"] = f"{row.peak_memory_bytes / 1e9:.1f}"
             if row.accuracy:
                 cells["Accuracy (%)"] = percent_interval(row.accuracy, unit="")
-        note = "; ".join(filter(None, (row.note, agreement(row).replace("|", "\\|"))))
+        note = "; ".join(filter(None, (row.note, row.agreement.replace("|", "\\|"))))
         rows.append(cells | {"Note": note})
     parts = f"{title} (median, slowest and fastest repeat):", _table(rows), _ratios(record)
     return "\n\n".join(filter(None, parts))
 
 
-def agreement(row: BenchmarkRow) -> str:
-    """How a number format agrees with the stored predictions: "199 of 200 labels as stored, …"; or ""."""
-    if row.flipped is None or row.mean_change is None or not row.accuracy:
-        return ""
-    n = row.accuracy.n
-    return f"{n - row.flipped:,} of {n:,} labels as stored, mean |Δp| {row.mean_change:.4f}"
-
-
 def _ratios(record: BenchmarkRecord) -> str:
-    """Ours, against each that does the same task, in a paragraph; "" where the record lacks ours.
-
-    What trains with other batches, as the study did, does another one.
-    """
+    """Ours against each of the same batch size, in a paragraph; "" where the record lacks ours."""
     rates = [(row, row.reviews_per_second.value) for row in record.rows if row.reviews_per_second]
     if not (found := next(((row, rate) for row, rate in rates if row.system == "ours"), None)):
         return ""

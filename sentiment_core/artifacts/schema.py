@@ -315,6 +315,14 @@ class BenchmarkRow(Record):
     batch_size: int | None = None  # reviews an optimizer step, over all devices
     note: str = ""
 
+    @property
+    def agreement(self) -> str:
+        """With the stored predictions, as of a number format: "199 of 200 labels as stored, …"; or ""."""
+        if self.flipped is None or self.mean_change is None or not self.accuracy:
+            return ""
+        n, change = self.accuracy.n, f"mean |Δp| {self.mean_change:.4f}"
+        return f"{n - self.flipped:,} of {n:,} labels as stored, {change}"
+
 
 class BenchmarkRecord(Record):
     schema_version: Literal[2] = 2

@@ -62,7 +62,6 @@ def method_html(context: Context, run: Run | None) -> Markup:
         edited=pairs and pairs_compared(context.store.predictions(pairs)),
         sure=tuned and overconfidence(context.store.predictions(tuned)),
         suspect=all_wrong(context, imdb), live=_if_usable(read_benchmark, "live", root),
-        agreement=report.agreement,
         commands=list(dict.fromkeys([FOLDERS.sub("", one.command) for one in told] + ["python app.py"])),
         references={one.kind: one for one in context.store.references()},
         default_source=DEFAULT_SOURCE, repository=repository(),
