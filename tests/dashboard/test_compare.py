@@ -125,8 +125,31 @@ def test_what_it_takes_is_told_of_the_least_and_the_best(context, by):
         change = f"{100 * row['before_accuracy']:.1f} % → {100 * row['accuracy']:.1f} %"
         assert change in panel.title.replace("\u202f", " ")
     assert panel.title.count("→") == len({least, LARGE})
+    assert runs.loc[[least, LARGE], "on_front"].all()
     assert "n = 2,000" in panel.caption
     assert "95\u202f% intervals" in panel.caption
+
+
+@pytest.mark.parametrize("against", COSTS)
+def test_any_two_costs_are_held_against_each_other_and_their_front_is_in_the_table(context, against):
+    panel = panels.cost_panel(context, RUN, "imdb", "gpu_seconds", context.store.references(), against)
+    runs = panel.data.set_index("run")
+    assert set(runs.index) == {*LADDER}, "published results have neither"
+    for name, run in runs.iterrows():
+        others = runs.drop(name)
+        beaten = (others["gpu_seconds"] <= run["gpu_seconds"]) & (others[against] <= run[against])
+        alike = (others["gpu_seconds"] == run["gpu_seconds"]) & (others[against] == run[against])
+        assert run["on_front"] == (not (beaten & ~alike).any()), name
+    assert runs.loc[LARGE, ["adapter_mb", "answer_ms"]].tolist() == pytest.approx([9.76896, 5])
+    assert set(runs["answered_on"]) == {"Synthetic GPU"}
+    assert "Less is better on both" in panel.caption
+
+
+def test_the_committed_adapters_are_as_large_as_their_files():
+    panel = panels.cost_panel(context_of(ASSETS), None, "imdb", "adapter_mb", ())
+    found = panel.data.set_index("run")["adapter_mb"]["smollm2-135m"]
+    assert 1e6 * found == (ASSETS / "runs/smollm2-135m/adapter/adapter_model.safetensors").stat().st_size
+    assert panel.title.startswith("9.82 MB: 50.2")
 
 
 def test_the_committed_runs_stand_beside_published_results_and_doubtful_labels():
