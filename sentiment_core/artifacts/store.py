@@ -59,12 +59,6 @@ class Run:
         return self.path if self.hub else self.path / "adapter"
 
     @property
-    def adapter_bytes(self) -> int:
-        """Of its weights' file; 0 where there is none."""
-        path = self.adapter_path / "adapter_model.safetensors"
-        return path.stat().st_size if path.exists() else 0
-
-    @property
     def history_path(self) -> Path:
         return self.path / "history.jsonl"
 

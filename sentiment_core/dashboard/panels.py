@@ -109,7 +109,8 @@ def cost_panel(
             row = {"title": titles[run.run_id], "run": run.run_id, "parameters": record.base_model.parameters}
             row |= {"gpu_seconds": record.wall_seconds * record.hardware.count}
             row |= {"trainable_share": 100 * record.trainable_parameters / record.base_model.parameters}
-            adapter = run.adapter_bytes or 2 * record.trainable_parameters  # as it would be stored
+            adapter = sum(file.stat().st_size for file in run.adapter_path.glob("*.safetensors"))
+            adapter = adapter or 2 * record.trainable_parameters  # as it would be stored
             row |= {"peak_memory_gb": record.peak_memory_bytes / 1e9, "adapter_mb": adapter / 1e6}
             pace, answered = max(after.record.reviews_per_second, 1e-6), after.record.hardware
             row |= {"answer_ms": 1000 * answered.count / pace, "trained_on": record.hardware.title}

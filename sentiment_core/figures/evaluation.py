@@ -137,7 +137,7 @@ def cost_chart(
         look["yanchor"] = "top" if arrows or end > (ends.max() + ends.min()) / 2 else "bottom"
         top = min(end, _halvings(0.935)) if arrows else end
         figure.add_annotation(note(at, top, run["title"], **look))
-    at, y = np.log10(others[by]).fillna(unknown), _halvings(others["accuracy"])
+    at, y = np.log10(others[by].fillna(10**unknown)), _halvings(others["accuracy"])
     told = [f"{one.title}<br>{one.accuracy:.1%}" for one in others.itertuples()]
     shown = others["title"].where(others[by] == others[by].max(), "")  # where there is room
     look = {"mode": "markers+text", "marker_symbol": "square-open", "textposition": "bottom center"}

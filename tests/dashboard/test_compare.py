@@ -17,7 +17,7 @@ from sentiment_core.figures.evaluation import COSTS
 from sentiment_core.metrics import classification
 from tests.dashboard.test_header import words
 from tests.dashboard.test_tabs import context_of
-from tests.fake_artifacts import LADDER, RUN, TEACHER, write_eval, write_ladder
+from tests.fake_artifacts import LADDER, RUN, TEACHER, write_assets, write_eval, write_ladder
 
 LARGE, TAUGHT = "coder-1.5b", "taught"
 
@@ -187,6 +187,25 @@ def test_two_runs_are_compared_on_the_same_reviews(context):
     assert pairs.counts(shown.frame, wanted)["fixed"] == found.fixed
     assert len(pairs.select(shown.frame, wanted)) == found.broken
     assert ExampleFilter.of(asked=wanted.asking(show="fixed")).versus == TAUGHT
+
+
+def test_a_run_is_compared_with_any_system_on_the_same_reviews(tmp_path):
+    context = context_of(write_assets(tmp_path, n=200, pairs=20))
+    others = Sides.of(context, RUN, "imdb", "").others
+    assert {"nbsvm", "tfidf-logreg", "baseline-generated"} < {*others.values()}
+    assert "baseline-scored" not in others.values(), "that is its base model"
+    sides = Sides.of(context, RUN, "imdb", "tfidf-logreg")
+    assert (sides.before.record.system, sides.after.record.system) == ("tfidf-logreg", "fine-tuned")
+    assert sides.names[0] == "“TF-IDF + logistic regression”"
+    first, second = (context.store.predictions(one) for one in sides[:2])
+    found = classification.compare(first["label"], first["prediction"], second["prediction"])
+    flow = accuracy.before_and_after(context.store, sides, "here")[2]
+    assert f"<b>{found.fixed:,}</b>" in flow
+    assert method.settings_html(context, sides, RUN) == Markup(), "it is no run, which has settings"
+    wanted = ExampleFilter.of(RUN, "imdb", "", json.dumps({"versus": "tfidf-logreg", "show": "regressed"}))
+    view = examples.Examples(context)
+    assert len(pairs.select(view.tested(wanted).frame, wanted)) == found.broken
+    assert view.own(wanted).frame[pairs.P_BASE].isna().all(), "nobody asked it about our samples"
 
 
 def test_only_settings_that_differ_are_listed(context):
