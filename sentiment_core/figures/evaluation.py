@@ -16,7 +16,7 @@ PERCENT_TICKS = {"tickvals": [0, 25, 50, 75, 100]}
 COSTS = {
     "parameters": "Parameters of the base model", "gpu_seconds": "GPU seconds of training",
     "peak_memory_gb": "Peak GPU memory of training (GB)", "trainable_share": "Trained weights (% of base)",
-    "adapter_mb": "Size of the adapter (MB)", "answer_ms": "Time to answer, in batches (ms a review)",
+    "adapter_mb": "Size of the adapter (MB)", "answer_ms": "Answering in batches (ms a review)",
 }  # fmt: skip
 LOGARITHMIC = (0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)  # accuracies marked on such an axis
 PUBLISHED = System("", "", "", work="", colour="muted", marker="square-open")  # not measured here

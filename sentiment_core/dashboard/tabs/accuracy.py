@@ -45,7 +45,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     axes = [(title, name) for name, title in COSTS.items()]
     with cost.column, gr.Row():
         by = gr.Radio(axes, value="parameters", scale=3, **switch)
-        upright = {"label": "Held against", "elem_id": "cost-against", "min_width": 220, "interactive": True}
+        upright = {"label": "Held against", "elem_id": "cost-against", "min_width": 290, "interactive": True}
         beside = gr.Dropdown([("Accuracy", "accuracy"), *axes], value="accuracy", **upright)
     outcomes = gr.HTML(elem_id="outcomes")
     covered = FigureSlot("coverage", height=400)
