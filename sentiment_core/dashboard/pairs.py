@@ -25,29 +25,31 @@ class Sides(NamedTuple):
     after: Evaluation | None
     names: tuple[str, str] = ("Base model", "Fine-tuned")
     words: tuple[str, str] = ("before", "after fine-tuning")
-    others: Mapping[str, str] = {}  # what `before` may be: a name for people -> run_id, "" of the base model
+    others: Mapping[str, str] = {}  # what `before` may be: a name for people -> run or system, "" of the base
     versus: str = ""
 
     @classmethod
     def of(cls, context: Context, run_id: str | None, dataset: str | None, versus: str) -> Self:
-        """A run's base model and its fine-tuned one, or the fine-tuned ones of `versus` and of this run."""
+        """A run's fine-tuned model beside its base, another run's, or another system, by `versus`."""
         stamp, given = context.store.signature(), (run_id, dataset, versus)
         return context.store.keep(("sides", *given), stamp, lambda: cls._of(context, *given))
 
     @classmethod
     def _of(cls, context: Context, run_id: str | None, dataset: str | None, versus: str) -> Self:
         run, evals = context.evals(run_id, dataset)
-        after, titles, tuned = evals.get("fine-tuned"), run_titles(context), {}
-        for other in context.store.finished_runs():
-            one = context.evals(other.run_id, dataset)[1].get("fine-tuned")
-            same = one and after and one.record.dataset.fingerprint == after.record.dataset.fingerprint
-            if same and other != run:
-                tuned[other.run_id] = one
-        others = {"Its base model": "", **{titles[name]: name for name in tuned}}
-        if not run or versus not in tuned:
-            return cls(context.store.before(evals), after, others=others)
+        before, after, titles = context.store.before(evals), evals.get("fine-tuned"), run_titles(context)
+        found = {one.run_id: context.evals(one.run_id, dataset)[1].get("fine-tuned")
+                 for one in context.store.finished_runs() if one != run}  # fmt: skip
+        for name, one in evals.items():
+            if one not in (before, after):
+                titles[name], found[name] = one.record.title, one
+        fits = {after.record.dataset.fingerprint} if after else set()
+        there = {name: one for name, one in found.items() if one and one.record.dataset.fingerprint in fits}
+        others = {"Its base model": "", **{titles[name]: name for name in there}}
+        if not run or versus not in there:
+            return cls(before, after, others=others)
         old, new = (f"“{titles.get(name, name)}”" for name in (versus, run.run_id))
-        return cls(tuned[versus], after, (old, new), (f"with {old}", f"with {new}"), others, versus)
+        return cls(there[versus], after, (old, new), (f"with {old}", f"with {new}"), others, versus)
 
 
 def paired(before: pd.DataFrame | None, after: pd.DataFrame) -> pd.DataFrame:
@@ -128,7 +130,7 @@ class ExampleFilter(BaseModel, frozen=True, strict=True):
     high: float = Field(1.0, ge=0, le=1)
     label: Literal[0, 1] | None = None  # the true label, where only one is wanted
     phenomenon: str = ""  # the one of the challenge set, where only one is wanted
-    versus: str = ""  # the run that is held against this one; its base model if empty or unknown
+    versus: str = ""  # run or system that is held against this run; its base model if empty or unknown
     page: int = 0  # from 0; beyond either end it means the first or the last page
 
     @classmethod

@@ -23,7 +23,7 @@ INTERVAL = "Bars are 95\u202f% intervals"
 MIN_BIN = 20  # reviews of a bin of the reliability diagram that is drawn: of fewer, a share says nothing
 AMBIGUITY = "{}: of 25,000 labels<br>{} lack a majority of votes,<br>{} have it against them"
 COST_UNITS = {"parameters": "parameters", "gpu_seconds": "GPU seconds", "peak_memory_gb": "GB at most"}
-COST_UNITS |= {"trainable_share": "% of the weights"}
+COST_UNITS |= {"trainable_share": "% of the weights", "adapter_mb": "MB", "answer_ms": "ms an answer"}
 WHO = {"fine": "the fine-tuned model", "base": "the base model"}
 
 
@@ -95,9 +95,11 @@ def _reference_row(one: Reference) -> dict[str, Any]:
 
 
 def cost_panel(
-    context: Context, run_id: str | None, dataset: str | None, by: str, published: Sequence[Reference]
-) -> Panel | None:
-    """What each run took, by one of COSTS, and brought; None without one measured before and after."""
+    context: Context, run_id: str | None, dataset: str | None, by: str, published: Sequence[Reference],
+    against: str = "accuracy",
+) -> Panel | None:  # fmt: skip
+    """What each run took, by one of COSTS, and brought; None without one measured before and after.
+    against: what it is held against, "accuracy" or another of COSTS."""
     rows, titles, where, doubt = [], run_titles(context), "", None
     for run in context.store.finished_runs():
         evals, record = context.store.evals(run, dataset), run.record
@@ -107,23 +109,33 @@ def cost_panel(
             row = {"title": titles[run.run_id], "run": run.run_id, "parameters": record.base_model.parameters}
             row |= {"gpu_seconds": record.wall_seconds * record.hardware.count}
             row |= {"trainable_share": 100 * record.trainable_parameters / record.base_model.parameters}
-            row |= {"peak_memory_gb": record.peak_memory_bytes / 1e9}
+            adapter = sum(file.stat().st_size for file in run.adapter_path.glob("*.safetensors"))
+            adapter = adapter or 2 * record.trainable_parameters  # as it would be stored
+            row |= {"peak_memory_gb": record.peak_memory_bytes / 1e9, "adapter_mb": adapter / 1e6}
+            pace, answered = max(after.record.reviews_per_second, 1e-6), after.record.hardware
+            row |= {"answer_ms": 1000 * answered.count / pace, "trained_on": record.hardware.title}
+            row |= {"answered_on": answered.title}
             rows.append(row | {f"before_{name}": value for name, value in old.items()} | new)
             where = dataset_phrase(after)
     if not rows:
         return None
-    ranked, words = sorted(rows, key=lambda row: row["accuracy"]), COST_UNITS[by]
-    amount = parameters if by == "parameters" else "{:,.3g}".format
+    sign = 1 if (arrows := against == "accuracy") else -1  # less of a cost is better
+    ranked = sorted(rows, key=lambda row: (-sign * row[against], row[by]))  # the best first
+    order, reached = sorted(ranked, key=lambda row: row[by]), -np.inf
+    for row in order:
+        row["on_front"], reached = sign * row[against] > reached, max(reached, sign * row[against])
     finding = "; ".join(dict.fromkeys(  # of the best that took least, and of the best
-        f"{amount(row[by])} {words}: {percent(row['before_accuracy'])} → {percent(row['accuracy'])}"
-        for row in (min(reversed(ranked), key=lambda row: row[by]), ranked[-1])
+        f"{_told(row, by)}: {_told(row, against)}" for row in (order[0], ranked[0])
     ))  # fmt: skip
+    scale = "▲ fine-tuned. Less is better on both axes, which are logarithmic"
+    if arrows:
+        scale = "■ base model, ▲ fine-tuned, □ published, as reported and not measured here. "
+        scale += f"{INTERVAL} (Wilson). Upwards, each halving of the error is the same step"
     caption = (
-        f"{where}. ■ base model, ▲ fine-tuned, □ published, as reported and not measured here. {INTERVAL} "
-        "(Wilson). Upwards, each halving of the error is the same step; arrows that would hide each other "
-        "stand apart. GPU seconds: without compiling, validation, and a teacher’s training."
+        f"{where}. {scale}; what would hide each other stands apart. Dotted: the runs that none beats on "
+        "both axes. Times leave out compiling, validation, and a teacher’s training."
     )
-    for one in published:
+    for one in published if arrows else ():
         counts = [int(n) for n in re.findall(r"(\d+) (?:lack|have) a majority", one.protocol)]
         if one.kind == "label-ambiguity" and len(counts) == 2:
             low, high = (1 - n / 25_000 for n in counts)
@@ -131,8 +143,16 @@ def cost_panel(
             caption += f" {one.name}: {one.protocol}. {one.checked}"
         elif one.accuracy:
             rows.append(_reference_row(one) | {"run": "", "parameters": one.parameters})
-    chart = evaluation.cost_chart(table := pd.DataFrame(rows), by, doubt, run_id)
+    chart = evaluation.cost_chart(table := pd.DataFrame(rows), by, doubt, run_id, against)
     return Panel(finding, chart, caption, table, f"cost-{dataset}")
+
+
+def _told(row: Mapping[str, Any], name: str) -> str:
+    """What a run of `cost_panel` took or, by accuracy, brought."""
+    if name == "accuracy":
+        return f"{percent(row['before_accuracy'])} → {percent(row['accuracy'])}"
+    amount = parameters(row[name]) if name == "parameters" else f"{float(f'{row[name]:.3g}'):,g}"
+    return f"{amount} {COST_UNITS[name]}"
 
 
 def coverage_panel(

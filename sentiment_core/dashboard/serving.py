@@ -55,7 +55,7 @@ KINDS = {
 
 MOST_OPEN = 4  # reviews that wait for their traces, with what was computed of them in memory: traces go first
 MOST_KNOWN = 300  # texts whose answers are kept in memory, to be given again at once
-TOGETHER = 240  # texts of a batch that both models answer before the next: encoded in a tenth of a second
+TOGETHER = 60  # texts of a batch that both models answer before the next: what a Stop waits for, and keeps
 MODEL_EVENT: dict[str, Any] = {"concurrency_limit": None}  # waits in our queue, which refuses politely
 LOOK_AGAIN = 5.0  # seconds after which a visitor is told again how many come first
 TOO_MANY = "Many visitors are asking at this moment. Please try again in a minute; the other tabs are open."

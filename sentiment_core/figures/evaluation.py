@@ -16,6 +16,7 @@ PERCENT_TICKS = {"tickvals": [0, 25, 50, 75, 100]}
 COSTS = {
     "parameters": "Parameters of the base model", "gpu_seconds": "GPU seconds of training",
     "peak_memory_gb": "Peak GPU memory of training (GB)", "trainable_share": "Trained weights (% of base)",
+    "adapter_mb": "Size of the adapter (MB)", "answer_ms": "Answering in batches (ms a review)",
 }  # fmt: skip
 LOGARITHMIC = (0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)  # accuracies marked on such an axis
 PUBLISHED = System("", "", "", work="", colour="muted", marker="square-open")  # not measured here
@@ -94,54 +95,75 @@ def _add_system(figure: go.Figure, row: Any, place: float, start: int) -> None:
 
 
 def cost_chart(
-    table: pd.DataFrame, by: str, doubt: tuple[float, float, str] | None, chosen: str | None
-) -> go.Figure:
+    table: pd.DataFrame, by: str, doubt: tuple[float, float, str] | None, chosen: str | None,
+    against: str = "accuracy",
+) -> go.Figure:  # fmt: skip
     """Accuracy before → after by a cost, an arrow a run, on the error's logarithm; no cost: at the right.
+    A dotted line joins the runs that none beats on both axes.
 
     Args:
-        table: columns title, run ("" for a published result), `by`, one of COSTS; accuracy, low, high, and
-            the same three of the base model with before_ (fractions; NaN where not known).
+        table: columns title, run ("" for a published result), on_front, `by`, one of COSTS; accuracy, low,
+            high, and the same three of the base model with before_ (fractions; NaN where not known).
         doubt: between which accuracies labels are in doubt, and what that is called.
         chosen: the run whose name is bold.
+        against: or another one of COSTS, with a mark a run for its arrow.
     """
     from scipy.optimize import isotonic_regression
 
-    table = table.assign(**{by: table[by].astype(float).clip(lower=1)})
+    costs, arrows = {by, against} & COSTS.keys(), against == "accuracy"
+    table = table[arrows | (table["run"] != "")]
+    table = table.assign(**{name: table[name].astype(float).clip(lower=0.01) for name in costs})
     runs, others = (table[(table["run"] != "") == measured].sort_values(by) for measured in (True, False))
-    low, high = np.log10(table[by].min()) - 0.3, np.log10(max(table[by].max(), 5 * table[by].min())) + 0.2
-    room = 0.15 * (high - low) if others[by].isna().any() else 0.0  # of those at the right end
-    figure, steps = go.Figure(), 0.075 * (high + room - low) * np.arange(len(runs))
+    unknown, x_axis = _cost_axis(table[by])
+    figure, steps = go.Figure(), 0.075 * np.ptp(x_axis["range"]) * np.arange(len(runs))
     if doubt:
         band = {"fillcolor": color_of("line"), "opacity": 0.5, "line_width": 0, "layer": "below"}
         figure.add_hrect(_halvings(doubt[0]), _halvings(doubt[1]), **band)
         corner = {"xanchor": "left", "yanchor": "top", "align": "left", "xshift": 4}
         figure.add_annotation(note(0, 1, doubt[2], "muted", xref="paper", yref="paper", **corner))
     places = isotonic_regression(np.log10(runs[by]) - steps).x + steps  # the nearest that are so far apart
-    for at, run in zip(places, runs.to_dict("records"), strict=True):
-        shares = [[run[side + end] for side in ("before_", "")] for end in ("accuracy", "low", "high")]
-        ends, told = _halvings(shares), [percent(share, 2) for share in shares[0]]
-        mark = {"symbol": ["square", "triangle-up"], "size": 12, "color": [*map(color_of, ("base", "fine"))]}
-        arrow = series(run["title"], "fine", [at, at], ends[0], hover=run["title"] + "<br>%{text}", text=told)
-        figure.add_trace(arrow.update(error_y=interval("fine", *ends), marker=mark))
+    ends = np.asarray(_halvings(runs["accuracy"]) if arrows else np.log10(runs[against]))
+    best, look = runs["on_front"].to_numpy(bool), {"mode": "lines", "line_shape": "hv", "line_dash": "dot"}
+    figure.add_trace(series("front", "fine", places[best], ends[best], hover="", hoverinfo="skip", **look))
+    for at, end, run in zip(places, ends, runs.to_dict("records"), strict=True):
+        shares = [[run[side + one] for side in ("before_", "")] for one in ("accuracy", "low", "high")]
+        told = [percent(share, 2) for share in shares[0]] if arrows else [f"{run[against]:,.3g}"]
+        y, n = _halvings(shares) if arrows else np.full((3, 1), end), len(told)
+        mark = {"symbol": ["square", "triangle-up"][-n:], "color": [*map(color_of, ("base", "fine"))][-n:]}
+        arrow = series(run["title"], "fine", [at] * n, y[0], hover=run["title"] + "<br>%{text}", text=told)
+        figure.add_trace(arrow.update(error_y=interval("fine", *y), marker=mark | {"size": 12}))
         font = {"color": color_of("fine"), "size": 12, "weight": 700 if run["run"] == chosen else 400}
-        look = {"font": font, "textangle": -90, "xanchor": "left", "yanchor": "top", "xshift": 3}
-        figure.add_annotation(note(at, min(ends[0][1], _halvings(0.935)), run["title"], **look))
-    at, y = np.log10(others[by].fillna(10 ** (high + room / 2))), _halvings(others["accuracy"])
+        look = {"font": font, "textangle": -90, "xanchor": "left", "xshift": 3}
+        look["yanchor"] = "top" if arrows or end > (ends.max() + ends.min()) / 2 else "bottom"
+        top = min(end, _halvings(0.935)) if arrows else end
+        figure.add_annotation(note(at, top, run["title"], **look))
+    at, y = np.log10(others[by].fillna(10**unknown)), _halvings(others["accuracy"])
     told = [f"{one.title}<br>{one.accuracy:.1%}" for one in others.itertuples()]
     shown = others["title"].where(others[by] == others[by].max(), "")  # where there is room
     look = {"mode": "markers+text", "marker_symbol": "square-open", "textposition": "bottom center"}
     look |= {"text": [name.replace(", ", ",<br>") for name in shown], "cliponaxis": False, "hovertext": told}
     look |= {"textfont_color": color_of("muted")}
     figure.add_trace(series("published", "muted", at, y, hover="%{hovertext}", **look))
-    costs = [n * 10.0**power for power in range(13) for n in ((1,) if high - low > 1.8 else (1, 2, 5))]
-    costs = [cost for cost in costs if cost < 10 ** (high - room / 3)]
-    names = [f"{c / 1e9:g}B" if c >= 1e9 else f"{c / 1e6:g}M" if c >= 1e6 else f"{c:g}" for c in costs]
-    ticks = {"tickvals": [*np.log10(costs), high + (room / 2 or 1)], "ticktext": [*names, "not<br>published"]}
-    figure.update_xaxes(range=[low, high + room], title_text=COSTS[by], tickangle=0, **ticks)
+    figure.update_xaxes(title_text=COSTS[by], tickangle=0, **x_axis)
+    if not arrows:
+        return finished(figure.update_yaxes(title_text=COSTS[against], **_cost_axis(runs[against])[1]), 540)
     ticks = {"tickvals": _halvings(LOGARITHMIC), "ticktext": [f"{100 * tick:g}" for tick in LOGARITHMIC]}
     ticks |= {"autorangeoptions_clipmax": max(_halvings([0.985, *runs["high"]]) + 0.1)}
     figure.update_yaxes(title_text="Accuracy (%), by the error’s logarithm", **ticks)
     return finished(figure, 540)
+
+
+def _cost_axis(costs: pd.Series) -> tuple[float, dict[str, Any]]:
+    """Where on a logarithmic axis an unknown cost stands, and the axis's range and ticks."""
+    low, high = np.log10(costs.min()) - 0.3, np.log10(max(costs.max(), 5 * costs.min())) + 0.2
+    room = 0.15 * (high - low) if costs.isna().any() else 0.0  # of those at the right end
+    each = (1,) if high - low > 1.8 else (1, 2, 5)
+    ticks = [n * 10.0**power for power in range(-2, 13) for n in each]
+    ticks = [tick for tick in ticks if tick < 10 ** (high - room / 3)]
+    names = [f"{c / 1e9:g}B" if c >= 1e9 else f"{c / 1e6:g}M" if c >= 1e6 else f"{c:g}" for c in ticks]
+    places = [*np.log10(ticks), high + (room / 2 or 1)]
+    axis = {"range": [low, high + room], "tickvals": places, "ticktext": [*names, "not<br>published"]}
+    return high + room / 2, axis
 
 
 def _halvings(accuracy: Any) -> Any:

@@ -12,7 +12,7 @@ from sentiment_core.models.base_models import live_base
 from sentiment_core.publishing.card import PublishError, card_of, evaluations, hub_dataset
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-SPACE_FILES = ("app.py", "requirements.txt", "README.md", "LICENSE")
+SPACE_FILES = ("app.py", "requirements.txt", "README.md", "LICENSE", "notebook.ipynb")
 NOT_IN_SPACE = shutil.ignore_patterns("__pycache__", "*.sh", ".*")
 REPLACED = ["sentiment_core/*", "docs/*", "assets/*", "evaluations/*"]
 """What is removed from a repository where it is not in the folder any more."""
@@ -64,21 +64,26 @@ def _write_result(record: EvalRecord, folder: Path, repo: str) -> None:
 
 
 def write_space(folder: Path, root: Path, repo: str) -> None:
-    """Exactly what the dashboard needs, on the artifacts under `root`; with a repo its card has a thumbnail.
+    """Exactly what the dashboard needs, on the artifacts under `root`, and what README links to; with a repo
+    its card has a thumbnail, and the notebook opens in Colab and clones it.
 
     Raises PublishError where this program is installed without its checkout.
     """
     if not all((CHECKOUT / name).exists() for name in SPACE_FILES):
         raise PublishError("a Space is made from a checkout of the repository; run the command in one")
-    for name in ("sentiment_core", "docs"):  # README links to docs/
+    for name in ("sentiment_core", "docs"):
         shutil.copytree(CHECKOUT / name, folder / name, ignore=NOT_IN_SPACE)
     shutil.copytree(root, folder / "assets", ignore=NOT_IN_SPACE)
     for name in SPACE_FILES:
         shutil.copy(CHECKOUT / name, folder)
     if repo:
-        card = RepoCard.load(folder / "README.md")
-        card.data["thumbnail"] = f"{constants.ENDPOINT}/spaces/{repo}/resolve/main/assets/dashboard-live.png"
+        card, address = RepoCard.load(folder / "README.md"), f"{constants.ENDPOINT}/spaces/{repo}"
+        card.data["thumbnail"] = f"{address}/resolve/main/assets/dashboard-live.png"
         card.save(folder / "README.md")
+        notebook, colab = folder / "notebook.ipynb", "https://colab.research.google.com/"
+        content = notebook.read_text(encoding="utf-8")
+        content = content.replace(f"({colab})", f"({colab}#fileId={address}/blob/main/notebook.ipynb)")
+        write_text(notebook, content.replace(r"REPOSITORY = \"\"", rf"REPOSITORY = \"{address}\""))
 
 
 def upload(folder: Path, repo: str, kind: str) -> str:

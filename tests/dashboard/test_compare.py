@@ -17,7 +17,7 @@ from sentiment_core.figures.evaluation import COSTS
 from sentiment_core.metrics import classification
 from tests.dashboard.test_header import words
 from tests.dashboard.test_tabs import context_of
-from tests.fake_artifacts import LADDER, RUN, TEACHER, write_eval, write_ladder
+from tests.fake_artifacts import LADDER, RUN, TEACHER, write_assets, write_eval, write_ladder
 
 LARGE, TAUGHT = "coder-1.5b", "taught"
 
@@ -125,8 +125,31 @@ def test_what_it_takes_is_told_of_the_least_and_the_best(context, by):
         change = f"{100 * row['before_accuracy']:.1f} % → {100 * row['accuracy']:.1f} %"
         assert change in panel.title.replace("\u202f", " ")
     assert panel.title.count("→") == len({least, LARGE})
+    assert runs.loc[[least, LARGE], "on_front"].all()
     assert "n = 2,000" in panel.caption
     assert "95\u202f% intervals" in panel.caption
+
+
+@pytest.mark.parametrize("against", COSTS)
+def test_any_two_costs_are_held_against_each_other_and_their_front_is_in_the_table(context, against):
+    panel = panels.cost_panel(context, RUN, "imdb", "gpu_seconds", context.store.references(), against)
+    runs = panel.data.set_index("run")
+    assert set(runs.index) == {*LADDER}, "published results have neither"
+    for name, run in runs.iterrows():
+        others = runs.drop(name)
+        beaten = (others["gpu_seconds"] <= run["gpu_seconds"]) & (others[against] <= run[against])
+        alike = (others["gpu_seconds"] == run["gpu_seconds"]) & (others[against] == run[against])
+        assert run["on_front"] == (not (beaten & ~alike).any()), name
+    assert runs.loc[LARGE, ["adapter_mb", "answer_ms"]].tolist() == pytest.approx([9.76896, 5])
+    assert set(runs["answered_on"]) == {"Synthetic GPU"}
+    assert "Less is better on both" in panel.caption
+
+
+def test_the_committed_adapters_are_as_large_as_their_files():
+    panel = panels.cost_panel(context_of(ASSETS), None, "imdb", "adapter_mb", ())
+    found = panel.data.set_index("run")["adapter_mb"]["smollm2-135m"]
+    assert 1e6 * found == (ASSETS / "runs/smollm2-135m/adapter/adapter_model.safetensors").stat().st_size
+    assert panel.title.startswith("9.82 MB: 50.2")
 
 
 def test_the_committed_runs_stand_beside_published_results_and_doubtful_labels():
@@ -164,6 +187,25 @@ def test_two_runs_are_compared_on_the_same_reviews(context):
     assert pairs.counts(shown.frame, wanted)["fixed"] == found.fixed
     assert len(pairs.select(shown.frame, wanted)) == found.broken
     assert ExampleFilter.of(asked=wanted.asking(show="fixed")).versus == TAUGHT
+
+
+def test_a_run_is_compared_with_any_system_on_the_same_reviews(tmp_path):
+    context = context_of(write_assets(tmp_path, n=200, pairs=20))
+    others = Sides.of(context, RUN, "imdb", "").others
+    assert {"nbsvm", "tfidf-logreg", "baseline-generated"} < {*others.values()}
+    assert "baseline-scored" not in others.values(), "that is its base model"
+    sides = Sides.of(context, RUN, "imdb", "tfidf-logreg")
+    assert (sides.before.record.system, sides.after.record.system) == ("tfidf-logreg", "fine-tuned")
+    assert sides.names[0] == "“TF-IDF + logistic regression”"
+    first, second = (context.store.predictions(one) for one in sides[:2])
+    found = classification.compare(first["label"], first["prediction"], second["prediction"])
+    flow = accuracy.before_and_after(context.store, sides, "here")[2]
+    assert f"<b>{found.fixed:,}</b>" in flow
+    assert method.settings_html(context, sides, RUN) == Markup(), "it is no run, which has settings"
+    wanted = ExampleFilter.of(RUN, "imdb", "", json.dumps({"versus": "tfidf-logreg", "show": "regressed"}))
+    view = examples.Examples(context)
+    assert len(pairs.select(view.tested(wanted).frame, wanted)) == found.broken
+    assert view.own(wanted).frame[pairs.P_BASE].isna().all(), "nobody asked it about our samples"
 
 
 def test_only_settings_that_differ_are_listed(context):

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -434,6 +435,41 @@ def test_other_files_are_answered_alike(call, texts, tmp_path, kind):
         assert call(*PREDICT, str(texts.with_suffix(f".{suffix}")), "--output", str(made[suffix]))[0] == 0
     answers = [pd.read_parquet(path)[["p_positive", "prediction", "tokens"]] for path in made.values()]
     pd.testing.assert_frame_equal(*answers)
+
+
+def test_a_dataset_of_the_hub_is_streamed_and_goes_on_after_a_kill(call, texts, tmp_path, monkeypatch):
+    """The real library on two local shards, where it would ask the Hub."""
+    monkeypatch.setattr(predict, "ROWS", {"cpu": 8})
+    given, load, asked = pd.read_csv(texts, keep_default_na=False), datasets.load_dataset, []
+    shards = [str(tmp_path / f"test-{number}.parquet") for number in range(2)]
+    given[:13].to_parquet(shards[0], row_group_size=5)
+    given[13:].to_parquet(shards[1])
+
+    def load_dataset(name, config, **more):
+        asked.append((name, config, more))
+        return load("parquet", data_files={"test": shards}, **more)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    hub = (*PREDICT, "me/texts", "--dataset-config", "short", "--output", str(tmp_path / "hub.parquet"))
+    refused(call(*hub, "--split", "dev"), "me/texts has no split 'dev'; use --split with one of: test")
+    write, written = predict._write, []
+
+    def killed(path, *more):
+        if written:
+            raise KeyboardInterrupt
+        written.append(path)
+        write(path, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(predict, "_write", killed)
+        assert call(*hub)[0] == 130
+    monkeypatch.setattr(predict, "_write", lambda path, *more: (written.append(path), write(path, *more)))
+    assert call(*hub)[:2] == (0, f"28 rows, {tmp_path / 'hub.parquet'}\n")
+    assert len({*written}) == len(written), "no part is answered twice"
+    assert {*map(str, asked)} == {str(("me/texts", "short", {"streaming": True}))}
+    assert call(*PREDICT, str(texts), "--output", str(tmp_path / "file.parquet"))[0] == 0
+    found, wanted = (pd.read_parquet(tmp_path / f"{name}.parquet") for name in ("hub", "file"))
+    pd.testing.assert_frame_equal(found.astype({"id": str}), wanted, check_dtype=False)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,8 @@ COSTS = pd.DataFrame({
     "title": ["Small", "Twin", "Large", "Paper", "Secret"], "run": ["a", "b", "c", "", ""],
     "parameters": [1e8, 1e8, 1.5e9, 3e8, np.nan], "gpu_seconds": [40, 50, 300, np.nan, np.nan],
     "peak_memory_gb": [9, 9, 40, np.nan, np.nan], "trainable_share": [3.6, 4, 14, np.nan, np.nan],
+    "adapter_mb": [10, 10, 37, np.nan, np.nan], "answer_ms": [0.3, 0.3, 1.6, np.nan, np.nan],
+    "on_front": [True, False, True, np.nan, np.nan],
     "before_accuracy": [0.5, 0.5, 0.85, *[np.nan] * 2], "before_low": [0.49, 0.49, 0.84, *[np.nan] * 2],
     "before_high": [0.51, 0.51, 0.86, *[np.nan] * 2], "accuracy": [0.95, 0.94, 0.96, 0.965, 0.97],
     "low": [0.94, 0.93, 0.95, *[np.nan] * 2], "high": [0.96, 0.95, 0.97, *[np.nan] * 2],
@@ -207,7 +209,10 @@ def test_an_arrow_a_run_at_its_cost_and_where_the_error_was_halved(by: str) -> N
     figure = evaluation.cost_chart(COSTS, by, (0.971, 0.993, "labels in doubt"), "b")
     arrows = {trace.name: trace for trace in figure.data}
     published = arrows.pop("published")
+    front = arrows.pop("front")
     assert set(arrows) == {"Small", "Twin", "Large"}
+    assert [*front.x] == [arrows[name].x[-1] for name in ("Small", "Large")]
+    assert [*front.y] == [arrows[name].y[-1] for name in ("Small", "Large")]
     small, twin, large = (arrow.x[0] for arrow in arrows.values())
     assert small < twin < large
     gap = twin - small
@@ -225,6 +230,18 @@ def test_an_arrow_a_run_at_its_cost_and_where_the_error_was_halved(by: str) -> N
     assert (2**-band.y0, 2**-band.y1) == pytest.approx((0.029, 0.007))
     bold = [note.text for note in figure.layout.annotations if note.font.weight == 700]
     assert bold == ["Twin"]
+
+
+@pytest.mark.parametrize("against", list(evaluation.COSTS))
+def test_two_costs_are_held_against_each_other_on_their_logarithms(against: str) -> None:
+    figure = evaluation.cost_chart(COSTS, "gpu_seconds", None, "b", against)
+    marks = {trace.name: trace for trace in figure.data if trace.name not in ("front", "published")}
+    assert [10 ** mark.y[0] for mark in marks.values()] == pytest.approx(COSTS[against][:3].tolist())
+    assert {(len(mark.x), *mark.marker.symbol) for mark in marks.values()} == {(1, "triangle-up")}
+    low, high = figure.layout.yaxis.range
+    assert sum(low < tick < high for tick in figure.layout.yaxis.tickvals) >= 2
+    assert figure.layout.yaxis.title.text == evaluation.COSTS[against]
+    assert [len(trace.x) for trace in figure.data if trace.name == "published"] == [0], "it has no such cost"
 
 
 def test_one_run_without_context_has_axes_with_ticks() -> None:

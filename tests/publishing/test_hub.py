@@ -12,6 +12,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 from gradio_client import Client
@@ -131,6 +132,13 @@ def test_the_spaces_front_matter_is_of_today(run, call, the_hub):
         path.relative_to(ROOT).as_posix() for path in (ROOT / "assets").glob("*.png")
     }
     assert len(card["short_description"]) <= 60
+    book = nbformat.reads(the_hub["me/space"]["notebook.ipynb"].decode(), as_version=4)
+    address = "https://huggingface.co/spaces/me/space"
+    assert (
+        f"(https://colab.research.google.com/#fileId={address}/blob/main/notebook.ipynb)"
+        in book.cells[0].source
+    )
+    assert f'\nREPOSITORY = "{address}"  #' in book.cells[1].source
     base = EMBEDDED["smollm2-135m"]
     assert card["models"] == [base.hub_id]
     assert card["preload_from_hub"] == [" ".join(base.on_hub)]

@@ -42,8 +42,11 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         zoom = gr.Checkbox(False, label="Zoom to the upper end", elem_id="zoom", **switches)
     systems, cost = FigureSlot("systems", height=480), FigureSlot("cost", height=660)
     switch = {"label": "What it takes", "elem_id": "cost-by", "elem_classes": "pills"}
-    with cost.column:
-        by = gr.Radio([(title, name) for name, title in COSTS.items()], value="parameters", **switch)
+    axes = [(title, name) for name, title in COSTS.items()]
+    with cost.column, gr.Row():
+        by = gr.Radio(axes, value="parameters", scale=3, **switch)
+        upright = {"label": "Held against", "elem_id": "cost-against", "min_width": 290, "interactive": True}
+        beside = gr.Dropdown([("Accuracy", "accuracy"), *axes], value="accuracy", **upright)
     outcomes = gr.HTML(elem_id="outcomes")
     covered = FigureSlot("coverage", height=400)
     with gr.Accordion("Reliability", open=False, elem_id="slices-fold"):
@@ -51,7 +54,8 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     notes = gr.HTML(elem_id="accuracy-notes")
 
     def draw(
-        run_id: str | None, name: str | None, published: bool, zoomed: bool, cost_by: str, other: str
+        run_id: str | None, name: str | None, published: bool, zoomed: bool, cost_by: str, held: str,
+        other: str,
     ) -> list[object]:  # fmt: skip
         evals = context.evals(run_id, name)[1]
         if not evals:
@@ -68,7 +72,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         surest = panels.coverage_panel(context.store, context.store.run(run_id), actors, where)
         calibration = panels.reliability_panel(context.store, actors, where)
         unscored = empty("Reliability needs a system that states probabilities.", panels.COMMAND)
-        costs = panels.cost_panel(context, run_id, context.dataset(name), cost_by, shown)
+        costs = panels.cost_panel(context, run_id, context.dataset(name), cost_by, shown, held)
         against = rivals(context.store, evals)
         told = heatmap_html(evals) + settings_html(context, sides, run_id) + flow
         return [
@@ -80,7 +84,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
             gr.Dropdown(choices=[*sides.others.items()], value=sides.versus, visible=len(sides.others) > 1),
         ]  # fmt: skip
 
-    inputs = [dataset, references, zoom, by, versus]
+    inputs = [dataset, references, zoom, by, beside, versus]
     outputs = [*moving.outputs, table, *systems.outputs, *cost.outputs, outcomes, *covered.outputs]
     outputs += [*reliability.outputs, notes, references, zoom, versus]
     changed = [one.input for one in inputs]

@@ -106,6 +106,8 @@ class Examples:
         sides = Sides.of(self.context, wanted.run_id, wanted.dataset, wanted.versus)
         runs = sides.versus or wanted.run_id, wanted.run_id
         first, second = (store.sample_answers(store.run(run_id)) for run_id in runs)
+        if sides.versus and sides.before and not sides.before.record.run_id:
+            first = {}  # another system answered none of them
         before, traces = "fine-tuned" if sides.versus else "base", {one: second[one].traces for one in second}
         both = {one: traces[one] | {"base": first[one].traces[before]} for one in traces if one in first}
         texts = {sample.id: sample.text for sample in samples}

@@ -126,8 +126,9 @@ def _settings(context: Context, runs: list[Run]) -> list[tuple[str, ...]]:
 
 
 def settings_html(context: Context, sides: Sides, run_id: str | None) -> Markup:
-    """What differs between two runs, as a small table; empty where a run stands beside its base model."""
-    runs = [run for run in map(context.store.run, (sides.versus, run_id) if sides.versus else ()) if run]
+    """What differs between two runs, as a small table; empty where a run stands beside another system."""
+    names = (sides.versus, run_id) if sides.before and sides.before.record.run_id else ()
+    runs = [run for run in map(context.store.run, names) if run]
     rows = [row for row in _settings(context, runs) if len({*row[1:]}) > 1] if runs else []
     return render("settings", names=sides.names, rows=rows) if runs else Markup()
 
