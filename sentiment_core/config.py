@@ -113,7 +113,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 class TrainConfig:
     """All settings of one training run. The defaults are the preset "best"."""
 
-    dataset: str = _setting("stanfordnlp/imdb", "Hub id, file(s), aclImdb folder/archive", about=COLUMN_FLAGS)
+    dataset: str = _setting("stanfordnlp/imdb", "Hub id, file, or folder of files", about=COLUMN_FLAGS)
     base_model: str = _setting(DEFAULT_BASE_MODEL, "causal LM: embedded name, Hub id (id@revision), folder")
     run_id: str = _setting("", "name of the run's folder; by default the base model's (and preset's) name")
     exclude: tuple[str, ...] = _setting((), "file to keep unseen, or counterfactual; repeatable", many="PATH")

@@ -3,8 +3,8 @@
     load_reviews("stanfordnlp/imdb", "test", limit=1000)
     split_train("reviews/", validation=1000, exclude=["counterfactual.parquet"])
 
-A source is a Hub id, a parquet/CSV/TSV/JSONL file, a folder of such files by split, or IMDB's raw `aclImdb`
-folder or `.tar.gz`. Every refusal is a DataError of one sentence: what was wrong, the value, what to do.
+A source is a Hub id, a parquet/CSV/TSV/JSONL file, or a folder of such files by split. Every refusal is a
+DataError of one sentence: what was wrong, the value, what to do.
 """
 
 import hashlib
@@ -263,36 +263,31 @@ def _table(source: Source, split: str, *columns: str) -> pd.DataFrame:
     return raw
 
 
-def _place(row: Any) -> str:
-    """Where a bad value stands: a file's name in an aclImdb folder, otherwise its row, counted from 1."""
-    return row if isinstance(row, str) else f"row {row + 1}"
-
-
 def _decoded(raw: pd.DataFrame, given: str) -> list[str]:
     """The texts exactly as the source gives them; not one of them is empty."""
-    texts = []
-    for row, text in raw["text"].astype(object).where(raw["text"].notna(), "").items():
+    texts, given_texts = [], raw["text"].astype(object).where(raw["text"].notna(), "")
+    for row, text in zip(raw.index + 1, given_texts, strict=True):
         if isinstance(text, bytes):
             try:
                 text = text.decode()
             except UnicodeError:
-                message = f"{given} holds bytes that are not UTF-8 in {_place(row)}; save it as UTF-8"
+                message = f"{given} holds bytes that are not UTF-8 in row {row}; save it as UTF-8"
                 raise DataError(message) from None
         if not isinstance(text, str):
-            raise DataError(f"{given} has {text!r} in place of a text in {_place(row)}; put the review there")
+            raise DataError(f"{given} has {text!r} in place of a text in row {row}; put the review there")
         if not _BREAK.sub("", text).strip():
-            raise DataError(f"{given} has an empty text in {_place(row)}; remove the row or fill it in")
+            raise DataError(f"{given} has an empty text in row {row}; remove the row or fill it in")
         if "\0" in text:
-            raise DataError(f"{given} has a NUL character in {_place(row)}; remove it from the text")
+            raise DataError(f"{given} has a NUL character in row {row}; remove it from the text")
         texts.append(text)
     return texts
 
 
 def _labels(raw: pd.DataFrame, given: str) -> list[int]:
     labels = []
-    for row, value in raw["label"].items():
+    for row, value in zip(raw.index + 1, raw["label"], strict=True):
         try:
             labels.append(int(parse_label(value)))
         except ValueError as error:
-            raise DataError(f"{given}, {_place(row)}: {error}, or --label-map") from None
+            raise DataError(f"{given}, row {row}: {error}, or --label-map") from None
     return labels

@@ -1,10 +1,7 @@
-"""Where reviews come from: raw, unchecked tables out of the Hub, files, folders and aclImdb's archive."""
+"""Where reviews come from: raw, unchecked tables out of the Hub, files and folders."""
 
-import gzip
 import re
-import tarfile
 import warnings
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,11 +14,8 @@ import pandas as pd
 
 from sentiment_core.config import CACHE, CHALLENGE_FILE, COLUMN_FLAGS, flag, split_name
 from sentiment_core.data import tables
-from sentiment_core.data.tables import DataError, check_file, read_csv, read_table
+from sentiment_core.data.tables import DataError, read_csv, read_table
 from sentiment_core.labels import parse_label
-
-_ARCHIVES = (".tar.gz", ".tgz")
-_ARCHIVE_BYTES = 1 << 30  # bound of what an archive unpacks to; IMDB's labelled reviews are 66 MB
 
 CHALLENGE = "challenge"
 """A source from any folder: our own reviews by phenomenon, see `assets/challenge/README.md`."""
@@ -49,7 +43,7 @@ class Source:
     table: Callable[[str], pd.DataFrame]
 
     def read(self, split: str) -> pd.DataFrame:
-        """One split as the source has it; the index is each row's number from 0, or its file's name.
+        """One split as the source has it; the index is each row's number from 0.
         Raises DataError: no such split, or its files cannot be read."""
         if self.splits and split not in self.splits:
             raise DataError(f"{self.given} has no split {split!r}; use one of: {', '.join(self.splits)}")
@@ -113,7 +107,7 @@ def _open(source: str, config: str | None = None) -> Source:
     """config: which configuration of a dataset of the Hub."""
     if not source or "\0" in source:
         raise DataError(f"{source!r} names no reviews; use {tables.FORMS}")
-    path, named_as_file = Path(source).expanduser(), source.lower().endswith(tables.TABLES + _ARCHIVES)
+    path, named_as_file = Path(source).expanduser(), source.lower().endswith(tables.TABLES)
     with _refusing(source):
         if config and (source in NAMED or path.exists()):
             raise DataError(f"--dataset-config {config}: {source} is not the Hub's; leave the flag out")
@@ -123,11 +117,7 @@ def _open(source: str, config: str | None = None) -> Source:
             if re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", source, re.ASCII) and not named_as_file:
                 return _open_hub(source, config)
             raise DataError(f"{source} is not there; check the path, or use {tables.FORMS}")
-        if path.is_dir():
-            return _open_folder(source, path)
-        if path.name.lower().endswith(_ARCHIVES):
-            return _open_archive(source, path)
-        return _open_file(source, path)
+        return _open_folder(source, path) if path.is_dir() else _open_file(source, path)
 
 
 def _open_hub(source: str, config: str | None = None) -> Source:
@@ -202,20 +192,14 @@ def _open_file(source: str, path: Path) -> Source:
 
 
 def _open_folder(source: str, path: Path) -> Source:
-    """Files named by split, or the raw aclImdb folder."""
-    name = path.resolve().name
-    raw = sorted(p.name for p in path.iterdir() if (p / "pos").is_dir() or (p / "neg").is_dir())
-    if raw:
-        return Source(source, name, name, tuple(raw), lambda split: _read_raw(path, split))
+    """Files named by split."""
     files: dict[str, list[Path]] = {}
     for file in sorted(p for p in path.iterdir() if p.suffix.lower() in tables.TABLES):
         split = re.sub(r"-\d+-of-\d+$", "", file.stem)  # the Hub's own names: train-00000-of-00001
         files.setdefault(split, []).append(file)
     if not files:
-        raise DataError(
-            f"{source} has no reviews in it; put train and test there as .parquet, .csv or .jsonl, or as "
-            "aclImdb's train/pos/*.txt and so on"
-        )
+        what = "put train and test there as .parquet, .csv or .jsonl"
+        raise DataError(f"{source} has no reviews in it; {what}")
     for split, found in files.items():
         if len(found) > 1 and not all("-of-" in file.stem for file in found):
             names = ", ".join(file.name for file in found)
@@ -225,58 +209,5 @@ def _open_folder(source: str, path: Path) -> Source:
         tables = [read_table(str(file), file) for file in files[split]]
         return pd.concat(tables, ignore_index=len(tables) > 1)
 
+    name = path.resolve().name
     return Source(source, name, name, tuple(files), read)
-
-
-_MEMBER = re.compile(r"(?:^|/)(([^/]+)/(?:neg|pos)/[^/]+\.txt)$")  # groups: split/label/file, split
-
-
-def _raw_frame(found: dict[str, bytes]) -> pd.DataFrame:
-    """split/label/file → bytes, as a table: negative first, then by number, whatever the order found."""
-
-    def order(place: str) -> tuple[str, int, str]:
-        _, label, file = place.split("/")
-        return label, int((re.match(r"\d+", file) or ["-1"])[0]), file
-
-    rows = {place: (found[place], order(place)[0]) for place in sorted(found, key=order)}
-    return pd.DataFrame(rows.values(), index=list(rows), columns=["text", "label"], dtype=object)
-
-
-def _read_raw(folder: Path, split: str) -> pd.DataFrame:
-    files = [p for label in ("neg", "pos") for p in (folder / split / label).glob("*.txt")]
-    for file in files:
-        check_file(str(file), file, tables.REVIEW_BYTES)
-    return _raw_frame({f"{split}/{p.parent.name}/{p.name}": p.read_bytes() for p in files})
-
-
-class _Bounded(gzip.GzipFile):
-    """Goes no further than `_ARCHIVE_BYTES`, and notices a cut file, as tarfile's own gzip does not."""
-
-    def read(self, size: int | None = -1) -> bytes:
-        if self.tell() > _ARCHIVE_BYTES:
-            raise tarfile.TarError(f"it unpacks to more than {_ARCHIVE_BYTES:,} bytes")
-        return super().read(size)
-
-
-def _open_archive(given: str, path: Path) -> Source:
-    """Every labelled split of an aclImdb archive, in one pass; nothing is written to disk."""
-    found: dict[str, dict[str, bytes]] = {}
-    try:
-        with _Bounded(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
-            for member in archive:
-                match = _MEMBER.search(member.name)
-                if not match or not member.isreg() or not (text := archive.extractfile(member)):
-                    continue
-                if member.size > tables.REVIEW_BYTES:
-                    size = f"{member.name} ({member.size:,} bytes)"
-                    raise DataError(f"{given} is too large at {size}; use IMDB's own archive")
-                found.setdefault(match[2], {})[match[1]] = text.read()
-            while stream.read(1 << 20):
-                pass
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{given} cannot be read as a .tar.gz ({error}); download it again") from None
-    if not found:
-        raise DataError(f"{given} has no train/pos/*.txt and the like in it; use IMDB's own archive")
-    parts = {split: _raw_frame(texts) for split, texts in found.items()}
-    name = re.sub(r"\.(tar\.gz|tgz)$", "", path.name, flags=re.IGNORECASE)
-    return Source(given, path.name, name, tuple(sorted(parts)), parts.__getitem__)

@@ -16,13 +16,13 @@ from sentiment_core.config import UserError
 
 _SEPARATORS = {".csv": (",", "comma"), ".tsv": ("\t", "tab")}
 TABLES = (".parquet", ".csv", ".tsv", ".jsonl")
-FORMS = "a Hub id, a .parquet, .csv, .tsv or .jsonl file, a folder of them, or aclImdb as a folder or .tar.gz"
-REVIEW_BYTES, _LINE_BYTES, _TABLE_BYTES = 1 << 20, 1 << 23, 1 << 33
+FORMS = "a Hub id, a .parquet, .csv, .tsv or .jsonl file, or a folder of them"
+_REVIEW_BYTES, _LINE_BYTES, _TABLE_BYTES = 1 << 20, 1 << 23, 1 << 33
 _COLUMNS, _CELLS = 1000, 100_000_000  # bounds of what is read into memory; IMDB's longest review is 14 kB
 _FLAT = re.compile("null|bool|u?int|(half)?float|double|date|time|(dictionary<values=)?(large_)?(string|bin)")
 """What Arrow calls the kinds of columns that are read."""
 
-csv.field_size_limit(REVIEW_BYTES)
+csv.field_size_limit(_REVIEW_BYTES)
 
 
 class DataError(UserError):
@@ -93,7 +93,7 @@ def _batches(given: str, path: Path, names: list[str], most: int) -> Iterator[pa
             if isinstance(column, pa.DictionaryArray):
                 lengths = pc.binary_length(column.dictionary)  # pyrefly: ignore[missing-attribute]
                 longest = pc.max(lengths).as_py() or 0  # pyrefly: ignore[missing-attribute]
-                if longest > REVIEW_BYTES:
+                if longest > _REVIEW_BYTES:
                     raise DataError(f"{given} has a cell of {longest:,} bytes in {name!r}; shorten it")
                 columns[name] = column.dictionary_decode()
         yield (plain := pa.RecordBatch.from_pydict(columns))

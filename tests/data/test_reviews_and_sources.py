@@ -1,13 +1,10 @@
 """Reviews from every kind of source, every refusal's sentence, subsets and exclusions; no network."""
 
-import gzip
 import hashlib
-import io
 import json
 import os
 import subprocess
 import sys
-import tarfile
 import textwrap
 import tracemalloc
 import types
@@ -62,19 +59,6 @@ def write(path: Path, frame: pd.DataFrame) -> str:
         lines = (json.dumps(row, ensure_ascii=False) for row in frame.to_dict("records"))
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return str(path)
-
-
-def write_raw(root: Path, splits=("train", "test")) -> Path:
-    """An aclImdb folder with the reviews of `table()` in each split, and unlabelled ones beside them."""
-    for split in splits:
-        for i, (text, label) in enumerate(zip(TEXTS, LABELS, strict=True)):
-            file = root / split / ("pos" if label else "neg") / f"{i + 8}_{9 if label else 2}.txt"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(text.encode())
-    (root / "train" / "unsup").mkdir()
-    (root / "train" / "unsup" / "0_0.txt").write_text("Who knows?")
-    (root / "README").write_text("not a review")
-    return root
 
 
 def refusal(function, *args, **kwargs) -> str:
@@ -153,35 +137,6 @@ def test_folder_as_downloaded_from_the_hub_in_shards(tmp_path):
     reviews = load_reviews(str(tmp_path), "train")
     assert reviews.ids == [review_id(text) for text in TEXTS]
     assert reviews.group_columns == []
-
-
-def test_raw_folder_and_its_archive_agree(tmp_path):
-    folder = write_raw(tmp_path / "aclImdb")
-    with tarfile.open(tmp_path / "aclImdb_v1.tar.gz", "w:gz") as archive:
-        archive.add(folder, "aclImdb")
-    unpacked = load_reviews(str(folder), "train")
-    packed = load_reviews(str(tmp_path / "aclImdb_v1.tar.gz"), "train")
-    assert unpacked.ids == packed.ids == [review_id(text) for text in TEXTS]  # 10_9 after 9_2: by number
-    assert packed.labels.tolist() == LABELS
-    assert (unpacked.name, packed.name) == ("aclImdb", "aclImdb_v1")
-    assert packed.source == "aclImdb_v1.tar.gz"
-    message = refusal(load_reviews, str(folder), "unsup")
-    assert message == f"{folder} has no split 'unsup'; use one of: test, train"
-
-
-def test_archive_is_read_without_writing_and_without_following_links(tmp_path):
-    path = tmp_path / "odd.tgz"
-    with tarfile.open(path, "w:gz") as archive:
-        files = {"../../train/pos/0_9.txt": "Up and away, fun.", "/train/neg/1_1.txt": "Dire."}
-        for name, text in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(text)
-            archive.addfile(member, io.BytesIO(text.encode()))
-        link = tarfile.TarInfo("train/pos/2_9.txt")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
-        archive.addfile(link)
-    assert load_reviews(str(path), "train").texts == ["Dire.", "Up and away, fun."]
-    assert sorted(p.name for p in tmp_path.rglob("*")) == ["odd.tgz"]
 
 
 def test_line_breaks_and_marks_that_belong_to_the_text(tmp_path):
@@ -323,8 +278,6 @@ REFUSED: list[tuple[str, bytes | pd.DataFrame, str]] = [
     ("i.jsonl", b'{"label": ' + b"1" * 5000 + b"}", ", line 1: Exceeds the limit (4300 digits)"),
     ("d.jsonl", b'{"text": "Fun", "label": 1}\n{"text": \n', ", line 2: Expecting value; correct the JSON"),
     ("e.jsonl", b"[1]\n", ", line 1: not an object; write it as"),
-    ("a.tar.gz", b"nothing", "cannot be read as a .tar.gz"),
-    ("b.tar.gz", gzip.compress(b"x" * 9), "cannot be read as a .tar.gz"),
 ]  # fmt: skip
 
 
@@ -340,12 +293,7 @@ def test_a_refusal_names_the_file_the_place_and_the_remedy(tmp_path, name, conte
     assert expected in message
 
 
-def test_refuses_bytes_that_are_not_utf8_in_a_folder_or_a_table(tmp_path):
-    folder = write_raw(tmp_path / "aclImdb")
-    (folder / "test" / "pos" / "99_7.txt").write_bytes(b"caf\xe9")
-    assert refusal(load_reviews, str(folder), "test") == (
-        f"{folder} holds bytes that are not UTF-8 in test/pos/99_7.txt; save it as UTF-8"
-    )
+def test_refuses_bytes_that_are_not_utf8_in_a_table(tmp_path):
     path = Path(write(tmp_path / "r.parquet", table()))
     path.write_bytes(path.read_bytes().replace("café".encode(), b"caf\xe9\xe9"))
     assert f"{path} holds bytes that are not UTF-8" in refusal(load_reviews, str(path), "test")
@@ -420,34 +368,11 @@ def test_refuses_what_is_no_file_or_too_large_a_one_before_opening_it(tmp_path):
     (tmp_path / "r.jsonl").touch()
     os.truncate(tmp_path / "r.jsonl", 20 << 30)
     assert "is too large (21,474,836,480 bytes" in refusal(load_reviews, str(tmp_path / "r.jsonl"), "test")
-    folder = write_raw(tmp_path / "aclImdb")
-    os.truncate(folder / "test" / "pos" / "11_9.txt", 2 << 20)
-    assert "11_9.txt is too large (2,097,152 bytes" in refusal(load_reviews, str(folder), "test")
 
 
 def test_columns_that_every_line_adds_are_refused(tmp_path):
     (tmp_path / "r.jsonl").write_text("".join(f'{{"column {i}": 1}}\n' for i in range(2000)))
     assert "1001 columns of 1001 different names" in refusal(load_reviews, str(tmp_path / "r.jsonl"), "test")
-
-
-def test_refuses_archives_without_reviews_cut_short_or_too_large(tmp_path, monkeypatch):
-    path = tmp_path / "a.tar.gz"
-    with tarfile.open(path, "w:gz") as archive:
-        archive.add(write_raw(tmp_path / "aclImdb") / "README", "README")
-    assert "has no train/pos/*.txt and the like in it" in refusal(load_reviews, str(path), "train")
-    with tarfile.open(path, "w:gz") as archive:
-        archive.add(tmp_path / "aclImdb", "aclImdb")
-    for bound, expected in (
-        ("REVIEW_BYTES", "is too large at aclImdb/"),
-        ("_ARCHIVE_BYTES", "unpacks to more"),
-    ):
-        with monkeypatch.context() as patch:
-            patch.setattr(sources if bound.startswith("_") else tables, bound, 10)
-            assert expected in refusal(load_reviews, str(path), "train")
-    whole = path.read_bytes()
-    for kept in range(len(whole) - 1, 20, -7):
-        path.write_bytes(whole[:kept])
-        assert "cannot be read as a .tar.gz" in refusal(load_reviews, str(path), "train")
 
 
 # ---- subsets
