@@ -6,7 +6,6 @@ from typing import Any, Self
 import gradio as gr
 import pandas as pd
 
-from sentiment_core.artifacts.frames import read_as
 from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.dashboard import panels
 from sentiment_core.dashboard.components.parts import FigureSlot, Panel, empty, own_figure, render
@@ -17,8 +16,6 @@ from sentiment_core.figures.style import percent
 from sentiment_core.labels import LABEL_WORDS
 from sentiment_core.metrics import classification
 from sentiment_core.systems import SYSTEMS, System
-
-MOST_FORMS = 12  # beginnings of free answers that are listed, the most frequent ones
 
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
@@ -47,12 +44,8 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         there = [side for side in sides if side]
         missing = empty("This system has not been evaluated on these reviews.", panels.COMMAND)
         unscored = empty("A ROC curve needs a system that states probabilities.")
-        forms = {  # how free answers most often began
-            its.title: [(one.form or "(nothing)", f"{one.count:,}", read_as(one)) for one in its.answer_forms]
-            for its in (side.evaluation.record for side in there) if its.answer_forms
-        }  # fmt: skip
-        html = render("rates", sides=there, forms=forms, most=MOST_FORMS)
         curves = roc.show(roc_panel(context, there), unscored)
+        html = render("rates", sides=there)
         return [*left.show(before, missing), *right.show(after, missing), *curves, html]
 
     def restart(run_id: str | None, name: str | None, _: str | None, threshold: float) -> list[object]:
