@@ -392,14 +392,14 @@ def test_host_keeps_few_models(context: Context, tmp_path: Path) -> None:
     assert len(host._slots) == 1, "a large one is alone"
 
 
-def test_the_reader_shows_a_pair_and_what_differs(assets: Path) -> None:
+def test_the_reader_shows_both_of_a_pair(assets: Path) -> None:
     ids = predictions("fine-tuned", 40, paired=True)["review_id"]
     texts = {i: f"It is a {'great' if n % 2 else 'dull'} film <b>{n // 2}</b>." for n, i in enumerate(ids)}
     view = examples.Examples(context_of(assets, texts=texts))
     paired = ExampleFilter.of(RUN, "counterfactual_imdb_test")
     pane = view.open(paired, ids[2])[0]
     assert "It is a dull film &lt;b&gt;1&lt;/b&gt;." in pane
-    assert "It is a <ins>great</ins> film &lt;b&gt;1&lt;/b&gt;." in pane
+    assert "It is a great film &lt;b&gt;1&lt;/b&gt;." in pane
     assert f"Review {ids[3]}" in pane
     without = examples.Examples(context_of(assets)).open(paired, ids[2])[0]
     assert f"Review {ids[3]}" in without

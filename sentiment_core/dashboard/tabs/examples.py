@@ -1,7 +1,5 @@
 """Example predictions: reviews with both answers, filters, search, and a reader beside them."""
 
-import difflib
-import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple
 
@@ -170,14 +168,9 @@ class Examples:
 
 
 def reader_html(row: Any, partner: Any | None, texts: Mapping[str, str], names: tuple[str, str]) -> Markup:
-    """A row of `pairs.paired`; below it the other one of its pair, the words that differ underlined."""
-    heading, text = row.outcome.capitalize(), texts.get(row.review_id)
-    panes = [_pane(row, heading, names) | {"text": text, "name": "The review"}]
-    if partner:
-        other = texts.get(partner.review_id)
-        changed = marked_changes(text, other) if text and other else None
-        named = {"text": changed, "name": "The other review of the pair"}
-        panes.append(_pane(partner, "The other review of this pair", names) | named)
+    """A row of `pairs.paired`; below it the other one of its pair."""
+    told = (row, row.outcome.capitalize()), (partner, "The other review of this pair")
+    panes = [_pane(one, heading, names) | {"text": texts.get(one.review_id)} for one, heading in told if one]
     return render("reader", panes=panes)
 
 
@@ -199,20 +192,3 @@ def _pane(row: Any, heading: str, names: tuple[str, str]) -> dict[str, object]:
     if kind and pd.isna(row.prediction_fine_tuned):
         heading, answers = "Our own sample review", []
     return {"heading": heading, "label": LABEL_WORDS[row.label], "small": small, "answers": answers}
-
-
-def marked_changes(before: str, after: str) -> Markup:
-    """`after` as HTML, the words that `before` has not in <ins>.
-
-    >>> str(marked_changes("A good film.", "A bad <b> film."))
-    'A <ins>bad &lt;b&gt;</ins> film.'
-    """
-    old, new = before.split(), re.findall(r"\S+\s*", after)
-    found = difflib.SequenceMatcher(None, old, [word.strip() for word in new], autojunk=False)
-    out: list[str] = []
-    for kind, _, _, start, end in found.get_opcodes():
-        part = "".join(new[start:end])
-        words = part.rstrip()
-        changed = words and kind != "equal"
-        out += [Markup("<ins>{}</ins>").format(words), part[len(words) :]] if changed else [part]
-    return Markup().join(out)
