@@ -23,6 +23,7 @@ from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.pairs import Sides
 from sentiment_core.dashboard.store import Store
 from sentiment_core.dashboard.tabs import accuracy, confusion, loss, method
+from sentiment_core.figures.training import loss_chart
 
 
 def report_html(context: Context, run_id: str, versus: str = "") -> str:
@@ -43,8 +44,10 @@ def report_html(context: Context, run_id: str, versus: str = "") -> str:
         panels.accuracy_panel(evals, store.references(), before), *matrices,
         panels.coverage_panel(store, run, actors, where), panels.reliability_panel(store, actors, where),
         panels.cost_panel(context, run_id, context.dataset(None), "parameters", ()),
-        loss.schedule_panel({run_id: store.history(run)}),
     ]  # fmt: skip
+    if not (history := {run_id: store.history(run)})[run_id].empty:
+        told = "Training loss as logged, and validation accuracy, over reviews seen."
+        drawn.append(replace(loss.loss_panel(history), figure=loss_chart(history), caption=told))
     found = [panel for panel in drawn if panel]
     look = {"full_html": False, "config": {"displayModeBar": False}}
     figures = [to_html(one.figure, include_plotlyjs=not at, **look) for at, one in enumerate(found)]

@@ -68,25 +68,14 @@ def _curves(history: pd.DataFrame) -> dict[str, Any]:
 
 def loss_chart(histories: Mapping[str, pd.DataFrame]) -> go.Figure:
     """Training loss as logged above validation accuracy over reviews seen."""
-    columns = {"loss": ("Training loss", 1), "eval_accuracy": ("Validation accuracy", 1.8)}
-    return _stacked(histories, columns).update_yaxes(tickformat=".0%", row=2, col=1)
-
-
-def schedule_chart(histories: Mapping[str, pd.DataFrame]) -> go.Figure:
-    """Learning rate above gradient norm over reviews seen."""
-    columns = {"learning_rate": ("Learning rate", 1.8), "grad_norm": ("Gradient norm", 1)}
-    return _stacked(histories, columns).update_yaxes(rangemode="tozero", exponentformat="e")
-
-
-def _stacked(histories: Mapping[str, pd.DataFrame], columns: Mapping[str, tuple[str, float]]) -> go.Figure:
-    """Two columns, with what each is called and its lines' width, one above the other over reviews seen."""
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.09)
+    columns = {"loss": "Training loss", "eval_accuracy": "Validation accuracy"}
     for (name, history), (color, dash) in zip(histories.items(), RUN_STYLES, strict=False):
-        for row, (column, (words, width)) in enumerate(columns.items(), start=1):
+        for row, (column, words) in enumerate(columns.items(), start=1):
             logged = history.dropna(subset=[column])
             hover = f"{name}<br>%{{x:,.0f}} reviews seen<br>{words.lower()} %{{y:.3g}}"
-            look = {"mode": "lines", "line": {"width": width, "dash": dash}}
+            look = {"mode": "lines", "line_width": 1.5, "line_dash": dash}
             line = series(name, color, logged["examples"], logged[column], hover=hover, **look)
             figure.add_trace(line, row=row, col=1).update_yaxes(title_text=words, row=row, col=1)
     figure.update_xaxes(title_text="Reviews seen", rangemode="tozero", row=2, col=1)
-    return finished(figure, 380)
+    return finished(figure.update_yaxes(tickformat=".0%", row=2, col=1), 380)

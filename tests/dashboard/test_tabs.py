@@ -149,7 +149,6 @@ def test_every_panel_has_finding_caption_n_and_data(context: Context) -> None:
         confusion.matrix_panel(side),
         confusion.roc_panel(context, [side]),
         loss.loss_panel(histories),
-        loss.schedule_panel(histories),
     ]
     for panel in drawn:
         assert any(c.isdigit() for c in panel.title), panel.title

@@ -63,7 +63,7 @@ def colors(figure: go.Figure) -> set[str]:
 def figures() -> dict[str, go.Figure]:
     steps = np.arange(1, 301)
     history = pd.DataFrame({"step": steps, "examples": 16 * steps, "seconds": steps / 4})
-    history = history.assign(loss=np.exp(-steps / 50), learning_rate=1e-3, grad_norm=1.0)
+    history = history.assign(loss=np.exp(-steps / 50))
     bins = pd.DataFrame({"mean_p_positive": [0.1, 0.9], "share_positive": [0.1, 0.9]})
     bins = bins.assign(actor="fine", low=0.05, high=0.95, n=9)
     covered = pd.DataFrame({"actor": "fine", "coverage": [0.5, 1], "accuracy": [0.99, 0.95]})
@@ -77,7 +77,6 @@ def figures() -> dict[str, go.Figure]:
         "zoomed": evaluation.systems_chart(SYSTEMS, 90),
         "coverage": evaluation.coverage_chart(covered, covered.assign(target=0.98)[-1:]),
         "loss": training.loss_chart({"run": history.assign(eval_accuracy=0.9)}),
-        "schedule": training.schedule_chart({"run": history, "other": history}),
         "confusion": evaluation.confusion_chart(counts, "fine"),
         "cost": evaluation.cost_chart(COSTS, "parameters", (0.971, 0.993, "labels in doubt"), "a"),
         "roc": evaluation.roc_chart({"Fine-tuned": evaluation.Roc("fine", curve, rates, "at 50")}),

@@ -27,11 +27,9 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     runs = gr.Dropdown([], label="Runs", elem_id="loss-runs", multiselect=True, max_choices=most)
     state = gr.HTML(elem_id="loss-state")
     loss = FigureSlot("loss", height=680, make=partial(own_figure, "replay", visible=False))
-    with gr.Accordion("Learning rate and gradient norm", open=False, elem_id="schedule-fold"):
-        schedule = FigureSlot("schedule", height=420, level=3)
     seen = gr.State(None)
     timer = gr.Timer(5, active=False)
-    outputs = [state, *loss.outputs, *schedule.outputs, seen, timer]
+    outputs = [state, *loss.outputs, seen, timer]
 
     def listing(chosen: Sequence[str | None]) -> dict[str, Run]:
         """Those here, and of the chosen ones those from the Hub."""
@@ -43,9 +41,8 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         picked = [listed[run_id] for run_id in chosen or [] if run_id in listed][:most]
         histories, words = _histories(context, picked)
         curves = loss_panel(histories, picked[0].record) if histories else None
-        rates = schedule_panel(histories) if histories else None
         none = f"{'No run is chosen' if listed else 'No training run yet'}. This command makes one:"
-        figures = loss.show(curves, empty(none, "python train.py")) + schedule.show(rates)
+        figures = loss.show(curves, empty(none, "python train.py"))
         head = notice(words, warn=len(histories) < len(picked)) if words else ""
         unfinished = any(one.record is None for one in picked)
         return [head, *figures, context.store.signature(), gr.Timer(active=unfinished)]
@@ -133,19 +130,6 @@ def stages(record: RunRecord) -> str:
         f"({teacher.source}, {teacher.split}); this run learned {record.data.labelled:,} labels and those "
         f"answers, at temperature {teacher.temperature:g}."
     )
-
-
-def schedule_panel(histories: Mapping[str, pd.DataFrame]) -> Panel | None:
-    """None while nothing was trained."""
-    name, history = next(iter(histories.items()))
-    train, _ = training.split(history)
-    if train.empty:
-        return None
-    peak, norms = train["learning_rate"].max(), train["grad_norm"]
-    middle, most = norms.median(), norms.max()
-    title = f"{name}: learning rate up to {peak:.3g}; gradient norm {middle:.2g} (median) to {most:.2g}"
-    caption = f"n = {len(train):,} logged steps; no interval is drawn. The norm is taken before clipping."
-    return Panel(title, training.schedule_chart(histories), caption, _table(histories), "learning-rate")
 
 
 def _table(histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
