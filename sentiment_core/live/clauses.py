@@ -1,7 +1,6 @@
 """Where a review's clauses end, for the reading trace; long reviews get fewer and longer rows."""
 
 import re
-from collections.abc import Sequence
 from typing import NamedTuple
 
 MOST_ROWS, FEWEST_ROWS, TOKENS_A_ROW = 24, 6, 10
@@ -85,43 +84,3 @@ def _joined(rows: list[_Row], most: int) -> list[_Row]:
         first, second = rows[at : at + 2]
         rows[at : at + 2] = [_Row(second.end, first.words + second.words, second.sentence)]
     return rows
-
-
-# ---- what a trace shows, in one sentence
-
-UNSURE = (0.3, 0.7)
-
-
-def finding(clauses: Sequence[str], tuned: Sequence[float], base: Sequence[float]) -> str:
-    """Where the fine-tuned model made up its mind, and what the base model did meanwhile.
-
-    Args:
-        clauses: the rows' texts.
-        tuned, base: P(positive) after each row; `tuned` is empty without a fine-tuned model.
-
-    >>> finding(["A mess,", " but it finds its feet."], [0.03, 0.98], [0.9, 0.83])
-    'It made up its mind at “but it finds its feet”; the base model stayed between 83 and 90 %'
-    """
-    low, high = f"{100 * min(base):.0f}", f"{100 * max(base):.0f}"
-    where = f"between {low} and {high} %" if low != high else f"at {low} %"
-    beside = f"the base model {'stayed' if max(base) - min(base) < 0.25 else 'moved'} {where}"
-    if not tuned:
-        return beside[0].upper() + beside[1:]
-    sides = [p >= 0.5 for p in tuned]
-    turned = next((i for i in range(len(sides) - 1, 0, -1) if sides[i - 1] != sides[-1]), 0)
-    if UNSURE[0] <= tuned[-1] <= UNSURE[1]:
-        first = "It did not make up its mind"
-    elif turned:
-        first = f"It made up its mind at “{_quoted(clauses[turned])}”"
-    else:
-        first = f"It said {'Positive' if sides[-1] else 'Negative'} from the first clause on"
-    return f"{first}; {beside}"
-
-
-def _quoted(clause: str, most: int = 48) -> str:
-    """A clause without its marks; of a long one the last words."""
-    words = clause.strip(' \n\t,.;:!?…–—-"“”').split()
-    kept: list[str] = []
-    while words and sum(map(len, kept)) + len(kept) + len(words[-1]) <= most:
-        kept.insert(0, words.pop())
-    return ("…" if words else "") + (" ".join(kept) or clause.strip()[:most])

@@ -149,7 +149,7 @@ def _write_page(run: Run, root: Path, folder: Path, encoder: Any, agreed: dict[s
     stored, size = live.stored_answers(context, run), sum(one["bytes"] for one in fetched)
     answered = sorted((one for one in stored["samples"] if "fine" in one), key=lambda one: len(one["text"]))
     samples = [{"text": one["text"]} | {a: one[a]["p"] for a in ("base", "fine")} for one in answered[:3]]
-    say = {"busy": answers.READING, "reading": answers.READING_AGAIN, "most": DIAL_TOKENS}
+    say = {"busy": answers.READING, "most": DIAL_TOKENS}
     about = {
         "run": run.run_id, "adapter": adapter_sha256(run), "temperature": run.record.temperature,
         "dial": DIAL, "prefix": encoder.prefix_ids, "suffix": encoder.suffix_ids,

@@ -15,7 +15,6 @@ from sentiment_core.artifacts.store import adapter_sha256, read_run, read_sample
 from sentiment_core.config import ASSETS
 from sentiment_core.dashboard.inputs import InputRefused, clean_text
 from sentiment_core.data.reviews import load_reviews
-from sentiment_core.live.clauses import finding
 from sentiment_core.prompts import CUT_MARK, cut_middle
 from tests.browser.site import Site
 from tests.fake_artifacts import write_assets
@@ -29,7 +28,6 @@ HOSTILE = (
     "Line\r\nbreak\tand <br /><br />more.Then...well", "\u00a0\u2003 x", "!" * 3000, "word, " * 3000, "",
     "Wow... just wow; not bad, but Mr. Smith - really?!And",
 )  # fmt: skip
-CLAUSES = ["A mess,", " but it finds its feet.", "...", " “Never again!”", "x" * 60, " a " * 40, " so", "."]
 
 
 @pytest.fixture(scope="module")
@@ -154,17 +152,6 @@ def test_tokens_clauses_and_rows_are_pythons(page, exported) -> None:
         shown, cut = cut_middle(ids, 300, mark)
         ends, cuts = rows_of(text, encoder, len(shown))
         assert got == [text, ids, shown, cut, ends, cuts.tolist()]
-
-
-def test_what_is_said_of_traces_is_pythons(page, exported) -> None:
-    rng = np.random.default_rng(0)
-    traces = [(rng.random((2, n)) ** 2).tolist() for n in (1, 2, 3, 8) for _ in range(30)]
-    page.goto(exported.url)
-    said = page.evaluate("""async ([traces, clauses]) => {
-      const {traceFinding} = await import('./reading.js');
-      return traces.map(([fine, base]) => traceFinding(clauses, fine, base));
-    }""", [traces, CLAUSES])  # fmt: skip
-    assert said == [finding(CLAUSES, fine, base) for fine, base in traces]
 
 
 def test_the_app_offers_it_with_threads_and_fetches_the_weights_once(context, exported, tmp_path) -> None:

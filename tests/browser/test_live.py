@@ -173,6 +173,25 @@ def test_the_dial_says_where_an_answer_turns_once_its_points_are_known(page, sit
     assert "P(positive) by weights of base + α · adapter" in page.locator("#dial").inner_text()
 
 
+def test_a_traces_title_says_where_it_turned(page, site) -> None:
+    page.goto(site.url)
+    page.locator("#trace h3", has_text="the base model").wait_for()
+    stayed = "the base model stayed between 83 and 90 %"
+    for fine, base, told in (
+        ([0.03, 0.98], [0.9, 0.83], f"It made up its mind at “but it finds its feet”; {stayed}"),
+        ([0.9, 0.98], [0.9, 0.4], "It said Positive from the first clause on; the base model moved between"),
+        ([0.1, 0.6], [0.9, 0.9], "It did not make up its mind; the base model stayed at 90 %"),
+        ([None, None], [0.9, 0.83], stayed.capitalize()),
+        ([0.03, 0.98], [None, None], "Reading once more, clause by clause…"),
+    ):  # fmt: skip
+        texts = ("A mess,", "but it finds its feet.")
+        rows = [{"text": t, "fine": p, "base": q} for t, p, q in zip(texts, fine, base, strict=True)]
+        assert page.evaluate("figs.finding", rows).startswith(told)
+    long = "so much of everything " * 5 + "!"
+    assert page.evaluate("figs.quoted", long) == "…so much of everything so much of everything"
+    assert page.evaluate("figs.quoted", "?!") == "?!"
+
+
 def test_a_question_that_was_lost_on_its_way_is_asked_again(page, site) -> None:
     page.goto(site.address(tab="live"))
     settle(page)

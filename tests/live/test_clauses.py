@@ -1,8 +1,8 @@
-"""Where a review's clauses end, how many rows there are, and the sentence above them."""
+"""Where a review's clauses end, and how many rows there are."""
 
 import pytest
 
-from sentiment_core.live.clauses import MOST_ROWS, clause_ends, finding, most_rows
+from sentiment_core.live.clauses import MOST_ROWS, clause_ends, most_rows
 
 SENTENCE = "It drags, it shouts, and it repeats itself."
 
@@ -69,33 +69,3 @@ def test_hostile_texts_get_rows_too(part: str, last: str) -> None:
     assert 1 <= len(ends) <= MOST_ROWS
     assert ends == sorted(set(ends))
     assert ends[-1] == len(text)
-
-
-@pytest.mark.parametrize(
-    ("tuned", "base", "sentence"),
-    [
-        ([0.03, 0.98], [0.9, 0.83],
-         "It made up its mind at “but it finds its feet”; the base model stayed between 83 and 90 %"),
-        ([0.9, 0.02], [0.4, 0.9],
-         "It made up its mind at “but it finds its feet”; the base model moved between 40 and 90 %"),
-        ([0.9, 0.98], [0.9, 0.9],
-         "It said Positive from the first clause on; the base model stayed at 90 %"),
-        ([0.4, 0.1], [0.6, 0.7],
-         "It said Negative from the first clause on; the base model stayed between 60 and 70 %"),
-        ([0.1, 0.6], [0.6, 0.7],
-         "It did not make up its mind; the base model stayed between 60 and 70 %"),
-        ([], [0.6, 0.7], "The base model stayed between 60 and 70 %"),
-    ],
-)  # fmt: skip
-def test_the_finding_is_one_sentence(tuned: list[float], base: list[float], sentence: str) -> None:
-    assert finding(["A mess,", " but it finds its feet."], tuned, base) == sentence
-
-
-def test_the_finding_quotes_the_last_change_and_the_end_of_a_long_clause() -> None:
-    rows = ["Good.", " Bad.", " Good again, ", " " + "so much of everything " * 5 + "that I cheered!"]
-    said = finding(rows, [0.9, 0.1, 0.2, 0.9], [0.5] * 4)
-    assert said.startswith("It made up its mind at “…")
-    assert "everything that I cheered”;" in said
-    assert len(said) < 130
-    assert finding(["x" * 99, "y" * 99], [0.1, 0.9], [0.5, 0.5]).startswith("It made up its mind at “…yy")
-    assert "“?!”" in finding(["No", "?!"], [0.1, 0.9], [0.5, 0.5])

@@ -1,8 +1,7 @@
 // A review as Python reads it, for the visitor's own browser: `dashboard/inputs`, `live/clauses`, `live/trace`, `prompts`
 // say the same, function by function; tests/browser/test_in_browser.py holds both to each other.
 
-const WORDS = ['Negative', 'Positive'], MOST_ROWS = 24, FEWEST_ROWS = 6, TOKENS_A_ROW = 10;
-const percent = (p) => (100 * p).toFixed(0);
+const MOST_ROWS = 24, FEWEST_ROWS = 6, TOKENS_A_ROW = 10;
 
 export const cleaned = (given, most) => {
   const size = [...given].length, number = (n) => n.toLocaleString('en');
@@ -87,27 +86,8 @@ export const rowsOf = (text, tokens, shown, mark, most) => {
   return [[...ends, text.length], cuts];
 };
 
-// ---- what a trace shows
-
-const quoted = (clause, most = 48) => {
-  const words = clause.replace(/^[ \n\t,.;:!?…–—\-"“”]+|[ \n\t,.;:!?…–—\-"“”]+$/g, '').split(/\s+/).filter(Boolean), kept = [];
-  while (words.length && [...kept, words.at(-1)].join(' ').length <= most) kept.unshift(words.pop());
-  return (words.length ? '…' : '') + (kept.join(' ') || clause.trim().slice(0, most));
-};
-
-export const traceFinding = (clauses, fine, base) => {
-  const least = Math.min(...base), greatest = Math.max(...base), [low, high] = [least, greatest].map(percent);
-  const where = low === high ? `at ${low} %` : `between ${low} and ${high} %`;
-  const beside = `the base model ${greatest - least < 0.25 ? 'stayed' : 'moved'} ${where}`, p = fine.at(-1);
-  const turned = fine.findLastIndex((q, i) => i && (fine[i - 1] >= 0.5) !== (p >= 0.5));
-  if (p >= 0.3 && p <= 0.7) return `It did not make up its mind; ${beside}`;
-  if (turned > 0) return `It made up its mind at “${quoted(clauses[turned])}”; ${beside}`;
-  return `It said ${WORDS[Number(p >= 0.5)]} from the first clause on; ${beside}`;
-};
-
-// say: the sentences that Python has; found: {fine, base} P(positive) after each row, base once it is known
-export const traceValue = (text, ends, {fine, base}, say) => {
-  const clauses = ends.map((end, i) => text.slice(i ? ends[i - 1] : 0, end));
-  const rows = clauses.map((clause, i) => ({text: clause.trim(), base: base?.[i] ?? null, fine: fine[i]}));
-  return {rows, title: base ? traceFinding(clauses, fine, base) : say.reading};
+// found: {fine, base} P(positive) after each row, base once it is known
+export const traceValue = (text, ends, {fine, base}) => {
+  const clauses = ends.map((end, i) => text.slice(i ? ends[i - 1] : 0, end).trim());
+  return {rows: clauses.map((clause, i) => ({text: clause, base: base?.[i] ?? null, fine: fine[i]}))};
 };

@@ -131,7 +131,7 @@ async function* read({row, shown}, alpha) {
 }
 
 async function* answers(given) {
-  const text = cleaned(given, about.characters), review = encode(text), {say} = about, kept = {}, found = {};
+  const text = cleaned(given, about.characters), review = encode(text), kept = {}, found = {};
   const length = about.prefix.length + review.row.length;
   for (const [actor, alpha] of [['fine', 1], ['base', 0]]) {
     const began = performance.now();
@@ -147,7 +147,7 @@ async function* answers(given) {
     const {p, present} = kept[actor], seen = cuts.map((cut) => about.prefix.length + cut);
     const before = cuts.length ? probabilities(await pass(about.suffix, seen, present, alpha), alpha) : [];
     found[actor] = [...before, p];
-    yield {trace: traceValue(text, ends, found, say)};
+    yield {trace: traceValue(text, ends, found)};
   }
   yield {dial: dialOf(given, kept.base, kept.fine, [])};
 }

@@ -13,14 +13,12 @@ from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.host import Which
 from sentiment_core.dashboard.serving import Answer, Dial, Refused, Trace, Waiting
 from sentiment_core.labels import LABEL_WORDS
-from sentiment_core.live.clauses import finding
 
 if TYPE_CHECKING:
     from sentiment_core.live.trace import ReadingTrace
 
 IDLE = "Type a review, or pick one of ours."
 READING = "Reading…"
-READING_AGAIN = "Reading once more, clause by clause…"
 LOADING = "The model is loading; the answer comes by itself."
 NOT_TUNED = "No fine-tuned model yet: python train.py makes one."
 ACTORS: dict[Which, str] = {"base": "base", "fine-tuned": "fine"}  # in the page's values and styles
@@ -83,12 +81,11 @@ def stored_value(text: str, stored: SampleAnswer) -> dict[str, Any]:
 
 
 def trace_value(text: str, found: Mapping[Which, "ReadingTrace | StoredTrace"]) -> dict[str, Any]:
-    """Rows of {text, base, fine}, one a clause, and the finding; the marks of a model whose trace is still to
-    come are null."""
+    """Rows of {text, base, fine}, one a clause; null for a model whose trace is still to come."""
     clauses = [text[start:end] for start, end in pairwise((0, *next(iter(found.values())).ends))]
     base, tuned = (found[s].p_positive if s in found else () for s in ("base", "fine-tuned"))
-    rows = [{"text": c.strip(), "base": p, "fine": q} for c, p, q in zip_longest(clauses, base, tuned)]
-    return {"rows": rows, "title": finding(clauses, tuned, base) if base else READING_AGAIN}
+    rows = zip_longest(clauses, base, tuned)
+    return {"rows": [{"text": clause.strip(), "base": p, "fine": q} for clause, p, q in rows]}
 
 
 def dial_value(text: str, base: float, tuned: float, between: Sequence[float] = ()) -> dict[str, Any]:

@@ -1,4 +1,23 @@
 // The reading trace: rows {text, base, fine} (probabilities or null), joined downwards beside the clauses
+// Their title: where the fine-tuned model made up its mind, and what the base model did meanwhile
+figs.finding = (rows) => {
+  const [base, fine] = ['base', 'fine'].map((actor) => rows.map((row) => row[actor])), p = fine.at(-1);
+  if (base.at(-1) == null) return rows.length ? 'Reading once more, clause by clause…' : '';
+  const least = Math.min(...base), greatest = Math.max(...base), [low, high] = [least, greatest].map((q) => (100 * q).toFixed(0));
+  const where = low === high ? `at ${low} %` : `between ${low} and ${high} %`;
+  const beside = `the base model ${greatest - least < 0.25 ? 'stayed' : 'moved'} ${where}`;
+  if (p == null) return beside.replace('t', 'T');
+  if (p >= 0.3 && p <= 0.7) return `It did not make up its mind; ${beside}`;
+  const turned = fine.findLastIndex((q, i) => i && figs.called(fine[i - 1]) !== figs.called(p));
+  if (turned > 0) return `It made up its mind at “${figs.quoted(rows[turned].text)}”; ${beside}`;
+  return `It said ${figs.WORDS[figs.called(p)]} from the first clause on; ${beside}`;
+};
+// A clause without its marks; of a long one the last words
+figs.quoted = (clause, most = 48) => {
+  const words = clause.replace(/^[\s,.;:!?…–—\-"“”]+|[\s,.;:!?…–—\-"“”]+$/g, '').split(/\s+/).filter(Boolean), kept = [];
+  while (words.length && [...kept, words.at(-1)].join(' ').length <= most) kept.unshift(words.pop());
+  return (words.length ? '…' : '') + (kept.join(' ') || clause.slice(0, most));
+};
 figs.trace = (element, props, watch) => {
   const [title, frame, svg, list, note] = ['h3', '.frame', 'svg', 'ol', 'p'].map((part) => element.querySelector(part));
   const MOVE = 0.05;  // a smaller step is never called a move: number formats of a CPU differ by as much
@@ -21,9 +40,9 @@ figs.trace = (element, props, watch) => {
     return true;
   };
   const draw = () => {
-    const {rows = [], title: finding = ''} = props.value ?? {};
+    const {rows = []} = props.value ?? {};
     frame.hidden = !rows.length;
-    title.textContent = finding; note.textContent = rows.length ? CAPTION : ''; list.replaceChildren();
+    title.textContent = figs.finding(rows); note.textContent = rows.length ? CAPTION : ''; list.replaceChildren();
     rows.forEach(({text, base, fine}, i) => {
       const move = i && fine != null ? fine - rows[i - 1].fine : 0, way = move > 0 ? 'up' : 'down';
       const tint = `--move:${Math.min(1, 2 * Math.abs(move))}`, said = [['■ base', base], ['● fine-tuned', fine]];
