@@ -15,7 +15,7 @@ from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.store import DATASET_TITLES, Store
 from sentiment_core.figures import evaluation
 from sentiment_core.figures.style import percent
-from sentiment_core.metrics import classification, coverage
+from sentiment_core.metrics import classification
 
 COMMAND = "python eval.py --run <run> --system all"
 UNEVALUATED = empty("No evaluation yet. This command scores the test reviews:", COMMAND)
@@ -164,7 +164,7 @@ def coverage_panel(
     rows = [
         {"actor": actor, "coverage": share} | shares(accuracy)
         for actor, frame in frames.items()
-        for share, accuracy in coverage.curve(frame["label"], frame["p_positive"])
+        for share, accuracy in classification.coverage(frame["label"], frame["p_positive"])
     ]  # fmt: skip
     if not rows:
         return None
@@ -175,7 +175,7 @@ def coverage_panel(
     caption = f"{where}. Certainty: P(positive) or 1 − P(positive), the larger. Bands: 95\u202f% (Wilson)."
     if "fine" in frames and run and run.record and (chosen := store.certainties(run)):
         label, p = frames["fine"]["label"], frames["fine"]["p_positive"]
-        found = {target: coverage.above(label, p, least) for target, least in chosen.items()}
+        found = {target: classification.above_certainty(label, p, least) for target, least in chosen.items()}
         marks = [{"target": t, "coverage": one[0]} | shares(one[1]) for t, one in found.items() if one]
         told = "; ".join(f"{percent(t, 0)} from a certainty of {percent(c)}" for t, c in chosen.items())
         n = run.record.validation_accuracy.n

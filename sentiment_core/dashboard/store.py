@@ -18,7 +18,7 @@ import pandas as pd
 from sentiment_core.artifacts import remote, schema, store
 from sentiment_core.artifacts.store import ArtifactError, Evaluation, Listing, Problem, Run
 from sentiment_core.data.sources import CHALLENGE, COUNTERFACTUAL_TRAIN
-from sentiment_core.metrics import coverage
+from sentiment_core.metrics.histogram import least_log_odds
 from sentiment_core.models.base_models import EMBEDDED
 from sentiment_core.systems import SYSTEMS, first_base
 
@@ -163,7 +163,7 @@ class Store:
             return {}
         away = (validated["eval_accuracy"] - run.record.validation_accuracy.value).abs()
         kept = validated["eval_counts"].iloc[int(np.argmin(away))]  # of the last such one
-        odds = {target: coverage.least_log_odds(kept, target) for target in TARGETS}
+        odds = {target: least_log_odds(kept, target) for target in TARGETS}
         return {t: 1 / (1 + math.exp(-x / run.record.temperature)) for t, x in odds.items() if x is not None}
 
     def _usable(self) -> list[Evaluation]:

@@ -162,6 +162,24 @@ def reliability(label: ArrayLike, p_positive: ArrayLike) -> list[tuple[float, Me
     return [(float(p[held].mean()), intervals.wilson(int(y[held].sum()), int(held.sum()))) for held in bins]
 
 
+def coverage(label: ArrayLike, p_positive: ArrayLike, *, points: int = 100) -> list[tuple[float, Metric]]:
+    """Shares of the n reviews, from the surest to all, and the accuracy of the answers to each share;
+    certainty is max(p, 1 - p). El-Yaniv & Wiener 2010 (JMLR 11:1605) call this selective prediction."""
+    p = np.asarray(p_positive, dtype=float)
+    surest_first = np.argsort(-np.maximum(p, 1 - p), kind="stable")
+    right = ((p >= 0.5) == np.asarray(label))[surest_first].cumsum()
+    sizes = np.unique(np.ceil(np.linspace(len(p) / points, len(p), points)).astype(int))
+    return [(size / len(p), intervals.wilson(int(right[size - 1]), int(size))) for size in sizes]
+
+
+def above_certainty(label: ArrayLike, p_positive: ArrayLike, certainty: float) -> tuple[float, Metric] | None:
+    """The share of answers at least so sure, and their accuracy; None without any."""
+    p = np.asarray(p_positive, dtype=float)
+    given = np.maximum(p, 1 - p) >= certainty
+    right = ((p >= 0.5) == np.asarray(label))[given]
+    return (float(given.mean()), intervals.wilson(int(right.sum()), len(right))) if len(right) else None
+
+
 def roc_curve(label: ArrayLike, p_positive: ArrayLike, *, points: int = 300) -> dict[str, np.ndarray]:
     """The ROC curve, thinned to at most `points` corners spread evenly along it, from (0, 0) to (1, 1).
     Returns false_positive_rate, true_positive_rate and threshold (positive where p >= threshold; the first

@@ -33,7 +33,7 @@ from sentiment_core.dashboard.texts import ReviewTexts
 from sentiment_core.data.reviews import load_reviews, review_id
 from sentiment_core.data.sources import CHALLENGE
 from sentiment_core.figures.style import percent
-from sentiment_core.metrics.coverage import least_log_odds
+from sentiment_core.metrics.histogram import least_log_odds
 from sentiment_core.systems import SYSTEMS
 from tests import waiting
 from tests.fake_artifacts import RUN, STUDY, predictions, write_assets, write_eval, write_run
