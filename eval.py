@@ -93,9 +93,9 @@ def check_export(given: dict) -> int:
 
 
 def report(given: dict) -> str:
-    from sentiment_core.artifacts.report import report_text
+    from sentiment_core.artifacts.report import results_table
 
-    return report_text(given["assets"])
+    return results_table(given["assets"])
 
 
 if __name__ == "__main__":

@@ -7,23 +7,14 @@ python -m sentiment_core.artifacts.report --check    # exit 1 if a file is stale
 
 import argparse
 import sys
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sentiment_core import config
 from sentiment_core.artifacts import store
-from sentiment_core.artifacts.frames import read_as
-from sentiment_core.artifacts.schema import (
-    OTHER_FORM,
-    BenchmarkRecord,
-    Crowd,
-    EvalRecord,
-    Metric,
-    SoakRecord,
-)
+from sentiment_core.artifacts.schema import BenchmarkRecord, Crowd, EvalRecord, Metric, SoakRecord
 from sentiment_core.artifacts.store import ArtifactError
-from sentiment_core.labels import UNPARSED
 from sentiment_core.systems import SYSTEMS
 
 PROGRAM = "python -m sentiment_core.artifacts.report"
@@ -61,22 +52,6 @@ def seeds_sentence(root: Path = config.ASSETS) -> str:
     )
 
 
-def below_chance(root: Path = config.ASSETS) -> str:
-    """Why the study's baseline is below chance, with the figures of our free-answer baseline."""
-    records, system = _records(root), "baseline-generated"
-    if not (generated := next((r for r in records if r.system == system), None)):
-        return f"No `{system}` evaluation yet; `python eval.py --system {system}` makes it."
-    lines = [_study_sentence(root), *_generated_sentences(generated)]
-    wanted = "baseline-scored", _base(generated), generated.dataset.fingerprint
-    if scored := next((r for r in records if (r.system, _base(r), r.dataset.fingerprint) == wanted), None):
-        lines.append(
-            "Comparing the two label words' likelihoods instead, so that every review gets a label, the same "
-            f"model has {percent_interval(scored.metrics['accuracy'])} on the same reviews "
-            f"({scored.hardware.title})."
-        )
-    return "\n".join(lines)
-
-
 def summary_table(root: Path = config.ASSETS) -> str:
     """What each of SUMMARY learned from, how long that took, and its accuracy by dataset."""
     rows: dict[tuple[str, str], dict[str, str]] = {key: {} for key in SUMMARY}
@@ -105,11 +80,6 @@ def _learned(record: EvalRecord, root: Path) -> dict[str, str]:
 
 def _took(seconds: float, memory_bytes: int, hardware: str) -> str:
     return f"{seconds:.0f} s, {memory_bytes / 1e9:.1f} GB, {hardware}"
-
-
-def report_text(root: Path = config.ASSETS) -> str:
-    """What `python eval.py --report` prints: the table, then the paragraph."""
-    return f"{results_table(root)}\n\n{below_chance(root)}"
 
 
 def speed_table(root: Path = config.ASSETS) -> str:
@@ -235,7 +205,7 @@ OPTIONAL = {"train-2-gpus", "train-1.5b", "parity", "browser"}
 
 DOCUMENTS = {
     "README.md": {"summary": summary_table},
-    "docs/results.md": {"results": results_table, "below-chance": below_chance, "speed": speed_table},
+    "docs/results.md": {"results": results_table, "speed": speed_table},
     "docs/training.md": {"models": lambda root: config.KNOWN_BASE_MODELS},
 }
 """File -> what stands in it between `<!-- name:begin -->` and `<!-- name:end -->`, by name."""
@@ -321,49 +291,6 @@ def _overlap_notes(records: list[EvalRecord]) -> list[str]:
     ]
 
 
-def _study_sentence(root: Path) -> str:
-    """What may lie behind the study's figure, before ours."""
-    study = {r.kind: r.accuracy for r in store.read_references(root)}
-    chance = "With two balanced classes, answering at random is right half of the time."
-    if (before := study.get("study-before")) is None:
-        return chance
-    return (
-        f"{chance} How {100 * before:.1f} % came about the study does not say. Free answers that were no "
-        "label and counted as wrong would explain it, and so would an unshuffled subset of a split that is "
-        "sorted by label; neither can be checked."
-    )
-
-
-def _generated_sentences(record: EvalRecord) -> Iterator[str]:
-    n, unparsed = record.dataset.n, record.unparsed
-    where = f"{_base(record) or record.system}, n = {n:,} of {record.dataset.name}, {record.hardware.title}"
-    lenient = record.metrics.get("accuracy_lenient") if unparsed else None
-    yield (
-        f"Our `baseline-generated` ({where}) gives no label for {unparsed:,} reviews "
-        f"({100 * unparsed / n:.1f} %): {percent_interval(record.metrics['accuracy'])} of all are right"
-        + (f", but {percent_interval(lenient)} of those with a label." if lenient else ".")
-    )
-    if begins := _frequent_answers(record):
-        yield f"Its most frequent answers begin {begins}."
-
-
-def _frequent_answers(record: EvalRecord) -> str:
-    """The most frequent first words, each once, with what the answers that begin so were read as."""
-    counts, words = Counter(), defaultdict(list)
-    for form in record.answer_forms:
-        if form.form != OTHER_FORM:
-            counts[form.form] += form.count
-            read = f"{'' if form.parsed == UNPARSED else 'read as '}{read_as(form)}"
-            words[form.form].append(f"{100 * form.count / record.dataset.n:.1f} % ({read})")
-    return "; ".join(f"{_code(name)}, {' and '.join(words[name])}" for name, _ in counts.most_common(3))
-
-
-def _code(form: str) -> str:
-    """A model's words as Markdown code on one line, whatever they hold."""
-    text = " ".join(form.replace("`", "'").replace("|", "¦").replace("<!--", "<!").split())
-    return f"`{text[:40]}`" if text else "with nothing"
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -377,7 +304,7 @@ def main(arguments: list[str] | None = None) -> int:
     home, status = options.write or options.check, 0
     try:
         if home is None:
-            print(report_text(options.root))
+            print(results_table(options.root))
             return 0
         for name in DOCUMENTS:
             old = (home / name).read_text(encoding="utf-8")

@@ -6,16 +6,14 @@ import pytest
 
 from sentiment_core import systems
 from sentiment_core.artifacts import report, store
-from sentiment_core.artifacts.schema import AnswerForm, BenchmarkRecord, BenchmarkRow, Hardware, Metric
+from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow, Hardware, Metric
 from sentiment_core.artifacts.store import ArtifactError, utc_now, write_record
 from tests.fake_artifacts import RUN, write_assets
 
 ROOT = Path(__file__).parents[2]
 RESULTS = "docs/results.md"
 MARKED = (
-    "a\n<!-- results:begin -->\nold\n<!-- results:end -->\nb\n"
-    "<!-- below-chance:begin --><!-- below-chance:end -->\nc\n"
-    "<!-- speed:begin --><!-- speed:end -->\nd\n"
+    "a\n<!-- results:begin -->\nold\n<!-- results:end -->\nb\nc\n<!-- speed:begin --><!-- speed:end -->\nd\n"
 )
 
 
@@ -73,44 +71,11 @@ def test_the_overlap_is_a_note_below_the_table(tmp_path: Path) -> None:
     assert note.endswith(": 25.0, 50.0 %.")
 
 
-def test_below_chance_takes_its_figures_from_the_artifact(tmp_path: Path) -> None:
-    metrics = {
-        "accuracy": Metric(value=0.24, low=0.2, high=0.3, n=100),
-        "accuracy_lenient": Metric(value=0.6, low=0.5, high=0.7, n=40),
-    }
-    forms = (
-        AnswerForm(form="the review | `is`\n<!-- results:end -->", count=50, parsed="unparsed"),
-        AnswerForm(form="the film is positive, …", count=20, parsed="positive"),
-        AnswerForm(form="the film is positive, …", count=12, parsed="unparsed"),
-        AnswerForm(form="", count=10, parsed="unparsed"),
-    )
-    root = changed(tmp_path, "baseline-generated", metrics=metrics, unparsed=60, answer_forms=forms)
-    text = report.below_chance(root)
-    assert len(text.splitlines()) <= 10
-    for part in (
-        "How 23.5 % came about the study does not say", "neither can be checked",
-        "60 reviews (60.0 %)", "24.0 % (20.0–30.0) of all",
-        "60.0 % (50.0–70.0) of those with a label",
-        "`the review ¦ 'is' <! results:end -->`, 50.0 % (no label)",
-        "`the film is positive, …`, 20.0 % (read as positive) and 12.0 % (no label: names both further on)",
-        "with nothing, 10.0 % (no label)", "n = 100", "Synthetic GPU", "likelihoods",
-    ):  # fmt: skip
-        assert part in text
-    text = report.refreshed(MARKED, RESULTS, root)
-    assert report.refreshed(text, RESULTS, root) == text
-
-
-def test_below_chance_where_every_answer_is_a_label(tmp_path: Path) -> None:
-    text = report.below_chance(changed(tmp_path, "baseline-generated", unparsed=0))
-    assert "0 reviews (0.0 %)" in text
-    assert "of those with a label" not in text
-
-
 def test_sections_are_replaced_and_the_rest_is_kept(root: Path) -> None:
     text = report.refreshed(MARKED, RESULTS, root)
     assert text.startswith("a\n<!-- results:begin -->\n| System")
     assert "old" not in text
-    assert "<!-- below-chance:end -->\nc\n" in text
+    assert "<!-- results:end -->\nb\nc\n" in text
     assert text.endswith("<!-- speed:end -->\nd\n")
     assert report.refreshed(text, RESULTS, root) == text
 
@@ -122,7 +87,7 @@ def test_text_without_its_markers_is_refused(text: str, root: Path) -> None:
 
 
 def test_no_artifacts_are_a_sentence_and_a_broken_one_is_an_error(tmp_path: Path) -> None:
-    assert "python eval.py" in report.report_text(tmp_path)
+    assert "python eval.py" in report.results_table(tmp_path)
     assert report.summary_table(tmp_path) == "None of these is evaluated yet."
     folder = tmp_path / "evals" / "broken"
     folder.mkdir(parents=True)
@@ -144,7 +109,7 @@ def test_command_line_writes_then_finds_nothing_stale(
     assert report.main(["--write", *flags]) == 0
     assert report.main(["--check", *flags]) == 0
     assert report.main(flags[1:]) == 0
-    assert capsys.readouterr().out.strip() == report.report_text(root)
+    assert capsys.readouterr().out.strip() == report.results_table(root)
     (tmp_path / "README.md").unlink()
     assert report.main(["--check", *flags]) == 1
     assert "README.md" in capsys.readouterr().err
