@@ -7,7 +7,6 @@ python -m sentiment_core.artifacts.report --check    # exit 1 if a file is stale
 
 import argparse
 import sys
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -35,8 +34,7 @@ def results_table(root: Path = config.ASSETS) -> str:
         return "No evaluation yet; `python eval.py --system all` makes them."
     limits = f"Intervals cover the sampling of the reviews alone, not another seed. {seeds_sentence(root)}"
     rows = [_measured(record) | {"Trained in": _learned(record, root)["Training"]} for record in records]
-    parts = _table(rows), limits.strip(), "\n".join(_overlap_notes(records))
-    return "\n\n".join(filter(None, parts))
+    return f"{_table(rows)}\n\n{limits.strip()}"
 
 
 def seeds_sentence(root: Path = config.ASSETS) -> str:
@@ -275,20 +273,6 @@ def _interval(metric: Metric, scale: float, digits: int, unit: str = "") -> str:
 
 def _decimals(metric: Metric | None) -> str:
     return "–" if metric is None else f"{metric.value:.4f}"
-
-
-def _overlap_notes(records: list[EvalRecord]) -> list[str]:
-    """One line per dataset: the accuracies, in the table's order, without texts that also stand in train."""
-    groups = defaultdict(list)
-    for record in records:
-        if kept := record.metrics.get("accuracy_without_overlap"):
-            accuracy = percent_interval(kept.model_copy(update={"low": None, "high": None}), unit="")
-            groups[record.dataset.name, record.dataset.n - kept.n, kept.n].append(accuracy)
-    return [
-        f"Without the {left_out:,} reviews of {name} whose text also stands in its train split (n = {n:,}; "
-        f"our training leaves them out), in the table's order: {', '.join(accuracies)} %."
-        for (name, left_out, n), accuracies in groups.items()
-    ]
 
 
 def main(arguments: list[str] | None = None) -> int:

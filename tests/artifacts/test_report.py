@@ -58,19 +58,6 @@ def test_percentages_have_the_digits_that_n_supports() -> None:
     assert report.percent_interval(None) == "–"
 
 
-def test_the_overlap_is_a_note_below_the_table(tmp_path: Path) -> None:
-    accuracy = Metric(value=0.5, low=0.4, high=0.6, n=97)
-    for system, value in (("fine-tuned", 0.5), ("tfidf-logreg", 0.25)):
-        clean = accuracy.model_copy(update={"value": value})
-        metrics = {"accuracy": accuracy, "accuracy_without_overlap": clean}
-        root = changed(tmp_path, system, metrics=metrics)
-    *_, blank, note = report.results_table(root).splitlines()
-    assert blank == ""  # one line for all systems, in the table's order
-    assert note.startswith("Without the 3 reviews of imdb")
-    assert "n = 97" in note
-    assert note.endswith(": 25.0, 50.0 %.")
-
-
 def test_sections_are_replaced_and_the_rest_is_kept(root: Path) -> None:
     text = report.refreshed(MARKED, RESULTS, root)
     assert text.startswith("a\n<!-- results:begin -->\n| System")
