@@ -1,6 +1,5 @@
 """Figures of evaluations: tidy frames in, plotly figures out; fractions become percent only here."""
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,15 +30,8 @@ class Actor(NamedTuple):
     sign: str  # the symbol as text, for lists of names
 
 
-BASE = Actor("base model", "square", "dot", "■")  # so is drawn what has a colour of its own
+BASE = Actor("base model", "square", "dot", "■")
 ACTORS = {"fine": Actor("fine-tuned", "circle", "solid", "●"), "base": BASE}
-
-
-def _unit_square(x_title: str, y_title: str) -> go.Figure:
-    """Both axes from 0 to 100 % with the diagonal dashed."""
-    figure = go.Figure().add_shape(type="line", x0=0, y0=0, x1=100, y1=100, line=DASHED)
-    figure.update_xaxes(range=[-2, 102], title_text=x_title, **PERCENT_TICKS)
-    return figure.update_yaxes(range=[-2, 102], title_text=y_title, **PERCENT_TICKS)
 
 
 def systems_chart(table: pd.DataFrame, start: int = 0) -> go.Figure:
@@ -174,7 +166,9 @@ def _halvings(accuracy: Any) -> Any:
 def reliability_chart(table: pd.DataFrame) -> go.Figure:
     """Predicted probability against the observed rate. Columns actor, mean_p_positive, share_positive, low,
     high, n (fractions; empty bins left out)."""
-    figure = _unit_square("Mean predicted probability (%)", "Observed positive rate (%)")
+    figure = go.Figure().add_shape(type="line", x0=0, y0=0, x1=100, y1=100, line=DASHED)
+    figure.update_xaxes(range=[-2, 102], title_text="Mean predicted probability (%)", **PERCENT_TICKS)
+    figure.update_yaxes(range=[-2, 102], title_text="Observed positive rate (%)", **PERCENT_TICKS)
     notes = [note(100, 1, "dashed: perfect calibration", "muted", xanchor="right", yanchor="bottom")]
     for line, (actor, rows) in enumerate(table.groupby("actor", sort=False)):
         name, symbol, dash, sign = ACTORS[str(actor)]
@@ -247,30 +241,3 @@ def confusion_chart(counts: pd.DataFrame, actor: str) -> go.Figure:
     figure.update_xaxes(side="top", title_text="Predicted", **bare)
     figure.update_yaxes(autorange="reversed", title_text="True label", tickangle=-90, **bare)
     return finished(figure, 300, margin_t=12)
-
-
-class Roc(NamedTuple):
-    """One system's ROC curve, and where the present threshold is on it."""
-
-    actor: str
-    curve: pd.DataFrame  # false_positive_rate and true_positive_rate, as fractions
-    rates: Mapping[str, Any]  # false_positive_rate and recall_positive at the threshold
-    threshold: str  # in words
-
-
-def roc_chart(curves: Mapping[str, Roc]) -> go.Figure:
-    """ROC curves by the systems' names, with the present thresholds marked."""
-    figure = _unit_square("False positive rate (%)", "True positive rate (recall, %)")
-    notes = [note(75, 75, "chance", "muted", xanchor="left", yanchor="top", xshift=6)]
-    for line, (name, (actor, curve, rates, threshold)) in enumerate(curves.items()):
-        look, words = ACTORS.get(actor, BASE), f"{name} {threshold}"
-        hover = f"{name}<br>FPR %{{x:.1f}}{THIN}%<br>TPR %{{y:.1f}}{THIN}%"
-        x, y = 100 * curve["false_positive_rate"], 100 * curve["true_positive_rate"]
-        drawn = {"mode": "lines", "line": {"width": 2.5, "dash": look.dash}}
-        figure.add_trace(series(name, actor, x, y, hover=hover, **drawn))
-        marker = {"size": 13, "symbol": look.symbol, "line": {"color": "#ffffff", "width": 2}}
-        at = [100 * rates["false_positive_rate"]], [100 * rates["recall_positive"]]
-        figure.add_trace(series(words, actor, *at, hover=words, mode="markers", marker=marker))
-        place = {"xanchor": "right", "yanchor": "bottom", "yshift": 20 * line}
-        notes.append(note(100, 2, f"{look.sign} {words}", actor, **place))
-    return finished(figure, 360, annotations=notes)

@@ -180,27 +180,10 @@ def above_certainty(label: ArrayLike, p_positive: ArrayLike, certainty: float) -
     return (float(given.mean()), intervals.wilson(int(right.sum()), len(right))) if len(right) else None
 
 
-def roc_curve(label: ArrayLike, p_positive: ArrayLike, *, points: int = 300) -> dict[str, np.ndarray]:
-    """The ROC curve, thinned to at most `points` corners spread evenly along it, from (0, 0) to (1, 1).
-    Returns false_positive_rate, true_positive_rate and threshold (positive where p >= threshold; the first
-    lies just above 1); empty arrays where a class is absent."""
-    from sklearn import metrics as sk
-
-    y, p = _scored(label, p_positive)
-    corners = np.empty((3, 0))
-    if len(np.unique(y)) == 2:
-        corners = np.stack(sk.roc_curve(y, p))
-        corners[2, 0] = np.nextafter(1, 2)
-    if (n := corners.shape[1]) > points:
-        along = corners[0] + corners[1]  # rises with every corner, from 0 to 2
-        corners = corners[:, np.unique(np.searchsorted(along, np.linspace(0, 2, points)).clip(max=n - 1))]
-    return dict(zip(("false_positive_rate", "true_positive_rate", "threshold"), corners, strict=True))
-
-
 def at_threshold(label: ArrayLike, p_positive: ArrayLike, threshold: float) -> dict[str, float | int | None]:
     """Confusion counts and rates when p >= threshold is called positive; about a millisecond for 25,000.
     Returns the six counts of `confusion` (without a probability: unparsed); accuracy, precision and recall of
-    both classes and false_positive_rate, None where undefined."""
+    both classes, None where undefined."""
     y = read_labels(label)
     p = intervals.read_probabilities(p_positive, len(y))
     cells = _cells(y, np.where(np.isnan(p), 2, p >= threshold).astype(np.intp))
@@ -208,7 +191,6 @@ def at_threshold(label: ArrayLike, p_positive: ArrayLike, threshold: float) -> d
     for i, name in enumerate(CLASSES):
         shares[f"precision_{name}"] = (cells[i, i], cells[:, i].sum())
         shares[f"recall_{name}"] = (cells[i, i], cells[i].sum())
-    shares["false_positive_rate"] = (cells[0, 1], cells[0].sum())
     rates = {name: float(part / whole) if whole else None for name, (part, whole) in shares.items()}
     return _named(cells) | rates
 

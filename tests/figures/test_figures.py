@@ -68,8 +68,6 @@ def figures() -> dict[str, go.Figure]:
     bins = bins.assign(actor="fine", low=0.05, high=0.95, n=9)
     covered = pd.DataFrame({"actor": "fine", "coverage": [0.5, 1], "accuracy": [0.99, 0.95]})
     covered = covered.assign(low=0.94, high=0.995)
-    curve = pd.DataFrame({"false_positive_rate": [0, 0.1, 1], "true_positive_rate": [0, 0.9, 1]})
-    rates = {"false_positive_rate": 0.1, "recall_positive": 0.9}
     counts = pd.DataFrame([[8, 2], [1, 9]], index=CLASSES, columns=CLASSES)
     return {
         "systems": evaluation.systems_chart(SYSTEMS),
@@ -79,7 +77,6 @@ def figures() -> dict[str, go.Figure]:
         "loss": training.loss_chart({"run": history.assign(eval_accuracy=0.9)}),
         "confusion": evaluation.confusion_chart(counts, "fine"),
         "cost": evaluation.cost_chart(COSTS, "parameters", (0.971, 0.993, "labels in doubt"), "a"),
-        "roc": evaluation.roc_chart({"Fine-tuned": evaluation.Roc("fine", curve, rates, "at 50")}),
     }
 
 

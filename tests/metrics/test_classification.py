@@ -275,29 +275,6 @@ def test_reliability_table_puts_every_review_into_one_bin() -> None:
     assert classification.reliability([0], [np.nan]) == []
 
 
-def test_roc_curve_is_thin_monotone_and_has_the_area() -> None:
-    label, _, p = synthetic(5000, gap=0.5)
-    curve = classification.roc_curve(label, p, points=50)
-    fpr, tpr, threshold = (curve[name] for name in ("false_positive_rate", "true_positive_rate", "threshold"))
-    assert len(fpr) <= 50
-    assert (fpr[0], tpr[0], fpr[-1], tpr[-1]) == (0, 0, 1, 1)
-    assert np.all(np.diff(fpr) >= 0)
-    assert np.all(np.diff(tpr) >= 0)
-    assert np.all(np.diff(threshold) < 0)
-    assert np.isfinite(threshold).all()
-    assert sk.auc(fpr, tpr) == pytest.approx(classification.roc_auc(label, p).value, abs=0.002)
-    assert len(classification.roc_curve([1, 1], [0.2, 0.4])["threshold"]) == 0
-
-
-def test_a_point_of_the_curve_is_what_its_threshold_gives() -> None:
-    label, _, p = synthetic(500)
-    curve = classification.roc_curve(label, p)
-    for i in (1, len(curve["threshold"]) // 2):
-        found = classification.at_threshold(label, p, curve["threshold"][i])
-        assert found["recall_positive"] == pytest.approx(curve["true_positive_rate"][i])
-        assert found["false_positive_rate"] == pytest.approx(curve["false_positive_rate"][i])
-
-
 def test_at_threshold_by_hand() -> None:
     found = classification.at_threshold([*LABEL, 1], [*P, np.nan], 0.75)
     assert (found["positive_positive"], found["negative_positive"], found["positive_unparsed"]) == (3, 0, 1)

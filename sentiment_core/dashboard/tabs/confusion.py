@@ -1,4 +1,4 @@
-"""Confusion matrices side by side at the page's threshold; folded: precision, recall, ROC curves."""
+"""Confusion matrices side by side at the page's threshold; below: precision, recall, ROC AUC."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -27,26 +27,19 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     at = gr.State(50.0)
     with gr.Row(equal_height=True):
         left, right = FigureSlot("matrix-before", height=380), FigureSlot("matrix-after", height=380)
-    with gr.Accordion("Precision, recall and ROC curves", open=False, elem_id="rates-fold"), gr.Row():
-        with gr.Column(min_width=300):
-            rates = gr.HTML(elem_id="rates")
-        with gr.Column(min_width=300):
-            roc = FigureSlot("roc", height=440, level=3)
-    drawn = [*left.outputs, *right.outputs, *roc.outputs, rates]
+    rates = gr.HTML(elem_id="rates")
+    drawn = [*left.outputs, *right.outputs, rates]
 
     def draw(run_id: str | None, name: str | None, system: str | None, threshold: float) -> list[object]:
         evals = context.evals(run_id, name)[1]
         if not evals:
-            return [*left.show(None, panels.UNEVALUATED), *right.show(None), *roc.show(None), ""]
+            return [*left.show(None, panels.UNEVALUATED), *right.show(None), ""]
         chosen = (evals.get(one or "") for one in (system, "fine-tuned"))
         sides = [Side.of(context.store, one, threshold) if one else None for one in chosen]
         before, after = (matrix_panel(side) if side else None for side in sides)
-        there = [side for side in sides if side]
         missing = empty("This system has not been evaluated on these reviews.", panels.COMMAND)
-        unscored = empty("A ROC curve needs a system that states probabilities.")
-        curves = roc.show(roc_panel(context, there), unscored)
-        html = render("rates", sides=there)
-        return [*left.show(before, missing), *right.show(after, missing), *curves, html]
+        html = render("rates", sides=[side for side in sides if side])
+        return [*left.show(before, missing), *right.show(after, missing), html]
 
     def restart(run_id: str | None, name: str | None, _: str | None, threshold: float) -> list[object]:
         """On load, and when run or dataset change: the base model that compares like with like is chosen."""
@@ -117,29 +110,3 @@ def matrix_panel(side: Side) -> Panel:
     chart = evaluation.confusion_chart(table, side.system.colour)
     data = table.rename_axis("true label").reset_index()
     return Panel(title, chart, caption, data, f"confusion-{record.system}")
-
-
-def roc_panel(context: Context, sides: list[Side]) -> Panel | None:
-    """The curves of the scored systems, with the thresholds marked; None without any."""
-    curves, areas, rows = {}, [], []
-    for side in (one for one in sides if one.at):
-        scored, kept = (side.frame["label"], side.frame["p_positive"]), side.evaluation
-        curve, auc = context.store.keep(("roc", kept.path), context.store.stamp(kept), lambda given=scored: (
-            pd.DataFrame(classification.roc_curve(*given)), classification.roc_auc(*given)
-        ))  # fmt: skip
-        if auc:
-            name = side.system.short_title
-            curves[name] = evaluation.Roc(side.system.colour, curve, side.cells, side.at)
-            areas.append((name, auc))
-            rows.append(curve.assign(system=side.system.id))
-    if not curves:
-        return None
-    title = "ROC AUC: " + "; ".join(f"{name} {auc.value:.3f}" for name, auc in areas[::-1])
-    bounds = [f"{name} {one.low:.3f} to {one.high:.3f}" for name, one in areas[::-1] if one.low is not None]
-    caption = (
-        f"{panels.dataset_phrase(sides[-1].evaluation)}. The area under the curve is how often a positive "
-        f"review outranks a negative one; 95\u202f% interval (DeLong): {'; '.join(bounds) or 'none'}. "
-        "Marks: the threshold."
-    )
-    data = pd.concat(rows, ignore_index=True)
-    return Panel(title, evaluation.roc_chart(curves), caption, data.round(6), "roc")
