@@ -685,12 +685,13 @@ def test_texts_count_as_answered_once_both_models_have_answered_them(context: Co
         assert found == [FakeClassifier(run)._p(text, system) for text in texts]
 
 
-def test_batch_table_has_labels_and_accuracy(context: Context, tmp_path) -> None:
+def test_both_answers_come_as_a_csv_that_no_spreadsheet_runs(context: Context, tmp_path) -> None:
     rows = Batch(["great film", "dreadful film", "=cmd()"], [1, 0, 0])
     found = waiting.run(context.serving.probabilities(context.store.run(RUN), rows.texts))
     frame = batch.table_of(rows, found)
-    assert list(frame.columns) == batch.COLUMNS
     assert list(frame["fine-tuned"]) == ["Positive", "Negative", "Positive"]
-    assert "Accuracy of the fine-tuned model: 66.7" in batch.summary_of(frame)
+    assert batch.summary_of(frame).startswith(
+        "3 reviews. The fine-tuned model predicts 2 positive and 1 negative."
+    )
     back = pd.read_csv(batch.write_csv(frame, str(tmp_path)))
     assert back["text"][2] == "'=cmd()"

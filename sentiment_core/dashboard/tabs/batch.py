@@ -5,7 +5,6 @@ import time
 from collections.abc import Mapping, Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
-from textwrap import shorten
 
 import gradio as gr
 import numpy as np
@@ -24,11 +23,9 @@ from sentiment_core.dashboard.inputs import MAX_ROWS, Batch, InputRefused
 from sentiment_core.dashboard.serving import MODEL_EVENT, Latest, Refused, Scores, Waiting
 from sentiment_core.dashboard.tabs.accuracy import outcomes_html
 from sentiment_core.dashboard.tabs.confusion import Side, matrix_panel
-from sentiment_core.figures.style import percent
 from sentiment_core.labels import LABEL_WORDS
 from sentiment_core.metrics import intervals
 
-COLUMNS = ["row", "text", "label", "base", "base P(positive)", "fine-tuned", "fine-tuned P(positive)"]
 SYSTEM_IDS: Mapping[Which, str] = {"base": "baseline-scored", "fine-tuned": "fine-tuned"}
 LISTED = 25  # examples of each outcome
 NO_LABELS = ("No labels", "")
@@ -41,9 +38,8 @@ def build(context: Context, run: gr.Dropdown) -> None:
         with gr.Row():
             with gr.Column(scale=0, min_width=220):
                 kinds = [".csv", ".tsv", ".parquet"]
-                file = gr.UploadButton("Choose a file", file_types=kinds, elem_id="batch-file")
-                chosen = gr.HTML(render("small", text="No file chosen.", muted=True), elem_id="batch-chosen")
-                clear = gr.Button("Remove the file", size="sm", visible=False, elem_id="batch-clear")
+                file = gr.File(label="A file", file_types=kinds, elem_id="batch-file", height=150)
+                chosen = gr.HTML(elem_id="batch-chosen")
                 hidden = {"visible": False, "interactive": True}
                 text = gr.Dropdown([""], value="", label="Texts are in", elem_id="batch-text", **hidden)
                 label = gr.Dropdown([NO_LABELS], label="Labels are in", elem_id="batch-label", **hidden)
@@ -57,14 +53,8 @@ def build(context: Context, run: gr.Dropdown) -> None:
         with gr.Column(visible=False, elem_id="batch-results") as results:
             download = gr.DownloadButton("Download both answers (CSV)", elem_id="batch-download", scale=0)
             view = Results()
-            table = gr.DataFrame(
-                pd.DataFrame(columns=COLUMNS), label="All answers", elem_id="batch-table",
-                datatype=["number", "str", "str", "str", "number", "str", "number"],
-                column_widths=[60, 330, 90, 90, 140, 100, 150],
-                interactive=False, wrap=True, max_height=420,
-            )  # fmt: skip
     latest = gr.State(Latest())
-    outputs = [summary, results, *view.outputs, table, download]
+    outputs = [summary, results, *view.outputs, download]
 
     def only(sentence: str, *, warn: bool = False) -> list[object]:
         """A sentence in place of the results."""
@@ -103,30 +93,26 @@ def build(context: Context, run: gr.Dropdown) -> None:
 
     def whole(batch: Batch, found: dict[Which, list[float]], stopped: str) -> list[object]:
         frame = table_of(batch, found)
-        excerpts = frame.assign(text=[shorten(text, 160, placeholder="…") for text in frame["text"]])
         said, path = notice(stopped + summary_of(frame)), write_csv(frame, download.GRADIO_CACHE)
-        return [said, gr.Column(visible=True), *view.show(batch, found), excerpts, path]
+        return [said, gr.Column(visible=True), *view.show(batch, found), path]
 
     def cancel(latest: Latest) -> None:
         latest.question = None  # which `answer` notices, and tells what there is
 
     def named(path: str | None) -> list[object]:
-        menus, name = [gr.Dropdown(visible=False)] * 2, Path(path).name[:60] if path else ""
-        said = render("small", text=name or "No file chosen.", muted=not path)
+        said, menus = "", [gr.Dropdown(visible=False)] * 2
         try:
             if path:
                 frame = inputs.read_upload(path)
                 names = [(str(column), str(column)) for column in frame]
                 values = zip((names, [NO_LABELS, *names]), inputs.columns_of(frame), strict=True)
                 menus = [gr.Dropdown(choices=some, value=value, visible=True) for some, value in values]
-                said = render("small", text=f"{name}: {len(frame):,} rows", muted=False)
+                said = render("small", text=f"{len(frame):,} rows", muted=False)
         except InputRefused as error:
-            said = notice(f"{name}: {error}", warn=True)
-        return [said, gr.Button(visible=bool(path)), *menus]
+            said = notice(str(error), warn=True)
+        return [said, *menus]
 
-    menus = [chosen, clear, text, label]
-    file.upload(named, file, menus, **QUIET)
-    clear.click(lambda: [None, *named(None)], None, [file, *menus], **QUIET)
+    file.change(named, file, [chosen, text, label], **QUIET)
     go.click(lambda: only("Asking both models…"), None, outputs, **QUIET).then(
         answer, [run, file, lines, text, label, latest], outputs,
         api_visibility="private", show_progress="full", show_progress_on=[summary], **MODEL_EVENT,
@@ -180,7 +166,7 @@ def examples_html(batch: Batch, frame: pd.DataFrame, sides: pairs.Sides) -> str:
 
 
 def table_of(batch: Batch, found: Mapping[Which, Sequence[float]]) -> pd.DataFrame:
-    """One row per review, columns COLUMNS (without those of a model that is not there)."""
+    """A row per review: its number, text, label where known, and of each model label and P(positive)."""
     frame = pd.DataFrame({"row": range(1, len(batch.texts) + 1), "text": batch.texts})
     if batch.labels is not None:
         frame["label"] = [LABEL_WORDS[label] for label in batch.labels]
@@ -191,18 +177,12 @@ def table_of(batch: Batch, found: Mapping[Which, Sequence[float]]) -> pd.DataFra
 
 
 def summary_of(frame: pd.DataFrame) -> str:
-    """How many, how they split, and the accuracy where labels came along."""
+    """How many, and how each model splits them."""
     sentences = [f"{len(frame):,} reviews."]
     for system in (name for name in ("fine-tuned", "base") if name in frame):
-        if "label" in frame:
-            share = intervals.wilson(int((frame[system] == frame["label"]).sum()), len(frame))
-            # pyrefly: ignore[bad-argument-type] Wilson's always has both ends
-            interval = f"95\u202f% interval {percent(share.low)} to {percent(share.high)}"
-            sentences.append(f"Accuracy of the {system} model: {percent(share.value)} ({interval}).")
-        else:
-            positive = int((frame[system] == LABEL_WORDS[1]).sum())
-            split = f"{positive:,} positive and {len(frame) - positive:,} negative"
-            sentences.append(f"The {system} model predicts {split}.")
+        positive = int((frame[system] == LABEL_WORDS[1]).sum())
+        split = f"{positive:,} positive and {len(frame) - positive:,} negative"
+        sentences.append(f"The {system} model predicts {split}.")
     return " ".join(sentences)
 
 
