@@ -1,6 +1,6 @@
 """Both systems' answers to the same reviews, and the filters that the examples tab offers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Literal, NamedTuple, Self
 
@@ -8,8 +8,6 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, Field
 
-from sentiment_core.artifacts.frames import answers
-from sentiment_core.artifacts.schema import SampleReview
 from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.dashboard.components.header import run_titles
 from sentiment_core.dashboard.context import Context
@@ -73,19 +71,6 @@ def paired(before: pd.DataFrame | None, after: pd.DataFrame) -> pd.DataFrame:
     base, fine = table[P_BASE].astype(float), table[P_FINE].astype(float)
     moved, sure = (fine - base).abs().fillna(0.0), (fine - 0.5).abs().fillna(0.5)
     return table.assign(outcome=outcome, moved=moved, sure=sure)
-
-
-def of_samples(samples: Sequence[SampleReview], traces: Mapping[str, Mapping[Any, Any]]) -> pd.DataFrame:
-    """`paired` for our own reviews, with their `kind`; both sides of a review without answers are NA.
-    traces: sample id -> "base" and "fine-tuned" -> a trace, whose last P(positive) is the answer."""
-    own = pd.DataFrame([(s.id, s.label, s.kind) for s in samples], columns=["review_id", "label", "kind"])
-
-    def answered(system: str) -> pd.DataFrame:
-        found = [traces[s.id][system].p_positive[-1] if s.id in traces else np.nan for s in samples]
-        p = np.array(found, dtype=np.float32)
-        return own.assign(prediction=answers(p), p_positive=p, tokens=0, truncated=False)
-
-    return paired(answered("base"), answered("fine-tuned"))
 
 
 def partner(frame: pd.DataFrame, row: Any) -> Any | None:

@@ -7,7 +7,6 @@ import shutil
 import pytest
 from markupsafe import Markup
 
-from sentiment_core.artifacts import store
 from sentiment_core.config import ASSETS
 from sentiment_core.dashboard import pairs, panels, report
 from sentiment_core.dashboard.components import header
@@ -203,9 +202,7 @@ def test_a_run_is_compared_with_any_system_on_the_same_reviews(tmp_path):
     assert f"<b>{found.fixed:,}</b>" in flow
     assert method.settings_html(context, sides, RUN) == Markup(), "it is no run, which has settings"
     wanted = ExampleFilter.of(RUN, "imdb", "", json.dumps({"versus": "tfidf-logreg", "show": "regressed"}))
-    view = examples.Examples(context)
-    assert len(pairs.select(view.tested(wanted).frame, wanted)) == found.broken
-    assert view.own(wanted).frame[pairs.P_BASE].isna().all(), "nobody asked it about our samples"
+    assert len(pairs.select(examples.Examples(context).tested(wanted).frame, wanted)) == found.broken
 
 
 def test_only_settings_that_differ_are_listed(context):
@@ -233,18 +230,3 @@ def test_a_run_that_answered_other_reviews_is_not_offered(tmp_path):
     sides = Sides.of(context_of(root), LARGE, "imdb", TAUGHT)
     assert sides.versus == ""
     assert TAUGHT not in sides.others.values()
-
-
-def test_our_own_samples_compare_two_runs_by_their_stored_answers():
-    context = context_of(ASSETS)
-    asked = json.dumps({"versus": "smollm2-135m-study", "show": "all"})
-    shown = examples.Examples(context).own(ExampleFilter.of("smollm2-135m", "imdb", "", asked))
-    stored = [store_answers(context, run_id) for run_id in ("smollm2-135m-study", "smollm2-135m")]
-    row = shown.frame.iloc[0]
-    p = [one[row["review_id"]].traces["fine-tuned"].p_positive[-1] for one in stored]
-    assert [row[pairs.P_BASE], row[pairs.P_FINE]] == pytest.approx(p)
-    assert shown.traces[row["review_id"]] == stored[1][row["review_id"]].traces, "the trace is the run's own"
-
-
-def store_answers(context, run_id):
-    return store.read_sample_answers(context.store.run(run_id), context.store.samples())

@@ -407,42 +407,6 @@ def test_the_reader_shows_both_of_a_pair(assets: Path) -> None:
     assert "partner" not in view.open(ExampleFilter.of(RUN, "imdb"), ids[0])[0]
 
 
-def stored_answers(samples) -> dict[str, SimpleNamespace]:
-    """The base model says 90 % to all; the fine-tuned one is right but for each fifth."""
-    found = {}
-    for n, one in enumerate(samples):
-        p = {"base": 0.9, "fine-tuned": 0.02 if (one.label == 1) == (n % 5 == 0) else 0.98}
-        traces = {system: ReadingTrace((len(one.text),), (p[system],)) for system in p}
-        found[one.id] = SimpleNamespace(traces=traces)
-    return found
-
-
-def test_without_texts_our_own_samples_are_the_rows(context: Context, monkeypatch) -> None:
-    """With the verdict of those that a model has answered."""
-    *_, chips, listed, reader, explain, trace_value, _ = examples.Examples(context).whole(
-        ExampleFilter.of(RUN, "imdb")
-    )
-    assert "wrong" not in f"{chips}{listed}{reader}"
-    assert explain.visible
-    assert trace_value == answers.NO_TRACE
-    samples = context.store.samples()
-    found = stored_answers(samples)
-    monkeypatch.setattr(context.store, "sample_answers", lambda run: found)
-    view = examples.Examples(context)
-    _, _, _, chips, listed, reader, explain, trace_value, opened = view.whole(ExampleFilter.of(RUN, "imdb"))
-    first = next(one for one in samples if one.id == opened)
-    right = found[first.id].traces["fine-tuned"].p_positive[0] < 0.5
-    assert first.label == 0
-    assert right
-    assert first.text[:20] in str(listed).replace("&#39;", "'").replace("&#34;", '"')
-    assert "90 → 2" in listed
-    assert "SENTIMENT_DATASET" in listed
-    assert "Fixed: true label" in reader
-    assert not explain.visible
-    assert [row["fine"] for row in trace_value["rows"]] == [0.02]
-    assert f"All <span>{len(samples)}</span>" in chips
-
-
 @pytest.fixture
 def imdb_on_the_hub(tmp_path, monkeypatch) -> list[dict[str, Any]]:
     """A stand-in for the Hub's download, and what was asked of it; nothing is at hand."""
@@ -482,7 +446,7 @@ def test_imdbs_texts_come_by_a_click_with_a_bar_and_a_failure_says_why(tmp_path,
     context.texts.fetch(shares.append)
     assert shares == [0.25, 0.5, 0.75, 1.0]
     assert texts.FETCH not in str(after := view.whole(asked)[4])
-    assert "reviews of our own" not in str(after)
+    assert "these are our own" not in str(after)
     one = imdb_on_the_hub[1]
     assert (one["repo"], one["repo_type"], len(one["revision"])) == ("stanfordnlp/imdb", "dataset", 40)
     assert set(ids) <= set(ReviewTexts().wait(20)), "the next start finds them"
@@ -525,7 +489,8 @@ def test_the_heatmap_shows_every_share_and_names_the_hardest(challenged) -> None
 
 def test_examples_open_on_it_where_imdb_is_not_at_hand(challenged) -> None:
     asked = ExampleFilter.of(RUN, "imdb", "", '{"show": "all", "phenomenon": "sarcasm"}')
-    _, _, switch, chips, listed, reader, *_ = examples.Examples(challenged).whole(asked)
+    _, _, switch, chips, listed, reader, *_, opened = examples.Examples(challenged).whole(asked, "sample-11")
+    assert opened in challenged.texts.wait(0), "the sample is one of Live's"
     assert switch.value == "challenge"
     assert "20 of 240 reviews" in listed
     assert "SENTIMENT_DATASET" in listed

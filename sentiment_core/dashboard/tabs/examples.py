@@ -8,7 +8,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from sentiment_core.dashboard import pairs
-from sentiment_core.dashboard.components.answers import NO_TRACE, stream, trace_value
+from sentiment_core.dashboard.components.answers import NO_TRACE, stream
 from sentiment_core.dashboard.components.parts import empty, own_figure, render
 from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_switch
 from sentiment_core.dashboard.pairs import FILTERS, ExampleFilter, Sides
@@ -64,8 +64,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         return render_all(values[0], context.dataset(None) or "", *values[2:])
 
     async def explained(run_id: str, review_id: str) -> AsyncIterator[object]:
-        own = {sample.id: sample.text for sample in context.store.samples()}
-        if text := own.get(review_id) or context.texts.wait(0).get(review_id):
+        if text := context.texts.wait(0).get(review_id):
             async for shown in stream(context, context.store.run(run_id), text):
                 yield shown["trace"]
 
@@ -84,12 +83,7 @@ class Reviews(NamedTuple):
     frame: pd.DataFrame  # as `pairs.paired` gives it
     texts: Mapping[str, str]
     sides: Sides
-    traces: Mapping[str, Mapping[Any, Any]] = {}  # review id -> system -> reading trace, where it is stored
-    dataset: str | None = None  # its name; None of our own samples
-
-    @property
-    def answered(self) -> bool:
-        return bool(self.frame[pairs.P_FINE].notna().any())
+    dataset: str  # its name
 
 
 class Examples:
@@ -97,19 +91,6 @@ class Examples:
 
     def __init__(self, context: Context) -> None:
         self.context, self.store = context, context.store
-
-    def own(self, wanted: ExampleFilter) -> Reviews:
-        """Our own samples, with the answers that are stored with the run or with both."""
-        samples, store = self.store.samples(), self.store
-        sides = Sides.of(self.context, wanted.run_id, wanted.dataset, wanted.versus)
-        runs = sides.versus or wanted.run_id, wanted.run_id
-        first, second = (store.sample_answers(store.run(run_id)) for run_id in runs)
-        if sides.versus and sides.before and not sides.before.record.run_id:
-            first = {}  # another system answered none of them
-        before, traces = "fine-tuned" if sides.versus else "base", {one: second[one].traces for one in second}
-        both = {one: traces[one] | {"base": first[one].traces[before]} for one in traces if one in first}
-        texts = {sample.id: sample.text for sample in samples}
-        return Reviews(pairs.of_samples(samples, both), texts, sides, traces)
 
     def tested(self, wanted: ExampleFilter, dataset: str | None = None) -> Reviews | None:
         """Both systems' answers to a data set, or None without an evaluation of the fine-tuned one."""
@@ -125,21 +106,20 @@ class Examples:
         return Reviews(frame, at_hand, sides, dataset=after.record.dataset.name)
 
     def whole(self, wanted: ExampleFilter, review_id: str = "") -> list[object]:
-        """Everything in the tab: the reviews asked for if their texts are at hand, else the challenge set or
-        our samples. Where no review is asked for, the first one is open."""
+        """Everything in the tab: the reviews asked for, the challenge set where their texts are not at hand.
+        Where no review is asked for, the first one is open."""
         self.context.texts.wait(WAIT_SECONDS)
-        own, tested = self.own(wanted), [self.tested(wanted), self.tested(wanted, CHALLENGE)]
-        shown = next((one for one in tested if one and one.texts), own)
-        if not any(tested) and not own.traces:
+        tested = [one for one in (self.tested(wanted), self.tested(wanted, CHALLENGE)) if one]
+        if not tested:
             why = "This run’s fine-tuned model has not answered these reviews yet. This command does that:"
             why = why if self.store.datasets() else "No predictions yet. This command makes them:"
             return [empty(why, COMMAND), gr.Column(visible=False), *[gr.skip()] * 7]
-        if not shown.answered:
-            wanted = wanted.model_copy(update={"show": "all"})
+        shown = next((one for one in tested if one.texts), tested[0])
         found = pairs.select(shown.frame, wanted, shown.texts)
         page = min(max(wanted.page, 0), max(0, (len(found) - 1) // PAGE))
         part = found[page * PAGE : (page + 1) * PAGE]
-        review_id = review_id or next(iter(part["review_id"]), "")
+        if not self._holding(wanted, review_id):  # as where the address names one of Live's samples
+            review_id = next(iter(part["review_id"]), "")
         values = {"shown": shown, "wanted": wanted, "filters": FILTERS}
         largest, how_to = self.tested(wanted, self.context.dataset(None)), self.context.texts.how_to
         chips = render("chips", **values, counts=pairs.counts(shown.frame, wanted))
@@ -148,23 +128,23 @@ class Examples:
             total=len(found), opened=review_id, how_to="" if largest and largest.texts else how_to,
             fetch=how_to != FETCHING and FETCH,
         )  # fmt: skip
-        switch = gr.Radio(value=shown.dataset, visible=bool(shown.dataset) and len(self.store.datasets()) > 1)
+        switch = gr.Radio(value=shown.dataset, visible=len(self.store.datasets()) > 1)
         reader = self.open(wanted, review_id)
         return ["", gr.Column(visible=True), switch, chips, listed, *reader, review_id]
 
+    def _holding(self, wanted: ExampleFilter, review_id: str) -> Reviews | None:
+        """Those among which this review is."""
+        known = self.tested(wanted), self.tested(wanted, CHALLENGE)
+        return next((one for one in known if one and (one.frame["review_id"] == review_id).any()), None)
+
     def open(self, wanted: ExampleFilter, review_id: str) -> list[object]:
-        """The reader's HTML, whether the button below it is there, and the trace where it is stored."""
-        known = self.tested(wanted), self.tested(wanted, CHALLENGE), self.own(wanted)
-        shown = next((one for one in known if one and (one.frame["review_id"] == review_id).any()), None)
-        if not shown:
-            why = "This review is not among those shown. " if review_id else ""
-            return [empty(why + PICK), gr.Button(visible=False), NO_TRACE]
-        frame, texts, sides, traces, _ = shown
+        """The reader's HTML, whether the button below it is there, and no trace yet."""
+        if not (shown := self._holding(wanted, review_id)):
+            return [empty(PICK), gr.Button(visible=False), NO_TRACE]
+        frame, texts, sides, _ = shown
         row = next(frame[frame["review_id"] == review_id].itertuples())
-        text, traced = texts.get(review_id), traces.get(review_id)
         html = reader_html(row, pairs.partner(frame, row), texts, sides.names)
-        trace = trace_value(text, traced) if text and traced else NO_TRACE
-        return [html, gr.Button(visible=bool(text) and not traced), trace]
+        return [html, gr.Button(visible=review_id in texts), NO_TRACE]
 
 
 def reader_html(row: Any, partner: Any | None, texts: Mapping[str, str], names: tuple[str, str]) -> Markup:
@@ -176,8 +156,8 @@ def reader_html(row: Any, partner: Any | None, texts: Mapping[str, str], names: 
 
 def _pane(row: Any, heading: str, names: tuple[str, str]) -> dict[str, object]:
     """What `reader.html` says of a review; of each answer the system, prediction and P(positive)."""
-    if kind := getattr(row, "kind", getattr(row, "phenomenon", "")):
-        small = f"{kind.capitalize()}, written for this page."
+    if phenomenon := getattr(row, "phenomenon", ""):
+        small = f"{phenomenon.capitalize()}, written for this page."
     else:
         small = f"Review {row.review_id}, {row.tokens:,} tokens."
         small += " Its middle was left out for the model." if row.truncated else ""
@@ -189,6 +169,4 @@ def _pane(row: Any, heading: str, names: tuple[str, str]) -> dict[str, object]:
         word = "Unparsed" if pd.isna(prediction) else LABEL_WORDS[int(prediction)]
         named, predicted = Markup('<span class="{}">{}</span>').format(actor, name), "✓" if right else "✗"
         answers.append((named, f"{predicted}\u00a0{word}", percent(p) if p == p else "–"))
-    if kind and pd.isna(row.prediction_fine_tuned):
-        heading, answers = "Our own sample review", []
     return {"heading": heading, "label": LABEL_WORDS[row.label], "small": small, "answers": answers}
