@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.extensions import ExtensionArray
 
-from sentiment_core.artifacts.schema import DRAW_COLUMN, PREDICTION_COLUMNS, AnswerForm, Confusion, Slice
-from sentiment_core.labels import UNPARSED
+from sentiment_core.artifacts.schema import DRAW_COLUMN, PREDICTION_COLUMNS, Confusion, Slice
 from sentiment_core.metrics import classification
 from sentiment_core.metrics.intervals import Metric, floats, mean_of_draws, wilson
 
@@ -89,15 +88,3 @@ def answers(p_positive: np.ndarray) -> ExtensionArray:
     prediction = pd.array((p_positive >= 0.5).astype(np.int8), dtype="Int8")
     prediction[np.isnan(p_positive)] = pd.NA
     return prediction
-
-
-def read_as(form: AnswerForm) -> str:
-    """What a free answer of this form was read as, in words.
-
-    A form is an answer's first words: where exactly one label word stands in them and the answer is still
-    no label, the other word follows further on (see `baselines.parse_answer`).
-    """
-    if form.parsed != UNPARSED:
-        return form.parsed
-    words = set(re.findall(r"\b(?:negative|positive)\b", form.form.lower()))
-    return "no label: names both further on" if len(words) == 1 else "no label"

@@ -35,7 +35,7 @@ def test_the_study_is_explained_with_our_own_answers(page):
     for (form, parsed), read in {
         ("the review is positive, …", "positive"): "positive",
         ("this review is negative.", "negative"): "negative",
-        ("the review is positive, …", "unparsed"): "no label: names both further on",
+        ("the review is positive, …", "unparsed"): "no label: neither word, or both",
     }.items():
         assert f"“{form}”{read}{counted[form, parsed]:,}" in text
     assert "On its first 200 rows the same answers of ours have 1.5 %" in text

@@ -12,7 +12,6 @@ import pandas as pd
 from markupsafe import Markup
 
 from sentiment_core.artifacts import report
-from sentiment_core.artifacts.frames import read_as
 from sentiment_core.artifacts.schema import OTHER_FORM, Confusion
 from sentiment_core.artifacts.store import ArtifactError, Run, read_adapter_shapes, read_benchmark
 from sentiment_core.config import TrainConfig, repository
@@ -23,6 +22,7 @@ from sentiment_core.dashboard.pairs import Sides
 from sentiment_core.dashboard.store import DATASET_TITLES
 from sentiment_core.dashboard.texts import DEFAULT_SOURCE
 from sentiment_core.figures.style import percent
+from sentiment_core.labels import UNPARSED
 from sentiment_core.metrics.classification import Comparison, compare
 from sentiment_core.metrics.intervals import Metric, wilson
 from sentiment_core.models.base_models import EMBEDDED
@@ -31,6 +31,7 @@ from sentiment_core.prompts import PROMPT, REVIEW_SLOT
 T = TypeVar("T")
 TOLD_ELSEWHERE = ("run_id", "preset", "dataset", "exclude", "soup")  # by the commands and the data's words
 FOLDERS = re.compile(r" --(?:assets|work)[ =](?:'[^']*'|\S+)")  # of a command: they change no result
+READ_AS = {UNPARSED: "no label: neither word, or both"}
 FIRST_ROWS = 200  # of a subset that was not shuffled, as a notebook takes it to be quick
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 """Of a weight: its level, the 8-bit scale of 64, the 32-bit scale of 256 scales (Dettmers et al. 2023)."""
@@ -184,7 +185,7 @@ def study_panel(context: Context, run: Run) -> Markup | None:
     record, first = generated.record, first_rows(context.store.predictions(generated))
     forms = {form.parsed: form for form in reversed(record.answer_forms) if form.form != OTHER_FORM}
     found = [forms[read] for read in ("positive", "negative", "unparsed") if read in forms]
-    frequent = [(f"“{one.form}”", read_as(one), f"{one.count:,}") for one in found]
+    frequent = [(f"“{one.form}”", READ_AS.get(one.parsed, one.parsed), f"{one.count:,}") for one in found]
     return fragment(
         "study", before=references["study-before"], after=references["study-after"], record=record,
         forms=frequent, squares=waffle(record.confusion), first=first, rows=FIRST_ROWS,
