@@ -1,6 +1,5 @@
 """The header: what happened in one sentence, and the three figures that matter."""
 
-import re
 from collections import Counter
 
 from sentiment_core.artifacts.schema import EvalRecord, RunRecord
@@ -30,7 +29,7 @@ def stats_html(context: Context, run: Run | None) -> str:
     """Accuracy, contrast consistency, time; each says what is missing where its artifact is."""
     evals, pairs = (before_and_after(context, run, name) for name in (context.dataset("imdb"), PAIRS))
     pairs = {actor: one for actor, one in pairs.items() if "consistency" in one.metrics}
-    return render("stats", evals=evals, pairs=pairs, record=run and run.record, short_device=short_device)
+    return render("stats", evals=evals, pairs=pairs, record=run and run.record)
 
 
 def before_and_after(context: Context, run: Run | None, dataset: str | None) -> dict[str, EvalRecord]:
@@ -77,15 +76,6 @@ def _recipe(run_id: str, record: RunRecord) -> str:
 def base_title(name: str) -> str:
     """A base model as people know it, "SmolLM2-135M"."""
     return (EMBEDDED[name].hub_id if name in EMBEDDED else name).rsplit("/", 1)[-1].removesuffix("-Instruct")
-
-
-def short_device(device: str) -> str:
-    """The name without memory size and type, which stand under “Method”.
-
-    >>> short_device("NVIDIA H100 80GB HBM3"), short_device("Tesla T4")
-    ('NVIDIA H100', 'Tesla T4')
-    """
-    return re.split(r"[ -]\d+ ?Gi?B\b", device)[0]
 
 
 def problems_html(context: Context) -> str:
