@@ -91,22 +91,15 @@ def empty(sentence: str, command: str = "") -> Markup:
     return render("empty", sentence=sentence, command=command)
 
 
-def _cell(value: Any) -> str:
-    if pd.isna(value):
-        return "–"
-    if isinstance(value, float):
-        return f"{value:,.4g}" if abs(value) < 1 else f"{value:,.2f}"
-    return f"{value:,}" if hasattr(value, "__index__") else str(value)
-
-
 def figure_menu(data: pd.DataFrame, name: str, pictures: Sequence[str] = ("png", "svg")) -> Markup:
     """The "⋯" inside a `.figure`: its data as a CSV and (first rows) a table, and its pictures (of a figure
     on a canvas only "png"); `name`: of the files, without their ending."""
     csv = base64.b64encode(data.to_csv(index=False).encode()).decode()
-    head = data.head(MAX_TABLE_ROWS)
-    rows, numbers = head.astype(object).map(_cell).to_numpy(), list(head.select_dtypes("number"))
-    values = {"columns": list(data), "rows": rows, "numbers": numbers, "total": len(data)}
-    return fragment("figure_menu", name=name, csv=csv, pictures=pictures, **values)
+    with pd.option_context("display.max_colwidth", None):
+        look = {"index": False, "border": 0, "na_rep": "–", "float_format": "{:,.6g}".format}
+        table = Markup(data.head(MAX_TABLE_ROWS).to_html(**look))
+    more = {"table": table, "shown": MAX_TABLE_ROWS, "total": len(data)}
+    return fragment("figure_menu", name=name, csv=csv, pictures=pictures, **more)
 
 
 def own_figure(name: str, elem_id: str, script: str = "element, props, watch", **more: Any) -> gr.HTML:
