@@ -67,5 +67,5 @@ def test_a_system_and_a_tab_are_a_file_and_a_line(toys: Path, tiny_model: Path) 
     accuracy = next(
         fn.fn for fn in demo.fns.values() if any(out.elem_id == "systems-plot" for out in fn.outputs)
     )
-    drawn = accuracy(None, outcome.record.dataset.name, False, False, "parameters", "")
+    drawn = accuracy(None, outcome.record.dataset.name, False, "parameters", "accuracy", "")
     assert any("Long is good" in str(getattr(value, "value", "")) for value in drawn)

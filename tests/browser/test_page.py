@@ -239,8 +239,6 @@ def test_accuracy_switches_and_a_figures_menu(page, site) -> None:
     assert "RoBERTa-large" in text_of(page, "#systems")
     page.get_by_label("Zoom to the upper end").check()
     page.locator("#systems", has_text="The axis is cut: it begins at").wait_for()
-    page.get_by_label("Show published results").uncheck()
-    page.wait_for_function("() => !document.querySelector('#systems-plot').innerText.includes('RoBERTa')")
     assert "the same 600 reviews" in text_of(page, "#outcomes")
     page.locator("#accuracy-dataset").get_by_label("Counterfactual").check()
     page.locator("#accuracy-notes", has_text="contrast consistency").wait_for()

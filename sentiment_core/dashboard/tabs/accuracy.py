@@ -36,10 +36,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     moving = FigureSlot("movement-figure", 480, make=lambda **_: place.render())
     with moving.column:
         table = gr.HTML(elem_id="movement-table")
-    with gr.Row():
-        switches = {"container": False, "min_width": 220}
-        references = gr.Checkbox(True, label="Show published results", elem_id="references", **switches)
-        zoom = gr.Checkbox(False, label="Zoom to the upper end", elem_id="zoom", **switches)
+    zoom = gr.Checkbox(False, label="Zoom to the upper end", elem_id="zoom", container=False)
     systems, cost = FigureSlot("systems", height=480), FigureSlot("cost", height=660)
     switch = {"label": "What it takes", "elem_id": "cost-by", "elem_classes": "pills"}
     axes = [(title, name) for name, title in COSTS.items()]
@@ -54,20 +51,19 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     notes = gr.HTML(elem_id="accuracy-notes")
 
     def draw(
-        run_id: str | None, name: str | None, published: bool, zoomed: bool, cost_by: str, held: str,
-        other: str,
+        run_id: str | None, name: str | None, zoomed: bool, cost_by: str, held: str, other: str
     ) -> list[object]:  # fmt: skip
         evals = context.evals(run_id, name)[1]
         if not evals:
             nothing = [*systems.show(None, panels.UNEVALUATED), *cost.show(None), "", *covered.show(None)]
-            hidden = [gr.update(visible=False)] * 3
+            hidden = [gr.update(visible=False)] * 2
             return [*moving.show(None), "", *nothing, *reliability.show(None), "", *hidden]
         before, after = context.store.before(evals), evals.get("fine-tuned")
         where = panels.dataset_phrase(after or next(iter(evals.values())))
         sides = Sides.of(context, run_id, name, other)
         histograms, by_range, flow = before_and_after(context.store, sides, where)
         fitting = context.store.references() if context.dataset(name) == "imdb" else ()
-        shown = [one for one in fitting if published and not one.kind.startswith("study")]
+        shown = [one for one in fitting if not one.kind.startswith("study")]
         actors = {actor: one for actor, one in (("base", before), ("fine", after)) if one}
         surest = panels.coverage_panel(context.store, context.store.run(run_id), actors, where)
         calibration = panels.reliability_panel(context.store, actors, where)
@@ -80,13 +76,13 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
             *systems.show(panels.accuracy_panel(evals, shown, before, zoomed=zoomed)),
             *cost.show(costs), told, *covered.show(surest), *reliability.show(calibration, unscored),
             render("accuracy_notes", records=[one.record for one in evals.values()], rivals=against),
-            gr.Checkbox(visible=bool(fitting)), gr.Checkbox(visible=True),
+            gr.Checkbox(visible=True),
             gr.Dropdown(choices=[*sides.others.items()], value=sides.versus, visible=len(sides.others) > 1),
         ]  # fmt: skip
 
-    inputs = [dataset, references, zoom, by, beside, versus]
+    inputs = [dataset, zoom, by, beside, versus]
     outputs = [*moving.outputs, table, *systems.outputs, *cost.outputs, outcomes, *covered.outputs]
-    outputs += [*reliability.outputs, notes, references, zoom, versus]
+    outputs += [*reliability.outputs, notes, zoom, versus]
     changed = [one.input for one in inputs]
     drawn, visibly = context.drawn_once("accuracy", draw), QUIET | {"show_progress": "minimal"}
     gr.on(changed, drawn, [run, *inputs], outputs, **visibly)
