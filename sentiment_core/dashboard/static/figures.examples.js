@@ -20,8 +20,3 @@ document.addEventListener('click', (event) => {
   const reader = document.querySelector('#reader');  // on a phone it is below the list
   if (reader.getBoundingClientRect().top > 0.8 * innerHeight) reader.scrollIntoView({behavior: figs.still() ? 'auto' : 'smooth'});
 });
-document.addEventListener('keydown', (event) => {
-  const rows = [...document.querySelectorAll('[data-review]')], at = rows.indexOf(document.activeElement);
-  const next = at < 0 ? null : rows[at + {ArrowDown: 1, ArrowUp: -1}[event.key]];
-  if (next) { event.preventDefault(); next.focus(); next.click(); }
-});
