@@ -2,21 +2,18 @@
 
 python -m sentiment_core.artifacts.report            # print them
 python -m sentiment_core.artifacts.report --write    # put them between the markers of README and docs/
-python -m sentiment_core.artifacts.report --check    # exit 1 if a file is stale
 """
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sentiment_core import config
+from sentiment_core import cli, config
 from sentiment_core.artifacts import store
 from sentiment_core.artifacts.schema import BenchmarkRecord, Crowd, EvalRecord, Metric, SoakRecord
 from sentiment_core.artifacts.store import ArtifactError
 from sentiment_core.systems import SYSTEMS
 
-PROGRAM = "python -m sentiment_core.artifacts.report"
 IN_WORDS = ("System", "Dataset", "Hardware", "Note", "Learned from", "Training", "Trained in")
 """Columns that are aligned at the left."""
 TUNED = ("smollm2-135m", "smollm2-135m-taught", "qwen2.5-coder-1.5b")
@@ -210,11 +207,11 @@ DOCUMENTS = {
 
 
 def refreshed(text: str, document: str, root: Path = config.ASSETS) -> str:
-    """A document's `text` with its sections anew; ValueError if a marker is missing, twice, or ends first."""
+    """A document's `text` with its sections anew; UserError if a marker is missing, twice, or ends first."""
     for name, make in DOCUMENTS[document].items():
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
         if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
-            raise ValueError(f"{document} must hold {begin} and then {end}, each once")
+            raise config.UserError(f"{document} must hold {begin} and then {end}, each once")
         before, rest = text.split(begin)
         text = f"{before}{begin}\n{make(root)}\n{end}{rest.split(end)[1]}"
     return text
@@ -275,34 +272,19 @@ def _decimals(metric: Metric | None) -> str:
     return "–" if metric is None else f"{metric.value:.4f}"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    action = parser.add_mutually_exclusive_group()
-    folder = {"type": Path, "nargs": "?", "const": Path(), "metavar": "FOLDER"}
-    action.add_argument("--write", **folder, help="write the sections of FOLDER's documents (default: .)")
-    action.add_argument("--check", **folder, help="exit 1 if one of them is stale")
-    parser.add_argument("--root", type=Path, default=config.ASSETS, help="folder of artifacts")
+def main(arguments: list[str] | None = None, folder: Path = Path()) -> int:
+    """folder: where the documents are. Returns the exit status: 0 done, 2 something to correct."""
+    parser = argparse.ArgumentParser(prog="python -m sentiment_core.artifacts.report", description=__doc__)
+    parser.add_argument("--write", action="store_true", help="write them into README.md and docs/ here")
     options = parser.parse_args(arguments)
-    home, status = options.write or options.check, 0
-    try:
-        if home is None:
-            print(results_table(options.root))
-            return 0
-        for name in DOCUMENTS:
-            old = (home / name).read_text(encoding="utf-8")
-            if (new := refreshed(old, name, options.root)) == old:
-                continue
-            if options.write:
-                store.write_text(home / name, new)
-            else:
-                print(f"{home / name} is stale; run {PROGRAM} --write {home}", file=sys.stderr)
-                status = 1
-    except (ValueError, OSError) as error:  # an ArtifactError is the former
-        print(error, file=sys.stderr)
-        return 1
-    return status
+
+    def work() -> str:
+        for name in DOCUMENTS if options.write else ():
+            text = (folder / name).read_text(encoding="utf-8")
+            store.write_text(folder / name, refreshed(text, name))
+        return "" if options.write else results_table()
+
+    return cli.run(work)
 
 
 if __name__ == "__main__":
