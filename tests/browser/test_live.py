@@ -158,10 +158,8 @@ def test_the_dial_says_where_an_answer_turns_once_its_points_are_known(page, sit
     settle(page)
     for curve, told in {
         (0.78, 0.42, 0.22, 0.15, 0.09, 0.01): "The answer turns to Negative at about 16 % of the fine-tuning",
-        (0.82, 0.66, 0.7, 0.84, 0.96, 0.98): "It stays Positive, and falls to 66 % on the way",
-        (0.1, 0.2, 0.4, 0.3, 0.2, 0.1): "It stays Negative, and rises to 40 % on the way",
+        (0.82, 0.66, 0.7, 0.84, 0.96, 0.98): "It stays Positive all the way, between 66 % and 98 % Positive",
         (0.6, 0.4, 0.6, 0.4, 0.6, 0.6): "The answer turns 4 times on the way to Positive",
-        (0.6,) * 6: "It stays Positive all the way",
     }.items():
         assert page.evaluate("figs.bent", curve) == told
     page.locator("#review textarea").fill("A dreadful film, but one laughed.")

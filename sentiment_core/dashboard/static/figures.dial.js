@@ -1,6 +1,5 @@
 // The dial: P(positive) over the share of fine-tuning, `curve` of probabilities or null; the slider reads its points.
 // It shows the dial of what the Live tab shows, or its own value while that is of the same text and ends.
-figs.BEND = 0.05;  // how far a curve must leave the range of its ends to be called a fall or a rise
 figs.bent = (curve) => {
   const percent = (p) => `${(100 * p).toFixed(0)} %`;
   const word = figs.WORDS[figs.called(curve.at(-1))], share = (i) => i / (curve.length - 1);
@@ -10,10 +9,7 @@ figs.bent = (curve) => {
   });
   if (turns.length === 1) return `The answer turns to ${word} at about ${percent(turns[0])} of the fine-tuning`;
   if (turns.length) return `The answer turns ${turns.length} times on the way to ${word}`;
-  const low = Math.min(...curve), high = Math.max(...curve), ends = [curve[0], curve.at(-1)];
-  const fall = Math.min(...ends) - low, rise = high - Math.max(...ends);
-  if (Math.max(fall, rise) <= figs.BEND) return `It stays ${word} all the way`;
-  return `It stays ${word}, and ${fall > figs.BEND ? `falls to ${percent(low)}` : `rises to ${percent(high)}`} on the way`;
+  return `It stays ${word} all the way, between ${percent(Math.min(...curve))} and ${percent(Math.max(...curve))} Positive`;
 };
 figs.dial = (element, props, watch, trigger) => {
   const parts = ['.dial', 'h3', 'svg', 'label', 'input', 'output', 'button', 'p'];
