@@ -88,7 +88,6 @@ def build(
                 label = "Run, or user/name on the Hub" if remote.allowed() else "Run"
                 run = gr.Dropdown(**choice, label=label, elem_id="run", interactive=True, min_width=150)
                 copy = gr.Button("Copy link", elem_id="copy-link", size="sm", scale=0)
-                toggle = gr.Button("Light / dark", elem_id="theme-button", size="sm", scale=0)
         stats = gr.HTML(header.stats_html(context, first), elem_id="stats")
         problems = gr.HTML(elem_id="problems")
         parts: dict[str, TabPart] = {}
@@ -99,8 +98,6 @@ def build(
                 tab.select(None, js=f"() => {{ window.qUrl({{tab: {name!r}}}); return [] }}", **QUIET)
         if os.environ.get("SPACE_ID"):
             gr.DuplicateButton("Duplicate this Space", size="sm", elem_id="duplicate")
-        turned = "window.qUrl({__theme: document.body.classList.toggle('dark') ? 'dark' : 'light'})"
-        toggle.click(None, js=f"() => {{ {turned}; return [] }}", **QUIET)
         copy.click(None, js="() => { figs.copyLink(); return [] }", **QUIET)
         draws = _wire(demo, context, parts, run, tabs, [title, stats, problems])
         api.register(context)
@@ -246,7 +243,7 @@ def launch_options(routes: Sequence[BaseRoute] = ()) -> dict[str, Any]:
         "css": theme.css(),
         "head": f"{PREVIEW}<script>{theme.static('figures.js', 'figures.*.js')}</script>",
         "js": theme.static("page.js"),
-        "footer_links": ["api"],
+        "footer_links": ["api", "settings"],  # light or dark, among them
         "max_file_size": MAX_UPLOAD_BYTES,
         "allowed_paths": [],
         "state_session_capacity": 1000,

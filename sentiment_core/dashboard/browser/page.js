@@ -7,7 +7,8 @@
     opened: () => { box.value = figs.at.text; },
     ask: () => figs.set('local', {text: figs.at.text, run: figs.at.run, trace: {rows: []}, note}),
   };
-  if (new URL(location).searchParams.get('__theme') === 'dark') document.body.classList.add('dark');
+  const theme = new URL(location).searchParams.get('__theme'), dark = matchMedia('(prefers-color-scheme: dark)').matches;
+  document.body.classList.toggle('dark', theme ? theme === 'dark' : dark);
   figs.alone = true;  // no server to ask how many wait
   figs.live(find('#answers'), {stored: JSON.stringify(stored), value: {text: null}}, nobody, (name) => asked[name]?.());
   figs.trace(find('#trace'), ...figs.shown('trace'));
@@ -16,7 +17,4 @@
   find('#more-samples').addEventListener('change', ({target}) => pick(target.value));
   find('#dares').addEventListener('click', ({target}) => pick(target.id));
   find('#copy-link').addEventListener('click', () => figs.copyLink());
-  find('#theme-button').addEventListener('click', () => {
-    window.qUrl({__theme: document.body.classList.toggle('dark') ? 'dark' : 'light'});
-  });
 })();
