@@ -229,7 +229,7 @@ def test_every_scored_system_follows_the_threshold(context: Context, system: str
     assert low.cells["recall_positive"] > high.cells["recall_positive"]
     assert "Threshold 99.9" in confusion.matrix_panel(high).caption
     html = parts.render("rates", sides=[low, high])
-    assert html.count(f"{metrics['roc_auc'].value:.3f} (") == 2, "whatever the threshold"
+    assert html.count(f"{metrics['roc_auc'].value:.3f}<br>(") == 2, "whatever the threshold"
 
 
 def test_bins_of_few_reviews_are_in_the_data_only() -> None:
