@@ -6,7 +6,7 @@ import pytest
 from markupsafe import Markup
 
 from sentiment_core.artifacts import store
-from sentiment_core.artifacts.schema import Confusion, WeightSample
+from sentiment_core.artifacts.schema import WeightSample
 from sentiment_core.config import ASSETS
 from sentiment_core.dashboard.tabs import method
 from sentiment_core.dashboard.tabs.method import method_html
@@ -46,18 +46,6 @@ def test_the_study_is_explained_with_our_own_answers(page):
 def test_the_base_can_tell_a_little_and_says_positive_anyway(page):
     assert "its ROC AUC is 0.726" in page
     assert "rounded twice, it is not quite the published model" in page
-
-
-def test_squares_sum_to_a_hundred():
-    none = dict.fromkeys(("positive_negative", "positive_positive"), 0)
-    cells = Confusion(negative_negative=1, negative_positive=1, positive_unparsed=1, **none)
-    assert method.waffle(cells) == {"right": 33, "wrong": 34, "no label": 33}
-
-
-def test_a_sorted_beginning_is_told_from_a_mixed_one():
-    frame = GENERATED.predictions()
-    assert method.first_rows(frame).value == pytest.approx(0.015)
-    assert method.first_rows(frame.sample(frac=1, random_state=0)) is None
 
 
 def test_the_matrix_is_drawn_to_scale():

@@ -267,15 +267,6 @@ def test_the_queue_is_told_before_one_asks(context: Context) -> None:
     visit(context, visitors())
 
 
-def test_a_dial_does_not_change_what_an_answer_is_said_to_take(context: Context) -> None:
-    run = context.store.run(RUN)
-    Gate.allowed.release(100)
-    waiting.all_of(context.serving.dial(run, "A great film."))
-    assert context.serving.worker.seconds == 0
-    waiting.all_of(context.serving.ask(run, "A great film."))
-    assert context.serving.worker.seconds > 0
-
-
 def test_a_worker_outlives_visitors_whose_loop_is_closed() -> None:
     worker, go = Worker(), threading.Event()
 

@@ -3,12 +3,10 @@
 import itertools
 import json
 import re
-import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
@@ -37,7 +35,7 @@ from sentiment_core.metrics.histogram import least_log_odds
 from sentiment_core.systems import SYSTEMS
 from tests import waiting
 from tests.fake_artifacts import RUN, STUDY, predictions, write_assets, write_eval, write_run
-from tests.fake_live import FakeClassifier, ReadingTrace
+from tests.fake_live import FakeClassifier
 from tests.own_reviews import frame
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -178,27 +176,6 @@ def test_without_probabilities_nothing_moves(context: Context) -> None:
     assert accuracy.before_and_after(context.store, Sides(None, after), "") == (None, "", "")
 
 
-def test_context_figures_are_named_as_such(context: Context) -> None:
-    evals = context.store.evals(context.store.run(RUN), "imdb")
-    panel = panels.accuracy_panel(evals, store.read_references(ROOT / "assets"), None)
-    assert "context, as reported and not measured here" in panel.caption
-    assert panel.data["accuracy"].notna().all(), "label ambiguity is no system's result"
-    selected = panel.data.set_index("title")["selected_on"]
-    assert selected["ERNIE-Doc-large, claimed"] == "the test split"
-    assert selected["Fine-tuned (QLoRA)"] == "validation"
-
-
-def test_few_shot_stands_in_the_chart_as_a_mean_of_its_draws(tmp_path) -> None:
-    write_eval(tmp_path, "baseline-few-shot", "imdb", 20, run_id=None)
-    (one,) = store.list_artifacts(tmp_path).evals
-    drawn = replace(one, record=one.record.model_copy(update={"draw_accuracies": (0.6, 0.62, 0.64)}))
-    panel = panels.accuracy_panel({"baseline-few-shot": drawn}, (), None)
-    assert panel.data["title"].tolist() == ["Few-shot (k = 4), 3 draws"]
-    assert "mean of 3 draws, SD 2.0 points" in panel.caption
-    matrix = confusion.matrix_panel(confusion.Side.of(context_of(tmp_path).store, drawn, 50))
-    assert matrix.title.startswith("Few-shot (k = 4), first of 3 draws: accuracy")
-
-
 def test_an_encoder_that_wins_stands_in_the_title_and_every_system_is_tested_against_ours(
     tmp_path: Path,
 ) -> None:
@@ -230,17 +207,6 @@ def test_every_scored_system_follows_the_threshold(context: Context, system: str
     assert "Threshold 99.9" in confusion.matrix_panel(high).caption
     html = parts.render("rates", sides=[low, high])
     assert html.count(f"{metrics['roc_auc'].value:.3f}<br>(") == 2, "whatever the threshold"
-
-
-def test_bins_of_few_reviews_are_in_the_data_only() -> None:
-    label = np.array([0] * 60 + [1] * 60 + [1])
-    p = np.array([0.05] * 60 + [0.95] * 60 + [0.5])
-    frame = pd.DataFrame({"label": label, "p_positive": p})
-    scored = SimpleNamespace(record=SimpleNamespace(metrics={}, settings={}))
-    source = SimpleNamespace(predictions=lambda _: frame)
-    panel = panels.reliability_panel(source, {"fine": scored}, "n = 121")
-    assert sorted(panel.data["n"]) == [1, 60, 60]
-    assert len(panel.figure.data[0].x) == 2
 
 
 def test_rewritten_reviews_are_told_apart_from_their_originals() -> None:
@@ -276,17 +242,6 @@ def test_filters_partition_and_sort() -> None:
     distance = (mistakes["p_positive_fine_tuned"] - 0.5).abs().to_numpy()
     assert (np.diff(distance) <= 1e-6).all()
     assert not mistakes["right_fine_tuned"].any()
-
-
-def test_search_by_words_and_by_id() -> None:
-    frame = pairs.paired(None, predictions("fine-tuned", 100))
-    texts = {i: ("a dull film" if n % 2 else "a bright film") for n, i in enumerate(frame["review_id"])}
-    assert len(pairs.select(frame, ExampleFilter(show="all", search="BRIGHT"), texts)) == 50
-    assert list(pairs.select(frame, ExampleFilter(show="all", search=frame["review_id"][7])).index) == [7]
-    assert pairs.select(frame[:0], ExampleFilter(show="all", search="bright"), texts).empty
-    others = pairs.paired(predictions("baseline-scored", 10), predictions("fine-tuned", 20))
-    assert len(others) == 20
-    assert others["prediction_base"].isna().all(), "other reviews count as no answer"
 
 
 def test_the_bars_of_a_histogram_hold_each_review_once() -> None:
@@ -498,16 +453,6 @@ def test_examples_open_on_it_where_imdb_is_not_at_hand(challenged) -> None:
     assert "Sarcasm, written for this page" in reader
 
 
-def test_settings_name_only_results_that_there_are(tmp_path) -> None:
-    """A dataset on which neither run was evaluated is no row of dashes."""
-    context = context_of(write_assets(tmp_path, n=60, pairs=10))
-    assert "accuracy on" in method.method_html(context, context.store.run(RUN))
-    shutil.rmtree(tmp_path / "evals")
-    write_eval(tmp_path, "baseline-scored", "imdb", 20, run_id=None)
-    assert context.store.datasets()
-    assert "accuracy on" not in method.method_html(context, context.store.run(RUN))
-
-
 # ---- live answers
 
 
@@ -536,27 +481,6 @@ def test_a_visitors_text_is_a_value_that_no_template_evaluates(context: Context)
         assert not re.search(r"[{}$]", parts.own_figure(name, name).html_template)
 
 
-def test_a_crash_is_a_sentence_without_a_traceback(assets: Path) -> None:
-    class Broken(FakeClassifier):
-        def read(self, text, system):
-            raise RuntimeError("secret /path/inside")
-
-    context = context_of(assets, Broken)
-    *_, last = waiting.all_of(answers.stream(context, context.store.run(RUN), "A film."))
-    assert "Something went wrong" in last["warn"]
-    assert "secret" not in str(last)
-
-
-def test_a_long_review_is_answered_so_far_and_then_whole(context: Context) -> None:
-    review = "A great start. " + "And on it goes. " * 230 + "Dreadful, boring, the worst."
-    steps = waiting.all_of(answers.stream(context, context.store.run(RUN), review))
-    found = [step["fine"] for step in steps if "fine" in step]
-    assert found[0]["read"] == 1 / 3
-    assert found[0]["p"] > 0.5 > found[1]["p"]
-    assert found[1]["read"] == 1
-    assert found[1]["cut"]
-
-
 def test_a_question_asked_while_the_model_loads_is_answered_once_there(assets: Path, monkeypatch) -> None:
     """Longer than the time limit of one question; the time that the last loading took is the estimate."""
     monkeypatch.setattr(serving, "LOOK_AGAIN", 0.01)
@@ -574,24 +498,6 @@ def test_a_question_asked_while_the_model_loads_is_answered_once_there(assets: P
 
     last = waiting.run(visit())
     assert last["base"]["p"] == last["trace"]["rows"][-1]["base"]
-
-
-def test_stored_answers_of_our_samples_come_with_the_page(assets: Path, monkeypatch) -> None:
-    """They need no model, and belong to the run that is shown."""
-
-    def stored(self, run):
-        traces = {s: ReadingTrace((5, 20), (0.4, p)) for s, p in (("base", 0.8), ("fine-tuned", 0.1))}
-        return {"sample-01": SimpleNamespace(traces=traces, dial=(0.6, 0.5, 0.4, 0.2))}
-
-    monkeypatch.setattr(Store, "sample_answers", stored)
-    demo = build(assets, FakeClassifier.load, texts={})
-    value = json.loads(next(b.props["stored"] for b in demo.blocks.values() if b.elem_id == "answers"))
-    first, second = value["samples"][:2]
-    assert value["run"] == RUN
-    assert (first["base"], first["fine"]) == ({"p": 0.8}, {"p": 0.1})
-    assert [row["fine"] for row in first["trace"]["rows"]] == [0.4, 0.1]
-    assert first["dial"]["curve"] == [0.8, 0.6, 0.5, 0.4, 0.2, 0.1]
-    assert "base" not in second
 
 
 def test_a_target_is_set_by_validation_and_told_with_what_came_of_it(context: Context) -> None:

@@ -85,11 +85,6 @@ def test_shape_ids_and_line_breaks(tmp_path):
     assert reviews.ids == [hashlib.sha256(text.encode()).hexdigest()[:16] for text in TEXTS]
 
 
-def test_id_is_of_the_raw_text_and_stays():
-    assert review_id("A joy.<br />") == "347b5400fa389341"
-    assert review_id("A joy.\n") != review_id("A joy.<br />")
-
-
 def test_fingerprint_follows_ids_and_order(tmp_path):
     reviews = load_reviews(write(tmp_path / "a.csv", table()), "train")
     again = load_reviews(write(tmp_path / "b.jsonl", table()), "test")
@@ -390,13 +385,6 @@ def test_limit_is_stratified_seeded_nested_and_in_order(tmp_path):
     assert load_reviews(path, "test", limit=300).ids == whole
 
 
-def test_every_limit_is_met_with_both_classes(tmp_path):
-    path = write(tmp_path / "r.parquet", table(40).assign(label=[1] + [0] * 39))
-    for limit in range(2, 41):
-        labels = load_reviews(path, "test", limit=limit).labels
-        assert (len(labels), labels.sum()) == (limit, 1)
-
-
 # ---- train, validation, exclusions
 
 
@@ -465,12 +453,6 @@ def test_validation_is_stratified_seeded_apart_and_independent_of_limit(tmp_path
     assert len(limited.train) == 10
     assert set(limited.train.ids) < set(cut.train.ids)
     assert "fewer than --limit 999" in refusal(split_train, source, validation=9, limit=999)
-
-
-def test_split_train_of_an_undivided_file_has_no_test_to_overlap_with(tmp_path):
-    path = write(tmp_path / "r.csv", table(60))
-    assert split_train(path, validation=6).excluded == {"in_test_split": 0, "duplicate": 0}
-    assert overlapping_ids(path) == set()
 
 
 def test_split_train_refuses_when_a_class_is_gone(tmp_path):

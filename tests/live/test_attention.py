@@ -28,21 +28,6 @@ def test_blocks_are_attention(length, before, dtype, atol) -> None:
     torch.testing.assert_close(once.double(), exact[torch.arange(2), :, last], atol=atol, rtol=0)
 
 
-@pytest.mark.parametrize("length", [9, 300])
-def test_a_mask_says_what_is_seen(length) -> None:
-    """Also by several tokens of one row, as the last layer of a trace asks."""
-    q, k, v = (t[:1] for t in parts(length, 30, torch.float32))
-    mask = torch.rand(length, 30 + length, generator=torch.Generator().manual_seed(1)) < 0.5
-    mask[:, 0] = True
-    exact = F.scaled_dot_product_attention(
-        q.double(), k.double(), v.double(), attn_mask=mask, enable_gqa=True
-    ).transpose(1, 2)
-    torch.testing.assert_close(attend(q, k, v, mask).double(), exact, atol=1e-5, rtol=0)
-    last = torch.tensor([2, length // 2, length - 1])
-    once = attend(q[0, :, last].transpose(0, 1)[:, :, None], k, v, mask[last][:, None, None])[:, 0]
-    torch.testing.assert_close(once.double(), exact[0, last], atol=1e-5, rtol=0)
-
-
 @pytest.mark.parametrize("cores", range(2, 9))
 def test_stretches_end_where_their_prompt_does(cores) -> None:
     for length in range(48 * cores, 1_100):

@@ -300,11 +300,10 @@ STORED = config.ASSETS / "evals" / f"imdb--fine-tuned--{RUN}"
 @pytest.mark.skipif(not (STORED / "eval.json").is_file(), reason=f"{STORED.name} is not under assets/evals")
 @pytest.mark.parametrize("number_format", ["bf16", "int8"])
 def test_served_forms_agree_with_the_stored_predictions(number_format):
-    """On few reviews, short where the processor is slow; `eval.py --check-export` compares many."""
-    fast = processor_has("vnni" if number_format == "int8" else "_bf16")
-    if number_format == "bf16" and not fast:
+    """On few short reviews; `eval.py --check-export` compares many."""
+    if number_format == "bf16" and not processor_has("_bf16"):
         pytest.skip("this processor is not served in bfloat16")
-    reviews = imdb.sample(24) if fast else imdb.sample(16, 120)
+    reviews = imdb.sample(16, 120)
     stored = store.read_eval(STORED).predictions().drop_duplicates("review_id").set_index("review_id")
     expected = stored.loc[reviews.ids, "p_positive"].to_numpy()
     served = LiveClassifier.load(read_run(config.ASSETS / "runs" / RUN), number_format=number_format)

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-import torch
 from scipy.special import expit
 
 from sentiment_core.artifacts.store import read_sample_reviews
@@ -13,7 +12,7 @@ from sentiment_core.live import classifier as live_classifier
 from sentiment_core.live import forward
 from sentiment_core.live.classifier import LiveAnswer, LiveClassifier
 from sentiment_core.live.clauses import most_rows
-from sentiment_core.live.trace import ReadingTrace, rows_of, tree
+from sentiment_core.live.trace import ReadingTrace, rows_of
 from tests.live.test_classifier import run  # noqa: F401 (a fixture)
 
 SHORT = "A cold, dull film 😀; but the acting was superb — and I liked “The End”. Yes! Go and see it."
@@ -92,22 +91,6 @@ def test_a_row_is_the_answer_to_the_review_that_ends_there(classifier):
         assert p == pytest.approx(classifier.classify(SHORT[:end], "fine-tuned").p_positive, abs=1e-4)
 
 
-def test_rows_go_on_behind_what_was_cut_out(classifier):
-    """None ends in the cut; those behind it have read the mark, and what they read ends with their text."""
-    text = TEXTS["cut"]
-    row, shown, _ = prompt_of(classifier, text)
-    ends, cuts = rows_of(text, classifier.encoder, shown)
-    assert (np.diff(cuts) > 0).all()
-    assert 0 < cuts[0] < cuts[-1] < shown
-    decode, marked = classifier.encoder.tokenizer.decode, []
-    for end, cut in zip(ends[:-1], cuts, strict=True):
-        read = decode(row[:cut].tolist())
-        assert read.endswith(text[max(0, end - 12) : end])
-        marked.append("[...]" in read)
-    assert set(marked) == {False, True}
-    assert marked == sorted(marked)
-
-
 @pytest.mark.parametrize("text", ["", " \n ", "?!...", "10/10", "Superb.", "word " * 400])
 def test_a_review_of_one_row_has_its_answer(classifier, text):
     answer, found = classifier.read(text, "base")
@@ -125,18 +108,6 @@ def test_other_models_read_through_transformers(run, tiny_model, classifier, mon
             assert found.ends == expected.ends
             assert found.p_positive[-1] == answer.p_positive
             np.testing.assert_allclose(found.p_positive, expected.p_positive, atol=1e-4, rtol=0)
-
-
-def test_copies_of_the_prompts_end_see_their_own_beginning_and_themselves():
-    positions, mask, last = tree(torch.tensor([2, 3]), 2)
-    assert positions.tolist() == [2, 3, 3, 4]
-    assert last.tolist() == [1, 3]
-    assert mask.int().tolist() == [
-        [1, 1, 0, 1, 0, 0, 0],
-        [1, 1, 0, 1, 1, 0, 0],
-        [1, 1, 1, 0, 0, 1, 0],
-        [1, 1, 1, 0, 0, 1, 1],
-    ]
 
 
 # ---- the committed run

@@ -57,13 +57,6 @@ def test_the_error_without_a_temperature_is_that_of_the_probabilities_before() -
     assert found != pytest.approx(calibration(label, cooled)["ece"].value, abs=1e-3)
 
 
-def test_counts_by_hand() -> None:
-    assert classification.confusion(LABEL, ANSWER) == {
-        "negative_negative": 2, "negative_positive": 1, "negative_unparsed": 1,
-        "positive_negative": 1, "positive_positive": 4, "positive_unparsed": 1,
-    }  # fmt: skip
-
-
 def test_metrics_of_answers_by_hand() -> None:
     found = {name: (e.value, e.n) for name, e in classification.evaluate(LABEL, ANSWER).items()}
     assert found == {
@@ -137,14 +130,6 @@ def test_delong_interval_agrees_with_a_direct_count() -> None:
     assert (found.low, found.high) == pytest.approx(tuple(expected))
 
 
-def test_bootstrap_of_a_mean_agrees_with_the_normal_interval() -> None:
-    label, answer, p = synthetic(1000)
-    loss = (p.astype(float) - label) ** 2
-    found = classification.evaluate(label, answer, p)["brier"]
-    half = 1.96 * loss.std(ddof=1) / np.sqrt(len(loss))
-    assert (found.low, found.high) == pytest.approx((loss.mean() - half, loss.mean() + half), abs=0.1 * half)
-
-
 def test_bootstrap_of_the_counts_is_the_bootstrap_of_the_reviews() -> None:
     label, answer, _ = synthetic(400)
     found = classification.evaluate(label, answer)["macro_f1"]
@@ -207,19 +192,6 @@ def test_partly_scored_reviews_count_only_where_scored() -> None:
 
 
 @pytest.mark.parametrize(
-    "answers",
-    [
-        [0, None, 1],
-        [0.0, np.nan, 1.0],
-        pd.array([0, None, 1], dtype="Int8"),
-        pd.Series([0, None, 1], dtype="Int8"),
-    ],
-)
-def test_every_way_to_write_an_empty_answer(answers: object) -> None:
-    assert classification.confusion([0, 0, 1], answers)["negative_unparsed"] == 1
-
-
-@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (([], []), "no reviews"),
@@ -235,13 +207,6 @@ def test_every_way_to_write_an_empty_answer(answers: object) -> None:
 def test_input_that_cannot_be_meant_is_refused(arguments: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         classification.evaluate(*arguments)
-
-
-def test_pair_ids_and_proportions_are_checked() -> None:
-    with pytest.raises(ValueError, match="1 pair ids for 2"):
-        classification.evaluate([0, 1], [0, 1], pair_id=["a"])
-    with pytest.raises(ValueError, match="0 of 0"):
-        intervals.wilson(0, 0)
 
 
 # ---- comparison
