@@ -48,13 +48,12 @@ class Batch(NamedTuple):
 
 
 def read_batch(path: str | None, pasted: str | None, text: str | None = "", label: str | None = "") -> Batch:
-    """Rows from a file's columns `text` and, unless that is empty, `label`; else one review per pasted line.
+    """One review per pasted line; without these, rows from a file's columns `text` and, if given, `label`.
     Raises InputRefused: nothing given, no table, no such column, too many rows, or a bad row (named)."""
-    if not path:
-        lines = [line for line in (pasted or "").splitlines() if line.strip()]
-        if not lines:
-            raise InputRefused("Choose a CSV or parquet file, or paste one review per line.")
+    if lines := [line for line in (pasted or "").splitlines() if line.strip()]:
         return Batch(_by_row(clean_text, _few(lines)))
+    if not path:
+        raise InputRefused("Choose a CSV or parquet file, or paste one review per line.")
     frame = read_upload(path)
     text = text or columns_of(frame)[0]
     if missing := next((name for name in (text, label) if name and name not in frame), None):

@@ -175,7 +175,7 @@ def test_batch_with_labels(page, site, tmp_path) -> None:
     settle(page)
     page.locator("#batch button").first.click()
     page.locator("#batch input[type=file]").set_input_files(path)
-    page.locator("#batch-chosen", has_text="2 rows").wait_for()
+    page.locator("#batch-chosen", has_text="mine.csv: 2 rows").wait_for()
     chosen = [page.locator(f"#batch-{menu} input") for menu in ("text", "label")]
     assert [menu.input_value() for menu in chosen] == ["said", "sentiment"]
     page.evaluate(
@@ -194,8 +194,7 @@ def test_batch_with_labels(page, site, tmp_path) -> None:
     assert len(content.splitlines()) == 3
     assert "dreadful film" in page.locator("#batch-examples details[open]", has_text="Fixed 1").inner_text()
     (more := tmp_path / "more.csv").write_text("text\n" + "great film\n" * 5000, encoding="utf-8")
-    page.locator("#batch-file").get_by_label("Clear").click()
-    page.locator("#batch input[type=file]").set_input_files(more)
+    page.get_by_test_id("Choose a file-upload-button").set_input_files(more)
     page.locator("#batch-chosen", has_text="5,000 rows").wait_for()
     page.locator("#batch-go").click()
     page.locator("#batch", has_text=re.compile(r"[1-9][\d,]* of 5,000 texts by both models")).wait_for()

@@ -46,7 +46,8 @@ def test_too_long_names_both_numbers() -> None:
 
 
 def test_pasted_lines_are_rows() -> None:
-    assert read_batch(None, "good\n\n bad \n").texts == ["good", "bad"]
+    for path in (None, "a file"):
+        assert read_batch(path, "good\n\n bad \n").texts == ["good", "bad"]
 
 
 def test_csv_with_labels(tmp_path) -> None:

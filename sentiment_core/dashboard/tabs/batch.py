@@ -38,14 +38,13 @@ def build(context: Context, run: gr.Dropdown) -> None:
         with gr.Row():
             with gr.Column(scale=0, min_width=220):
                 kinds = [".csv", ".tsv", ".parquet"]
-                file = gr.File(label="A file", file_types=kinds, elem_id="batch-file", height=150)
+                file = gr.UploadButton("Choose a file", file_types=kinds, elem_id="batch-file")
                 chosen = gr.HTML(elem_id="batch-chosen")
                 hidden = {"visible": False, "interactive": True}
                 text = gr.Dropdown([""], value="", label="Texts are in", elem_id="batch-text", **hidden)
                 label = gr.Dropdown([NO_LABELS], label="Labels are in", elem_id="batch-label", **hidden)
-            lines = gr.Textbox(
-                label="Or one text per line", lines=5, max_lines=12, elem_id="batch-lines", min_width=280
-            )
+            look = {"lines": 5, "max_lines": 12, "min_width": 280, "elem_id": "batch-lines"}
+            lines = gr.Textbox(label="Or, instead of a file, one text per line", **look)
         with gr.Row(elem_classes="chips"):
             go = gr.Button("Classify", variant="primary", elem_id="batch-go", scale=0, min_width=170)
             stop = gr.Button("Stop", elem_id="batch-stop", scale=0, min_width=90)
@@ -99,20 +98,19 @@ def build(context: Context, run: gr.Dropdown) -> None:
     def cancel(latest: Latest) -> None:
         latest.question = None  # which `answer` notices, and tells what there is
 
-    def named(path: str | None) -> list[object]:
-        said, menus = "", [gr.Dropdown(visible=False)] * 2
+    def named(path: str) -> list[object]:
+        name, menus = Path(path).name[:60], [gr.Dropdown(visible=False)] * 2
         try:
-            if path:
-                frame = inputs.read_upload(path)
-                names = [(str(column), str(column)) for column in frame]
-                values = zip((names, [NO_LABELS, *names]), inputs.columns_of(frame), strict=True)
-                menus = [gr.Dropdown(choices=some, value=value, visible=True) for some, value in values]
-                said = render("small", text=f"{len(frame):,} rows", muted=False)
+            frame = inputs.read_upload(path)
+            names = [(str(column), str(column)) for column in frame]
+            values = zip((names, [NO_LABELS, *names]), inputs.columns_of(frame), strict=True)
+            menus = [gr.Dropdown(choices=some, value=value, visible=True) for some, value in values]
+            said = render("small", text=f"{name}: {len(frame):,} rows", muted=False)
         except InputRefused as error:
-            said = notice(str(error), warn=True)
+            said = notice(f"{name}: {error}", warn=True)
         return [said, *menus]
 
-    file.change(named, file, [chosen, text, label], **QUIET)
+    file.upload(named, file, [chosen, text, label], **QUIET)
     go.click(lambda: only("Asking both models…"), None, outputs, **QUIET).then(
         answer, [run, file, lines, text, label, latest], outputs,
         api_visibility="private", show_progress="full", show_progress_on=[summary], **MODEL_EVENT,
