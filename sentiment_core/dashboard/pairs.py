@@ -114,7 +114,6 @@ class ExampleFilter(BaseModel, frozen=True, strict=True):
     low: float = Field(0.0, ge=0, le=1)
     high: float = Field(1.0, ge=0, le=1)
     label: Literal[0, 1] | None = None  # the true label, where only one is wanted
-    phenomenon: str = ""  # the one of the challenge set, where only one is wanted
     versus: str = ""  # run or system that is held against this run; its base model if empty or unknown
     page: int = 0  # from 0; beyond either end it means the first or the last page
 
@@ -139,8 +138,6 @@ def narrowed(frame: pd.DataFrame, wanted: ExampleFilter) -> pd.DataFrame:
     """Its rows with the label and the P(positive) that are asked for."""
     if wanted.label is not None:
         frame = frame[frame["label"] == wanted.label]
-    if wanted.phenomenon and "phenomenon" in frame:
-        frame = frame[frame["phenomenon"] == wanted.phenomenon]
     if wanted.side:
         p = frame[P_BASE if wanted.side == "before" else P_FINE].astype(float)
         frame = frame[p.between(wanted.low, wanted.high, inclusive="both" if wanted.high == 1 else "left")]
