@@ -53,7 +53,7 @@ figs.movement = (element, given, watch) => {
   const under = (event) => {  // the bar there, as a question to *Example predictions*; null where there is none
     const bin = Math.floor(place(event)), label = event.offsetY < found.middle ? 1 : 0, {edges, versus} = props.value;
     const n = Math.round(found.counts[label][bin] ?? 0);
-    return n ? {n, ask: {side: when(), low: edges[bin], high: edges[bin + 1], label, versus}} : null;
+    return n ? {side: when(), low: edges[bin], high: edges[bin + 1], label, versus} : null;
   };
   const near = (event) => found && Math.abs(event.offsetX - found.cut) < 12;
   const grasp = (event) => { held = near(event); if (held) canvas.setPointerCapture(event.pointerId); };
@@ -62,12 +62,9 @@ figs.movement = (element, given, watch) => {
     if (!found) return;
     const edge = Math.max(10, Math.min(80, Math.round(place(event))));  // between the ends of the slider
     if (held && event.buttons) figs.set('threshold', 100 * props.value.edges[edge]);
-    const bar = under(event), said = (p) => Number((100 * p).toPrecision(3));
-    canvas.style.cursor = near(event) ? 'ew-resize' : bar ? 'pointer' : '';
-    canvas.title = bar && !held ? `${figs.count(bar.n)} ${bar.ask.label ? 'positive' : 'negative'} reviews, `
-      + `P(positive) ${said(bar.ask.low)}–${said(bar.ask.high)}\u202f%` : '';
+    canvas.style.cursor = near(event) ? 'ew-resize' : under(event) ? 'pointer' : '';
   });
-  canvas.addEventListener('click', (event) => { if (found && !held && under(event)) figs.examine(under(event).ask); });
+  canvas.addEventListener('click', (event) => { if (found && !held && under(event)) figs.examine(under(event)); });
   button.addEventListener('click', () => {
     const from = figs.at.mix, way = 1 - end() - from;
     stop(); stop = figs.animate(1.5, (share) => figs.set('mix', from + way * figs.ease(share)));
