@@ -2,7 +2,6 @@
 (() => {
   const find = (query) => document.querySelector(query), box = find('textarea'), nobody = () => {};
   const stored = JSON.parse(find('#stored').textContent), note = 'Press the button below: the model comes into this browser first.';
-  const pick = (id) => { if (id) box.value = figs.pick(id); };
   const asked = {
     opened: () => { box.value = figs.at.text; },
     ask: () => figs.set('local', {text: figs.at.text, run: figs.at.run, trace: {rows: []}, note}),
@@ -14,7 +13,6 @@
   figs.trace(find('#trace'), ...figs.shown('trace'));
   figs.dial(find('#dial'), {value: {curve: []}}, nobody, nobody);
   find('#ask').addEventListener('click', () => figs.ask());
-  find('#more-samples').addEventListener('change', ({target}) => pick(target.value));
-  find('#dares').addEventListener('click', ({target}) => pick(target.id));
+  find('#dares').addEventListener('click', ({target}) => { if (target.id) box.value = figs.pick(target.id); });
   find('#copy-link').addEventListener('click', () => figs.copyLink());
 })();
