@@ -4,7 +4,6 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -25,8 +24,7 @@ FETCH = "Load the IMDB texts (20 MB)"
 FETCHING = "They are being fetched from the Hub at this moment; choose this tab again in a minute."
 HOW_TO = (
     f"Or set the environment variable {VARIABLE} to a copy of the dataset (a parquet or CSV file, or a "
-    "folder; several are separated by your system's path separator) and start the page again. With the "
-    "Hugging Face copy in the local cache nothing needs to be set."
+    "folder; several are separated by your system's path separator) and start the page again."
 )
 
 
@@ -79,15 +77,11 @@ class ReviewTexts:
 
 
 def _sources() -> list[str]:
-    """The datasets named in the environment, or the Hub's copy where it is here already; asks nobody."""
+    """The datasets named in the environment, else what was fetched before; asks nobody."""
     if given := os.environ.get(VARIABLE):
         return [part for part in given.split(os.pathsep) if part]
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    if (fetched := IMDB["local_dir"] / IMDB["filename"]).exists():
-        return [str(fetched)]
-    folder = Path(HF_HUB_CACHE, "datasets--" + DEFAULT_SOURCE.replace("/", "--"), "snapshots")
-    return [DEFAULT_SOURCE] if folder.is_dir() and any(folder.iterdir()) else []
+    fetched = IMDB["local_dir"] / IMDB["filename"]
+    return [str(fetched)] if fetched.exists() else []
 
 
 def load_texts(sources: list[str]) -> dict[str, str]:

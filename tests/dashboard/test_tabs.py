@@ -381,7 +381,6 @@ def imdb_on_the_hub(tmp_path, monkeypatch) -> list[dict[str, Any]]:
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     monkeypatch.setitem(texts.IMDB, "local_dir", tmp_path / "cache")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "none"))
     monkeypatch.delenv(texts.VARIABLE, raising=False)
     return asked
 
