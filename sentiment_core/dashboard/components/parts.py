@@ -129,8 +129,7 @@ class FigureSlot:
     """Where one figure goes on the page. Build it inside a Blocks; `show` gives values for `outputs`.
     make: the figure's place, from its elem_id; by default plotly's."""
 
-    def __init__(self, elem_id: str, height: int, level: int = 2, make: Callable[..., Any] = PLOTLY) -> None:
-        self.level = level
+    def __init__(self, elem_id: str, height: int, make: Callable[..., Any] = PLOTLY) -> None:
         with gr.Column(elem_classes="figure", elem_id=elem_id) as self.column:
             soon = render("placeholder", sentence="Reading the artifacts…", height=height)
             title = gr.HTML(soon, elem_id=f"{elem_id}-title")
@@ -145,6 +144,6 @@ class FigureSlot:
             return [otherwise or '<div class="nothing"></div>', gr.update(visible=False), ""]
         own = isinstance(panel.figure, dict)
         menu = figure_menu(panel.data, panel.name, ("png",) if own else ("png", "svg"))
-        title = render("figure_title", level=self.level, panel=panel, menu=menu)
+        title = render("figure_title", panel=panel, menu=menu)
         plot = gr.HTML(json.dumps(panel.figure), visible=True) if own else gr.Plot(panel.figure, visible=True)
         return [title, plot, render("caption", text=panel.caption)]

@@ -47,7 +47,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     outcomes = gr.HTML(elem_id="outcomes")
     covered = FigureSlot("coverage", height=400)
     with gr.Accordion("Reliability", open=False, elem_id="slices-fold"):
-        reliability = FigureSlot("reliability", height=380, level=3)
+        reliability = FigureSlot("reliability", height=380)
     notes = gr.HTML(elem_id="accuracy-notes")
 
     def draw(
