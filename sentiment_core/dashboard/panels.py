@@ -20,7 +20,6 @@ from sentiment_core.metrics import classification
 COMMAND = "python eval.py --run <run> --system all"
 UNEVALUATED = empty("No evaluation yet. This command scores the test reviews:", COMMAND)
 INTERVAL = "Bars are 95\u202f% intervals"
-MIN_BIN = 20  # reviews of a bin of the reliability diagram that is drawn: of fewer, a share says nothing
 AMBIGUITY = "{}: of 25,000 labels<br>{} lack a majority of votes,<br>{} have it against them"
 COST_UNITS = {"parameters": "parameters", "gpu_seconds": "GPU seconds", "peak_memory_gb": "GB at most"}
 COST_UNITS |= {"trainable_share": "% of the weights", "adapter_mb": "MB", "answer_ms": "ms an answer"}
@@ -172,7 +171,8 @@ def coverage_panel(
     last = table[table["actor"] == table["actor"].iloc[-1]]
     most = last[last["coverage"] <= 0.8].iloc[-1] if len(last) > 1 else last.iloc[-1]
     title = f"Of the surest {percent(most['coverage'], 0)} of answers, {percent(most['accuracy'])} are right"
-    caption = f"{where}. Certainty: P(positive) or 1 − P(positive), the larger. Bands: 95\u202f% (Wilson)."
+    caption = f"{where}. Certainty: P(positive) or 1 − P(positive), the larger. Bands: 95\u202f% intervals "
+    caption += f"(Wilson).{_calibration(actors, frames)}"
     if "fine" in frames and run and run.record and (chosen := store.certainties(run)):
         label, p = frames["fine"]["label"], frames["fine"]["p_positive"]
         found = {target: classification.above_certainty(label, p, least) for target, least in chosen.items()}
@@ -185,33 +185,15 @@ def coverage_panel(
     return Panel(title, chart, caption, pd.concat([table, pd.DataFrame(marks)]), "coverage")
 
 
-def reliability_panel(store: Store, actors: Mapping[str, Evaluation], where: str) -> Panel | None:
-    """Predicted probability against the observed positive rate, of "base", "fine" or both."""
-    frames = {actor: store.predictions(one) for actor, one in actors.items()}
-    rows = [
-        {"actor": actor, "mean_p_positive": mean} | shares(share, "share_positive")
-        for actor, frame in frames.items() if is_scored(frame)
-        for mean, share in classification.reliability(frame["label"], frame["p_positive"])
-    ]  # fmt: skip
-    if not rows:
-        return None
-    table = pd.DataFrame(rows)
+def _calibration(actors: Mapping[str, Evaluation], frames: Mapping[str, pd.DataFrame]) -> str:
+    """The models' calibration errors, of the fine-tuned one with and without its temperature."""
     found = [(who, actors[actor].record.metrics.get("ece")) for actor, who in WHO.items() if actor in actors]
-    said = [f"{100 * ece.value:.1f} points for {who}" for who, ece in found if ece]
-    title = "Expected calibration error: " + ", ".join(said) if said else "Predicted and observed rates"
-    width = f"{classification.CALIBRATION_BINS} equal-width bins"
-    caption = (
-        f"{where}, {width} of predicted P(positive); those with fewer than {MIN_BIN} reviews are in the "
-        f"data only. {INTERVAL} (Wilson) of the observed positive rate; the dashed line is perfect "
-        f"calibration. Expected calibration error: {width}, top-label confidence."
-    )
-    settings = actors["fine"].record.settings if "fine" in actors else {}
-    if temperature := settings.get("temperature"):
-        frame = frames["fine"]
-        raw = classification.ece_without(frame["label"], frame["p_positive"], temperature)
-        caption += (
-            f" Fine-tuned log-odds are divided by a temperature of {temperature:.2f}, fitted on the run's "
-            f"validation reviews; without it the error is {100 * raw:.1f} points."
-        )
-    chart = evaluation.reliability_chart(table[table["n"] >= MIN_BIN])
-    return Panel(title, chart, caption, table, "reliability")
+    said = ", ".join(f"{100 * ece.value:.1f} points for {who}" for who, ece in found if ece)
+    how = f"{classification.CALIBRATION_BINS} equal-width bins, top-label confidence"
+    told = f" Expected calibration error ({how}): {said}." if said else ""
+    if "fine" in frames and (temperature := actors["fine"].record.settings.get("temperature")):
+        fine = frames["fine"]
+        raw = classification.ece_without(fine["label"], fine["p_positive"], temperature)
+        told += f" Fine-tuned log-odds are divided by a temperature of {temperature:.2f}, fitted on the run’s"
+        told += f" validation reviews; without it the error is {100 * raw:.1f} points."
+    return told

@@ -42,7 +42,7 @@ def report_html(context: Context, run_id: str, versus: str = "") -> str:
             matrices.append(replace(panel, title=f"{name}. {panel.title}"))
     drawn = [
         panels.accuracy_panel(evals, store.references(), before), *matrices,
-        panels.coverage_panel(store, run, actors, where), panels.reliability_panel(store, actors, where),
+        panels.coverage_panel(store, run, actors, where),
         panels.cost_panel(context, run_id, context.dataset(None), "parameters", ()),
     ]  # fmt: skip
     if not (history := {run_id: store.history(run)})[run_id].empty:

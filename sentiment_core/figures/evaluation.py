@@ -1,6 +1,6 @@
 """Figures of evaluations: tidy frames in, plotly figures out; fractions become percent only here."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,17 +21,8 @@ LOGARITHMIC = (0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)  # accuracies mark
 PUBLISHED = System("", "", "", work="", colour="muted", marker="square-open")  # not measured here
 
 
-class Actor(NamedTuple):
-    """How one of the two models is drawn where both share a figure."""
-
-    name: str
-    symbol: str
-    dash: str
-    sign: str  # the symbol as text, for lists of names
-
-
-BASE = Actor("base model", "square", "dot", "■")
-ACTORS = {"fine": Actor("fine-tuned", "circle", "solid", "●"), "base": BASE}
+ACTORS = {"fine": ("fine-tuned", "solid"), "base": ("base model", "dot")}
+"""What the two models are called, and how their lines are dashed, where both share a figure."""
 
 
 def systems_chart(table: pd.DataFrame, start: int = 0) -> go.Figure:
@@ -163,28 +154,6 @@ def _halvings(accuracy: Any) -> Any:
     return -np.log2(np.maximum(1 - np.asarray(accuracy, float), 0.001))
 
 
-def reliability_chart(table: pd.DataFrame) -> go.Figure:
-    """Predicted probability against the observed rate. Columns actor, mean_p_positive, share_positive, low,
-    high, n (fractions; empty bins left out)."""
-    figure = go.Figure().add_shape(type="line", x0=0, y0=0, x1=100, y1=100, line=DASHED)
-    figure.update_xaxes(range=[-2, 102], title_text="Mean predicted probability (%)", **PERCENT_TICKS)
-    figure.update_yaxes(range=[-2, 102], title_text="Observed positive rate (%)", **PERCENT_TICKS)
-    notes = [note(100, 1, "dashed: perfect calibration", "muted", xanchor="right", yanchor="bottom")]
-    for line, (actor, rows) in enumerate(table.groupby("actor", sort=False)):
-        name, symbol, dash, sign = ACTORS[str(actor)]
-        x, y, low, high = (100 * rows[one] for one in ("mean_p_positive", "share_positive", "low", "high"))
-        hover = f"{name}<br>Mean predicted probability %{{x:.1f}}{THIN}%"
-        hover += f"<br>Observed positive rate %{{y:.1f}}{THIN}%, n = %{{customdata[0]:,}}"
-        figure.add_trace(series(
-            name, str(actor), x, y, hover=hover, error_y=interval(str(actor), y, low, high),
-            customdata=rows[["n"]], mode="lines+markers", line={"width": 1.5, "dash": dash},
-            marker={"size": 10, "symbol": symbol},
-        ))  # fmt: skip
-        place = {"xanchor": "left", "yanchor": "top", "yshift": -20 * line}
-        notes.append(note(0, 100, f"{sign} {name}", str(actor), **place))
-    return finished(figure, 340, annotations=notes)
-
-
 def coverage_chart(table: pd.DataFrame, marks: pd.DataFrame) -> go.Figure:
     """Accuracy of the surest answers by their share, with the interval as a band.
 
@@ -194,7 +163,7 @@ def coverage_chart(table: pd.DataFrame, marks: pd.DataFrame) -> go.Figure:
     """
     figure = go.Figure()
     for actor, rows in table.groupby("actor", sort=False):
-        name, _, dash, _ = ACTORS[str(actor)]
+        name, dash = ACTORS[str(actor)]
         x, y, low, high = (100 * rows[column] for column in ("coverage", "accuracy", "low", "high"))
         band = {"x": [*x, *x[::-1]], "y": [*high, *low[::-1]], "fillcolor": tint(str(actor), 0.2)}
         figure.add_trace(go.Scatter(**band, fill="toself", mode="none", hoverinfo="skip"))

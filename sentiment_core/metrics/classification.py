@@ -153,15 +153,6 @@ def _calibration_columns(y: np.ndarray, p: np.ndarray) -> np.ndarray:
     return columns
 
 
-def reliability(label: ArrayLike, p_positive: ArrayLike) -> list[tuple[float, Metric]]:
-    """Mean p_positive and share of positive reviews in each bin that holds any; CALIBRATION_BINS bins of
-    p_positive (not of the confidence, as in `ece`), equally wide over [0, 1], closed below."""
-    y, p = _scored(label, p_positive)
-    slot = np.minimum((p * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    bins = [slot == each for each in np.unique(slot)]
-    return [(float(p[held].mean()), intervals.wilson(int(y[held].sum()), int(held.sum()))) for held in bins]
-
-
 def coverage(label: ArrayLike, p_positive: ArrayLike, *, points: int = 100) -> list[tuple[float, Metric]]:
     """Shares of the n reviews, from the surest to all, and the accuracy of the answers to each share;
     certainty is max(p, 1 - p). El-Yaniv & Wiener 2010 (JMLR 11:1605) call this selective prediction."""

@@ -38,7 +38,7 @@ def open_everything(page, tab: str) -> None:
     if tab == "examples":
         page.locator("#examples-list [data-review]").first.click()
         page.locator("#reader table").wait_for()
-    fold = {"live": "batch", "accuracy": "slices-fold"}
+    fold = {"live": "batch"}
     if tab in fold:
         page.locator(f"#{fold[tab]} button").first.click()
     for details in page.locator(".q details:visible").all():

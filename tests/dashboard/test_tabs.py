@@ -143,10 +143,11 @@ def test_every_panel_has_finding_caption_n_and_data(context: Context) -> None:
     histories = {run.run_id: context.store.history(run)}
     drawn = [
         panels.accuracy_panel(evals, context.store.references(), before),
-        panels.reliability_panel(context.store, {"fine": calibrated}, "here, n = 400"),
+        panels.coverage_panel(context.store, run, {"fine": calibrated}, "here, n = 400"),
         confusion.matrix_panel(side),
         loss.loss_panel(histories),
     ]
+    assert "(15 equal-width bins, top-label confidence): " in drawn[1].caption
     for panel in drawn:
         assert any(c.isdigit() for c in panel.title), panel.title
         assert "n = " in panel.caption

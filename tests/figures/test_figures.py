@@ -62,14 +62,11 @@ def figures() -> dict[str, go.Figure]:
     steps = np.arange(1, 301)
     history = pd.DataFrame({"step": steps, "examples": 16 * steps, "seconds": steps / 4})
     history = history.assign(loss=np.exp(-steps / 50))
-    bins = pd.DataFrame({"mean_p_positive": [0.1, 0.9], "share_positive": [0.1, 0.9]})
-    bins = bins.assign(actor="fine", low=0.05, high=0.95, n=9)
     covered = pd.DataFrame({"actor": "fine", "coverage": [0.5, 1], "accuracy": [0.99, 0.95]})
     covered = covered.assign(low=0.94, high=0.995)
     counts = pd.DataFrame([[8, 2], [1, 9]], index=CLASSES, columns=CLASSES)
     return {
         "systems": evaluation.systems_chart(SYSTEMS),
-        "reliability": evaluation.reliability_chart(bins),
         "zoomed": evaluation.systems_chart(SYSTEMS, 90),
         "coverage": evaluation.coverage_chart(covered, covered.assign(target=0.98)[-1:]),
         "loss": training.loss_chart({"run": history.assign(eval_accuracy=0.9)}),
@@ -138,9 +135,6 @@ def test_marks_carry_their_intervals() -> None:
     assert (trace.name, trace.x[0]) == ("Fine-tuned", 95)
     assert trace.error_x.array == pytest.approx([0.3])
     assert trace.error_x.arrayminus == pytest.approx([0.3])
-    bins = figures()["reliability"].data[0]
-    assert bins.error_y.array == pytest.approx([85, 5])
-    assert bins.error_y.arrayminus == pytest.approx([5, 85])
 
 
 def test_an_empty_row_is_no_division_by_zero() -> None:

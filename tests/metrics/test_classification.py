@@ -234,12 +234,6 @@ def test_compare_counts_and_tests_as_mcnemar() -> None:
 # ---- tables and curves
 
 
-def test_reliability_table_puts_every_review_into_one_bin() -> None:
-    rows = classification.reliability([0, 1, 1, 1], [0.0, 1.0, 0.05, np.nan])
-    assert rows == [(pytest.approx(0.025), intervals.wilson(1, 2)), (1.0, intervals.wilson(1, 1))]
-    assert classification.reliability([0], [np.nan]) == []
-
-
 def test_at_threshold_by_hand() -> None:
     found = classification.at_threshold([*LABEL, 1], [*P, np.nan], 0.75)
     assert (found["positive_positive"], found["negative_positive"], found["positive_unparsed"]) == (3, 0, 1)

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.dashboard import panels
 from sentiment_core.dashboard.components import parts
-from sentiment_core.dashboard.components.parts import FigureSlot, Panel, empty, render
+from sentiment_core.dashboard.components.parts import FigureSlot, Panel, render
 from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_switch
 from sentiment_core.dashboard.pairs import Sides
 from sentiment_core.dashboard.panels import WHO
@@ -46,8 +46,6 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         beside = gr.Dropdown([("Accuracy", "accuracy"), *axes], value="accuracy", **upright)
     outcomes = gr.HTML(elem_id="outcomes")
     covered = FigureSlot("coverage", height=400)
-    with gr.Accordion("Reliability", open=False, elem_id="slices-fold"):
-        reliability = FigureSlot("reliability", height=380)
     notes = gr.HTML(elem_id="accuracy-notes")
 
     def draw(
@@ -57,7 +55,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         if not evals:
             nothing = [*systems.show(None, panels.UNEVALUATED), *cost.show(None), "", *covered.show(None)]
             hidden = [gr.update(visible=False)] * 2
-            return [*moving.show(None), "", *nothing, *reliability.show(None), "", *hidden]
+            return [*moving.show(None), "", *nothing, "", *hidden]
         before, after = context.store.before(evals), evals.get("fine-tuned")
         where = panels.dataset_phrase(after or next(iter(evals.values())))
         sides = Sides.of(context, run_id, name, other)
@@ -66,23 +64,21 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         shown = [one for one in fitting if not one.kind.startswith("study")]
         actors = {actor: one for actor, one in (("base", before), ("fine", after)) if one}
         surest = panels.coverage_panel(context.store, context.store.run(run_id), actors, where)
-        calibration = panels.reliability_panel(context.store, actors, where)
-        unscored = empty("Reliability needs a system that states probabilities.", panels.COMMAND)
         costs = panels.cost_panel(context, run_id, context.dataset(name), cost_by, shown, held)
         against = rivals(context.store, evals)
         told = heatmap_html(evals) + settings_html(context, sides, run_id) + flow
         return [
             *moving.show(histograms), by_range,
             *systems.show(panels.accuracy_panel(evals, shown, before, zoomed=zoomed)),
-            *cost.show(costs), told, *covered.show(surest), *reliability.show(calibration, unscored),
+            *cost.show(costs), told, *covered.show(surest),
             render("accuracy_notes", records=[one.record for one in evals.values()], rivals=against),
             gr.Checkbox(visible=True),
             gr.Dropdown(choices=[*sides.others.items()], value=sides.versus, visible=len(sides.others) > 1),
         ]  # fmt: skip
 
     inputs = [dataset, zoom, by, beside, versus]
-    outputs = [*moving.outputs, table, *systems.outputs, *cost.outputs, outcomes, *covered.outputs]
-    outputs += [*reliability.outputs, notes, zoom, versus]
+    outputs = [*moving.outputs, table, *systems.outputs, *cost.outputs, outcomes, *covered.outputs, notes]
+    outputs += [zoom, versus]
     changed = [one.input for one in inputs]
     drawn, visibly = context.drawn_once("accuracy", draw), QUIET | {"show_progress": "minimal"}
     gr.on(changed, drawn, [run, *inputs], outputs, **visibly)
