@@ -28,7 +28,7 @@ from sentiment_core.models.loading import LoadedModel, load_base, quiet_transfor
 from sentiment_core.models.tokens import PromptEncoder
 
 MAX_LENGTH = 1024
-LONG = "A long review. " * MAX_LENGTH
+LONG = ("A long review. " * MAX_LENGTH).strip()  # a blank would join the question's first token
 
 FLAGS = {
     "dataset": COMMON["dataset"],

@@ -143,3 +143,10 @@ def test_what_cannot_be_is_one_sentence(common, flags, sentence, capsys):
     error = capsys.readouterr().err
     assert sentence in error
     assert "Traceback" not in error
+
+
+@pytest.mark.model
+def test_a_loop_over_the_real_tokens_keeps_the_question(common, tmp_path, monkeypatch):
+    monkeypatch.setattr(score, "PEERS", {"a loop": score._loop})
+    few = ["--base-model", "smollm2-135m", "--limit", "2", "--few", "2", "--repeats", "1"]
+    assert benchmark.main(["score", *common, *few, "--output", str(tmp_path / "s.json")]) == 0
