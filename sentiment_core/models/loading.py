@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from tokenizers import Regex, decoders, pre_tokenizers
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
@@ -66,8 +67,11 @@ def _convert_gguf(gguf: Path, folder: Path, *, pre_tokenizer: pre_tokenizers.Pre
             model.hf_quantizer.remove_quantization_config(model)
         model.save_pretrained(folder)
         tokenizer: Any = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+    backend = tokenizer.backend_tokenizer
+    if (kind := type(backend.model).__name__) != "BPE":  # so transformers 5.17 reads Gemma's
+        read = f"transformers {transformers.__version__} reads the tokenizer of {gguf.name} as {kind}"
+        raise BaseModelError(f"{read}, not BPE; use 5.23 or newer")
     if pre_tokenizer is not None:
-        backend = tokenizer.backend_tokenizer
         backend.pre_tokenizer, backend.decoder = pre_tokenizer, decoders.ByteLevel()
         tokenizer.pad_token = "<|endoftext|>"
     tokenizer.save_pretrained(folder)

@@ -10,11 +10,14 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import Unigram
 
-from sentiment_core.models import base_models, tokens
+from sentiment_core.models import base_models, loading, tokens
 from sentiment_core.models.base_models import (
     EMBEDDED,
     BaseModelError,
@@ -253,6 +256,18 @@ def test_smollm2_control_tokens_stand_only_where_the_prompt_puts_them(smollm):
     assert list(encoded).count(1) == 3
     assert list(encoded).count(2) == 2
     assert smollm.label_ids == (42529, 31176)
+
+
+def test_a_tokenizer_that_lost_its_merges_is_not_converted(monkeypatch, tmp_path):
+    backend = Tokenizer(Unigram([("<unk>", 0.0), ("Pos", -1.0)], unk_id=0))
+    read = SimpleNamespace(from_pretrained=lambda *_, **__: SimpleNamespace(backend_tokenizer=backend))
+    weights = SimpleNamespace(
+        from_pretrained=lambda *_, **__: SimpleNamespace(save_pretrained=lambda _: None)
+    )
+    monkeypatch.setattr(loading, "AutoTokenizer", read)
+    monkeypatch.setattr(loading, "AutoModelForCausalLM", weights)
+    with pytest.raises(BaseModelError, match=r"reads the tokenizer of gemma.gguf as Unigram, not BPE"):
+        loading._convert_gguf(tmp_path / "gemma.gguf", tmp_path, pre_tokenizer=None)
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:3], lambda b: b"", lambda b: bytes([b[0] ^ 1]) + b[1:]])
