@@ -150,12 +150,28 @@ def trace_sentence(root: Path = config.ASSETS) -> str:
     )
 
 
+TRIALS = {
+    "inputs": "Hostile inputs", "inputs-model": "Hostile inputs, real model", "kills": "Scripts killed, then repeated",
+    "mutations": "Damaged artifacts", "page": "Hostile links, files, texts in Chromium",
+}  # fmt: skip
+COUNTS = {
+    "inputs": "sent", "refused": "refused", "status 5xx": "answered with status 5xx", "leaks": "texts logged",
+    "outside": "requests to elsewhere", "kills": "killed", "resumed": "continued by --resume",
+    "equal": "ended the same, bit for bit", "mutations": "tried, the page open with each",
+}  # fmt: skip
+"""Figures of a trial that are told one by one; of the others how many kinds they are."""
+
+
 def soak_rows(root: Path = config.ASSETS) -> list[tuple[str, ...]]:
     """What the page and the scripts withstood, column names first. Raises ArtifactError: not tried."""
     record = store.read_soak(root)
     rows = [(f"{one.visitors} visitors, {one.seconds:.0f} s", _crowd(one, record)) for one in record.crowds]
-    for name, counts in record.trials.items():
-        rows.append((name, ", ".join(f"{count:,} {what}" for what, count in counts.items())))
+    for name in sorted(record.trials, key=[*TRIALS, *record.trials].index):
+        counts = record.trials[name]
+        told = [f"{counts[what]:,} {words}" for what, words in COUNTS.items() if what in counts]
+        kinds = len(counts) - len(told)
+        told = told or [f"{sum(counts.values()):,} tried"]
+        rows.append((TRIALS.get(name, name), ", ".join(told + [f"of {kinds} kinds"] * bool(kinds))))
     return [("trial", f"seen on {record.hardware.device}"), *rows]
 
 
