@@ -17,9 +17,11 @@ from sentiment_core.systems import SYSTEMS
 IN_WORDS = ("System", "Dataset", "Hardware", "Note", "Learned from", "Training", "Trained in")
 """Columns that are aligned at the left."""
 TUNED = ("smollm2-135m", "smollm2-135m-taught", "qwen2.5-coder-1.5b")
-SUMMARY = ("baseline-scored", TUNED[0]), *(("fine-tuned", run_id) for run_id in TUNED)
-"""README's rows: system, and its run or base model; behind them every encoder that IN_README."""
-IN_README = ("encoder-full", "encoder-lora")
+SUMMARY = (
+    ("baseline-scored", TUNED[0]), *(("fine-tuned", run_id) for run_id in TUNED),
+    ("encoder-full", "all-mpnet-base-v2"),
+)  # fmt: skip
+"""README's rows: system, and its run, base model or encoder."""
 
 
 def results_table(root: Path = config.ASSETS) -> str:
@@ -52,10 +54,10 @@ def summary_table(root: Path = config.ASSETS) -> str:
     rows: dict[tuple[str, str], dict[str, str]] = {key: {} for key in SUMMARY}
     for record in _records(root):
         key = record.system, record.run_id or record.encoder or _base(record)
-        if key in rows or record.system in IN_README:
+        if key in rows:
             title = f"Accuracy (%), {record.dataset.name}, n = {record.dataset.n:,}"
             accuracy = {title: percent_interval(record.metrics["accuracy"], unit="")}
-            rows[key] = (rows.get(key) or _learned(record, root)) | accuracy
+            rows[key] = (rows[key] or _learned(record, root)) | accuracy
     return _table([*filter(None, rows.values())]) if any(rows.values()) else "None of these is evaluated yet."
 
 
@@ -151,8 +153,9 @@ def trace_sentence(root: Path = config.ASSETS) -> str:
 
 
 TRIALS = {
-    "inputs": "Hostile inputs", "inputs-model": "Hostile inputs, real model", "kills": "Scripts killed, then repeated",
-    "mutations": "Damaged artifacts", "page": "Hostile links, files, texts in Chromium",
+    "inputs": "Hostile inputs", "inputs-model": "Hostile inputs, real model",
+    "kills": "Scripts killed, then repeated", "mutations": "Damaged artifacts",
+    "page": "Hostile links, files, texts in Chromium",
 }  # fmt: skip
 COUNTS = {
     "inputs": "sent", "refused": "refused", "status 5xx": "answered with status 5xx", "leaks": "texts logged",

@@ -98,7 +98,7 @@ def cost_chart(
     table = table.assign(**{name: table[name].astype(float).clip(lower=0.01) for name in costs})
     runs, others = (table[(table["run"] != "") == measured].sort_values(by) for measured in (True, False))
     unknown, x_axis = _cost_axis(table[by])
-    figure, steps = go.Figure(), 0.075 * np.ptp(x_axis["range"]) * np.arange(len(runs))
+    figure, steps = go.Figure(), 0.055 * np.ptp(x_axis["range"]) * np.arange(len(runs))
     if doubt:
         band = {"fillcolor": color_of("line"), "opacity": 0.5, "line_width": 0, "layer": "below"}
         figure.add_hrect(_halvings(doubt[0]), _halvings(doubt[1]), **band)
@@ -115,7 +115,7 @@ def cost_chart(
         mark = {"symbol": ["square", "triangle-up"][-n:], "color": [*map(color_of, ("base", "fine"))][-n:]}
         arrow = series(run["title"], "fine", [at] * n, y[0], hover=run["title"] + "<br>%{text}", text=told)
         figure.add_trace(arrow.update(error_y=interval("fine", *y), marker=mark | {"size": 12}))
-        font = {"color": color_of("fine"), "size": 12, "weight": 700 if run["run"] == chosen else 400}
+        font = {"color": color_of("fine"), "size": 11, "weight": 700 if run["run"] == chosen else 400}
         look = {"font": font, "textangle": -90, "xanchor": "left", "xshift": 3}
         look["yanchor"] = "top" if arrows or end > (ends.max() + ends.min()) / 2 else "bottom"
         top = min(end, _halvings(0.935)) if arrows else end

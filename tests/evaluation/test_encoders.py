@@ -169,7 +169,6 @@ def test_page_and_report_show_each_with_its_encoder_beside_any_run(every, encode
         took = f"{its['train_seconds']:.0f} s, {its['peak_memory_bytes'] / 1e9:.1f} GB"
         assert f"| {SYSTEMS[system].title}, tiny-bert | own |" in rows
         assert took in rows
-    assert report.summary_table(every).count("216 labelled reviews") == len(report.IN_README)
 
 
 @pytest.mark.parametrize(

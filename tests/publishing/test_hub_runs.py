@@ -106,7 +106,7 @@ def changed(there: Path, name: str, **fields: object) -> None:
         ("me/tiny", lambda at: changed(at, "adapter_config.json", modules_to_save=["lm_head"]), "modules_to"),
         ("me/tiny", lambda at: (at / "adapter_model.safetensors").write_bytes(b"pickle"), "cannot be used"),
         ("me/tiny", lambda at: (at / "run.json").write_text(" " * 2_000_000), "larger than 1 MB"),
-        ("me/tiny", lambda at: None, "is on the base model 'tiny-llama'; here run those on qwen2.5"),
+        ("me/tiny", lambda at: None, "is on the base model 'tiny-llama'; here run those on gemma"),
     ],
 )  # fmt: skip
 def test_what_is_no_run_is_one_sentence(there, tmp_path, name, damage, sentence):

@@ -109,7 +109,6 @@ def test_page_and_card_tell_a_soup_from_its_record(two, soup):
     panel = loss.loss_panel({"mean": context.store.history(soup)}, soup.record)
     assert "Mean of the adapters of one and two; times add up." in panel.caption
     assert "validation accuracy after" in panel.title
-    assert loss.schedule_panel({"mean": context.store.history(soup)}) is None
     html = method.method_html(context, soup)
     assert f"besides, {OWN} texts of more.tsv" in html
     assert "1 more: in validation" in html
