@@ -54,7 +54,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         training_now = [name for name, one in listed.items() if is_training(one)]
         wanted = ([current.run_id] if current else []) + training_now or [*listed][:1]
         choices = [(titles.get(name, name), name) for name in listed]
-        return [gr.Dropdown(choices=choices, value=wanted), *draw(wanted)]
+        return [gr.Dropdown(choices=choices, value=wanted, multiselect=True), *draw(wanted)]
 
     def poll(chosen: list[str], last: Hashable) -> list[object] | object:
         """Costs one stat per file of the artifacts while nothing changed."""
