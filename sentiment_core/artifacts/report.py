@@ -131,8 +131,10 @@ def _ratios(record: BenchmarkRecord) -> str:
 def _parity(record: BenchmarkRecord, title: str) -> str:
     reached = [(row.system, row.validation_accuracy) for row in record.rows if row.validation_accuracy]
     found = " and ".join(f"{a.value:.2%} ({a.low:.2%} to {a.high:.2%}) with engine {e}" for e, a in reached)
-    rates = [row.reviews_per_second.value for row in record.rows if row.reviews_per_second]
-    faster = f", {reached[0][0]} {rates[0] / rates[1]:.1f} × as fast" if len(rates) > 1 else ""
+    (first, rate), *rest = [
+        (row.system, row.reviews_per_second) for row in record.rows if row.reviews_per_second
+    ]
+    faster = "".join(f", {first} {rate.value / other.value:.1f} × as fast as {name}" for name, other in rest)
     return (
         f"{title}: {found}{faster}, of {reached[0][1].n:,} validation reviews, trained on the same "
         f"{record.settings['train']:,} in {record.rows[0].note} (95 % intervals; `{record.command}`)."

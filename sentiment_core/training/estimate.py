@@ -32,8 +32,9 @@ def estimate(config: TrainConfig, card: str, assets: Path) -> str:
     near, size = nearest(config, records)
     seconds, needed = scaled(near, config, size, name)
     if name in OLDER:
-        packed, plain, *_ = (row.reviews_per_second for row in read_benchmark("parity", assets).rows)
-        seconds *= packed.value / plain.value if packed and plain else 1
+        rows = read_benchmark("parity", assets).rows  # of the fastest engine and of those a T4 has
+        rates = [row.reviews_per_second.value for row in rows if row.reviews_per_second]
+        seconds *= max(rates) / min(rates)
     reviews, memory = config.limit or IMDB_REVIEWS, CARDS[name][1]
     minutes = seconds * reviews * config.epochs / 60
     return (

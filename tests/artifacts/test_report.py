@@ -171,5 +171,5 @@ def test_speed_table_shows_each_benchmark_or_how_to_make_it(tmp_path: Path) -> N
     write_record(tmp_path / "benchmarks" / "parity.json", parity)
     text = report.speed_table(tmp_path)
     assert "94.90% (94.30% to 95.50%) with engine packed and 95.00%" in text
-    assert "with engine nf4, packed 15.0 × as fast, of 5,000 validation reviews" in text
+    assert "with engine nf4, packed 15.0 × as fast as nf4, of 5,000 validation reviews" in text
     assert "trained on the same 20,000 in 417 steps of 48 reviews" in text
