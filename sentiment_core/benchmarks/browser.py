@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow
-from sentiment_core.benchmarks.live import load, review_texts
+from sentiment_core.benchmarks.live import load_ours, review_texts
 from sentiment_core.benchmarks.measure import finished, record, spread
 from sentiment_core.config import ASSETS, ConfigError
 
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
         raise ConfigError(f"{folder} holds no export; make it: {command}")
     about, words = json.loads((folder / "model.json").read_text()), arguments.words.split(",")
     texts = {n: review_texts(arguments.dataset, int(n), arguments.reviews) for n in words}
-    server = {f"server, {one}": load("ours", one, arguments.run, "") for one in SERVER_FORMATS}
+    server = {f"server, {one}": load_ours(one, arguments.run, "") for one in SERVER_FORMATS}
     seconds, told = defaultdict[tuple[str, str], list[float]](list), defaultdict[tuple[str, str], Any](dict)
     with sync_playwright() as playwright:
         found = shutil.which("chromium") or shutil.which("google-chrome")

@@ -35,11 +35,10 @@ from sentiment_core.live.forward import FIRST_RESULT
 from sentiment_core.live.number_format import usable_cores
 from sentiment_core.live.trace import ReadingTrace
 from sentiment_core.live.weights import NUMBER_FORMATS
-from sentiment_core.models.base_models import BaseModelError, fetch_gguf, resolve, run_child
+from sentiment_core.models.base_models import BaseModel, BaseModelError, fetch_gguf, resolve, run_child
 from sentiment_core.models.loading import load_tokenizer, quiet_transformers
 from sentiment_core.models.tokens import PromptEncoder
 
-PEER = "text-classification pipeline, DistilBERT's shape"
 PEER_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 LONG_WORDS, LONG_REVIEWS = 900, 3  # of reviews that fill the model's 1,024 tokens, and how many of them
 READ = (f"the first {FIRST_RESULT} of 1,024", "1,024")  # by their first and their whole answer
@@ -64,49 +63,41 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     count, repeats = (2, 1) if quick else (arguments.reviews, arguments.repeats)
     texts = review_texts(arguments.dataset, words, count)
     run, base_model = finished(arguments.run)
-    base, answers = arguments.base_model or base_model, {}
-    formats = ("bf16",) if torch.cuda.is_available() else NUMBER_FORMATS
-    systems: dict[str, tuple[str, ...]] = {
-        f"ours, {f}": ("ours", f, arguments.run, arguments.base_model) for f in formats
-    }
+    answers: dict[str, Answer] = {}
     with tempfile.TemporaryDirectory() as scratch:
+        given = (arguments.run, arguments.base_model, scratch)
 
-        def ready(title: str, peer: Peer) -> BenchmarkRow:
-            described = peer(run, base, Path(scratch))
-            answers[title], systems[title] = load(*described), described
-            return BenchmarkRow(system=title)
+        def ready(system: str) -> BenchmarkRow:
+            note, load = PEERS[system]
+            answers[system] = load(*given)
+            return BenchmarkRow(system=system, note=note)
 
-        answers |= {system: load(*described) for system, described in systems.items()}
-        found = [or_not(title, partial(ready, title, peer)) for title, peer in PEERS.items()]
-        started = list(systems)[: 1 if quick else None]
-        starts = {system: _start(*systems[system], texts[0]) for system in started}
+        rows = [or_not(system, partial(ready, system)) for system in PEERS]
+        more: dict[str, dict[str, Any]] = {system: {} for system in answers}
+        for system in list(answers)[: 1 if quick else None]:
+            more[system] = _start(system, *given, texts[0])
         seconds = take_turns(answers, texts, repeats)
-        agreed = {} if not (run and arguments.dataset) else agreement(
-            run, arguments.dataset, {f"ours, {f}": answers[f"ours, {f}"] for f in formats},
-            2 if quick else arguments.agreement,
-        )  # fmt: skip
-    tokens = [next(iter(answers[f"ours, {formats[0]}"](text))).tokens for text in texts]
-    notes = NOTES | {"ours": f"{int(np.median(tokens))} tokens in the middle of the reviews' prompts"}
-    rows = [
-        BenchmarkRow(
-            system=system, seconds_per_review=_latency(taken[1]), note=notes[systems[system][0]],
-            **starts.get(system, {}), **agreed.get(system, {}),
-        )
-        for system, taken in seconds.items()
-    ]  # fmt: skip
-    ours = [system for system in systems if system.startswith("ours")]
-    rows += [row for row in found if row.note]
+        ours = {system: answer for system, answer in answers.items() if system.startswith("ours")}
+        if run and arguments.dataset:
+            agreed = agreement(run, arguments.dataset, ours, 2 if quick else arguments.agreement)
+            more = {system: fields | agreed.get(system, {}) for system, fields in more.items()}
+    for system, taken in seconds.items():
+        more[system]["seconds_per_review"] = _latency(taken[1])
+    tokens = np.median([next(iter(next(iter(ours.values()))(text))).tokens for text in texts])
     for system in ours:
-        rows.append(BenchmarkRow(
-            system=f"{system}, answer and trace", seconds_per_review=_latency(seconds[system][2]),
-            note="until it is told how the answer came",
-        ))  # fmt: skip
+        more[system]["note"] = f"{int(tokens)} tokens in the middle of the reviews' prompts"
+    rows = [row.model_copy(update=more.get(row.system, {})) for row in rows]
+
+    def add(system: str, taken: np.ndarray, note: str) -> None:
+        rows.append(BenchmarkRow(system=system, seconds_per_review=_latency(taken), note=note))
+
+    for system in ours:
+        add(f"{system}, answer and trace", seconds[system][2], "until it is told how the answer came")
     long_texts = review_texts(arguments.dataset, LONG_WORDS, 1 if quick else LONG_REVIEWS)
-    long = {system: answers[system] for system in ours if not system.endswith("fp32")}
+    long = {system: answer for system, answer in ours.items() if not system.endswith("fp32")}
     for system, taken in take_turns(long, long_texts, repeats).items():
-        for which, read, each in zip(("first", "whole"), READ, map(_latency, taken), strict=False):
-            name = f"{system}, long reviews: {which} answer"
-            rows.append(BenchmarkRow(system=name, seconds_per_review=each, note=f"{read} tokens read"))
+        for which, read, each in zip(("first", "whole"), READ, taken, strict=False):
+            add(f"{system}, long reviews: {which} answer", each, f"{read} tokens read")
     return record(
         arguments, rows, base_model, run=arguments.run, words=words, reviews=len(texts), repeats=repeats,
         dataset=Path(arguments.dataset).name, cores=usable_cores(),
@@ -159,12 +150,11 @@ def _latency(seconds: np.ndarray) -> Metric:
     return passes.model_copy(update={"value": float(np.median(seconds))})
 
 
-def load(system: str, *described: str) -> Answer:
-    """What answers, with the threads that it wants; described: as in `PEERS`."""
-    return LOADERS[system](*described)
+# ---- the systems: (run's name or "", --base-model, folder for scratch) -> what answers. A process of its own
+# finds in the folder what the first one made.
 
 
-def load_ours(number_format: str, run_id: str, base_model: str) -> Answer:
+def load_ours(number_format: str, run_id: str, base_model: str, scratch: str = "") -> Answer:
     classifier = LiveClassifier.load(finished(run_id)[0], base_model=base_model, number_format=number_format)
     which, threads = ("fine-tuned" if classifier.has_adapter else "base"), torch.get_num_threads()
 
@@ -175,72 +165,21 @@ def load_ours(number_format: str, run_id: str, base_model: str) -> Answer:
     return answers
 
 
-def load_llama_cpp(gguf: str, base_model: str) -> Answer:
-    """Its own server in this process, asked as `live.endpoint` asks any engine."""
-    xllamacpp: Any = importlib.import_module("xllamacpp")
-    asked = xllamacpp.CommonParams()
-    asked.model.path, asked.model_alias, asked.port, asked.n_parallel, asked.n_ctx = (
-        gguf,
-        {"base"},
-        0,
-        1,
-        1280,
-    )
-    asked.cache_ram_mib = 0  # else a text that was asked before costs nothing
-    asked.cpuparams.n_threads = asked.cpuparams_batch.n_threads = usable_cores()
-    server = xllamacpp.Server(asked)
-    client = httpx.Client(base_url=f"{server.listening_address}/v1", timeout=120)
-    classifier = LiveClassifier.load(None, base_model=base_model, engine=Engine(client, "base", {}))
-    return lambda text, server=server: [classifier.classify(text, "base")]
+def load_pipeline(dtype: str, run_id: str, base_model: str, scratch: str) -> Answer:
+    """A random classifier of DistilBERT's shape with the base model's tokenizer."""
+    from transformers import DistilBertConfig, DistilBertForSequenceClassification, pipeline
 
-
-def load_onnx(folder: str, run_id: str, base_model: str) -> Answer:
-    from sentiment_core.live.graph import ExportedModel
-
-    encoder = PromptEncoder(load_tokenizer(resolve(base_model)))
-    model, prefix = ExportedModel(Path(folder)), encoder.prefix_ids
-    past = model.run(prefix, model.nothing, 1.0)[1]
-    return lambda text: [model.run(encoder.encode([text], 1024)[0][len(prefix) :].tolist(), past, 1.0)[0]]
-
-
-# ---- the peers: (run or None, base model, folder for scratch) -> its name in LOADERS, and what that takes
-
-
-def make_pipeline(dtype: str, run: Run | None, base_model: str, scratch: Path) -> tuple[str, ...]:
-    """Save a random classifier of DistilBERT's shape with the base model's tokenizer."""
-    from transformers import DistilBertConfig, DistilBertForSequenceClassification
-
-    tokenizer = load_tokenizer(resolve(base_model))
-    tokenizer.model_input_names = ["input_ids", "attention_mask"]
-    tokenizer.model_max_length = 512
-    model = DistilBertForSequenceClassification(DistilBertConfig(vocab_size=len(tokenizer)))
+    folder, device = Path(scratch) / "distilbert", "cuda" if torch.cuda.is_available() else "cpu"
+    threads = usable_cores()
     with quiet_transformers():
-        model.save_pretrained(scratch / "distilbert")
-        tokenizer.save_pretrained(scratch / "distilbert")
-    return "pipeline", str(scratch / "distilbert"), dtype
-
-
-def make_llama_cpp(run: Run | None, base_model: str, scratch: Path) -> tuple[str, ...]:
-    if not (embedded := resolve(base_model).embedded):
-        raise BaseModelError(f"{Path(base_model).name} does not come as a GGUF")
-    return "llama.cpp", str(fetch_gguf(embedded, scratch)), base_model
-
-
-def make_onnx(run: Run | None, base_model: str, scratch: Path) -> tuple[str, ...]:
-    from sentiment_core.live.graph import write_graph
-
-    if run is None:
-        raise BaseModelError("without --run there is no adapter for the graph")
-    write_graph(run, scratch / "onnx", base_model)
-    return "onnx", str(scratch / "onnx"), run.run_id, base_model
-
-
-def load_pipeline(folder: str, dtype: str) -> Answer:
-    from transformers import pipeline
-
-    device, threads = "cuda" if torch.cuda.is_available() else "cpu", usable_cores()
-    with quiet_transformers():
-        classify = pipeline("text-classification", model=folder, dtype=PEER_DTYPES[dtype], device=device)
+        if not folder.is_dir():
+            tokenizer = load_tokenizer(_base(run_id, base_model))
+            tokenizer.model_input_names = ["input_ids", "attention_mask"]
+            tokenizer.model_max_length = 512
+            tokenizer.save_pretrained(folder)
+            config = DistilBertConfig(vocab_size=len(tokenizer))
+            DistilBertForSequenceClassification(config).save_pretrained(folder)
+        classify = pipeline("text-classification", str(folder), dtype=PEER_DTYPES[dtype], device=device)
 
     def answers(text: str) -> Iterator[Any]:
         torch.set_num_threads(threads)
@@ -249,34 +188,70 @@ def load_pipeline(folder: str, dtype: str) -> Answer:
     return answers
 
 
-Peer = Callable[[Run | None, str, Path], tuple[str, ...]]
-PEERS: dict[str, Peer] = {
-    **{f"{PEER}, {dtype}": partial(make_pipeline, dtype) for dtype in PEER_DTYPES},
-    "llama.cpp, the base's GGUF": make_llama_cpp,
-    "ONNX Runtime, our NF4 graph": make_onnx,
-}
-LOADERS: dict[str, Callable[..., Answer]] = {
-    "ours": load_ours, "pipeline": load_pipeline, "llama.cpp": load_llama_cpp, "onnx": load_onnx,
+def load_llama_cpp(run_id: str, base_model: str, scratch: str) -> Answer:
+    """Its own server in this process, asked as `live.endpoint` asks any engine."""
+    base, gguf = _base(run_id, base_model), Path(scratch) / "base.gguf"
+    if not base.embedded:
+        raise BaseModelError(f"{base.name} does not come as a GGUF")
+    if not gguf.exists():
+        gguf.symlink_to(fetch_gguf(base.embedded, Path(scratch)).resolve())
+    xllamacpp: Any = importlib.import_module("xllamacpp")
+    asked = xllamacpp.CommonParams()
+    asked.model.path, asked.model_alias, asked.port = str(gguf), {"base"}, 0
+    asked.n_parallel, asked.n_ctx = 1, 1280
+    asked.cache_ram_mib = 0  # else a text that was asked before costs nothing
+    asked.cpuparams.n_threads = asked.cpuparams_batch.n_threads = usable_cores()
+    server = xllamacpp.Server(asked)
+    client = httpx.Client(base_url=f"{server.listening_address}/v1", timeout=120)
+    classifier = LiveClassifier.load(None, base_model=base.spec, engine=Engine(client, "base", {}))
+    return lambda text, server=server: [classifier.classify(text, "base")]
+
+
+def load_onnx(run_id: str, base_model: str, scratch: str) -> Answer:
+    from sentiment_core.live.graph import ExportedModel, write_graph
+
+    folder, (run, _) = Path(scratch) / "onnx", finished(run_id)
+    if run is None:
+        raise BaseModelError("without --run there is no adapter for the graph")
+    if not folder.is_dir():
+        write_graph(run, folder, _base(run_id, base_model).spec)
+    encoder = PromptEncoder(load_tokenizer(_base(run_id, base_model)))
+    model, prefix = ExportedModel(folder), encoder.prefix_ids
+    past = model.run(prefix, model.nothing, 1.0)[1]
+    return lambda text: [model.run(encoder.encode([text], 1024)[0][len(prefix) :].tolist(), past, 1.0)[0]]
+
+
+def _base(run_id: str, base_model: str) -> BaseModel:
+    return resolve(base_model or finished(run_id)[1])
+
+
+FORMATS = ("bf16",) if torch.cuda.is_available() else NUMBER_FORMATS
+PEERS: dict[str, tuple[str, Callable[..., Answer]]] = {
+    **{f"ours, {one}": ("", partial(load_ours, one)) for one in FORMATS},
+    **{
+        f"text-classification pipeline, DistilBERT's shape, {dtype}": (
+            "random weights, at most 512 tokens", partial(load_pipeline, dtype),
+        )
+        for dtype in PEER_DTYPES
+    },
+    "llama.cpp, the base's GGUF": (
+        "the base alone, by the package xllamacpp as it is built", load_llama_cpp,
+    ),
+    "ONNX Runtime, our NF4 graph": ("weights as in a visitor's browser", load_onnx),
 }  # fmt: skip
-NOTES = {
-    "pipeline": "random weights, at most 512 tokens",
-    "llama.cpp": "the base alone, by the package xllamacpp as it is built",
-    "onnx": "weights as in a visitor's browser",
-}
 
 
-def _start(*described: str) -> dict[str, Any]:
+def _start(system: str, *given: str) -> dict[str, Any]:
     """A row's seconds from a process's start to its first answer, and peak memory, with a warm cache."""
-    call, began = [sys.executable, "-m", "sentiment_core.benchmarks.live", *described], time.time()
+    call, began = [sys.executable, "-m", "sentiment_core.benchmarks.live", system, *given], time.time()
     done = run_child(call, capture_output=True, text=True)
     if done.returncode:
-        reason = done.stderr.strip().splitlines()[-1:]
-        raise ConfigError(f"{described[0]}, {described[1]} did not start: {reason}")
+        raise ConfigError(f"{system} did not start: {done.stderr.strip().splitlines()[-1:]}")
     answered, peak = json.loads(done.stdout.splitlines()[-1])
     return {"first_step_seconds": answered - began, "peak_memory_bytes": peak}
 
 
 if __name__ == "__main__":  # what `_start` starts
-    *described, text = sys.argv[1:]
-    list(load(*described)(text))
+    system, *given, text = sys.argv[1:]
+    list(PEERS[system][1](*given)(text))
     print(json.dumps([time.time(), peak_memory()]))
