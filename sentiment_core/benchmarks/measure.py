@@ -39,25 +39,6 @@ def spread(values: Sequence[float] | np.ndarray, *, n: int = 0, higher_is_better
     )  # fmt: skip
 
 
-def measure(
-    system: str, once: Callable[[], object], n: int, repeats: int, device: torch.device, **more: Any
-) -> BenchmarkRow:
-    """Time `once`, which handles n reviews: the first call apart, then `repeats`. `more`: row fields."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-
-    def seconds() -> float:
-        began = now(device)
-        once()
-        return now(device) - began
-
-    first, rates = seconds(), spread([n / seconds() for _ in range(repeats)])
-    return BenchmarkRow(
-        system=system, reviews_per_second=rates, first_step_seconds=first,
-        peak_memory_bytes=peak_memory(device), **more,
-    )  # fmt: skip
-
-
 def or_not(system: str, once: Callable[[], BenchmarkRow]) -> BenchmarkRow:
     """Its row, or one that says why it cannot be had or run here. Raises what ours does, and ConfigError."""
     try:
@@ -70,13 +51,14 @@ def or_not(system: str, once: Callable[[], BenchmarkRow]) -> BenchmarkRow:
         return BenchmarkRow(system=system, note=f"not measured: {kind}{error}".splitlines()[0])
 
 
-def absent(why: str) -> Callable[..., Any]:
+def absent(why: str, *_: Any) -> Any:
     """A peer that is named and told why it was not measured."""
+    raise ImportError(why)
 
-    def peer(*_: Any) -> Any:
-        raise ImportError(why)
 
-    return peer
+def reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory(device: torch.device) -> int | None:

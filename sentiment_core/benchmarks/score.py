@@ -5,7 +5,6 @@ cut the question off a long prompt, as truncation at the right does, is refused.
 """
 
 import argparse
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,8 +14,9 @@ import torch
 
 from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow
 from sentiment_core.artifacts.store import Run
+from sentiment_core.benchmarks import measure
 from sentiment_core.benchmarks.measure import FLAGS as COMMON
-from sentiment_core.benchmarks.measure import absent, finished, measure, or_not, record
+from sentiment_core.benchmarks.measure import finished, now, or_not, record
 from sentiment_core.config import ConfigError
 from sentiment_core.data.reviews import Reviews, load_reviews
 from sentiment_core.engines.device import DeviceContext, find_device, free_memory
@@ -71,23 +71,25 @@ def timed(
     system: str, make: Callable[[], Scoring], reviews: Reviews, repeats: int, context: DeviceContext
 ) -> BenchmarkRow:
     """Raises ConfigError where a long prompt would not end with the question."""
-    began, found = time.perf_counter(), np.zeros(0)
+    device = context.device
+    began = now(device)
     with quiet_transformers():
         encoder, score, note, encode = make()
     with quiet_transformers(), torch.inference_mode():
         encode = encode or partial(encoder.encode, max_length_tokens=MAX_LENGTH)
         if list(encode([LONG])[0])[-len(encoder.suffix_ids) :] != encoder.suffix_ids:
             raise ConfigError(f"{system} cuts the question off long prompts; it must cut the review instead")
-
-        def once() -> None:
-            nonlocal found
+        measure.reset_peak(device)
+        ends = [now(device)]
+        for _ in range(1 + repeats):
             found = score(encode(reviews.texts))
-
-        loaded = time.perf_counter() - began
-        row = measure(system, once, len(reviews), repeats, context.device, note=note)
+            ends.append(now(device))
     right = int(((found >= 0.5) == reviews.labels).sum())
-    first = loaded + (row.first_step_seconds or 0)
-    return row.model_copy(update={"first_step_seconds": first, "accuracy": wilson(right, len(reviews))})
+    return BenchmarkRow(
+        system=system, reviews_per_second=measure.spread(len(reviews) / np.diff(ends)[1:]), note=note,
+        first_step_seconds=ends[1] - began, peak_memory_bytes=measure.peak_memory(device),
+        accuracy=wilson(right, len(reviews)),
+    )  # fmt: skip
 
 
 # ---- the systems: (base, run or None, where) -> what scores
@@ -146,6 +148,6 @@ def _scoring(scorer: SentimentScorer, note: str) -> Scoring:
 PEERS: dict[str, Callable[[BaseModel, Run | None, DeviceContext], Scoring]] = {
     "transformers loop, batch 32": _loop,
     "transformers, sorted by length, last position only, merged bf16": _merged,
-    "vLLM": absent("it comes with a PyTorch of its own"),
+    "vLLM": partial(measure.absent, "it comes with a PyTorch of its own"),
     "ours": _ours,
 }

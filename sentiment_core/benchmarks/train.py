@@ -10,7 +10,6 @@ a GPU as on one.
 """
 
 import argparse
-import inspect
 import os
 import subprocess
 import sys
@@ -25,21 +24,19 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from torch.nn.attention.varlen import varlen_attn
-from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.modeling_flash_attention_utils import prepare_fa_kwargs_from_position_ids
 from transformers.trainer_callback import PrinterCallback
-from transformers.utils import is_flash_attn_2_available
 
 from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow
 from sentiment_core.artifacts.store import read_record
 from sentiment_core.benchmarks import measure
 from sentiment_core.benchmarks.measure import now
-from sentiment_core.config import ENGINES, PRESETS, ConfigError, TrainConfig, flag
+from sentiment_core.config import PRESETS, ConfigError, TrainConfig, flag
 from sentiment_core.data.reviews import TrainSplit, split_train
 from sentiment_core.engines import device as devices
 from sentiment_core.engines.batching import plan_steps, split_balanced
 from sentiment_core.engines.device import DeviceContext
+from sentiment_core.engines.generic import attend_within
 from sentiment_core.models.base_models import resolve
 from sentiment_core.models.loading import LoadedModel, add_lora, load_base, load_tokenizer, quiet_transformers
 from sentiment_core.models.tokens import PromptEncoder
@@ -74,15 +71,14 @@ class BlockClock(transformers.TrainerCallback):
     """Reviews per second of each block of steps, the first left out. seen: (steps + 1,) after each step."""
 
     def __init__(self, seen: np.ndarray, steps: int, blocks: int, context: DeviceContext) -> None:
-        self.seen, self.steps, self.blocks, self.device = seen, steps, blocks, context.device
-        self.world_size = context.world_size
+        self.seen, self.steps, self.blocks = seen, steps, blocks
+        self.device, self.world_size = context.device, context.world_size
         self.rates: list[float] = []
         self.began = self.since = self.first_step = 0.0
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.began = now(self.device)
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
+        measure.reset_peak(self.device)
 
     def on_step_end(self, args, state, control, **kwargs):
         step = state.global_step
@@ -152,8 +148,8 @@ def _unrounded(
     gpu = context.device.type == "cuda"
     where: dict[str, Any] = {"device": context.device, "compute_dtype": context.dtype}
     loaded = load_base(resolve(config.base_model), **where, rounded=False)
-    if flat and gpu:
-        loaded.model.set_attn_implementation("flash_attention_2" if is_flash_attn_2_available() else "varlen")
+    if flat:
+        loaded.model.set_attn_implementation("end_to_end")
     if liger:
         # pyrefly: ignore[missing-import] where it is installed
         from liger_kernel.transformers import _apply_liger_kernel_to_instance
@@ -227,26 +223,17 @@ def _trl(
 
 
 @lru_cache(maxsize=1)  # in all layers the same
-def _bounds(position_ids: torch.Tensor) -> tuple[torch.Tensor, int]:
+def _bounds(position_ids: torch.Tensor) -> dict[str, Any]:
     (bounds, _), (longest, _) = prepare_fa_kwargs_from_position_ids(position_ids)
-    return bounds, int(longest)
+    return {"cu_seq_lens_q": bounds, "max_length_q": int(longest)}
 
 
-def _varlen(
-    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: None, *,
-    scaling: float, position_ids: Any = None, cu_seq_lens_q: Any = None, max_length_q: int = 0, **_: Any,
-) -> tuple[torch.Tensor, None]:  # fmt: skip
-    """PyTorch's attention over reviews end to end, as transformers asks: (1, heads, tokens, size) each."""
-    bounds, longest = (cu_seq_lens_q, max_length_q) if max_length_q else _bounds(position_ids)
-    groups = query.shape[1] // key.shape[1]
-    parts = (one[0].transpose(0, 1) for one in (query, repeat_kv(key, groups), repeat_kv(value, groups)))
-    attend: Any = varlen_attn
-    return attend(*parts, bounds, bounds, longest, longest, scale=scaling, **CAUSAL)[None], None
+def _attend(*given: Any, position_ids: Any = None, **more: Any) -> tuple[torch.Tensor, None]:
+    """PyTorch's attention over reviews end to end; from TRL come only the places in them."""
+    return attend_within(*given, **({} if "cu_seq_lens_q" in more else _bounds(position_ids)), **more)
 
 
-windowed = "window_size" in inspect.signature(varlen_attn).parameters  # PyTorch 2.10 has another name
-CAUSAL: dict[str, Any] = {"window_size": (-1, 0)} if windowed else {"is_causal": True}
-transformers.AttentionInterface.register("varlen", _varlen)
+transformers.AttentionInterface.register("end_to_end", _attend)
 
 
 def _on_several(arguments: argparse.Namespace, batch_size: int) -> tuple[BenchmarkRow, ...]:
@@ -265,10 +252,8 @@ def _on_several(arguments: argparse.Namespace, batch_size: int) -> tuple[Benchma
 
 
 ALIKE = "passes of like length"
-STUDY: dict[str, Any] = PRESETS["study"] | {
-    "gradient_checkpointing": True,
-    "note": "its rank, length and loss are not known",
-}
+REPLACES = "it replaces parts of PyTorch, transformers and PEFT for all that follows"
+STUDY: dict[str, Any] = PRESETS["study"] | {"engine": "nf4", "gradient_checkpointing": True}
 
 
 def _bf16(**how: bool) -> Callable[..., BenchmarkRow]:
@@ -279,28 +264,26 @@ def _bf16(**how: bool) -> Callable[..., BenchmarkRow]:
 
 
 PEERS: dict[str, tuple[str, Callable[..., BenchmarkRow]]] = {
-    "study": ("study's settings (4 × 4, FP16, checkpointing)", partial(_session, engine="nf4", **STUDY)),
+    "study": (
+        "study's settings (4 × 4, FP16, checkpointing)",
+        partial(_session, **STUDY, note="its rank, length and loss are not known"),
+    ),
     "nf4": ("PEFT + bitsandbytes 4-bit layers", partial(_session, engine="nf4", note=ALIKE)),
     "compiled": ("bf16 LoRA, torch.compile", _bf16(compiled=True)),
     "padding-free": ("bf16 LoRA, padding-free", _bf16(flat=True)),
-    "padding-free-compiled": ("bf16 LoRA, padding-free, torch.compile", _bf16(flat=True, compiled=True)),
     "trl": ("TRL, padding-free", _trl),
-    "unsloth": (
-        "Unsloth",
-        measure.absent("it replaces parts of PyTorch, transformers and PEFT for all that follows"),
-    ),
+    "unsloth": ("Unsloth", partial(measure.absent, REPLACES)),
     "generic": ("ours, engine generic", partial(_session, engine="generic")),
     "ours": ("ours", _session),
     # the last: it replaces parts of transformers for the process
     "liger": ("bf16 LoRA, padding-free, Liger kernels", _bf16(flat=True, liger=True)),
 }
-PEERS = {name: peer for name, peer in PEERS.items() if name != "generic" or name in ENGINES}
 
 FLAGS = measure.FLAGS | {
     "validation": (1000, "reviews left out of training"),
     "blocks": (4, "timed blocks of each system"),
     "steps": (6, "steps in a block"),
     "batch-size": (TrainConfig().batch_size, "reviews a step"),
-    "systems": (",".join(name for name in PEERS if name != "padding-free-compiled"), "which to measure"),
+    "systems": (",".join(PEERS), "which to measure"),
     "gpus": (2, "measure ours on so many too, where they are"),
 }

@@ -53,7 +53,7 @@ def test_training_peers_do_one_task_or_are_named_as_not_measured(common, tmp_pat
     assert benchmark.main(["train", *common, *flags]) == 0
     measured, others = rows(output)
     assert {row.batch_size for row in measured if not row.system.startswith("study")} == {48}
-    assert len(measured) == len(benchmark_train.PEERS) - 4
+    assert len(measured) == len(benchmark_train.PEERS) - 3
     assert sum(why.startswith("not measured: import of trl halted") for why in others.values()) == 1
     assert others["Unsloth"].startswith("not measured: it replaces parts of PyTorch")
     assert "reviews_per_second.value" in capsys.readouterr().out
