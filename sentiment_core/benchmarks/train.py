@@ -34,7 +34,7 @@ from sentiment_core.benchmarks.measure import now
 from sentiment_core.config import PRESETS, ConfigError, TrainConfig, flag
 from sentiment_core.data.reviews import TrainSplit, split_train
 from sentiment_core.engines import device as devices
-from sentiment_core.engines.batching import plan_steps, split_balanced
+from sentiment_core.engines.batching import split_balanced
 from sentiment_core.engines.device import DeviceContext
 from sentiment_core.engines.generic import attend_within
 from sentiment_core.models.base_models import resolve
@@ -107,9 +107,10 @@ class BlockClock(transformers.TrainerCallback):
 
 def _session(
     title: str, arguments: argparse.Namespace, context: DeviceContext, split: TrainSplit, *, note: str = "",
-    load: Callable[..., Any] = load_model, change: Callable[[Session], object] = id, **settings: Any,
+    load: Callable[..., Any] = load_model, trainer_of: Callable[[Session, int], Any] | None = None,
+    **settings: Any,
 ) -> BenchmarkRow:  # fmt: skip
-    """By our Trainer. load: in place of `load_model`. change: what is done to the session at last."""
+    """load: in place of `load_model`. trainer_of: (session, steps) -> what trains, instead of our Trainer."""
     config = _config(arguments, **settings)
     if context.device.type == "cpu" and config.engine == "nf4":
         config = replace(config, engine="dequantized")
@@ -121,13 +122,11 @@ def _session(
         most = min(arguments.steps, len(session.plan) // (arguments.blocks + 1))
         steps = max(1, most // 4 if config.gradient_checkpointing else most)  # the study's take long
         clock = BlockClock(session.history.seen, steps, arguments.blocks, context)
-        session.trainer.add_callback(clock)
-        change(session)
+        trainer = trainer_of(session, steps * (1 + arguments.blocks)) if trainer_of else session.trainer
+        trainer.add_callback(clock)
         session.trainer.warm_up()
         preparation = now(context.device) - began
-        session.history.start(0, 0.0, None)
-        session.trainer.train()
-        session.history.bar.close()
+        trainer.train()
     note = f"{note or 'engine ' + session.engine}, {session.micro} reviews a pass, blocks of {steps} steps"
     return clock.row(title, note, config.batch_size, preparation)
 
@@ -164,7 +163,7 @@ def _unrounded(
     return loaded, model, "dequantized", micro
 
 
-def _flattened(session: Session) -> None:
+def _flattened(session: Session, steps: int) -> Any:
     """A pass's reviews end to end, by transformers' collator; of each, the logits where it ends."""
     batches: Any = session.trainer.batches
     model = session.loaded.model
@@ -181,45 +180,34 @@ def _flattened(session: Session) -> None:
         return out
 
     batches.collate, batches.split, model.forward = collate, split_balanced, ended
+    return session.trainer
 
 
-def _trl(
-    title: str, arguments: argparse.Namespace, context: DeviceContext, split: TrainSplit
-) -> BenchmarkRow:
+def _sft(session: Session, steps: int) -> Any:
     """TRL's SFTTrainer, the label word as the completion, without padding."""
     from datasets import Dataset
 
     # pyrefly: ignore[missing-import] where it is installed
     from trl import SFTConfig, SFTTrainer
 
-    began, config = now(context.device), _config(arguments)
-    loaded, model, _, micro = _unrounded(config, context, flat=True)
-    encoded = loaded.encoder.encode_cached(split.train.texts, config.max_length_tokens)
-    plan = plan_steps(encoded.lengths, config.batch_size, epochs=1, seed=config.seed)
-    steps = max(1, min(arguments.steps, len(plan) // (arguments.blocks + 1)))
-    plan = plan[: steps * (arguments.blocks + 1)]
-    passes, words = config.batch_size // micro, np.array(loaded.encoder.label_ids)[split.train.labels]
+    batches, args, encoder = session.trainer.batches, session.trainer.args, session.loaded.encoder
+    encoded, batches.split = batches.prompts.encoded, split_balanced
+    words = np.array(encoder.label_ids)[session.split.train.labels]
     rows = [
         {"input_ids": [*encoded[i], words[i]], "completion_mask": [0] * len(encoded[i]) + [1]}
-        for step in plan for i in chain(*split_balanced(step, encoded.lengths, passes))
+        for part in chain(*batches.parts[:steps]) for i in part
     ]  # fmt: skip
-    clock = BlockClock(np.cumsum([0, *map(len, plan)]), steps, arguments.blocks, context)
-    with tempfile.TemporaryDirectory() as folder, quiet_transformers():
-        settings = SFTConfig(
-            output_dir=folder, max_steps=len(plan), gradient_accumulation_steps=passes, padding_free=True,
-            per_device_train_batch_size=micro, learning_rate=config.learning_rate, max_length=None,
-            train_sampling_strategy="sequential", gradient_checkpointing=False, report_to=[],
-            bf16=context.precision == "bf16", use_cpu=context.device.type == "cpu", save_strategy="no",
-            disable_tqdm=True,
-        )  # fmt: skip
-        data, tokenizer = Dataset.from_list(rows), loaded.encoder.tokenizer
-        more = {"train_dataset": data, "processing_class": tokenizer, "callbacks": [clock]}
-        trainer = SFTTrainer(model, devices.one_device(settings), **more)
-        trainer.remove_callback(PrinterCallback)
-        preparation = now(context.device) - began
-        trainer.train()
-    note = f"SFTTrainer, not quantized, padding-free, {micro} reviews a pass, blocks of {steps} steps"
-    return clock.row(title, note, config.batch_size, preparation)
+    settings = SFTConfig(
+        output_dir=args.output_dir, max_steps=steps, gradient_accumulation_steps=batches.accumulation,
+        per_device_train_batch_size=session.micro, learning_rate=session.config.learning_rate,
+        train_sampling_strategy="sequential", gradient_checkpointing=False, report_to=[], padding_free=True,
+        bf16=session.context.precision == "bf16", use_cpu=session.context.device.type == "cpu",
+        save_strategy="no", disable_tqdm=True, max_length=None,
+    )  # fmt: skip
+    given = {"train_dataset": Dataset.from_list(rows), "processing_class": encoder.tokenizer}
+    trainer = SFTTrainer(session.trainer.model, devices.one_device(settings), **given)
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 @lru_cache(maxsize=1)  # in all layers the same
@@ -256,11 +244,9 @@ REPLACES = "it replaces parts of PyTorch, transformers and PEFT for all that fol
 STUDY: dict[str, Any] = PRESETS["study"] | {"engine": "nf4", "gradient_checkpointing": True}
 
 
-def _bf16(**how: bool) -> Callable[..., BenchmarkRow]:
+def _bf16(note: str, trainer_of: Any = None, **how: bool) -> Callable[..., BenchmarkRow]:
     """LoRA on weights that are not quantized; how: as `_unrounded` takes it."""
-    laid = {"change": _flattened} if how.get("flat") else {}
-    note = "not quantized" if laid else f"not quantized, {ALIKE}"
-    return partial(_session, load=partial(_unrounded, **how), note=note, **laid)
+    return partial(_session, load=partial(_unrounded, **how), trainer_of=trainer_of, note=note)
 
 
 PEERS: dict[str, tuple[str, Callable[..., BenchmarkRow]]] = {
@@ -269,14 +255,17 @@ PEERS: dict[str, tuple[str, Callable[..., BenchmarkRow]]] = {
         partial(_session, **STUDY, note="its rank, length and loss are not known"),
     ),
     "nf4": ("PEFT + bitsandbytes 4-bit layers", partial(_session, engine="nf4", note=ALIKE)),
-    "compiled": ("bf16 LoRA, torch.compile", _bf16(compiled=True)),
-    "padding-free": ("bf16 LoRA, padding-free", _bf16(flat=True)),
-    "trl": ("TRL, padding-free", _trl),
+    "compiled": ("bf16 LoRA, torch.compile", _bf16(f"not quantized, {ALIKE}", compiled=True)),
+    "padding-free": ("bf16 LoRA, padding-free", _bf16("not quantized", _flattened, flat=True)),
+    "trl": ("TRL, padding-free", _bf16("SFTTrainer, not quantized, padding-free", _sft, flat=True)),
     "unsloth": ("Unsloth", partial(measure.absent, REPLACES)),
     "generic": ("ours, engine generic", partial(_session, engine="generic")),
     "ours": ("ours", _session),
     # the last: it replaces parts of transformers for the process
-    "liger": ("bf16 LoRA, padding-free, Liger kernels", _bf16(flat=True, liger=True)),
+    "liger": (
+        "bf16 LoRA, padding-free, Liger kernels",
+        _bf16("not quantized", _flattened, flat=True, liger=True),
+    ),
 }
 
 FLAGS = measure.FLAGS | {
