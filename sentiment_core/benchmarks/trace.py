@@ -59,13 +59,18 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
             f"--reviews is {arguments.reviews}; only {len(found)} reviews are short enough and have 3 clauses"
         )
     live = LiveTransformers(loaded, model, 1.0)
-    changes = [
+    changes = np.array([
         compared(*answers_of(live, loaded.encoder, *review), clause_saliency(model, loaded.encoder, *review))
         for review in found
+    ])  # fmt: skip
+    draws = resampled_means(changes, RESAMPLES).T
+    rows = [
+        BenchmarkRow(system=system, log_odds_change=percentile_interval(float(mean), draw, len(changes)))
+        for system, mean, draw in zip(SYSTEMS, changes.mean(axis=0), draws, strict=True)
     ]
     clauses = sum(len(bounds) - 1 for _, bounds in found)
     settings = {"run": arguments.run, "reviews": len(found), "seed": arguments.seed, "clauses": clauses}
-    return record(arguments, rows_of_record(np.array(changes)), base_model, **settings)
+    return record(arguments, rows, base_model, **settings)
 
 
 Review = tuple[list[int], list[int]]  # its token ids, and where its rows begin and end among them: 0, …, all
@@ -109,12 +114,3 @@ def compared(after: np.ndarray, without: np.ndarray, saliency: np.ndarray) -> tu
     change = np.abs(without - after[-1])
     move, chance = change[1 + np.abs(np.diff(expit(after))).argmax()], change.mean()  # the first has no move
     return move, chance, change[np.abs(saliency).argmax()], change.max(), move - chance
-
-
-def rows_of_record(changes: np.ndarray) -> list[BenchmarkRow]:
-    """(n, systems) -> their means with 95 % bootstrap intervals."""
-    means, draws = changes.mean(axis=0), resampled_means(changes, RESAMPLES).T
-    return [
-        BenchmarkRow(system=system, log_odds_change=percentile_interval(float(mean), draw, len(changes)))
-        for system, mean, draw in zip(SYSTEMS, means, draws, strict=True)
-    ]

@@ -111,7 +111,9 @@ def _session(
     **settings: Any,
 ) -> BenchmarkRow:  # fmt: skip
     """load: in place of `load_model`. trainer_of: (session, steps) -> what trains, instead of our Trainer."""
-    config = _config(arguments, **settings)
+    names = ("dataset", "base_model", "validation", "limit", "batch_size")
+    given = {name: getattr(arguments, name) for name in names} | OWN | settings
+    config = TrainConfig(**given, run_id="benchmark")
     if context.device.type == "cpu" and config.engine == "nf4":
         config = replace(config, engine="dequantized")
     elif config.precision != "auto":
@@ -129,13 +131,6 @@ def _session(
         trainer.train()
     note = f"{note or 'engine ' + session.engine}, {session.micro} reviews a pass, blocks of {steps} steps"
     return clock.row(title, note, config.batch_size, preparation)
-
-
-def _config(arguments: argparse.Namespace, **settings: Any) -> TrainConfig:
-    names = ("dataset", "base_model", "validation", "limit", "batch_size")
-    flags: dict[str, Any] = {name: getattr(arguments, name) for name in names}
-    flags |= {"epochs": 1, "evaluations_per_epoch": 1, "early_validations": False, "checkpoint_minutes": 1e6}
-    return TrainConfig(**flags | {"run_id": "benchmark"} | settings)
 
 
 def _unrounded(
@@ -239,6 +234,9 @@ def _on_several(arguments: argparse.Namespace, batch_size: int) -> tuple[Benchma
         return read_record(output, BenchmarkRecord, "").rows
 
 
+OWN: dict[str, Any] = {
+    "epochs": 1, "evaluations_per_epoch": 1, "early_validations": False, "checkpoint_minutes": 1e6,
+}  # fmt: skip
 ALIKE = "passes of like length"
 REPLACES = "it replaces parts of PyTorch, transformers and PEFT for all that follows"
 STUDY: dict[str, Any] = PRESETS["study"] | {"engine": "nf4", "gradient_checkpointing": True}
