@@ -42,9 +42,6 @@ from sentiment_core.models.loading import LoadedModel, add_lora, load_base, load
 from sentiment_core.models.tokens import PromptEncoder
 from sentiment_core.training.session import Session, load_model
 
-MEAN_TOKENS = 350
-"""Of a prompt, or somewhat above: what a pass without padding is sized by."""
-
 
 def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     """Time the systems one after the other in this process."""
@@ -153,7 +150,8 @@ def _unrounded(
     for layer in loaded.model.model.layers if compiled and gpu else ():
         layer.compile(dynamic=True)
     free = torch.cuda.mem_get_info(context.device)[0] if gpu else None
-    sized = replace(config, max_length_tokens=MEAN_TOKENS) if flat else config
+    # a pass without padding is sized by a prompt's mean tokens, or somewhat more
+    sized = replace(config, max_length_tokens=350) if flat else config
     micro = devices.choose_micro_batch(sized, loaded.model.config, "dequantized", context, free)
     return loaded, model, "dequantized", micro
 
