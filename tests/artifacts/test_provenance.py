@@ -1,7 +1,9 @@
 """What a record says of its surroundings."""
 
+import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from sentiment_core.artifacts import provenance
@@ -28,3 +30,10 @@ def test_the_commit_can_be_given(monkeypatch):
 def test_hardware_and_versions_are_named():
     assert provenance.hardware().device
     assert {"python", "torch", "transformers", "peft"} <= set(provenance.versions())
+
+
+def test_the_peak_is_the_processs_own_and_not_of_what_started_it():
+    held = np.ones(100_000_000)
+    code = "from sentiment_core.artifacts import provenance; print(provenance.peak_memory())"
+    child = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert 1e7 < int(child.stdout) < held.nbytes < provenance.peak_memory()
