@@ -81,37 +81,6 @@ class Guard:
             await JSONResponse({"detail": refused[1]}, refused[0], headers=HEADERS)(scope, receive, send)
 
 
-class KeptPage:
-    """ASGI middleware: the page itself, the same for everybody, is made once for each address that it is
-    asked under (its links name that), and sent from memory: making it takes a tenth of a second."""
-
-    NAMED_BY = "host", "x-forwarded-host", "x-forwarded-proto", "x-gradio-server"
-    MOST = 8  # addresses, which requests name as they like
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app, self.kept = app, dict[Any, list[Message]]()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        given = Headers(scope=scope) if scope["type"] == "http" else {}
-        asked = scope.get("method"), scope.get("path"), b"deep_link" in scope.get("query_string", b"")
-        if asked != ("GET", f"{scope.get('root_path', '')}/", False):
-            return await self.app(scope, receive, send)
-        key = scope["scheme"], *map(given.get, self.NAMED_BY)
-        if not (page := self.kept.get(key)):
-            page = list[Message]()
-
-            async def keep(message: Message) -> None:
-                page.append(message)
-
-            await self.app(scope, receive, keep)
-            if page[0]["status"] == 200:
-                self.kept[key] = page
-            if len(self.kept) > self.MOST:
-                del self.kept[next(iter(self.kept))]
-        for message in page:
-            await send(dict(message))
-
-
 class QuietBlocks(gr.Blocks):
     """Blocks whose log never holds what visitors send: an error in a call is one line without a message,
     and one sentence for who called. Gradio's own prints the values of a call that lacks some."""
