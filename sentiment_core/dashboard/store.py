@@ -121,11 +121,9 @@ class Store:
             with suppress(ArtifactError):  # which was told to whoever opened it
                 return self.hub_run(str(run_id))
         runs = self.finished_runs()
-        named, best = (
-            [run for run in runs if run.run_id == run_id],
-            partial(max, runs, key=self._rank, default=None),
-        )
-        return named[0] if named else self.keep("default run", self.signature(), best)
+        named = next((run for run in runs if run.run_id == run_id), None)
+        best = partial(max, runs, key=self._rank, default=None)
+        return named or self.keep("default run", self.signature(), best)
 
     def hub_run(self, run_id: str) -> Run:
         """The run of that Hub id; without a commit in it, looked up anew every ten minutes.

@@ -69,19 +69,15 @@ class Encoder(EvaluatedSystem):
         split, cuda = self.inputs.train_split, self.device.type == "cuda"
         self.inputs.say(f"Training {self.id} …")
         torch.manual_seed(self.config.seed)
-        weights = dict(self.build().named_parameters())
-        trained, started = (
-            {name: w.data for name, w in weights.items() if w.requires_grad},
-            time.perf_counter(),
-        )
+        weights, started = dict(self.build().named_parameters()), time.perf_counter()
         settings = {"train_source": split.train.source, "train_reviews": len(split.train)}
         settings |= self.train(split) | {"train_seconds": round(time.perf_counter() - started, 2)} | {
             "peak_memory_bytes": torch.cuda.max_memory_allocated() if cuda else provenance.peak_memory(),
             "parameters": sum(w.numel() for name, w in weights.items() if "lora_" not in name),
-            "trained_parameters": sum(w.numel() for w in trained.values()),
+            "trained_parameters": sum(w.numel() for w in weights.values() if w.requires_grad),
         }  # fmt: skip
         with writing(folder):
-            save_file(trained, folder / "trained.safetensors")
+            save_file(self.trained(), folder / "trained.safetensors")
             (folder / "trained.json").write_text(json.dumps(settings), encoding="utf-8")
 
     def build(self) -> torch.nn.Module:
@@ -97,6 +93,11 @@ class Encoder(EvaluatedSystem):
         head = torch.nn.Linear(encoder.config.hidden_size, 2)
         self.model = torch.nn.ModuleDict({"encoder": encoder, "head": head}).to(self.device)
         return self.model
+
+    def trained(self) -> dict[str, torch.Tensor]:
+        """A copy of the weights that are trained."""
+        named = self.model.named_parameters()
+        return {name: w.detach().cpu().clone() for name, w in named if w.requires_grad}
 
     @abstractmethod
     def train(self, split: TrainSplit) -> dict[str, Any]:
@@ -181,8 +182,7 @@ class Full(Encoder):
             right = self.values(self.logits, held).argmax(1) == split.validation.labels
             scores.append(float(right.mean()))
             if scores[-1] == max(scores):
-                trained = ((name, w) for name, w in self.model.named_parameters() if w.requires_grad)
-                best = {name: w.detach().cpu().clone() for name, w in trained}
+                best = self.trained()
         self.model.load_state_dict(best, strict=False)
         return {"selected_on": "validation", "validation_accuracy": max(scores), "validated": scores}
 

@@ -164,9 +164,7 @@ class FewShot(ZeroShot):
                 "use a lower --max-length-tokens"
             )
         scorer = self.scorer(loaded, compiled=False)  # a shape for each draw: compiling takes longer
-        if (
-            scorer.engine == "generic"
-        ):  # which knows no prefix, where padded batches share its keys and values
+        if scorer.engine == "generic":  # knows no prefix; padded batches share its keys and values
             scorer = SentimentScorer(loaded, engine="padded", batch_tokens=self.config.batch_tokens)
         if scorer.engine == "padded" and not self.config.batch_tokens:
             scorer.batch_tokens = fitting_tokens(loaded)  # a batch repeats the prefix's keys and values
