@@ -55,7 +55,7 @@ def tfidf_logreg(texts: Sequence[str], labels: np.ndarray) -> Fitted:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    words = TfidfVectorizer(**TFIDF_SETTINGS | {"ngram_range": (NGRAMS[0], NGRAMS[1])})
+    words = TfidfVectorizer(**TFIDF_SETTINGS | {"ngram_range": tuple(NGRAMS)})
     model = make_pipeline(words, LogisticRegression(**LOGREG_SETTINGS)).fit(texts, labels)
     return model.predict_proba, len(words.vocabulary_)
 
@@ -70,15 +70,13 @@ def nbsvm(texts: Sequence[str], labels: np.ndarray) -> Fitted:
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.linear_model import LogisticRegression
 
-    alpha, C = NBSVM_SETTINGS["alpha"], NBSVM_SETTINGS["C"]
-    pattern = NBSVM_SETTINGS["token_pattern"]
-    words = CountVectorizer(ngram_range=(NGRAMS[0], NGRAMS[1]), token_pattern=pattern, binary=True)
+    own = NBSVM_SETTINGS
+    words = CountVectorizer(ngram_range=tuple(NGRAMS), token_pattern=own["token_pattern"], binary=True)
     present = words.fit_transform(texts)  # (n, features)
-    ratio = log_count_ratio(present, labels, alpha)
-    model = LogisticRegression(C=C, solver="liblinear", fit_intercept=False, random_state=0)
-    scale = diags_array(ratio, format="csr")
+    scale = diags_array(log_count_ratio(present, labels, own["alpha"]), format="csr")
+    model = LogisticRegression(C=own["C"], solver="liblinear", fit_intercept=False, random_state=0)
     model.fit(present @ scale, labels)
-    return lambda new: model.predict_proba(words.transform(new) @ scale), len(ratio)
+    return lambda new: model.predict_proba(words.transform(new) @ scale), len(words.vocabulary_)
 
 
 def log_count_ratio(present: Any, labels: np.ndarray, alpha: float) -> np.ndarray:
