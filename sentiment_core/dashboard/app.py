@@ -26,9 +26,9 @@ from starlette.staticfiles import StaticFiles
 from sentiment_core import config
 from sentiment_core.artifacts import remote
 from sentiment_core.artifacts.store import ArtifactError, Run
-from sentiment_core.dashboard import api, theme
+from sentiment_core.dashboard import api
 from sentiment_core.dashboard.components import header
-from sentiment_core.dashboard.components.parts import notice
+from sentiment_core.dashboard.components.parts import css, notice, static, theme
 from sentiment_core.dashboard.context import QUIET, Context, TabPart
 from sentiment_core.dashboard.guard import Guard, QuietBlocks, told_in_log
 from sentiment_core.dashboard.host import ModelHost, ModelUnavailable, load_live
@@ -239,10 +239,10 @@ def launch_options(routes: Sequence[BaseRoute] = ()) -> dict[str, Any]:
     """Arguments for `Blocks.launch`: nothing from other origins, nothing told to anybody, bounded uploads."""
     return {
         "server_name": os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
-        "theme": theme.theme(),
-        "css": theme.css(),
-        "head": f"{PREVIEW}<script>{theme.static('figures.js', 'figures.*.js')}</script>",
-        "js": theme.static("page.js"),
+        "theme": theme(),
+        "css": css(),
+        "head": f"{PREVIEW}<script>{static('figures.js', 'figures.*.js')}</script>",
+        "js": static("page.js"),
         "footer_links": ["api", "settings"],  # light or dark, among them
         "max_file_size": MAX_UPLOAD_BYTES,
         "allowed_paths": [],

@@ -16,9 +16,9 @@ from plotly.io import to_html
 from sentiment_core import cli
 from sentiment_core.artifacts.store import write_text
 from sentiment_core.config import ASSETS, UserError
-from sentiment_core.dashboard import panels, theme
+from sentiment_core.dashboard import panels
 from sentiment_core.dashboard.components import header
-from sentiment_core.dashboard.components.parts import fragment
+from sentiment_core.dashboard.components.parts import css, fragment
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.pairs import Sides
 from sentiment_core.dashboard.store import Store
@@ -54,7 +54,7 @@ def report_html(context: Context, run_id: str, versus: str = "") -> str:
     data = [b64encode(one.data.to_csv(index=False).encode()).decode() for one in found]
     return fragment(
         "report", title=header.title_html(context, run), stats=header.stats_html(context, run),
-        css=theme.css(), flow=method.settings_html(context, sides, run_id) + flow,
+        css=css(), flow=method.settings_html(context, sides, run_id) + flow,
         sections=list(zip(found, figures, data, strict=True)), name=" against ".join(sides.names),
     )  # fmt: skip
 

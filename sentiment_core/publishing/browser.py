@@ -19,7 +19,6 @@ from scipy.special import expit
 
 from sentiment_core.artifacts.schema import DIAL
 from sentiment_core.artifacts.store import Evaluation, Run, adapter_sha256
-from sentiment_core.dashboard import theme
 from sentiment_core.dashboard.components import answers, header, parts
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.inputs import MAX_CHARACTERS
@@ -43,7 +42,7 @@ TAKEN = (
 )  # fmt: skip
 FETCHED = ("graph.onnx", "base.bin", "adapter.bin", "prefix.bin", "tokenizer.json", f"runtime/{WASM}")
 """What the page's worker keeps by its content, in the order of fetching."""
-SOURCES = Path(theme.__file__).with_name("browser")
+SOURCES = parts.FOLDER / "browser"
 """What the page has beside the dashboard's own style and script."""
 LEAST_AGREEMENT, LARGEST_CHANGE = 0.995, 0.01
 """Share of labels, and mean |Δp|, by which a faster form must agree with the stored predictions."""
@@ -165,8 +164,8 @@ def _write_page(run: Run, root: Path, folder: Path, encoder: Any, agreed: dict[s
         **{name: parts.render(name) for name in ("live", "dial", "trace")}, most=MAX_CHARACTERS,
     )  # fmt: skip
     (folder / "index.html").write_text(page, encoding="utf-8")
-    script = f"{theme.static('figures.js', 'figures.*.js')}\n({theme.static('page.js')})();\n"
-    for name, shared in (("page.css", theme.css()), ("page.js", script)):
+    script = f"{parts.static('figures.js', 'figures.*.js')}\n({parts.static('page.js')})();\n"
+    for name, shared in (("page.css", parts.css()), ("page.js", script)):
         own = (SOURCES / name).read_text(encoding="utf-8")
         (folder / name).write_text(f"{shared}\n{own}", encoding="utf-8")
     return size

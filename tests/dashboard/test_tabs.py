@@ -17,7 +17,7 @@ import pytest
 from scipy.special import logit
 
 from sentiment_core.artifacts import store
-from sentiment_core.dashboard import app, pairs, panels, serving, texts, theme
+from sentiment_core.dashboard import app, pairs, panels, serving, texts
 from sentiment_core.dashboard.app import build, launch_options
 from sentiment_core.dashboard.components import answers, parts
 from sentiment_core.dashboard.context import Context
@@ -62,8 +62,8 @@ def test_launch_options_keep_to_themselves() -> None:
     options = launch_options()
     for name in ("show_error", "share", "ssr_mode", "run_history", "pwa", "enable_monitoring"):
         assert options[name] is False
-    assert not theme.theme()._stylesheets
-    assert "http" not in theme.css()
+    assert not parts.theme()._stylesheets
+    assert "http" not in parts.css()
 
 
 def test_the_queue_is_bounded_and_the_direct_route_closed(assets: Path) -> None:

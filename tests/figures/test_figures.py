@@ -43,13 +43,20 @@ def contrast(first: str, second: str) -> float:
     return (a + 0.05) / (b + 0.05)
 
 
+def ground_of(name: str) -> list[str]:
+    """The page's background of that name, light and dark."""
+    from sentiment_core.dashboard.components.parts import css
+
+    found = re.findall(rf"--q-{name}:(#\w+)", css())
+    assert len(found) == 2
+    return found
+
+
 @pytest.mark.parametrize("name", [name for name in style.PALETTE if name != "line"])
 def test_every_colour_can_be_read_as_text_in_both_themes(name: str) -> None:
-    from sentiment_core.dashboard.theme import GROUND
-
     tint = style.PALETTE[name]
     for ground in ("page", "card"):
-        light, dark = GROUND[ground]
+        light, dark = ground_of(ground)
         assert contrast(tint.light, light) >= 4.2, (name, ground)
         assert contrast(tint.dark, dark) >= 4.5, (name, ground)
 
@@ -87,12 +94,10 @@ def test_figures_use_only_colours_that_follow_the_theme(name: str) -> None:
 @pytest.mark.parametrize("actor", ["base", "fine", "ink"])
 def test_a_matrix_is_readable_in_both_themes(actor: str) -> None:
     """A heatmap is an image: its translucent tint lies on either ground, the text above it changes."""
-    from sentiment_core.dashboard.theme import GROUND
-
     counts = pd.DataFrame([[10, 0], [0, 10]], index=CLASSES, columns=CLASSES)
     tint = evaluation.confusion_chart(counts, actor).data[0].colorscale[-1][1]
     *rgb, opacity = (float(part) for part in re.findall(r"[0-9.]+", tint))
-    for ground, ink in zip(GROUND["card"], style.PALETTE["ink"], strict=True):
+    for ground, ink in zip(ground_of("card"), style.PALETTE["ink"], strict=True):
         below = [int(ground[i : i + 2], 16) for i in (1, 3, 5)]
         mixed = [round(opacity * a + (1 - opacity) * b) for a, b in zip(rgb, below, strict=True)]
         color = "#" + "".join(f"{part:02x}" for part in mixed)

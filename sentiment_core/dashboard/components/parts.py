@@ -1,4 +1,4 @@
-"""What the page is made of: HTML from the Jinja templates, and the slot that holds one figure with its words.
+"""What the page is made of: its style, HTML from the Jinja templates, and the slot of one figure with its words.
 
 Every value of a template is escaped unless it is Markup.
 """
@@ -17,9 +17,11 @@ import plotly.graph_objects as go
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from sentiment_core.figures.style import THIN, percent
+from sentiment_core.figures.style import FONTS, PALETTE, THIN, percent, theme_css
 from sentiment_core.metrics.histogram import BINS, EDGE
 
+FOLDER = Path(__file__).parent.parent
+MONO_FONTS = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono", "monospace")
 MAX_TABLE_ROWS = 200
 UNITS = {"ms": "milliseconds", "s": "seconds", "min": "minutes", "h": "hours"}
 
@@ -63,8 +65,26 @@ def parameters(count: int) -> str:
     return f"{count / 1e9:.3g}B" if count >= 1e9 else f"{count / 1e6:.0f}M"
 
 
+def css() -> str:
+    """`--q-base`, `--q-fine`, … in the light and in the dark form, and what wears them."""
+    light, dark = ("".join(f"--q-{name}:{tint[i]};" for name, tint in PALETTE.items()) for i in (0, 1))
+    return f":root{{{light}}}\n.dark{{{dark}}}\n{static('*.css')}{theme_css()}"
+
+
+def static(*patterns: str) -> str:
+    """The files under `static/` that match, pattern by pattern, each in the order of their names."""
+    files = [file for pattern in patterns for file in sorted((FOLDER / "static").glob(pattern))]
+    return "\n".join(file.read_text(encoding="utf-8") for file in files)
+
+
+def theme() -> gr.themes.Base:
+    """Gradio's plainest, in system fonts (none is fetched); `theme.css` says what wears which colour."""
+    hues = dict.fromkeys(("primary_hue", "secondary_hue", "neutral_hue"), "slate")
+    return gr.themes.Base(**hues, font=FONTS, font_mono=MONO_FONTS)
+
+
 TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent.parent / "templates"),
+    loader=FileSystemLoader(FOLDER / "templates"),
     autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
 )  # fmt: skip
 TEMPLATES.filters |= {one.__name__: one for one in (percent, points, seconds, duration, parameters)}
