@@ -76,10 +76,8 @@ def slices(frame: pd.DataFrame) -> tuple[Slice, ...]:
     for column in group_columns(frame):
         groups = right.groupby(frame[column]).agg(["sum", "size"])
         if column != "pair_id" and len(groups) <= MOST_VALUES:
-            found += [
-                Slice(by=column, value=str(value), accuracy=wilson(hits, n))
-                for value, hits, n in groups.itertuples()
-            ]
+            shares = ((str(value), wilson(hits, n)) for value, hits, n in groups.itertuples())
+            found += [Slice(by=column, value=value, accuracy=share) for value, share in shares]
     return tuple(found)
 
 

@@ -66,9 +66,7 @@ def _fetched(repo: str, revision: str) -> Path:
     asked: dict[str, Any] = {"revision": revision or None, "allow_patterns": list(FILES), "token": False}
     about = {file.filename: file for file in snapshot_download(repo, dry_run=True, **asked)}
     if missing := [file for file in list(FILES)[:3] if file not in about]:
-        raise ArtifactError(
-            f"{repo} has no {missing[0]}, so it is no run that `publishing push` brought there"
-        )
+        raise ArtifactError(f"{repo} has no {missing[0]}, so `publishing push` brought no run there")
     for file, most in FILES.items():
         if file in about and (about[file].file_size or most + 1) > most:
             raise ArtifactError(f"{file} of {repo} is larger than {most / 1e6:g} MB, as none of a run is")

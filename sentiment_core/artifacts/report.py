@@ -100,9 +100,8 @@ def _benchmark_table(record: BenchmarkRecord, title: str) -> str:
         cells = {"System": row.system}
         if metric := row.seconds_per_review if alone else row.reviews_per_second:
             cells[unit] = _interval(metric, scale, digits)
-            cells["Time to first result (s)"] = (
-                f"{row.first_step_seconds:.1f}" if row.first_step_seconds else ""
-            )
+            first = row.first_step_seconds
+            cells["Time to first result (s)"] = f"{first:.1f}" if first else ""
             if row.peak_memory_bytes:
                 cells["Peak memory (GB)"] = f"{row.peak_memory_bytes / 1e9:.1f}"
             if row.accuracy:

@@ -222,9 +222,8 @@ def _wire(
                 values += [gr.skip()] * len(part.outputs)
         return values
 
-    inputs, outputs = (
-        [one for part, _ in others for one in getattr(part, of)] for of in ("inputs", "outputs")
-    )
+    inputs = [one for part, _ in others for one in part.inputs]
+    outputs = [one for part, _ in others for one in part.outputs]
     loaded.then(draw_others, [run, *inputs], outputs, **QUIET)
     # another run, of the Hub: the page opens anew, as from a link
     to_address = (

@@ -154,9 +154,7 @@ def _told(row: Mapping[str, Any], name: str) -> str:
     return f"{amount} {COST_UNITS[name]}"
 
 
-def coverage_panel(
-    store: Store, run: Run | None, actors: Mapping[str, Evaluation], where: str
-) -> Panel | None:  # fmt: skip
+def coverage_panel(store: Store, run: Run | None, actors: dict[str, Evaluation], where: str) -> Panel | None:
     """Accuracy when only the surest answers are given, of "base", "fine" or both."""
     frames = {actor: store.predictions(one) for actor, one in actors.items()}
     frames = {actor: frame for actor, frame in frames.items() if is_scored(frame)}

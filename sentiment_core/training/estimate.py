@@ -72,10 +72,8 @@ def nearest(config: TrainConfig, records: list[RunRecord]) -> tuple[RunRecord, f
 def scaled(near: RunRecord, config: TrainConfig, size: float, card: str) -> tuple[float, float]:
     """(seconds a review; bytes with one review at a time) of a base `size` times as large as the run's."""
     tokens = near.tokens_per_second / near.reviews_per_second
-    weights = 2 * near.base_model.parameters
-    a_token = (
-        (near.peak_memory_bytes - weights - FIXED_BYTES) / (_at_once(near.config) * tokens) * size ** (2 / 3)
-    )
+    weights, pass_tokens = 2 * near.base_model.parameters, _at_once(near.config) * tokens
+    a_token = (near.peak_memory_bytes - weights - FIXED_BYTES) / pass_tokens * size ** (2 / 3)
     slower = CARDS[_card(near)][0] / CARDS[card][0] * min(1.0, config.max_length_tokens / tokens)
     needed = FIXED_BYTES + weights * size + a_token * config.max_length_tokens
     return slower * size / near.reviews_per_second, needed

@@ -113,9 +113,8 @@ class PackedBatches(MicroBatches):
 def check_finite(loss: float, step: int) -> None:
     """Raises UserError where training diverged."""
     if not math.isfinite(loss):
-        raise UserError(
-            f"the loss is {loss} at step {step}; use --precision bf16 or fp32, or a lower --learning-rate"
-        )
+        told = f"the loss is {loss} at step {step}"
+        raise UserError(f"{told}; use --precision bf16 or fp32, or a lower --learning-rate")
 
 
 class QLoraTrainer(Trainer):
@@ -206,11 +205,8 @@ class PackedQLoraTrainer(QLoraTrainer):
         super().__init__(loaded=loaded, **kwargs)
         longest = max(int(each.encoded.lengths.max()) for each in (self.batches.prompts, self.held_out))
         shape = dataclasses.replace(self.batches.shape, longest=round_up(longest, 256))
-        compiled = self.args.device.type == "cuda"
-        labels = loaded.encoder.label_ids
-        self.engine = self.Batches.Engine(
-            self.model, shape, trainable=True, compiled=compiled, label_ids=labels
-        )
+        how = {"compiled": self.args.device.type == "cuda", "label_ids": loaded.encoder.label_ids}
+        self.engine = self.Batches.Engine(self.model, shape, trainable=True, **how)
         self.adapter = self.engine.adapter
         self.scorer = SentimentScorer(loaded, self.model, engine=self.engine.name, packed=self.engine)
         self._passes = 0

@@ -1,4 +1,4 @@
-"""What the page is made of: its style, HTML from the Jinja templates, and the slot of one figure with its words.
+"""What the page is made of: its style, HTML from the Jinja templates, and the slot of a figure and its words.
 
 Every value of a template is escaped unless it is Markup.
 """

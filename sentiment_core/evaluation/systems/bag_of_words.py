@@ -81,9 +81,8 @@ def nbsvm(texts: Sequence[str], labels: np.ndarray) -> Fitted:
 
 def log_count_ratio(present: Any, labels: np.ndarray, alpha: float) -> np.ndarray:
     """(features,) log of how much likelier each is in a positive review; present: (n, features) 0 or 1."""
-    positive, negative = (
-        alpha + np.asarray(present[labels == label].sum(axis=0), dtype=float).ravel() for label in (1, 0)
-    )
+    counts = (np.asarray(present[labels == label].sum(axis=0), dtype=float).ravel() for label in (1, 0))
+    positive, negative = (alpha + count for count in counts)
     return np.log(positive / positive.sum()) - np.log(negative / negative.sum())
 
 
