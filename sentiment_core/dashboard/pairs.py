@@ -29,11 +29,6 @@ class Sides(NamedTuple):
     @classmethod
     def of(cls, context: Context, run_id: str | None, dataset: str | None, versus: str) -> Self:
         """A run's fine-tuned model beside its base, another run's, or another system, by `versus`."""
-        stamp, given = context.store.signature(), (run_id, dataset, versus)
-        return context.store.keep(("sides", *given), stamp, lambda: cls._of(context, *given))
-
-    @classmethod
-    def _of(cls, context: Context, run_id: str | None, dataset: str | None, versus: str) -> Self:
         run, evals = context.evals(run_id, dataset)
         before, after, titles = context.store.before(evals), evals.get("fine-tuned"), run_titles(context)
         found = {one.run_id: context.evals(one.run_id, dataset)[1].get("fine-tuned")

@@ -38,7 +38,7 @@ def report_html(context: Context, run_id: str, versus: str = "") -> str:
     flow, matrices = accuracy.before_and_after(store, sides, where, linked=False)[2], []
     for name, one in zip(sides.names, sides[:2], strict=True):
         if one:
-            panel = confusion.matrix_panel(confusion.Side.of(store, one, 50))
+            panel = confusion.matrix_panel(confusion.Side.cut(one, store.predictions(one)))
             matrices.append(replace(panel, title=f"{name}. {panel.title}"))
     drawn = [
         panels.accuracy_panel(evals, store.references(), before), *matrices,

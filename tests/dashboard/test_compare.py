@@ -71,7 +71,7 @@ def test_header_and_tabs_follow_the_run_to_its_own_base(context, run_id):
     assert f"{before:.1f} → {after:.1f} %" in words(header.stats_html(context, run))
     assert base.name in method.method_html(context, run)
     assert "study’s settings differ" not in method.method_html(context, run), "that is a run on another base"
-    (matrix, *_) = confusion.Side.of(context.store, evals["baseline-scored"], 50), None
+    matrix = confusion.Side.cut(one := evals["baseline-scored"], context.store.predictions(one))
     assert matrix.cells["accuracy"] == pytest.approx(before / 100)
     view = examples.Examples(context)
     frame = view.tested(ExampleFilter.of(run_id, "imdb")).frame

@@ -139,7 +139,7 @@ def test_every_panel_has_finding_caption_n_and_data(context: Context) -> None:
     after, metrics = evals["fine-tuned"], evals["fine-tuned"].record.metrics
     ece = {"metrics": metrics | {"ece": metrics["accuracy"]}}
     calibrated = replace(after, record=after.record.model_copy(update=ece))
-    side = confusion.Side.of(context.store, after, 50)
+    side = confusion.Side.cut(after, context.store.predictions(after))
     histories = {run.run_id: context.store.history(run)}
     drawn = [
         panels.accuracy_panel(evals, context.store.references(), before),
@@ -203,7 +203,8 @@ def test_every_scored_system_follows_the_threshold(context: Context, system: str
     one = context.store.evals(context.store.run(RUN), "imdb")[system]
     metrics = one.record.metrics | {"roc_auc": one.record.metrics["accuracy"]}
     one = replace(one, record=one.record.model_copy(update={"metrics": metrics}))
-    low, high = (confusion.Side.of(context.store, one, threshold) for threshold in (0.1, 99.9))
+    frame = context.store.predictions(one)
+    low, high = (confusion.Side.cut(one, frame, threshold) for threshold in (0.1, 99.9))
     assert low.cells["recall_positive"] > high.cells["recall_positive"]
     assert "Threshold 99.9" in confusion.matrix_panel(high).caption
     html = parts.render("rates", sides=[low, high])

@@ -94,20 +94,15 @@ def before_and_after(
     if not (before and after):
         return None, "", ""
     first, second = store.predictions(before), store.predictions(after)
-
-    def compared() -> tuple[Panel | None, str, str]:
-        if not first["review_id"].equals(second["review_id"]):
-            return None, "", ""
-        flow = outcomes_html(sides, first, second, linked=linked)
-        if not (panels.is_scored(first) and panels.is_scored(second)):
-            return None, "", flow
-        told = first["label"].to_numpy(), first["p_positive"].to_numpy(), second["p_positive"].to_numpy()
-        panel = movement_panel(*told, where)
-        panel.figure.update(words=sides.words, versus=sides.versus)
-        return panel, table_html(panel.data, sides.versus), flow
-
-    key = "compared", before.path, after.path, sides.words, linked
-    return store.keep(key, store.stamp(before, after), compared)
+    if not first["review_id"].equals(second["review_id"]):
+        return None, "", ""
+    flow = outcomes_html(sides, first, second, linked=linked)
+    if not (panels.is_scored(first) and panels.is_scored(second)):
+        return None, "", flow
+    told = first["label"].to_numpy(), first["p_positive"].to_numpy(), second["p_positive"].to_numpy()
+    panel = movement_panel(*told, where)
+    panel.figure.update(words=sides.words, versus=sides.versus)
+    return panel, table_html(panel.data, sides.versus), flow
 
 
 def outcomes_html(sides: Sides, first: pd.DataFrame, second: pd.DataFrame, *, linked: bool) -> str:

@@ -10,7 +10,6 @@ from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.dashboard import panels
 from sentiment_core.dashboard.components.parts import FigureSlot, Panel, empty, own_figure, render
 from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_switch
-from sentiment_core.dashboard.store import Store
 from sentiment_core.figures import evaluation
 from sentiment_core.figures.style import percent
 from sentiment_core.labels import LABEL_WORDS
@@ -35,7 +34,8 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         if not evals:
             return [*left.show(None, panels.UNEVALUATED), *right.show(None), ""]
         chosen = (evals.get(one or "") for one in (system, "fine-tuned"))
-        sides = [Side.of(context.store, one, threshold) if one else None for one in chosen]
+        read = context.store.predictions
+        sides = [Side.cut(one, read(one), threshold) if one else None for one in chosen]
         before, after = (matrix_panel(side) if side else None for side in sides)
         missing = empty("This system has not been evaluated on these reviews.", panels.COMMAND)
         html = render("rates", sides=[side for side in sides if side])
@@ -72,10 +72,6 @@ class Side:
     @property
     def system(self) -> System:
         return SYSTEMS[self.evaluation.record.system]
-
-    @classmethod
-    def of(cls, store: Store, evaluation: Evaluation, threshold: float) -> Self:
-        return cls.cut(evaluation, store.predictions(evaluation), threshold)
 
     @classmethod
     def cut(cls, evaluation: Evaluation, frame: pd.DataFrame, threshold: float = 50) -> Self:
