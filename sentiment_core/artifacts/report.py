@@ -95,11 +95,16 @@ def speed_table(root: Path = config.ASSETS) -> str:
 def _benchmark_table(record: BenchmarkRecord, title: str) -> str:
     alone = record.kind in ("live", "browser")
     unit, scale, digits = ("Latency (ms/review)", 1000, 0) if alone else ("Reviews/s", 1, 1)
+    ours = next((row for row in record.rows if row.system == "ours"), None)
     rows = []
     for row in record.rows:
         cells = {"System": row.system}
         if metric := row.seconds_per_review if alone else row.reviews_per_second:
             cells[unit] = _interval(metric, scale, digits)
+            rate = None if alone or ours is None else ours.reviews_per_second
+            if rate:  # rows of other batches do another task
+                alike = row.batch_size == ours.batch_size or row.devices > 1
+                cells["Against ours"] = f"{metric.value / rate.value:.2f} ×" if alike else "–"
             first = row.first_step_seconds
             cells["Time to first result (s)"] = f"{first:.1f}" if first else ""
             if row.peak_memory_bytes:
@@ -108,23 +113,7 @@ def _benchmark_table(record: BenchmarkRecord, title: str) -> str:
                 cells["Accuracy (%)"] = percent_interval(row.accuracy, unit="")
         note = "; ".join(filter(None, (row.note, row.agreement.replace("|", "\\|"))))
         rows.append(cells | {"Note": note})
-    parts = f"{title} (median, slowest and fastest repeat):", _table(rows), _ratios(record)
-    return "\n\n".join(filter(None, parts))
-
-
-def _ratios(record: BenchmarkRecord) -> str:
-    """Ours against each of the same batch size, in a paragraph; "" where the record lacks ours."""
-    rates = [(row, row.reviews_per_second.value) for row in record.rows if row.reviews_per_second]
-    if not (found := next(((row, rate) for row, rate in rates if row.system == "ours"), None)):
-        return ""
-    mine, ours = found
-    alike = [(row, rate) for row, rate in rates if row.batch_size == mine.batch_size]
-    others = [f"; {ours / rate:,.1f} × {row.system}" for row, rate in alike if row.system[:4] != "ours"]
-    more = (
-        f" On {row.devices} GPUs, {row.batch_size} reviews a step: {rate / ours:.2f} × one."
-        for row, rate in rates if row.devices > 1
-    )  # fmt: skip
-    return f"Ours: 25,000 reviews in {25_000 / ours:.1f} s{''.join(others)}.{''.join(more)}"
+    return f"{title} (median, slowest and fastest repeat):\n\n{_table(rows)}"
 
 
 def _parity(record: BenchmarkRecord, title: str) -> str:

@@ -160,7 +160,9 @@ def test_speed_table_shows_each_benchmark_or_how_to_make_it(tmp_path: Path) -> N
     record = record.model_copy(update={"kind": "train", "rows": rows})
     write_record(tmp_path / "benchmarks" / "train.json", record)
     text = report.speed_table(tmp_path)
-    assert "Ours: 25,000 reviews in 25.0 s; 10.0 × plain. On 2 GPUs, 48 reviews a step: 1.70 × one." in text
+    assert "| usual | 40.0 | – |" in text
+    assert "| plain | 100.0 | 0.10 × |" in text
+    assert "| ours, 2 GPUs | 1,700.0 | 1.70 × |" in text
 
     rows = tuple(
         trained(engine, rate, note="417 steps of 48 reviews",
