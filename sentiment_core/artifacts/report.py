@@ -101,9 +101,8 @@ def _benchmark_table(record: BenchmarkRecord, title: str) -> str:
         cells = {"System": row.system}
         if metric := row.seconds_per_review if alone else row.reviews_per_second:
             cells[unit] = _interval(metric, scale, digits)
-            rate = None if alone or ours is None else ours.reviews_per_second
-            if rate:  # rows of other batches do another task
-                alike = row.batch_size == ours.batch_size or row.devices > 1
+            if not alone and ours and (rate := ours.reviews_per_second):
+                alike = row.batch_size == ours.batch_size or row.devices > 1  # others do another task
                 cells["Against ours"] = f"{metric.value / rate.value:.2f} ×" if alike else "–"
             first = row.first_step_seconds
             cells["Time to first result (s)"] = f"{first:.1f}" if first else ""

@@ -70,6 +70,10 @@ class Inputs:
         return TestSet(reviews, info, tuple(sorted(overlap & set(reviews.ids))), name)
 
     @cached_property
+    def fingerprint(self) -> str:
+        return self.test.reviews.fingerprint
+
+    @cached_property
     def encoded(self) -> Encoded:
         started = time.perf_counter()
         encoded = self.encoder.encode_cached(self.test.reviews.texts, self.max_length)

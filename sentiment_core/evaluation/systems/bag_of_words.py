@@ -55,7 +55,7 @@ def tfidf_logreg(texts: Sequence[str], labels: np.ndarray) -> Fitted:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    words = TfidfVectorizer(**TFIDF_SETTINGS | {"ngram_range": tuple(NGRAMS)})
+    words = TfidfVectorizer(**TFIDF_SETTINGS | {"ngram_range": (NGRAMS[0], NGRAMS[1])})
     model = make_pipeline(words, LogisticRegression(**LOGREG_SETTINGS)).fit(texts, labels)
     return model.predict_proba, len(words.vocabulary_)
 
@@ -71,7 +71,9 @@ def nbsvm(texts: Sequence[str], labels: np.ndarray) -> Fitted:
     from sklearn.linear_model import LogisticRegression
 
     own = NBSVM_SETTINGS
-    words = CountVectorizer(ngram_range=tuple(NGRAMS), token_pattern=own["token_pattern"], binary=True)
+    words = CountVectorizer(
+        ngram_range=(NGRAMS[0], NGRAMS[1]), token_pattern=own["token_pattern"], binary=True
+    )
     present = words.fit_transform(texts)  # (n, features)
     scale = diags_array(log_count_ratio(present, labels, own["alpha"]), format="csr")
     model = LogisticRegression(C=own["C"], solver="liblinear", fit_intercept=False, random_state=0)

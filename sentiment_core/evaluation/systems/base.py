@@ -60,7 +60,7 @@ class EvaluatedSystem(ABC):
 
     def decisive(self) -> dict[str, Any]:
         """Every setting and input that decides the predictions, by name; in the record's settings."""
-        return {"dataset_fingerprint": self.inputs.test.reviews.fingerprint}
+        return {"dataset_fingerprint": self.inputs.fingerprint}
 
     @abstractmethod
     def work(self) -> Work:
