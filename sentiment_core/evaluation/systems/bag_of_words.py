@@ -71,9 +71,8 @@ def nbsvm(texts: Sequence[str], labels: np.ndarray) -> Fitted:
     from sklearn.linear_model import LogisticRegression
 
     own = NBSVM_SETTINGS
-    words = CountVectorizer(
-        ngram_range=(NGRAMS[0], NGRAMS[1]), token_pattern=own["token_pattern"], binary=True
-    )
+    pattern = {"ngram_range": (NGRAMS[0], NGRAMS[1]), "token_pattern": own["token_pattern"]}
+    words = CountVectorizer(**pattern, binary=True)
     present = words.fit_transform(texts)  # (n, features)
     scale = diags_array(log_count_ratio(present, labels, own["alpha"]), format="csr")
     model = LogisticRegression(C=own["C"], solver="liblinear", fit_intercept=False, random_state=0)
