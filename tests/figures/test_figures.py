@@ -203,7 +203,7 @@ def test_an_arrow_a_run_at_its_cost_and_where_the_error_was_halved(by: str) -> N
     small, twin, large = (arrow.x[0] for arrow in arrows.values())
     assert small < twin < large
     gap = twin - small
-    assert gap > 0.06 * np.ptp(figure.layout.xaxis.range), "equal sizes would hide each other"
+    assert gap > 0.05 * np.ptp(figure.layout.xaxis.range), "equal sizes would hide each other"
     costs = COSTS[by].to_numpy()
     assert small + twin == pytest.approx(np.log10(costs[0]) + np.log10(costs[1]), abs=0.01)
     assert large == pytest.approx(np.log10(costs[2]), abs=0.05)
