@@ -190,7 +190,8 @@ def _wire(
             run_id, refused = None, str(error)
         context.serving.host.start(context.store.run(run_id))
         choice, radios, head = shown_once(run_id, query.get("data"), refused)
-        tab = gr.Tabs(selected=query.get("tab") if query.get("tab") in TABS else "live")
+        # without one the visitor may have gone to another by now
+        tab = gr.Tabs(selected=query["tab"]) if query.get("tab") in TABS else gr.skip()
         shown = {name: query[name] for name in ("show", "versus") if name in query}
         given = query.get("review", "")[:64], json.dumps(shown) if shown else "", query.get("versus", "")
         return [tab, choice, *radios, *given, *head]

@@ -100,7 +100,7 @@ def changed(there: Path, name: str, **fields: object) -> None:
         ("a/b/c", None, "is no run: on the Hub it is called user/name"),
         ("a/..", None, "is no run: on the Hub it is called user/name"),
         ("me/other", None, "'me/other' could not be fetched from the Hub: no such repository is public"),
-        ("me/tiny", lambda at: (at / "run.json").unlink(), "me/tiny has no run.json, so it is no run"),
+        ("me/tiny", lambda at: (at / "run.json").unlink(), "me/tiny has no run.json, so"),
         ("me/tiny", lambda at: changed(at, "run.json", schema_version=99), "has schema version 99, this"),
         ("me/tiny", lambda at: changed(at, "adapter_config.json", r=10**6), "(its r is 1000000)"),
         ("me/tiny", lambda at: changed(at, "adapter_config.json", modules_to_save=["lm_head"]), "modules_to"),
