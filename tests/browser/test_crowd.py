@@ -105,6 +105,7 @@ def test_an_answer_that_comes_before_its_question_is_confirmed_is_shown(page, he
     settle(page)
     ask(page, "A great film, seen twice")
     page.locator("#trace li", has_text="seen twice").wait_for()
+    page.evaluate("figs.LOST = 1e9")  # without asking again
     HeldClassifier.go.clear()
     ask(page, "A film that is still read")
     page.locator("#answers", has_text="Reading").wait_for()

@@ -188,3 +188,14 @@ def test_a_traces_title_says_where_it_turned(page, site) -> None:
     long = "so much of everything " * 5 + "!"
     assert page.evaluate("figs.quoted", long) == "…so much of everything so much of everything"
     assert page.evaluate("figs.quoted", "?!") == "?!"
+
+
+def test_a_question_that_was_lost_on_its_way_is_asked_again(page, site) -> None:
+    page.goto(site.address(tab="live"))
+    settle(page)
+    page.evaluate("figs.LOST = 500")
+    lost = []
+    page.route("**/queue/join*", lambda route: lost.append(route.fulfill(json={"event_id": "lost"})), times=1)
+    ask(page, "A dreadful film, lost once")
+    page.locator("#trace li", has_text="lost once").wait_for()
+    assert len(lost) == 1

@@ -2,6 +2,7 @@
 // stored answers, at once; else the live model's when they come. A visitor's score lives in this page and nowhere else.
 // props.stored, as JSON: {run, samples: [{id, text, label, base, fine, trace, dial}], welcome, idle}
 figs.PAUSE = 600;  // milliseconds without typing
+figs.LOST = 8000;  // milliseconds without a word of the queue, which speaks at once
 figs.NAMES = {base: 'Base model', fine: 'Fine-tuned'};
 figs.WORDS = ['Negative', 'Positive'];
 figs.called = (p) => Number(p >= 0.5);
@@ -103,12 +104,14 @@ figs.live = (element, props, watch, trigger) => {
   };
 
   const address = async () => history.replaceState(null, '', await figs.link());
-  const send = async () => {
+  // A question that comes just as the one before ends can be lost with its stream: then nothing at all is heard of it
+  const send = async (again = 3) => {
     if (!at.ready || current()?.id || figs.here({ask: at.text})) return;
     const {text, run} = at, {full} = pending() ? {} : await wait().catch(() => ({}));
     if (text !== at.text || run !== at.run) return;  // a newer question has been sent
     if (full) { heard = {text, run, note: 'No answer.', warn: full}; draw(); return; }  // costs a busy server next to nothing
     trigger('ask');
+    timer = setTimeout(() => { if (again && !current()) send(again - 1); }, figs.LOST);
   };
   // Asks what is in the box: at once, or after a pause of typing if it is short and not answered yet
   figs.ask = (pause = 0) => {
