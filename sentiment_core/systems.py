@@ -17,27 +17,33 @@ class System:
 
 
 _WORK = "sentiment_core.evaluation.systems"
-_BASES = tuple(
-    System(system_id, title, "Base model", f"{_WORK}.{work}", "base", marker)
-    for system_id, title, work, marker in (
-        ("baseline-scored", "Zero-shot (label likelihood)", "scored:ZeroShot", "circle"),
-        ("baseline-recalibrated", "Zero-shot (recalibrated)", "scored:Recalibrated", "hexagon"),
-        ("baseline-generated", "Zero-shot (generated)", "generated:Generated", "square"),
-        ("baseline-few-shot", "Few-shot (k = 4)", "scored:FewShot", "triangle-up"),
-        ("baseline-few-shot-8", "Few-shot (k = 8)", "scored:FewShot8", "star-triangle-up"),
+
+
+def _family(short_title: str, colour: str, *members: tuple[str, str, str, str]) -> tuple[System, ...]:
+    """members: id, title, work within `_WORK`, and marker of each."""
+    return tuple(
+        System(system_id, title, short_title, f"{_WORK}.{work}", colour, marker)
+        for system_id, title, work, marker in members
     )
-)
+
+
+_BASES = _family(
+    "Base model", "base",
+    ("baseline-scored", "Zero-shot (label likelihood)", "scored:ZeroShot", "circle"),
+    ("baseline-recalibrated", "Zero-shot (recalibrated)", "scored:Recalibrated", "hexagon"),
+    ("baseline-generated", "Zero-shot (generated)", "generated:Generated", "square"),
+    ("baseline-few-shot", "Few-shot (k = 4)", "scored:FewShot", "triangle-up"),
+    ("baseline-few-shot-8", "Few-shot (k = 8)", "scored:FewShot8", "star-triangle-up"),
+)  # fmt: skip
+_ENCODERS = _family(
+    "Encoder", "ink",
+    ("encoder-full", "Encoder fully fine-tuned", "encoders:Full", "pentagon"),
+    ("encoder-lora", "Encoder with LoRA", "encoders:Lora", "triangle-down"),
+    ("encoder-linear", "Frozen encoder + logistic regression", "encoders:Linear", "hexagram"),
+    ("encoder-setfit-8", "SetFit (8 labels a class)", "encoders:SetFit8", "bowtie"),
+    ("encoder-setfit-64", "SetFit (64 labels a class)", "encoders:SetFit64", "hourglass"),
+)  # fmt: skip
 _TFIDF, _NBSVM = "TF-IDF + logistic regression", "NBSVM (bigrams)"
-_ENCODERS = tuple(
-    System(f"encoder-{method}", title, "Encoder", f"{_WORK}.encoders:{work}", "ink", marker)
-    for method, title, work, marker in (
-        ("full", "Encoder fully fine-tuned", "Full", "pentagon"),
-        ("lora", "Encoder with LoRA", "Lora", "triangle-down"),
-        ("linear", "Frozen encoder + logistic regression", "Linear", "hexagram"),
-        ("setfit-8", "SetFit (8 labels a class)", "SetFit8", "bowtie"),
-        ("setfit-64", "SetFit (64 labels a class)", "SetFit64", "hourglass"),
-    )
-)
 _OTHERS = (
     System("tfidf-logreg", _TFIDF, _TFIDF, f"{_WORK}.bag_of_words:Tfidf", "ink", "diamond"),
     System("nbsvm", _NBSVM, _NBSVM, f"{_WORK}.bag_of_words:Nbsvm", "ink", "cross"),

@@ -1,5 +1,8 @@
 """The header says what happened in this run, from its artifacts."""
 
+from types import SimpleNamespace
+
+import gradio as gr
 import pytest
 from markupsafe import Markup
 
@@ -80,3 +83,12 @@ def test_a_shared_link_and_a_space_say_what_can_be_done(tmp_path, monkeypatch):
     monkeypatch.setenv("SPACE_ID", "me/space")
     shown = {type(block).__name__ for block in app.build(tmp_path, load_classifier=None).blocks.values()}
     assert "DuplicateButton" in shown
+
+
+def test_only_an_address_that_names_a_tab_opens_one(tmp_path):
+    """Else who went to another tab while the page loaded is taken back."""
+    demo = app.build(write_assets(tmp_path), load_classifier=None)
+    opened = next(one.fn for one in demo.fns.values() if one.name == "opened")
+    bare, named = (opened(SimpleNamespace(query_params=query))[0] for query in ({}, {"tab": "accuracy"}))
+    assert bare == gr.skip()
+    assert named.selected == "accuracy"

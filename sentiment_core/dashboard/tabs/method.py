@@ -46,8 +46,8 @@ def method_html(context: Context, run: Run | None) -> Markup:
     if run is None or run.record is None:
         return empty("No finished training run yet. This command makes one:", "python train.py")
     record, root, base = run.record, context.store.root, run.record.base_model.name
-    evals = before_and_after(context, run, context.dataset("imdb"))
     imdb = context.dataset("imdb")
+    evals = before_and_after(context, run, imdb)
     tuned, pairs = (context.store.evals(run, name).get("fine-tuned") for name in (imdb, PAIRS))
     made = [(one, one.record) for one in context.store.finished_runs() if one.record and one != run]
     alike = [one for one, its in made if (its.config.get("preset"), its.base_model.name) == ("study", base)]
