@@ -45,20 +45,24 @@ evaluate() { # run or encoder, system, base model of a baseline: on all three da
 
 train $small
 train $small-study --preset study
-train qwen2.5-coder-0.5b --base-model qwen2.5-coder-0.5b
+train gemma-3-270m --base-model gemma-3-270m # transformers 5.23 or newer reads its tokenizer
+train qwen2.5-coder-0.5b --base-model qwen2.5-coder-0.5b --learning-rate 2e-4
 train $large --base-model $large --learning-rate 2e-4 --epochs 1
 train $large-self-taught --base-model $large --teacher $large --learning-rate 1.5e-4 --epochs 1
 train $large-self-taught-b --base-model $large --teacher $large --learning-rate 1e-4 --epochs 1
 train $large-soup --soup $large-self-taught --soup $large-self-taught-b
 train $small-taught --teacher $large --lora-rank 64 --lora-alpha 128 --learning-rate 5e-4
 train $small-robust --also "$COUNTERFACTUAL_TRAIN"
+train $small-taught-robust --also "$COUNTERFACTUAL_TRAIN" \
+    --teacher $large --lora-rank 64 --lora-alpha 128 --learning-rate 5e-4
 
 evaluate $small all
 evaluate $small-study all # keeps what the first one made of the base
-for run in qwen2.5-coder-0.5b $large $large-self-taught $large-self-taught-b $large-soup $small-taught $small-robust; do
+for run in gemma-3-270m qwen2.5-coder-0.5b $large $large-self-taught $large-self-taught-b $large-soup \
+    $small-taught $small-robust $small-taught-robust; do
     evaluate $run fine-tuned
 done
-for base in qwen2.5-coder-0.5b $large; do
+for base in gemma-3-270m qwen2.5-coder-0.5b $large; do
     for system in scored recalibrated few-shot generated; do evaluate $base baseline-$system $base; done
 done
 for method in full lora setfit-8 setfit-64; do evaluate "$mpnet" encoder-$method; done
