@@ -117,9 +117,10 @@ def cost_chart(
         figure.add_trace(arrow.update(error_y=interval("fine", *y), marker=mark | {"size": 12}))
         font = {"color": color_of("fine"), "size": 11, "weight": 700 if run["run"] == chosen else 400}
         look = {"font": font, "textangle": -90, "xanchor": "left", "xshift": 3}
-        look["yanchor"] = "top" if arrows or end > (ends.max() + ends.min()) / 2 else "bottom"
-        top = min(end, _halvings(0.935)) if arrows else end
-        figure.add_annotation(note(at, top, run["title"], **look))
+        under = arrows or end > (ends.max() + ends.min()) / 2
+        look |= {"yanchor": "top", "align": "right"} if under else {"yanchor": "bottom", "align": "left"}
+        top = min(end, _halvings(0.945)) if arrows else end
+        figure.add_annotation(note(at, top, run["title"].replace(", ", "<br>", 1), **look))
     at, y = np.log10(others[by].fillna(10**unknown)), _halvings(others["accuracy"])
     told = [f"{one.title}<br>{one.accuracy:.1%}" for one in others.itertuples()]
     shown = others["title"].where(others[by] == others[by].max(), "")  # where there is room
