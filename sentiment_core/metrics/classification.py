@@ -62,27 +62,20 @@ def _class_means(cells: np.ndarray) -> dict[str, np.ndarray]:
     return {name: share.mean(-1) for name, share in shares.items()}
 
 
-def _scored(label: ArrayLike, p_positive: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and probabilities of the reviews that have one."""
-    y = read_labels(label)
-    p = intervals.read_probabilities(p_positive, len(y))
-    keep = ~np.isnan(p)
-    return y[keep], p[keep]
-
-
-def roc_auc(label: ArrayLike, p_positive: ArrayLike) -> Metric | None:
+def roc_auc(y: np.ndarray, p: np.ndarray) -> Metric | None:
     """Chance that a random positive review scores above a random negative one; ties count half.
 
     Interval: DeLong et al. 1988 (Biometrics 44:837), by midranks as in Sun & Xu 2014 (IEEE SPL 21:1389),
     on the logit scale so that it stays in [0, 1]; none where the two classes separate perfectly or one of
     them has a single review. None where a class is absent.
 
-    >>> roc_auc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]).value
+    Args: (n,) labels and P(positive), checked and without gaps.
+
+    >>> roc_auc(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8])).value
     0.75
     """
     from scipy.stats import rankdata
 
-    y, p = _scored(label, p_positive)
     m, k = int((y == 1).sum()), int((y == 0).sum())
     if not m or not k:
         return None
@@ -108,7 +101,8 @@ def _scores(reviews: Reviews) -> Found:
       with p >= 0.5. Resampling adds noise to every bin and so inflates ECE; its interval is shifted back
       by the mean of that excess.
     """
-    y, p = _scored(reviews.label, reviews.p_positive)
+    scored = ~np.isnan(reviews.p_positive)
+    y, p = reviews.label[scored], reviews.p_positive[scored]
     if not len(y):
         return
     if auc := roc_auc(y, p):
@@ -138,8 +132,8 @@ def ece_without(label: ArrayLike, p_positive: ArrayLike, temperature: float) -> 
     """The expected calibration error that probabilities had before log-odds were divided by a temperature."""
     from scipy.special import expit, logit
 
-    y, p = _scored(label, p_positive)
-    return float(np.abs(_calibration_columns(y, expit(temperature * logit(p))).mean(0)[2:]).sum())
+    p = expit(temperature * logit(np.asarray(p_positive, dtype=float)))
+    return float(np.abs(_calibration_columns(np.asarray(label), p).mean(0)[2:]).sum())
 
 
 def _calibration_columns(y: np.ndarray, p: np.ndarray) -> np.ndarray:

@@ -7,8 +7,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict
 
-_CHUNK = 50  # resamples held at once: 50 x 25,000 weights are 10 MB
-
 
 class Record(BaseModel):
     """Immutable, and refusing fields that this version does not know."""
@@ -128,11 +126,5 @@ def percentile_interval(value: float, draws: np.ndarray, n: int, *, higher_is_be
 def resampled_means(columns: np.ndarray, resamples: int) -> np.ndarray:
     """(resamples, k) means of (n, k) columns over n reviews drawn with replacement."""
     n, random = len(columns), frozen_random()
-    means = np.empty((resamples, columns.shape[1]))
-    for start in range(0, resamples, _CHUNK):
-        rows = min(_CHUNK, resamples - start)
-        drawn = random.randint(0, n, size=(rows, n), dtype=np.int64)
-        drawn += np.arange(rows)[:, None] * n
-        weights = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
-        means[start : start + rows] = weights.astype(float) @ columns / n
-    return means
+    drawn = (random.randint(0, n, n, dtype=np.int64) for _ in range(resamples))
+    return np.stack([np.bincount(rows, minlength=n) @ columns for rows in drawn]) / n
