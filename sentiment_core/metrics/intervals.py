@@ -1,6 +1,6 @@
 """What every metric is made of: a value with its interval, and checked labels, answers, probabilities."""
 
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +31,7 @@ class Reviews:
     label: np.ndarray  # (n,) int, 0 or 1
     answer: np.ndarray  # (n,) int: 0, 1, or 2 for an answer that is no label
     p_positive: np.ndarray  # (n,) float64 in [0, 1], NaN where a review was not scored
-    pair_id: ArrayLike | None
+    pair_id: np.ndarray | None  # (n,) objects
     resamples: int  # of the bootstraps
 
 
@@ -42,11 +42,6 @@ def floats(values: ArrayLike, name: str) -> np.ndarray:
     if array.ndim != 1:
         raise ValueError(f"{name} has {array.ndim} dimensions; it must be a list with one value per review")
     return array
-
-
-def one_each(values: Sized, n: int, what: str) -> None:
-    if len(values) != n:
-        raise ValueError(f"{len(values)} {what} for {n} labels; there must be one for each")
 
 
 def _refuse(odd: np.ndarray, name: str, rule: str) -> None:
@@ -61,19 +56,17 @@ def read_labels(label: ArrayLike) -> np.ndarray:
     return array.astype(np.intp)
 
 
-def read_answers(prediction: ArrayLike, n: int) -> np.ndarray:
+def read_answers(prediction: ArrayLike) -> np.ndarray:
     """(n,) int: 0, 1, or 2 for an answer that is no label."""
     array = floats(prediction, "prediction")
-    one_each(array, n, "predictions")
     gaps = np.isnan(array)
     _refuse(array[~gaps & ~np.isin(array, (0, 1))], "prediction", "be 0, 1 or empty (no label)")
     return np.where(gaps, 2, array).astype(np.intp)
 
 
-def read_probabilities(p_positive: ArrayLike, n: int) -> np.ndarray:
+def read_probabilities(p_positive: ArrayLike) -> np.ndarray:
     """(n,) float64 in [0, 1], NaN where a review was not scored."""
     array = floats(p_positive, "p_positive")
-    one_each(array, n, "probabilities")
     _refuse(array[(array < 0) | (array > 1)], "p_positive", "lie in [0, 1] or be empty")
     return array
 
