@@ -79,6 +79,4 @@ def slices(frame: pd.DataFrame) -> tuple[Slice, ...]:
 
 def answers(p_positive: np.ndarray) -> ExtensionArray:
     """(n,) P(positive) -> (n,) 0 or 1, as Int8; numbers that overflowed (NaN) are no answer."""
-    prediction = pd.array((p_positive >= 0.5).astype(np.int8), dtype="Int8")
-    prediction[np.isnan(p_positive)] = pd.NA
-    return prediction
+    return pd.arrays.IntegerArray((p_positive >= 0.5).astype(np.int8), mask=np.isnan(p_positive))

@@ -117,9 +117,8 @@ def _benchmark_table(record: BenchmarkRecord, title: str) -> str:
 def _parity(record: BenchmarkRecord, title: str) -> str:
     reached = [(row.system, row.validation_accuracy) for row in record.rows if row.validation_accuracy]
     found = " and ".join(f"{a.value:.2%} ({a.low:.2%} to {a.high:.2%}) with engine {e}" for e, a in reached)
-    (first, rate), *rest = [
-        (row.system, row.reviews_per_second) for row in record.rows if row.reviews_per_second
-    ]
+    rates = [(row.system, row.reviews_per_second) for row in record.rows if row.reviews_per_second]
+    (first, rate), *rest = rates
     faster = "".join(f", {first} {rate.value / other.value:.1f} × as fast as {name}" for name, other in rest)
     return (
         f"{title}: {found}{faster}, of {reached[0][1].n:,} validation reviews, trained on the same "

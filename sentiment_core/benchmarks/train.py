@@ -51,9 +51,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     for reviews in (split.train, split.validation):
         encoder.encode_cached(reviews.texts, TrainConfig.max_length_tokens)
     rows = []
-    for name, (title, peer) in PEERS.items():
-        if name not in names:
-            continue
+    for title, peer in (PEERS[name] for name in PEERS if name in names):
         rows.append(measure.or_not(title, partial(peer, title, arguments, context, split)))
         devices.free_memory()
     if "ours" in names and context.world_size == 1 and 1 < arguments.gpus <= torch.cuda.device_count():
