@@ -56,7 +56,7 @@ def score(given: dict) -> str:
     from sentiment_core.evaluation.runner import describe, evaluate
 
     outcomes = evaluate(config, assets=given["assets"], work=given["work"], overwrite=given["overwrite"])
-    if any(outcome.record.run_id for outcome in outcomes):
+    if any(record.run_id for record, _ in outcomes):
         answer_samples(config, given["assets"])
     return describe(outcomes, given["assets"]) if outcomes else ""
 

@@ -56,9 +56,9 @@ def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_system_and_a_tab_are_a_file_and_a_line(toys: Path, tiny_model: Path) -> None:
     dataset = write_dataset(toys / "reviews", train=40, test=20)
     config = EvalConfig(system="toy", dataset=str(dataset), base_model=str(tiny_model))
-    [outcome] = evaluate(config, assets=toys / "assets", work=toys / "work")
-    assert outcome.record.title == "Long is good"
-    assert outcome.record.metrics["accuracy"].n == 20
+    [(record, _)] = evaluate(config, assets=toys / "assets", work=toys / "work")
+    assert record.title == "Long is good"
+    assert record.metrics["accuracy"].n == 20
 
     demo = app.build(toys / "assets", FakeClassifier.load, texts={})
     assert [one.label for one in demo.blocks.values() if isinstance(one, gr.Tab)][-1] == "Toy"
@@ -67,5 +67,5 @@ def test_a_system_and_a_tab_are_a_file_and_a_line(toys: Path, tiny_model: Path) 
     accuracy = next(
         fn.fn for fn in demo.fns.values() if any(out.elem_id == "systems-plot" for out in fn.outputs)
     )
-    drawn = accuracy(None, outcome.record.dataset.name, False, "parameters", "accuracy", "")
+    drawn = accuracy(None, record.dataset.name, False, "parameters", "accuracy", "")
     assert any("Long is good" in str(getattr(value, "value", "")) for value in drawn)

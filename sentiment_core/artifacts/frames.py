@@ -12,19 +12,17 @@ from sentiment_core.artifacts.schema import DRAW_COLUMN, PREDICTION_COLUMNS, Con
 from sentiment_core.metrics import classification
 from sentiment_core.metrics.intervals import Metric, floats, mean_of_draws, wilson
 
-OVERLAP_SETTING = "overlap_ids"
-"""Key of `EvalRecord.settings` with the review ids that `accuracy_without_overlap` leaves out."""
+OVERLAP_SETTING = "overlap_ids"  # of `EvalRecord.settings`: what `accuracy_without_overlap` leaves out
 MOST_VALUES = 20  # a column with more of them is an identifier, not a group
 
 
-def draw_columns(columns: Iterable[Any]) -> list[str]:
-    return [str(column) for column in columns if re.fullmatch(DRAW_COLUMN.format(r"\d+"), str(column))]
+DRAW = re.compile(DRAW_COLUMN.format(r"\d+"))
 
 
 def group_columns(columns: Iterable[Any]) -> list[str]:
     """Those that the dataset brought along."""
-    own = {*PREDICTION_COLUMNS, *draw_columns(columns)}
-    return [str(column) for column in columns if column not in own]
+    names = (str(column) for column in columns if column not in PREDICTION_COLUMNS)
+    return [name for name in names if not DRAW.fullmatch(name)]
 
 
 def summarize(predictions: pd.DataFrame, *, overlap_ids: Collection[str] = ()) -> dict[str, Any]:
@@ -39,26 +37,24 @@ def summarize(predictions: pd.DataFrame, *, overlap_ids: Collection[str] = ()) -
     label, answer = predictions["label"], predictions["prediction"]
     found = _metrics(predictions, overlap_ids)
     draws = [found]
-    for column in draw_columns(predictions):
+    for column in filter(DRAW.fullmatch, map(str, predictions)):
         p = predictions[column].to_numpy()
         draw = predictions.assign(p_positive=p, prediction=answers(p))
         draws.append(_metrics(draw, overlap_ids, resamples=1))
-    accuracies = tuple(draw["accuracy"].value for draw in draws)
     values = {name: [draw[name].value for draw in draws if name in draw] for name in found}
     return {
         "metrics": {name: mean_of_draws(metric, values[name]) for name, metric in found.items()},
         "confusion": Confusion(**classification.confusion(label, answer)),
         "unparsed": int(answer.isna().sum()),
         "slices": slices(predictions),
-        "draw_accuracies": accuracies if len(draws) > 1 else (),
+        "draw_accuracies": tuple(draw["accuracy"].value for draw in draws) if len(draws) > 1 else (),
     }
 
 
 def _metrics(frame: pd.DataFrame, overlap_ids: Collection[str], resamples: int = 1000) -> dict[str, Metric]:
     label, answer = frame["label"], frame["prediction"]
-    p_positive = floats(frame["p_positive"], "p_positive").astype("float32")  # as it is stored
-    pairs = frame.get("pair_id")
-    found = classification.evaluate(label, answer, p_positive, pair_id=pairs, resamples=resamples)
+    p = floats(frame["p_positive"], "p_positive").astype("float32")  # as it is stored
+    found = classification.evaluate(label, answer, p, pair_id=frame.get("pair_id"), resamples=resamples)
     kept = ~frame["review_id"].isin(list(overlap_ids)).to_numpy()
     if len(overlap_ids) and kept.any():
         found["accuracy_without_overlap"] = wilson(int(_right(frame)[kept].sum()), int(kept.sum()))
@@ -83,6 +79,4 @@ def slices(frame: pd.DataFrame) -> tuple[Slice, ...]:
 
 def answers(p_positive: np.ndarray) -> ExtensionArray:
     """(n,) P(positive) -> (n,) 0 or 1, as Int8; numbers that overflowed (NaN) are no answer."""
-    prediction = pd.array((p_positive >= 0.5).astype(np.int8), dtype="Int8")
-    prediction[np.isnan(p_positive)] = pd.NA
-    return prediction
+    return pd.arrays.IntegerArray((p_positive >= 0.5).astype(np.int8), mask=np.isnan(p_positive))

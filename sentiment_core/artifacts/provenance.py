@@ -59,11 +59,10 @@ def commit() -> str | None:
     if os.environ.get("SENTIMENT_COMMIT"):
         return os.environ["SENTIMENT_COMMIT"]
     try:
-        head = _git("rev-parse", "HEAD")
         changed = _git("status", "--porcelain", "--untracked-files=no", "--", "*.py")
+        return _git("rev-parse", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return None
-    return head + ("+" if changed else "")
 
 
 def _git(*arguments: str) -> str:

@@ -24,8 +24,7 @@ FILES = {
     "history.jsonl": 4_000_000, "sample_answers.json": 4_000_000,
 }  # fmt: skip
 """Name -> most bytes; the first three must be there."""
-KEPT = 16
-"""Runs in the cache; the least recently used go first."""
+KEPT = 16  # runs in the cache; the least recently used go first
 UNUSED = ("rank_pattern", "modules_to_save", "layer_replication", "auto_mapping", "target_parameters")
 """Of an adapter's configuration, what would ask for more than the matrices that its file holds."""
 

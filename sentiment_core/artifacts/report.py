@@ -11,14 +11,13 @@ from pathlib import Path
 from sentiment_core import cli, config
 from sentiment_core.artifacts import store
 from sentiment_core.artifacts.schema import BenchmarkRecord, Crowd, EvalRecord, Metric, SoakRecord
-from sentiment_core.artifacts.store import ArtifactError
 from sentiment_core.systems import SYSTEMS
 
 IN_WORDS = ("System", "Dataset", "Hardware", "Note", "Learned from", "Training", "Trained in")
 """Columns that are aligned at the left."""
-TUNED = ("smollm2-135m", "smollm2-135m-taught", "qwen2.5-coder-1.5b")
 SUMMARY = (
-    ("baseline-scored", TUNED[0]), *(("fine-tuned", run_id) for run_id in TUNED),
+    ("baseline-scored", "smollm2-135m"), ("fine-tuned", "smollm2-135m"),
+    ("fine-tuned", "smollm2-135m-taught"), ("fine-tuned", "qwen2.5-coder-1.5b"),
     ("encoder-full", "all-mpnet-base-v2"),
 )  # fmt: skip
 """README's rows: system, and its run, base model or encoder."""
@@ -118,9 +117,8 @@ def _benchmark_table(record: BenchmarkRecord, title: str) -> str:
 def _parity(record: BenchmarkRecord, title: str) -> str:
     reached = [(row.system, row.validation_accuracy) for row in record.rows if row.validation_accuracy]
     found = " and ".join(f"{a.value:.2%} ({a.low:.2%} to {a.high:.2%}) with engine {e}" for e, a in reached)
-    (first, rate), *rest = [
-        (row.system, row.reviews_per_second) for row in record.rows if row.reviews_per_second
-    ]
+    rates = [(row.system, row.reviews_per_second) for row in record.rows if row.reviews_per_second]
+    (first, rate), *rest = rates
     faster = "".join(f", {first} {rate.value / other.value:.1f} × as fast as {name}" for name, other in rest)
     return (
         f"{title}: {found}{faster}, of {reached[0][1].n:,} validation reviews, trained on the same "
@@ -184,7 +182,7 @@ def export_rows(run: store.Run, root: Path = config.ASSETS) -> list[tuple[str, .
         record = store.read_benchmark("export", root)
         if record.settings.get("adapter_sha256") != store.adapter_sha256(run):
             return []
-    except ArtifactError:
+    except store.ArtifactError:
         return []
     return [("form", "accuracy (95 % interval)", "n", "labels flipped", "mean |Δp|", "largest |Δp|")] + [
         (row.system, percent_interval(row.accuracy), f"{row.accuracy.n:,}", f"{row.flipped:,}",
@@ -230,7 +228,7 @@ def _records(root: Path) -> list[EvalRecord]:
     listing, order = store.list_artifacts(root), list(SYSTEMS).index
     for problem in listing.problems:
         if problem.path.parent == root / "evals":
-            raise ArtifactError(problem.message)
+            raise store.ArtifactError(problem.message)
     return sorted(
         (evaluation.record for evaluation in listing.evals),
         key=lambda r: (-r.dataset.n, r.dataset.name, order(r.system), r.run_id or "", _base(r), r.eval_id),

@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field
 
 from sentiment_core.config import FORMER_ENGINES
+from sentiment_core.metrics.histogram import BINS
 from sentiment_core.metrics.intervals import Metric, Record
 from sentiment_core.systems import SYSTEMS, known_system
 
 PREDICTION_COLUMNS = ("review_id", "label", "prediction", "p_positive", "tokens", "truncated")
-DRAW_COLUMN = "p_positive_{}"
-"""P(positive) of the second and further draws of a system that draws examples; the first is p_positive."""
+DRAW_COLUMN = "p_positive_{}"  # of the second and further draws of examples; the first is p_positive
 
 
 class BaseModelInfo(Record):
@@ -34,8 +34,7 @@ class BaseModelInfo(Record):
 
 class PromptInfo(Record):
     name: str
-    hash: str
-    """First 16 hex digits of SHA-256 over the rendered prompt, the label words and the truncation rule."""
+    hash: str  # first 16 hex digits of SHA-256 over the rendered prompt, label words and truncation rule
 
 
 class Hardware(Record):
@@ -154,8 +153,7 @@ class RunRecord(Record):
     steps: int
     validation_accuracy: Metric
     validation_loss: float
-    temperature: float = 1.0
-    """What log-odds are divided by before they become a probability; fitted on the validation reviews."""
+    temperature: float = 1.0  # what log-odds are divided by, fitted on the validation reviews
     weights: WeightSample | None = None  # None in older runs
     teacher: TeacherInfo | None = None
     parts: dict[str, str] = Field(default_factory=dict)  # of a soup: its runs and their adapters' SHA-256
@@ -164,6 +162,9 @@ class RunRecord(Record):
     def max_length_tokens(self) -> int:
         """Of a whole prompt."""
         return int(self.config.get("max_length_tokens") or 1024)
+
+
+Bins = Annotated[tuple[int, ...], Field(min_length=BINS, max_length=BINS)]  # of `metrics.histogram`
 
 
 class HistoryRow(Record):
@@ -181,8 +182,7 @@ class HistoryRow(Record):
     eval_loss: float | None = None
     eval_accuracy: float | None = None
     eval_share_positive: float | None = None  # share of the validation reviews that were called Positive
-    eval_counts: tuple[tuple[int, ...], tuple[int, ...]] | None = None
-    """Validation reviews by true label and `metrics.histogram` bin of their P(positive)."""
+    eval_counts: tuple[Bins, Bins] | None = None  # validation reviews by true label and P(positive)
 
 
 class DatasetInfo(Record):
@@ -218,8 +218,7 @@ class EvalRecord(Record):
     unparsed: int
     slices: tuple[Slice, ...] = ()
     answer_forms: tuple[AnswerForm, ...] = ()
-    settings: dict[str, Any] = Field(default_factory=dict)
-    """What else the result depends on: shots, seeds, token limits."""
+    settings: dict[str, Any] = Field(default_factory=dict)  # what else it depends on: seeds, token limits
     draw_accuracies: tuple[float, ...] = ()
     """Accuracy with each draw of examples; `metrics` are means over them, all else is of the first. Their
     seeds and review ids are the settings `shot_seeds` and `shot_ids`. Empty for a system without draws."""
@@ -268,8 +267,7 @@ class SampleReview(Record):
     kind: Literal["positive", "negative", "mixed", "sarcastic", "negated"]
 
 
-DIAL = (0.2, 0.4, 0.6, 0.8)
-"""How much fine-tuning: the α of weights = base + α · adapter, between the base model and the fine-tuned."""
+DIAL = (0.2, 0.4, 0.6, 0.8)  # how much fine-tuning: the α of weights = base + α · adapter, between 0 and 1
 
 
 class StoredTrace(Record):
@@ -301,8 +299,7 @@ class BenchmarkRow(Record):
     system: str
     reviews_per_second: Metric | None = None  # median; low and high are the slowest and fastest repeat
     seconds_per_review: Metric | None = None
-    log_odds_change: Metric | None = None
-    """Mean absolute change where one clause of a review is left out, with its 95 % interval."""
+    log_odds_change: Metric | None = None  # mean absolute one where a clause of a review is left out
     first_step_seconds: float | None = None
     peak_memory_bytes: int | None = None
     validation_accuracy: Metric | None = None
@@ -344,8 +341,7 @@ class Crowd(Record):
     seconds: float
     counts: dict[str, int]  # how often "answered", "refused", "get /", "tab", "hang" or an error was seen
     answers_per_second: float
-    percentiles: dict[str, dict[str, float]]
-    """What -> p50, p95 and p99 of its seconds; an answer's until its trace is complete."""
+    percentiles: dict[str, dict[str, float]]  # what -> p50, p95, p99 of seconds; an answer's with its trace
     memory_bytes_early: int  # of the server, after a third of the time
     memory_bytes_late: int
 
@@ -361,9 +357,6 @@ class SoakRecord(Record):
     bare_answers_per_second: float  # of the model alone, in a loop, traces included
     crowds: tuple[Crowd, ...]
     trials: dict[str, dict[str, Any]]  # name of a kind of trial -> its counts
-
-
-# ---- what older versions wrote
 
 
 def upgraded(kind: type[BaseModel], content: dict[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,6 @@ from sentiment_core.config import ASSETS, UserError
 from sentiment_core.data.reviews import fingerprint, review_id
 from sentiment_core.data.tables import read_parquet
 from sentiment_core.metrics import classification
-from sentiment_core.metrics.histogram import BINS
 
 MOST_BYTES = 64_000_000  # no file of an artifact is larger; 25,000 predictions take half a megabyte
 UNUSABLE = (
@@ -77,9 +76,6 @@ class Evaluation:
         """
         path = self.path / "predictions.parquet"
         with _reading(path, "run eval.py again"):
-            rows, n = pq.read_metadata(path).num_rows, self.record.dataset.n
-            if rows != n:
-                raise ValueError(f"it has {rows:,} rows, its record {n:,}")
             frame = read_parquet("it", path, most=16 * MOST_BYTES)
             if missing := [column for column in schema.PREDICTION_COLUMNS if column not in frame]:
                 raise ValueError(f"it lacks the columns {missing}")
@@ -87,9 +83,6 @@ class Evaluation:
             frame = frame.astype(numbers)
             _check_predictions(frame, self.record)
             return frame
-
-
-# ---- writing
 
 
 def utc_now() -> datetime:
@@ -132,15 +125,11 @@ class HistoryWriter:
     def __init__(self, folder: Path, *, resume_at: int | None = None) -> None:
         self.path = folder / "history.jsonl"
         kept = () if resume_at is None else (row for row in _history_rows(folder) if row.step <= resume_at)
-        write_text(self.path, "".join(map(_history_line, kept)))
+        write_text(self.path, "".join(f"{row.model_dump_json(exclude_none=True)}\n" for row in kept))
 
     def append(self, row: HistoryRow) -> None:
         with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(_history_line(row))
-
-
-def _history_line(row: HistoryRow) -> str:
-    return row.model_dump_json(exclude_none=True) + "\n"
+            stream.write(f"{row.model_dump_json(exclude_none=True)}\n")
 
 
 def write_eval(folder: Path, record: EvalRecord, predictions: pd.DataFrame) -> None:
@@ -155,8 +144,6 @@ def write_eval(folder: Path, record: EvalRecord, predictions: pd.DataFrame) -> N
         pq.write_table(pa.table(arrays), temporary, compression="zstd", compression_level=19)
     write_record(folder / "eval.json", record)
 
-
-# ---- reading
 
 _R = TypeVar("_R", bound=BaseModel)
 
@@ -262,9 +249,6 @@ def read_history(folder: Path) -> pd.DataFrame:
     Gaps are NaN, in `eval_counts` None.
     """
     rows = [row.model_dump() for row in _history_rows(folder)]
-    if odd := [row["step"] for row in rows if {BINS} != {*map(len, row["eval_counts"] or [[0] * BINS])}]:
-        what = f"eval_counts of step {odd[0]} are not of {BINS} bins"
-        raise ArtifactError(f"{folder}/history.jsonl: {what}; train the run again")
     frame = pd.DataFrame(rows, columns=list(HistoryRow.model_fields))
     whole = ("step", "examples", "tokens", "eval_counts")
     return frame.astype({column: "float64" for column in frame if column not in whole})
@@ -292,9 +276,7 @@ def _check_predictions(frame: pd.DataFrame, record: EvalRecord) -> None:
         raise ValueError("its reviews are not those of its record, or in another order")
     if not frame["p_positive"].dropna().between(0, 1).all():
         raise ValueError("p_positive must lie between 0 and 1")
-    if not frame["label"].isin((0, 1)).all() or not frame["prediction"].dropna().isin((0, 1)).all():
-        raise ValueError("labels and predictions must be 0 or 1")
-    counted = classification.confusion(frame["label"], frame["prediction"])
+    counted = classification.confusion(frame["label"], frame["prediction"])  # refuses what is not 0 or 1
     if schema.Confusion(**counted) != record.confusion:
         raise ValueError("its counts are not those of its record")
 

@@ -73,20 +73,17 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
             return BenchmarkRow(system=system, note=note)
 
         rows = [or_not(system, partial(ready, system)) for system in PEERS]
-        more: dict[str, dict[str, Any]] = {system: {} for system in answers}
-        for system in list(answers)[: 1 if quick else None]:
-            more[system] = _start(system, *given, texts[0])
+        starts = {one: _start(one, *given, texts[0]) for one in list(answers)[: 1 if quick else None]}
         seconds = take_turns(answers, texts, repeats)
         ours = {system: answer for system, answer in answers.items() if system.startswith("ours")}
-        if run and arguments.dataset:
-            agreed = agreement(run, arguments.dataset, ours, 2 if quick else arguments.agreement)
-            more = {system: fields | agreed.get(system, {}) for system, fields in more.items()}
-    for system, taken in seconds.items():
-        more[system]["seconds_per_review"] = _latency(taken[1])
+        asked = 2 if quick else arguments.agreement
+        agreed = agreement(run, arguments.dataset, ours, asked) if run and arguments.dataset else {}
     tokens = np.median([next(iter(next(iter(ours.values()))(text))).tokens for text in texts])
-    for system in ours:
-        more[system]["note"] = f"{int(tokens)} tokens in the middle of the reviews' prompts"
-    rows = [row.model_copy(update=more.get(row.system, {})) for row in rows]
+    told = {"note": f"{int(tokens)} tokens in the middle of the reviews' prompts"}
+    for place, row in enumerate(rows):
+        if (one := row.system) in answers:
+            more = starts.get(one, {}) | agreed.get(one, {}) | (told if one in ours else {})
+            rows[place] = row.model_copy(update=more | {"seconds_per_review": _latency(seconds[one][1])})
 
     def add(system: str, taken: np.ndarray, note: str) -> None:
         rows.append(BenchmarkRow(system=system, seconds_per_review=_latency(taken), note=note))
@@ -146,8 +143,8 @@ def take_turns(answers: dict[str, Answer], texts: Sequence[str], repeats: int) -
 
 def _latency(seconds: np.ndarray) -> Metric:
     """Median of (repeats, texts); low and high are the fastest and slowest pass's median."""
-    passes = spread(np.median(seconds, axis=1), n=seconds.size, higher_is_better=False)
-    return passes.model_copy(update={"value": float(np.median(seconds))})
+    passes = spread(np.median(seconds, axis=1), higher_is_better=False)
+    return passes.model_copy(update={"value": float(np.median(seconds)), "n": seconds.size})
 
 
 # ---- the systems: (run's name or "", --base-model, folder for scratch) -> what answers. A process of its own
@@ -234,9 +231,7 @@ PEERS: dict[str, tuple[str, Callable[..., Answer]]] = {
         )
         for dtype in PEER_DTYPES
     },
-    "llama.cpp, the base's GGUF": (
-        "the base alone, by the package xllamacpp as it is built", load_llama_cpp,
-    ),
+    "llama.cpp, the base's GGUF": ("the base alone, by the package xllamacpp as it is built", load_llama_cpp),
     "ONNX Runtime, our NF4 graph": ("weights as in a visitor's browser", load_onnx),
 }  # fmt: skip
 

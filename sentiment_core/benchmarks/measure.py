@@ -31,12 +31,10 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def spread(values: Sequence[float] | np.ndarray, *, n: int = 0, higher_is_better: bool = True) -> Metric:
-    """The median, with the least and the greatest of `values`. n: measurements behind them, if more."""
-    return Metric(
-        value=float(np.median(values)), low=float(np.min(values)), high=float(np.max(values)),
-        n=n or len(values), higher_is_better=higher_is_better,
-    )  # fmt: skip
+def spread(values: Sequence[float] | np.ndarray, *, higher_is_better: bool = True) -> Metric:
+    """The median, with the least and the greatest of `values`."""
+    low, value, high = np.quantile(values, (0, 0.5, 1)).tolist()
+    return Metric(value=value, low=low, high=high, n=len(values), higher_is_better=higher_is_better)
 
 
 def or_not(system: str, once: Callable[[], BenchmarkRow]) -> BenchmarkRow:

@@ -26,10 +26,9 @@ FLAGS = measure.FLAGS | {
 def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     """Train with one engine after the other in this process; the record so far is written after each."""
     rows: list[BenchmarkRow] = []
-    settings = {"seed": arguments.seed, "epochs": arguments.epochs, "evaluations_per_epoch": 1}
-    settings["early_validations"] = False
+    alike = {"seed": arguments.seed, "epochs": arguments.epochs, "evaluations_per_epoch": 1}
     for engine in measure.asked("--engines", arguments.engines, [name for name in ENGINES if name != "auto"]):
-        done = trained(arguments, engine, **settings, engine=engine)
+        done = trained(arguments, engine, **alike, early_validations=False, engine=engine)
         about = "{batch_size} reviews, seed {seed}, {precision}".format_map(done.config)
         rows.append(BenchmarkRow(
             system=engine, reviews_per_second=Metric(value=done.reviews_per_second, n=1),

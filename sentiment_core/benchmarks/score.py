@@ -15,8 +15,6 @@ import torch
 from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow
 from sentiment_core.artifacts.store import Run
 from sentiment_core.benchmarks import measure
-from sentiment_core.benchmarks.measure import FLAGS as COMMON
-from sentiment_core.benchmarks.measure import finished, now, or_not, record
 from sentiment_core.config import ConfigError
 from sentiment_core.data.reviews import Reviews, load_reviews
 from sentiment_core.engines.device import DeviceContext, find_device, free_memory
@@ -24,18 +22,17 @@ from sentiment_core.engines.scorer import SentimentScorer, p_positive
 from sentiment_core.metrics.intervals import wilson
 from sentiment_core.models import loading
 from sentiment_core.models.base_models import BaseModel, resolve
-from sentiment_core.models.loading import LoadedModel, load_base, quiet_transformers
 from sentiment_core.models.tokens import PromptEncoder
 
 MAX_LENGTH = 1024
 LONG = ("A long review. " * MAX_LENGTH).strip()  # a blank would join the question's first token
 
 FLAGS = {
-    "dataset": COMMON["dataset"],
+    "dataset": measure.FLAGS["dataset"],
     "split": ("test", "which part of it"),
     "base-model": ("", "as in train.py; by default the run's"),
     "run": ("", "adapter to score with (default: an untrained one)"),
-    "limit": COMMON["limit"],
+    "limit": measure.FLAGS["limit"],
     "few": (1920, "reviews that each system scores, ours then all of them, too"),
     "repeats": (3, "timed repeats of each system"),
 }
@@ -53,7 +50,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     context = find_device()
     reviews = load_reviews(arguments.dataset, arguments.split, limit=arguments.limit)
     few = reviews.take(np.random.default_rng(0).permutation(len(reviews))[: arguments.few])
-    run, base_model = finished(arguments.run)
+    run, base_model = measure.finished(arguments.run)
     name = arguments.base_model or base_model
     asked = [(system, peer, few) for system, peer in PEERS.items()]
     if len(reviews) > len(few):
@@ -61,10 +58,10 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     rows = []
     for system, peer, subject in asked:
         make = partial(peer, resolve(name), run, context)
-        rows.append(or_not(system, partial(timed, system, make, subject, arguments.repeats, context)))
+        rows.append(measure.or_not(system, partial(timed, system, make, subject, arguments.repeats, context)))
         free_memory()
     settings = {"reviews": len(reviews), "few": len(few), "repeats": arguments.repeats, "run": arguments.run}
-    return record(arguments, rows, name, **settings, tokenization="timed for all")
+    return measure.record(arguments, rows, name, **settings, tokenization="timed for all")
 
 
 def timed(
@@ -72,23 +69,22 @@ def timed(
 ) -> BenchmarkRow:
     """Raises ConfigError where a long prompt would not end with the question."""
     device = context.device
-    began = now(device)
-    with quiet_transformers():
+    began = measure.now(device)
+    with loading.quiet_transformers():
         encoder, score, note, encode = make()
-    with quiet_transformers(), torch.inference_mode():
+    with loading.quiet_transformers(), torch.inference_mode():
         encode = encode or partial(encoder.encode, max_length_tokens=MAX_LENGTH)
         if list(encode([LONG])[0])[-len(encoder.suffix_ids) :] != encoder.suffix_ids:
             raise ConfigError(f"{system} cuts the question off long prompts; it must cut the review instead")
         measure.reset_peak(device)
-        ends = [now(device)]
+        ends = [measure.now(device)]
         for _ in range(1 + repeats):
             found = score(encode(reviews.texts))
-            ends.append(now(device))
-    right = int(((found >= 0.5) == reviews.labels).sum())
+            ends.append(measure.now(device))
     return BenchmarkRow(
         system=system, reviews_per_second=measure.spread(len(reviews) / np.diff(ends)[1:]), note=note,
         first_step_seconds=ends[1] - began, peak_memory_bytes=measure.peak_memory(device),
-        accuracy=wilson(right, len(reviews)),
+        accuracy=wilson(int(((found >= 0.5) == reviews.labels).sum()), len(reviews)),
     )  # fmt: skip
 
 
@@ -97,10 +93,10 @@ def timed(
 
 def _adapted(
     base: BaseModel, run: Run | None, context: DeviceContext, fast: bool = False
-) -> tuple[LoadedModel, Any]:
+) -> tuple[loading.LoadedModel, Any]:
     """The NF4 base, unpacked once if `fast` or on a CPU, and the same with the adapter on it."""
     unpacked = fast or context.device.type == "cpu"
-    loaded = load_base(base, device=context.device, compute_dtype=context.dtype, dequantized=unpacked)
+    loaded = loading.load_base(base, device=context.device, compute_dtype=context.dtype, dequantized=unpacked)
     if run:
         return loaded, loading.load_adapter(loaded.model, run.adapter_path)
     return loaded, loading.add_lora(loaded.model, rank=16, alpha=32, dropout=0.0).eval()
@@ -128,11 +124,10 @@ def _loop(base: BaseModel, run: Run | None, context: DeviceContext) -> Scoring:
 
 
 def _merged(base: BaseModel, run: Run | None, context: DeviceContext) -> Scoring:
-    where: dict[str, Any] = {"device": context.device}
     if run:
-        loaded = loading.load_merged(base, run.adapter_path, **where)
+        loaded = loading.load_merged(base, run.adapter_path, device=context.device)
     else:
-        loaded = load_base(base, **where, compute_dtype=torch.bfloat16)
+        loaded = loading.load_base(base, device=context.device, compute_dtype=torch.bfloat16)
     return _scoring(SentimentScorer(loaded, engine="padded"), "batches of like length")
 
 

@@ -20,22 +20,18 @@ FLAGS = measure.FLAGS | {
 
 
 def run(arguments: argparse.Namespace) -> BenchmarkRecord:
-    """Train with one seed after the other; the record so far is written after each round of recipes."""
+    """Train with one seed after the other; the record so far, of each recipe the mean with the lowest and the
+    highest accuracy, is written after each."""
     names = measure.asked("--presets", arguments.presets, list(PRESETS))
     reached: dict[str, list[float]] = {name: [] for name in names}
     rows: dict[str, BenchmarkRow] = {}
     for seed, name in product(range(arguments.seeds), names):
         done = trained(arguments, f"{name}, seed {seed}", **PRESETS[name], preset=name, seed=seed)
-        reached[name].append(done.validation_accuracy.value)
-        rows[name] = row_of(name, reached[name], done.validation_accuracy.n)
+        (found := reached[name]).append(done.validation_accuracy.value)
+        mean, sd = float(np.mean(found)), float(np.std(found, ddof=1)) if found[1:] else 0.0
+        metric = Metric(value=mean, low=min(found), high=max(found), n=done.validation_accuracy.n)
+        note = f"mean of {len(found)} seeds, SD {100 * sd:.2f} points"
+        rows[name] = BenchmarkRow(system=name, validation_accuracy=metric, note=note)
         data = {"dataset": done.data.source, "train": done.data.train, "accuracies": reached}
-        found = measure.record(arguments, list(rows.values()), arguments.base_model, **data)
-    return found  # pyrefly: ignore[unbound-name] at least one seed and one recipe
-
-
-def row_of(name: str, accuracies: list[float], n: int) -> BenchmarkRow:
-    """The mean over seeds with the lowest and the highest, and the sample's standard deviation in words."""
-    mean, sd = float(np.mean(accuracies)), float(np.std(accuracies, ddof=1)) if accuracies[1:] else 0.0
-    metric = Metric(value=mean, low=min(accuracies), high=max(accuracies), n=n)
-    note = f"mean of {len(accuracies)} seeds, SD {100 * sd:.2f} points"
-    return BenchmarkRow(system=name, validation_accuracy=metric, note=note)
+        record = measure.record(arguments, list(rows.values()), arguments.base_model, **data)
+    return record  # pyrefly: ignore[unbound-name] at least one seed and one recipe

@@ -11,12 +11,12 @@ from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.special import expit
 
 from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow
-from sentiment_core.benchmarks.measure import FLAGS as COMMON
-from sentiment_core.benchmarks.measure import finished, record
+from sentiment_core.benchmarks import measure
 from sentiment_core.config import ConfigError
 from sentiment_core.data.reviews import load_reviews
 from sentiment_core.engines.device import find_device
@@ -29,15 +29,10 @@ from sentiment_core.models.tokens import PromptEncoder
 
 FEWEST_ROWS, RESAMPLES = 3, 2000
 
-SYSTEMS = (
-    "largest move", "random clause", "gradient × input", "best single clause",
-    "largest move minus random clause",
-)  # fmt: skip
-
 FLAGS = {
     "run": ("smollm2-135m", "run whose fine-tuned model answers"),
     "base-model": ("", "folder of a base model that is not on the Hub"),
-    "dataset": COMMON["dataset"],
+    "dataset": measure.FLAGS["dataset"],
     "reviews": (200, "how many of the test reviews, drawn with --seed"),
     "seed": (0, "which reviews"),
 }
@@ -45,7 +40,7 @@ FLAGS = {
 
 def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     """In float32: changes of the log-odds by each choice, with 95 % bootstrap intervals over the reviews."""
-    run, base_model = finished(arguments.run)
+    run, base_model = measure.finished(arguments.run)
     assert run
     assert run.record
     loaded = load_base(resolve(arguments.base_model or base_model), device=find_device("fp32").device)
@@ -59,18 +54,18 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
             f"--reviews is {arguments.reviews}; only {len(found)} reviews are short enough and have 3 clauses"
         )
     live = LiveTransformers(loaded, model, 1.0)
-    changes = np.array([
+    changes = pd.DataFrame([
         compared(*answers_of(live, loaded.encoder, *review), clause_saliency(model, loaded.encoder, *review))
         for review in found
     ])  # fmt: skip
-    draws = resampled_means(changes, RESAMPLES).T
+    means, draws = changes.to_numpy().mean(axis=0), resampled_means(changes.to_numpy(), RESAMPLES).T
     rows = [
         BenchmarkRow(system=system, log_odds_change=percentile_interval(float(mean), draw, len(changes)))
-        for system, mean, draw in zip(SYSTEMS, changes.mean(axis=0), draws, strict=True)
+        for system, mean, draw in zip(changes.columns, means, draws, strict=True)
     ]
     clauses = sum(len(bounds) - 1 for _, bounds in found)
     settings = {"run": arguments.run, "reviews": len(found), "seed": arguments.seed, "clauses": clauses}
-    return record(arguments, rows, base_model, **settings)
+    return measure.record(arguments, rows, base_model, **settings)
 
 
 Review = tuple[list[int], list[int]]  # its token ids, and where its rows begin and end among them: 0, …, all
@@ -106,11 +101,14 @@ def clause_saliency(model: Any, encoder: PromptEncoder, ids: list[int], bounds: 
     return np.add.reduceat(by_token[len(encoder.prefix_ids) :], bounds[:-1])
 
 
-def compared(after: np.ndarray, without: np.ndarray, saliency: np.ndarray) -> tuple[float, ...]:
-    """Absolute changes of the log-odds where one clause is left out, in the order of `SYSTEMS`.
+def compared(after: np.ndarray, without: np.ndarray, saliency: np.ndarray) -> dict[str, float]:
+    """Absolute changes of the log-odds where one clause is left out, by how it is chosen.
 
     Args: of each row the log-odds after it and without it, and its saliency.
     """
     change = np.abs(without - after[-1])
     move, chance = change[1 + np.abs(np.diff(expit(after))).argmax()], change.mean()  # the first has no move
-    return move, chance, change[np.abs(saliency).argmax()], change.max(), move - chance
+    return {
+        "largest move": move, "random clause": chance, "gradient × input": change[np.abs(saliency).argmax()],
+        "best single clause": change.max(), "largest move minus random clause": move - chance,
+    }  # fmt: skip

@@ -30,7 +30,6 @@ from transformers.trainer_callback import PrinterCallback
 from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow
 from sentiment_core.artifacts.store import read_record
 from sentiment_core.benchmarks import measure
-from sentiment_core.benchmarks.measure import now
 from sentiment_core.config import PRESETS, ConfigError, TrainConfig, flag
 from sentiment_core.data.reviews import TrainSplit, split_train
 from sentiment_core.engines import device as devices
@@ -52,9 +51,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     for reviews in (split.train, split.validation):
         encoder.encode_cached(reviews.texts, TrainConfig.max_length_tokens)
     rows = []
-    for name, (title, peer) in PEERS.items():
-        if name not in names:
-            continue
+    for title, peer in (PEERS[name] for name in PEERS if name in names):
         rows.append(measure.or_not(title, partial(peer, title, arguments, context, split)))
         devices.free_memory()
     if "ours" in names and context.world_size == 1 and 1 < arguments.gpus <= torch.cuda.device_count():
@@ -74,15 +71,15 @@ class BlockClock(transformers.TrainerCallback):
         self.began = self.since = self.first_step = 0.0
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.began = now(self.device)
+        self.began = measure.now(self.device)
         measure.reset_peak(self.device)
 
     def on_step_end(self, args, state, control, **kwargs):
         step = state.global_step
         if step == 1:
-            self.first_step = now(self.device) - self.began
+            self.first_step = measure.now(self.device) - self.began
         if step % self.steps == 0:
-            at = now(self.device)
+            at = measure.now(self.device)
             if step > self.steps:
                 self.rates.append(float(self.seen[step] - self.seen[step - self.steps]) / (at - self.since))
             self.since = at
@@ -116,7 +113,7 @@ def _session(
     elif config.precision != "auto":
         context = devices.find_device(config.precision)
     with tempfile.TemporaryDirectory() as folder, quiet_transformers():
-        began, places = now(context.device), (Path(folder) / "run", Path(folder) / "work")
+        began, places = measure.now(context.device), (Path(folder) / "run", Path(folder) / "work")
         session = Session(config, split, None, context, *places, None, load=load)
         most = min(arguments.steps, len(session.plan) // (arguments.blocks + 1))
         steps = max(1, most // 4 if config.gradient_checkpointing else most)  # the study's take long
@@ -124,7 +121,7 @@ def _session(
         trainer = trainer_of(session, steps * (1 + arguments.blocks)) if trainer_of else session.trainer
         trainer.add_callback(clock)
         session.trainer.warm_up()
-        preparation = now(context.device) - began
+        preparation = measure.now(context.device) - began
         trainer.train()
     note = f"{note or 'engine ' + session.engine}, {session.micro} reviews a pass, blocks of {steps} steps"
     return clock.row(title, note, config.batch_size, preparation)

@@ -133,11 +133,10 @@ class Inputs:
         """The base model without an adapter, loaded once as long as the precision stays.
         shared: False hands it over for good, to a system that puts an adapter on it."""
         dtype = DTYPES[precision]
-        loaded, self._loaded = self._loaded, None
-        if loaded and loaded.compute_dtype != dtype:
-            loaded = None
+        if self._loaded and self._loaded.compute_dtype != dtype:
+            self._loaded = None
         free_memory()  # what the last system left counts when this one sizes its batches
-        loaded = loaded or self._load(dtype)
+        loaded = self._loaded or self._load(dtype)
         self._loaded = loaded if shared else None
         return loaded
 
@@ -157,9 +156,6 @@ class Inputs:
         if engine != "nf4":
             loading.dequantize(loaded.model, dtype)
         return loaded
-
-
-# ---- run and base model
 
 
 def find_run(name: str, assets: Path) -> Run:

@@ -28,8 +28,7 @@ from sentiment_core.labels import LABEL_WORDS
 from sentiment_core.models.base_models import writing
 from sentiment_core.systems import SYSTEMS
 
-ROWS = {"cpu": 256, "cuda": 8_192}
-"""Of a part: what is lost when a process is killed."""
+ROWS = {"cpu": 256, "cuda": 8_192}  # of a part: what is lost when a process is killed
 ANSWERING = ("fine-tuned", "baseline-scored", "baseline-generated")
 """Systems that need no other reviews than those they answer."""
 

@@ -1,7 +1,8 @@
 """One call of eval.py: which systems on which reviews, each scored, summarized and written as artifacts."""
 
 import pkgutil
-from dataclasses import dataclass, replace
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,11 @@ from sentiment_core.evaluation.systems.base import EvaluatedSystem, Work
 from sentiment_core.models.base_models import writing
 from sentiment_core.systems import ENCODERS, SYSTEMS
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """One evaluation: made by this call, or found finished with the same settings and kept."""
-
-    record: EvalRecord
-    kept: bool = False
+Outcomes = list[tuple[EvalRecord, bool]]
+"""Each evaluation, and whether it was found finished with the same settings and kept."""
 
 
-def evaluate(config: EvalConfig, *, assets: Path, work: Path, overwrite: bool = False) -> list[Outcome]:
+def evaluate(config: EvalConfig, *, assets: Path, work: Path, overwrite: bool = False) -> Outcomes:
     """Evaluate what the settings ask for; on every process of a launch but the first, returns nothing.
     Raises ConfigError, DataError, BaseModelError, ArtifactError: one sentence each."""
     inputs = Inputs(config, find_device(config.precision), assets)
@@ -43,19 +39,18 @@ def evaluate(config: EvalConfig, *, assets: Path, work: Path, overwrite: bool = 
     kept = decided_by_main(
         inputs.context, lambda: {each.eval_id for each, at in there if finished(each, at, keep=every)}
     )
-    outcomes: list[Outcome] = []
+    outcomes: Outcomes = []
     for system, folder in folders.items():
         if system.eval_id in kept:
             inputs.say(f"{system.eval_id}: already finished with the same settings, kept")
-            outcomes += [Outcome(read_eval(folder).record, kept=True)] if inputs.context.is_main else []
+            outcomes += [(read_eval(folder).record, True)] if inputs.context.is_main else []
         elif record := run(system, folder, work / "evals" / system.eval_id):
-            outcomes.append(Outcome(record))
-    processes = PartialState()
-    processes.wait_for_everyone()  # the first one may still be at a system that it does alone
-    processes.destroy_process_group()
+            outcomes.append((record, False))
+    PartialState().wait_for_everyone()  # the first one may still be at a system that it does alone
+    PartialState().destroy_process_group()
     for system in systems:
-        PartStore(work / "evals" / system.eval_id, "", inputs.context).remove()
-    return outcomes if inputs.context.is_main else []
+        shutil.rmtree(work / "evals" / system.eval_id, ignore_errors=True)
+    return outcomes
 
 
 def finished(system: EvaluatedSystem, folder: Path, *, keep: bool) -> bool:
@@ -84,11 +79,8 @@ def run(system: EvaluatedSystem, folder: Path, work_folder: Path) -> EvalRecord 
         context = replace(context, device=torch.device("cpu"), world_size=1)
         if not context.is_main:
             return None
-    store = PartStore(work_folder, system.identity(), context)
-    store.open()
-    work = system.work()
-    scored = score(system, work, store)
-    if scored is None:
+    store, work = PartStore(work_folder, system.identity(), context), system.work()
+    if (scored := score(system, work, store)) is None:
         return None
     values, seconds, warmup = scored
     answers = work.answers(values)
@@ -124,21 +116,17 @@ def settings_of(system: EvaluatedSystem, work: Work) -> dict[str, Any]:
     return settings | {"identity": system.identity()} | ({OVERLAP_SETTING: list(overlap)} if overlap else {})
 
 
-# ---- what a person sees
-
-
-def describe(outcomes: list[Outcome], assets: Path) -> str:
+def describe(outcomes: Outcomes, assets: Path) -> str:
     rows = {}
-    for outcome in outcomes:
-        record = outcome.record
+    for record, kept in outcomes:
         accuracy = record.metrics["accuracy"]
         rows[record.measured_title] = {
             "Accuracy (95 % interval)": f"{accuracy.value:.2%} ({accuracy.low:.2%}–{accuracy.high:.2%})",
             "n": f"{accuracy.n:,}", "Unparsed": f"{record.unparsed:,}",
             "Seconds": f"{record.wall_seconds:.1f}", "Reviews/s": f"{record.reviews_per_second:,.0f}",
-            "": "kept" if outcome.kept else "",
+            "": "kept" if kept else "",
         }  # fmt: skip
     table = pd.DataFrame.from_dict(rows, orient="index").to_string()
     lines = [*map(str.rstrip, table.splitlines()), "", f"Folder  {assets / 'evals'}"]
-    lines += [f"        {outcome.record.eval_id}" for outcome in outcomes]
+    lines += [f"        {record.eval_id}" for record, _ in outcomes]
     return "\n".join([*lines, "Next    python app.py"])

@@ -21,9 +21,7 @@ from sentiment_core.evaluation.systems.base import EvaluatedSystem, Work
 from sentiment_core.models.base_models import writing
 from sentiment_core.models.tokens import read_arrays, write_arrays
 
-SECONDS_BETWEEN_PARTS = 5.0
-"""At most this much work is lost when a process is killed."""
-
+SECONDS_BETWEEN_PARTS = 5.0  # at most so much work is lost when a process is killed
 BAR = "{desc}: {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
 """tqdm's own, with reviews/s however slow."""
 
@@ -32,17 +30,14 @@ class PartStore:
     """Scored rows on disk: `<work>/<identity>/<rank>of<processes>-<number>.npz`: rows, values and seconds."""
 
     def __init__(self, work: Path, identity: str, context: DeviceContext) -> None:
-        self.work, self.folder, self.context = work, work / identity, context
+        """Makes the folder; what belongs to other settings goes."""
+        self.folder, self.context = work / identity, context
         names = (self.folder / f"{context.rank}of{context.world_size}-{n}.npz" for n in itertools.count())
         self._unused = (path for path in names if not path.exists())
-
-    def open(self) -> None:
-        """Make the folder; what belongs to other settings goes."""
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        for other in self.work.iterdir():
-            if other != self.folder:
-                shutil.rmtree(other, ignore_errors=True)
+        for other in {*work.iterdir()} - {self.folder}:
+            shutil.rmtree(other, ignore_errors=True)
 
     def save(self, rows: np.ndarray, values: np.ndarray, seconds: float) -> None:
         path = next(self._unused)
@@ -56,9 +51,6 @@ class PartStore:
         if self.context.world_size > 1:  # each host has its own; those of a shared folder count once
             parts = {name: part for host in gather_object([parts]) for name, part in host.items()}
         return [part for part in parts.values() if part]
-
-    def remove(self) -> None:
-        shutil.rmtree(self.work, ignore_errors=True)
 
 
 def score(system: EvaluatedSystem, work: Work, store: PartStore) -> tuple[np.ndarray, float, float] | None:

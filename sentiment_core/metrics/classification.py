@@ -40,8 +40,7 @@ class Comparison:
 
 def confusion(label: ArrayLike, prediction: ArrayLike) -> dict[str, int]:
     """Counts by label (first word) and answer (second word), such as "positive_unparsed"."""
-    y = read_labels(label)
-    return _named(_cells(y, read_answers(prediction, len(y))))
+    return _named(_cells(read_labels(label), read_answers(prediction)))
 
 
 def _cells(y: np.ndarray, answer: np.ndarray) -> np.ndarray:
@@ -62,27 +61,20 @@ def _class_means(cells: np.ndarray) -> dict[str, np.ndarray]:
     return {name: share.mean(-1) for name, share in shares.items()}
 
 
-def _scored(label: ArrayLike, p_positive: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and probabilities of the reviews that have one."""
-    y = read_labels(label)
-    p = intervals.read_probabilities(p_positive, len(y))
-    keep = ~np.isnan(p)
-    return y[keep], p[keep]
-
-
-def roc_auc(label: ArrayLike, p_positive: ArrayLike) -> Metric | None:
+def roc_auc(y: np.ndarray, p: np.ndarray) -> Metric | None:
     """Chance that a random positive review scores above a random negative one; ties count half.
 
     Interval: DeLong et al. 1988 (Biometrics 44:837), by midranks as in Sun & Xu 2014 (IEEE SPL 21:1389),
     on the logit scale so that it stays in [0, 1]; none where the two classes separate perfectly or one of
     them has a single review. None where a class is absent.
 
-    >>> roc_auc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]).value
+    Args: (n,) labels and P(positive), checked and without gaps.
+
+    >>> roc_auc(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8])).value
     0.75
     """
     from scipy.stats import rankdata
 
-    y, p = _scored(label, p_positive)
     m, k = int((y == 1).sum()), int((y == 0).sum())
     if not m or not k:
         return None
@@ -108,7 +100,8 @@ def _scores(reviews: Reviews) -> Found:
       with p >= 0.5. Resampling adds noise to every bin and so inflates ECE; its interval is shifted back
       by the mean of that excess.
     """
-    y, p = _scored(reviews.label, reviews.p_positive)
+    scored = ~np.isnan(reviews.p_positive)
+    y, p = reviews.label[scored], reviews.p_positive[scored]
     if not len(y):
         return
     if auc := roc_auc(y, p):
@@ -138,8 +131,8 @@ def ece_without(label: ArrayLike, p_positive: ArrayLike, temperature: float) -> 
     """The expected calibration error that probabilities had before log-odds were divided by a temperature."""
     from scipy.special import expit, logit
 
-    y, p = _scored(label, p_positive)
-    return float(np.abs(_calibration_columns(y, expit(temperature * logit(p))).mean(0)[2:]).sum())
+    p = expit(temperature * logit(np.asarray(p_positive, dtype=float)))
+    return float(np.abs(_calibration_columns(np.asarray(label), p).mean(0)[2:]).sum())
 
 
 def _calibration_columns(y: np.ndarray, p: np.ndarray) -> np.ndarray:
@@ -175,9 +168,8 @@ def at_threshold(label: ArrayLike, p_positive: ArrayLike, threshold: float) -> d
     """Confusion counts and rates when p >= threshold is called positive; about a millisecond for 25,000.
     Returns the six counts of `confusion` (without a probability: unparsed); accuracy, precision and recall of
     both classes, None where undefined."""
-    y = read_labels(label)
-    p = intervals.read_probabilities(p_positive, len(y))
-    cells = _cells(y, np.where(np.isnan(p), 2, p >= threshold).astype(np.intp))
+    p = intervals.read_probabilities(p_positive)
+    cells = _cells(read_labels(label), np.where(np.isnan(p), 2, p >= threshold).astype(np.intp))
     shares = {"accuracy": (cells[0, 0] + cells[1, 1], cells.sum())}
     for i, name in enumerate(CLASSES):
         shares[f"precision_{name}"] = (cells[i, i], cells[:, i].sum())
@@ -209,9 +201,7 @@ def _pairs(reviews: Reviews) -> Found:
     """Share of pairs with every member right; a review without a partner is left out, n counts pairs."""
     if reviews.pair_id is None:
         return
-    pairs = np.asarray(reviews.pair_id, dtype=object)
-    intervals.one_each(pairs, len(reviews.label), "pair ids")
-    groups = pd.Series(reviews.answer == reviews.label).groupby(pairs).agg(["size", "all"])
+    groups = pd.Series(reviews.answer == reviews.label).groupby(reviews.pair_id).agg(["size", "all"])
     whole = groups.loc[groups["size"] >= 2, "all"]
     if len(whole):
         yield "consistency", intervals.wilson(int(whole.sum()), len(whole))
@@ -240,13 +230,15 @@ def evaluate(
     >>> evaluate([0, 1, 1], [0, 1, None])["accuracy_lenient"].value
     1.0
     """
-    y = read_labels(label)
-    n = len(y)
-    if not n:
+    y, answer = read_labels(label), read_answers(prediction)
+    if not (n := len(y)):
         raise ValueError("there are no reviews to evaluate")
-    answer = read_answers(prediction, n)
-    p = np.full(n, np.nan) if p_positive is None else intervals.read_probabilities(p_positive, n)
-    reviews = Reviews(y, answer, p, pair_id, resamples)
+    p = np.full(n, np.nan) if p_positive is None else intervals.read_probabilities(p_positive)
+    pairs = None if pair_id is None else np.asarray(pair_id, dtype=object)
+    for what, values in {"predictions": answer, "probabilities": p, "pair ids": pairs}.items():
+        if values is not None and len(values) != n:
+            raise ValueError(f"{len(values)} {what} for {n} labels; there must be one for each")
+    reviews = Reviews(y, answer, p, pairs, resamples)
     return {name: metric for metrics in METRICS for name, metric in metrics(reviews)}
 
 
@@ -275,8 +267,7 @@ def compare(label: ArrayLike, prediction_a: ArrayLike, prediction_b: ArrayLike) 
     from scipy.stats import binomtest
 
     y = read_labels(label)
-    n = len(y)
-    right_a, right_b = read_answers(prediction_a, n) == y, read_answers(prediction_b, n) == y
+    n, right_a, right_b = len(y), read_answers(prediction_a) == y, read_answers(prediction_b) == y
     both_wrong, fixed, broken, both_right = (int(c) for c in np.bincount(2 * right_a + right_b, minlength=4))
     shares = np.array([fixed, broken, both_right, both_wrong]) / n
     draws = intervals.frozen_random().multinomial(n, shares, size=10_000)

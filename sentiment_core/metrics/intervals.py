@@ -1,13 +1,11 @@
 """What every metric is made of: a value with its interval, and checked labels, answers, probabilities."""
 
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict
-
-_CHUNK = 50  # resamples held at once: 50 x 25,000 weights are 10 MB
 
 
 class Record(BaseModel):
@@ -33,7 +31,7 @@ class Reviews:
     label: np.ndarray  # (n,) int, 0 or 1
     answer: np.ndarray  # (n,) int: 0, 1, or 2 for an answer that is no label
     p_positive: np.ndarray  # (n,) float64 in [0, 1], NaN where a review was not scored
-    pair_id: ArrayLike | None
+    pair_id: np.ndarray | None  # (n,) objects
     resamples: int  # of the bootstraps
 
 
@@ -44,11 +42,6 @@ def floats(values: ArrayLike, name: str) -> np.ndarray:
     if array.ndim != 1:
         raise ValueError(f"{name} has {array.ndim} dimensions; it must be a list with one value per review")
     return array
-
-
-def one_each(values: Sized, n: int, what: str) -> None:
-    if len(values) != n:
-        raise ValueError(f"{len(values)} {what} for {n} labels; there must be one for each")
 
 
 def _refuse(odd: np.ndarray, name: str, rule: str) -> None:
@@ -63,19 +56,17 @@ def read_labels(label: ArrayLike) -> np.ndarray:
     return array.astype(np.intp)
 
 
-def read_answers(prediction: ArrayLike, n: int) -> np.ndarray:
+def read_answers(prediction: ArrayLike) -> np.ndarray:
     """(n,) int: 0, 1, or 2 for an answer that is no label."""
     array = floats(prediction, "prediction")
-    one_each(array, n, "predictions")
     gaps = np.isnan(array)
     _refuse(array[~gaps & ~np.isin(array, (0, 1))], "prediction", "be 0, 1 or empty (no label)")
     return np.where(gaps, 2, array).astype(np.intp)
 
 
-def read_probabilities(p_positive: ArrayLike, n: int) -> np.ndarray:
+def read_probabilities(p_positive: ArrayLike) -> np.ndarray:
     """(n,) float64 in [0, 1], NaN where a review was not scored."""
     array = floats(p_positive, "p_positive")
-    one_each(array, n, "probabilities")
     _refuse(array[(array < 0) | (array > 1)], "p_positive", "lie in [0, 1] or be empty")
     return array
 
@@ -128,11 +119,5 @@ def percentile_interval(value: float, draws: np.ndarray, n: int, *, higher_is_be
 def resampled_means(columns: np.ndarray, resamples: int) -> np.ndarray:
     """(resamples, k) means of (n, k) columns over n reviews drawn with replacement."""
     n, random = len(columns), frozen_random()
-    means = np.empty((resamples, columns.shape[1]))
-    for start in range(0, resamples, _CHUNK):
-        rows = min(_CHUNK, resamples - start)
-        drawn = random.randint(0, n, size=(rows, n), dtype=np.int64)
-        drawn += np.arange(rows)[:, None] * n
-        weights = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
-        means[start : start + rows] = weights.astype(float) @ columns / n
-    return means
+    drawn = (random.randint(0, n, n, dtype=np.int64) for _ in range(resamples))
+    return np.stack([np.bincount(rows, minlength=n) @ columns for rows in drawn]) / n

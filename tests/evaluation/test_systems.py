@@ -156,9 +156,9 @@ def test_an_answer_ends_at_the_end_of_its_turn(loaded):
     assert free.texts(np.array([row])) == [tokenizer.decode([word])]
 
 
-@pytest.mark.parametrize("fitted", [bag_of_words.tfidf_logreg, bag_of_words.nbsvm])
-def test_counted_words_learn_the_separable_reviews(fitted, train, monkeypatch):
-    predict_proba, features = fitted(train.texts[:300], train.labels[:300])
+@pytest.mark.parametrize("kind", [bag_of_words.Tfidf, bag_of_words.Nbsvm])
+def test_counted_words_learn_the_separable_reviews(kind, train, monkeypatch):
+    predict_proba, features = kind.fitted(kind, train.texts[:300], train.labels[:300])
     assert features > 100
     monkeypatch.setattr(bag_of_words, "CHUNK", 64)
     p, held_out = np.zeros(len(train.texts[300:])), np.arange(300, len(train.texts))

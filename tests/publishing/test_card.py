@@ -76,9 +76,9 @@ def test_the_card_tells_what_was_measured_of_this_training_alone(run, dataset, t
     [validated] = card(run).data.eval_results
     assert validated.metric_value == round(run.record.validation_accuracy.value, 4)
     config = EvalConfig(run="tiny", dataset=str(dataset), base_model=str(tiny_model))
-    [outcome] = evaluate(config, assets=root, work=tmp_path / "work")
+    [(record, _)] = evaluate(config, assets=root, work=tmp_path / "work")
     assert main(["--assets", str(root), "card", "tiny"]) == 0
-    metric = outcome.record.metrics["accuracy"]
+    metric = record.metrics["accuracy"]
     [result] = [
         r for r in card(run).data.eval_results if (r.dataset_split, r.metric_type) == ("test", "accuracy")
     ]
@@ -86,7 +86,7 @@ def test_the_card_tells_what_was_measured_of_this_training_alone(run, dataset, t
     assert f"({metric.low:.4f}–{metric.high:.4f}, n = 40)" in result.metric_name
     assert f"{result.metric_name} | {metric.value:.4f} |" in card(run).text
 
-    older = read_eval(root / "evals" / outcome.record.eval_id)
+    older = read_eval(root / "evals" / record.eval_id)
     stale = older.record.model_copy(update={"created_at": run.record.created_at.replace(year=2020)})
     write_eval(older.path, stale, older.predictions())
     assert main(["--assets", str(root), "card", "tiny"]) == 0

@@ -13,7 +13,6 @@ from sentiment_core.artifacts.frames import answers
 from sentiment_core.artifacts.schema import BaseModelInfo
 from sentiment_core.engines.scorer import p_positive
 from sentiment_core.evaluation.inputs import Inputs, safe_name
-from sentiment_core.models.base_models import base_identity
 
 Parts = Iterator[tuple[np.ndarray, np.ndarray]]
 """(row indices, (rows, width) numbers) in whatever order is fastest."""
@@ -54,9 +53,9 @@ class EvaluatedSystem(ABC):
         self.id, self.inputs, self.config = system_id, inputs, inputs.config
 
     @property
-    @abstractmethod
     def origin(self) -> str:
-        """How the evaluation's name ends: the base model, run or training data."""
+        """How the evaluation's name ends: by the base model, unless a run or training data decide."""
+        return safe_name(self.inputs.base.name)
 
     def decisive(self) -> dict[str, Any]:
         """Every setting and input that decides the predictions, by name; in the record's settings."""
@@ -73,25 +72,4 @@ class EvaluatedSystem(ABC):
     def identity(self, *apart: str) -> str:
         """First 16 hex digits of SHA-256 over what decides the predictions, `apart` from these settings."""
         decisive = {name: value for name, value in self.decisive().items() if name not in apart}
-        text = json.dumps([self.id, decisive], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-class ModelSystem(EvaluatedSystem):
-    """A system that reads prompts with the base model."""
-
-    @property
-    def precision(self) -> str:
-        return self.inputs.context.precision
-
-    @property
-    def origin(self) -> str:
-        return safe_name(self.inputs.base.name)
-
-    def decisive(self) -> dict[str, Any]:
-        return super().decisive() | {
-            "base": base_identity(self.inputs.base) or self.inputs.base.spec,
-            "prompt_hash": self.inputs.encoder.info.hash,
-            "max_length_tokens": self.inputs.max_length,
-            "precision": self.precision,
-        }
+        return hashlib.sha256(json.dumps([self.id, decisive], sort_keys=True).encode()).hexdigest()[:16]

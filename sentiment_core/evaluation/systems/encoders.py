@@ -27,7 +27,7 @@ from transformers.utils import cached_file
 from sentiment_core.artifacts import provenance
 from sentiment_core.data.reviews import TrainSplit
 from sentiment_core.engines.batching import batches_by_tokens
-from sentiment_core.evaluation.inputs import Inputs, safe_name
+from sentiment_core.evaluation.inputs import Inputs
 from sentiment_core.evaluation.systems.base import EvaluatedSystem, Parts, Work
 from sentiment_core.models import loading
 from sentiment_core.models.base_models import base_identity, sealed_folder, writing
@@ -43,10 +43,6 @@ class Encoder(EvaluatedSystem):
         self.device, self.bf16 = inputs.context.device, inputs.context.precision == "bf16"
         self.tokenizer, self.identified = loading.load_tokenizer(inputs.base), base_identity(inputs.base)
         inputs.max_length = min(self.config.max_length_tokens or 512, self.tokenizer.model_max_length)
-
-    @property
-    def origin(self) -> str:
-        return safe_name(self.inputs.base.name)
 
     def decisive(self) -> dict[str, Any]:
         split, which = self.inputs.train_split, "sha256" if self.inputs.base.is_local else "revision"

@@ -13,13 +13,14 @@ from transformers import GenerationConfig
 from sentiment_core.artifacts.schema import OTHER_FORM, AnswerForm
 from sentiment_core.engines.batching import batches_by_tokens
 from sentiment_core.engines.scorer import fitting_tokens, left_pad, run_ahead
-from sentiment_core.evaluation.systems.base import ModelSystem, Parts, Work
+from sentiment_core.evaluation.systems.base import Parts, Work
+from sentiment_core.evaluation.systems.scored import ZeroShot
 from sentiment_core.labels import UNPARSED, Label
 from sentiment_core.models.loading import LoadedModel, quiet_transformers
 from sentiment_core.models.tokens import Encoded
 
 
-class Generated(ModelSystem):
+class Generated(ZeroShot):
     """The base model asked for a free answer."""
 
     def decisive(self) -> dict[str, Any]:
@@ -32,8 +33,6 @@ class Generated(ModelSystem):
         prompts = self.inputs.prompts
         return Work(lambda rows: free.stream(prompts(rows)), width, free.answers, settings, loaded.info)
 
-
-# ---- what counts as an answer
 
 _WORD = re.compile(r"\b(negative|positive)\b", re.IGNORECASE)
 _NEGATION = re.compile(

@@ -19,16 +19,27 @@ from sentiment_core.engines.device import find_device
 from sentiment_core.engines.generic import engine_for_packs
 from sentiment_core.engines.scorer import SentimentScorer, fitting_tokens
 from sentiment_core.evaluation.inputs import Inputs
-from sentiment_core.evaluation.systems.base import ModelSystem, Parts, Work, from_scores
+from sentiment_core.evaluation.systems.base import EvaluatedSystem, Parts, Work, from_scores
 from sentiment_core.labels import Label
-from sentiment_core.models.base_models import BaseModelError, file_sha256
+from sentiment_core.models.base_models import BaseModelError, base_identity, file_sha256
 from sentiment_core.models.loading import LoadedModel, load_adapter
 from sentiment_core.models.tokens import Encoded, PromptEncoder
 from sentiment_core.prompts import PROMPT, REVIEW_SLOT
 
 
-class ZeroShot(ModelSystem):
+class ZeroShot(EvaluatedSystem):
     """The base model as it is."""
+
+    @property
+    def precision(self) -> str:
+        return self.inputs.context.precision
+
+    def decisive(self) -> dict[str, Any]:
+        base = self.inputs.base
+        return super().decisive() | {
+            "base": base_identity(base) or base.spec, "prompt_hash": self.inputs.encoder.info.hash,
+            "max_length_tokens": self.inputs.max_length, "precision": self.precision,
+        }  # fmt: skip
 
     def work(self) -> Work:
         return self.scored(self.scorer(self.inputs.base_model(self.precision)))
@@ -121,12 +132,8 @@ class FineTuned(ZeroShot):
         return replace(work, answers=lambda values: from_scores(values / np.float32(self.run.temperature)))
 
 
-# ---- few-shot
-
-EXAMPLE_WORDS = (30, 120)
-"""Examples have this many words: long enough to say something, short enough for a short prompt."""
-DRAWS = 5
-"""Draws of examples, seeded one after the other: accuracy depends on the draw more than on the reviews."""
+EXAMPLE_WORDS = (30, 120)  # long enough to say something, short enough for a short prompt
+DRAWS = 5  # of examples, seeded one after the other: accuracy depends on the draw more than on the reviews
 _ANSWER_SLOT = "\u0000answer\u0000"
 
 
