@@ -1,6 +1,5 @@
 """The records under `assets/`, typed. `sentiment_core.artifacts.store` reads and writes them."""
 
-import re
 from datetime import datetime
 from statistics import stdev
 from typing import Annotated, Any, Literal
@@ -362,22 +361,11 @@ class SoakRecord(Record):
 def upgraded(kind: type[BaseModel], content: dict[str, Any]) -> dict[str, Any]:
     """The JSON of an older version as the present one; anything else as it is.
 
-    Version 2 dropped an evaluation's `reliability`, which follows from the predictions, renamed two engines,
-    and gave a benchmark's rows the fields `devices` and `batch_size` instead of words in names and notes.
+    Version 2 dropped an evaluation's `reliability`, which follows from the predictions, renamed two engines.
     """
-    if kind not in (RunRecord, EvalRecord, BenchmarkRecord) or content.get("schema_version", 1) != 1:
+    if kind not in (RunRecord, EvalRecord) or content.get("schema_version", 1) != 1:
         return content
     content = {key: value for key, value in content.items() if key != "reliability"} | {"schema_version": 2}
     if (engine := content.get("engine")) in FORMER_ENGINES:
         content["engine"] = FORMER_ENGINES[engine]
-    if kind is BenchmarkRecord:
-        content["command"] = content["command"].replace("_core.benchmark ", "_core.benchmarks ")
-        content["rows"] = [_upgraded_row(row) for row in content.get("rows", ())]
     return content
-
-
-def _upgraded_row(row: dict[str, Any]) -> dict[str, Any]:
-    gpus = re.search(r"(\d+) GPUs$", row["system"])
-    batch = re.search(r"steps of (\d+) reviews", row.get("note", ""))
-    found = {name: int(match[1]) for name, match in (("devices", gpus), ("batch_size", batch)) if match}
-    return row | found | {"system": FORMER_ENGINES.get(row["system"], row["system"])}

@@ -10,7 +10,7 @@ import pytest
 
 from sentiment_core import config
 from sentiment_core.artifacts import store
-from sentiment_core.artifacts.schema import PREDICTION_COLUMNS, BenchmarkRecord
+from sentiment_core.artifacts.schema import PREDICTION_COLUMNS
 from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.figures import evaluation as figures
 from tests.fake_artifacts import RUN, recomputed, write_eval, write_run
@@ -145,32 +145,6 @@ def test_a_run_of_version_1_reads_as_the_present_one(tmp_path: Path) -> None:
     for engine, former in (("nf4", "plain"), ("dequantized", "resident"), ("packed", "packed")):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 1, "engine": former}))
         assert store.read_run(path.parent).record == record.model_copy(update={"engine": engine})
-
-
-def test_a_benchmark_of_version_1_reads_as_the_present_one(tmp_path: Path) -> None:
-    """Version 1 said devices and batch size in words, and its module was sentiment_core.benchmark."""
-
-    def benchmark(*rows: dict, **more: object) -> dict:
-        content = {"kind": "train", "created_at": "2026-11-23T09:47Z", "base_model": "tiny", "versions": {}}
-        return content | {"hardware": {"device": "GPU", "count": 2}, "rows": rows} | more
-
-    old = benchmark(
-        {"system": "ours", "note": "packed, steps of 48 reviews"},
-        {"system": "ours, 2 GPUs", "note": "steps of 96 reviews over both"},
-        {"system": "plain"},
-        schema_version=1,
-        command="python -m sentiment_core.benchmark train --blocks 3",
-    )
-    new = benchmark(
-        {"system": "ours", "note": "packed, steps of 48 reviews", "batch_size": 48},
-        {"system": "ours, 2 GPUs", "note": "steps of 96 reviews over both", "devices": 2, "batch_size": 96},
-        {"system": "nf4"},
-        schema_version=2,
-        command="python -m sentiment_core.benchmarks train --blocks 3",
-    )
-    path = tmp_path / "benchmarks" / "train.json"
-    store.write_text(path, json.dumps(old))
-    assert store.read_benchmark("train", tmp_path) == BenchmarkRecord.model_validate(new)
 
 
 def test_runs_on_one_base_store_the_same_answers_of_it() -> None:
