@@ -28,7 +28,7 @@ from transformers import PrinterCallback, TrainingArguments
 from sentiment_core.artifacts import provenance, store
 from sentiment_core.artifacts.schema import AlsoInfo, DataInfo, LoraInfo, RunRecord
 from sentiment_core.artifacts.store import HistoryWriter, read_history, utc_now, write_record, write_text
-from sentiment_core.config import ConfigError, TrainConfig, flag, split_name
+from sentiment_core.config import PACKING, ConfigError, TrainConfig, flag, split_name
 from sentiment_core.data.reviews import Reviews, TrainSplit, split_train
 from sentiment_core.engines import device as devices
 from sentiment_core.engines.batching import plan_steps
@@ -41,7 +41,7 @@ from sentiment_core.models.base_models import SEAL, check_disk, is_intact, publi
 from sentiment_core.models.tokens import PromptEncoder
 from sentiment_core.models.weight_sample import sample_weights
 from sentiment_core.training import teacher
-from sentiment_core.training.trainer import TRAINERS, History, Prompts, QLoraTrainer
+from sentiment_core.training.trainer import History, PackedQLoraTrainer, Prompts, QLoraTrainer
 
 # Type the adapter is saved in: half the file, and finer than bfloat16 at the size of these weights.
 ADAPTER_DTYPE = torch.float16
@@ -215,13 +215,14 @@ class Session:
         self.checkpoint, self.first_step = checkpoint, step_of(checkpoint) if checkpoint else None
         writer = HistoryWriter(folder, resume_at=self.first_step) if context.is_main else None
         self.history = History(writer, plan, lengths, config.epochs)
-        kind = TRAINERS.get(self.engine, QLoraTrainer)
+        kind = PackedQLoraTrainer if self.engine in PACKING else QLoraTrainer
+        batches = kind.Batches(prompts, encoder, plan, accumulation, context, self.engine)
         with loading.quiet_transformers():
             # eval_dataset has to be there; `held_out` is what is scored
             self.trainer = kind(
                 model=model, args=training_arguments(config, context, work, len(plan), accumulation),
                 train_dataset=plan, eval_dataset=[0], config=config, loaded=self.loaded, held_out=held_out,
-                batches=kind.Batches(prompts, encoder, plan, accumulation, context), history=self.history,
+                batches=batches, history=self.history,
             )  # fmt: skip
         self.trainer.remove_callback(PrinterCallback)
 

@@ -27,10 +27,9 @@ from sentiment_core.artifacts.store import HistoryWriter
 from sentiment_core.config import TrainConfig, UserError
 from sentiment_core.engines.batching import round_up, split_alike, split_balanced
 from sentiment_core.engines.device import DeviceContext, decided_by_main
-from sentiment_core.engines.generic import GenericModel, float32_head
+from sentiment_core.engines.generic import PACKED_MODELS, float32_head
 from sentiment_core.engines.loss import label_loss
 from sentiment_core.engines.packed.layout import Pack, PackShape, pack_sequences, packed_tokens
-from sentiment_core.engines.packed.model import PackedModel
 from sentiment_core.engines.scorer import SentimentScorer, left_pad, p_positive
 from sentiment_core.metrics import histogram
 from sentiment_core.models.base_models import seal, writing
@@ -66,6 +65,7 @@ class MicroBatches(Dataset):
     plan: list[np.ndarray]  # the reviews of each step
     accumulation: int  # passes a step on each device
     context: DeviceContext
+    engine: str  # as in --engine
 
     split = staticmethod(split_alike)
 
@@ -95,13 +95,12 @@ class PackedBatches(MicroBatches):
     """The same laid end to end, in one static shape."""
 
     split = staticmethod(split_balanced)
-    Engine = PackedModel
 
     @functools.cached_property
     def shape(self) -> PackShape:
         """What holds every part of every step."""
         lengths = self.prompts.encoded.lengths
-        prefix = self.prompts.encoded.shared if self.Engine.shares_prefix else 0
+        prefix = self.prompts.encoded.shared if PACKED_MODELS[self.engine].shares_prefix else 0
         pieces = [*itertools.chain(*self.parts)]
         tokens = max(packed_tokens(lengths[piece], prefix) for piece in pieces)
         return PackShape(round_up(tokens, 128), max(map(len, pieces)), int(lengths.max()), prefix)
@@ -206,7 +205,7 @@ class PackedQLoraTrainer(QLoraTrainer):
         longest = max(int(each.encoded.lengths.max()) for each in (self.batches.prompts, self.held_out))
         shape = dataclasses.replace(self.batches.shape, longest=round_up(longest, 256))
         how = {"compiled": self.args.device.type == "cuda", "label_ids": loaded.encoder.label_ids}
-        self.engine = self.Batches.Engine(self.model, shape, trainable=True, **how)
+        self.engine = PACKED_MODELS[self.batches.engine](self.model, shape, trainable=True, **how)
         self.adapter = self.engine.adapter
         self.scorer = SentimentScorer(loaded, self.model, engine=self.engine.name, packed=self.engine)
         self._passes = 0
@@ -247,14 +246,6 @@ class PackedQLoraTrainer(QLoraTrainer):
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         return self.adapter.flat_gradient.norm() if grad_norm is None else grad_norm
-
-
-class GenericQLoraTrainer(PackedQLoraTrainer):
-    class Batches(PackedBatches):  # pyrefly: ignore[bad-override]
-        Engine = GenericModel
-
-
-TRAINERS = {"packed": PackedQLoraTrainer, "generic": GenericQLoraTrainer}
 
 
 class Milestones(TrainerCallback):

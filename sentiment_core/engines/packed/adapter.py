@@ -33,7 +33,42 @@ def group_bias(layer: nn.Module, group: Sequence[str]) -> torch.Tensor | None:
     return torch.cat(parts).detach() if parts else None
 
 
-class StackedAdapter:
+class FlatAdapter:
+    """A PEFT adapter, held where a graph reads it, whose gradients are parts of one flat tensor.
+
+    Args:
+        leaves: the tensors that learn, if `requires_grad`.
+        held: PEFT's parameters, each with the storage of its values.
+    """
+
+    def __init__(self, leaves: list[nn.Parameter], held: list[tuple[nn.Parameter, torch.Tensor]]) -> None:
+        self._learning, self.held = [leaf for leaf in leaves if leaf.requires_grad], held
+        size = sum(leaf.numel() for leaf in self._learning)
+        self.flat_gradient = torch.zeros(size, device=held[0][1].device)
+        self.zero_gradients()
+
+    def parameters(self) -> list[nn.Parameter]:
+        """For the optimizer."""
+        return self._learning
+
+    def zero_gradients(self) -> None:
+        """And put them in their place again, which the Trainer takes PEFT's own from at each step."""
+        parts = self.flat_gradient.zero_().split([leaf.numel() for leaf in self._learning])
+        for leaf, part in zip(self._learning, parts, strict=True):
+            leaf.grad = part.view_as(leaf)
+
+    def reattach(self) -> None:
+        """Bring PEFT's parameters back to where a graph reads them, with the values that they have now.
+
+        Moving a model, wrapping it, or loading a checkpoint can give a parameter storage of its own.
+        """
+        for parameter, place in self.held:
+            if parameter.data_ptr() != place.data_ptr():
+                place.copy_(parameter.data)
+                parameter.data = place
+
+
+class StackedAdapter(FlatAdapter):
     """A PEFT adapter's tensors, those of one kind stacked over the layers, with PEFT's own as views of them.
 
     So checkpoints and `save_pretrained` see PEFT's parameters, while passes and optimizer handle 14 tensors.
@@ -45,47 +80,18 @@ class StackedAdapter:
         if len(scales) != 1:
             raise ValueError(f"the adapter's layers have different scales {sorted(scales)}")
         self.scale: float = scales.pop()
-        # PEFT's module, the stacked tensor its weight is a view of, and the layer
-        self.views: list[tuple[nn.Linear, nn.Parameter, int]] = []
+        held = []
+
+        def stacked(name: str, kind: str) -> nn.Parameter:
+            own = [getattr(target(layer, name), kind)["default"].weight for layer in layers]
+            leaf = nn.Parameter(torch.stack([each.detach().float() for each in own]), requires_grad=trainable)
+            held.extend(zip(own, leaf.data, strict=True))
+            return leaf
+
         # by target: A (layers, r, in) and B (layers, out, r)
-        self.leaves = {
-            name: tuple(self._stack(layers, name, kind, trainable) for kind in ("lora_A", "lora_B"))
-            for name in TARGETS
-        }
-        if trainable:
-            leaves = self.parameters()
-            sizes = [leaf.numel() for leaf in leaves]
-            self.flat_gradient = torch.zeros(sum(sizes), device=leaves[0].device)
-            for leaf, part in zip(leaves, self.flat_gradient.split(sizes), strict=True):
-                leaf.grad = part.view_as(leaf)
-
-    def _stack(self, layers: nn.ModuleList, name: str, kind: str, trainable: bool) -> nn.Parameter:
-        modules = [getattr(target(layer, name), kind)["default"] for layer in layers]
-        weights = torch.stack([module.weight.detach().float() for module in modules])
-        leaf = nn.Parameter(weights, requires_grad=trainable)
-        for number, module in enumerate(modules):
-            module.weight.data = leaf.data[number]
-            self.views.append((module, leaf, number))
-        return leaf
-
-    def zero_gradients(self) -> None:
-        """Set all gradients to zero; they stay in place, as parts of `flat_gradient`."""
-        self.flat_gradient.zero_()
-
-    def parameters(self) -> list[nn.Parameter]:
-        """The stacked tensors, for the optimizer."""
-        return [leaf for pair in self.leaves.values() for leaf in pair]
-
-    def reattach(self) -> None:
-        """Make PEFT's parameters views of the stacked tensors again, with the values that they have now.
-
-        Moving a model, wrapping it, or loading a checkpoint can give a parameter storage of its own.
-        """
-        for module, leaf, number in self.views:
-            parameter, view = module.weight, leaf.data[number]
-            if parameter.data_ptr() != view.data_ptr():
-                view.copy_(parameter.data)
-                parameter.data = view
+        self.leaves = {name: (stacked(name, "lora_A"), stacked(name, "lora_B")) for name in TARGETS}
+        super().__init__([leaf for pair in self.leaves.values() for leaf in pair], held)
+        self.reattach()
 
     def cast(self, dtype: torch.dtype) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Per group, in the compute type: A (layers, r, in); B (layers, out, r) scaled, block-diagonal.
