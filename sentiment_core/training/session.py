@@ -208,7 +208,7 @@ class Session:
         accumulation = config.batch_size // (self.micro * context.world_size)
         encoder = self.loaded.encoder
         prompts = learned(encoder, config, split.train + split.also, lessons)
-        held_out = learned(encoder, config, split.validation, None)
+        held_out = encoder.encode_cached(split.validation.texts, config.max_length_tokens)
         lengths = prompts.encoded.lengths
         plan = plan_steps(lengths, config.batch_size, epochs=config.epochs, seed=config.seed)
         self.plan = [] if config.soup else plan
@@ -222,7 +222,7 @@ class Session:
             self.trainer = kind(
                 model=model, args=training_arguments(config, context, work, len(plan), accumulation),
                 train_dataset=plan, eval_dataset=[0], config=config, loaded=self.loaded, held_out=held_out,
-                batches=batches, history=self.history,
+                labels=split.validation.labels, batches=batches, history=self.history,
             )  # fmt: skip
         self.trainer.remove_callback(PrinterCallback)
 
@@ -291,7 +291,7 @@ class Session:
             steps=len(self.plan),
             validation_accuracy=wilson(round(final["eval_accuracy"] * n), n),
             validation_loss=final["eval_loss"],
-            temperature=fit_temperature(self.trainer.held_out.targets, log_odds(self.trainer.scores)),
+            temperature=fit_temperature(self.split.validation.labels, log_odds(self.trainer.scores)),
             weights=sample_weights(base, targets),
             teacher=self.teacher,
             parts={run.run_id: store.adapter_sha256(run) for run in self.parts},
@@ -304,15 +304,13 @@ def learned(
     encoder: PromptEncoder, config: TrainConfig, reviews: Reviews, lessons: teacher.Lessons | None
 ) -> Prompts:
     """Prompts with their labels, and behind them a teacher's reviews with its answers."""
-    texts, targets = reviews.texts, reviews.labels
-    if lessons is None:
-        return Prompts(encoder.encode_cached(texts, config.max_length_tokens), targets)
-    sizes = len(texts), len(lessons.reviews)
+    more, said = (lessons.reviews.texts, lessons.p_positive) if lessons else ([], [])
+    sizes = len(reviews), len(more)
     return Prompts(
-        encoder.encode_cached([*texts, *lessons.reviews.texts], config.max_length_tokens),
-        np.concatenate((targets, lessons.p_positive)),
-        temperatures=np.repeat((1.0, config.soft_temperature), sizes),
-        weights=np.repeat((1.0, config.soft_weight), sizes),
+        encoder.encode_cached(reviews.texts + more, config.max_length_tokens),
+        targets=np.concatenate((reviews.labels, said), dtype=np.float32),
+        temperatures=np.repeat((1.0, config.soft_temperature), sizes).astype(np.float32),
+        weights=np.repeat((1.0, config.soft_weight), sizes).astype(np.float32),
     )
 
 

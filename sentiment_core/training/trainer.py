@@ -44,16 +44,9 @@ class Prompts:
     """Reviews as prompts, and what is to be learned of each."""
 
     encoded: Encoded
-    targets: np.ndarray  # (n,) P(positive); 0 or 1 for a label
-    temperatures: np.ndarray | float = 1.0  # (n,) of a teacher's targets; 1 for a label
-    weights: np.ndarray | float = 1.0  # (n,) share in a step's mean, before it is brought to a sum of 1
-
-    def learned(self, rows: np.ndarray) -> list[np.ndarray]:
-        """Targets, temperatures and weights of these reviews, (len(rows),) float32 each."""
-        return [
-            np.broadcast_to(values, len(self.targets))[rows].astype(np.float32)
-            for values in (self.targets, self.temperatures, self.weights)
-        ]
+    targets: np.ndarray  # (n,) float32 P(positive); 0 or 1 for a label
+    temperatures: np.ndarray  # (n,) float32, of a teacher's targets; 1 for a label
+    weights: np.ndarray  # (n,) float32, share in a step's mean, before it is brought to a sum of 1
 
 
 @dataclass
@@ -81,10 +74,11 @@ class MicroBatches(Dataset):
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         (number, micro), world = divmod(index, self.accumulation), self.context.world_size
         rows = self.parts[number][micro * world + self.context.rank]
-        targets, temperatures, weights = self.prompts.learned(rows)
+        learned = {n: getattr(self.prompts, n)[rows] for n in ("targets", "temperatures", "weights")}
         # gradients are averaged over devices
-        weights = weights * np.float32(world) / self.prompts.learned(self.plan[number])[2].sum()
-        return self.collate(rows, {"targets": targets, "temperatures": temperatures, "weights": weights})
+        learned["weights"] *= np.float32(world)
+        learned["weights"] /= self.prompts.weights[self.plan[number]].sum()
+        return self.collate(rows, learned)
 
     def collate(self, rows: np.ndarray, learned: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
         batch = left_pad([self.prompts.encoded[i] for i in rows], self.encoder.tokenizer.pad_token_id or 0)
@@ -120,17 +114,17 @@ class QLoraTrainer(Trainer):
     """The Hugging Face Trainer with our batches, our loss at the label position, and our validation.
     loaded: the base model that `model`, a PEFT model, is built on.
     batches: this process's `MicroBatches`, in order.
-    held_out: the validation reviews. history: whose clock stands still while these are scored."""
+    held_out, labels: the validation reviews. history: whose clock stands still while these are scored."""
 
     Batches = MicroBatches
     model: Any
 
     def __init__(
-        self, *, config: TrainConfig, loaded: LoadedModel, batches: Any, held_out: Prompts, history: History,
-        **kwargs: Any,
+        self, *, config: TrainConfig, loaded: LoadedModel, batches: Any, held_out: Encoded,
+        labels: np.ndarray, history: History, **kwargs: Any,
     ) -> None:  # fmt: skip
         super().__init__(callbacks=[Milestones(self, config, kwargs["args"].max_steps), history], **kwargs)
-        self.batches, self.held_out, self.history = batches, held_out, history
+        self.batches, self.held_out, self.labels, self.history = batches, held_out, labels, history
         self.scorer = SentimentScorer(loaded, self.model, engine="padded")
         self.scores = np.zeros((0, 2), dtype=np.float32)  # of the last validation
 
@@ -159,9 +153,9 @@ class QLoraTrainer(Trainer):
 
     def validate(self) -> dict[str, Any]:
         """The `eval_` fields of a HistoryRow; the loss is the label word's mean negative log-likelihood."""
-        labels = self.held_out.targets
+        labels = self.labels
         with self.history.paused():
-            self.scores = scores = self.scorer.log_likelihoods(self.held_out.encoded)  # (n, 2)
+            self.scores = scores = self.scorer.log_likelihoods(self.held_out)  # (n, 2)
         loss, p = float(-scores[np.arange(len(labels)), labels].mean()), p_positive(scores)
         check_finite(loss, self.state.global_step)
         return {
@@ -202,7 +196,7 @@ class PackedQLoraTrainer(QLoraTrainer):
 
     def __init__(self, *, loaded: LoadedModel, **kwargs: Any) -> None:
         super().__init__(loaded=loaded, **kwargs)
-        longest = max(int(each.encoded.lengths.max()) for each in (self.batches.prompts, self.held_out))
+        longest = max(int(each.lengths.max()) for each in (self.batches.prompts.encoded, self.held_out))
         shape = dataclasses.replace(self.batches.shape, longest=round_up(longest, 256))
         how = {"compiled": self.args.device.type == "cuda", "label_ids": loaded.encoder.label_ids}
         self.engine = PACKED_MODELS[self.batches.engine](self.model, shape, trainable=True, **how)
