@@ -228,7 +228,7 @@ class PackedQLoraTrainer(QLoraTrainer):
         if self.optimizer is None:
             kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             settings = settings | {"weight_decay": self.args.weight_decay}
-            self.optimizer = kind(self.adapter.parameters(), **settings)
+            self.optimizer = kind(self.adapter.leaves, **settings)
         return self.optimizer
 
     def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor:

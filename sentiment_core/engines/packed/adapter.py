@@ -35,26 +35,18 @@ def group_bias(layer: nn.Module, group: Sequence[str]) -> torch.Tensor | None:
 
 class FlatAdapter:
     """A PEFT adapter, held where a graph reads it, whose gradients are parts of one flat tensor.
-
-    Args:
-        leaves: the tensors that learn, if `requires_grad`.
-        held: PEFT's parameters, each with the storage of its values.
-    """
+    leaves: what learns of it, if `requires_grad`. held: PEFT's parameters and each one's storage."""
 
     def __init__(self, leaves: list[nn.Parameter], held: list[tuple[nn.Parameter, torch.Tensor]]) -> None:
-        self._learning, self.held = [leaf for leaf in leaves if leaf.requires_grad], held
-        size = sum(leaf.numel() for leaf in self._learning)
-        self.flat_gradient = torch.zeros(size, device=held[0][1].device)
+        self.leaves, self.held = [leaf for leaf in leaves if leaf.requires_grad], held
+        self._sizes = [leaf.numel() for leaf in self.leaves]
+        self.flat_gradient = torch.zeros(sum(self._sizes), device=held[0][1].device)
         self.zero_gradients()
-
-    def parameters(self) -> list[nn.Parameter]:
-        """For the optimizer."""
-        return self._learning
 
     def zero_gradients(self) -> None:
         """And put them in their place again, which the Trainer takes PEFT's own from at each step."""
-        parts = self.flat_gradient.zero_().split([leaf.numel() for leaf in self._learning])
-        for leaf, part in zip(self._learning, parts, strict=True):
+        parts = self.flat_gradient.zero_().split(self._sizes)
+        for leaf, part in zip(self.leaves, parts, strict=True):
             leaf.grad = part.view_as(leaf)
 
     def reattach(self) -> None:
@@ -89,8 +81,8 @@ class StackedAdapter(FlatAdapter):
             return leaf
 
         # by target: A (layers, r, in) and B (layers, out, r)
-        self.leaves = {name: (stacked(name, "lora_A"), stacked(name, "lora_B")) for name in TARGETS}
-        super().__init__([leaf for pair in self.leaves.values() for leaf in pair], held)
+        self.pairs = {name: (stacked(name, "lora_A"), stacked(name, "lora_B")) for name in TARGETS}
+        super().__init__([leaf for pair in self.pairs.values() for leaf in pair], held)
         self.reattach()
 
     def cast(self, dtype: torch.dtype) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -100,16 +92,16 @@ class StackedAdapter(FlatAdapter):
         """
         groups = []
         for group in GROUPS:
-            a = torch.cat([self.leaves[name][0].to(dtype) for name in group], dim=1)
-            rank = self.leaves[group[0]][0].shape[1]
+            a = torch.cat([self.pairs[name][0].to(dtype) for name in group], dim=1)
+            rank = self.pairs[group[0]][0].shape[1]
             blocks = []
             for place, name in enumerate(group):
-                b = (self.leaves[name][1] * self.scale).to(dtype)
+                b = (self.pairs[name][1] * self.scale).to(dtype)
                 blocks.append(F.pad(b, (place * rank, (len(group) - 1 - place) * rank)))
             groups.append((a, torch.cat(blocks, dim=1)))
         return groups
 
     def with_room(self, group: Sequence[str], weights: list[torch.Tensor]) -> torch.Tensor:
         """[W, B] of a group in every layer, (layers, out, in + r): W is put in, B has room."""
-        rank = sum(self.leaves[name][0].shape[1] for name in group)
+        rank = sum(self.pairs[name][0].shape[1] for name in group)
         return F.pad(torch.stack(weights), (0, rank))
