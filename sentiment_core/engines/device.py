@@ -1,16 +1,17 @@
 """Where a run computes: device, number format, engine, and how many reviews fit in a forward pass."""
 
-import gc
 import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from accelerate.utils.memory import clear_device_cache
 
 from sentiment_core.config import PACKING, ConfigError, TrainConfig, UserError
 from sentiment_core.engines.generic import engine_for_packs
@@ -88,10 +89,8 @@ def one_device(arguments: Any) -> Any:
     return arguments
 
 
-def free_memory() -> None:
-    """Free what a model left behind: models refer to themselves, and PyTorch keeps a GPU's freed blocks."""
-    gc.collect()
-    torch.cuda.empty_cache()  # does nothing where CUDA was never begun
+free_memory = partial(clear_device_cache, garbage_collection=True)
+"""Free what a model left behind: models refer to themselves, and PyTorch keeps a GPU's freed blocks."""
 
 
 def choose_engine(config: TrainConfig, loaded: LoadedModel, free_bytes: int | None) -> str:

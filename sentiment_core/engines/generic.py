@@ -111,7 +111,7 @@ def float32_head(model: Any) -> Iterator[None]:
 class GenericModel(PackedModel):
     """The same by the layers of the model itself, and by PEFT's modules in them."""
 
-    name, shares_prefix = "generic", False
+    shares_prefix = False
 
     def _prepare(self, *, trainable: bool, compiled: bool) -> None:
         own = [each for each in self._base.parameters() if each.requires_grad]
@@ -144,3 +144,4 @@ class GenericModel(PackedModel):
 
 
 PACKED_MODELS: dict[str, type[PackedModel]] = {"packed": PackedModel, "generic": GenericModel}
+"""By their names as in --engine."""

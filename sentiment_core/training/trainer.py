@@ -201,7 +201,10 @@ class PackedQLoraTrainer(QLoraTrainer):
         how = {"compiled": self.args.device.type == "cuda", "label_ids": loaded.encoder.label_ids}
         self.engine = PACKED_MODELS[self.batches.engine](self.model, shape, trainable=True, **how)
         self.adapter = self.engine.adapter
-        self.scorer = SentimentScorer(loaded, self.model, engine=self.engine.name, packed=self.engine)
+        self.scorer = SentimentScorer(loaded, self.model, engine=self.batches.engine, packed=self.engine)
+        kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+        # on the engine's tensors: of the packed one the same numbers in 14 tensors instead of hundreds
+        self.optimizer = kind(self.adapter.leaves, **settings | {"weight_decay": self.args.weight_decay})
         self._passes = 0
 
     def warm_up(self) -> None:
@@ -222,14 +225,6 @@ class PackedQLoraTrainer(QLoraTrainer):
             torch.distributed.all_reduce(self.adapter.flat_gradient)
             self.adapter.flat_gradient.div_(self.args.world_size)
         return loss
-
-    def create_optimizer(self, *args: Any) -> torch.optim.Optimizer:  # pyrefly: ignore[bad-override]
-        """On the stacked tensors: the same numbers in 14 tensors instead of hundreds."""
-        if self.optimizer is None:
-            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-            settings = settings | {"weight_decay": self.args.weight_decay}
-            self.optimizer = kind(self.adapter.leaves, **settings)
-        return self.optimizer
 
     def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor:
         self.accelerator.unscale_gradients(self.optimizer)

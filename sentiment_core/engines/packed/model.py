@@ -56,8 +56,8 @@ class PackedModel:
         label_ids: tokens of the two label words, negative first; needed for the loss.
     """
 
-    name, shares_prefix = "packed", True  # as in --engine; what all prompts begin with stands in a pack once
-    adapter: Any  # a StackedAdapter, or what does the same; None where there is none
+    shares_prefix = True  # what all prompts begin with stands in a pack once
+    adapter: Any  # a FlatAdapter; None where there is none
 
     def __init__(
         self, model: Any, shape: PackShape, *, trainable: bool = False, compiled: bool = True,
