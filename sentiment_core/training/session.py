@@ -45,8 +45,6 @@ from sentiment_core.training.trainer import History, PackedQLoraTrainer, Prompts
 
 # Type the adapter is saved in: half the file, and finer than bfloat16 at the size of these weights.
 ADAPTER_DTYPE = torch.float16
-# Settings that --resume may change.
-SAME_RESULT = ("engine", "micro_batch_size", "checkpoint_minutes", "report_to")
 
 
 def train(config: TrainConfig, *, assets: Path, work: Path, resume: bool = False, overwrite: bool = False):
@@ -125,9 +123,10 @@ def prepare_folders(folder: Path, work: Path, config: TrainConfig, overwrite: bo
 
 
 def check_same_settings(work: Path, config: TrainConfig) -> None:
+    may_change = ("engine", "micro_batch_size", "checkpoint_minutes", "report_to")  # the result is the same
     began = json.loads((work / "settings.json").read_text(encoding="utf-8"))
     for name, value in json.loads(json.dumps(dataclasses.asdict(config))).items():
-        if name not in SAME_RESULT and began.get(name) != value:
+        if name not in may_change and began.get(name) != value:
             raise ConfigError(
                 f"--resume: {flag(name)} is {value!r}, the run began with {began.get(name)!r}; "
                 "use the same settings, or another --run-id"
