@@ -74,8 +74,9 @@ def predict(given: dict) -> str:
 def answer_samples(config: EvalConfig, assets: Path) -> None:
     """Store what the run's models say of our own reviews, unless it is there; the page opens with it."""
     from sentiment_core.artifacts.store import read_sample_reviews
-    from sentiment_core.evaluation.inputs import base_of, find_run
+    from sentiment_core.evaluation.inputs import find_run
     from sentiment_core.live.samples import store_answers
+    from sentiment_core.models.base_models import base_of
 
     if (assets / "sample_reviews.jsonl").exists():
         run = find_run(config.run, assets)

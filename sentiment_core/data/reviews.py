@@ -18,7 +18,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from sentiment_core.data.sources import DataError, Source, open_source
+from sentiment_core.data.sources import BREAK, DataError, Source, open_source
 from sentiment_core.labels import Label, parse_label
 
 DEFAULT_DATASET = "stanfordnlp/imdb"
@@ -193,14 +193,6 @@ def overlapping_ids(source: str) -> set[str]:
     return set(_reviews(opened, "train").ids) & set(_reviews(opened, "test").ids)
 
 
-_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
-
-
-def with_line_breaks(text: str) -> str:
-    """As a model reads it: HTML's line breaks as newlines."""
-    return _BREAK.sub("\n", text)
-
-
 _ASCII_NOISE = (string.punctuation + string.whitespace).encode()
 _NOISE = re.compile(r"[\W_]+")
 
@@ -211,7 +203,7 @@ def match_key(text: str) -> bytes:
     >>> match_key("Tom &amp; Ann:<br />GREAT!") == match_key("tom & ann great")
     True
     """
-    bare = _BREAK.sub(" ", html.unescape(text)).lower()
+    bare = BREAK.sub(" ", html.unescape(text)).lower()
     key = bare if bare.isascii() else _NOISE.sub("", bare)
     return key.encode().translate(None, _ASCII_NOISE) or text.encode()
 
@@ -242,7 +234,7 @@ def _reviews(source: Source, split: str, *, labelled: bool = True) -> Reviews:
     """One split in the common shape, every row checked; without `labelled` its labels are not looked at."""
     raw = _table(source, split, *("text", "label")[: 1 + labelled])
     texts = _decoded(raw, source.given)
-    columns: dict[str, Any] = {"text": [with_line_breaks(text) for text in texts]}
+    columns: dict[str, Any] = {"text": [BREAK.sub("\n", text) for text in texts]}
     if labelled:
         columns["label"] = np.array(_labels(raw, source.given), dtype=np.int8)
     columns |= {"review_id": [review_id(text) for text in texts], "split": split}
@@ -275,7 +267,7 @@ def _decoded(raw: pd.DataFrame, given: str) -> list[str]:
                 raise DataError(message) from None
         if not isinstance(text, str):
             raise DataError(f"{given} has {text!r} in place of a text in row {row}; put the review there")
-        if not _BREAK.sub("", text).strip():
+        if not BREAK.sub("", text).strip():
             raise DataError(f"{given} has an empty text in row {row}; remove the row or fill it in")
         if "\0" in text:
             raise DataError(f"{given} has a NUL character in row {row}; remove it from the text")

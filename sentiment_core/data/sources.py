@@ -1,9 +1,9 @@
-"""Where reviews come from: raw, unchecked tables out of the Hub, files and folders."""
+"""Where reviews come from: raw, unchecked tables out of the Hub, files and folders, or streams of them."""
 
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
@@ -11,12 +11,17 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.json
+import pyarrow.parquet as pq
 
 from sentiment_core.config import CACHE, CHALLENGE_FILE, COLUMN_FLAGS, flag, split_name
 from sentiment_core.data import tables
-from sentiment_core.data.tables import DataError, read_csv, read_table
+from sentiment_core.data.tables import DataError, check_file, csv_parts, read_csv, read_table
 from sentiment_core.labels import parse_label
 
+BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
+"""HTML's line break, which a model reads as a newline."""
 CHALLENGE = "challenge"
 """A source from any folder: our own reviews by phenomenon, see `assets/challenge/README.md`."""
 COUNTERFACTUAL, COUNTERFACTUAL_TRAIN = "counterfactual", "counterfactual-train"
@@ -211,3 +216,60 @@ def _open_folder(source: str, path: Path) -> Source:
 
     name = path.resolve().name
     return Source(source, name, name, tuple(files), read)
+
+
+class Stream:
+    """Texts of a file, or of a split of a dataset of the Hub, that may be larger than memory.
+    source: as `open_source` takes it.
+
+    `rows` is None where only reading it all would tell; `fingerprint` changes with a file, but not with what
+    the Hub holds under the same name.
+    """
+
+    def __init__(self, source: str, split: str) -> None:
+        self.name, about = split_name(source)
+        self.split, self.chosen = split, dict(parse_qsl(about))
+        self.path, self.rows, self.fingerprint = Path(self.name).expanduser(), None, f"{source} {split}"
+        with suppress(OSError, pa.ArrowException):
+            self.fingerprint += f" {self.path.stat().st_size} {self.path.stat().st_mtime_ns}"
+            self.rows = pq.read_metadata(self.path).num_rows
+
+    def tables(self, rows: int) -> Iterator[tuple[pa.Table, list[str]]]:
+        """Up to `rows` rows with all their columns, and their texts, "" where there is none; always the same.
+        Raises DataError: no such source, one that cannot be read from there on, or no column of texts."""
+        column = self.chosen.get("text_column", "text")
+        try:
+            for table in (one for one in self._tables(rows) if len(one)):
+                if column not in table.column_names:
+                    raise DataError(f"has no column {column!r} (found: {', '.join(table.column_names)})")
+                texts = table[column].to_pylist()
+                if odd := [text for text in texts if not isinstance(text, str | None)][:1]:
+                    raise DataError(f"has {str(odd[0])[:40]!r} in place of a text in {column!r}")
+                yield table, [BREAK.sub("\n", text or "") for text in texts]
+        except DataError as error:
+            said = str(error)
+            raise DataError(said if self.name in said else f"{self.name} {said}; see --text-column") from None
+        except Exception as error:  # the libraries' errors share no base class
+            reason = " ".join(str(error).split())[:200].rstrip(". ")
+            raise DataError(f"{self.name} cannot be read ({reason}); give another file or Hub id") from None
+
+    def _tables(self, rows: int) -> Iterator[pa.Table]:
+        kind = self.path.suffix.lower()
+        if kind not in tables.TABLES:
+            import datasets
+
+            splits: Any = datasets.load_dataset(self.name, self.chosen.get("dataset_config"), streaming=True)
+            if self.split not in splits:
+                names = ", ".join(splits)
+                raise DataError(f"{self.name} has no split {self.split!r}; use --split with one of: {names}")
+            yield from splits[self.split].with_format("arrow").iter(batch_size=rows)
+            return
+        check_file(self.name, self.path, 1 << 60)
+        if kind == ".parquet":
+            with pq.ParquetFile(self.path) as file:
+                yield from (pa.Table.from_batches([batch]) for batch in file.iter_batches(rows))
+        elif kind == ".jsonl":
+            with pyarrow.json.open_json(self.path) as reader:
+                yield from (pa.Table.from_batches([batch]) for batch in reader)
+        else:
+            yield from (pa.table(dict(part)) for part in csv_parts(self.name, self.path, rows))

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 
 from sentiment_core.config import UserError
 
-_SEPARATORS = {".csv": (",", "comma"), ".tsv": ("\t", "tab")}
 TABLES = (".parquet", ".csv", ".tsv", ".jsonl")
 FORMS = "a Hub id, a .parquet, .csv, .tsv or .jsonl file, or a folder of them"
 _REVIEW_BYTES, _LINE_BYTES, _TABLE_BYTES = 1 << 20, 1 << 23, 1 << 33
@@ -133,7 +132,7 @@ def csv_parts(given: str, path: Path, most: int) -> Iterator[pd.DataFrame]:
     Raises DataError: bytes that are not UTF-8, no header, or a line with more or fewer cells than the header.
     """
     # Not pyarrow's reader: it takes an unclosed quote's rest of the file for one cell, and knows no lines.
-    separator, separator_name = _SEPARATORS.get(path.suffix.lower(), _SEPARATORS[".csv"])
+    separator, called = ("\t", "tab") if path.suffix.lower() == ".tsv" else (",", "comma")
     pieces = (piece for _, line in _lines(given, path) for piece in re.split(r"(?<=\r)(?!\n)", line))
     reader = csv.reader(pieces, delimiter=separator, strict=True)
     names: list[str] = []
@@ -149,7 +148,7 @@ def csv_parts(given: str, path: Path, most: int) -> Iterator[pd.DataFrame]:
             if row and len(row) != len(names):
                 raise DataError(
                     f"{given}, line {line}: {len(row)} cells, and the header has {len(names)}; put quotes "
-                    f"around a text that holds a {separator_name}, and leave out no cell"
+                    f"around a text that holds a {called}, and leave out no cell"
                 )
             _check_cells(given, len(rows), len(names))
             if len(rows) == most:

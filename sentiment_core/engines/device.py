@@ -1,16 +1,17 @@
 """Where a run computes: device, number format, engine, and how many reviews fit in a forward pass."""
 
-import gc
 import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from accelerate.utils.memory import clear_device_cache
 
 from sentiment_core.config import PACKING, ConfigError, TrainConfig, UserError
 from sentiment_core.engines.generic import engine_for_packs
@@ -57,14 +58,13 @@ def find_device(precision: str = "auto") -> DeviceContext:
     rank, world = processes.process_index, processes.num_processes
     if world > 1:
         end_with_parent()  # a launcher's processes do not by themselves
-    if not on_gpu:
-        return DeviceContext(torch.device("cpu"), "fp32" if precision == "auto" else precision, rank, world)
-    device = torch.device("cuda", torch.cuda.current_device())
-    has_bf16 = torch.cuda.get_device_capability(device) >= (8, 0)
-    if precision == "bf16" and not has_bf16:
+    device, best = torch.device("cpu"), "fp32"
+    if on_gpu:
+        device = torch.device("cuda", torch.cuda.current_device())
+        best = "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+    if precision == "bf16" and best == "fp16":
         name = torch.cuda.get_device_name(device)
         raise ConfigError(f"--precision bf16: {name} has no bfloat16 arithmetic; use --precision fp16")
-    best = "bf16" if has_bf16 else "fp16"
     return DeviceContext(device, best if precision == "auto" else precision, rank, world)
 
 
@@ -85,15 +85,12 @@ def decided_by_main(context: DeviceContext, decide: Callable[[], T]) -> T:
 
 def one_device(arguments: Any) -> Any:
     """Keep a Trainer that sees several GPUs in one process from spreading its model over them."""
-    if arguments.n_gpu > 1:
-        arguments._n_gpu = 1
+    arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
 
 
-def free_memory() -> None:
-    """Free what a model left behind: models refer to themselves, and PyTorch keeps a GPU's freed blocks."""
-    gc.collect()
-    torch.cuda.empty_cache()  # does nothing where CUDA was never begun
+free_memory = partial(clear_device_cache, garbage_collection=True)
+"""Free what a model left behind: models refer to themselves, and PyTorch keeps a GPU's freed blocks."""
 
 
 def choose_engine(config: TrainConfig, loaded: LoadedModel, free_bytes: int | None) -> str:

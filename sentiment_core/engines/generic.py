@@ -19,8 +19,9 @@ from transformers import AttentionInterface
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from sentiment_core.config import PACKING, ConfigError
+from sentiment_core.engines.packed.adapter import FlatAdapter
 from sentiment_core.engines.packed.layout import Pack
-from sentiment_core.engines.packed.model import PackedModel, head_dim, packing_blocker
+from sentiment_core.engines.packed.model import PackedModel, can_pack, head_dim
 
 NAME = "within_reviews"  # of the attention, among transformers' own
 _OPTIONS = inspect.signature(varlen_attn).parameters  # torch 2.10 has no window, 2.11 needs no `enable_gqa`
@@ -52,7 +53,7 @@ def generic_blocker(model: Any, device: torch.device) -> str | None:
 def engine_for_packs(asked: str, model: Any, device: torch.device) -> str | None:
     """The engine that lays reviews end to end here: "packed", else "generic"; None where neither can.
     asked: as in --engine. Raises ConfigError where that names such an engine, and none can."""
-    if asked != "generic" and packing_blocker(model, device) is None:
+    if asked != "generic" and can_pack(model.config, device):
         return "packed"
     if (reason := generic_blocker(model, device)) is None:
         return "generic"
@@ -107,38 +108,14 @@ def float32_head(model: Any) -> Iterator[None]:
         yield
 
 
-class OwnAdapter:
-    """A PEFT adapter's parameters as they are; their gradients are one flat tensor, which a graph adds to."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._held = [(each, each.data) for each in model.parameters() if each.requires_grad]
-        self.flat_gradient = torch.cat([torch.zeros_like(data).flatten() for _, data in self._held])
-        self.zero_gradients()
-
-    def parameters(self) -> list[nn.Parameter]:
-        return [each for each, _ in self._held]
-
-    def zero_gradients(self) -> None:
-        """And put them in their place again, which the Trainer takes them from at each step."""
-        parts = self.flat_gradient.zero_().split([data.numel() for _, data in self._held])
-        for (each, data), part in zip(self._held, parts, strict=True):
-            each.grad = part.view_as(data)
-
-    def reattach(self) -> None:
-        """Bring parameters that were given storage of their own back to where a graph reads them."""
-        for each, data in self._held:
-            if each.data_ptr() != data.data_ptr():
-                data.copy_(each.data)
-                each.data = data
-
-
 class GenericModel(PackedModel):
     """The same by the layers of the model itself, and by PEFT's modules in them."""
 
-    name, shares_prefix = "generic", False
+    shares_prefix = False
 
     def _prepare(self, *, trainable: bool, compiled: bool) -> None:
-        self.adapter = OwnAdapter(self._base) if trainable else None
+        own = [each for each in self._base.parameters() if each.requires_grad]
+        self.adapter = FlatAdapter(own, [(each, each.data) for each in own]) if trainable else None
         layers = [e for e in self._base.modules() if compiled and isinstance(e, GradientCheckpointingLayer)]
         self._compiled = [(e, torch.compile(e.forward, fullgraph=True, dynamic=False)) for e in layers]
         torch._dynamo.config.recompile_limit = 64  # kinds of layers, shapes and uses, all by one code
@@ -164,3 +141,7 @@ class GenericModel(PackedModel):
             config._attn_implementation = before
             for layer, _ in self._compiled:
                 del layer.forward
+
+
+PACKED_MODELS: dict[str, type[PackedModel]] = {"packed": PackedModel, "generic": GenericModel}
+"""By their names as in --engine."""

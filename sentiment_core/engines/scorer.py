@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from sentiment_core.engines.batching import batches_by_tokens, round_up
-from sentiment_core.engines.generic import GenericModel, engine_for_packs, float32_head
+from sentiment_core.engines.generic import PACKED_MODELS, engine_for_packs, float32_head
 from sentiment_core.engines.packed.layout import Pack, PackShape, pack_sequences, packed_tokens
 from sentiment_core.engines.packed.model import PackedModel, head_dim
 from sentiment_core.labels import Label
@@ -127,7 +127,7 @@ class SentimentScorer:
 
     def _packed_batches(self, encoded: Encoded):
         """On a GPU: reviews laid end to end in one static shape."""
-        kind = PackedModel if self.engine == "packed" else GenericModel
+        kind = PACKED_MODELS[self.engine]
         lengths, prefix = encoded.lengths, encoded.shared if kind.shares_prefix else 0
         batches = spread_tokens(lengths - prefix, self.batch_tokens)
         tokens = round_up(max(packed_tokens(lengths[batch], prefix) for batch in batches), 1_024)

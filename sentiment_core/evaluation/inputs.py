@@ -12,14 +12,14 @@ import torch
 
 from sentiment_core.artifacts.frames import group_columns as group_names
 from sentiment_core.artifacts.remote import fetch_run
-from sentiment_core.artifacts.schema import DatasetInfo, RunRecord
+from sentiment_core.artifacts.schema import DatasetInfo
 from sentiment_core.artifacts.store import Run, read_finished
 from sentiment_core.config import ConfigError, EvalConfig, TrainConfig
 from sentiment_core.data import reviews as data
 from sentiment_core.data.sources import NAMED, open_source
 from sentiment_core.engines.device import DTYPES, DeviceContext, free_memory
 from sentiment_core.models import loading
-from sentiment_core.models.base_models import BaseModel, BaseModelError, resolve
+from sentiment_core.models.base_models import BaseModelError, base_of
 from sentiment_core.models.tokens import Encoded, PromptEncoder
 
 GROUP_CHARACTERS, GROUP_VALUES = 60, 50
@@ -172,26 +172,6 @@ def find_run(name: str, assets: Path) -> Run:
             "train it with train.py, or give its folder or Hub id"
         )
     return read_finished(folder)
-
-
-def base_of(flag: str, run: RunRecord | None) -> BaseModel:
-    """The base model: the flag's, else the run's, else the default.
-    Raises ConfigError: it is not the run's, or the run's base is a folder that is not here."""
-    if run is None:
-        return resolve(flag or None)
-    name = flag or run.config.get("base_model") or run.base_model.name
-    base = resolve(name)
-    if base.name != run.base_model.name:
-        raise ConfigError(
-            f"--base-model {name!r} is not the base of run {run.run_id!r} ({run.base_model.name!r}); "
-            "leave the flag out, or give that model's folder"
-        )
-    if run.base_model.source == "folder" and not base.is_local:
-        raise ConfigError(
-            f"run {run.run_id!r} was trained on the folder {run.base_model.name!r}, which is not here; "
-            "give its path with --base-model"
-        )
-    return base
 
 
 def safe_name(name: str) -> str:

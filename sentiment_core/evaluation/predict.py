@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from sentiment_core.artifacts.store import replacing
 from sentiment_core.config import ConfigError, EvalConfig
-from sentiment_core.data.streams import Stream
+from sentiment_core.data.sources import Stream
 from sentiment_core.data.tables import DataError
 from sentiment_core.engines.device import find_device
 from sentiment_core.evaluation.inputs import Inputs

@@ -20,7 +20,6 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -32,7 +31,7 @@ from torch import nn
 from sentiment_core.artifacts.schema import DIAL
 from sentiment_core.engines.packed.adapter import GROUPS as LINEAR_GROUPS
 from sentiment_core.engines.packed.adapter import group_bias, group_weight, target
-from sentiment_core.engines.packed.model import packing_blocker
+from sentiment_core.engines.packed.model import can_pack
 from sentiment_core.models import base_models
 from sentiment_core.models.base_models import BaseModel, BaseModelError, base_identity, file_sha256
 from sentiment_core.models.loading import QUANTIZATION, load_adapter, load_base, model_folder
@@ -358,7 +357,7 @@ def is_lean(config) -> bool:
     """Whether `load_weights` and `LiveLlama` know this model's layers."""
     rope = getattr(config, "rope_parameters", None) or {}
     static = rope.get("rope_type", "default") in ("default", "linear", "llama3", "yarn")
-    return static and packing_blocker(SimpleNamespace(config=config), torch.device("cpu")) is None
+    return static and can_pack(config, torch.device("cpu"))
 
 
 if __name__ == "__main__":

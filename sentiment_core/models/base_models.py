@@ -109,15 +109,9 @@ _MODELS = (
 EMBEDDED = {model.name: model for model in _MODELS}
 
 
-def resolve(flag: str | None, adapter_base: str | None = None) -> BaseModel:
-    """The base model to use: the flag, else the one an adapter was trained on, else the default.
-    Raises BaseModelError: the flag contradicts the adapter."""
-    if flag and adapter_base and adapter_base not in (flag, Path(flag).name):
-        raise BaseModelError(
-            f"--base-model {flag!r} is not what the adapter was trained on ({adapter_base!r}); "
-            "leave the flag out, or train an adapter for it"
-        )
-    name = flag or adapter_base or DEFAULT_BASE_MODEL
+def resolve(name: str | None) -> BaseModel:
+    """The base model of this name, without one the default."""
+    name = name or DEFAULT_BASE_MODEL
     if name in EMBEDDED:
         return BaseModel(name, embedded=EMBEDDED[name])
     location, _, revision = name.partition("@")
@@ -125,10 +119,29 @@ def resolve(flag: str | None, adapter_base: str | None = None) -> BaseModel:
     return BaseModel(short, location=location, revision=revision or None)
 
 
-def live_base(record: RunRecord | None, flag: str | None = None) -> BaseModel:
-    """Of live answers: the flag, else SENTIMENT_BASE_MODEL, the run's, or the default."""
-    named = record.base_model.name if record else None
-    return resolve(flag or os.environ.get("SENTIMENT_BASE_MODEL") or None, named)
+def base_of(flag: str | None, run: RunRecord | None) -> BaseModel:
+    """The base model: the flag's, else the run's, else the default.
+    Raises BaseModelError: it is not the run's, or the run's base is a folder that is not here."""
+    if run is None:
+        return resolve(flag)
+    name = flag or run.config.get("base_model") or run.base_model.name
+    base = resolve(name)
+    if base.name != run.base_model.name:
+        raise BaseModelError(
+            f"--base-model {name!r} is not the base of run {run.run_id!r} ({run.base_model.name!r}); "
+            "leave the flag out, or give that model's folder"
+        )
+    if run.base_model.source == "folder" and not base.is_local:
+        raise BaseModelError(
+            f"run {run.run_id!r} was trained on the folder {run.base_model.name!r}, which is not here; "
+            "give its path with --base-model"
+        )
+    return base
+
+
+def live_base(run: RunRecord | None, flag: str | None = None) -> BaseModel:
+    """Of live answers: as `base_of`, with SENTIMENT_BASE_MODEL where there is no flag."""
+    return base_of(flag or os.environ.get("SENTIMENT_BASE_MODEL"), run)
 
 
 def file_sha256(path: Path) -> str:

@@ -90,12 +90,11 @@ def quiet_transformers() -> Iterator[None]:
         transformers_logging.enable_progress_bar()
 
 
-@contextmanager
-def one_sentence(base: BaseModel) -> Iterator[None]:
-    """Quiet, and what transformers raises for a missing or unfit model becomes one sentence."""
+def pretrained(kind: Any, base: BaseModel, **settings: Any) -> Any:
+    """`kind.from_pretrained`, quiet. Raises BaseModelError: the model is missing or unfit."""
     try:
         with quiet_transformers():
-            yield
+            return kind.from_pretrained(model_folder(base), revision=base.revision or "main", **settings)
     except BaseModelError:
         raise
     except OSError as error:
@@ -123,8 +122,7 @@ class LoadedModel:
 
 def load_tokenizer(base: BaseModel) -> Any:
     """Raises BaseModelError when there is none to be had."""
-    with one_sentence(base):
-        return AutoTokenizer.from_pretrained(model_folder(base), revision=base.revision or "main")
+    return pretrained(AutoTokenizer, base)
 
 
 def load_base(
@@ -145,11 +143,10 @@ def load_base(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute_dtype,
     )  # fmt: skip
-    with one_sentence(base):
-        model = AutoModelForCausalLM.from_pretrained(
-            model_folder(base), revision=base.revision or "main", dtype=compute_dtype, use_safetensors=True,
-            quantization_config=nf4 if rounded else None, device_map={"": device}, attn_implementation="sdpa",
-        )  # fmt: skip
+    model = pretrained(
+        AutoModelForCausalLM, base, dtype=compute_dtype, use_safetensors=True, attn_implementation="sdpa",
+        quantization_config=nf4 if rounded else None, device_map={"": device},
+    )  # fmt: skip
     if dequantized and rounded:
         dequantize(model, compute_dtype)
     model.requires_grad_(False)
@@ -202,8 +199,7 @@ def load_merged(base: BaseModel, adapter: Path, *, device: torch.device | str = 
 
 def base_config(base: BaseModel) -> Any:
     """The base model's configuration. Raises BaseModelError when it cannot be had."""
-    with one_sentence(base):
-        return AutoConfig.from_pretrained(model_folder(base), revision=base.revision or "main")
+    return pretrained(AutoConfig, base)
 
 
 def check_causal(base: BaseModel) -> None:

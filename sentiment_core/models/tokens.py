@@ -7,13 +7,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
-from uuid import uuid4
 from zipfile import BadZipFile
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from sentiment_core.artifacts.schema import PromptInfo
+from sentiment_core.artifacts.store import replacing
 from sentiment_core.config import CACHE, ConfigError
 from sentiment_core.models.base_models import BaseModelError
 from sentiment_core.prompts import CUT_MARK, PROMPT, Prompt, RenderedPrompt, cut_middle, split_rendered
@@ -118,14 +118,8 @@ class PromptEncoder:
 
 def write_arrays(path: Path, **arrays: Any) -> None:
     """An .npz, whole or not at all. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{uuid4().hex}")
-    try:
-        with temporary.open("wb") as stream:
-            np.savez(stream, **arrays)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **arrays)
 
 
 def read_arrays(path: Path, *names: str) -> dict[str, Any]:

@@ -22,11 +22,8 @@ TINY = np.finfo(np.float32).tiny
 
 def sample_weights(base: BaseModel, targets: Collection[str]) -> WeightSample | None:
     """The matrix in the model's middle, of the kind SHOWN or else of any of `targets` (its last names).
-
-    Args:
-        base: a model whose safetensors are in the cache, as after `load_base`.
-    Returns None where no stored tensor has such a name or its weights do not fill whole blocks.
-    """
+    base: a model whose safetensors are in the cache, as after `load_base`.
+    Returns None where no stored tensor has such a name or its weights do not fill whole blocks."""
     config = cached_file(model_folder(base), "config.json", revision=base.revision or "main")
     kinds = [SHOWN] if SHOWN in targets else targets
     places = {

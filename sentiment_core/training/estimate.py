@@ -18,7 +18,6 @@ CARDS = {
 
 OLDER = "T4", "V100"  # compute capability below 8.0: without the packed engine
 FIXED_BYTES = 1.3e9  # the runtime, and what captured graphs hold
-IMDB_REVIEWS = 25_000
 
 
 def estimate(config: TrainConfig, card: str, assets: Path) -> str:
@@ -35,7 +34,7 @@ def estimate(config: TrainConfig, card: str, assets: Path) -> str:
         rows = read_benchmark("parity", assets).rows  # of the fastest engine and of those a T4 has
         rates = [row.reviews_per_second.value for row in rows if row.reviews_per_second]
         seconds *= max(rates) / min(rates)
-    reviews, memory = config.limit or IMDB_REVIEWS, CARDS[name][1]
+    reviews, memory = config.limit or 25_000, CARDS[name][1]  # as many as IMDB has
     minutes = seconds * reviews * config.epochs / 60
     return (
         f"{config.base_model} on one {name}: about {minutes:.1f} minutes for {reviews:,} reviews × "

@@ -28,7 +28,7 @@ from transformers import PrinterCallback, TrainingArguments
 from sentiment_core.artifacts import provenance, store
 from sentiment_core.artifacts.schema import AlsoInfo, DataInfo, LoraInfo, RunRecord
 from sentiment_core.artifacts.store import HistoryWriter, read_history, utc_now, write_record, write_text
-from sentiment_core.config import ConfigError, TrainConfig, flag, split_name
+from sentiment_core.config import PACKING, ConfigError, TrainConfig, flag, split_name
 from sentiment_core.data.reviews import Reviews, TrainSplit, split_train
 from sentiment_core.engines import device as devices
 from sentiment_core.engines.batching import plan_steps
@@ -41,12 +41,10 @@ from sentiment_core.models.base_models import SEAL, check_disk, is_intact, publi
 from sentiment_core.models.tokens import PromptEncoder
 from sentiment_core.models.weight_sample import sample_weights
 from sentiment_core.training import teacher
-from sentiment_core.training.trainer import TRAINERS, History, Prompts, QLoraTrainer
+from sentiment_core.training.trainer import History, PackedQLoraTrainer, Prompts, QLoraTrainer
 
 # Type the adapter is saved in: half the file, and finer than bfloat16 at the size of these weights.
 ADAPTER_DTYPE = torch.float16
-# Settings that --resume may change.
-SAME_RESULT = ("engine", "micro_batch_size", "checkpoint_minutes", "report_to")
 
 
 def train(config: TrainConfig, *, assets: Path, work: Path, resume: bool = False, overwrite: bool = False):
@@ -125,9 +123,10 @@ def prepare_folders(folder: Path, work: Path, config: TrainConfig, overwrite: bo
 
 
 def check_same_settings(work: Path, config: TrainConfig) -> None:
+    may_change = ("engine", "micro_batch_size", "checkpoint_minutes", "report_to")  # the result is the same
     began = json.loads((work / "settings.json").read_text(encoding="utf-8"))
     for name, value in json.loads(json.dumps(dataclasses.asdict(config))).items():
-        if name not in SAME_RESULT and began.get(name) != value:
+        if name not in may_change and began.get(name) != value:
             raise ConfigError(
                 f"--resume: {flag(name)} is {value!r}, the run began with {began.get(name)!r}; "
                 "use the same settings, or another --run-id"
@@ -208,20 +207,21 @@ class Session:
         accumulation = config.batch_size // (self.micro * context.world_size)
         encoder = self.loaded.encoder
         prompts = learned(encoder, config, split.train + split.also, lessons)
-        held_out = learned(encoder, config, split.validation, None)
+        held_out = encoder.encode_cached(split.validation.texts, config.max_length_tokens)
         lengths = prompts.encoded.lengths
         plan = plan_steps(lengths, config.batch_size, epochs=config.epochs, seed=config.seed)
         self.plan = [] if config.soup else plan
         self.checkpoint, self.first_step = checkpoint, step_of(checkpoint) if checkpoint else None
         writer = HistoryWriter(folder, resume_at=self.first_step) if context.is_main else None
         self.history = History(writer, plan, lengths, config.epochs)
-        kind = TRAINERS.get(self.engine, QLoraTrainer)
+        kind = PackedQLoraTrainer if self.engine in PACKING else QLoraTrainer
+        batches = kind.Batches(prompts, encoder, plan, accumulation, context, self.engine)
         with loading.quiet_transformers():
             # eval_dataset has to be there; `held_out` is what is scored
             self.trainer = kind(
                 model=model, args=training_arguments(config, context, work, len(plan), accumulation),
                 train_dataset=plan, eval_dataset=[0], config=config, loaded=self.loaded, held_out=held_out,
-                batches=kind.Batches(prompts, encoder, plan, accumulation, context), history=self.history,
+                labels=split.validation.labels, batches=batches, history=self.history,
             )  # fmt: skip
         self.trainer.remove_callback(PrinterCallback)
 
@@ -290,7 +290,7 @@ class Session:
             steps=len(self.plan),
             validation_accuracy=wilson(round(final["eval_accuracy"] * n), n),
             validation_loss=final["eval_loss"],
-            temperature=fit_temperature(self.trainer.held_out.targets, log_odds(self.trainer.scores)),
+            temperature=fit_temperature(self.split.validation.labels, log_odds(self.trainer.scores)),
             weights=sample_weights(base, targets),
             teacher=self.teacher,
             parts={run.run_id: store.adapter_sha256(run) for run in self.parts},
@@ -303,15 +303,13 @@ def learned(
     encoder: PromptEncoder, config: TrainConfig, reviews: Reviews, lessons: teacher.Lessons | None
 ) -> Prompts:
     """Prompts with their labels, and behind them a teacher's reviews with its answers."""
-    texts, targets = reviews.texts, reviews.labels
-    if lessons is None:
-        return Prompts(encoder.encode_cached(texts, config.max_length_tokens), targets)
-    sizes = len(texts), len(lessons.reviews)
+    more, said = (lessons.reviews.texts, lessons.p_positive) if lessons else ([], [])
+    sizes = len(reviews), len(more)
     return Prompts(
-        encoder.encode_cached([*texts, *lessons.reviews.texts], config.max_length_tokens),
-        np.concatenate((targets, lessons.p_positive)),
-        temperatures=np.repeat((1.0, config.soft_temperature), sizes),
-        weights=np.repeat((1.0, config.soft_weight), sizes),
+        encoder.encode_cached(reviews.texts + more, config.max_length_tokens),
+        targets=np.concatenate((reviews.labels, said), dtype=np.float32),
+        temperatures=np.repeat((1.0, config.soft_temperature), sizes).astype(np.float32),
+        weights=np.repeat((1.0, config.soft_weight), sizes).astype(np.float32),
     )
 
 

@@ -27,10 +27,9 @@ from sentiment_core.artifacts.store import HistoryWriter
 from sentiment_core.config import TrainConfig, UserError
 from sentiment_core.engines.batching import round_up, split_alike, split_balanced
 from sentiment_core.engines.device import DeviceContext, decided_by_main
-from sentiment_core.engines.generic import GenericModel, float32_head
+from sentiment_core.engines.generic import PACKED_MODELS, float32_head
 from sentiment_core.engines.loss import label_loss
 from sentiment_core.engines.packed.layout import Pack, PackShape, pack_sequences, packed_tokens
-from sentiment_core.engines.packed.model import PackedModel
 from sentiment_core.engines.scorer import SentimentScorer, left_pad, p_positive
 from sentiment_core.metrics import histogram
 from sentiment_core.models.base_models import seal, writing
@@ -45,16 +44,9 @@ class Prompts:
     """Reviews as prompts, and what is to be learned of each."""
 
     encoded: Encoded
-    targets: np.ndarray  # (n,) P(positive); 0 or 1 for a label
-    temperatures: np.ndarray | float = 1.0  # (n,) of a teacher's targets; 1 for a label
-    weights: np.ndarray | float = 1.0  # (n,) share in a step's mean, before it is brought to a sum of 1
-
-    def learned(self, rows: np.ndarray) -> list[np.ndarray]:
-        """Targets, temperatures and weights of these reviews, (len(rows),) float32 each."""
-        return [
-            np.broadcast_to(values, len(self.targets))[rows].astype(np.float32)
-            for values in (self.targets, self.temperatures, self.weights)
-        ]
+    targets: np.ndarray  # (n,) float32 P(positive); 0 or 1 for a label
+    temperatures: np.ndarray  # (n,) float32, of a teacher's targets; 1 for a label
+    weights: np.ndarray  # (n,) float32, share in a step's mean, before it is brought to a sum of 1
 
 
 @dataclass
@@ -66,6 +58,7 @@ class MicroBatches(Dataset):
     plan: list[np.ndarray]  # the reviews of each step
     accumulation: int  # passes a step on each device
     context: DeviceContext
+    engine: str  # as in --engine
 
     split = staticmethod(split_alike)
 
@@ -81,10 +74,11 @@ class MicroBatches(Dataset):
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         (number, micro), world = divmod(index, self.accumulation), self.context.world_size
         rows = self.parts[number][micro * world + self.context.rank]
-        targets, temperatures, weights = self.prompts.learned(rows)
+        learned = {n: getattr(self.prompts, n)[rows] for n in ("targets", "temperatures", "weights")}
         # gradients are averaged over devices
-        weights = weights * np.float32(world) / self.prompts.learned(self.plan[number])[2].sum()
-        return self.collate(rows, {"targets": targets, "temperatures": temperatures, "weights": weights})
+        learned["weights"] *= np.float32(world)
+        learned["weights"] /= self.prompts.weights[self.plan[number]].sum()
+        return self.collate(rows, learned)
 
     def collate(self, rows: np.ndarray, learned: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
         batch = left_pad([self.prompts.encoded[i] for i in rows], self.encoder.tokenizer.pad_token_id or 0)
@@ -95,13 +89,12 @@ class PackedBatches(MicroBatches):
     """The same laid end to end, in one static shape."""
 
     split = staticmethod(split_balanced)
-    Engine = PackedModel
 
     @functools.cached_property
     def shape(self) -> PackShape:
         """What holds every part of every step."""
         lengths = self.prompts.encoded.lengths
-        prefix = self.prompts.encoded.shared if self.Engine.shares_prefix else 0
+        prefix = self.prompts.encoded.shared if PACKED_MODELS[self.engine].shares_prefix else 0
         pieces = [*itertools.chain(*self.parts)]
         tokens = max(packed_tokens(lengths[piece], prefix) for piece in pieces)
         return PackShape(round_up(tokens, 128), max(map(len, pieces)), int(lengths.max()), prefix)
@@ -121,17 +114,17 @@ class QLoraTrainer(Trainer):
     """The Hugging Face Trainer with our batches, our loss at the label position, and our validation.
     loaded: the base model that `model`, a PEFT model, is built on.
     batches: this process's `MicroBatches`, in order.
-    held_out: the validation reviews. history: whose clock stands still while these are scored."""
+    held_out, labels: the validation reviews. history: whose clock stands still while these are scored."""
 
     Batches = MicroBatches
     model: Any
 
     def __init__(
-        self, *, config: TrainConfig, loaded: LoadedModel, batches: Any, held_out: Prompts, history: History,
-        **kwargs: Any,
+        self, *, config: TrainConfig, loaded: LoadedModel, batches: Any, held_out: Encoded,
+        labels: np.ndarray, history: History, **kwargs: Any,
     ) -> None:  # fmt: skip
         super().__init__(callbacks=[Milestones(self, config, kwargs["args"].max_steps), history], **kwargs)
-        self.batches, self.held_out, self.history = batches, held_out, history
+        self.batches, self.held_out, self.labels, self.history = batches, held_out, labels, history
         self.scorer = SentimentScorer(loaded, self.model, engine="padded")
         self.scores = np.zeros((0, 2), dtype=np.float32)  # of the last validation
 
@@ -160,9 +153,9 @@ class QLoraTrainer(Trainer):
 
     def validate(self) -> dict[str, Any]:
         """The `eval_` fields of a HistoryRow; the loss is the label word's mean negative log-likelihood."""
-        labels = self.held_out.targets
+        labels = self.labels
         with self.history.paused():
-            self.scores = scores = self.scorer.log_likelihoods(self.held_out.encoded)  # (n, 2)
+            self.scores = scores = self.scorer.log_likelihoods(self.held_out)  # (n, 2)
         loss, p = float(-scores[np.arange(len(labels)), labels].mean()), p_positive(scores)
         check_finite(loss, self.state.global_step)
         return {
@@ -203,12 +196,15 @@ class PackedQLoraTrainer(QLoraTrainer):
 
     def __init__(self, *, loaded: LoadedModel, **kwargs: Any) -> None:
         super().__init__(loaded=loaded, **kwargs)
-        longest = max(int(each.encoded.lengths.max()) for each in (self.batches.prompts, self.held_out))
+        longest = max(int(each.lengths.max()) for each in (self.batches.prompts.encoded, self.held_out))
         shape = dataclasses.replace(self.batches.shape, longest=round_up(longest, 256))
         how = {"compiled": self.args.device.type == "cuda", "label_ids": loaded.encoder.label_ids}
-        self.engine = self.Batches.Engine(self.model, shape, trainable=True, **how)
+        self.engine = PACKED_MODELS[self.batches.engine](self.model, shape, trainable=True, **how)
         self.adapter = self.engine.adapter
-        self.scorer = SentimentScorer(loaded, self.model, engine=self.engine.name, packed=self.engine)
+        self.scorer = SentimentScorer(loaded, self.model, engine=self.batches.engine, packed=self.engine)
+        kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+        # on the engine's tensors: of the packed one the same numbers in 14 tensors instead of hundreds
+        self.optimizer = kind(self.adapter.leaves, **settings | {"weight_decay": self.args.weight_decay})
         self._passes = 0
 
     def warm_up(self) -> None:
@@ -230,14 +226,6 @@ class PackedQLoraTrainer(QLoraTrainer):
             self.adapter.flat_gradient.div_(self.args.world_size)
         return loss
 
-    def create_optimizer(self, *args: Any) -> torch.optim.Optimizer:  # pyrefly: ignore[bad-override]
-        """On the stacked tensors: the same numbers in 14 tensors instead of hundreds."""
-        if self.optimizer is None:
-            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-            settings = settings | {"weight_decay": self.args.weight_decay}
-            self.optimizer = kind(self.adapter.parameters(), **settings)
-        return self.optimizer
-
     def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor:
         self.accelerator.unscale_gradients(self.optimizer)
         norm = self.adapter.flat_gradient.norm()
@@ -247,14 +235,6 @@ class PackedQLoraTrainer(QLoraTrainer):
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         return self.adapter.flat_gradient.norm() if grad_norm is None else grad_norm
-
-
-class GenericQLoraTrainer(PackedQLoraTrainer):
-    class Batches(PackedBatches):  # pyrefly: ignore[bad-override]
-        Engine = GenericModel
-
-
-TRAINERS = {"packed": PackedQLoraTrainer, "generic": GenericQLoraTrainer}
 
 
 class Milestones(TrainerCallback):

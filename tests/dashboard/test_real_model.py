@@ -50,7 +50,7 @@ def test_the_app_answers_as_the_scorer_does(client: Client, store: Store) -> Non
     assert answers[0] == client.predict(texts[0], api_name="/classify") | {
         key: value for key, value in answers[0].items() if key.endswith("p_positive")
     }
-    loaded = load_base(resolve(None, run.record.base_model.name))
+    loaded = load_base(resolve(run.record.base_model.name))
     assert (loaded.info.parameters, loaded.info.revision) == (134_515_008, EMBEDDED["smollm2-135m"].sha256)
     systems = {"base": lambda: None, "fine_tuned": lambda: load_adapter(loaded.model, run.adapter_path)}
     for name, model in systems.items():

@@ -69,7 +69,8 @@ def test_packed_loss_and_gradients_equal_peft(adapted, sharing):
     loss.backward()
 
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
-    found = {id(module.weight): leaf.grad[number] for module, leaf, number in packed.adapter.views}
+    parts = [part for leaf in packed.adapter.leaves for part in leaf.grad]
+    found = {id(own): part for (own, _), part in zip(packed.adapter.held, parts, strict=True)}
     assert len(found) == len(wanted)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

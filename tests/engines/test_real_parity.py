@@ -32,7 +32,7 @@ def train(engine: str):
         prefix = encoded.shared
         shape = PackShape(packed_tokens(encoded.lengths, prefix), EACH, longest=128, prefix=prefix)
         packed = PackedModel(model, shape, trainable=True, compiled=False, label_ids=loaded.encoder.label_ids)
-        parameters = packed.adapter.parameters()
+        parameters = packed.adapter.leaves
     optimizer = torch.optim.AdamW(parameters, lr=5e-4, weight_decay=0.0)
     losses = []
     for step in range(STEPS):

@@ -273,7 +273,7 @@ def test_other_models_answer_through_transformers(run, tiny_model, exact, classi
 
 
 def test_refusals_are_one_clear_sentence(run, tiny_model, tmp_path, monkeypatch):
-    with pytest.raises(BaseModelError, match="is not what the adapter was trained on"):
+    with pytest.raises(BaseModelError, match="is not the base of run"):
         LiveClassifier.load(run, base_model="another/model")
     other = run.record.prompt.model_copy(update={"hash": "0" * 16})
     with pytest.raises(BaseModelError, match="trained with prompt 0000"):

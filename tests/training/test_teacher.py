@@ -65,9 +65,9 @@ def test_its_answers_are_kept_without_texts_and_asked_once(taught, tiny_model, m
     train = session.split_train(settings.dataset, validation=40, limit=96).train
     prompts = session.learned(loaded.encoder, settings, train, again)
     assert len(prompts.encoded) == 96 + OWN
-    targets, temperatures, weights = prompts.learned(np.arange(90, 100))
-    np.testing.assert_allclose(targets, [*train.labels[90:], *kept["p_positive"][:4]])
-    assert (temperatures.tolist(), weights.tolist()) == ([1.0] * 6 + [2.0] * 4, [1.0] * 6 + [0.5] * 4)
+    np.testing.assert_allclose(prompts.targets[90:100], [*train.labels[90:], *kept["p_positive"][:4]])
+    assert prompts.temperatures[90:100].tolist() == [1.0] * 6 + [2.0] * 4
+    assert prompts.weights[90:100].tolist() == [1.0] * 6 + [0.5] * 4
 
 
 def test_a_record_says_the_whole_ancestry(taught, tmp_path):

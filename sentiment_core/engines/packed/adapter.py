@@ -33,7 +33,34 @@ def group_bias(layer: nn.Module, group: Sequence[str]) -> torch.Tensor | None:
     return torch.cat(parts).detach() if parts else None
 
 
-class StackedAdapter:
+class FlatAdapter:
+    """A PEFT adapter, held where a graph reads it, whose gradients are parts of one flat tensor.
+    leaves: what learns of it, if `requires_grad`. held: PEFT's parameters and each one's storage."""
+
+    def __init__(self, leaves: list[nn.Parameter], held: list[tuple[nn.Parameter, torch.Tensor]]) -> None:
+        self.leaves, self.held = [leaf for leaf in leaves if leaf.requires_grad], held
+        self._sizes = [leaf.numel() for leaf in self.leaves]
+        self.flat_gradient = torch.zeros(sum(self._sizes), device=held[0][1].device)
+        self.zero_gradients()
+
+    def zero_gradients(self) -> None:
+        """And put them in their place again, which the Trainer takes PEFT's own from at each step."""
+        parts = self.flat_gradient.zero_().split(self._sizes)
+        for leaf, part in zip(self.leaves, parts, strict=True):
+            leaf.grad = part.view_as(leaf)
+
+    def reattach(self) -> None:
+        """Bring PEFT's parameters back to where a graph reads them, with the values that they have now.
+
+        Moving a model, wrapping it, or loading a checkpoint can give a parameter storage of its own.
+        """
+        for parameter, place in self.held:
+            if parameter.data_ptr() != place.data_ptr():
+                place.copy_(parameter.data)
+                parameter.data = place
+
+
+class StackedAdapter(FlatAdapter):
     """A PEFT adapter's tensors, those of one kind stacked over the layers, with PEFT's own as views of them.
 
     So checkpoints and `save_pretrained` see PEFT's parameters, while passes and optimizer handle 14 tensors.
@@ -45,47 +72,18 @@ class StackedAdapter:
         if len(scales) != 1:
             raise ValueError(f"the adapter's layers have different scales {sorted(scales)}")
         self.scale: float = scales.pop()
-        # PEFT's module, the stacked tensor its weight is a view of, and the layer
-        self.views: list[tuple[nn.Linear, nn.Parameter, int]] = []
+        held = []
+
+        def stacked(name: str, kind: str) -> nn.Parameter:
+            own = [getattr(target(layer, name), kind)["default"].weight for layer in layers]
+            leaf = nn.Parameter(torch.stack([each.detach().float() for each in own]), requires_grad=trainable)
+            held.extend(zip(own, leaf.data, strict=True))
+            return leaf
+
         # by target: A (layers, r, in) and B (layers, out, r)
-        self.leaves = {
-            name: tuple(self._stack(layers, name, kind, trainable) for kind in ("lora_A", "lora_B"))
-            for name in TARGETS
-        }
-        if trainable:
-            leaves = self.parameters()
-            sizes = [leaf.numel() for leaf in leaves]
-            self.flat_gradient = torch.zeros(sum(sizes), device=leaves[0].device)
-            for leaf, part in zip(leaves, self.flat_gradient.split(sizes), strict=True):
-                leaf.grad = part.view_as(leaf)
-
-    def _stack(self, layers: nn.ModuleList, name: str, kind: str, trainable: bool) -> nn.Parameter:
-        modules = [getattr(target(layer, name), kind)["default"] for layer in layers]
-        weights = torch.stack([module.weight.detach().float() for module in modules])
-        leaf = nn.Parameter(weights, requires_grad=trainable)
-        for number, module in enumerate(modules):
-            module.weight.data = leaf.data[number]
-            self.views.append((module, leaf, number))
-        return leaf
-
-    def zero_gradients(self) -> None:
-        """Set all gradients to zero; they stay in place, as parts of `flat_gradient`."""
-        self.flat_gradient.zero_()
-
-    def parameters(self) -> list[nn.Parameter]:
-        """The stacked tensors, for the optimizer."""
-        return [leaf for pair in self.leaves.values() for leaf in pair]
-
-    def reattach(self) -> None:
-        """Make PEFT's parameters views of the stacked tensors again, with the values that they have now.
-
-        Moving a model, wrapping it, or loading a checkpoint can give a parameter storage of its own.
-        """
-        for module, leaf, number in self.views:
-            parameter, view = module.weight, leaf.data[number]
-            if parameter.data_ptr() != view.data_ptr():
-                view.copy_(parameter.data)
-                parameter.data = view
+        self.pairs = {name: (stacked(name, "lora_A"), stacked(name, "lora_B")) for name in TARGETS}
+        super().__init__([leaf for pair in self.pairs.values() for leaf in pair], held)
+        self.reattach()
 
     def cast(self, dtype: torch.dtype) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Per group, in the compute type: A (layers, r, in); B (layers, out, r) scaled, block-diagonal.
@@ -94,16 +92,16 @@ class StackedAdapter:
         """
         groups = []
         for group in GROUPS:
-            a = torch.cat([self.leaves[name][0].to(dtype) for name in group], dim=1)
-            rank = self.leaves[group[0]][0].shape[1]
+            a = torch.cat([self.pairs[name][0].to(dtype) for name in group], dim=1)
+            rank = self.pairs[group[0]][0].shape[1]
             blocks = []
             for place, name in enumerate(group):
-                b = (self.leaves[name][1] * self.scale).to(dtype)
+                b = (self.pairs[name][1] * self.scale).to(dtype)
                 blocks.append(F.pad(b, (place * rank, (len(group) - 1 - place) * rank)))
             groups.append((a, torch.cat(blocks, dim=1)))
         return groups
 
     def with_room(self, group: Sequence[str], weights: list[torch.Tensor]) -> torch.Tensor:
         """[W, B] of a group in every layer, (layers, out, in + r): W is put in, B has room."""
-        rank = sum(self.leaves[name][0].shape[1] for name in group)
+        rank = sum(self.pairs[name][0].shape[1] for name in group)
         return F.pad(torch.stack(weights), (0, rank))

@@ -41,9 +41,7 @@ def attend_each(qkv, cos, sin, tiles, shape: LayerShape) -> torch.Tensor:
         if offset < 0:
             out.append(qkv.new_zeros(end - start, shape.heads * shape.head_dim))
             continue
-        keys, values = k[start:end], v[start:end]
-        if offset:
-            keys, values = torch.cat((k[:offset], keys)), torch.cat((v[:offset], values))
+        keys, values = (torch.cat((part[:offset], part[start:end])) for part in (k, v))
         seen = torch.ones(end - start, len(keys), dtype=torch.bool, device=qkv.device).tril(offset)
         heads_first = (t.transpose(0, 1)[None] for t in (q[start:end], keys, values))
         attended = F.scaled_dot_product_attention(*heads_first, attn_mask=seen, enable_gqa=True)

@@ -91,10 +91,7 @@ def pack_sequences(
 
 
 def tiles_of(segments: np.ndarray, count: int) -> np.ndarray:
-    """Tiles of segments, the longest segments' first, unused ones at the end.
-
-    Args:
-        segments: (s, 3) start, end, offset.
+    """Tiles of segments (s, 3), of start, end and offset, the longest one's first, unused ones at the end.
     Returns (count, 4) int32: start, the tile's first row, end, offset; the offset of an unused tile is -1.
     """
     segments = segments[np.argsort(segments[:, 0] - segments[:, 1], kind="stable")]

@@ -26,25 +26,18 @@ from sentiment_core.engines.packed.layer import last_layer, layer, rms_norm
 from sentiment_core.engines.packed.layout import LayerShape, Pack, PackShape
 
 
-def packing_blocker(model: Any, device: torch.device) -> str | None:
-    """Why this model or device cannot run packed; None when it can."""
-    config = model.config
-    if config.model_type not in ("llama", "qwen2"):
-        return f"packed layout knows the layers of Llama and Qwen2, not {config.model_type}'s"
-    biased = getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False)  # a Llama's
-    if biased or config.hidden_act != "silu" or getattr(config, "use_sliding_window", False):
-        return "packed layout knows full attention, SiLU, and no bias but Qwen2's own"
-    if device.type == "cpu":
-        return None
+def can_pack(config: Any, device: torch.device) -> bool:
+    """Whether these are layers of Llama or Qwen2, with full attention, SiLU and no bias but Qwen2's own, on a
+    GPU that the attention kernels know or, for tests, on a CPU."""
+    more = ("attention_bias", "mlp_bias", "use_sliding_window")
+    if config.model_type not in ("llama", "qwen2") or any(getattr(config, name, False) for name in more):
+        return False
+    if config.hidden_act != "silu":
+        return False
     if device.type != "cuda":
-        return f"packed layout runs on CUDA (and, for tests, on a CPU), not on {device.type}"
-    if torch.cuda.get_device_capability(device) < (8, 0):
-        return "attention kernels need a GPU of compute capability 8.0 or more"
-    if not importlib.util.find_spec("triton"):
-        return "attention kernels need the package triton"
-    if head_dim(config) not in (16, 32, 64, 128):
-        return f"attention kernels know heads of 16, 32, 64 or 128 numbers, not {head_dim(config)}"
-    return None
+        return device.type == "cpu"
+    new = torch.cuda.get_device_capability(device) >= (8, 0)
+    return new and head_dim(config) in (16, 32, 64, 128) and bool(importlib.util.find_spec("triton"))
 
 
 def head_dim(config: Any) -> int:
@@ -63,8 +56,8 @@ class PackedModel:
         label_ids: tokens of the two label words, negative first; needed for the loss.
     """
 
-    name, shares_prefix = "packed", True  # as in --engine; what all prompts begin with stands in a pack once
-    adapter: Any  # a StackedAdapter, or what does the same; None where there is none
+    shares_prefix = True  # what all prompts begin with stands in a pack once
+    adapter: Any  # a FlatAdapter; None where there is none
 
     def __init__(
         self, model: Any, shape: PackShape, *, trainable: bool = False, compiled: bool = True,

@@ -78,10 +78,7 @@ class Encoder(EvaluatedSystem):
 
     def build(self) -> torch.nn.Module:
         """The encoder, of which is trained what the settings say, and a linear layer behind it."""
-        base = self.inputs.base
-        where = {"revision": base.revision or "main", "use_safetensors": True, "dtype": torch.float32}
-        with loading.one_sentence(base):
-            encoder: Any = AutoModel.from_pretrained(loading.model_folder(base), **where)
+        encoder = loading.pretrained(AutoModel, self.inputs.base, use_safetensors=True, dtype=torch.float32)
         encoder.requires_grad_("learning_rate" in self.own)
         if rank := self.own.get("lora_rank"):
             lora = LoraConfig(r=rank, lora_alpha=self.own["lora_alpha"], target_modules="all-linear")
