@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
 import huggingface_hub
 import numpy as np
 import pandas as pd
@@ -18,6 +17,7 @@ from scipy.special import logit
 
 from sentiment_core.artifacts import store
 from sentiment_core.dashboard import app, pairs, panels, serving, texts
+from sentiment_core.dashboard.api import found_by
 from sentiment_core.dashboard.app import build, launch_options
 from sentiment_core.dashboard.components import answers, parts
 from sentiment_core.dashboard.context import Context
@@ -526,11 +526,10 @@ def test_a_target_is_set_by_validation_and_told_with_what_came_of_it(context: Co
 
 def test_own_texts_get_the_panels_of_an_evaluation_and_their_examples(context: Context) -> None:
     own = ["great <b>film</b>", "dreadful film", "bad, boring", "great, and bad, and worst"]
-    found = waiting.run(context.serving.probabilities(context.store.run(RUN), own))
-    with gr.Blocks():
-        view = batch.Results()
-    accuracy, *_, flow, examples = map(str, view.show(Batch(own, [1, 0, 0, 1]), found))
-    assert "lifts accuracy from 50.0\u202f% to 75.0\u202f%" in accuracy
+    found = waiting.run(found_by(context.serving.scores(context.store.run(RUN), own)))
+    drawn, flow, examples = batch.before_and_after(Batch(own, [1, 0, 0, 1]), found)
+    assert "lifts accuracy from 50.0\u202f% to 75.0\u202f%" in drawn[0].title
+    assert len(drawn) == 3
     assert "fixed 2 reviews" in flow or "fixed about 2" in flow
     assert "(exact McNemar, p = 1.000)" in flow
     assert "data-ask" not in flow, "there are no such reviews on the examples tab"
@@ -542,8 +541,8 @@ def test_own_texts_get_the_panels_of_an_evaluation_and_their_examples(context: C
         "0",
     ]
     assert "great &lt;b&gt;film" in examples
-    accuracy, *_, flow, examples = map(str, view.show(Batch(own), found))
-    assert "accuracy" not in accuracy + flow
+    drawn, flow, examples = batch.before_and_after(Batch(own), found)
+    assert (drawn, flow) == ([], "")
     assert set(re.findall(r"<summary><b>(.*?)</b>", examples)) == {"All", "Lowest confidence"}
 
 
@@ -559,7 +558,7 @@ def test_texts_count_as_answered_once_both_models_have_answered_them(context: Co
 
 def test_both_answers_come_as_a_csv_that_no_spreadsheet_runs(context: Context, tmp_path) -> None:
     rows = Batch(["great film", "dreadful film", "=cmd()"], [1, 0, 0])
-    found = waiting.run(context.serving.probabilities(context.store.run(RUN), rows.texts))
+    found = waiting.run(found_by(context.serving.scores(context.store.run(RUN), rows.texts)))
     frame = batch.table_of(rows, found)
     assert list(frame["fine-tuned"]) == ["Positive", "Negative", "Positive"]
     assert batch.summary_of(frame).startswith(
