@@ -178,7 +178,7 @@ def test_two_runs_are_compared_on_the_same_reviews(context):
     first, second = (context.store.predictions(one) for one in sides[:2])
     assert (sides.before.record.run_id, sides.after.record.run_id) == (TAUGHT, LARGE)
     found = classification.compare(first["label"], first["prediction"], second["prediction"])
-    panel, table, flow = accuracy.before_and_after(context.store, sides, "here")
+    panel, table, flow = accuracy.before_and_after(context.store, sides)
     assert panel.figure["versus"] == TAUGHT
     assert f"<b>{found.fixed:,}</b>" in flow
     assert f"<b>{found.broken:,}</b>" in flow
@@ -203,7 +203,7 @@ def test_a_run_is_compared_with_any_system_on_the_same_reviews(tmp_path):
     assert sides.names[0] == "“TF-IDF + logistic regression”"
     first, second = (context.store.predictions(one) for one in sides[:2])
     found = classification.compare(first["label"], first["prediction"], second["prediction"])
-    flow = accuracy.before_and_after(context.store, sides, "here")[2]
+    flow = accuracy.before_and_after(context.store, sides)[2]
     assert f"<b>{found.fixed:,}</b>" in flow
     assert method.settings_html(context, sides, RUN) == Markup(), "it is no run, which has settings"
     wanted = ExampleFilter.of(RUN, "imdb", "", json.dumps({"versus": "tfidf-logreg", "show": "regressed"}))

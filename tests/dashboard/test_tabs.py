@@ -25,7 +25,7 @@ from sentiment_core.dashboard.host import ModelHost, ModelUnavailable
 from sentiment_core.dashboard.inputs import Batch
 from sentiment_core.dashboard.pairs import ExampleFilter, Sides
 from sentiment_core.dashboard.serving import Serving
-from sentiment_core.dashboard.store import MOST_KEPT, TARGETS, Store
+from sentiment_core.dashboard.store import MOST_KEPT, TARGETS, Store, actors_of
 from sentiment_core.dashboard.tabs import accuracy, batch, confusion, examples, loss, method
 from sentiment_core.dashboard.texts import ReviewTexts
 from sentiment_core.data.reviews import load_reviews, review_id
@@ -85,7 +85,7 @@ def test_runs_and_evaluations_are_matched(context: Context) -> None:
     assert store.datasets() == ["imdb", "counterfactual_imdb_test"]
     assert set(store.evals(store.run(RUN), "imdb")) == set(SYSTEMS)
     assert set(others := store.evals(store.run(STUDY), "imdb")) == set(SYSTEMS) - {"fine-tuned"}
-    assert "has not been evaluated" in panels.accuracy_panel(others, (), store.before(others)).title
+    assert "has not been evaluated" in panels.accuracy_panel(others, ()).title
 
 
 def test_a_new_evaluation_is_seen_without_a_restart(tmp_path) -> None:
@@ -135,15 +135,14 @@ def test_errors_are_not_kept_and_the_oldest_value_goes_first(tmp_path) -> None:
 def test_every_panel_has_finding_caption_n_and_data(context: Context) -> None:
     run = context.store.run(RUN)
     evals = context.store.evals(run, "imdb")
-    before = context.store.before(evals)
     after, metrics = evals["fine-tuned"], evals["fine-tuned"].record.metrics
     ece = {"metrics": metrics | {"ece": metrics["accuracy"]}}
     calibrated = replace(after, record=after.record.model_copy(update=ece))
     side = confusion.Side.cut(after, context.store.predictions(after))
     histories = {run.run_id: context.store.history(run)}
     drawn = [
-        panels.accuracy_panel(evals, context.store.references(), before),
-        panels.coverage_panel(context.store, run, {"fine": calibrated}, "here, n = 400"),
+        panels.accuracy_panel(evals, context.store.references()),
+        panels.coverage_panel(context.store, run, {"fine-tuned": calibrated}),
         confusion.matrix_panel(side),
         loss.loss_panel(histories),
     ]
@@ -157,8 +156,8 @@ def test_every_panel_has_finding_caption_n_and_data(context: Context) -> None:
 
 def test_the_flow_leads_to_the_reviews_of_each_outcome(context: Context) -> None:
     evals = context.store.evals(context.store.run(RUN), "imdb")
-    before, after = context.store.before(evals), evals["fine-tuned"]
-    *_, html = accuracy.before_and_after(context.store, Sides(before, after), "")
+    before, after = actors_of(evals).values()
+    *_, html = accuracy.before_and_after(context.store, Sides(before, after))
     counts = pairs.counts(pairs.paired(*map(context.store.predictions, (before, after))), ExampleFilter())
     for show in ("fixed", "regressed", "correct", "wrong"):
         assert html.count(f"?tab=examples&amp;show={show}") == 2  # the ribbon, and its name
@@ -171,10 +170,10 @@ def test_the_flow_leads_to_the_reviews_of_each_outcome(context: Context) -> None
 def test_without_probabilities_nothing_moves(context: Context) -> None:
     evals = context.store.evals(context.store.run(RUN), "imdb")
     before, after = evals["baseline-generated"], evals["fine-tuned"]
-    panel, table, flow = accuracy.before_and_after(context.store, Sides(before, after), "")
+    panel, table, flow = accuracy.before_and_after(context.store, Sides(before, after))
     assert (panel, table) == (None, "")
     assert "the same 400 reviews" in flow
-    assert accuracy.before_and_after(context.store, Sides(None, after), "") == (None, "", "")
+    assert accuracy.before_and_after(context.store, Sides(None, after)) == (None, "", "")
 
 
 def test_an_encoder_that_wins_stands_in_the_title_and_every_system_is_tested_against_ours(
@@ -186,7 +185,7 @@ def test_an_encoder_that_wins_stands_in_the_title_and_every_system_is_tested_aga
     context = context_of(root)
     evals = context.store.evals(context.store.run(RUN), "imdb")
     assert {"encoder-lora", "encoder-lora large-bert", "encoder-lora tiny-bert"} <= set(evals)
-    title = panels.accuracy_panel(evals, (), context.store.before(evals)).title
+    title = panels.accuracy_panel(evals, ()).title
     assert "; Encoder with LoRA, large-bert reaches" in title
     found = {title: (compared, p) for title, compared, p in accuracy.rivals(context.store, evals)}
     assert len(found) == len(evals) - 1
@@ -195,7 +194,7 @@ def test_an_encoder_that_wins_stands_in_the_title_and_every_system_is_tested_aga
     m = sum(one.mcnemar_p >= compared.mcnemar_p for one, _ in found.values())
     assert p == accuracy.p_words(compared.mcnemar_p * m), "Holm: as many times as tests are left"
     losing = {name: evals[name] for name in ("baseline-scored", "encoder-lora tiny-bert", "fine-tuned")}
-    assert "reaches" not in panels.accuracy_panel(losing, (), losing["baseline-scored"]).title
+    assert "reaches" not in panels.accuracy_panel(losing, ()).title
 
 
 @pytest.mark.parametrize("system", ["baseline-recalibrated", "baseline-few-shot", "tfidf-logreg"])
@@ -511,7 +510,7 @@ def test_a_target_is_set_by_validation_and_told_with_what_came_of_it(context: Co
     nearest = (validated["eval_accuracy"] - run.record.validation_accuracy.value).abs().idxmin()
     assert logit(warm[0.99]) == pytest.approx(least_log_odds(validated["eval_counts"][nearest], 0.99))
     evals = context.store.evals(run, "imdb")
-    panel = panels.coverage_panel(context.store, run, {"fine": evals["fine-tuned"]}, "here, n = 400")
+    panel = panels.coverage_panel(context.store, run, {"fine-tuned": evals["fine-tuned"]})
     marks = panel.data.dropna(subset=["target"])
     assert marks["target"].tolist() == list(TARGETS)
     frame = context.store.predictions(evals["fine-tuned"])

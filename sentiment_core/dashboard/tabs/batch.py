@@ -131,7 +131,7 @@ def before_and_after(batch: Batch, found: Mapping[Which, Sequence[float]]) -> tu
     sides, both = pairs.Sides(evals["baseline-scored"], evals.get("fine-tuned")), len(frames) == 2
     drawn: list[Panel] = []
     if batch.labels:
-        drawn = [accuracy_panel(evals, (), sides.before), *map(matrix_panel, map(Side.cut, evals.values(), frames))]
+        drawn = [accuracy_panel(evals, ()), *map(matrix_panel, map(Side.cut, evals.values(), frames))]
     flow = outcomes_html(sides, *frames, linked=False) if both and batch.labels else ""
     return drawn, flow, examples_html(batch, pairs.paired(*frames), sides) if both else ""
 
