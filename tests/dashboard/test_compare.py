@@ -73,8 +73,7 @@ def test_header_and_tabs_follow_the_run_to_its_own_base(context, run_id):
     assert "study’s settings differ" not in method.method_html(context, run), "that is a run on another base"
     matrix = confusion.Side.cut(one := evals["baseline-scored"], context.store.predictions(one))
     assert matrix.cells["accuracy"] == pytest.approx(before / 100)
-    view = examples.Examples(context)
-    frame = view.tested(ExampleFilter.of(run_id, "imdb")).frame
+    frame = examples.tested(context, ExampleFilter.of(run_id), "imdb").frame
     assert frame["right_base"].mean() == pytest.approx(before / 100)
 
 
@@ -187,7 +186,7 @@ def test_two_runs_are_compared_on_the_same_reviews(context):
     assert "&#34;versus&#34;: &#34;taught&#34;" in flow, "a ribbon leads to this comparison's reviews"
     assert "&#34;versus&#34;: &#34;taught&#34;" in table
     wanted = ExampleFilter.of(LARGE, "imdb", "", json.dumps({"versus": TAUGHT, "show": "regressed"}))
-    shown = examples.Examples(context).tested(wanted)
+    shown = examples.tested(context, wanted, wanted.dataset)
     assert pairs.counts(shown.frame, wanted)["fixed"] == found.fixed
     assert len(pairs.select(shown.frame, wanted)) == found.broken
     assert ExampleFilter.of(asked=wanted.asking(show="fixed")).versus == TAUGHT
@@ -207,7 +206,7 @@ def test_a_run_is_compared_with_any_system_on_the_same_reviews(tmp_path):
     assert f"<b>{found.fixed:,}</b>" in flow
     assert method.settings_html(context, sides, RUN) == Markup(), "it is no run, which has settings"
     wanted = ExampleFilter.of(RUN, "imdb", "", json.dumps({"versus": "tfidf-logreg", "show": "regressed"}))
-    assert len(pairs.select(examples.Examples(context).tested(wanted).frame, wanted)) == found.broken
+    assert len(pairs.select(examples.tested(context, wanted, wanted.dataset).frame, wanted)) == found.broken
 
 
 def test_only_settings_that_differ_are_listed(context):

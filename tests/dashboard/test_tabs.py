@@ -352,15 +352,15 @@ def test_host_keeps_few_models(context: Context, tmp_path: Path) -> None:
 def test_the_reader_shows_both_of_a_pair(assets: Path) -> None:
     ids = predictions("fine-tuned", 40, paired=True)["review_id"]
     texts = {i: f"It is a {'great' if n % 2 else 'dull'} film <b>{n // 2}</b>." for n, i in enumerate(ids)}
-    view = examples.Examples(context_of(assets, texts=texts))
+    context = context_of(assets, texts=texts)
     paired = ExampleFilter.of(RUN, "counterfactual_imdb_test")
-    pane = view.open(paired, ids[2])[0]
+    pane = examples.in_reader(context, paired, ids[2])[0]
     assert "It is a dull film &lt;b&gt;1&lt;/b&gt;." in pane
     assert "It is a great film &lt;b&gt;1&lt;/b&gt;." in pane
     assert f"Review {ids[3]}" in pane
-    without = examples.Examples(context_of(assets)).open(paired, ids[2])[0]
+    without = examples.in_reader(context_of(assets), paired, ids[2])[0]
     assert f"Review {ids[3]}" in without
-    assert "partner" not in view.open(ExampleFilter.of(RUN, "imdb"), ids[0])[0]
+    assert "partner" not in examples.in_reader(context, ExampleFilter.of(RUN, "imdb"), ids[0])[0]
 
 
 @pytest.fixture
@@ -392,15 +392,16 @@ def test_imdbs_texts_come_by_a_click_with_a_bar_and_a_failure_says_why(tmp_path,
         write_eval(tmp_path, system, "imdb", 40, run_id=run_id, review_id=ids)
     write_run(tmp_path, RUN)
     context = replace(context_of(tmp_path), texts=ReviewTexts())
-    view, asked, shares = examples.Examples(context), ExampleFilter.of(RUN, "imdb"), []
-    before = str(view.whole(asked))
+    asked, shares = ExampleFilter.of(RUN, "imdb"), []
+    before = str(examples.whole(context, asked))
     assert texts.FETCH in before
     assert imdb_on_the_hub == [], "nobody has clicked"
     context.texts.fetch(shares.append)
-    assert "They could not be fetched from the Hub: no route to the Hub. Or set" in str(view.whole(asked))
+    told = str(examples.whole(context, asked))
+    assert "They could not be fetched from the Hub: no route to the Hub. Or set" in told
     context.texts.fetch(shares.append)
     assert shares == [0.25, 0.5, 0.75, 1.0]
-    assert texts.FETCH not in str(after := view.whole(asked)[4])
+    assert texts.FETCH not in str(after := examples.whole(context, asked)[4])
     assert "these are our own" not in str(after)
     one = imdb_on_the_hub[1]
     assert (one["repo"], one["repo_type"], len(one["revision"])) == ("stanfordnlp/imdb", "dataset", 40)
@@ -444,7 +445,7 @@ def test_the_heatmap_shows_every_share_and_names_the_hardest(challenged) -> None
 
 def test_examples_open_on_it_where_imdb_is_not_at_hand(challenged) -> None:
     asked = ExampleFilter.of(RUN, "imdb", "", '{"show": "all"}')
-    _, _, switch, chips, listed, reader, *_, opened = examples.Examples(challenged).whole(asked, "sample-11")
+    _, _, switch, chips, listed, reader, *_, opened = examples.whole(challenged, asked, "sample-11")
     assert opened in challenged.texts.wait(0), "the sample is one of Live's"
     assert switch.value == "challenge"
     assert "240 of 240 reviews" in listed

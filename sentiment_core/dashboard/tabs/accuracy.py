@@ -77,7 +77,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     drawn, visibly = context.drawn_once("accuracy", draw), QUIET | {"show_progress": "minimal"}
     gr.on([one.input for one in inputs], drawn, [run, *inputs], outputs, **visibly)
     versus.input(None, versus, None, js="(v) => qUrl({versus: v})", **QUIET)
-    return TabPart(draw, inputs, outputs, dataset, {"versus": versus})
+    return TabPart(draw, inputs, outputs, dataset, [versus])
 
 
 def before_and_after(store: Store, sides: Sides, *, linked: bool = True) -> tuple[Panel | None, str, str]:
