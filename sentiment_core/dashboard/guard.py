@@ -66,7 +66,8 @@ class Guard:
         except Exception as error:
             # logged by its place in the program: what was asked for is the visitor's
             what = "broke off" if started else "malformed"
-            log.warning("%s: %s (%s)", name_of(scope.get("endpoint")), what, type(error).__name__)
+            called = getattr(scope.get("endpoint"), "__name__", "?")
+            log.warning("%s: %s (%s)", called, what, type(error).__name__)
             refused = refused or 400
         if refused and not started:
             answer = JSONResponse({"detail": REFUSALS[refused]}, refused, headers=HEADERS)
@@ -97,7 +98,7 @@ class QuietBlocks(gr.Blocks):
             error.print_exception = False
             raise
         except Exception as error:
-            told_in_log(name_of(block_fn), error)
+            told_in_log(block_fn.name, error)
             raise gr.Error(BROKE, print_exception=False) from None
 
 
@@ -105,10 +106,6 @@ def told_in_log(what: str, error: Exception) -> None:
     """In one line, without the error's message: a visitor's text may stand there."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     log.error("%s: %s at %s:%s", what, type(error).__name__, Path(place.filename).name, place.lineno)
-
-
-def name_of(called: Any) -> str:
-    return getattr(called, "name", None) or getattr(called, "__name__", "?")
 
 
 def names_address(value: Any) -> bool:

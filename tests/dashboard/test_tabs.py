@@ -339,7 +339,7 @@ def test_a_model_that_cannot_be_loaded_is_a_sentence_and_tried_again_when_asked_
 
 
 def test_host_keeps_few_models(context: Context, tmp_path: Path) -> None:
-    host = ModelHost(FakeClassifier.load, keep=2)
+    host = ModelHost(FakeClassifier.load)
     for run in (None, context.store.run(RUN), context.store.run(STUDY)):
         host.get(run)
     assert len(host._slots) == 2
