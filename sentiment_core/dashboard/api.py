@@ -2,7 +2,7 @@
 
 # No postponed annotations here: Gradio reads the return types of the endpoints as they stand.
 
-from functools import partial
+from collections.abc import AsyncIterator
 from itertools import zip_longest
 from operator import attrgetter
 from typing import Any, TypedDict
@@ -12,9 +12,8 @@ import gradio as gr
 from sentiment_core.artifacts.store import ArtifactError, Run
 from sentiment_core.dashboard.components.answers import word_of
 from sentiment_core.dashboard.context import Context
-from sentiment_core.dashboard.host import ModelUnavailable
 from sentiment_core.dashboard.inputs import MAX_ROWS, InputRefused, clean_text
-from sentiment_core.dashboard.serving import MODEL_EVENT, last_of
+from sentiment_core.dashboard.serving import MODEL_EVENT, Refused
 
 
 class Row(TypedDict):
@@ -44,7 +43,13 @@ FIGURES = {
 }  # fmt: skip
 """What `runs` tells of a finished run -> where its record has it."""
 
-refusal = partial(gr.Error, print_exception=False)
+
+async def found_by(events: AsyncIterator[Any]) -> Any:
+    """What the last of them found; gr.Error where that is `Refused`."""
+    *_, last = [event async for event in events]
+    if isinstance(last, Refused):
+        raise gr.Error(last.sentence)
+    return last.found
 
 
 def register(context: Context) -> None:
@@ -56,11 +61,11 @@ def register(context: Context) -> None:
             if "/" in run:
                 return context.store.hub_run(run)
         except ArtifactError as error:
-            raise refusal(f"{error}.") from None
+            raise gr.Error(f"{error}.") from None
         chosen = context.store.run(run)
         if run and (chosen is None or chosen.run_id != run):
             names = ", ".join(r.run_id for r in context.store.finished_runs()) or "none"
-            raise refusal(f"No such run. Finished runs: {names}.")
+            raise gr.Error(f"No such run. Finished runs: {names}.")
         return chosen
 
     def answer(base: float, fine: float | None, run: Run | None, trace: list[Row] | None = None) -> Answer:
@@ -72,16 +77,14 @@ def register(context: Context) -> None:
 
     async def answers(texts: list[str], run: Run | None) -> list[Answer]:
         try:
-            found = await context.serving.probabilities(run, [clean_text(text) for text in texts])
-        except (InputRefused, ModelUnavailable) as error:
-            raise refusal(str(error)) from None
+            texts = [clean_text(text) for text in texts]
+        except InputRefused as error:
+            raise gr.Error(str(error)) from None
+        found = await found_by(context.serving.scores(run, texts))
         return [answer(*pair, run) for pair in zip_longest(found["base"], found.get("fine-tuned", []))]
 
     async def traced(text: str, run: Run | None) -> Answer:
-        try:
-            found = (await last_of(context.serving.ask(run, text))).found
-        except ModelUnavailable as error:
-            raise refusal(str(error)) from None
+        found = await found_by(context.serving.ask(run, text))
         tuned = found["fine-tuned"].p_positive if "fine-tuned" in found else ()
         triples = zip_longest(found["base"].ends, found["base"].p_positive, tuned)
         rows = [Row(end=end, base_p_positive=p, fine_tuned_p_positive=q) for end, p, q in triples]
@@ -106,9 +109,9 @@ def register(context: Context) -> None:
             run: which fine-tuned run; empty for the page's default.
         """
         if not isinstance(texts, list) or not texts:
-            raise refusal("Send a list of reviews.")
+            raise gr.Error("Send a list of reviews.")
         if len(texts) > MAX_ROWS:
-            raise refusal(f"{len(texts):,} reviews are too many; up to {MAX_ROWS:,} at a time.")
+            raise gr.Error(f"{len(texts):,} reviews are too many; up to {MAX_ROWS:,} at a time.")
         return await answers(texts, known_run(run))
 
     def metrics(run: str = "", dataset: str = "") -> list[dict[str, Any]]:
@@ -122,7 +125,7 @@ def register(context: Context) -> None:
         if known := known_run(run) if run else None:
             run = known.run_id
         if dataset and dataset not in context.store.datasets():
-            raise refusal(f"No such dataset. Evaluated: {', '.join(context.store.datasets()) or 'none'}.")
+            raise gr.Error(f"No such dataset. Evaluated: {', '.join(context.store.datasets()) or 'none'}.")
         return [
             record.model_dump(include={"eval_id", "system", "run_id"})
             | {"dataset": record.dataset.name, "metric": name}

@@ -68,13 +68,9 @@ def build(
     load_classifier: Callable[[Run | None], Any] = load_live,
     texts: Mapping[str, str] | None = None,
 ) -> gr.Blocks:
-    """The dashboard as Blocks.
-
-    Args:
-        assets: the artifacts folder; by default `config.ASSETS`.
-        load_classifier: run -> the live model; called in a background thread.
-        texts: review id -> text; by default looked up in the dataset at hand.
-    """
+    """The dashboard as Blocks, of the artifacts in `assets`, by default `config.ASSETS`.
+    load_classifier: run -> the live model; called in a background thread.
+    texts: review id -> text; by default looked up in the dataset at hand."""
     store = Store(Path(assets or config.ASSETS))
     # on a ZeroGPU Space the processor answers, and batches go to the GPU
     batch_host = ModelHost(partial(load_live, cuda=True)) if os.environ.get("SPACES_ZERO_GPU") else None
@@ -104,14 +100,14 @@ def build(
     demo.queue(api_open=False, max_size=MAX_WAITING, default_concurrency_limit=4)
     demo._queue.ANALYTICS_MAX_EVENTS = 0  # a table of all events, made anew at each of them
     warm_up = threading.Thread(target=_warm_up, args=(context, draws), name="warm-up", daemon=True)
-    queue = Route("/queue", partial(_queue, context.serving))
+
+    async def queue(_: Request) -> JSONResponse:
+        return JSONResponse(context.serving.queue())
+
     exports = StaticFiles(directory=store.root / "browser", check_dir=False)  # `publishing browser`'s
-    demo.ours = warm_up, (queue, Mount("/browser", exports))  # pyrefly: ignore[missing-attribute] for `launch`
+    routes = Route("/queue", queue), Mount("/browser", exports)
+    demo.ours = warm_up, routes  # pyrefly: ignore[missing-attribute] for `launch`
     return demo
-
-
-async def _queue(serving: Serving, _: Request) -> JSONResponse:
-    return JSONResponse(serving.queue())
 
 
 def launch(demo: gr.Blocks, *, prevent_thread_lock: bool = False, **more: Any) -> tuple[Any, str, str]:
@@ -158,7 +154,6 @@ def _wire(
     what draws the page and each tab for a visitor with a bare address.
     """
     datasets = [part.dataset for part in parts.values() if part.dataset is not None]
-    examples = parts["examples"].extra
 
     def choose(run_id: str | None) -> tuple[Any, ...]:
         chosen = context.store.run(run_id)
@@ -175,9 +170,8 @@ def _wire(
         return title, stats, told + header.problems_html(context)
 
     def shown(run_id: str | None, data: str | None, refused: str) -> tuple[Any, ...]:
-        choice, choices = gr.Dropdown(**_run_choice(context, run_id)), context.dataset_choices()
-        radio = gr.Radio(choices=choices, value=context.dataset(data), visible=len(choices) > 1)
-        return choice, [radio] * len(datasets), draw_header(run_id, refused)
+        radios = [gr.Radio(**context.dataset_choice(data))] * len(datasets)
+        return gr.Dropdown(**_run_choice(context, run_id)), radios, draw_header(run_id, refused)
 
     shown_once = context.drawn_once("page", shown)
 
@@ -196,35 +190,32 @@ def _wire(
         given = query.get("review", "")[:64], json.dumps(shown) if shown else "", query.get("versus", "")
         return [tab, choice, *radios, *given, *head]
 
-    given = [examples["opened"], examples["asked"], parts["accuracy"].extra["versus"]]
+    given = [*parts["examples"].addressed, *parts["accuracy"].addressed]
     loaded = demo.load(opened, None, [tabs, run, *datasets, *given, *head], **QUIET)
     draws: dict[str, Callable[[], object]] = {"page": partial(shown_once, None, None, "")}
-    others = list[tuple[TabPart, Callable[..., Sequence[Any]]]]()
     for name, part in parts.items():
-        draw = context.drawn_once(name, part.render)
-        draws[name] = partial(draw, *(one.value for one in (run, *part.inputs)))
-        if name == "live":
-            drawn = loaded.then(draw, [run, *part.inputs], part.outputs, **QUIET)
-            drawn.then(None, js="() => { figs.ready(); return [] }", **QUIET)
-        else:
-            others.append((part, draw))
-        run.input(draw, [run, *part.inputs], part.outputs, **QUIET)
+        part.render = context.drawn_once(name, part.render)
+        draws[name] = partial(part.render, *(one.value for one in (run, *part.inputs)))
+        run.input(part.render, [run, *part.inputs], part.outputs, **QUIET)
+    live, others = parts["live"], [part for name, part in parts.items() if name != "live"]
+    drawn = loaded.then(live.render, [run, *live.inputs], live.outputs, **QUIET)
+    drawn.then(None, js="() => { figs.ready(); return [] }", **QUIET)
 
     def draw_others(run_id: str | None, *given: Any) -> list[Any]:
         """All other tabs in one event, which costs a crowd half of what one each does; where one breaks, it
         says so, and the others are drawn."""
         left, values = iter(given), list[Any]()
-        for part, draw in others:
+        for part in others:
             try:
-                values += draw(run_id, *islice(left, len(part.inputs)))
+                values += part.render(run_id, *islice(left, len(part.inputs)))
             except Exception as error:
                 told_in_log("a tab", error)
                 gr.Warning(BROKE)
                 values += [gr.skip()] * len(part.outputs)
         return values
 
-    inputs = [one for part, _ in others for one in part.inputs]
-    outputs = [one for part, _ in others for one in part.outputs]
+    inputs = [one for part in others for one in part.inputs]
+    outputs = [one for part in others for one in part.outputs]
     loaded.then(draw_others, [run, *inputs], outputs, **QUIET)
     # another run, of the Hub: the page opens anew, as from a link
     to_address = (

@@ -41,8 +41,10 @@ class Context:
 
         return draw
 
-    def dataset_choices(self) -> list[tuple[str, str]]:
-        return [(DATASET_TITLES.get(name, name), name) for name in self.store.datasets()]
+    def dataset_choice(self, name: str | None = None) -> dict[str, Any]:
+        """What a tab's radio of datasets offers, and the chosen one."""
+        choices = [(DATASET_TITLES.get(one, one), one) for one in self.store.datasets()]
+        return {"choices": choices, "value": self.dataset(name), "visible": len(choices) > 1}
 
 
 @dataclass
@@ -53,15 +55,12 @@ class TabPart:
     inputs: Sequence[gr.components.Component]
     outputs: Sequence[gr.components.Component | gr.blocks.BlockContext]
     dataset: gr.Radio | None = None
-    extra: dict[str, Any] = field(default_factory=dict)  # what else the page fills, by name
+    addressed: Sequence[gr.components.Component] = ()  # what else the page fills, from the address
 
 
 def dataset_switch(context: Context, tab: str) -> gr.Radio:
     """The dataset radio of a tab; it writes its choice to the address."""
-    choices = context.dataset_choices()
-    radio = gr.Radio(
-        choices, value=context.dataset(None), label="Reviews", elem_id=f"{tab}-dataset", elem_classes="pills",
-        visible=len(choices) > 1, interactive=True,
-    )  # fmt: skip
+    look = {"label": "Reviews", "elem_id": f"{tab}-dataset", "elem_classes": "pills", "interactive": True}
+    radio = gr.Radio(**context.dataset_choice(), **look)
     radio.input(None, radio, None, js="(v) => window.qUrl({data: v})", api_visibility="private")
     return radio

@@ -6,18 +6,23 @@ from pathlib import Path
 from typing import Any, Self
 
 import gradio as gr
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sentiment_core.dashboard.inputs import MAX_UPLOAD_BYTES
 from sentiment_core.dashboard.serving import BROKE, TOO_MANY
 
 log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 24_000_000  # 1,000 reviews of the longest kind that is read, as JSON
 
-TOO_LARGE = 413, f"Requests may hold up to {MAX_BODY_BYTES:,} bytes."
-MALFORMED = 400, "This request cannot be read; the page's own link “Use via API” shows how one looks."
+REFUSALS = {
+    400: "This request cannot be read; the page's own link “Use via API” shows how one looks.",
+    413: f"Requests may hold up to {MAX_BODY_BYTES:,} bytes, files up to {MAX_UPLOAD_BYTES:,}.",
+    503: TOO_MANY,
+}
 
 HEADERS = {
     "content-security-policy": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
@@ -38,47 +43,35 @@ class Guard:
     an error here is the request's)."""
 
     def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+        self.app = RequestBodyLimitMiddleware(app, MAX_BODY_BYTES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        refused: tuple[int, str] | None = None
-        started, taken = False, 0
-
-        async def counted() -> Message:
-            nonlocal refused, taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > MAX_BODY_BYTES:
-                refused = TOO_LARGE
-                return {"type": "http.disconnect"}
-            return message
+        refused, started = 0, False
 
         async def guarded(message: Message) -> None:
             nonlocal refused, started
-            if message["type"] == "http.response.start" and refused is None:
+            if message["type"] == "http.response.start" and not refused:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
-                refused = (503, TOO_MANY) if message["status"] == 503 else None
-            if refused is None:
+                refused = message["status"] if message["status"] in (413, 503) else 0
+            if not refused:
                 started = True
                 await send(message)
 
-        length = Headers(scope=scope).get("content-length", "0")
-        if not length.isdigit() or int(length) > MAX_BODY_BYTES:
-            refused = TOO_LARGE
-        else:
-            try:
-                await self.app(scope, counted, guarded)
-            except Exception as error:
-                # logged by its place in the program: what was asked for is the visitor's
-                what = "broke off" if started else "malformed"
-                log.warning("%s: %s (%s)", name_of(scope.get("endpoint")), what, type(error).__name__)
-                refused = refused or MALFORMED
+        try:
+            await self.app(scope, receive, guarded)
+        except Exception as error:
+            # logged by its place in the program: what was asked for is the visitor's
+            what = "broke off" if started else "malformed"
+            called = getattr(scope.get("endpoint"), "__name__", "?")
+            log.warning("%s: %s (%s)", called, what, type(error).__name__)
+            refused = refused or 400
         if refused and not started:
-            await JSONResponse({"detail": refused[1]}, refused[0], headers=HEADERS)(scope, receive, send)
+            answer = JSONResponse({"detail": REFUSALS[refused]}, refused, headers=HEADERS)
+            await answer(scope, receive, send)
 
 
 class QuietBlocks(gr.Blocks):
@@ -105,7 +98,7 @@ class QuietBlocks(gr.Blocks):
             error.print_exception = False
             raise
         except Exception as error:
-            told_in_log(name_of(block_fn), error)
+            told_in_log(block_fn.name, error)
             raise gr.Error(BROKE, print_exception=False) from None
 
 
@@ -113,10 +106,6 @@ def told_in_log(what: str, error: Exception) -> None:
     """In one line, without the error's message: a visitor's text may stand there."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     log.error("%s: %s at %s:%s", what, type(error).__name__, Path(place.filename).name, place.lineno)
-
-
-def name_of(called: Any) -> str:
-    return getattr(called, "name", None) or getattr(called, "__name__", "?")
 
 
 def names_address(value: Any) -> bool:

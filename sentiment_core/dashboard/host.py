@@ -57,10 +57,10 @@ def load_live(run: Run | None, cuda: bool | None = None) -> LiveClassifier:
 
 
 class ModelHost:
-    """Loads each run's model once; `keep` stay in memory, a large one alone. What `load` raises is told."""
+    """Loads each run's model once; two stay in memory, a large one alone. What `load` raises is told."""
 
-    def __init__(self, load: Callable[[Run | None], LiveClassifier] = load_live, *, keep: int = 2) -> None:
-        self._load, self._keep = load, keep
+    def __init__(self, load: Callable[[Run | None], LiveClassifier] = load_live) -> None:
+        self._load = load
         self._slots: dict[Hashable, Loading] = {}
         self._lock, self._loading = threading.Lock(), threading.Lock()
         self._began, self._took = 0.0, 0.0
@@ -76,7 +76,7 @@ class ModelHost:
                 threading.Thread(target=self._fill, args=(slot, run), name="load", daemon=True).start()
             idle = [k for k, other in self._slots.items() if other.done()]
             large = run is not None and run.record is not None and run.record.base_model.is_large
-            for old in idle[: max(0, len(self._slots) + 1 - (1 if large else self._keep))]:
+            for old in idle[: max(0, len(self._slots) + 1 - (1 if large else 2))]:
                 del self._slots[old]
             self._slots[key] = slot  # most recently used last
             return slot
@@ -86,9 +86,8 @@ class ModelHost:
         try:
             with self._loading:
                 self._began = time.monotonic()
-                model = self._load(run)
+                slot.set_result(self._load(run))
                 self._took = time.monotonic() - self._began
-            slot.set_result(model)
         except Exception as error:
             log.exception("the live model could not be loaded")
             told = "an unexpected error; the server's log has the details."

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.dashboard.components.header import run_titles
 from sentiment_core.dashboard.context import Context
+from sentiment_core.dashboard.store import actors_of
 
 P_BASE, P_FINE = "p_positive_base", "p_positive_fine_tuned"
 OUTCOMES = ("both wrong", "fixed", "regressed", "both right")  # by 2 · right before + right after
@@ -30,12 +31,12 @@ class Sides(NamedTuple):
     def of(cls, context: Context, run_id: str | None, dataset: str | None, versus: str) -> Self:
         """A run's fine-tuned model beside its base, another run's, or another system, by `versus`."""
         run, evals = context.evals(run_id, dataset)
-        before, after, titles = context.store.before(evals), evals.get("fine-tuned"), run_titles(context)
+        actors, titles = actors_of(evals), run_titles(context)
+        before, after = actors.get("base"), actors.get("fine")
         found = {one.run_id: context.evals(one.run_id, dataset)[1].get("fine-tuned")
                  for one in context.store.finished_runs() if one != run}  # fmt: skip
-        for name, one in evals.items():
-            if one not in (before, after):
-                titles[name], found[name] = one.record.title, one
+        found |= {name: one for name, one in evals.items() if one not in (before, after)}
+        titles |= {name: one.record.title for name, one in evals.items()}
         fits = {after.record.dataset.fingerprint} if after else set()
         there = {name: one for name, one in found.items() if one and one.record.dataset.fingerprint in fits}
         others = {"Its base model": "", **{titles[name]: name for name in there}}
@@ -47,13 +48,10 @@ class Sides(NamedTuple):
 
 def paired(before: pd.DataFrame | None, after: pd.DataFrame) -> pd.DataFrame:
     """Both systems' answers, in dataset order; a `before` of other reviews counts as unparsed.
-
-    Returns:
-        The columns of `after`, with prediction_*, p_positive_* and right_* of base and fine_tuned in place of
-        its answers (an unparsed one is not right), and outcome, one of OUTCOMES. Also `moved`, how far
-        P(positive) moved, 0 where one of the two has none; and `sure`, how far the fine-tuned one lies from
-        one half, the largest possible where there is none.
-    """
+    Returns the columns of `after`, with prediction_*, p_positive_* and right_* of base and fine_tuned instead
+    of its answers (an unparsed one is not right), and outcome, one of OUTCOMES. Also `moved`, how far
+    P(positive) moved, 0 where one of the two has none; and `sure`, how far the fine-tuned one lies from
+    one half, the largest possible where there is none."""
     keys, given = ["review_id", "label"], ["prediction", "p_positive"]
     if before is None or not before[keys].equals(after[keys]):
         before = after.assign(prediction=pd.array([pd.NA] * len(after), dtype="Int8"), p_positive=np.nan)

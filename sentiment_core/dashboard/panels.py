@@ -12,7 +12,7 @@ from sentiment_core.artifacts.store import Evaluation, Run
 from sentiment_core.dashboard.components.header import run_titles
 from sentiment_core.dashboard.components.parts import Panel, empty, parameters
 from sentiment_core.dashboard.context import Context
-from sentiment_core.dashboard.store import DATASET_TITLES, Store
+from sentiment_core.dashboard.store import DATASET_TITLES, Store, actors_of
 from sentiment_core.figures import evaluation
 from sentiment_core.figures.style import percent
 from sentiment_core.metrics import classification
@@ -37,15 +37,14 @@ def dataset_phrase(evaluation: Evaluation) -> str:
     return f"{where}, n = {dataset.n:,}"
 
 
-def shares(share: Metric, name: str = "accuracy") -> dict[str, Any]:
-    """A share with its interval as a row of a figure's data."""
-    return {name: share.value, "low": share.low, "high": share.high, "n": share.n}
+def shares(accuracy: Metric) -> dict[str, Any]:
+    """An accuracy with its interval as a row of a figure's data."""
+    return {"accuracy": accuracy.value, "low": accuracy.low, "high": accuracy.high, "n": accuracy.n}
 
 
 def accuracy_panel(
-    evals: Mapping[str, Evaluation], references: Sequence[Reference], before: Evaluation | None,
-    *, zoomed: bool = False,
-) -> Panel:  # fmt: skip
+    evals: Mapping[str, Evaluation], references: Sequence[Reference], *, zoomed: bool = False
+) -> Panel:
     """Every system, and published results where asked for, from best to worst; `zoomed` to the best ones."""
     records = [one.record for one in evals.values()]
     drawn = [record for record in records if record.draw_accuracies]
@@ -71,16 +70,16 @@ def accuracy_panel(
     start = max(0, 10 * int(10 * table["accuracy"].max() - 0.3)) if zoomed else 0
     if start:
         caption += f" The axis is cut: it begins at {start}\u202f%, and ◂ stands for what lies below."
-    after, best = evals.get("fine-tuned"), table[table["system"] != ""].iloc[0]
-    if after and before:
-        old, new = (one.record.metrics["accuracy"].value for one in (before, after))
+    actors, best = actors_of(evals), table[table["system"] != ""].iloc[0]
+    title = f"{best['title']}: accuracy {percent(best['accuracy'])}"
+    if len(actors) == 2:
+        old, new = (one.record.metrics["accuracy"].value for one in actors.values())
         verb = "lifts" if new > old else "moves"
         title = f"Fine-tuning {verb} accuracy from {percent(old)} to {percent(new)}"
         if best["accuracy"] > new:
             title += f"; {best['title']} reaches {percent(best['accuracy'])}"
-    else:
-        unknown = "" if after else "; this run’s fine-tuned model has not been evaluated on these reviews"
-        title = f"{best['title']}: accuracy {percent(best['accuracy'])}{unknown}"
+    elif "fine" not in actors:
+        title += "; this run’s fine-tuned model has not been evaluated on these reviews"
     chart = evaluation.systems_chart(table, start)
     return Panel(title, chart, caption, table, f"accuracy-{records[0].dataset.name}")
 
@@ -101,21 +100,20 @@ def cost_panel(
     against: what it is held against, "accuracy" or another of COSTS."""
     rows, titles, where, doubt = [], run_titles(context), "", None
     for run in context.store.finished_runs():
-        evals, record = context.store.evals(run, dataset), run.record
-        before, after = context.store.before(evals), evals.get("fine-tuned")
-        if record and before and after:
-            old, new = (shares(one.record.metrics["accuracy"]) for one in (before, after))
+        actors, record = actors_of(context.store.evals(run, dataset)), run.record
+        if record and len(actors) == 2:
+            old, new = (shares(one.record.metrics["accuracy"]) for one in actors.values())
             row = {"title": titles[run.run_id], "run": run.run_id, "parameters": record.base_model.parameters}
             row |= {"gpu_seconds": record.wall_seconds * record.hardware.count}
             row |= {"trainable_share": 100 * record.trainable_parameters / record.base_model.parameters}
             adapter = sum(file.stat().st_size for file in run.adapter_path.glob("*.safetensors"))
             adapter = adapter or 2 * record.trainable_parameters  # as it would be stored
             row |= {"peak_memory_gb": record.peak_memory_bytes / 1e9, "adapter_mb": adapter / 1e6}
-            pace, answered = max(after.record.reviews_per_second, 1e-6), after.record.hardware
-            row |= {"answer_ms": 1000 * answered.count / pace, "trained_on": record.hardware.title}
-            row |= {"answered_on": answered.title}
+            tested, trained_on = actors["fine"].record, record.hardware.title
+            row |= {"answer_ms": 1000 * tested.hardware.count / max(tested.reviews_per_second, 1e-6)}
+            row |= {"trained_on": trained_on, "answered_on": tested.hardware.title}
             rows.append(row | {f"before_{name}": value for name, value in old.items()} | new)
-            where = dataset_phrase(after)
+            where = dataset_phrase(actors["fine"])
     if not rows:
         return None
     sign = 1 if (arrows := against == "accuracy") else -1  # less of a cost is better
@@ -154,8 +152,9 @@ def _told(row: Mapping[str, Any], name: str) -> str:
     return f"{amount} {COST_UNITS[name]}"
 
 
-def coverage_panel(store: Store, run: Run | None, actors: dict[str, Evaluation], where: str) -> Panel | None:
-    """Accuracy when only the surest answers are given, of "base", "fine" or both."""
+def coverage_panel(store: Store, run: Run | None, evals: Mapping[str, Evaluation]) -> Panel | None:
+    """Accuracy when only the surest answers are given, of the base model, the fine-tuned or both."""
+    actors = actors_of(evals)
     frames = {actor: store.predictions(one) for actor, one in actors.items()}
     frames = {actor: frame for actor, frame in frames.items() if is_scored(frame)}
     rows = [
@@ -169,6 +168,7 @@ def coverage_panel(store: Store, run: Run | None, actors: dict[str, Evaluation],
     last = table[table["actor"] == table["actor"].iloc[-1]]
     most = last[last["coverage"] <= 0.8].iloc[-1] if len(last) > 1 else last.iloc[-1]
     title = f"Of the surest {percent(most['coverage'], 0)} of answers, {percent(most['accuracy'])} are right"
+    where = dataset_phrase([*actors.values()][-1])
     caption = f"{where}. Certainty: P(positive) or 1 − P(positive), the larger. Bands: 95\u202f% intervals "
     caption += f"(Wilson).{_calibration(actors, frames)}"
     if "fine" in frames and run and run.record and (chosen := store.certainties(run)):
@@ -178,8 +178,7 @@ def coverage_panel(store: Store, run: Run | None, actors: dict[str, Evaluation],
         told = "; ".join(f"{percent(t, 0)} from a certainty of {percent(c)}" for t, c in chosen.items())
         n = run.record.validation_accuracy.n
         caption += f" Marks: targets that {n:,} validation reviews met ({told}), and what came of them here."
-    columns = ["target", "coverage", "accuracy"]
-    chart = evaluation.coverage_chart(table, pd.DataFrame(marks, columns=columns))
+    chart = evaluation.coverage_chart(table, pd.DataFrame(marks, columns=["target", "coverage", "accuracy"]))
     return Panel(title, chart, caption, pd.concat([table, pd.DataFrame(marks)]), "coverage")
 
 

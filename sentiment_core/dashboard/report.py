@@ -33,16 +33,13 @@ def report_html(context: Context, run_id: str, versus: str = "") -> str:
     if not run or run.run_id != run_id or not sides.after or versus != sides.versus:
         known = ", ".join(one.run_id for one in store.finished_runs()) or "none"
         raise UserError(f"no evaluations of {' and '.join(filter(None, (run_id, versus)))} (runs: {known})")
-    where, before = panels.dataset_phrase(sides.after), store.before(evals)
-    actors = {actor: one for actor, one in (("base", before), ("fine", evals["fine-tuned"])) if one}
-    flow, matrices = accuracy.before_and_after(store, sides, where, linked=False)[2], []
+    flow, matrices = accuracy.before_and_after(store, sides, linked=False)[2], []
     for name, one in zip(sides.names, sides[:2], strict=True):
         if one:
             panel = confusion.matrix_panel(confusion.Side.cut(one, store.predictions(one)))
             matrices.append(replace(panel, title=f"{name}. {panel.title}"))
     drawn = [
-        panels.accuracy_panel(evals, store.references(), before), *matrices,
-        panels.coverage_panel(store, run, actors, where),
+        panels.accuracy_panel(evals, store.references()), *matrices, panels.coverage_panel(store, run, evals),
         panels.cost_panel(context, run_id, context.dataset(None), "parameters", ()),
     ]  # fmt: skip
     if not (history := {run_id: store.history(run)})[run_id].empty:

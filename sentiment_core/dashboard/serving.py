@@ -14,12 +14,11 @@ import contextvars
 import logging
 import threading
 import time
-from collections import Counter, OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sentiment_core.artifacts.store import Run
@@ -120,9 +119,8 @@ class Job:
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     _context: contextvars.Context = field(default_factory=contextvars.copy_context)
 
-    @property
-    def turn(self) -> tuple[Rank, float]:
-        return self.rank, self.since
+    def __lt__(self, other: Job) -> bool:
+        return (self.rank, self.since) < (other.rank, other.since)
 
     def step(self) -> bool:
         """Do the next piece, in the visitor's context, and tell what comes of it; whether there is more."""
@@ -178,7 +176,7 @@ class Worker:
 
     def turn_of(self, job: Job) -> Waiting:
         with self._changed:
-            ahead = sum(one.turn < job.turn for one in self._jobs)
+            ahead = sum(one < job for one in self._jobs)
         return Waiting(ahead, 0.0, ahead * self.seconds)
 
     def waiting(self, run: Run | None) -> list[str]:
@@ -194,8 +192,7 @@ class Worker:
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: not all(job.busy for job in self._jobs))
-                job = self._first()
+                job = self._changed.wait_for(self._first)
                 job.busy = True
             more = job.step()
             with self._changed:
@@ -204,11 +201,12 @@ class Worker:
                     self.drop(job)
                 self._changed.notify()
 
-    def _first(self) -> Job:
+    def _first(self) -> Any:
+        """The job that goes on; None while a thread is at each."""
         idle = [job for job in self._jobs if not job.busy]
         held = [job for job in self._jobs if job.begun and job.rank == Rank.TRACE]
         traces = [job for job in held if not job.busy and len(held) >= MOST_OPEN]
-        return min(traces or idle, key=attrgetter("turn"))
+        return min(traces or idle, default=None)
 
 
 @dataclass(eq=False)
@@ -220,16 +218,13 @@ class Latest:
 
 class Serving:
     """What the page asks of the live model, each as a stream of events that ends with the last or `Refused`.
-
-    Args:
-        batch_host: where the models for batches are, if elsewhere than the others: on a ZeroGPU Space.
-    """
+    batch_host: where the models for batches are, if elsewhere than the others: on a ZeroGPU Space."""
 
     def __init__(self, host: ModelHost, batch_host: ModelHost | None = None) -> None:
         self.host, self.worker = host, Worker()
         self.batch_host, self.batch_worker = batch_host or host, Worker() if batch_host else self.worker
         self._places: dict[str, Counter[object]] = {name: Counter() for name in KINDS}
-        self._known: OrderedDict[Any, list[Event]] = OrderedDict()
+        self._known: dict[Any, list[Event]] = {}
         self._together: dict[Any, LiveAnswer] = {}  # answered with others, not yet told
         self._score = _scores_of(host)
         self._score_many = gpu(_scores_of(batch_host), 60) if batch_host else self._score
@@ -238,10 +233,7 @@ class Serving:
 
     def ask(self, run: Run | None, review: str, visitor: object = None) -> AsyncGenerator[Event]:
         """The fine-tuned `Answer`, of a long review first of its beginning; the base's; then each `Trace`.
-
-        Args:
-            visitor: whose newer question takes the place of an older one.
-        """
+        visitor: whose newer question takes the place of an older one."""
         return self._events("answers", self._answers, run, review, visitor)
 
     def dial(self, run: Run | None, review: str) -> AsyncGenerator[Event]:
@@ -253,10 +245,6 @@ class Serving:
         if len(texts) == 1:
             return self._events("answers", self._score, run, texts)
         return self._events("batches", self._score_many, run, texts)
-
-    async def probabilities(self, run: Run | None, texts: list[str]) -> dict[Which, list[float]]:
-        """P(positive) by each model; raises `ModelUnavailable` as well where too many wait for it already."""
-        return (await last_of(self.scores(run, texts))).found
 
     async def warm_up(self, run: Run | None) -> None:
         """Behind all that visitors ask for."""
@@ -312,65 +300,53 @@ class Serving:
     # ---- waiting
 
     async def _events(
-        self, name: str, work: Work, run: Run | None, given: str | list[str], visitor: object = None
+        self, name: str, work: Work, run: Run | None, given: Any, visitor: object = None
     ) -> AsyncGenerator[Event]:
-        """Waits for the model and for a turn; then come the work's own events."""
+        """Waits for a place, for the model and for a turn; then come the work's own events."""
+        batches, kind, places, told = name == "batches", KINDS[name], self._places[name], list[Event]()
+        host, worker = (self.batch_host, self.batch_worker) if batches else (self.host, self.worker)
+        visitor = visitor or object()
         try:
             given = given if work in (self._score, self._score_many) else clean_text(given)
-            known = self._known.get((name, version_of(run), str(given)), ())
-            for event in known:
-                yield event
-            if not known:
-                with self._place(name, visitor or object()):
-                    async with aclosing(self._worked(name, work, run, given)) as events:
-                        async for event in events:  # who leaves is dropped at once
-                            yield event
+            key = name, version_of(run), str(given)
+            if key in self._known:
+                for event in self._known[key]:
+                    yield event
+                return
+            if visitor not in places and len(places) >= kind.places:
+                raise ModelUnavailable(TOO_MANY)
+            job = Job(kind.rank, work(run, given), run, given)
+            places[visitor] += 1
+            try:
+                while not (loading := host.slot(run)).done():
+                    yield Waiting(0, host.left(run))
+                    with suppress(Exception):  # `get` tells what went wrong
+                        await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(loading)), LOOK_AGAIN)
+                began = time.monotonic()
+                worker.submit(job, host.get(run).at_once)
+                yield worker.turn_of(job)
+                async for event in job.events():
+                    if event:
+                        told.append(event)
+                    elif not job.begun and time.monotonic() - began > kind.longest:
+                        raise ModelUnavailable(TOO_MANY)
+                    # the last one again: whoever does not wait for it any more can stop
+                    yield event or (told[-1] if told else worker.turn_of(job))
+            finally:  # who leaves is dropped at once
+                worker.drop(job)
+                places[visitor] -= 1
+                places += Counter()  # without those who have gone
+            if name == "answers":
+                worker.told(job)
+            if len(str(given)) <= MAX_CHARACTERS:
+                self._known[key] = told
+            if len(self._known) > MOST_KNOWN:
+                del self._known[next(iter(self._known))]
         except (InputRefused, ModelUnavailable, UserError) as error:
             yield Refused(str(error))
         except Exception:
             log.exception("the live model failed")
             yield Refused(BROKE)
-
-    @contextmanager
-    def _place(self, name: str, visitor: object) -> Iterator[None]:
-        """A place among those who wait, `ModelUnavailable` where others have taken all."""
-        places = self._places[name]
-        if visitor not in places and len(places) >= KINDS[name].places:
-            raise ModelUnavailable(TOO_MANY)
-        places[visitor] += 1
-        try:
-            yield
-        finally:
-            places[visitor] -= 1
-            self._places[name] += Counter()  # without those who have gone
-
-    async def _worked(self, name: str, work: Work, run: Run | None, given: Any) -> AsyncGenerator[Event]:
-        batches, kind, told = name == "batches", KINDS[name], list[Event]()
-        host, worker = (self.batch_host, self.batch_worker) if batches else (self.host, self.worker)
-        since = time.monotonic()
-        while not (loading := host.slot(run)).done():
-            yield Waiting(0, host.left(run))
-            with suppress(Exception):  # `get` tells what went wrong
-                await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(loading)), LOOK_AGAIN)
-        job, began = Job(kind.rank, work(run, given), run, given, since), time.monotonic()
-        worker.submit(job, host.get(run).at_once)
-        try:
-            yield worker.turn_of(job)
-            async for event in job.events():
-                if event:
-                    told.append(event)
-                elif not job.begun and time.monotonic() - began > kind.longest:
-                    raise ModelUnavailable(TOO_MANY)
-                # the last one again: whoever does not wait for it any more can stop
-                yield event or (told[-1] if told else worker.turn_of(job))
-        finally:
-            worker.drop(job)
-        if name == "answers":
-            worker.told(job)
-        if len(str(given)) <= MAX_CHARACTERS:
-            self._known[name, version_of(run), str(given)] = told
-        while len(self._known) > MOST_KNOWN:
-            self._known.popitem(last=False)
 
 
 def _scores_of(host: ModelHost) -> Work:
@@ -387,13 +363,3 @@ def _scores_of(host: ModelHost) -> Work:
                     yield Scores(found, done / whole, len(texts) if done == whole else start)
 
     return scores
-
-
-async def last_of(events: AsyncIterator[Event]) -> Any:
-    """The last of them; raises `ModelUnavailable` where that is `Refused`."""
-    last: Any = None
-    async for event in events:
-        last = event
-    if isinstance(last, Refused):
-        raise ModelUnavailable(last.sentence)
-    return last

@@ -5,7 +5,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -33,14 +33,7 @@ DATASET_TITLES = {
 """What a dataset is called on the page; one that is not here goes by its own name."""
 
 TARGETS = (0.97, 0.98, 0.99)  # accuracies of which a visitor may ask one; less sure answers are not given
-REFERENCES = ("references.json", store.read_references)
-SAMPLES = ("sample_reviews.jsonl", store.read_sample_reviews)
-WATCHED = (
-    "runs/*", "runs/*/run.json", "runs/*/history.jsonl", "runs/*/sample_answers.json", "evals/*",
-    "evals/*/eval.json", "evals/*/predictions.parquet", "benchmarks/*.json", REFERENCES[0], SAMPLES[0],
-)  # fmt: skip
-
-
+WATCHED = ("*.json*", "*/*", "*/*/*.json*", "*/*/predictions.parquet")
 FRESH = 0.25  # seconds for which what lies there is not looked at again: a crowd asks often
 
 
@@ -58,6 +51,12 @@ def _attempt(path: Path, read: Callable[[], T]) -> tuple[T | None, Problem | Non
         return read(), None
     except ArtifactError as error:
         return None, Problem(path, str(error))
+
+
+def actors_of(evals: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
+    """Of these: "base", where it compares like with like, else any other of the base model; and "fine"."""
+    both = {"base": evals.get(first_base(evals) or ""), "fine": evals.get("fine-tuned")}
+    return {actor: one for actor, one in both.items() if one}
 
 
 class Store:
@@ -107,7 +106,7 @@ class Store:
         for path in sorted(self.root.glob("benchmarks/*.json")):
             read = store.read_soak if path.stem == "soak" else partial(store.read_benchmark, path.stem)
             tried.append(_attempt(path, partial(read, self.root)))
-        tried += [self._small(*REFERENCES), self._small(*SAMPLES)]
+        tried += map(self._small, (store.read_references, store.read_sample_reviews))
         found = [*listing.problems, *(problem for _, problem in tried)]
         return tuple({problem.message: problem for problem in found if problem}.values())
 
@@ -148,8 +147,7 @@ class Store:
         return (-record.base_model.parameters, plain, *tested, record.validation_accuracy.value)
 
     def history(self, run: Run) -> pd.DataFrame:
-        stamp = _stamp(run.history_path)
-        return self.keep(("history", run.path), stamp, lambda: store.read_history(run.path))
+        return self.keep(run.history_path, _stamp(run.history_path), lambda: store.read_history(run.path))
 
     def certainties(self, run: Run | None) -> dict[float, float]:
         """Target accuracy -> the certainty from which on the run's validation answers reached it; those that
@@ -199,27 +197,23 @@ class Store:
         order = [*SYSTEMS].index
         return dict(sorted(newest.items(), key=lambda named: (order(named[1].record.system), named[0])))
 
-    def before(self, evals: dict[str, Evaluation]) -> Evaluation | None:
-        """The base model's evaluation that compares like with like, else any other of the base model."""
-        return evals.get(first_base(evals) or "")
-
     def references(self) -> tuple[schema.Reference, ...]:
         """Empty where the file cannot be read, as are `samples`."""
-        return self._small(*REFERENCES)[0] or ()
+        return self._small(store.read_references)[0] or ()
 
     def samples(self) -> tuple[schema.SampleReview, ...]:
-        return self._small(*SAMPLES)[0] or ()
+        return self._small(store.read_sample_reviews)[0] or ()
 
     def sample_answers(self, run: Run | None) -> dict[str, schema.SampleAnswer]:
         """Sample id -> what the run's models said of it; empty where that was not stored."""
         return self._stored_answers(run)[0] or {} if run else {}
 
     def _stored_answers(self, run: Run) -> tuple[dict[str, schema.SampleAnswer] | None, Problem | None]:
-        paths = (run.path / "sample_answers.json", run.adapter_path / "adapter_model.safetensors")
-        stamp = (*map(_stamp, paths), _stamp(self.root / SAMPLES[0]))
-        key, read = ("samples", run.path), partial(store.read_sample_answers, run, self.samples())
-        return _attempt(run.path, lambda: self.keep(key, stamp, read))
+        samples, adapter = self.samples(), run.adapter_path / "adapter_model.safetensors"
+        stamp = *map(_stamp, (run.path / "sample_answers.json", adapter)), samples
+        read = partial(store.read_sample_answers, run, samples)
+        return _attempt(run.path, lambda: self.keep(("samples", run.path), stamp, read))
 
-    def _small(self, name: str, read: Callable[[Path], T]) -> tuple[T | None, Problem | None]:
-        stamp = _stamp(self.root / name)
-        return _attempt(self.root, lambda: self.keep(name, stamp, lambda: read(self.root)))
+    def _small(self, read: Callable[[Path], T]) -> tuple[T | None, Problem | None]:
+        """What is read of a small file, until anything changes."""
+        return _attempt(self.root, lambda: self.keep(read, self.signature(), partial(read, self.root)))

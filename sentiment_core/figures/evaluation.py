@@ -10,8 +10,6 @@ from sentiment_core.figures import style
 from sentiment_core.figures.style import THIN, color_of, finished, interval, note, percent, series, tint
 from sentiment_core.systems import SYSTEMS, System
 
-DASHED = {"dash": "dash", "width": 1, "color": color_of("muted")}
-PERCENT_TICKS = {"tickvals": [0, 25, 50, 75, 100]}
 COSTS = {
     "parameters": "Parameters of the base model", "gpu_seconds": "GPU seconds of training",
     "peak_memory_gb": "Peak GPU memory of training (GB)", "trainable_share": "Trained weights (% of base)",
@@ -19,8 +17,6 @@ COSTS = {
 }  # fmt: skip
 LOGARITHMIC = (0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)  # accuracies marked on such an axis
 PUBLISHED = System("", "", "", work="", colour="muted", marker="square-open")  # not measured here
-
-
 ACTORS = {"fine": ("fine-tuned", "solid"), "base": ("base model", "dot")}
 """What the two models are called, and how their lines are dashed, where both share a figure."""
 
@@ -36,18 +32,16 @@ def systems_chart(table: pd.DataFrame, start: int = 0) -> go.Figure:
     figure = go.Figure()
     if start < 50:
         corner = {"xanchor": "left", "xshift": 5, "yanchor": "bottom"}
-        figure.add_vline(x=50, line=DASHED)
+        figure.add_vline(x=50, line={"dash": "dash", "width": 1, "color": color_of("muted")})
         figure.add_annotation(note(50, places[-1] + 0.7, "chance", "muted", **corner))
     for place, row in zip(places, rows, strict=True):
         _add_system(figure, row, place, start)
     title = f"Accuracy (%), cut: the axis begins at {start}" if start else "Accuracy (%)"
-    figure.update_xaxes(range=[start, 100 + (100 - start) / 100], title_text=title)
-    figure.update_xaxes(**{} if start else PERCENT_TICKS)
-    figure.update_yaxes(
-        range=[places[0] - 0.6, places[-1] + 1.15], tickvals=places[own], showticklabels=False
-    )
+    ticks = None if start else [0, 25, 50, 75, 100]
+    figure.update_xaxes(range=[start, 100 + (100 - start) / 100], title_text=title, tickvals=ticks)
+    figure.update_yaxes(range=[0.4, places[-1] + 1.15], tickvals=places[own], showticklabels=False)
     room = {"margin_r": 70} | ({"margin_l": 48} if start else {})  # of long names beside marks at the left
-    return finished(figure, 78 + int(44 * (places[-1] - places[0] + 1)), **room)
+    return finished(figure, 78 + int(44 * places[-1]), **room)
 
 
 def _add_system(figure: go.Figure, row: Any, place: float, start: int) -> None:
@@ -83,14 +77,11 @@ def cost_chart(
 ) -> go.Figure:  # fmt: skip
     """Accuracy before → after by a cost, an arrow a run, on the error's logarithm; no cost: at the right.
     A dotted line joins the runs that none beats on both axes.
-
-    Args:
-        table: columns title, run ("" for a published result), on_front, `by`, one of COSTS; accuracy, low,
-            high, and the same three of the base model with before_ (fractions; NaN where not known).
-        doubt: between which accuracies labels are in doubt, and what that is called.
-        chosen: the run whose name is bold.
-        against: or another one of COSTS, with a mark a run for its arrow.
-    """
+    table: columns title, run ("" for a published result), on_front, `by`, one of COSTS; accuracy, low,
+    high, and the same three of the base model with before_ (fractions; NaN where not known).
+    doubt: between which accuracies labels are in doubt, and what that is called.
+    chosen: the run whose name is bold.
+    against: or another one of COSTS, with a mark a run for its arrow."""
     from scipy.optimize import isotonic_regression
 
     costs, arrows = {by, against} & COSTS.keys(), against == "accuracy"
@@ -157,11 +148,8 @@ def _halvings(accuracy: Any) -> Any:
 
 def coverage_chart(table: pd.DataFrame, marks: pd.DataFrame) -> go.Figure:
     """Accuracy of the surest answers by their share, with the interval as a band.
-
-    Args:
-        table: columns actor, coverage, accuracy, low, high (fractions).
-        marks: columns target, coverage, accuracy (fractions), of the fine-tuned model.
-    """
+    table: columns actor, coverage, accuracy, low, high (fractions).
+    marks: columns target, coverage, accuracy (fractions), of the fine-tuned model."""
     figure = go.Figure()
     for actor, rows in table.groupby("actor", sort=False):
         name, dash = ACTORS[str(actor)]
@@ -184,11 +172,8 @@ def coverage_chart(table: pd.DataFrame, marks: pd.DataFrame) -> go.Figure:
 
 def confusion_chart(counts: pd.DataFrame, actor: str) -> go.Figure:
     """Counts by true label and prediction; the tint is the share of the row, on one scale for every matrix.
-
-    Args:
-        counts: rows "Negative" and "Positive" (the truth), columns the predictions, integers.
-        actor: palette entry of the tint, such as "base" or "fine".
-    """
+    counts: rows "Negative" and "Positive" (the truth), columns the predictions, integers.
+    actor: palette entry of the tint, such as "base" or "fine"."""
     shares = 100 * counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
     right = counts.index.to_numpy()[:, None] == counts.columns.to_numpy()
     word = np.where(right, "correct", np.where(counts.columns.isin(counts.index), "incorrect", "unparsed"))

@@ -73,8 +73,7 @@ def test_header_and_tabs_follow_the_run_to_its_own_base(context, run_id):
     assert "study’s settings differ" not in method.method_html(context, run), "that is a run on another base"
     matrix = confusion.Side.cut(one := evals["baseline-scored"], context.store.predictions(one))
     assert matrix.cells["accuracy"] == pytest.approx(before / 100)
-    view = examples.Examples(context)
-    frame = view.tested(ExampleFilter.of(run_id, "imdb")).frame
+    frame = examples.tested(context, ExampleFilter.of(run_id), "imdb").frame
     assert frame["right_base"].mean() == pytest.approx(before / 100)
 
 
@@ -178,7 +177,7 @@ def test_two_runs_are_compared_on_the_same_reviews(context):
     first, second = (context.store.predictions(one) for one in sides[:2])
     assert (sides.before.record.run_id, sides.after.record.run_id) == (TAUGHT, LARGE)
     found = classification.compare(first["label"], first["prediction"], second["prediction"])
-    panel, table, flow = accuracy.before_and_after(context.store, sides, "here")
+    panel, table, flow = accuracy.before_and_after(context.store, sides)
     assert panel.figure["versus"] == TAUGHT
     assert f"<b>{found.fixed:,}</b>" in flow
     assert f"<b>{found.broken:,}</b>" in flow
@@ -187,7 +186,7 @@ def test_two_runs_are_compared_on_the_same_reviews(context):
     assert "&#34;versus&#34;: &#34;taught&#34;" in flow, "a ribbon leads to this comparison's reviews"
     assert "&#34;versus&#34;: &#34;taught&#34;" in table
     wanted = ExampleFilter.of(LARGE, "imdb", "", json.dumps({"versus": TAUGHT, "show": "regressed"}))
-    shown = examples.Examples(context).tested(wanted)
+    shown = examples.tested(context, wanted, wanted.dataset)
     assert pairs.counts(shown.frame, wanted)["fixed"] == found.fixed
     assert len(pairs.select(shown.frame, wanted)) == found.broken
     assert ExampleFilter.of(asked=wanted.asking(show="fixed")).versus == TAUGHT
@@ -203,11 +202,11 @@ def test_a_run_is_compared_with_any_system_on_the_same_reviews(tmp_path):
     assert sides.names[0] == "“TF-IDF + logistic regression”"
     first, second = (context.store.predictions(one) for one in sides[:2])
     found = classification.compare(first["label"], first["prediction"], second["prediction"])
-    flow = accuracy.before_and_after(context.store, sides, "here")[2]
+    flow = accuracy.before_and_after(context.store, sides)[2]
     assert f"<b>{found.fixed:,}</b>" in flow
     assert method.settings_html(context, sides, RUN) == Markup(), "it is no run, which has settings"
     wanted = ExampleFilter.of(RUN, "imdb", "", json.dumps({"versus": "tfidf-logreg", "show": "regressed"}))
-    assert len(pairs.select(examples.Examples(context).tested(wanted).frame, wanted)) == found.broken
+    assert len(pairs.select(examples.tested(context, wanted, wanted.dataset).frame, wanted)) == found.broken
 
 
 def test_only_settings_that_differ_are_listed(context):

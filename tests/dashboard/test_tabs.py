@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
 import huggingface_hub
 import numpy as np
 import pandas as pd
@@ -18,6 +17,7 @@ from scipy.special import logit
 
 from sentiment_core.artifacts import store
 from sentiment_core.dashboard import app, pairs, panels, serving, texts
+from sentiment_core.dashboard.api import found_by
 from sentiment_core.dashboard.app import build, launch_options
 from sentiment_core.dashboard.components import answers, parts
 from sentiment_core.dashboard.context import Context
@@ -25,7 +25,7 @@ from sentiment_core.dashboard.host import ModelHost, ModelUnavailable
 from sentiment_core.dashboard.inputs import Batch
 from sentiment_core.dashboard.pairs import ExampleFilter, Sides
 from sentiment_core.dashboard.serving import Serving
-from sentiment_core.dashboard.store import MOST_KEPT, TARGETS, Store
+from sentiment_core.dashboard.store import MOST_KEPT, TARGETS, Store, actors_of
 from sentiment_core.dashboard.tabs import accuracy, batch, confusion, examples, loss, method
 from sentiment_core.dashboard.texts import ReviewTexts
 from sentiment_core.data.reviews import load_reviews, review_id
@@ -85,7 +85,7 @@ def test_runs_and_evaluations_are_matched(context: Context) -> None:
     assert store.datasets() == ["imdb", "counterfactual_imdb_test"]
     assert set(store.evals(store.run(RUN), "imdb")) == set(SYSTEMS)
     assert set(others := store.evals(store.run(STUDY), "imdb")) == set(SYSTEMS) - {"fine-tuned"}
-    assert "has not been evaluated" in panels.accuracy_panel(others, (), store.before(others)).title
+    assert "has not been evaluated" in panels.accuracy_panel(others, ()).title
 
 
 def test_a_new_evaluation_is_seen_without_a_restart(tmp_path) -> None:
@@ -135,15 +135,14 @@ def test_errors_are_not_kept_and_the_oldest_value_goes_first(tmp_path) -> None:
 def test_every_panel_has_finding_caption_n_and_data(context: Context) -> None:
     run = context.store.run(RUN)
     evals = context.store.evals(run, "imdb")
-    before = context.store.before(evals)
     after, metrics = evals["fine-tuned"], evals["fine-tuned"].record.metrics
     ece = {"metrics": metrics | {"ece": metrics["accuracy"]}}
     calibrated = replace(after, record=after.record.model_copy(update=ece))
     side = confusion.Side.cut(after, context.store.predictions(after))
     histories = {run.run_id: context.store.history(run)}
     drawn = [
-        panels.accuracy_panel(evals, context.store.references(), before),
-        panels.coverage_panel(context.store, run, {"fine": calibrated}, "here, n = 400"),
+        panels.accuracy_panel(evals, context.store.references()),
+        panels.coverage_panel(context.store, run, {"fine-tuned": calibrated}),
         confusion.matrix_panel(side),
         loss.loss_panel(histories),
     ]
@@ -157,8 +156,8 @@ def test_every_panel_has_finding_caption_n_and_data(context: Context) -> None:
 
 def test_the_flow_leads_to_the_reviews_of_each_outcome(context: Context) -> None:
     evals = context.store.evals(context.store.run(RUN), "imdb")
-    before, after = context.store.before(evals), evals["fine-tuned"]
-    *_, html = accuracy.before_and_after(context.store, Sides(before, after), "")
+    before, after = actors_of(evals).values()
+    *_, html = accuracy.before_and_after(context.store, Sides(before, after))
     counts = pairs.counts(pairs.paired(*map(context.store.predictions, (before, after))), ExampleFilter())
     for show in ("fixed", "regressed", "correct", "wrong"):
         assert html.count(f"?tab=examples&amp;show={show}") == 2  # the ribbon, and its name
@@ -171,10 +170,10 @@ def test_the_flow_leads_to_the_reviews_of_each_outcome(context: Context) -> None
 def test_without_probabilities_nothing_moves(context: Context) -> None:
     evals = context.store.evals(context.store.run(RUN), "imdb")
     before, after = evals["baseline-generated"], evals["fine-tuned"]
-    panel, table, flow = accuracy.before_and_after(context.store, Sides(before, after), "")
+    panel, table, flow = accuracy.before_and_after(context.store, Sides(before, after))
     assert (panel, table) == (None, "")
     assert "the same 400 reviews" in flow
-    assert accuracy.before_and_after(context.store, Sides(None, after), "") == (None, "", "")
+    assert accuracy.before_and_after(context.store, Sides(None, after)) == (None, "", "")
 
 
 def test_an_encoder_that_wins_stands_in_the_title_and_every_system_is_tested_against_ours(
@@ -186,7 +185,7 @@ def test_an_encoder_that_wins_stands_in_the_title_and_every_system_is_tested_aga
     context = context_of(root)
     evals = context.store.evals(context.store.run(RUN), "imdb")
     assert {"encoder-lora", "encoder-lora large-bert", "encoder-lora tiny-bert"} <= set(evals)
-    title = panels.accuracy_panel(evals, (), context.store.before(evals)).title
+    title = panels.accuracy_panel(evals, ()).title
     assert "; Encoder with LoRA, large-bert reaches" in title
     found = {title: (compared, p) for title, compared, p in accuracy.rivals(context.store, evals)}
     assert len(found) == len(evals) - 1
@@ -195,7 +194,7 @@ def test_an_encoder_that_wins_stands_in_the_title_and_every_system_is_tested_aga
     m = sum(one.mcnemar_p >= compared.mcnemar_p for one, _ in found.values())
     assert p == accuracy.p_words(compared.mcnemar_p * m), "Holm: as many times as tests are left"
     losing = {name: evals[name] for name in ("baseline-scored", "encoder-lora tiny-bert", "fine-tuned")}
-    assert "reaches" not in panels.accuracy_panel(losing, (), losing["baseline-scored"]).title
+    assert "reaches" not in panels.accuracy_panel(losing, ()).title
 
 
 @pytest.mark.parametrize("system", ["baseline-recalibrated", "baseline-few-shot", "tfidf-logreg"])
@@ -340,7 +339,7 @@ def test_a_model_that_cannot_be_loaded_is_a_sentence_and_tried_again_when_asked_
 
 
 def test_host_keeps_few_models(context: Context, tmp_path: Path) -> None:
-    host = ModelHost(FakeClassifier.load, keep=2)
+    host = ModelHost(FakeClassifier.load)
     for run in (None, context.store.run(RUN), context.store.run(STUDY)):
         host.get(run)
     assert len(host._slots) == 2
@@ -353,15 +352,15 @@ def test_host_keeps_few_models(context: Context, tmp_path: Path) -> None:
 def test_the_reader_shows_both_of_a_pair(assets: Path) -> None:
     ids = predictions("fine-tuned", 40, paired=True)["review_id"]
     texts = {i: f"It is a {'great' if n % 2 else 'dull'} film <b>{n // 2}</b>." for n, i in enumerate(ids)}
-    view = examples.Examples(context_of(assets, texts=texts))
+    context = context_of(assets, texts=texts)
     paired = ExampleFilter.of(RUN, "counterfactual_imdb_test")
-    pane = view.open(paired, ids[2])[0]
+    pane = examples.in_reader(context, paired, ids[2])[0]
     assert "It is a dull film &lt;b&gt;1&lt;/b&gt;." in pane
     assert "It is a great film &lt;b&gt;1&lt;/b&gt;." in pane
     assert f"Review {ids[3]}" in pane
-    without = examples.Examples(context_of(assets)).open(paired, ids[2])[0]
+    without = examples.in_reader(context_of(assets), paired, ids[2])[0]
     assert f"Review {ids[3]}" in without
-    assert "partner" not in view.open(ExampleFilter.of(RUN, "imdb"), ids[0])[0]
+    assert "partner" not in examples.in_reader(context, ExampleFilter.of(RUN, "imdb"), ids[0])[0]
 
 
 @pytest.fixture
@@ -393,15 +392,16 @@ def test_imdbs_texts_come_by_a_click_with_a_bar_and_a_failure_says_why(tmp_path,
         write_eval(tmp_path, system, "imdb", 40, run_id=run_id, review_id=ids)
     write_run(tmp_path, RUN)
     context = replace(context_of(tmp_path), texts=ReviewTexts())
-    view, asked, shares = examples.Examples(context), ExampleFilter.of(RUN, "imdb"), []
-    before = str(view.whole(asked))
+    asked, shares = ExampleFilter.of(RUN, "imdb"), []
+    before = str(examples.whole(context, asked))
     assert texts.FETCH in before
     assert imdb_on_the_hub == [], "nobody has clicked"
     context.texts.fetch(shares.append)
-    assert "They could not be fetched from the Hub: no route to the Hub. Or set" in str(view.whole(asked))
+    told = str(examples.whole(context, asked))
+    assert "They could not be fetched from the Hub: no route to the Hub. Or set" in told
     context.texts.fetch(shares.append)
     assert shares == [0.25, 0.5, 0.75, 1.0]
-    assert texts.FETCH not in str(after := view.whole(asked)[4])
+    assert texts.FETCH not in str(after := examples.whole(context, asked)[4])
     assert "these are our own" not in str(after)
     one = imdb_on_the_hub[1]
     assert (one["repo"], one["repo_type"], len(one["revision"])) == ("stanfordnlp/imdb", "dataset", 40)
@@ -445,7 +445,7 @@ def test_the_heatmap_shows_every_share_and_names_the_hardest(challenged) -> None
 
 def test_examples_open_on_it_where_imdb_is_not_at_hand(challenged) -> None:
     asked = ExampleFilter.of(RUN, "imdb", "", '{"show": "all"}')
-    _, _, switch, chips, listed, reader, *_, opened = examples.Examples(challenged).whole(asked, "sample-11")
+    _, _, switch, chips, listed, reader, *_, opened = examples.whole(challenged, asked, "sample-11")
     assert opened in challenged.texts.wait(0), "the sample is one of Live's"
     assert switch.value == "challenge"
     assert "240 of 240 reviews" in listed
@@ -511,7 +511,7 @@ def test_a_target_is_set_by_validation_and_told_with_what_came_of_it(context: Co
     nearest = (validated["eval_accuracy"] - run.record.validation_accuracy.value).abs().idxmin()
     assert logit(warm[0.99]) == pytest.approx(least_log_odds(validated["eval_counts"][nearest], 0.99))
     evals = context.store.evals(run, "imdb")
-    panel = panels.coverage_panel(context.store, run, {"fine": evals["fine-tuned"]}, "here, n = 400")
+    panel = panels.coverage_panel(context.store, run, {"fine-tuned": evals["fine-tuned"]})
     marks = panel.data.dropna(subset=["target"])
     assert marks["target"].tolist() == list(TARGETS)
     frame = context.store.predictions(evals["fine-tuned"])
@@ -526,11 +526,10 @@ def test_a_target_is_set_by_validation_and_told_with_what_came_of_it(context: Co
 
 def test_own_texts_get_the_panels_of_an_evaluation_and_their_examples(context: Context) -> None:
     own = ["great <b>film</b>", "dreadful film", "bad, boring", "great, and bad, and worst"]
-    found = waiting.run(context.serving.probabilities(context.store.run(RUN), own))
-    with gr.Blocks():
-        view = batch.Results()
-    accuracy, *_, flow, examples = map(str, view.show(Batch(own, [1, 0, 0, 1]), found))
-    assert "lifts accuracy from 50.0\u202f% to 75.0\u202f%" in accuracy
+    found = waiting.run(found_by(context.serving.scores(context.store.run(RUN), own)))
+    drawn, flow, examples = batch.before_and_after(Batch(own, [1, 0, 0, 1]), found)
+    assert "lifts accuracy from 50.0\u202f% to 75.0\u202f%" in drawn[0].title
+    assert len(drawn) == 3
     assert "fixed 2 reviews" in flow or "fixed about 2" in flow
     assert "(exact McNemar, p = 1.000)" in flow
     assert "data-ask" not in flow, "there are no such reviews on the examples tab"
@@ -542,8 +541,8 @@ def test_own_texts_get_the_panels_of_an_evaluation_and_their_examples(context: C
         "0",
     ]
     assert "great &lt;b&gt;film" in examples
-    accuracy, *_, flow, examples = map(str, view.show(Batch(own), found))
-    assert "accuracy" not in accuracy + flow
+    drawn, flow, examples = batch.before_and_after(Batch(own), found)
+    assert (drawn, flow) == ([], "")
     assert set(re.findall(r"<summary><b>(.*?)</b>", examples)) == {"All", "Lowest confidence"}
 
 
@@ -559,7 +558,7 @@ def test_texts_count_as_answered_once_both_models_have_answered_them(context: Co
 
 def test_both_answers_come_as_a_csv_that_no_spreadsheet_runs(context: Context, tmp_path) -> None:
     rows = Batch(["great film", "dreadful film", "=cmd()"], [1, 0, 0])
-    found = waiting.run(context.serving.probabilities(context.store.run(RUN), rows.texts))
+    found = waiting.run(found_by(context.serving.scores(context.store.run(RUN), rows.texts)))
     frame = batch.table_of(rows, found)
     assert list(frame["fine-tuned"]) == ["Positive", "Negative", "Positive"]
     assert batch.summary_of(frame).startswith(

@@ -11,6 +11,7 @@ import gradio as gr
 import pytest
 
 from sentiment_core.dashboard import host, serving
+from sentiment_core.dashboard.api import found_by
 from sentiment_core.dashboard.components import answers
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.store import Store
@@ -20,6 +21,7 @@ from tests.fake_artifacts import RUN, write_assets
 from tests.fake_live import FakeClassifier
 
 ROOT = Path(__file__).resolve().parents[2]
+TWO = ["A great film", "A dreadful film"]
 
 
 class StandIn:
@@ -75,13 +77,13 @@ def test_batches_run_inside_and_cost_the_visitors_share_and_nothing_else_does(co
     shown = waiting.all_of(answers.stream(context, run, "A great film"))
     assert shown[-1]["fine"]["p"] > 0.5
     assert shown[-1]["trace"]["rows"][-1]["text"] == "A great film"
-    one = waiting.run(context.serving.probabilities(run, ["A great film"]))
+    one = waiting.run(found_by(context.serving.scores(run, TWO[:1])))
     assert (
         len(waiting.all_of(answers.turn(context, RUN, answers.dial_value("A great, funny film.", 0.6, 0.9))))
         == 5
     )
     assert spaces.called == []
-    found = waiting.run(context.serving.probabilities(run, ["A great film", "A dreadful film"]))
+    found = waiting.run(found_by(context.serving.scores(run, TWO)))
     assert (found["fine-tuned"][0], found["fine-tuned"][1] < 0.5) == (one["fine-tuned"][0], True)
     assert spaces.called == ["scores"]
     assert spaces.inside == 0
@@ -98,8 +100,8 @@ def test_what_the_space_refuses_is_told_in_its_words(context: Context, spaces: S
     monkeypatch.setattr(spaces, "GPU", refuse)
     refusing = serving.Serving(context.serving.host, context.serving.batch_host)
     told = r"You have used up your GPU time\. Sign up for more"
-    with pytest.raises(host.ModelUnavailable, match=told):
-        waiting.run(refusing.probabilities(context.store.run(RUN), ["A great film", "A dreadful film"]))
+    with pytest.raises(gr.Error, match=told):
+        waiting.run(found_by(refusing.scores(context.store.run(RUN), TWO)))
 
 
 @pytest.mark.slow

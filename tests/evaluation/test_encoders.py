@@ -158,7 +158,7 @@ def test_a_further_data_set_is_answered_by_the_same_one_and_control_tokens_stay_
 def test_page_and_report_show_each_with_its_encoder_beside_any_run(every, encoder):
     evals = Store(every).evals(None, "own")
     assert list(evals) == [f"{system} tiny-bert" for system in SYSTEMS if system in ENCODERS]
-    panel = panels.accuracy_panel(evals, (), None)
+    panel = panels.accuracy_panel(evals, ())
     best = panel.data.iloc[0]
     assert set(panel.data["title"]) == {f"{SYSTEMS[one].title}, tiny-bert" for one in ENCODERS}
     assert set(panel.data["selected_on"]) == {"validation", "nothing"}

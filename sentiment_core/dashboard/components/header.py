@@ -6,7 +6,7 @@ from sentiment_core.artifacts.schema import EvalRecord, RunRecord
 from sentiment_core.artifacts.store import Run
 from sentiment_core.dashboard.components.parts import render, seconds
 from sentiment_core.dashboard.context import Context
-from sentiment_core.dashboard.store import DATASET_TITLES
+from sentiment_core.dashboard.store import DATASET_TITLES, actors_of
 from sentiment_core.models.base_models import EMBEDDED
 
 TITLE = "QLoRA, before and after"
@@ -34,9 +34,7 @@ def stats_html(context: Context, run: Run | None) -> str:
 
 def before_and_after(context: Context, run: Run | None, dataset: str | None) -> dict[str, EvalRecord]:
     """Actor -> its record on the dataset, the base model first."""
-    evals = context.store.evals(run, dataset)
-    both = {"base": context.store.before(evals), "fine": evals.get("fine-tuned")}
-    return {actor: one.record for actor, one in both.items() if one}
+    return {actor: one.record for actor, one in actors_of(context.store.evals(run, dataset)).items()}
 
 
 def share_positive(record: EvalRecord) -> float:

@@ -10,8 +10,7 @@ from markupsafe import Markup
 
 from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.dashboard import panels
-from sentiment_core.dashboard.components import parts
-from sentiment_core.dashboard.components.parts import FigureSlot, Panel, render
+from sentiment_core.dashboard.components.parts import FigureSlot, Panel, figure_menu, own_figure, render
 from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_switch
 from sentiment_core.dashboard.pairs import Sides
 from sentiment_core.dashboard.panels import WHO
@@ -32,7 +31,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         dataset = dataset_switch(context, "accuracy")
         free = {"allow_custom_value": True, "interactive": True}  # an address may name any run
         versus = gr.Dropdown([], value="", label="Compare with", elem_id="versus", min_width=260, **free)
-    place = parts.own_figure("movement", "movement", visible=False, render=False)
+    place = own_figure("movement", "movement", visible=False, render=False)
     moving = FigureSlot("movement-figure", 480, make=lambda **_: place.render())
     with moving.column:
         table = gr.HTML(elem_id="movement-table")
@@ -54,22 +53,18 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         evals = context.evals(run_id, name)[1]
         if not evals:
             nothing = [*systems.show(None, panels.UNEVALUATED), *cost.show(None), "", *covered.show(None)]
-            hidden = [gr.update(visible=False)] * 2
-            return [*moving.show(None), "", *nothing, "", *hidden]
-        before, after = context.store.before(evals), evals.get("fine-tuned")
-        where = panels.dataset_phrase(after or next(iter(evals.values())))
+            return [*moving.show(None), "", *nothing, "", *[gr.update(visible=False)] * 2]
         sides = Sides.of(context, run_id, name, other)
-        histograms, by_range, flow = before_and_after(context.store, sides, where)
+        histograms, by_range, flow = before_and_after(context.store, sides)
         fitting = context.store.references() if context.dataset(name) == "imdb" else ()
         shown = [one for one in fitting if not one.kind.startswith("study")]
-        actors = {actor: one for actor, one in (("base", before), ("fine", after)) if one}
-        surest = panels.coverage_panel(context.store, context.store.run(run_id), actors, where)
+        surest = panels.coverage_panel(context.store, context.store.run(run_id), evals)
         costs = panels.cost_panel(context, run_id, context.dataset(name), cost_by, shown, held)
         against = rivals(context.store, evals)
         told = heatmap_html(evals) + settings_html(context, sides, run_id) + flow
         return [
             *moving.show(histograms), by_range,
-            *systems.show(panels.accuracy_panel(evals, shown, before, zoomed=zoomed)),
+            *systems.show(panels.accuracy_panel(evals, shown, zoomed=zoomed)),
             *cost.show(costs), told, *covered.show(surest),
             render("accuracy_notes", records=[one.record for one in evals.values()], rivals=against),
             gr.Checkbox(visible=True),
@@ -79,28 +74,23 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     inputs = [dataset, zoom, by, beside, versus]
     outputs = [*moving.outputs, table, *systems.outputs, *cost.outputs, outcomes, *covered.outputs, notes]
     outputs += [zoom, versus]
-    changed = [one.input for one in inputs]
     drawn, visibly = context.drawn_once("accuracy", draw), QUIET | {"show_progress": "minimal"}
-    gr.on(changed, drawn, [run, *inputs], outputs, **visibly)
+    gr.on([one.input for one in inputs], drawn, [run, *inputs], outputs, **visibly)
     versus.input(None, versus, None, js="(v) => qUrl({versus: v})", **QUIET)
-    return TabPart(draw, inputs, outputs, dataset, {"versus": versus})
+    return TabPart(draw, inputs, outputs, dataset, [versus])
 
 
-def before_and_after(
-    store: Store, sides: Sides, where: str, *, linked: bool = True
-) -> tuple[Panel | None, str, str]:
+def before_and_after(store: Store, sides: Sides, *, linked: bool = True) -> tuple[Panel | None, str, str]:
     """The moving histograms, their table, the flow of outcomes; empty where what they need is missing."""
-    before, after = sides[:2]
-    if not (before and after):
+    frames = [store.predictions(one) for one in sides[:2] if one]
+    if not sides.after or len(frames) < 2 or not frames[0]["review_id"].equals(frames[1]["review_id"]):
         return None, "", ""
-    first, second = store.predictions(before), store.predictions(after)
-    if not first["review_id"].equals(second["review_id"]):
-        return None, "", ""
-    flow = outcomes_html(sides, first, second, linked=linked)
-    if not (panels.is_scored(first) and panels.is_scored(second)):
+    flow = outcomes_html(sides, *frames, linked=linked)
+    if not all(map(panels.is_scored, frames)):
         return None, "", flow
-    told = first["label"].to_numpy(), first["p_positive"].to_numpy(), second["p_positive"].to_numpy()
-    panel = movement_panel(*told, where)
+    before, after = (frame["p_positive"].to_numpy() for frame in frames)
+    label, where = frames[0]["label"].to_numpy(), panels.dataset_phrase(sides.after)
+    panel = movement_panel(label, before, after, where)
     panel.figure.update(words=sides.words, versus=sides.versus)
     return panel, table_html(panel.data, sides.versus), flow
 
@@ -190,7 +180,7 @@ def heatmap_html(evals: Mapping[str, Evaluation]) -> Markup:
     hardest = " and ".join(judged[judged["accuracy"] == lowest]["phenomenon"])
     return render(
         "challenge", title=f"Hardest for {name}: {hardest}, {percent(lowest, 0)} correct",
-        menu=parts.figure_menu(table, "challenge", pictures=()), records=records, systems=SYSTEMS,
+        menu=figure_menu(table, "challenge", pictures=()), records=records, systems=SYSTEMS,
         phenomena=judged["phenomenon"].tolist(), widest=((table["high"] - table["low"]) / 2).max(),
         cells={(row.phenomenon, row.system): row for row in table.itertuples()},
     )  # fmt: skip

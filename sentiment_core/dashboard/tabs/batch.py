@@ -14,12 +14,13 @@ from gradio.processing_utils import save_bytes_to_cache
 from sentiment_core.artifacts.frames import answers
 from sentiment_core.artifacts.schema import DatasetInfo, EvalRecord
 from sentiment_core.artifacts.store import Evaluation
-from sentiment_core.dashboard import inputs, pairs, panels
+from sentiment_core.dashboard import inputs, pairs
 from sentiment_core.dashboard.components.answers import waiting_note, word_of
 from sentiment_core.dashboard.components.parts import FigureSlot, Panel, notice, render, seconds
 from sentiment_core.dashboard.context import QUIET, Context
 from sentiment_core.dashboard.host import Which
 from sentiment_core.dashboard.inputs import MAX_ROWS, Batch, InputRefused
+from sentiment_core.dashboard.panels import accuracy_panel
 from sentiment_core.dashboard.serving import MODEL_EVENT, Latest, Refused, Scores, Waiting
 from sentiment_core.dashboard.tabs.accuracy import outcomes_html
 from sentiment_core.dashboard.tabs.confusion import Side, matrix_panel
@@ -32,8 +33,7 @@ NO_LABELS = ("No labels", "")
 
 
 def build(context: Context, run: gr.Dropdown) -> None:
-    title = f"Your data, before and after (up to {MAX_ROWS:,} texts)"
-    with gr.Accordion(title, open=False, elem_id="batch"):
+    with gr.Accordion(f"Your data, before and after (up to {MAX_ROWS:,} texts)", open=False, elem_id="batch"):
         gr.HTML(render("batch_help"))
         with gr.Row():
             with gr.Column(scale=0, min_width=220):
@@ -51,9 +51,12 @@ def build(context: Context, run: gr.Dropdown) -> None:
         summary = gr.HTML("", elem_id="batch-summary", min_height=20)
         with gr.Column(visible=False, elem_id="batch-results") as results:
             download = gr.DownloadButton("Download both answers (CSV)", elem_id="batch-download", scale=0)
-            view = Results()
-    latest = gr.State(Latest())
-    outputs = [summary, results, *view.outputs, download]
+            slots, flow = [FigureSlot("own-systems", 240)], gr.HTML(elem_id="own-outcomes")
+            with gr.Row(equal_height=True):
+                slots += [FigureSlot(f"own-matrix-{actor}", 380) for actor in ("before", "after")]
+            examples = gr.HTML(elem_id="batch-examples")
+    latest, figures = gr.State(Latest()), chain.from_iterable(slot.outputs for slot in slots)
+    outputs = [summary, results, *figures, flow, examples, download]
 
     def only(sentence: str, *, warn: bool = False) -> list[object]:
         """A sentence in place of the results."""
@@ -93,7 +96,9 @@ def build(context: Context, run: gr.Dropdown) -> None:
     def whole(batch: Batch, found: dict[Which, list[float]], stopped: str) -> list[object]:
         frame = table_of(batch, found)
         said, path = notice(stopped + summary_of(frame)), write_csv(frame, download.GRADIO_CACHE)
-        return [said, gr.Column(visible=True), *view.show(batch, found), path]
+        panels, *told = before_and_after(batch, found)
+        shown = (slot.show(panel) for slot, panel in zip_longest(slots, panels))
+        return [said, gr.Column(visible=True), *chain.from_iterable(shown), *told, path]
 
     def cancel(latest: Latest) -> None:
         latest.question = None  # which `answer` notices, and tells what there is
@@ -118,29 +123,17 @@ def build(context: Context, run: gr.Dropdown) -> None:
     stop.click(cancel, latest, None, **QUIET)
 
 
-class Results:
-    """What an evaluation shows of stored reviews, for those of a visitor. Build it inside a Blocks."""
-
-    def __init__(self) -> None:
-        self.slots, flow = [FigureSlot("own-systems", 240)], gr.HTML(elem_id="own-outcomes")
-        with gr.Row(equal_height=True):
-            self.slots += [FigureSlot(f"own-matrix-{actor}", 380) for actor in ("before", "after")]
-        examples = gr.HTML(elem_id="batch-examples")
-        self.outputs = [*chain.from_iterable(slot.outputs for slot in self.slots), flow, examples]
-
-    def show(self, batch: Batch, found: Mapping[Which, Sequence[float]]) -> list[object]:
-        """Values for `outputs`: without labels only the examples, and these where both models answered."""
-        told = {name: scored(name, batch, found[one]) for one, name in SYSTEM_IDS.items() if one in found}
-        evals, frames = {name: one for name, (one, _) in told.items()}, [frame for _, frame in told.values()]
-        sides, both = pairs.Sides(evals["baseline-scored"], evals.get("fine-tuned")), len(frames) == 2
-        drawn: list[Panel] = []
-        if batch.labels:
-            matrices = map(matrix_panel, map(Side.cut, evals.values(), frames))
-            drawn = [panels.accuracy_panel(evals, (), sides.before), *matrices]
-        flow = outcomes_html(sides, *frames, linked=False) if both and batch.labels else ""
-        examples = examples_html(batch, pairs.paired(*frames), sides) if both else ""
-        shown = (slot.show(panel) for slot, panel in zip_longest(self.slots, drawn))
-        return [*chain.from_iterable(shown), flow, examples]
+def before_and_after(batch: Batch, found: Mapping[Which, Sequence[float]]) -> tuple[list[Panel], str, str]:
+    """What an evaluation shows of stored reviews: panels and the flow of outcomes where there
+    are labels, examples where both models answered."""
+    told = {name: scored(name, batch, found[one]) for one, name in SYSTEM_IDS.items() if one in found}
+    evals, frames = {name: one for name, (one, _) in told.items()}, [frame for _, frame in told.values()]
+    sides, both = pairs.Sides(evals["baseline-scored"], evals.get("fine-tuned")), len(frames) == 2
+    drawn: list[Panel] = []
+    if batch.labels:
+        drawn = [accuracy_panel(evals, ()), *map(matrix_panel, map(Side.cut, evals.values(), frames))]
+    flow = outcomes_html(sides, *frames, linked=False) if both and batch.labels else ""
+    return drawn, flow, examples_html(batch, pairs.paired(*frames), sides) if both else ""
 
 
 def scored(system: str, batch: Batch, p_positive: Sequence[float]) -> tuple[Evaluation, pd.DataFrame]:

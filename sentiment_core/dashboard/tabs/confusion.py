@@ -1,7 +1,6 @@
 """Confusion matrices side by side at the page's threshold; below: precision, recall, ROC AUC."""
 
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import gradio as gr
 import pandas as pd
@@ -60,12 +59,10 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     return TabPart(restart, inputs, [other, *drawn], dataset)
 
 
-@dataclass(frozen=True)
-class Side:
+class Side(NamedTuple):
     """One system at one threshold."""
 
     evaluation: Evaluation
-    frame: pd.DataFrame
     at: str  # the threshold in words; empty where the system states no probabilities
     cells: dict[str, Any]  # as `classification.at_threshold` gives them
 
@@ -79,7 +76,7 @@ class Side:
         p, at, words = frame["p_positive"], threshold / 100, f"at {threshold:.3g}\u202f%"
         if not panels.is_scored(frame):  # as given: 0 and 1 lie on both sides of one half, a gap stays a gap
             p, at, words = frame["prediction"], 0.5, ""
-        return cls(evaluation, frame, words, classification.at_threshold(frame["label"], p, at))
+        return cls(evaluation, words, classification.at_threshold(frame["label"], p, at))
 
 
 def matrix_panel(side: Side) -> Panel:

@@ -74,8 +74,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     def draw(run_id: str | None) -> list[object]:
         run = context.store.run(run_id)
         stored = gr.HTML(stored=json.dumps(stored_answers(context, run)))
-        targets = gr.Dropdown(**_targets(context, run))
-        return [stored, pace_html(context, run), targets]
+        return [stored, pace_html(context, run), gr.Dropdown(**_targets(context, run))]
 
     asking: dict[str, Any] = QUIET | MODEL_EVENT
     newer = {"trigger_mode": "multiple"}  # a newer question ends the older one instead of waiting for it
