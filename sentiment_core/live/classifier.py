@@ -10,25 +10,23 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from scipy.special import expit
 
-from sentiment_core.artifacts.schema import DIAL, RunRecord
+from sentiment_core.artifacts.schema import DIAL, ReadingTrace, RunRecord, Which
 from sentiment_core.artifacts.store import Run
 from sentiment_core.config import UserError
 from sentiment_core.engines.batching import batches_by_tokens
 from sentiment_core.live.endpoint import Engine
 from sentiment_core.live.forward import LiveLlama
 from sentiment_core.live.number_format import choose_number_format, on_zero_gpu, processor_has, usable_cores
-from sentiment_core.live.trace import ReadingTrace, rows_of
+from sentiment_core.live.trace import rows_of
 from sentiment_core.live.transformers import LiveTransformers
 from sentiment_core.live.weights import dtype_of, is_lean, load_weights
 from sentiment_core.models.base_models import BaseModel, BaseModelError, live_base
@@ -37,11 +35,10 @@ from sentiment_core.models.tokens import Encoded, PromptEncoder
 
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512")  # code for lengths; 1,024 took half a GB
 
-Which = Literal["base", "fine-tuned"]
 SYSTEMS: tuple[Which, ...] = ("base", "fine-tuned")
 ALPHAS: dict[Which | float, float] = {"base": 0.0, "fine-tuned": 1.0, **{alpha: alpha for alpha in DIAL}}
 """How much of the adapter is on: weights = base + α · adapter."""
-Systems = dict[float, LiveLlama | LiveTransformers]
+Systems = Mapping[float, LiveLlama | LiveTransformers]
 """By α, what answers prompts, given as token ids after the prefix, with log-odds of Positive."""
 
 BATCH_TOKENS = {"cpu": 320, "cuda": 32_768}
@@ -73,19 +70,14 @@ class LiveAnswer:
 class LiveClassifier:
     """Base and fine-tuned model; made by `load`. For `at_once` threads: who asks besides queues before it."""
 
-    run_id: str
     number_format: str
     encoder: PromptEncoder
-    build: Callable[[], Systems]
-    has_adapter: bool
+    systems: Callable[[], Systems]
     max_length_tokens: int
     temperature: float = 1.0
     """Of the fine-tuned model, as evaluated: log-odds are divided by it."""
     at_once: int = 1
     """Texts that are read at the same time, where many wait."""
-
-    def __post_init__(self) -> None:
-        self._systems = functools.cache(self.build)
 
     @property
     def on_gpu(self) -> bool:
@@ -123,14 +115,13 @@ class LiveClassifier:
         adapter = run.adapter_path if run and record else None
         device = torch.device("cuda" if cuda else "cpu")
         if engine:
-            systems: Systems = dict(engine.connect(run, base, encoder))
-            cuda, build, number_format, at_once = False, lambda: systems, "engine", 1
+            build: Callable[[], Systems] = functools.partial(engine.connect, run, base, encoder)
+            cuda, number_format, at_once = False, "engine", 1
         else:
             build, number_format, at_once = _builder(base, adapter, number_format, encoder, device)
         classifier = LiveClassifier(
-            run.run_id if run else "", f"{number_format} on GPU" if cuda else number_format, encoder, build,
-            has_adapter=adapter is not None, temperature=record.temperature if record else 1.0,
-            max_length_tokens=record.max_length_tokens if record else 1024, at_once=at_once,
+            f"{number_format} on GPU" if cuda else number_format, encoder, functools.cache(build),
+            record.max_length_tokens if record else 1024, record.temperature if record else 1.0, at_once,
         )  # fmt: skip
         if not (cuda and on_zero_gpu()):  # there, a GPU exists only inside a call
             for system in SYSTEMS[: 2 if adapter else 1]:
@@ -147,7 +138,7 @@ class LiveClassifier:
 
         A review of one row has no trace but its answer. Raises as `classify`.
         """
-        model, text, began = self._system(system), _plain(text), time.perf_counter()
+        model, began = self._system(system), time.perf_counter()
         [row], encoded = self._rows([text])
         spent, tail, p = time.perf_counter() - began, len(self.encoder.suffix_ids), 0.5
         about = int(encoded.lengths[0]), bool(encoded.truncated[0])
@@ -160,7 +151,7 @@ class LiveClassifier:
             p = float(self._p(log_odds, system))
             yield LiveAnswer(p, spent, *about, read, self.about(system))
         before = self._p(next(steps)[1], system).tolist() if len(cuts) else []
-        yield ReadingTrace(tuple(ends), (*before, p))
+        yield ReadingTrace(ends=tuple(ends), p_positive=(*before, p))
 
     def dial(self, text: str) -> Iterator[float]:
         """P(positive) by weights of base + α · adapter, for each α of `DIAL`.
@@ -207,7 +198,7 @@ class LiveClassifier:
 
     def _rows(self, texts: Sequence[str]) -> tuple[list[np.ndarray], Encoded]:
         """Prompts: their token ids after the prefix, and all of them."""
-        encoded = self.encoder.encode([_plain(text) for text in texts], self.max_length_tokens)
+        encoded = self.encoder.encode(texts, self.max_length_tokens)
         return [encoded[i][len(self.encoder.prefix_ids) :] for i in range(len(encoded))], encoded
 
     def _p(self, log_odds: np.ndarray, name: Which | float) -> np.ndarray:
@@ -215,11 +206,12 @@ class LiveClassifier:
         return expit(log_odds / (1 + ALPHAS[name] * (self.temperature - 1)))
 
     def _system(self, name: Which | float) -> LiveLlama | LiveTransformers:
-        if name != "base" and not self.has_adapter:
-            raise ValueError("there is no finished run to answer with; train one first (python train.py)")
-        if ALPHAS[name] not in (systems := self._systems()):
+        systems, alpha = self.systems(), ALPHAS[name]
+        if alpha not in systems and 1.0 in systems:
             raise UserError("The dial needs the weights here, and an engine elsewhere answers now.")
-        return systems[ALPHAS[name]]
+        if alpha not in systems:
+            raise ValueError("there is no finished run to answer with; train one first (python train.py)")
+        return systems[alpha]
 
 
 def _builder(
@@ -250,7 +242,7 @@ def _builder(
         if not changes:
             return {0.0: plain}
         merged, dial = (tensors | {name: t.to(device) for name, t in part.items()} for part in changes)
-        between: Systems = {alpha: plain.between(dial, alpha) for alpha in DIAL}
+        between = {alpha: plain.between(dial, alpha) for alpha in DIAL}
         return between | {0.0: plain, 1.0: LiveLlama(config, merged, cores, fast_int8)}
 
     return build, number_format, cores
@@ -270,8 +262,3 @@ def _check_fits(record: RunRecord, base: BaseModel, encoder: PromptEncoder) -> N
         f"run {record.run_id!r} was trained {other}; train it again, or use the version of the program that "
         "made it"
     )
-
-
-def _plain(text: str) -> str:
-    """The text with what UTF-8 cannot hold replaced, character for character."""
-    return re.sub("[\ud800-\udfff]", "\ufffd", text)
