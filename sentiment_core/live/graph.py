@@ -15,16 +15,18 @@ a key head's queries as rows of one product: in WebAssembly some times faster th
 """
 
 import json
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from bitsandbytes.functional import dequantize_blockwise
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
+from onnx.external_data_helper import set_external_data
 
 from sentiment_core.artifacts.store import Run
 from sentiment_core.engines.packed.adapter import target
@@ -51,10 +53,9 @@ class LlamaGraph:
         config = self.llama.config
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.size, self.nodes, self.weights = config.head_dim, [], []
-        self.files: dict[str, bytearray] = defaultdict(bytearray)  # what stands beside the graph
+        self.lengths = Counter[str]()  # of the files beside the graph, in bytes
 
-    def build(self) -> dict[str, bytes | bytearray]:
-        """`graph.onnx` and what stands beside it: name -> content."""
+    def build(self) -> onnx.ModelProto:
         op, layers, kept = self.op, self.llama.model.layers, []
         x, self.mask, self.angles = self._embedded(), self._mask(), self._angles()
         for n, layer in enumerate(layers):
@@ -72,8 +73,7 @@ class LlamaGraph:
         infos = [helper.make_tensor_value_info(name, 1, dims) for name, dims in floats.items()]
         graph = helper.make_graph(self.nodes, "sentiment", given + infos[:2], infos[2:], self.weights)
         domains = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
-        model = helper.make_model(graph, opset_imports=domains, ir_version=9)
-        return {"graph.onnx": model.SerializeToString()} | self.files
+        return helper.make_model(graph, opset_imports=domains, ir_version=9)
 
     def op(self, kind: str, *inputs: str, outputs: int = 1, name: str = "", **attributes: Any) -> Any:
         """The name of the node's output, or a list of several."""
@@ -87,15 +87,12 @@ class LlamaGraph:
 
     def weight(self, array: torch.Tensor, file: str = "base.bin") -> str:
         """The array, stored in its own number format; one in float16 is for use in float32."""
-        content, data = np.ascontiguousarray(array.detach().numpy()), self.files[file]
-        data.extend(bytes(-len(data) % 64))  # aligned
-        kind, name = helper.np_dtype_to_tensor_dtype(content.dtype), f"w{len(self.weights)}"
-        one = TensorProto(name=name, data_type=kind, dims=content.shape, data_location="EXTERNAL")
-        for key, value in (("location", file), ("offset", len(data)), ("length", content.nbytes)):
-            one.external_data.add(key=key, value=str(value))
-        data.extend(content.tobytes())
+        one = numpy_helper.from_array(array.detach().numpy(), f"w{len(self.weights)}")
+        offset = self.lengths[file] + -self.lengths[file] % 64  # aligned
+        set_external_data(one, file, offset)
+        self.lengths[file] = offset + array.nbytes
         self.weights.append(one)
-        return self.op("Cast", name, to=1) if content.dtype == np.float16 else name
+        return self.op("Cast", one.name, to=1) if array.dtype == torch.float16 else one.name
 
     def reshaped(self, x: str, *shape: int) -> str:
         return self.op("Reshape", x, self.constant(shape))
@@ -216,8 +213,7 @@ def write_graph(run: Run, folder: Path, base_model: str | None = None) -> Prompt
         raise BaseModelError(f"run {run.run_id!r} is on a {kind}; only what is on a llama can be exported")
     graph = LlamaGraph(load_adapter(loaded.model, run.adapter_path), loaded.encoder.label_ids)
     folder.mkdir()
-    for name, content in graph.build().items():
-        (folder / name).write_bytes(content)
+    onnx.save(graph.build(), folder / "graph.onnx")
     model, prefix = ExportedModel(folder), loaded.encoder.prefix_ids
     np.stack([model.run(prefix, model.nothing, alpha)[1] for alpha in (0, 1)]).tofile(folder / "prefix.bin")
     compact = json.dumps(json.loads(loaded.encoder.plain.to_str()), separators=(",", ":"))
