@@ -18,6 +18,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -97,17 +98,17 @@ def load_weights(
         return shared, [copied(changed) for changed in more]
 
 
-class Base(dict[str, torch.Tensor]):
+@dataclass(eq=False)
+class Base:
     """A base model's tensors, one copy for all runs on it that are in memory; and its models."""
 
-    def __init__(self, tensors: Tensors) -> None:
-        super().__init__(tensors)
-        self._made: dict[Any, tuple[Tensors, Any]] = {}
+    tensors: Tensors
+    _made: dict[Any, tuple[Tensors, Any]] = field(default_factory=dict)
 
     def made(self, device: torch.device, make: Callable[..., Any], *given: Any) -> tuple[Tensors, Any]:
         """The tensors on the device, and the model `make(tensors, *given)` of them; both once."""
         if (device, given) not in self._made:
-            moved = {name: tensor.to(device) for name, tensor in self.items()}
+            moved = {name: tensor.to(device) for name, tensor in self.tensors.items()}
             self._made[device, given] = moved, make(moved, *given)
         return self._made[device, given]
 
