@@ -19,10 +19,10 @@ REPLACED = ["sentiment_core/*", "docs/*", "assets/*", "evaluations/*"]
 
 
 def write_run(folder: Path, run: Run, root: Path, repo: str, *, merged: bool = False) -> None:
-    """An adapter, or its merged model, with card, record and evaluations.
+    """A finished run's adapter, or its merged model, with card, record and evaluations.
 
     Raises:
-        PublishError: the run is unfinished, or its base is not on the Hub.
+        PublishError: its base is not on the Hub.
         BaseModelError: to merge, the base cannot be had.
     """
     card = card_of(run, root, repo=repo, merged=merged)
