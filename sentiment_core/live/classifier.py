@@ -165,23 +165,17 @@ class LiveClassifier:
             [log_odds] = self._system(alpha).log_odds([row])
             yield float(self._p(log_odds, alpha))
 
-    def classify_many(self, texts: Sequence[str], system: Which) -> np.ndarray:
-        """(n,) float32 P(positive)."""
-        out = np.zeros(len(texts), np.float32)
-        for places, found in self.batches(texts, system):
-            out[places] = found
-        return out
-
     def warm_up(self) -> Iterator[int]:
         """What makes later answers faster, in pieces; nobody needs to wait for it."""
         return self._system("base").meet_lengths()
 
     def classify_together(self, texts: Sequence[str], system: Which) -> list[LiveAnswer]:
         """As `classify`, all of them in batches; each has its share of the time."""
-        began = time.perf_counter()
-        found, (_, encoded) = self.classify_many(texts, system).tolist(), self._rows(texts)
-        each = (time.perf_counter() - began) / len(texts)
-        told = zip(found, encoded.lengths.tolist(), encoded.truncated.tolist(), strict=True)
+        began, found, (_, encoded) = time.perf_counter(), np.zeros(len(texts)), self._rows(texts)
+        for places, p in self.batches(texts, system):
+            found[places] = p
+        each = (time.perf_counter() - began) / max(1, len(texts))
+        told = zip(found.tolist(), encoded.lengths.tolist(), encoded.truncated.tolist(), strict=True)
         return [LiveAnswer(p, each, tokens, cut, about=self.about(system)) for p, tokens, cut in told]
 
     def batches(self, texts: Sequence[str], system: Which) -> Iterator[tuple[np.ndarray, np.ndarray]]:

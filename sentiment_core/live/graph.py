@@ -14,7 +14,6 @@ Outputs: log_odds (m,) of Positive, and present, of past and new tokens. Attenti
 a key head's queries as rows of one product: in WebAssembly some times faster than the fused operator.
 """
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -216,6 +215,6 @@ def write_graph(run: Run, folder: Path, base_model: str | None = None) -> Prompt
     onnx.save(graph.build(), folder / "graph.onnx")
     model, prefix = ExportedModel(folder), loaded.encoder.prefix_ids
     np.stack([model.run(prefix, model.nothing, alpha)[1] for alpha in (0, 1)]).tofile(folder / "prefix.bin")
-    compact = json.dumps(json.loads(loaded.encoder.plain.to_str()), separators=(",", ":"))
-    (folder / "tokenizer.json").write_text(compact.replace(DIGITS, SPLIT), encoding="utf-8")
+    tokenizer = loaded.encoder.plain.to_str().replace(DIGITS, SPLIT)
+    (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
     return loaded.encoder

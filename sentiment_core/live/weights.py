@@ -197,7 +197,7 @@ def _take(model: Any, number_format: str, encoder: PromptEncoder) -> tuple[Tenso
                 tensors[f"{number}.{name}.bias"] = bias
     ratios = _ratios(model, encoder, tensors) if number_format == "int8" else {}
     tensors = _smoothed(tensors, ratios)
-    return _cast(_in_int8(tensors) if number_format == "int8" else tensors, number_format), ratios
+    return _cast(in_int8(tensors) if number_format == "int8" else tensors, number_format), ratios
 
 
 def _prefix(model: Any, encoder: PromptEncoder, mark: str = "") -> Tensors:
@@ -304,7 +304,7 @@ def _smoothed(tensors: Tensors, ratios: Tensors, read: str = "", made: str = "")
     return out
 
 
-def _in_int8(tensors: Tensors) -> Tensors:
+def in_int8(tensors: Tensors) -> Tensors:
     """The matrix products' weights in eight bits, symmetric, with one scale per output row."""
     out = dict(tensors)
     for name, weight in tensors.items():
