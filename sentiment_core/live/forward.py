@@ -129,7 +129,6 @@ class LiveLlama:
             bounds = np.linspace(0, count, min(workers, count) + 1).astype(int).tolist()
             return np.concatenate(together([partial(work, slice(*pair)) for pair in pairwise(bounds)]))
 
-    @torch.inference_mode()
     def _ends(self, end: np.ndarray, cuts: np.ndarray, kept: Cache) -> np.ndarray:
         """(n,) log-odds of the prompt's end behind each of n beginnings, whose keys and values are kept."""
         seen = self.prefix_length + torch.from_numpy(cuts).to(self.device)
@@ -137,7 +136,6 @@ class LiveLlama:
         past = [(k[:, :, : int(seen.max())], v[:, :, : int(seen.max())]) for k, v in kept]
         return self._run(np.tile(end, len(cuts))[None], last, past, positions, mask=mask)
 
-    @torch.inference_mode()
     def _batch(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         ids = pad_sequence(list(map(torch.from_numpy, rows)), batch_first=True).numpy()
         positions = torch.arange(ids.shape[1], device=self.device) + self.prefix_length
@@ -146,13 +144,10 @@ class LiveLlama:
 
     def _stretches(self, row: np.ndarray, past: Cache, kept: Cache | None = None) -> np.ndarray:
         """(1,) log-odds of a prompt that goes on behind `past`, its stretches computed at once.
-
-        `kept` receives the keys and values of all of it.
-        """
+        `kept` receives the keys and values of all of it."""
         behind, end_of_row = past[0][0].shape[2], len(row)
         padded = np.pad(row, (0, -len(row) % self.step))  # what stands behind its end is not seen
 
-        @torch.inference_mode()
         def stretch(start: int, end: int, known: Any, keep: Cache | Handover | None) -> np.ndarray:
             last = torch.tensor([min(end, end_of_row) - start - 1], device=self.device)
             positions = torch.arange(behind + start, behind + end, device=self.device)
@@ -172,6 +167,7 @@ class LiveLlama:
 
     # ---- the pass
 
+    @torch.inference_mode()
     def _run(
         self, ids: np.ndarray, last: torch.Tensor, past: Iterable[Pair], positions: torch.Tensor,
         keep: Cache | Handover | None = None, mask: torch.Tensor | None = None,
