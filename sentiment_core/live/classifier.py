@@ -44,8 +44,7 @@ Systems = Mapping[float, LiveLlama | LiveTransformers]
 BATCH_TOKENS = {"cpu": 320, "cuda": 32_768}
 """Most padded tokens of one batch: some tenths of a second, after which a visitor's answer may go first."""
 
-DIAL_TOKENS = 300
-"""Of the longest review that the dial is turned for: its points cost some four answers."""
+DIAL_TOKENS = 300  # of the longest review that the dial is turned for: its points cost some four answers
 
 
 class TooLong(UserError):
@@ -55,15 +54,11 @@ class TooLong(UserError):
 @dataclass(frozen=True)
 class LiveAnswer:
     p_positive: float
-    seconds: float
-    """From text to probability, without waiting for others' answers."""
-    tokens: int
-    """Of the whole prompt, after any cut."""
+    seconds: float  # from text to probability, without waiting for others' answers
+    tokens: int  # of the whole prompt, after any cut
     truncated: bool
-    read: float = 1.0
-    """Share of the prompt that the answer rests on; less than all in a long review's first answer."""
-    about: str = ""
-    """By which adapter and base, with their hashes, where an engine elsewhere answered."""
+    read: float = 1.0  # share of the prompt that the answer rests on; less in a long review's first answer
+    about: str = ""  # by which adapter and base, with their hashes, where an engine elsewhere answered
 
 
 @dataclass(eq=False)
@@ -74,10 +69,8 @@ class LiveClassifier:
     encoder: PromptEncoder
     systems: Callable[[], Systems]
     max_length_tokens: int
-    temperature: float = 1.0
-    """Of the fine-tuned model, as evaluated: log-odds are divided by it."""
-    at_once: int = 1
-    """Texts that are read at the same time, where many wait."""
+    temperature: float = 1.0  # of the fine-tuned model, as evaluated: log-odds are divided by it
+    at_once: int = 1  # texts that are read at the same time, where many wait
 
     @property
     def on_gpu(self) -> bool:
@@ -135,9 +128,7 @@ class LiveClassifier:
 
     def read(self, text: str, system: Which) -> Iterator[LiveAnswer | ReadingTrace]:
         """The answer, of a long review first after its beginning, and then how it came while reading.
-
-        A review of one row has no trace but its answer. Raises as `classify`.
-        """
+        A review of one row has no trace but its answer. Raises as `classify`."""
         model, began = self._system(system), time.perf_counter()
         [row], encoded = self._rows([text])
         spent, tail, p = time.perf_counter() - began, len(self.encoder.suffix_ids), 0.5
@@ -155,9 +146,7 @@ class LiveClassifier:
 
     def dial(self, text: str) -> Iterator[float]:
         """P(positive) by weights of base + α · adapter, for each α of `DIAL`.
-
-        Raises TooLong, of one sentence; and ValueError when there is no finished run.
-        """
+        Raises TooLong, of one sentence; and ValueError when there is no finished run."""
         [row], _ = self._rows([text])
         if (tokens := len(row) - len(self.encoder.suffix_ids)) > DIAL_TOKENS:
             raise TooLong(f"The dial takes reviews of up to {DIAL_TOKENS} tokens; this one has {tokens:,}.")
@@ -214,9 +203,10 @@ def _builder(
     """Load the weights; return what puts them on the device at first use, their number format, `at_once`."""
     config, on_cpu = base_config(base), device.type == "cpu"
     cores, fast_int8 = usable_cores() if on_cpu else 1, processor_has("vnni")
-    if not is_lean(config):
-        if on_cpu:
-            torch.set_num_threads(cores)
+    lean = is_lean(config)
+    if on_cpu:
+        torch.set_num_threads(1 if lean else cores)  # see `forward`
+    if not lean:
         number_format = "fp32" if number_format == "int8" else number_format
         loaded = replace(load_base(base, compute_dtype=dtype_of(number_format)), device=device)
         model = load_adapter(loaded.model, adapter) if adapter else loaded.model
@@ -227,8 +217,6 @@ def _builder(
             return {alpha: LiveTransformers(loaded, model, alpha) for alpha in alphas}
 
         return build_transformers, number_format, 1
-    if on_cpu:
-        torch.set_num_threads(1)  # see `forward`
     shared, changes = load_weights(base, adapter, number_format, encoder)
 
     def build() -> Systems:

@@ -18,8 +18,7 @@ from sentiment_core.models import base_models
 
 MOST_THREADS = 8  # one review is too small to keep more busy
 TOKENS, WIDTH, INNER = 200, 576, 3072  # the largest product of SmolLM2-135M, for a review of 150 words
-WORTH_IT = 0.85
-"""A rounder format is served where it takes at most this share of a finer one's time."""
+WORTH_IT = 0.85  # a rounder format is served where it takes at most this share of a finer one's time
 
 
 def choose_number_format(wanted: str | None, cuda: bool) -> str:

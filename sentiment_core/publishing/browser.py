@@ -44,8 +44,7 @@ TAKEN = (
 )  # fmt: skip
 FETCHED = ("graph.onnx", "base.bin", "adapter.bin", "prefix.bin", "tokenizer.json", f"runtime/{WASM}")
 """What the page's worker keeps by its content, in the order of fetching."""
-SOURCES = parts.FOLDER / "browser"
-"""What the page has beside the dashboard's own style and script."""
+SOURCES = parts.FOLDER / "browser"  # what the page has beside the dashboard's own style and script
 LEAST_AGREEMENT, LARGEST_CHANGE = 0.995, 0.01
 """Share of labels, and mean |Δp|, by which a faster form must agree with the stored predictions."""
 
@@ -122,9 +121,7 @@ def check(
 
 def _write_page(run: Run, root: Path, folder: Path, encoder: Any, agreed: dict[str, Any]) -> int:
     """What the page runs on, with its licences; the worker and what it has to know; the page.
-
-    Returns how many bytes a browser fetches.
-    """
+    Returns how many bytes a browser fetches."""
     assert run.record
     _fetch_runtime(folder / "runtime")
     shutil.copy(str(files("onnxruntime") / "LICENSE"), folder / "runtime" / "LICENSE-onnxruntime")
