@@ -31,6 +31,7 @@ from sentiment_core.artifacts.store import Run
 from sentiment_core.engines.packed.adapter import target
 from sentiment_core.labels import Label
 from sentiment_core.live.number_format import usable_cores
+from sentiment_core.live.weights import low_rank
 from sentiment_core.models.base_models import BaseModelError, live_base
 from sentiment_core.models.loading import load_adapter, load_base
 from sentiment_core.models.tokens import PromptEncoder
@@ -160,9 +161,7 @@ class LlamaGraph:
         shape = {"N": frozen.out_features, "K": frozen.in_features, "block_size": state.blocksize}
         packed = self.weight(frozen.weight.data.flatten()), self.weight(scales.half())
         y = self.op("MatMulBnb4", x, *packed, domain="com.microsoft", quant_type=1, **shape)
-        ((key, a),) = module.lora_A.items()
-        b = module.lora_B[key].weight * module.scaling[key]
-        down, up = (self.weight(w.T.half(), "adapter.bin") for w in (a.weight, b))
+        down, up = (self.weight(w.T.half(), "adapter.bin") for w in low_rank(module))
         inner = self.op("Mul", self.op("MatMul", x, down), "alpha")
         return self.op("Add", y, self.op("MatMul", inner, up))
 
