@@ -155,9 +155,7 @@ class LlamaGraph:
         """x · Wᵀ + α · x · Aᵀ · Bᵀ."""
         module = target(layer, name)
         frozen, state = module.base_layer, module.base_layer.weight.quant_state
-        scales = (
-            dequantize_blockwise(state.absmax, state.state2) + state.offset if state.nested else state.absmax
-        )
+        scales = dequantize_blockwise(state.absmax, state.state2) + state.offset  # quantized, too
         shape = {"N": frozen.out_features, "K": frozen.in_features, "block_size": state.blocksize}
         packed = self.weight(frozen.weight.data.flatten()), self.weight(scales.half())
         y = self.op("MatMulBnb4", x, *packed, domain="com.microsoft", quant_type=1, **shape)

@@ -20,11 +20,7 @@ REPLACED = ["sentiment_core/*", "docs/*", "assets/*", "evaluations/*"]
 
 def write_run(folder: Path, run: Run, root: Path, repo: str, *, merged: bool = False) -> None:
     """A finished run's adapter, or its merged model, with card, record and evaluations.
-
-    Raises:
-        PublishError: its base is not on the Hub.
-        BaseModelError: to merge, the base cannot be had.
-    """
+    Raises PublishError: its base is not on the Hub. BaseModelError: to merge, the base cannot be had."""
     card = card_of(run, root, repo=repo, merged=merged)
     base = read_adapter_config(run).get("base_model_name_or_path") or ""
     if "/" not in base:
