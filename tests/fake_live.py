@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sentiment_core.artifacts.schema import DIAL
+from sentiment_core.artifacts.schema import DIAL, ReadingTrace
 from sentiment_core.artifacts.store import Run
 from sentiment_core.config import UserError
 from sentiment_core.live.clauses import clause_ends, most_rows
@@ -31,12 +31,6 @@ class LiveAnswer:
     truncated: bool
     read: float = 1.0
     about: str = ""
-
-
-@dataclass(frozen=True)
-class ReadingTrace:
-    ends: tuple[int, ...]
-    p_positive: tuple[float, ...]
 
 
 class FakeClassifier:
@@ -74,7 +68,7 @@ class FakeClassifier:
         time.sleep(self.wait)
         ends = clause_ends(text, most_rows(len(words)))
         before = [self._p(text[:end], system) for end in ends[:-1]]
-        yield ReadingTrace(tuple(ends), (*before, answer.p_positive))
+        yield ReadingTrace(ends=tuple(ends), p_positive=(*before, answer.p_positive))
 
     def dial(self, text: str) -> Iterator[float]:
         if len(text.split()) > LONG:

@@ -269,10 +269,13 @@ class SampleReview(Record):
 DIAL = (0.2, 0.4, 0.6, 0.8)  # how much fine-tuning: the α of weights = base + α · adapter, between 0 and 1
 
 
-class StoredTrace(Record):
-    """One model's answer after each row of a review, as the live model's `ReadingTrace`."""
+Which = Literal["base", "fine-tuned"]
 
-    ends: tuple[int, ...]  # where the rows end, in characters
+
+class ReadingTrace(Record):
+    """One model's answer after each row of a review; both tuples are as long as there are rows."""
+
+    ends: tuple[int, ...]  # where the rows end, in characters; the last one is the text's end
     p_positive: tuple[float, ...]  # the last one is the answer
 
 
@@ -280,7 +283,7 @@ class SampleAnswer(Record):
     """What a run's models say of one of our own reviews."""
 
     review_id: str
-    traces: dict[Literal["base", "fine-tuned"], StoredTrace]
+    traces: dict[Which, ReadingTrace]
     dial: tuple[float, ...]  # P(positive) for each α of `DIAL`; empty for a review that is too long for it
 
 

@@ -98,5 +98,5 @@ def live_answers(inputs: Inputs, trained: Run, number_format: str, on_cpu: int |
     texts, given = inputs.test.reviews.texts, {"base_model": inputs.base.spec, "cuda": on_cpu is None}
     step, p = max(1, len(texts) // on_cpu) if on_cpu else 1, np.full(len(texts), np.nan, np.float32)
     served = LiveClassifier.load(trained, number_format=number_format, **given)
-    p[::step] = served.classify_many(texts[::step], "fine-tuned")
+    p[::step] = [one.p_positive for one in served.classify_together(texts[::step], "fine-tuned")]
     return p

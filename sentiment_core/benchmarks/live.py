@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from sentiment_core.artifacts.provenance import peak_memory
-from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow, Metric
+from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow, Metric, ReadingTrace
 from sentiment_core.artifacts.store import Run, list_artifacts, read_sample_reviews
 from sentiment_core.benchmarks.export import row_of
 from sentiment_core.benchmarks.measure import finished, or_not, record, spread
@@ -33,7 +33,6 @@ from sentiment_core.live.classifier import LiveAnswer, LiveClassifier
 from sentiment_core.live.endpoint import Engine
 from sentiment_core.live.forward import FIRST_RESULT
 from sentiment_core.live.number_format import usable_cores
-from sentiment_core.live.trace import ReadingTrace
 from sentiment_core.live.weights import NUMBER_FORMATS
 from sentiment_core.models.base_models import BaseModel, BaseModelError, fetch_gguf, resolve, run_child
 from sentiment_core.models.loading import load_tokenizer, quiet_transformers
@@ -152,8 +151,9 @@ def _latency(seconds: np.ndarray) -> Metric:
 
 
 def load_ours(number_format: str, run_id: str, base_model: str, scratch: str = "") -> Answer:
-    classifier = LiveClassifier.load(finished(run_id)[0], base_model=base_model, number_format=number_format)
-    which, threads = ("fine-tuned" if classifier.has_adapter else "base"), torch.get_num_threads()
+    run = finished(run_id)[0]
+    classifier = LiveClassifier.load(run, base_model=base_model, number_format=number_format)
+    which, threads = ("fine-tuned" if run else "base"), torch.get_num_threads()
 
     def answers(text: str) -> Iterator[LiveAnswer | ReadingTrace]:
         torch.set_num_threads(threads)

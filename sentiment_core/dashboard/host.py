@@ -8,11 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import gradio as gr
 from markupsafe import Markup
 
+from sentiment_core.artifacts.schema import Which
 from sentiment_core.artifacts.store import Run
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ except ModuleNotFoundError as error:
     spaces = None
 
 log = logging.getLogger(__name__)
-
-Which = Literal["base", "fine-tuned"]
 
 
 class ModelUnavailable(RuntimeError):

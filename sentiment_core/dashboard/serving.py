@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sentiment_core.artifacts.schema import ReadingTrace
 from sentiment_core.artifacts.store import Run
 from sentiment_core.config import UserError
 from sentiment_core.dashboard.host import ModelHost, ModelUnavailable, Which, gpu, systems_of, version_of
@@ -28,7 +29,6 @@ from sentiment_core.dashboard.inputs import MAX_CHARACTERS, InputRefused, clean_
 
 if TYPE_CHECKING:
     from sentiment_core.live.classifier import LiveAnswer, LiveClassifier
-    from sentiment_core.live.trace import ReadingTrace
 
 log = logging.getLogger(__name__)
 

@@ -43,11 +43,8 @@ class Inputs:
         run = find_run(config.run, assets) if config.run else None
         self.run, self.adapter = (run.record, run.adapter_path) if run else (None, None)
         self.base = base_of(config.base_model, self.run)
-        if self.run and self.run.prompt.hash != self.encoder.info.hash:
-            raise ConfigError(
-                f"run {self.run.run_id!r} was trained with prompt {self.run.prompt.hash}, this program's is "
-                f"{self.encoder.info.hash}; train it again, or use the version that trained it"
-            )
+        if self.run:
+            loading.check_fits(self.run, self.base, self.encoder)
         trained = self.run.config.get("max_length_tokens") if self.run else None
         self.max_length = config.max_length_tokens or trained or TrainConfig.max_length_tokens
         self._loaded: loading.LoadedModel | None = None

@@ -10,45 +10,41 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from scipy.special import expit
 
-from sentiment_core.artifacts.schema import DIAL, RunRecord
+from sentiment_core.artifacts.schema import DIAL, ReadingTrace, Which
 from sentiment_core.artifacts.store import Run
 from sentiment_core.config import UserError
 from sentiment_core.engines.batching import batches_by_tokens
 from sentiment_core.live.endpoint import Engine
 from sentiment_core.live.forward import LiveLlama
 from sentiment_core.live.number_format import choose_number_format, on_zero_gpu, processor_has, usable_cores
-from sentiment_core.live.trace import ReadingTrace, rows_of
+from sentiment_core.live.trace import rows_of
 from sentiment_core.live.transformers import LiveTransformers
 from sentiment_core.live.weights import dtype_of, is_lean, load_weights
-from sentiment_core.models.base_models import BaseModel, BaseModelError, live_base
-from sentiment_core.models.loading import base_config, load_adapter, load_base, load_tokenizer
+from sentiment_core.models.base_models import BaseModel, live_base
+from sentiment_core.models.loading import base_config, check_fits, load_adapter, load_base, load_tokenizer
 from sentiment_core.models.tokens import Encoded, PromptEncoder
 
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512")  # code for lengths; 1,024 took half a GB
 
-Which = Literal["base", "fine-tuned"]
 SYSTEMS: tuple[Which, ...] = ("base", "fine-tuned")
 ALPHAS: dict[Which | float, float] = {"base": 0.0, "fine-tuned": 1.0, **{alpha: alpha for alpha in DIAL}}
 """How much of the adapter is on: weights = base + α · adapter."""
-Systems = dict[float, LiveLlama | LiveTransformers]
+Systems = Mapping[float, LiveLlama | LiveTransformers]
 """By α, what answers prompts, given as token ids after the prefix, with log-odds of Positive."""
 
 BATCH_TOKENS = {"cpu": 320, "cuda": 32_768}
 """Most padded tokens of one batch: some tenths of a second, after which a visitor's answer may go first."""
 
-DIAL_TOKENS = 300
-"""Of the longest review that the dial is turned for: its points cost some four answers."""
+DIAL_TOKENS = 300  # of the longest review that the dial is turned for: its points cost some four answers
 
 
 class TooLong(UserError):
@@ -58,34 +54,23 @@ class TooLong(UserError):
 @dataclass(frozen=True)
 class LiveAnswer:
     p_positive: float
-    seconds: float
-    """From text to probability, without waiting for others' answers."""
-    tokens: int
-    """Of the whole prompt, after any cut."""
+    seconds: float  # from text to probability, without waiting for others' answers
+    tokens: int  # of the whole prompt, after any cut
     truncated: bool
-    read: float = 1.0
-    """Share of the prompt that the answer rests on; less than all in a long review's first answer."""
-    about: str = ""
-    """By which adapter and base, with their hashes, where an engine elsewhere answered."""
+    read: float = 1.0  # share of the prompt that the answer rests on; less in a long review's first answer
+    about: str = ""  # by which adapter and base, with their hashes, where an engine elsewhere answered
 
 
 @dataclass(eq=False)
 class LiveClassifier:
     """Base and fine-tuned model; made by `load`. For `at_once` threads: who asks besides queues before it."""
 
-    run_id: str
     number_format: str
     encoder: PromptEncoder
-    build: Callable[[], Systems]
-    has_adapter: bool
+    systems: Callable[[], Systems]
     max_length_tokens: int
-    temperature: float = 1.0
-    """Of the fine-tuned model, as evaluated: log-odds are divided by it."""
-    at_once: int = 1
-    """Texts that are read at the same time, where many wait."""
-
-    def __post_init__(self) -> None:
-        self._systems = functools.cache(self.build)
+    temperature: float = 1.0  # of the fine-tuned model, as evaluated: log-odds are divided by it
+    at_once: int = 1  # texts that are read at the same time, where many wait
 
     @property
     def on_gpu(self) -> bool:
@@ -119,18 +104,17 @@ class LiveClassifier:
         number_format = choose_number_format(wanted, cuda)
         encoder = PromptEncoder(load_tokenizer(base))
         if record is not None:
-            _check_fits(record, base, encoder)
+            check_fits(record, base, encoder)
         adapter = run.adapter_path if run and record else None
         device = torch.device("cuda" if cuda else "cpu")
         if engine:
-            systems: Systems = dict(engine.connect(run, base, encoder))
-            cuda, build, number_format, at_once = False, lambda: systems, "engine", 1
+            build: Callable[[], Systems] = functools.partial(engine.connect, run, base, encoder)
+            cuda, number_format, at_once = False, "engine", 1
         else:
             build, number_format, at_once = _builder(base, adapter, number_format, encoder, device)
         classifier = LiveClassifier(
-            run.run_id if run else "", f"{number_format} on GPU" if cuda else number_format, encoder, build,
-            has_adapter=adapter is not None, temperature=record.temperature if record else 1.0,
-            max_length_tokens=record.max_length_tokens if record else 1024, at_once=at_once,
+            f"{number_format} on GPU" if cuda else number_format, encoder, functools.cache(build),
+            record.max_length_tokens if record else 1024, record.temperature if record else 1.0, at_once,
         )  # fmt: skip
         if not (cuda and on_zero_gpu()):  # there, a GPU exists only inside a call
             for system in SYSTEMS[: 2 if adapter else 1]:
@@ -144,10 +128,8 @@ class LiveClassifier:
 
     def read(self, text: str, system: Which) -> Iterator[LiveAnswer | ReadingTrace]:
         """The answer, of a long review first after its beginning, and then how it came while reading.
-
-        A review of one row has no trace but its answer. Raises as `classify`.
-        """
-        model, text, began = self._system(system), _plain(text), time.perf_counter()
+        A review of one row has no trace but its answer. Raises as `classify`."""
+        model, began = self._system(system), time.perf_counter()
         [row], encoded = self._rows([text])
         spent, tail, p = time.perf_counter() - began, len(self.encoder.suffix_ids), 0.5
         about = int(encoded.lengths[0]), bool(encoded.truncated[0])
@@ -160,13 +142,11 @@ class LiveClassifier:
             p = float(self._p(log_odds, system))
             yield LiveAnswer(p, spent, *about, read, self.about(system))
         before = self._p(next(steps)[1], system).tolist() if len(cuts) else []
-        yield ReadingTrace(tuple(ends), (*before, p))
+        yield ReadingTrace(ends=tuple(ends), p_positive=(*before, p))
 
     def dial(self, text: str) -> Iterator[float]:
         """P(positive) by weights of base + α · adapter, for each α of `DIAL`.
-
-        Raises TooLong, of one sentence; and ValueError when there is no finished run.
-        """
+        Raises TooLong, of one sentence; and ValueError when there is no finished run."""
         [row], _ = self._rows([text])
         if (tokens := len(row) - len(self.encoder.suffix_ids)) > DIAL_TOKENS:
             raise TooLong(f"The dial takes reviews of up to {DIAL_TOKENS} tokens; this one has {tokens:,}.")
@@ -174,23 +154,17 @@ class LiveClassifier:
             [log_odds] = self._system(alpha).log_odds([row])
             yield float(self._p(log_odds, alpha))
 
-    def classify_many(self, texts: Sequence[str], system: Which) -> np.ndarray:
-        """(n,) float32 P(positive)."""
-        out = np.zeros(len(texts), np.float32)
-        for places, found in self.batches(texts, system):
-            out[places] = found
-        return out
-
     def warm_up(self) -> Iterator[int]:
         """What makes later answers faster, in pieces; nobody needs to wait for it."""
         return self._system("base").meet_lengths()
 
     def classify_together(self, texts: Sequence[str], system: Which) -> list[LiveAnswer]:
         """As `classify`, all of them in batches; each has its share of the time."""
-        began = time.perf_counter()
-        found, (_, encoded) = self.classify_many(texts, system).tolist(), self._rows(texts)
-        each = (time.perf_counter() - began) / len(texts)
-        told = zip(found, encoded.lengths.tolist(), encoded.truncated.tolist(), strict=True)
+        began, found, (_, encoded) = time.perf_counter(), np.zeros(len(texts)), self._rows(texts)
+        for places, p in self.batches(texts, system):
+            found[places] = p
+        each = (time.perf_counter() - began) / max(1, len(texts))
+        told = zip(found.tolist(), encoded.lengths.tolist(), encoded.truncated.tolist(), strict=True)
         return [LiveAnswer(p, each, tokens, cut, about=self.about(system)) for p, tokens, cut in told]
 
     def batches(self, texts: Sequence[str], system: Which) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -207,7 +181,7 @@ class LiveClassifier:
 
     def _rows(self, texts: Sequence[str]) -> tuple[list[np.ndarray], Encoded]:
         """Prompts: their token ids after the prefix, and all of them."""
-        encoded = self.encoder.encode([_plain(text) for text in texts], self.max_length_tokens)
+        encoded = self.encoder.encode(texts, self.max_length_tokens)
         return [encoded[i][len(self.encoder.prefix_ids) :] for i in range(len(encoded))], encoded
 
     def _p(self, log_odds: np.ndarray, name: Which | float) -> np.ndarray:
@@ -215,11 +189,12 @@ class LiveClassifier:
         return expit(log_odds / (1 + ALPHAS[name] * (self.temperature - 1)))
 
     def _system(self, name: Which | float) -> LiveLlama | LiveTransformers:
-        if name != "base" and not self.has_adapter:
-            raise ValueError("there is no finished run to answer with; train one first (python train.py)")
-        if ALPHAS[name] not in (systems := self._systems()):
+        systems, alpha = self.systems(), ALPHAS[name]
+        if alpha not in systems and 1.0 in systems:
             raise UserError("The dial needs the weights here, and an engine elsewhere answers now.")
-        return systems[ALPHAS[name]]
+        if alpha not in systems:
+            raise ValueError("there is no finished run to answer with; train one first (python train.py)")
+        return systems[alpha]
 
 
 def _builder(
@@ -228,9 +203,10 @@ def _builder(
     """Load the weights; return what puts them on the device at first use, their number format, `at_once`."""
     config, on_cpu = base_config(base), device.type == "cpu"
     cores, fast_int8 = usable_cores() if on_cpu else 1, processor_has("vnni")
-    if not is_lean(config):
-        if on_cpu:
-            torch.set_num_threads(cores)
+    lean = is_lean(config)
+    if on_cpu:
+        torch.set_num_threads(1 if lean else cores)  # see `forward`
+    if not lean:
         number_format = "fp32" if number_format == "int8" else number_format
         loaded = replace(load_base(base, compute_dtype=dtype_of(number_format)), device=device)
         model = load_adapter(loaded.model, adapter) if adapter else loaded.model
@@ -241,8 +217,6 @@ def _builder(
             return {alpha: LiveTransformers(loaded, model, alpha) for alpha in alphas}
 
         return build_transformers, number_format, 1
-    if on_cpu:
-        torch.set_num_threads(1)  # see `forward`
     shared, changes = load_weights(base, adapter, number_format, encoder)
 
     def build() -> Systems:
@@ -250,28 +224,7 @@ def _builder(
         if not changes:
             return {0.0: plain}
         merged, dial = (tensors | {name: t.to(device) for name, t in part.items()} for part in changes)
-        between: Systems = {alpha: plain.between(dial, alpha) for alpha in DIAL}
+        between = {alpha: plain.between(dial, alpha) for alpha in DIAL}
         return between | {0.0: plain, 1.0: LiveLlama(config, merged, cores, fast_int8)}
 
     return build, number_format, cores
-
-
-def _check_fits(record: RunRecord, base: BaseModel, encoder: PromptEncoder) -> None:
-    """Refuse a run that was trained on another prompt or on other weights."""
-    pinned = base.embedded.sha256 if base.embedded else None
-    trained_on = record.base_model.revision
-    if encoder.info.hash != record.prompt.hash:
-        other = f"with prompt {record.prompt.hash}, this program asks with {encoder.info.hash}"
-    elif pinned and trained_on and pinned != trained_on:
-        other = f"on other weights of {base.name!r} ({trained_on[:12]}…, here {pinned[:12]}…)"
-    else:
-        return
-    raise BaseModelError(
-        f"run {record.run_id!r} was trained {other}; train it again, or use the version of the program that "
-        "made it"
-    )
-
-
-def _plain(text: str) -> str:
-    """The text with what UTF-8 cannot hold replaced, character for character."""
-    return re.sub("[\ud800-\udfff]", "\ufffd", text)

@@ -26,13 +26,11 @@ from sentiment_core.models.base_models import BaseModel, base_identity
 from sentiment_core.models.tokens import PromptEncoder
 
 VARIABLE = "SENTIMENT_ENDPOINT"
-IN_FLIGHT = 64
-"""Requests at once; the engine makes batches of them."""
+IN_FLIGHT = 64  # requests at once; the engine makes batches of them
 LIKELIEST = 200
 """Next tokens whose log-probabilities are asked for (vLLM: --max-logprobs); the base's Negative is not always
 among the first 20."""
-BACK_OFF = (0.25, 1.0)
-"""Seconds until an engine that is busy or away is asked again."""
+BACK_OFF = (0.25, 1.0)  # seconds until an engine that is busy or away is asked again
 AWAY = (429, 502, 503, 504)
 
 
@@ -68,9 +66,7 @@ class Engine:
 
     def connect(self, run: Run | None, base: BaseModel, encoder: PromptEncoder) -> dict[float, EngineModel]:
         """The base (0), and of a finished run the fine-tuned model (1).
-
-        Raises EngineError where the engine is away, or does not hold one of them.
-        """
+        Raises EngineError where the engine is away, or does not hold one of them."""
         models = {model["id"]: {} for model in self.ask("GET", "models").get("data", ())}
         with suppress(EngineError, LookupError, TypeError):  # llama.cpp's adapters are there, named by file
             listed = self.ask("GET", f"{self.client.base_url.join('/lora-adapters')}")

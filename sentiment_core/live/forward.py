@@ -21,7 +21,7 @@ from functools import partial
 from itertools import pairwise
 from queue import SimpleQueue
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,7 +66,7 @@ class LiveLlama:
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.eps = float(config.rms_norm_eps)
         self._embedding, self._norm, self._head = (tensors[n] for n in ("embedding", "norm", "head"))
-        self._inv_freq, self._rope_scale = tensors["inv_freq"], float(tensors["rope_scale"])
+        self._inv_freq, self._rope_scale = tensors["inv_freq"].tile(2), float(tensors["rope_scale"])
         self.device, self.dtype = self._embedding.device, self._embedding.dtype
         numbers = range(config.num_hidden_layers)
         products = [[linear(tensors, f"{n}.{group}", fast_int8) for group in GROUPS] for n in numbers]
@@ -129,7 +129,6 @@ class LiveLlama:
             bounds = np.linspace(0, count, min(workers, count) + 1).astype(int).tolist()
             return np.concatenate(together([partial(work, slice(*pair)) for pair in pairwise(bounds)]))
 
-    @torch.inference_mode()
     def _ends(self, end: np.ndarray, cuts: np.ndarray, kept: Cache) -> np.ndarray:
         """(n,) log-odds of the prompt's end behind each of n beginnings, whose keys and values are kept."""
         seen = self.prefix_length + torch.from_numpy(cuts).to(self.device)
@@ -137,7 +136,6 @@ class LiveLlama:
         past = [(k[:, :, : int(seen.max())], v[:, :, : int(seen.max())]) for k, v in kept]
         return self._run(np.tile(end, len(cuts))[None], last, past, positions, mask=mask)
 
-    @torch.inference_mode()
     def _batch(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         ids = pad_sequence(list(map(torch.from_numpy, rows)), batch_first=True).numpy()
         positions = torch.arange(ids.shape[1], device=self.device) + self.prefix_length
@@ -146,36 +144,30 @@ class LiveLlama:
 
     def _stretches(self, row: np.ndarray, past: Cache, kept: Cache | None = None) -> np.ndarray:
         """(1,) log-odds of a prompt that goes on behind `past`, its stretches computed at once.
-
-        `kept` receives the keys and values of all of it.
-        """
-        with share_of(self.workers) as workers:
-            return self._in_stretches(max(1, min(workers, len(row) // SHORTEST_PART)), row, past, kept)
-
-    def _in_stretches(self, count: int, row: np.ndarray, past: Cache, kept: Cache | None) -> np.ndarray:
+        `kept` receives the keys and values of all of it."""
         behind, end_of_row = past[0][0].shape[2], len(row)
-        row = np.pad(row, (0, -len(row) % self.step))  # what stands behind its end is not seen
-        cuts = [self.step * round(cut / self.step) for cut in _equal_work(len(row), count, behind)]
-        handovers = [Handover() for _ in range(count - 1)]
+        padded = np.pad(row, (0, -len(row) % self.step))  # what stands behind its end is not seen
 
-        @torch.inference_mode()
-        def stretch(number: int) -> np.ndarray:
-            start, end = cuts[number : number + 2]
-            known = handovers[number - 1] if number else past
-            keep = handovers[number] if number < count - 1 else kept
+        def stretch(start: int, end: int, known: Any, keep: Cache | Handover | None) -> np.ndarray:
             last = torch.tensor([min(end, end_of_row) - start - 1], device=self.device)
             positions = torch.arange(behind + start, behind + end, device=self.device)
             try:
-                return self._run(row[None, start:end], last, known, positions, keep)
+                return self._run(padded[None, start:end], last, known, positions, keep)
             except BaseException as error:
                 if isinstance(keep, Handover):
                     keep.append(error)
                 raise
 
-        return together([partial(stretch, number) for number in range(count)])[-1]
+        with share_of(self.workers) as workers:
+            count = max(1, min(workers, len(row) // SHORTEST_PART))
+            cuts = [self.step * round(cut / self.step) for cut in _equal_work(len(padded), count, behind)]
+            caches = pairwise([past, *(Handover() for _ in range(count - 1)), kept])
+            stretches = zip(pairwise(cuts), caches, strict=True)
+            return together([partial(stretch, *ends, *pair) for ends, pair in stretches])[-1]
 
     # ---- the pass
 
+    @torch.inference_mode()
     def _run(
         self, ids: np.ndarray, last: torch.Tensor, past: Iterable[Pair], positions: torch.Tensor,
         keep: Cache | Handover | None = None, mask: torch.Tensor | None = None,
@@ -192,7 +184,8 @@ class LiveLlama:
             mask: (length, before + length) bool, what each token may see; by default all up to itself.
         """
         batch, length = ids.shape
-        cos, sin = self._angles(positions)
+        angles = positions.float()[:, None, None] * self._inv_freq  # (length, 1, head_dim)
+        cos, sin = ((turn(angles) * self._rope_scale).to(self.dtype) for turn in (torch.cos, torch.sin))
         x = F.embedding(torch.from_numpy(ids.astype(np.int64).ravel()).to(self.device), self._embedding)
         row = torch.arange(batch, device=self.device) if batch > 1 else torch.zeros_like(last)
         for number, ((norm1, norm2, (qkv, o, gate_up, down)), past_of_layer) in enumerate(
@@ -217,12 +210,6 @@ class LiveLlama:
             x = x + down(F.silu(gate) * up)
         logits = F.linear(rms_norm(x, self._norm, self.eps).float(), self._head)
         return (logits[:, Label.POSITIVE] - logits[:, Label.NEGATIVE]).double().cpu().numpy()
-
-    def _angles(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """cos and sin of the rotary embedding at (length,) positions, (length, 1, head_dim) each."""
-        angles = positions.float()[:, None] * self._inv_freq[None]
-        both = torch.cat((angles, angles), dim=-1)[:, None]
-        return (both.cos() * self._rope_scale).to(self.dtype), (both.sin() * self._rope_scale).to(self.dtype)
 
 
 def _equal_work(length: int, parts: int, behind: int = 0) -> list[int]:
@@ -270,7 +257,6 @@ def attend(
 
 # ---- threads
 
-_T = TypeVar("_T")
 _under_way, _counting = 0, Lock()
 
 
@@ -289,7 +275,7 @@ def share_of(cores: int) -> Iterator[int]:
             _under_way -= 1
 
 
-def together(tasks: Sequence[Callable[[], _T]]) -> list[_T]:
+def together(tasks: Sequence[Callable[[], np.ndarray]]) -> list[np.ndarray]:
     """Run the tasks at once, a thread each; raises the first one's error when all have ended."""
     if len(tasks) == 1:
         return [tasks[0]()]

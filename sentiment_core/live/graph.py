@@ -14,22 +14,24 @@ Outputs: log_odds (m,) of Positive, and present, of past and new tokens. Attenti
 a key head's queries as rows of one product: in WebAssembly some times faster than the fused operator.
 """
 
-import json
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from bitsandbytes.functional import dequantize_blockwise
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
+from onnx.external_data_helper import set_external_data
 
 from sentiment_core.artifacts.store import Run
 from sentiment_core.engines.packed.adapter import target
 from sentiment_core.labels import Label
 from sentiment_core.live.number_format import usable_cores
+from sentiment_core.live.weights import low_rank
 from sentiment_core.models.base_models import BaseModelError, live_base
 from sentiment_core.models.loading import load_adapter, load_base
 from sentiment_core.models.tokens import PromptEncoder
@@ -51,10 +53,9 @@ class LlamaGraph:
         config = self.llama.config
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.size, self.nodes, self.weights = config.head_dim, [], []
-        self.files: dict[str, bytearray] = defaultdict(bytearray)  # what stands beside the graph
+        self.lengths = Counter[str]()  # of the files beside the graph, in bytes
 
-    def build(self) -> dict[str, bytes | bytearray]:
-        """`graph.onnx` and what stands beside it: name -> content."""
+    def build(self) -> onnx.ModelProto:
         op, layers, kept = self.op, self.llama.model.layers, []
         x, self.mask, self.angles = self._embedded(), self._mask(), self._angles()
         for n, layer in enumerate(layers):
@@ -72,8 +73,7 @@ class LlamaGraph:
         infos = [helper.make_tensor_value_info(name, 1, dims) for name, dims in floats.items()]
         graph = helper.make_graph(self.nodes, "sentiment", given + infos[:2], infos[2:], self.weights)
         domains = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
-        model = helper.make_model(graph, opset_imports=domains, ir_version=9)
-        return {"graph.onnx": model.SerializeToString()} | self.files
+        return helper.make_model(graph, opset_imports=domains, ir_version=9)
 
     def op(self, kind: str, *inputs: str, outputs: int = 1, name: str = "", **attributes: Any) -> Any:
         """The name of the node's output, or a list of several."""
@@ -87,15 +87,12 @@ class LlamaGraph:
 
     def weight(self, array: torch.Tensor, file: str = "base.bin") -> str:
         """The array, stored in its own number format; one in float16 is for use in float32."""
-        content, data = np.ascontiguousarray(array.detach().numpy()), self.files[file]
-        data.extend(bytes(-len(data) % 64))  # aligned
-        kind, name = helper.np_dtype_to_tensor_dtype(content.dtype), f"w{len(self.weights)}"
-        one = TensorProto(name=name, data_type=kind, dims=content.shape, data_location="EXTERNAL")
-        for key, value in (("location", file), ("offset", len(data)), ("length", content.nbytes)):
-            one.external_data.add(key=key, value=str(value))
-        data.extend(content.tobytes())
+        one = numpy_helper.from_array(array.detach().numpy(), f"w{len(self.weights)}")
+        offset = self.lengths[file] + -self.lengths[file] % 64  # aligned
+        set_external_data(one, file, offset)
+        self.lengths[file] = offset + array.nbytes
         self.weights.append(one)
-        return self.op("Cast", name, to=1) if content.dtype == np.float16 else name
+        return self.op("Cast", one.name, to=1) if array.dtype == torch.float16 else one.name
 
     def reshaped(self, x: str, *shape: int) -> str:
         return self.op("Reshape", x, self.constant(shape))
@@ -158,15 +155,11 @@ class LlamaGraph:
         """x · Wᵀ + α · x · Aᵀ · Bᵀ."""
         module = target(layer, name)
         frozen, state = module.base_layer, module.base_layer.weight.quant_state
-        scales = (
-            dequantize_blockwise(state.absmax, state.state2) + state.offset if state.nested else state.absmax
-        )
+        scales = dequantize_blockwise(state.absmax, state.state2) + state.offset  # quantized, too
         shape = {"N": frozen.out_features, "K": frozen.in_features, "block_size": state.blocksize}
         packed = self.weight(frozen.weight.data.flatten()), self.weight(scales.half())
         y = self.op("MatMulBnb4", x, *packed, domain="com.microsoft", quant_type=1, **shape)
-        ((key, a),) = module.lora_A.items()
-        b = module.lora_B[key].weight * module.scaling[key]
-        down, up = (self.weight(w.T.half(), "adapter.bin") for w in (a.weight, b))
+        down, up = (self.weight(w.T.half(), "adapter.bin") for w in low_rank(module))
         inner = self.op("Mul", self.op("MatMul", x, down), "alpha")
         return self.op("Add", y, self.op("MatMul", inner, up))
 
@@ -216,10 +209,9 @@ def write_graph(run: Run, folder: Path, base_model: str | None = None) -> Prompt
         raise BaseModelError(f"run {run.run_id!r} is on a {kind}; only what is on a llama can be exported")
     graph = LlamaGraph(load_adapter(loaded.model, run.adapter_path), loaded.encoder.label_ids)
     folder.mkdir()
-    for name, content in graph.build().items():
-        (folder / name).write_bytes(content)
+    onnx.save(graph.build(), folder / "graph.onnx")
     model, prefix = ExportedModel(folder), loaded.encoder.prefix_ids
     np.stack([model.run(prefix, model.nothing, alpha)[1] for alpha in (0, 1)]).tofile(folder / "prefix.bin")
-    compact = json.dumps(json.loads(loaded.encoder.plain.to_str()), separators=(",", ":"))
-    (folder / "tokenizer.json").write_text(compact.replace(DIGITS, SPLIT), encoding="utf-8")
+    tokenizer = loaded.encoder.plain.to_str().replace(DIGITS, SPLIT)
+    (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
     return loaded.encoder

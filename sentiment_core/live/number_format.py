@@ -13,13 +13,12 @@ from pathlib import Path
 import torch
 
 from sentiment_core.artifacts.store import ArtifactError, write_text
-from sentiment_core.live.weights import NUMBER_FORMATS, Tensors, dtype_of, linear
+from sentiment_core.live.weights import NUMBER_FORMATS, dtype_of, in_int8, linear
 from sentiment_core.models import base_models
 
 MOST_THREADS = 8  # one review is too small to keep more busy
 TOKENS, WIDTH, INNER = 200, 576, 3072  # the largest product of SmolLM2-135M, for a review of 150 words
-WORTH_IT = 0.85
-"""A rounder format is served where it takes at most this share of a finer one's time."""
+WORTH_IT = 0.85  # a rounder format is served where it takes at most this share of a finer one's time
 
 
 def choose_number_format(wanted: str | None, cuda: bool) -> str:
@@ -66,11 +65,8 @@ def seconds(number_format: str) -> float:
     """The least that one product took on one core, by the very code that serves."""
     from torch.utils.benchmark import Timer  # not among a measured start's imports
 
-    weight = torch.randn(INNER, WIDTH)
-    tensors: Tensors = {"x.qkv": weight.to(dtype_of(number_format))}
-    x = torch.randn(TOKENS, WIDTH).to(tensors["x.qkv"].dtype)
-    if number_format == "int8":
-        tensors = {"x.qkv": (weight * 25).to(torch.int8), "x.qkv.scale": torch.full((INNER,), 0.04)}
+    weight, x = (torch.randn(n, WIDTH, dtype=dtype_of(number_format)) for n in (INNER, TOKENS))
+    tensors = in_int8({"x.qkv": weight}) if number_format == "int8" else {"x.qkv": weight}
     given = {"product": linear(tensors, "x.qkv", processor_has("vnni")), "x": x}
     return min(Timer("product(x)", globals=given, num_threads=1).blocked_autorange().times)
 

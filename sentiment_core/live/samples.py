@@ -4,10 +4,9 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from sentiment_core.artifacts import store
-from sentiment_core.artifacts.schema import SampleAnswer, SampleAnswers, SampleReview, StoredTrace
+from sentiment_core.artifacts.schema import ReadingTrace, SampleAnswer, SampleAnswers, SampleReview, Which
 from sentiment_core.data.reviews import review_id
-from sentiment_core.live.classifier import SYSTEMS, LiveClassifier, TooLong, Which
-from sentiment_core.live.trace import ReadingTrace
+from sentiment_core.live.classifier import SYSTEMS, LiveClassifier, TooLong
 
 DIGITS = 6
 
@@ -28,10 +27,10 @@ def store_answers(run: store.Run, samples: Sequence[SampleReview], *, base_model
 
 def answer_to(model: LiveClassifier, text: str) -> SampleAnswer:
     """Both models' traces, whose last rows are the answers, and the dial."""
-    traces: dict[Which, StoredTrace] = {}
+    traces: dict[Which, ReadingTrace] = {}
     for system in SYSTEMS:
         [trace] = [step for step in model.read(text, system) if isinstance(step, ReadingTrace)]
-        traces[system] = StoredTrace(ends=trace.ends, p_positive=rounded(trace.p_positive))
+        traces[system] = trace.model_copy(update={"p_positive": rounded(trace.p_positive)})
     dial: tuple[float, ...] = ()
     with suppress(TooLong):
         dial = rounded(model.dial(text))

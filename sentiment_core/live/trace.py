@@ -6,7 +6,6 @@ about it is approximated, and its last row is the answer.
 """
 
 from bisect import bisect_right
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,14 +13,6 @@ import torch
 from sentiment_core.live.clauses import clause_ends, most_rows
 from sentiment_core.models.tokens import PromptEncoder
 from sentiment_core.prompts import CUT_MARK, cut_middle
-
-
-@dataclass(frozen=True)
-class ReadingTrace:
-    """One model's answer after each row of a review; both tuples are as long as there are rows."""
-
-    ends: tuple[int, ...]  # where the rows end, in characters; the last one is the text's end
-    p_positive: tuple[float, ...]  # the last one is the answer
 
 
 def rows_of(text: str, encoder: PromptEncoder, shown: int) -> tuple[list[int], np.ndarray]:

@@ -18,6 +18,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,7 @@ from sentiment_core.models.tokens import PromptEncoder
 
 NUMBER_FORMATS = ("bf16", "int8", "fp32")
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
-GROUPS = ("qkv", "o", "gate_up", "down")
-"""A layer's four matrix products, in `packed`'s order."""
+GROUPS = ("qkv", "o", "gate_up", "down")  # a layer's four matrix products, in `packed`'s order
 
 Tensors = dict[str, torch.Tensor]
 """One system's by name. Of every layer N: "N.norm1", "N.norm2", the four of GROUPS as "N.qkv" … (in eight
@@ -49,9 +49,7 @@ values "N.k", "N.v" (kv_heads, prefix, head_dim), computed in float32. And "embe
 "head" (2, hidden), one row per label word, "inv_freq", "rope_scale". The dial's: "N.qkv.A" (r, in),
 "N.qkv.B" (out, r), scaled, and for each α of `DIAL` "N.k@α", "N.v@α"."""
 
-KEPT = 4
-"""Folders of the cache, one per run and format; the least recently used go first."""
-
+KEPT = 4  # folders of the cache, one per run and format; the least recently used go first
 
 MAKING = 11
 """Bytes of memory a weight while they are made: in float32, with copies of the matrices side by side."""
@@ -66,10 +64,7 @@ def load_weights(
     base: BaseModel, adapter: Path | None, number_format: str, encoder: PromptEncoder
 ) -> tuple[Base, list[Tensors]]:
     """The base's weights; and with an adapter, what differs in the merged ones, and the dial's.
-
-    Raises:
-        BaseModelError: the base cannot be had, or the adapter does not fit it.
-    """
+    Raises BaseModelError: the base cannot be had, or the adapter does not fit it."""
     config = Path(model_folder(base)) / "config.json"
     parts = [adapter / name for name in ADAPTER_FILES] if adapter else []
     for part in parts:
@@ -96,17 +91,17 @@ def load_weights(
         return shared, [copied(changed) for changed in more]
 
 
-class Base(dict[str, torch.Tensor]):
+@dataclass(eq=False)
+class Base:
     """A base model's tensors, one copy for all runs on it that are in memory; and its models."""
 
-    def __init__(self, tensors: Tensors) -> None:
-        super().__init__(tensors)
-        self._made: dict[Any, tuple[Tensors, Any]] = {}
+    tensors: Tensors
+    _made: dict[Any, tuple[Tensors, Any]] = field(default_factory=dict)
 
     def made(self, device: torch.device, make: Callable[..., Any], *given: Any) -> tuple[Tensors, Any]:
         """The tensors on the device, and the model `make(tensors, *given)` of them; both once."""
         if (device, given) not in self._made:
-            moved = {name: tensor.to(device) for name, tensor in self.items()}
+            moved = {name: tensor.to(device) for name, tensor in self.tensors.items()}
             self._made[device, given] = moved, make(moved, *given)
         return self._made[device, given]
 
@@ -131,9 +126,7 @@ def _keep_few(used: Path) -> None:
 
 def _make_in_child(base: BaseModel, adapter: Path | None, number_format: str, folder: Path) -> None:
     """Fill the folder from a process of its own, which gives back all the memory that building takes.
-
-    It sees no GPU: on a ZeroGPU Space nothing may begin CUDA outside of a marked function.
-    """
+    It sees no GPU: on a ZeroGPU Space nothing may begin CUDA outside of a marked function."""
     files = Path(model_folder(base)).glob("*.safetensors")
     count = sum(path.stat().st_size for path in files) / 2  # bfloat16
     base_models.check_memory(MAKING * count, f"Making the live model of {base.name!r}")
@@ -150,9 +143,7 @@ def _make_in_child(base: BaseModel, adapter: Path | None, number_format: str, fo
 
 def _make(base: str, adapter: str, number_format: str, folder: str) -> int:
     """What the child process does; its exit status. The sentence that says why it failed is its last line.
-
-    It writes the base's tensors and, with an adapter, those of the merged model that differ, and the dial's.
-    """
+    It writes the base's tensors and, with an adapter, what differs in the merged ones, and the dial's."""
     try:
         loaded = load_base(base_models.resolve(base), compute_dtype=torch.float32)
         tensors, ratios = _take(loaded.model, number_format, loaded.encoder)
@@ -195,7 +186,7 @@ def _take(model: Any, number_format: str, encoder: PromptEncoder) -> tuple[Tenso
                 tensors[f"{number}.{name}.bias"] = bias
     ratios = _ratios(model, encoder, tensors) if number_format == "int8" else {}
     tensors = _smoothed(tensors, ratios)
-    return _cast(_in_int8(tensors) if number_format == "int8" else tensors, number_format), ratios
+    return _cast(in_int8(tensors) if number_format == "int8" else tensors, number_format), ratios
 
 
 def _prefix(model: Any, encoder: PromptEncoder, mark: str = "") -> Tensors:
@@ -214,7 +205,7 @@ def _take_dial(model: Any, encoder: PromptEncoder) -> Tensors:
     tensors: Tensors = {}
     for number, layer in enumerate(model.model.layers):
         for name, group in zip(GROUPS, LINEAR_GROUPS, strict=True):
-            a, b = zip(*(_low_rank(target(layer, part)) for part in group), strict=True)
+            a, b = zip(*(low_rank(target(layer, part)) for part in group), strict=True)
             tensors[f"{number}.{name}.A"], tensors[f"{number}.{name}.B"] = torch.cat(a), torch.block_diag(*b)
     for alpha in DIAL:
         with rescale_adapter_scale(model, alpha):
@@ -222,7 +213,7 @@ def _take_dial(model: Any, encoder: PromptEncoder) -> Tensors:
     return tensors
 
 
-def _low_rank(module: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def low_rank(module: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """(r, in), (out, r) of a linear module's adapter, scaled; r is 0 where it has none."""
     if not hasattr(module, "lora_A"):
         return module.weight[:0], module.weight[:, :0]
@@ -302,7 +293,7 @@ def _smoothed(tensors: Tensors, ratios: Tensors, read: str = "", made: str = "")
     return out
 
 
-def _in_int8(tensors: Tensors) -> Tensors:
+def in_int8(tensors: Tensors) -> Tensors:
     """The matrix products' weights in eight bits, symmetric, with one scale per output row."""
     out = dict(tensors)
     for name, weight in tensors.items():

@@ -11,10 +11,12 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from sentiment_core import cli
-from sentiment_core.artifacts.store import read_run
+from sentiment_core.artifacts.store import read_finished
 from sentiment_core.config import ASSETS
 from sentiment_core.publishing import hub
 from sentiment_core.publishing.card import PublishError, write_card
@@ -48,10 +50,12 @@ def publish(given: argparse.Namespace) -> str | Path:
         raise PublishError(f"--dry-run {given.dry_run} exists; name a folder that does not")
     if given.action != "space" and not given.run:
         raise PublishError(f"{given.action} needs the name of a run under {given.assets / 'runs'}")
-    run = read_run(given.assets / "runs" / given.run)
+    run: Any = read_finished(given.assets / "runs" / given.run) if given.action != "space" else None
     if given.action == "card":
         return write_card(run, given.assets)
     if given.action == "browser":
+        if missing := [name for name in ("onnx", "onnxruntime") if not find_spec(name)]:
+            raise PublishError(f"the export needs {' and '.join(missing)}: pip install '.[browser]'")
         from sentiment_core.publishing.browser import write_browser
 
         folder = given.output or given.assets / "browser" / run.run_id

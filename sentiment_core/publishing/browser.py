@@ -4,7 +4,6 @@ Torch makes it, onnxruntime checks it against stored predictions, onnxruntime-we
 its worker has to know of prompt, labels and sentences is in `model.json`.
 """
 
-import importlib.util
 import json
 import os
 import shutil
@@ -25,6 +24,9 @@ from sentiment_core.dashboard.inputs import MAX_CHARACTERS
 from sentiment_core.dashboard.store import Store
 from sentiment_core.dashboard.tabs import live
 from sentiment_core.data.reviews import load_reviews
+from sentiment_core.live.classifier import DIAL_TOKENS
+from sentiment_core.live.forward import FIRST_RESULT, LONG
+from sentiment_core.live.graph import ExportedModel, write_graph
 from sentiment_core.models.base_models import file_sha256
 from sentiment_core.prompts import CUT_MARK
 from sentiment_core.publishing.card import PublishError
@@ -42,8 +44,7 @@ TAKEN = (
 )  # fmt: skip
 FETCHED = ("graph.onnx", "base.bin", "adapter.bin", "prefix.bin", "tokenizer.json", f"runtime/{WASM}")
 """What the page's worker keeps by its content, in the order of fetching."""
-SOURCES = parts.FOLDER / "browser"
-"""What the page has beside the dashboard's own style and script."""
+SOURCES = parts.FOLDER / "browser"  # what the page has beside the dashboard's own style and script
 LEAST_AGREEMENT, LARGEST_CHANGE = 0.995, 0.01
 """Share of labels, and mean |Δp|, by which a faster form must agree with the stored predictions."""
 
@@ -54,15 +55,11 @@ def write_browser(run: Run, root: Path, folder: Path, *, dataset: str, limit: in
     Args:
         dataset, limit: on which reviews with stored predictions it is checked, and on how many of them.
     Raises:
-        PublishError: it does not agree, nothing is stored to check it by, or a tool is missing.
+        PublishError: it does not agree, nothing is stored to check it by, or npm is missing.
         BaseModelError: the base cannot be had.
     """
     if folder.exists() and not (folder / "model.json").exists():
         raise PublishError(f"--output {folder} exists and is no export; name another folder")
-    if missing := [name for name in ("onnx", "onnxruntime") if not importlib.util.find_spec(name)]:
-        raise PublishError(f"the export needs {' and '.join(missing)}: pip install '.[browser]'")
-    from sentiment_core.live.graph import write_graph
-
     stored = stored_predictions(run, root, dataset)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -85,8 +82,6 @@ def write_browser(run: Run, root: Path, folder: Path, *, dataset: str, limit: in
 
 def stored_predictions(run: Run, root: Path, dataset: str) -> dict[float, Evaluation]:
     """Of the base model and of the run on the dataset, by alpha. PublishError where one lacks."""
-    if run.record is None:
-        raise PublishError(f"run {run.run_id!r} is not there or unfinished; train it with train.py")
     evals = Store(root).evals(run, load_reviews(dataset, "test").name)
     if not {"baseline-scored", "fine-tuned"} <= evals.keys():
         command = f"python eval.py --run {run.run_id} --system all --dataset {dataset}"
@@ -98,8 +93,6 @@ def check(
     folder: Path, encoder: Any, run: Run, stored: dict[float, Evaluation], dataset: str, limit: int | None
 ) -> dict[str, Any]:
     """How the exported graph agrees with the stored predictions; PublishError where that is not enough."""
-    from sentiment_core.live.graph import ExportedModel
-
     assert run.record
     model, reviews = ExportedModel(folder), load_reviews(dataset, "test", limit=limit)
     encoded, before = encoder.encode(reviews.texts, run.record.max_length_tokens), len(encoder.prefix_ids)
@@ -128,13 +121,7 @@ def check(
 
 def _write_page(run: Run, root: Path, folder: Path, encoder: Any, agreed: dict[str, Any]) -> int:
     """What the page runs on, with its licences; the worker and what it has to know; the page.
-
-    Returns how many bytes a browser fetches.
-    """
-    from sentiment_core.live.classifier import DIAL_TOKENS
-    from sentiment_core.live.forward import FIRST_RESULT, LONG
-    from sentiment_core.live.graph import ExportedModel
-
+    Returns how many bytes a browser fetches."""
     assert run.record
     _fetch_runtime(folder / "runtime")
     shutil.copy(str(files("onnxruntime") / "LICENSE"), folder / "runtime" / "LICENSE-onnxruntime")

@@ -29,17 +29,15 @@ def write_card(run: Run, root: Path) -> Path:
 
 
 def card_of(run: Run, root: Path, *, repo: str = "", merged: bool = False) -> ModelCard:
-    """The card.
+    """The card of a finished run.
 
     Args:
         repo: where it will be; by default the run's folder under assets/.
         merged: of the merged model instead of the adapter.
-    Raises:
-        PublishError: the run is unfinished. ArtifactError: its adapter cannot be read.
+    Raises ArtifactError: its adapter cannot be read.
     """
-    if (record := run.record) is None:
-        raise PublishError(f"run {run.run_id!r} is not there or unfinished; train it with train.py")
-    config = read_adapter_config(run)
+    record, config = run.record, read_adapter_config(run)
+    assert record
     base, revision = config.get("base_model_name_or_path") or "", config.get("revision")
     results = list(_results(record, evaluations(run, root)))
     data = ModelCardData(

@@ -19,12 +19,8 @@ REPLACED = ["sentiment_core/*", "docs/*", "assets/*", "evaluations/*"]
 
 
 def write_run(folder: Path, run: Run, root: Path, repo: str, *, merged: bool = False) -> None:
-    """An adapter, or its merged model, with card, record and evaluations.
-
-    Raises:
-        PublishError: the run is unfinished, or its base is not on the Hub.
-        BaseModelError: to merge, the base cannot be had.
-    """
+    """A finished run's adapter, or its merged model, with card, record and evaluations.
+    Raises PublishError: its base is not on the Hub. BaseModelError: to merge, the base cannot be had."""
     card = card_of(run, root, repo=repo, merged=merged)
     base = read_adapter_config(run).get("base_model_name_or_path") or ""
     if "/" not in base:
@@ -50,9 +46,7 @@ def write_run(folder: Path, run: Run, root: Path, repo: str, *, merged: bool = F
 
 def _write_result(record: EvalRecord, folder: Path, repo: str) -> None:
     """The test accuracy as https://huggingface.co/docs/hub/eval-results has it, with a link to its record.
-
-    The Hub shows it where the dataset is registered as a benchmark; else the card's own results.
-    """
+    The Hub shows it where the dataset is registered as a benchmark; else the card's own results."""
     entry = EvalResultEntry(
         dataset_id=hub_dataset(record.dataset.source), task_id="accuracy",
         value=round(record.metrics["accuracy"].value, 4), date=record.created_at.date().isoformat(),
@@ -66,9 +60,7 @@ def _write_result(record: EvalRecord, folder: Path, repo: str) -> None:
 def write_space(folder: Path, root: Path, repo: str) -> None:
     """Exactly what the dashboard needs, on the artifacts under `root`, and what README links to; with a repo
     its card has a thumbnail, and the notebook opens in Colab and clones it.
-
-    Raises PublishError where this program is installed without its checkout.
-    """
+    Raises PublishError where this program is installed without its checkout."""
     if not all((CHECKOUT / name).exists() for name in SPACE_FILES):
         raise PublishError("a Space is made from a checkout of the repository; run the command in one")
     for name in ("sentiment_core", "docs"):
@@ -88,9 +80,7 @@ def write_space(folder: Path, root: Path, repo: str) -> None:
 
 def upload(folder: Path, repo: str, kind: str) -> str:
     """Create or update a "model" or "space" with the caller's own token. Returns its address.
-
-    Raises PublishError with what the Hub, its client or the network says.
-    """
+    Raises PublishError with what the Hub, its client or the network says."""
     sdk = "gradio" if kind == "space" else None
     try:
         address = HfApi().create_repo(repo, repo_type=kind, exist_ok=True, space_sdk=sdk)

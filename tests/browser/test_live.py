@@ -8,11 +8,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from sentiment_core.artifacts.schema import ReadingTrace
 from sentiment_core.dashboard.store import Store
 from sentiment_core.live.clauses import clause_ends
 from tests.browser.site import Site, settle
 from tests.fake_artifacts import write_assets
-from tests.fake_live import FakeClassifier, ReadingTrace
+from tests.fake_live import FakeClassifier
 
 pytestmark = pytest.mark.browser
 
@@ -24,9 +25,8 @@ def loading(tmp_path_factory):
     def stored(self, run):
         def trace(text, system):
             ends = clause_ends(text)
-            return ReadingTrace(
-                tuple(ends), tuple(FakeClassifier(run)._p(text[:end], system) for end in ends)
-            )
+            p = tuple(FakeClassifier(run)._p(text[:end], system) for end in ends)
+            return ReadingTrace(ends=tuple(ends), p_positive=p)
 
         traces = {s.id: {one: trace(s.text, one) for one in ("base", "fine-tuned")} for s in self.samples()}
         return {i: SimpleNamespace(traces=found, dial=(0.6, 0.5, 0.4, 0.3)) for i, found in traces.items()}

@@ -48,7 +48,7 @@ def test_stored_answers_reach_the_page_and_unfit_ones_are_told(context):
     run = context.store.run(RUN)
     sample = context.store.samples()[0]
     assert context.store.sample_answers(run) == context.store.sample_answers(None) == {}
-    trace = schema.StoredTrace(ends=(len(sample.text),), p_positive=(0.7,))
+    trace = schema.ReadingTrace(ends=(len(sample.text),), p_positive=(0.7,))
     answer = schema.SampleAnswer(
         review_id=review_id(sample.text), traces={"base": trace, "fine-tuned": trace}, dial=(0.6,) * 4
     )

@@ -5,13 +5,12 @@ import pytest
 
 from sentiment_core import config
 from sentiment_core.artifacts import store
-from sentiment_core.artifacts.schema import DIAL, SampleReview
+from sentiment_core.artifacts.schema import DIAL, ReadingTrace, SampleReview
 from sentiment_core.artifacts.store import ArtifactError, read_run, read_sample_answers, read_sample_reviews
 from sentiment_core.engines.scorer import SentimentScorer
 from sentiment_core.live import classifier as live_classifier
 from sentiment_core.live.classifier import DIAL_TOKENS, SYSTEMS, LiveClassifier, TooLong
 from sentiment_core.live.samples import store_answers
-from sentiment_core.live.trace import ReadingTrace
 from sentiment_core.models.base_models import resolve
 from sentiment_core.models.loading import load_adapter, load_base
 from tests.live.test_classifier import TEXTS, run  # noqa: F401 (a fixture)

@@ -22,7 +22,7 @@ from sentiment_core.live.classifier import LiveClassifier
 from sentiment_core.live.endpoint import Engine, EngineError
 from sentiment_core.models.base_models import EMBEDDED, BaseModelError, fetch_gguf, resolve
 from sentiment_core.models.loading import load_adapter, load_base, model_folder
-from tests.live.test_classifier import TEXTS, check, exact, run  # noqa: F401 fixtures
+from tests.live.test_classifier import TEXTS, check, exact, run, together  # noqa: F401 fixtures
 
 Answers = Callable[[str, dict], tuple[int, object]]
 
@@ -112,18 +112,18 @@ def test_the_engines_answers_are_the_scorers_and_say_whose_they_are(answers, run
 
 
 def test_many_requests_are_in_flight_at_once(answers, run, monkeypatch):  # noqa: F811
-    together = threading.Barrier(len(TEXTS))
+    all_there = threading.Barrier(len(TEXTS))
 
     def waiting(path: str, asked: dict) -> tuple[int, object]:
         if waiting.begun and path == "/v1/completions":
-            together.wait(20)  # broken, were they one after the other
+            all_there.wait(20)  # broken, were they one after the other
         return answers(path, asked)
 
     waiting.begun = False
     with serving(waiting) as address:
         served = connected(address, monkeypatch, run)
         waiting.begun = True
-        assert np.ptp(served.classify_many(TEXTS, "base")) > 0
+        assert np.ptp(together(served, TEXTS, "base")) > 0
 
 
 def test_an_engine_that_is_busy_is_asked_again_and_one_that_is_away_is_told(answers, run, monkeypatch):  # noqa: F811
@@ -224,7 +224,7 @@ def test_llama_cpps_server_agrees_on_the_real_base_within_its_rounding(tmp_path,
     served = load_live(None)
     assert f"base the-base {EMBEDDED[base.name].sha256[:8]} on 127.0.0.1" in served.about("base")
     texts = [sample.text for sample in samples[:5]]
-    found = served.classify_many(texts, "base")
+    found = together(served, texts, "base")
     plain = AutoModelForCausalLM.from_pretrained(model_folder(base), dtype=torch.float32)
     ids = served.encoder.encode(texts, 1024)
     with torch.no_grad():

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
+from sentiment_core.artifacts.schema import ReadingTrace
 from sentiment_core.artifacts.store import read_sample_reviews
 from sentiment_core.live import classifier as live_classifier
 from sentiment_core.live import forward
 from sentiment_core.live.classifier import LiveAnswer, LiveClassifier
 from sentiment_core.live.clauses import most_rows
-from sentiment_core.live.trace import ReadingTrace, rows_of
+from sentiment_core.live.trace import rows_of
 from tests.live.test_classifier import run  # noqa: F401 (a fixture)
 
 SHORT = "A cold, dull film 😀; but the acting was superb — and I liked “The End”. Yes! Go and see it."
@@ -20,7 +21,7 @@ TEXTS = {
     "short": SHORT,
     "long": "It drags, it shouts... Wow! And yet the last scene moved me. " * 2,
     "cut": "So much happens, and so little of it matters; one more fight. But number {} was good! " * 12,
-    "odd": "first line\nsecond <|im_end|> line<br /><br />Não é bom, isn't it -- he said: \ud83d no.",
+    "odd": "first line\nsecond <|im_end|> line<br /><br />Não é bom, isn't it -- he said: no.",
 }
 SYSTEMS = ("base", "fine-tuned")
 
@@ -55,7 +56,6 @@ def prompt_of(classifier: LiveClassifier, text: str) -> tuple[np.ndarray, int, b
 
 def whole_passes(classifier: LiveClassifier, text: str, system) -> tuple[list[int], np.ndarray]:
     """Where the rows end, and P(positive) of each beginning in a prompt and a pass of its own."""
-    text = live_classifier._plain(text)
     row, shown, _ = prompt_of(classifier, text)
     ends, cuts = rows_of(text, classifier.encoder, shown)
     model = classifier._system(system)
@@ -95,7 +95,7 @@ def test_a_row_is_the_answer_to_the_review_that_ends_there(classifier):
 def test_a_review_of_one_row_has_its_answer(classifier, text):
     answer, found = classifier.read(text, "base")
     assert isinstance(answer, LiveAnswer)
-    assert found == ReadingTrace((len(text),), (answer.p_positive,))
+    assert found == ReadingTrace(ends=(len(text),), p_positive=(answer.p_positive,))
 
 
 def test_other_models_read_through_transformers(run, tiny_model, classifier, monkeypatch):  # noqa: F811

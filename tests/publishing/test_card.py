@@ -96,4 +96,4 @@ def test_the_card_tells_what_was_measured_of_this_training_alone(run, dataset, t
 def test_an_unfinished_run_has_no_card(run, tmp_path, capsys):
     (run.path / "run.json").unlink()
     assert main(["--assets", str(tmp_path / "assets"), "card", "tiny"]) == 2
-    assert "run 'tiny' is not there or unfinished; train it with train.py" in capsys.readouterr().err
+    assert "tiny is not there or unfinished; train it, or go on with train.py" in capsys.readouterr().err

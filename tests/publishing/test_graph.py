@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from sentiment_core.live.classifier import LiveClassifier
@@ -16,13 +14,13 @@ TEXT = "A slow start, but the old man opens the letter, and I cried."
 
 def test_the_graph_answers_as_the_live_model_does(tiny_model, tmp_path) -> None:
     pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
     from sentiment_core.live.graph import ExportedModel, LlamaGraph
 
     run = make_run(tmp_path / "assets", tiny_model)
     loaded = load_base(resolve(str(tiny_model)), dequantized=False)
     graph = LlamaGraph(load_adapter(loaded.model, run.adapter_path), loaded.encoder.label_ids)
-    for name, content in graph.build().items():
-        Path(tmp_path / name).write_bytes(content)
+    onnx.save(graph.build(), tmp_path / "graph.onnx")
     exported, encoder = ExportedModel(tmp_path), loaded.encoder
     live = LiveClassifier.load(run, base_model=str(tiny_model), number_format="fp32")
     row = encoder.encode([TEXT], 1024)[0][len(encoder.prefix_ids) :]

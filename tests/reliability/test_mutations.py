@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from sentiment_core.artifacts.schema import SampleAnswer, SampleAnswers, StoredTrace
+from sentiment_core.artifacts.schema import ReadingTrace, SampleAnswer, SampleAnswers
 from sentiment_core.artifacts.store import adapter_sha256, read_run, read_sample_reviews, write_record
 from sentiment_core.config import ASSETS
 from sentiment_core.dashboard import app
@@ -56,7 +56,7 @@ def write_assets(root: Path) -> Path:
         {name.format(key): value for key, value in matrices.items()}, adapter / "adapter_model.safetensors"
     )
     (adapter / "adapter_config.json").write_text('{"r": 2, "base_model_name_or_path": "owner/model"}')
-    sample, trace = read_sample_reviews(root)[0], StoredTrace(ends=(4, 9), p_positive=(0.4, 0.9))
+    sample, trace = read_sample_reviews(root)[0], ReadingTrace(ends=(4, 9), p_positive=(0.4, 0.9))
     traces = {"base": trace, "fine-tuned": trace}
     answer = SampleAnswer(review_id=review_id(sample.text), traces=traces, dial=(0.1, 0.2, 0.3, 0.4))
     about = {"adapter_sha256": adapter_sha256(read_run(adapter.parent)), "prompt_hash": PROMPT.hash}

@@ -1,7 +1,7 @@
 // The Live tab without a server: what Gradio does on the page, of which only the figures' own script is here
 (() => {
   const find = (query) => document.querySelector(query), box = find('textarea'), nobody = () => {};
-  const stored = JSON.parse(find('#stored').textContent), note = 'Press the button below: the model comes into this browser first.';
+  const note = 'Press the button below: the model comes into this browser first.';
   const asked = {
     opened: () => { box.value = figs.at.text; },
     ask: () => figs.set('local', {text: figs.at.text, run: figs.at.run, trace: {rows: []}, note}),
@@ -9,7 +9,7 @@
   const theme = new URL(location).searchParams.get('__theme'), dark = matchMedia('(prefers-color-scheme: dark)').matches;
   document.body.classList.toggle('dark', theme ? theme === 'dark' : dark);
   figs.alone = true;  // no server to ask how many wait
-  figs.live(find('#answers'), {stored: JSON.stringify(stored), value: {text: null}}, nobody, (name) => asked[name]?.());
+  figs.live(find('#answers'), {stored: find('#stored').textContent, value: {text: null}}, nobody, (name) => asked[name]?.());
   figs.trace(find('#trace'), ...figs.shown('trace'));
   figs.dial(find('#dial'), {value: {curve: []}}, nobody, nobody);
   find('#ask').addEventListener('click', () => figs.ask());

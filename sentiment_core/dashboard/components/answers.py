@@ -4,18 +4,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from itertools import pairwise, zip_longest
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sentiment_core.artifacts.schema import DIAL, SampleAnswer, StoredTrace
+from sentiment_core.artifacts.schema import DIAL, ReadingTrace, SampleAnswer, Which
 from sentiment_core.artifacts.store import Run
 from sentiment_core.dashboard.components.parts import seconds
 from sentiment_core.dashboard.context import Context
-from sentiment_core.dashboard.host import Which
 from sentiment_core.dashboard.serving import Answer, Dial, Refused, Trace, Waiting
 from sentiment_core.labels import LABEL_WORDS
-
-if TYPE_CHECKING:
-    from sentiment_core.live.trace import ReadingTrace
 
 IDLE = "Type a review, or pick one of ours."
 READING = "Reading…"
@@ -80,7 +76,7 @@ def stored_value(text: str, stored: SampleAnswer) -> dict[str, Any]:
     return {actor: {"p": p[actor]} for actor in p} | {"trace": trace_value(text, stored.traces)} | turned
 
 
-def trace_value(text: str, found: Mapping[Which, "ReadingTrace | StoredTrace"]) -> dict[str, Any]:
+def trace_value(text: str, found: Mapping[Which, ReadingTrace]) -> dict[str, Any]:
     """Rows of {text, base, fine}, one a clause; null for a model whose trace is still to come."""
     clauses = [text[start:end] for start, end in pairwise((0, *next(iter(found.values())).ends))]
     base, tuned = (found[s].p_positive if s in found else () for s in ("base", "fine-tuned"))

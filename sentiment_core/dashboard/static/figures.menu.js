@@ -1,8 +1,8 @@
 // The "⋯" of a figure: its picture as a file, and closing it as menus close
+figs.save = (canvas, download) => Object.assign(document.createElement('a'), {href: canvas.toDataURL(), download}).click();
 figs.download = async (figure, format, filename) => {
   const plot = figure.querySelector('.js-plotly-plot'), canvas = figure.querySelector('canvas');
-  const save = (href) => figs.make(document.body, 'a', {href, download: `${filename}.${format}`});
-  if (!plot) { const link = save(canvas.toDataURL()); link.click(); link.remove(); return; }
+  if (!plot) { figs.save(canvas, `${filename}.${format}`); return; }
   const layout = {...plot.layout, paper_bgcolor: '#ffffff'}, {clientWidth: width, clientHeight: height} = plot;
   await window.Plotly.downloadImage({data: plot.data, layout}, {format, filename, width, height, scale: 2});
 };

@@ -56,8 +56,7 @@ figs.movement = (element, given, watch) => {
     return n ? {side: when(), low: edges[bin], high: edges[bin + 1], label, versus} : null;
   };
   const near = (event) => found && Math.abs(event.offsetX - found.cut) < 12;
-  const grasp = (event) => { held = near(event); if (held) canvas.setPointerCapture(event.pointerId); };
-  canvas.addEventListener('pointerdown', grasp);
+  canvas.addEventListener('pointerdown', (event) => { held = near(event); if (held) canvas.setPointerCapture(event.pointerId); });
   canvas.addEventListener('pointermove', (event) => {
     if (!found) return;
     const edge = Math.max(10, Math.min(80, Math.round(place(event))));  // between the ends of the slider

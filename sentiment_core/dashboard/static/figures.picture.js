@@ -40,5 +40,5 @@ figs.pictureOf = ({base, fine, trace}) => {
   write(figs.finding(trace.rows), LEFT, 146, 'ink', '650 16px');
   for (const {lines, top} of rows) lines.forEach((line, i) => write(line, LEFT, top + 16 + i * LINE));
   write('■ base model   ● fine-tuned: P(positive) in % if the review ended there', LEFT, end + 28, 'muted', '13px');
-  Object.assign(document.createElement('a'), {href: canvas.toDataURL(), download: 'two-models-read.png'}).click();
+  figs.save(canvas, 'two-models-read.png');
 };
