@@ -107,7 +107,7 @@ def cost_chart(
         arrow = series(run["title"], "fine", [at] * n, y[0], hover=run["title"] + "<br>%{text}", text=told)
         figure.add_trace(arrow.update(error_y=interval("fine", *y), marker=mark | {"size": 12}))
         font = {"color": color_of("fine"), "size": 11, "weight": 700 if run["run"] == chosen else 400}
-        look = {"font": font, "textangle": -90, "xanchor": "left", "xshift": 3}
+        look: dict[str, Any] = {"font": font, "textangle": -90, "xanchor": "left", "xshift": 3}
         under = arrows or end > (ends.max() + ends.min()) / 2
         look |= {"yanchor": "top", "align": "right"} if under else {"yanchor": "bottom", "align": "left"}
         top = min(end, _halvings(0.945)) if arrows else end
