@@ -125,7 +125,8 @@ def corrupt_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def page(context: Any) -> Iterator[Any]:
     """A fresh page that remembers what it asked for and what went wrong."""
     opened = context.new_page()
-    opened.asked, opened.errors = [], []
+    opened.asked, opened.errors, opened.said = [], [], []
+    opened.on("console", lambda said: opened.said.append(said.text) if said.type == "error" else None)
     opened.on("request", lambda request: opened.asked.append(request.url))
     opened.on("pageerror", lambda error: opened.errors.append(str(error)))
     yield opened
