@@ -37,10 +37,9 @@ NAMES = ("tab", "run", "data", "review", "show", "__theme")
 LINKS = (
     "?" + "&".join(f"{name}={quote(markup(name))}" for name in NAMES),
     f"?__theme=dark&text={quote(markup('text'))}#{markup('hash')}",
-    f"?tab=examples&tab=%00&run=%ff&review=%ED%A0%80&show={quote('[' * 5000)}",
-    f"#t={coded(markup('fragment').encode())}",
-    f"#t={coded(bytes(range(256)))}",  # no text
-    "#t=" + "A" * 24_000,  # not deflated
+    f"?tab=examples&tab=%00&run=%ff&review=%ED%A0%80&show={quote('[' * 5000)}#t={coded(bytes(range(256)))}",
+    f"?tab=live#t={coded(markup('fragment').encode())}",
+    "?tab=live#t=" + "A" * 24_000,  # not deflated
     f"#t={coded(bytes(17_000_000))}",  # a bomb
 )
 

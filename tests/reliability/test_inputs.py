@@ -70,6 +70,7 @@ def take(request, tmp_path, monkeypatch, caplog, record_property):
     """A function that sends one input; nothing of it may stand in the log, nor any other machine be asked."""
     if request.node.get_closest_marker("model"):
         monkeypatch.setenv("SENTIMENT_LIVE_FORM", "fp32")  # whose weights other tests need, too
+        monkeypatch.setattr("sentiment_core.live.classifier.LiveClassifier.warm_up", FakeClassifier.warm_up)
         try:
             load_live(Store(ASSETS).run(None))
         except BaseModelError as error:
