@@ -156,7 +156,7 @@ def disk(where, tmp_path):
     mount(f"umount -l {folder}")
 
 
-@pytest.mark.parametrize("fault", ["full", "read-only"])
+@pytest.mark.parametrize("fault", [pytest.param("size=4k", id="full"), pytest.param("ro", id="read-only")])
 @pytest.mark.parametrize(
     ("work", "where"), [(work, one) for work, places in WRITES.items() for one in places]
 )
@@ -166,10 +166,7 @@ def test_a_bad_disk_is_one_sentence_and_once_it_is_mended_all_is_as_if_nothing_h
     for module in (base_models, tokens):
         monkeypatch.setattr(module, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(session, "check_disk", lambda *given: None)  # as if it filled up only later
-    if fault == "full":
-        (disk / "ballast").write_bytes(bytes(8 * 2**20 - (16384 if work is training else 1024)))
-    else:
-        mount(f"mount -o remount,ro {disk}")
+    mount(f"mount -o remount,{fault} {disk}")
     status, error = work(shared, tmp_path), capsys.readouterr().err
     if (work, where) == (evaluating, "cache"):
         assert status == 0, "it costs time alone"
@@ -179,6 +176,6 @@ def test_a_bad_disk_is_one_sentence_and_once_it_is_mended_all_is_as_if_nothing_h
         assert str(disk) in error.splitlines()[-1]
         assert "Traceback" not in error
         assert not [path for path in tmp_path.rglob("*.json") if path.name in ("run.json", "eval.json")]
-        (disk / "ballast").unlink() if fault == "full" else mount(f"mount -o remount,rw {disk}")
+        mount(f"mount -o remount,rw,size=8m {disk}")
         assert work(shared, tmp_path, again=True) == 0 or work(shared, tmp_path) == 0  # without a checkpoint
     assert result(tmp_path) == undisturbed(work)[0]
