@@ -39,7 +39,7 @@ def flags(shared, place, given):
 
 
 def training(shared, place, again=False):
-    given = "--run-id tiny --limit 160 --validation 20 --batch-size 8 --lora-rank 2 --learning-rate 4e-3 "
+    given = "--run-id tiny --limit 96 --validation 20 --batch-size 8 --lora-rank 2 --learning-rate 4e-3 "
     given += "--max-length-tokens 128 --checkpoint-minutes 0.003 --evaluations-per-epoch 1"
     return train.main(flags(shared, place, given + " --resume" * again))
 
