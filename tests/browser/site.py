@@ -8,6 +8,7 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -121,15 +122,22 @@ def corrupt_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     served.close()
 
 
+@contextmanager
+def opened(context: Any) -> Iterator[Any]:
+    """A fresh page that remembers what it asked for, what went wrong, and what it said of that."""
+    page = context.new_page()
+    page.asked, page.errors, page.said = [], [], []
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.on("console", lambda said: page.said.append(said.text) if said.type == "error" else None)
+    yield page
+    page.close()
+
+
 @pytest.fixture
 def page(context: Any) -> Iterator[Any]:
-    """A fresh page that remembers what it asked for and what went wrong."""
-    opened = context.new_page()
-    opened.asked, opened.errors = [], []
-    opened.on("request", lambda request: opened.asked.append(request.url))
-    opened.on("pageerror", lambda error: opened.errors.append(str(error)))
-    yield opened
-    opened.close()
+    with opened(context) as page:
+        yield page
 
 
 def settle(page: Any, seconds: float = 60.0) -> None:

@@ -9,7 +9,7 @@ from gradio_client import Client
 
 from sentiment_core.dashboard import serving
 from sentiment_core.dashboard.serving import TOO_MANY
-from tests.browser.site import Site, settle
+from tests.browser.site import Site, opened, settle
 from tests.fake_artifacts import write_assets
 from tests.fake_live import HeldClassifier
 
@@ -33,6 +33,17 @@ def held(held_site):
     HeldClassifier.go.set()
     yield held_site
     HeldClassifier.go.set()
+
+
+@pytest.fixture(scope="module")
+def asking(context, held_site):
+    """One page for the tests that need no fresh one."""
+    HeldClassifier.go.set()
+    with opened(context) as page:
+        page.goto(held_site.url)
+        settle(page)
+        page.locator("#trace h3", has_text="the base model").wait_for()  # the page asked by itself
+        yield page
 
 
 def ask(page, text: str) -> None:
@@ -70,9 +81,8 @@ def test_who_waits_is_told_how_long_the_queue_is_and_who_cannot_is_told_to_retur
     assert page.errors == []
 
 
-def test_a_full_queue_is_one_polite_sentence(page, held) -> None:
-    page.goto(held.url)
-    settle(page)
+def test_a_full_queue_is_one_polite_sentence(asking, held) -> None:
+    page = asking
     longest, held.demo._queue.max_size = held.demo._queue.max_size, 0
     try:
         ask(page, "A great film")
@@ -84,10 +94,8 @@ def test_a_full_queue_is_one_polite_sentence(page, held) -> None:
     page.locator("#answers .num.positive").first.wait_for()
 
 
-def test_asking_again_ends_the_older_question(page, held) -> None:
-    page.goto(held.url)
-    settle(page)
-    page.locator("#trace h3", has_text="the base model").wait_for()  # the page asked by itself
+def test_asking_again_ends_the_older_question(asking, held) -> None:
+    page = asking
     HeldClassifier.go.clear()
     ask(page, "great " * 60)
     page.locator("#answers", has_text="Reading").wait_for()
@@ -99,10 +107,9 @@ def test_asking_again_ends_the_older_question(page, held) -> None:
     assert page.errors == []
 
 
-def test_an_answer_that_comes_before_its_question_is_confirmed_is_shown(page, held) -> None:
+def test_an_answer_that_comes_before_its_question_is_confirmed_is_shown(asking, held) -> None:
     """The page then reads all the answer's messages at once, over one object, which they change in place."""
-    page.goto(held.url)
-    settle(page)
+    page = asking
     ask(page, "A great film, seen twice")
     page.locator("#trace li", has_text="seen twice").wait_for()
     page.evaluate("figs.LOST = 1e9")  # without asking again

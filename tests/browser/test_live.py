@@ -11,7 +11,7 @@ import pytest
 from sentiment_core.artifacts.schema import ReadingTrace
 from sentiment_core.dashboard.store import Store
 from sentiment_core.live.clauses import clause_ends
-from tests.browser.site import Site, settle
+from tests.browser.site import Site, opened, settle
 from tests.fake_artifacts import write_assets
 from tests.fake_live import FakeClassifier
 
@@ -85,6 +85,15 @@ def ask(page, review: str) -> None:
     page.locator("#ask").click()
 
 
+@pytest.fixture(scope="module")
+def live(context, site):
+    """One page for the tests that need no fresh one."""
+    with opened(context) as page:
+        page.goto(site.url)
+        settle(page)
+        yield page
+
+
 HOSTILE = "<img src=x onerror=alert(1)> ${document.title} {{x}} `\\ <|im_end|>\nA dreadful & boring film 👎"
 
 
@@ -110,8 +119,8 @@ def test_a_link_opens_the_same_text_and_tells_no_server(page, site) -> None:
     assert not page.errors
 
 
-def test_a_text_is_answered_when_typing_stops_and_an_old_answer_is_marked_at_once(page, site) -> None:
-    page.goto(site.address(tab="live"))
+def test_a_text_is_answered_when_typing_stops_and_an_old_answer_is_marked_at_once(live) -> None:
+    page = live
     page.locator("#trace h3", has_text="the base model").wait_for()
     page.locator("#review textarea").fill("A dreadful film")
     assert "before your change" in page.locator("#verdict").inner_text()
@@ -123,20 +132,6 @@ def test_a_text_is_answered_when_typing_stops_and_an_old_answer_is_marked_at_onc
     assert page.locator("#answers.old").count() == 1
     page.keyboard.press("Control+Enter")
     page.locator("#trace li", has_text="film A dreadful").wait_for()
-
-
-def test_an_answer_below_the_target_is_not_given(page, site) -> None:
-    page.goto(site.url)
-    settle(page)
-    page.locator("#review textarea").fill("A film")
-    page.locator(".answer.fine", has_text="leaning positive").wait_for()
-    page.locator("#sure input").click()
-    page.get_by_role("option", name="Target: 99").click()
-    page.locator(".answer.fine", has_text="Not sure").wait_for()
-    assert "validation answers met the target" in page.locator(".answer.fine").inner_text()
-    assert "Not sure" not in page.locator(".answer.base").inner_text()
-    page.locator("#review textarea").fill("A great, wonderful, perfect film")
-    page.locator(".answer.fine .num", has_text="Positive").wait_for()
 
 
 def test_who_fools_both_is_told_and_counted(page, site) -> None:
@@ -153,9 +148,8 @@ def test_who_fools_both_is_told_and_counted(page, site) -> None:
     page.locator(".score", has_text="got 2 right, the fine-tuned one 2").wait_for()
 
 
-def test_the_dial_says_where_an_answer_turns_once_its_points_are_known(page, site) -> None:
-    page.goto(site.url)
-    settle(page)
+def test_the_dial_says_where_an_answer_turns_once_its_points_are_known(live) -> None:
+    page = live
     for curve, told in {
         (0.78, 0.42, 0.22, 0.15, 0.09, 0.01): "The answer turns to Negative at about 16 % of the fine-tuning",
         (0.82, 0.66, 0.7, 0.84, 0.96, 0.98): "It stays Positive all the way, between 66 % and 98 % Positive",
@@ -171,9 +165,7 @@ def test_the_dial_says_where_an_answer_turns_once_its_points_are_known(page, sit
     assert "P(positive) by weights of base + α · adapter" in page.locator("#dial").inner_text()
 
 
-def test_a_traces_title_says_where_it_turned(page, site) -> None:
-    page.goto(site.url)
-    page.locator("#trace h3", has_text="the base model").wait_for()
+def test_a_traces_title_says_where_it_turned(live) -> None:
     stayed = "the base model stayed between 83 and 90 %"
     for fine, base, told in (
         ([0.03, 0.98], [0.9, 0.83], f"It made up its mind at “but it finds its feet”; {stayed}"),
@@ -184,15 +176,27 @@ def test_a_traces_title_says_where_it_turned(page, site) -> None:
     ):  # fmt: skip
         texts = ("A mess,", "but it finds its feet.")
         rows = [{"text": t, "fine": p, "base": q} for t, p, q in zip(texts, fine, base, strict=True)]
-        assert page.evaluate("figs.finding", rows).startswith(told)
+        assert live.evaluate("figs.finding", rows).startswith(told)
     long = "so much of everything " * 5 + "!"
-    assert page.evaluate("figs.quoted", long) == "…so much of everything so much of everything"
-    assert page.evaluate("figs.quoted", "?!") == "?!"
+    assert live.evaluate("figs.quoted", long) == "…so much of everything so much of everything"
+    assert live.evaluate("figs.quoted", "?!") == "?!"
 
 
-def test_a_question_that_was_lost_on_its_way_is_asked_again(page, site) -> None:
-    page.goto(site.address(tab="live"))
-    settle(page)
+def test_an_answer_below_the_target_is_not_given(live) -> None:
+    page = live
+    page.locator("#review textarea").fill("A film")
+    page.locator(".answer.fine", has_text="leaning positive").wait_for()
+    page.locator("#sure input").click()
+    page.get_by_role("option", name="Target: 99").click()
+    page.locator(".answer.fine", has_text="Not sure").wait_for()
+    assert "validation answers met the target" in page.locator(".answer.fine").inner_text()
+    assert "Not sure" not in page.locator(".answer.base").inner_text()
+    page.locator("#review textarea").fill("A great, wonderful, perfect film")
+    page.locator(".answer.fine .num", has_text="Positive").wait_for()
+
+
+def test_a_question_that_was_lost_on_its_way_is_asked_again(live) -> None:
+    page = live
     page.evaluate("figs.LOST = 500")
     lost = []
     page.route("**/queue/join*", lambda route: lost.append(route.fulfill(json={"event_id": "lost"})), times=1)

@@ -362,7 +362,7 @@ def test_any_two_runs_compare_and_what_runs_took_is_one_picture(page, ladder_sit
     page.get_by_role("option", name="Accuracy").click()
     page.locator("#cost-title h2", has_text=re.compile("41 GPU seconds: .* → ")).wait_for()
     page.locator("#cost-plot").scroll_into_view_if_needed()
-    page.locator("#cost-plot .annotation-text", has_text="Our recipe, Qwen2.5-Coder-1.5B").wait_for()
+    page.locator("#cost-plot .annotation-text", has_text="Our recipeQwen2.5-Coder-1.5B").wait_for()
     page.get_by_label("Compare with").click()
     page.get_by_role("option", name="taught").click()
     page.locator("#outcomes", has_text="The two runs differ in").wait_for()

@@ -1,6 +1,7 @@
 """More visitors than can be served: who waits is answered, who cannot wait gets one polite sentence."""
 
 import json
+import os
 import time
 import urllib.error
 import urllib.request
@@ -12,8 +13,10 @@ from gradio_client.exceptions import AppError
 
 from sentiment_core.dashboard import app
 from sentiment_core.dashboard.serving import KINDS, TOO_MANY
+from tests import waiting
 from tests.fake_artifacts import RUN, write_assets
 from tests.fake_live import HeldClassifier
+from tests.reliability import soak
 
 
 def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
@@ -80,3 +83,13 @@ def test_a_full_queue_of_gradios_speaks_politely_too(demo, client: Client) -> No
     assert json.loads(refused.value.read()) == {"detail": TOO_MANY}
     assert refused.value.headers["content-security-policy"]
     assert client.predict(api_name="/runs")
+
+
+def test_a_crowd_is_answered_and_sees_its_tabs(demo, monkeypatch) -> None:
+    """As `make soak` sends it, for longer, to the real model."""
+    monkeypatch.setattr(soak, "PAUSE", 0.1)
+    monkeypatch.setattr(soak, "ARRIVAL", 0.5)
+    HeldClassifier.go.set()
+    found = waiting.run(soak.crowd(demo.address, visitors=15, seconds=100, pid=os.getpid(), each=3))
+    assert found["counts"] == {"answered": 36, "get /": 9, "tab": 9 * 3}
+    assert found["percentiles"].keys() == found["counts"].keys()

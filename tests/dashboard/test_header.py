@@ -10,7 +10,7 @@ from sentiment_core.artifacts import store
 from sentiment_core.artifacts.schema import AlsoInfo
 from sentiment_core.config import ASSETS
 from sentiment_core.dashboard import app
-from sentiment_core.dashboard.components import header
+from sentiment_core.dashboard.components import header, parts
 from sentiment_core.metrics.intervals import wilson
 from tests.dashboard.test_tabs import context_of
 from tests.fake_artifacts import RUN, STUDY, write_assets, write_run
@@ -41,8 +41,7 @@ def test_the_title_tells_what_the_base_said(context):
             assert "every film" not in title, "other bases could tell"
             continue
         assert title.startswith("It called nearly every film good. Then it was fine-tuned for")
-        seconds = f"{run.record.wall_seconds:.0f} seconds."
-        assert f"{seconds} A 135-million-parameter language model called 99" in title
+        assert f"{parts.duration(run.record.wall_seconds)}. A 135-million-parameter language model called 99" in title
     plain = words(header.title_html(context, context.store.run(RUN)))
     assert "nearly every film" not in plain
     assert "movie reviews the right label. QLoRA trained 3.6 % as many new weights" in plain

@@ -16,6 +16,7 @@ from sentiment_core.dashboard.components import answers
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.store import Store
 from sentiment_core.dashboard.texts import ReviewTexts
+from sentiment_core.live import weights
 from tests import waiting
 from tests.fake_artifacts import RUN, write_assets
 from tests.fake_live import FakeClassifier
@@ -108,11 +109,19 @@ def test_what_the_space_refuses_is_told_in_its_words(context: Context, spaces: S
 def test_loading_the_model_leaves_cuda_alone(tmp_path, tiny_model) -> None:
     """Until the first call, that is until a marked function runs, no tensor goes to the GPU.
 
-    Without a cache, bitsandbytes would: then a process that sees no GPU makes the weights.
+    Without a cache, bitsandbytes would: then a process that sees no GPU makes the weights, here beforehand.
     """
+    (made := tmp_path / "made").mkdir()
+    assert weights._make(str(tiny_model), "", "bf16", str(made)) == 0
     code = f"""
-        import sys, torch
+        import shutil, subprocess, sys, torch
         from sentiment_core.live.classifier import LiveClassifier
+        from sentiment_core.models import base_models
+        def run_child(command, env, **how):
+            assert env["CUDA_VISIBLE_DEVICES"] == env["SPACES_ZERO_GPU"] == ""
+            shutil.copytree({str(made)!r}, command[-1], dirs_exist_ok=True)
+            return subprocess.CompletedProcess(command, 0)
+        base_models.run_child = run_child
         torch.cuda.is_available = lambda: True
         moved = []
         def to(self, *where, _old=torch.Tensor.to, **how):

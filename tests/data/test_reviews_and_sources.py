@@ -308,16 +308,13 @@ def test_refuses_more_reviews_than_there_are_and_fewer_than_two(tmp_path):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"text,label\n" + b"," * 1_000_000 + b"\n", "line 2: 1000001 cells, and the header has 2"),
-        (b"text" + b"," * 1_000_000 + b"\n", "1000001 columns of 1000001 different names; use at most 1000"),
-        (
-            b"," * 99 + (b"\n" + b"," * 99) * 10_000,
-            "10,000 rows of 100 columns, beyond 999,999 cells; split it",
-        ),
+        (b"text,label\n" + b"," * 100_000 + b"\n", "line 2: 100001 cells, and the header has 2"),
+        (b"text" + b"," * 100_000 + b"\n", "100001 columns of 100001 different names; use at most 1000"),
+        (b"," * 99 + (b"\n" + b"," * 99) * 1_000, "1,000 rows of 100 columns, beyond 99,999 cells; split it"),
     ],
 )
-def test_a_million_commas_are_counted_and_never_become_columns(tmp_path, monkeypatch, content, expected):
-    monkeypatch.setattr(tables, "_CELLS", 999_999)
+def test_commas_are_counted_and_never_become_columns(tmp_path, monkeypatch, content, expected):
+    monkeypatch.setattr(tables, "_CELLS", 99_999)
     (tmp_path / "r.csv").write_bytes(content)
     tracemalloc.start()
     message = refusal(load_reviews, str(tmp_path / "r.csv"), "test")

@@ -253,6 +253,9 @@ def test_weights_that_cannot_be_made_say_why_in_one_sentence(run, tiny_model, tm
         BaseModelError, match=r"^Making the live model of .* GB are free; choose a smaller base"
     ):
         IN_CHILD(resolve(str(tiny_model)), None, "fp32", tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1_000))
+    assert weights._make(str(tiny_model), str(run.adapter_path), "fp32", str(tmp_path)) == 2
+    assert "free some space" in capsys.readouterr().err
 
 
 def test_a_cache_that_cannot_be_written_costs_time_only(run, tiny_model, tmp_path, monkeypatch):
