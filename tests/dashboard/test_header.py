@@ -41,7 +41,8 @@ def test_the_title_tells_what_the_base_said(context):
             assert "every film" not in title, "other bases could tell"
             continue
         assert title.startswith("It called nearly every film good. Then it was fine-tuned for")
-        assert f"{parts.duration(run.record.wall_seconds)}. A 135-million-parameter language model called 99" in title
+        took = parts.duration(run.record.wall_seconds)
+        assert f"{took}. A 135-million-parameter language model called 99" in title
     plain = words(header.title_html(context, context.store.run(RUN)))
     assert "nearly every film" not in plain
     assert "movie reviews the right label. QLoRA trained 3.6 % as many new weights" in plain
