@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from scipy.special import expit
 
-from sentiment_core.artifacts.schema import DIAL, RunRecord
+from sentiment_core.artifacts.schema import DIAL
 from sentiment_core.artifacts.store import Run
 from sentiment_core.config import UserError
 from sentiment_core.engines.batching import batches_by_tokens
@@ -31,9 +31,9 @@ from sentiment_core.live.number_format import choose_number_format, on_zero_gpu,
 from sentiment_core.live.trace import ReadingTrace, rows_of
 from sentiment_core.live.transformers import LiveTransformers
 from sentiment_core.live.weights import dtype_of, is_lean, load_weights
-from sentiment_core.models.base_models import BaseModel, BaseModelError, live_base
+from sentiment_core.models.base_models import BaseModel, live_base
 from sentiment_core.models.loading import base_config, load_adapter, load_base, load_tokenizer
-from sentiment_core.models.tokens import Encoded, PromptEncoder
+from sentiment_core.models.tokens import Encoded, PromptEncoder, check_fits
 
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512")  # code for lengths; 1,024 took half a GB
 
@@ -119,7 +119,7 @@ class LiveClassifier:
         number_format = choose_number_format(wanted, cuda)
         encoder = PromptEncoder(load_tokenizer(base))
         if record is not None:
-            _check_fits(record, base, encoder)
+            check_fits(record, encoder, base.embedded.sha256 if base.embedded else None)
         adapter = run.adapter_path if run and record else None
         device = torch.device("cuda" if cuda else "cpu")
         if engine:
@@ -254,22 +254,6 @@ def _builder(
         return between | {0.0: plain, 1.0: LiveLlama(config, merged, cores, fast_int8)}
 
     return build, number_format, cores
-
-
-def _check_fits(record: RunRecord, base: BaseModel, encoder: PromptEncoder) -> None:
-    """Refuse a run that was trained on another prompt or on other weights."""
-    pinned = base.embedded.sha256 if base.embedded else None
-    trained_on = record.base_model.revision
-    if encoder.info.hash != record.prompt.hash:
-        other = f"with prompt {record.prompt.hash}, this program asks with {encoder.info.hash}"
-    elif pinned and trained_on and pinned != trained_on:
-        other = f"on other weights of {base.name!r} ({trained_on[:12]}…, here {pinned[:12]}…)"
-    else:
-        return
-    raise BaseModelError(
-        f"run {record.run_id!r} was trained {other}; train it again, or use the version of the program that "
-        "made it"
-    )
 
 
 def _plain(text: str) -> str:

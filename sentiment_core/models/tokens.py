@@ -12,7 +12,7 @@ from zipfile import BadZipFile
 import numpy as np
 from tokenizers import Tokenizer
 
-from sentiment_core.artifacts.schema import PromptInfo
+from sentiment_core.artifacts.schema import PromptInfo, RunRecord
 from sentiment_core.artifacts.store import replacing
 from sentiment_core.config import CACHE, ConfigError
 from sentiment_core.models.base_models import BaseModelError
@@ -114,6 +114,19 @@ class PromptEncoder:
         with suppress(OSError):  # a read-only or full cache costs time, nothing else
             write_arrays(path, **vars(encoded))
         return encoded
+
+
+def check_fits(run: RunRecord, encoder: PromptEncoder, revision: str | None = None) -> None:
+    """Raises BaseModelError: the run was trained with another prompt, or on other weights than `revision`."""
+    then = run.base_model.revision
+    if encoder.info.hash != run.prompt.hash:
+        other = f"with prompt {run.prompt.hash}, this program asks with {encoder.info.hash}"
+    elif revision and then and revision != then:
+        other = f"on other weights of {run.base_model.name!r} ({then}, here {revision})"
+    else:
+        return
+    remedy = "name the same with --base-model, train it again, or use the version that made it"
+    raise BaseModelError(f"run {run.run_id!r} was trained {other}; {remedy}")
 
 
 def write_arrays(path: Path, **arrays: Any) -> None:

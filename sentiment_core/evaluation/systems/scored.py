@@ -13,6 +13,7 @@ import numpy as np
 from torch import nn
 
 from sentiment_core.artifacts.schema import DRAW_COLUMN
+from sentiment_core.artifacts.store import adapter_sha256
 from sentiment_core.config import PACKING, ConfigError
 from sentiment_core.data.reviews import Reviews, load_reviews, match_key, unlabelled_reviews
 from sentiment_core.engines.device import find_device
@@ -21,7 +22,7 @@ from sentiment_core.engines.scorer import SentimentScorer, fitting_tokens
 from sentiment_core.evaluation.inputs import Inputs
 from sentiment_core.evaluation.systems.base import EvaluatedSystem, Parts, Work, from_scores
 from sentiment_core.labels import Label
-from sentiment_core.models.base_models import BaseModelError, base_identity, file_sha256
+from sentiment_core.models.base_models import base_identity
 from sentiment_core.models.loading import LoadedModel, load_adapter
 from sentiment_core.models.tokens import Encoded, PromptEncoder
 from sentiment_core.prompts import PROMPT, REVIEW_SLOT
@@ -98,9 +99,9 @@ class FineTuned(ZeroShot):
 
     def __init__(self, system_id: str, inputs: Inputs) -> None:
         super().__init__(system_id, inputs)
-        assert inputs.run, "EvalConfig asks for --run"
-        assert inputs.adapter
-        self.run, self.adapter, self.run_id = inputs.run, inputs.adapter, inputs.run.run_id
+        assert inputs.trained, "EvalConfig asks for --run"
+        assert inputs.run
+        self.run, self.run_id, self.trained = inputs.run, inputs.run.run_id, inputs.trained
 
     @property
     def origin(self) -> str:
@@ -116,18 +117,14 @@ class FineTuned(ZeroShot):
         return context.precision
 
     def decisive(self) -> dict[str, Any]:
-        weights = self.adapter / "adapter_model.safetensors"
-        if not weights.is_file():
-            missing = f"{weights.parent.parent} holds no adapter/{weights.name}"
-            raise BaseModelError(f"{missing}; train the run again (python train.py)")
         temperature = {"temperature": self.run.temperature} if self.run.temperature != 1 else {}
-        return super().decisive() | {"adapter_sha256": file_sha256(weights)} | temperature
+        return super().decisive() | {"adapter_sha256": adapter_sha256(self.trained)} | temperature
 
     def work(self) -> Work:
         loaded = self.inputs.base_model(self.precision, shared=False)
         # peft asks transformers for an attribute by its old name
         with warnings.catch_warnings(action="ignore", category=FutureWarning):
-            model = load_adapter(loaded.model, self.adapter)
+            model = load_adapter(loaded.model, self.trained.adapter_path)
         work = self.scored(self.scorer(loaded, model))
         return replace(work, answers=lambda values: from_scores(values / np.float32(self.run.temperature)))
 
