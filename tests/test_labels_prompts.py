@@ -6,7 +6,7 @@ import itertools
 import pytest
 
 from sentiment_core.labels import LABEL_WORDS, Label, parse_label
-from sentiment_core.prompts import PROMPT, REVIEW_SLOT, RenderedPrompt, cut_middle, split_rendered
+from sentiment_core.prompts import PROMPT, REVIEW_SLOT, RenderedPrompt, cut_middle
 
 # labels
 
@@ -43,20 +43,6 @@ def test_prompt_shows_the_review_once_and_names_both_answers():
     assert [message["role"] for message in messages] == ["system", "user"]
     assert "".join(message["content"] for message in messages).count(REVIEW_SLOT) == 1
     assert all(word in PROMPT.system for word in LABEL_WORDS)
-
-
-def test_split_rendered_keeps_all_but_the_slot():
-    rendered = split_rendered(PROMPT, f"<s>{PROMPT.system}\n{PROMPT.user}</s>")
-    assert rendered.name == PROMPT.name
-    assert rendered.label_words == LABEL_WORDS
-    assert rendered.prefix == f"<s>{PROMPT.system}\n"
-    assert rendered.suffix == "\n\nIs this review positive or negative?</s>"
-
-
-@pytest.mark.parametrize(("rendered", "times"), [("no review", 0), ("", 0), (REVIEW_SLOT * 2, 2)])
-def test_split_rendered_refuses_a_dropped_or_repeated_review(rendered, times):
-    with pytest.raises(ValueError, match=f"shows the review {times} times; it must be once"):
-        split_rendered(PROMPT, rendered)
 
 
 def test_hash_is_stable_and_changes_with_all_that_the_model_reads(monkeypatch):

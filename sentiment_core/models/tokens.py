@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 from zipfile import BadZipFile
@@ -16,7 +17,9 @@ from sentiment_core.artifacts.schema import PromptInfo, RunRecord
 from sentiment_core.artifacts.store import replacing
 from sentiment_core.config import CACHE, ConfigError
 from sentiment_core.models.base_models import BaseModelError
-from sentiment_core.prompts import CUT_MARK, PROMPT, Prompt, RenderedPrompt, cut_middle, split_rendered
+from sentiment_core.prompts import ANSWER_SLOT, CUT_MARK, PROMPT, REVIEW_SLOT, RenderedPrompt, cut_middle
+
+SLOTS = f"{REVIEW_SLOT}|{ANSWER_SLOT}"
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,13 @@ class PromptEncoder:
     prompt.
     """
 
-    def __init__(self, tokenizer, prompt: Prompt = PROMPT) -> None:
+    def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        self.rendered = render(tokenizer, prompt)
+        prefix, suffix = conversation(tokenizer)
+        negative, positive = PROMPT.label_words
+        if not getattr(tokenizer, "chat_template", None):  # behind "Answer:"
+            negative, positive = f" {negative}", f" {positive}"
+        self.rendered = RenderedPrompt(PROMPT.name, prefix, suffix, (negative, positive))
         self.prefix_ids = self.control_ids(self.rendered.prefix)
         self.suffix_ids = self.control_ids(self.rendered.suffix)
         bare = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -142,21 +149,21 @@ def read_arrays(path: Path, *names: str) -> dict[str, Any]:
     return {}
 
 
-def render(tokenizer, prompt: Prompt = PROMPT) -> RenderedPrompt:
-    """The prompt as this tokenizer's chat template writes it; plain text where there is no template."""
+def conversation(tokenizer: Any, shots: int = 0) -> list[str]:
+    """Fixed text around each review and answer: of `shots` turns that are answered, then of the one that is
+    not; as the tokenizer's chat template writes it, plain where there is none.
+    Raises BaseModelError: the template does not show every turn once."""
+    system, asked = PROMPT.messages()
+    lead, question = f"{PROMPT.system}\n\n", f"{PROMPT.user}\nAnswer:"
     if not getattr(tokenizer, "chat_template", None):
-        negative, positive = prompt.label_words
-        spaced = replace(prompt, label_words=(f" {negative}", f" {positive}"))
-        return split_rendered(spaced, f"{tokenizer.bos_token or ''}{prompt.system}\n\n{prompt.user}\nAnswer:")
-
-    def written(messages: list[dict[str, str]]) -> RenderedPrompt:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return split_rendered(prompt, text)
-
-    try:
-        return written(prompt.messages())
-    except Exception as first:  # templates raise their own kinds of error, or drop the system message
-        try:
-            return written([{"role": "user", "content": f"{prompt.system}\n\n{prompt.user}"}])
-        except Exception:
-            raise BaseModelError(f"this model's chat template cannot hold the prompt: {first}") from None
+        texts = f"{tokenizer.bos_token or ''}{lead}" + f"{question}{ANSWER_SLOT}\n\n" * shots + question
+        return re.split(SLOTS, texts)
+    turns = [asked, {"role": "assistant", "content": ANSWER_SLOT}] * shots + [asked]
+    joined = asked | {"content": f"{lead}{PROMPT.user}"}
+    for messages in ([system, *turns], [joined, *turns[1:]]):
+        with suppress(Exception):  # templates raise their own kinds of error, or drop the system message
+            text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            pieces = re.split(SLOTS, text)
+            if PROMPT.system in text and len(pieces) == 2 * shots + 2:
+                return pieces
+    raise BaseModelError("this model's chat template does not show every turn once; use another model")
