@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     """Time the fine-tuned model's answer, and how long a visitor waits for the first one."""
     from playwright.sync_api import sync_playwright
 
-    folder, base_model = ASSETS / "browser" / arguments.run, finished(arguments.run)[1]
+    folder, base = ASSETS / "browser" / arguments.run, finished(arguments.run)[1]
     if not (folder / "model.json").is_file():
         command = f"python -m sentiment_core.publishing browser --run {arguments.run}"
         raise ConfigError(f"{folder} holds no export; make it: {command}")
@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
         for (system, n), latency in latencies.items()
     ]
     return record(
-        arguments, rows, base_model, run=arguments.run, browser=version, fetched_bytes=about["bytes"],
+        arguments, rows, base.name, run=arguments.run, browser=version, fetched_bytes=about["bytes"],
         agreement=about["agreement"], words=words, reviews=arguments.reviews, repeats=arguments.repeats,
     )  # fmt: skip
 

@@ -166,4 +166,5 @@ def conversation(tokenizer: Any, shots: int = 0) -> list[str]:
             pieces = re.split(SLOTS, text)
             if PROMPT.system in text and len(pieces) == 2 * shots + 2:
                 return pieces
-    raise BaseModelError("this model's chat template does not show every turn once; use another model")
+    shown = f"the review and {shots} examples, each" if shots else "the review"
+    raise BaseModelError(f"this model's chat template does not show {shown} once; use another model")

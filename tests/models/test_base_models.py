@@ -236,7 +236,7 @@ def test_the_prompt_is_whole_in_every_chat_template(template, prefix, tiny_model
 def test_a_chat_template_that_drops_or_repeats_the_review_is_refused(template, tiny_model):
     tokenizer = load_tokenizer(resolve(str(tiny_model)))
     tokenizer.chat_template = template
-    with pytest.raises(BaseModelError, match="does not show every turn once"):
+    with pytest.raises(BaseModelError, match="does not show the review once"):
         PromptEncoder(tokenizer)
 
 

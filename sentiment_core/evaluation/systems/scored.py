@@ -224,7 +224,7 @@ def few_shot_prefix(encoder: PromptEncoder, texts: Sequence[str], labels: Iterab
     """
     first, *between, suffix = conversation(encoder.tokenizer, len(texts))
     if suffix != encoder.rendered.suffix:
-        raise BaseModelError("this model's chat template ends otherwise behind examples; use another model")
+        raise BaseModelError("this model's chat template ends otherwise after examples; use another model")
     words = [encoder.control_ids(encoder.rendered.label_words[label]) for label in labels]
     slots = chain.from_iterable(zip(encoder.review_ids(texts), words, strict=True))
     prefix = encoder.control_ids(first)
