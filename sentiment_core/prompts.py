@@ -33,20 +33,10 @@ PROMPT = Prompt(
 )
 
 
-@dataclass(frozen=True)
-class RenderedPrompt:
-    """The prompt's fixed text on both sides of the review, control tokens included."""
-
-    name: str
-    prefix: str
-    suffix: str
-    label_words: tuple[str, str]
-
-    @property
-    def hash(self) -> str:
-        """First 16 hex digits of SHA-256 over all that decides what the model reads."""
-        parts = [self.prefix, self.suffix, *self.label_words, CUT_MARK, "head+tail"]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+def prompt_hash(prefix: str, suffix: str, label_words: Sequence[str]) -> str:
+    """First 16 hex digits of SHA-256 over all that decides what the model reads."""
+    parts = [prefix, suffix, *label_words, CUT_MARK, "head+tail"]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def cut_middle(ids: Sequence[int], limit: int, mark: Sequence[int]) -> tuple[list[int], bool]:

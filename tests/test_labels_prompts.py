@@ -1,12 +1,11 @@
 """Labels, the one prompt, and how a long review is cut."""
 
-import dataclasses
 import itertools
 
 import pytest
 
 from sentiment_core.labels import LABEL_WORDS, Label, parse_label
-from sentiment_core.prompts import PROMPT, REVIEW_SLOT, RenderedPrompt, cut_middle
+from sentiment_core.prompts import PROMPT, REVIEW_SLOT, cut_middle, prompt_hash
 
 # labels
 
@@ -46,7 +45,7 @@ def test_prompt_shows_the_review_once_and_names_both_answers():
 
 
 def test_hash_is_stable_and_changes_with_all_that_the_model_reads(monkeypatch):
-    rendered = RenderedPrompt("sentiment-v1", "before", "after", LABEL_WORDS)
+    read = {"prefix": "before", "suffix": "after", "label_words": LABEL_WORDS}
     changes = [
         {"prefix": "before "},
         {"suffix": "after\n"},
@@ -54,10 +53,10 @@ def test_hash_is_stable_and_changes_with_all_that_the_model_reads(monkeypatch):
         {"label_words": ("negative", "positive")},
         {"label_words": ("Positive", "Negative")},
     ]
-    assert rendered.hash == dataclasses.replace(rendered, name="another").hash == "928d7ef66bf39e00"
-    hashes = [rendered.hash, *(dataclasses.replace(rendered, **change).hash for change in changes)]
+    assert prompt_hash(**read) == "928d7ef66bf39e00"
+    hashes = [prompt_hash(**read), *(prompt_hash(**read | change) for change in changes)]
     monkeypatch.setattr("sentiment_core.prompts.CUT_MARK", "…")
-    hashes.append(rendered.hash)
+    hashes.append(prompt_hash(**read))
     assert len(set(hashes)) == len(hashes)
     assert all(len(value) == 16 and int(value, 16) >= 0 for value in hashes)
 

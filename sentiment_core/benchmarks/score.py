@@ -108,7 +108,7 @@ def _loop(base: BaseModel, run: Run | None, context: DeviceContext) -> Scoring:
     cut = {"truncation": True, "max_length": MAX_LENGTH, "add_special_tokens": False}
 
     def encode(texts: Sequence[str]) -> list[list[int]]:
-        whole = [encoder.rendered.prefix + text + encoder.rendered.suffix for text in texts]
+        whole = [encoder.prefix + text + encoder.suffix for text in texts]
         return tokenizer(whole, **cut)["input_ids"]
 
     def score(prompts: list[list[int]]) -> np.ndarray:

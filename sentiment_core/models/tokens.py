@@ -17,7 +17,7 @@ from sentiment_core.artifacts.schema import PromptInfo, RunRecord
 from sentiment_core.artifacts.store import replacing
 from sentiment_core.config import CACHE, ConfigError
 from sentiment_core.models.base_models import BaseModelError
-from sentiment_core.prompts import ANSWER_SLOT, CUT_MARK, PROMPT, REVIEW_SLOT, RenderedPrompt, cut_middle
+from sentiment_core.prompts import ANSWER_SLOT, CUT_MARK, PROMPT, REVIEW_SLOT, cut_middle, prompt_hash
 
 SLOTS = f"{REVIEW_SLOT}|{ANSWER_SLOT}"
 
@@ -61,29 +61,24 @@ class PromptEncoder:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        prefix, suffix = conversation(tokenizer)
-        negative, positive = PROMPT.label_words
-        if not getattr(tokenizer, "chat_template", None):  # behind "Answer:"
-            negative, positive = f" {negative}", f" {positive}"
-        self.rendered = RenderedPrompt(PROMPT.name, prefix, suffix, (negative, positive))
-        self.prefix_ids = self.control_ids(self.rendered.prefix)
-        self.suffix_ids = self.control_ids(self.rendered.suffix)
+        self.prefix, self.suffix = conversation(tokenizer)
+        blank = "" if getattr(tokenizer, "chat_template", None) else " "  # behind "Answer:"
+        self.label_words = tuple(blank + word for word in PROMPT.label_words)
+        read = prompt_hash(self.prefix, self.suffix, self.label_words)
+        self.info = PromptInfo(name=PROMPT.name, hash=read)
+        self.prefix_ids, self.suffix_ids = map(self.control_ids, (self.prefix, self.suffix))
         bare = json.loads(tokenizer.backend_tokenizer.to_str())
         bare |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
         self.plain = Tokenizer.from_str(json.dumps(bare))
         self._mark = self.plain.encode(CUT_MARK, add_special_tokens=False).ids
-        firsts = [self.control_ids(word)[0] for word in self.rendered.label_words]
+        firsts = [self.control_ids(word)[0] for word in self.label_words]
         self.label_ids: tuple[int, int] = (firsts[0], firsts[1])
         """First token of each label word, in column order (negative, positive)."""
         if firsts[0] == firsts[1]:
             raise BaseModelError(
-                f"the label words {self.rendered.label_words} start with the same token in this model's "
+                f"the label words {self.label_words} start with the same token in this model's "
                 "vocabulary, so they cannot be compared at one position; choose another --base-model"
             )
-
-    @property
-    def info(self) -> PromptInfo:
-        return PromptInfo(name=self.rendered.name, hash=self.rendered.hash)
 
     def control_ids(self, text: str) -> list[int]:
         """Token ids of a prompt's own text, control tokens included."""
@@ -110,7 +105,7 @@ class PromptEncoder:
 
     def encode_cached(self, texts: Sequence[str], max_length_tokens: int) -> Encoded:
         """`encode`, remembered on disk under the content of texts, prompt and tokenizer."""
-        digest = hashlib.sha256(f"{self.rendered.hash} {max_length_tokens}\0".encode())
+        digest = hashlib.sha256(f"{self.info.hash} {max_length_tokens}\0".encode())
         digest.update(self.plain.to_str().encode())
         for text in texts:
             digest.update(text.encode("utf-8", "surrogatepass") + b"\0")

@@ -223,7 +223,7 @@ DROPPED = KNOWN.replace("messages %}", "messages if one.role != 'system' %}")
 def test_the_prompt_is_whole_in_every_chat_template(template, prefix, tiny_model):
     tokenizer = load_tokenizer(resolve(str(tiny_model)))
     tokenizer.chat_template, tokenizer.bos_token = template, "<|im_start|>"
-    rendered, start = PromptEncoder(tokenizer).rendered, "" if template else "<|im_start|>"
+    rendered, start = PromptEncoder(tokenizer), "" if template else "<|im_start|>"
     assert rendered.prefix == start + prefix.format(tokens.PROMPT.system)
     assert rendered.suffix.startswith("\n\nIs this review positive or negative?")
     for shots in (0, 2):

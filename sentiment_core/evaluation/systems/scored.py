@@ -223,9 +223,9 @@ def few_shot_prefix(encoder: PromptEncoder, texts: Sequence[str], labels: Iterab
     Raises BaseModelError: the chat template does not show every turn once, and the last one as if alone.
     """
     first, *between, suffix = conversation(encoder.tokenizer, len(texts))
-    if suffix != encoder.rendered.suffix:
+    if suffix != encoder.suffix:
         raise BaseModelError("this model's chat template ends otherwise after examples; use another model")
-    words = [encoder.control_ids(encoder.rendered.label_words[label]) for label in labels]
+    words = [encoder.control_ids(encoder.label_words[label]) for label in labels]
     slots = chain.from_iterable(zip(encoder.review_ids(texts), words, strict=True))
     prefix = encoder.control_ids(first)
     for slot, text in zip(slots, between, strict=True):
