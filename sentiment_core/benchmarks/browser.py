@@ -31,7 +31,6 @@ FLAGS = {
 }
 HEADERS: tuple[dict[str, str], ...] = ({}, {"opener": "same-origin", "embedder": "require-corp"})
 """Cross-Origin ones: without them the page has one thread."""
-SERVER_FORMATS = ("int8", "fp32")
 THREADS = r"/on ([\w ]+);/.exec(document.querySelector('.local').innerText)[1]"
 ASK = """async (text) => {
   figs.here({ask: text});
@@ -51,7 +50,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
         raise ConfigError(f"{folder} holds no export; make it: {command}")
     about, words = json.loads((folder / "model.json").read_text()), arguments.words.split(",")
     texts = {n: review_texts(arguments.dataset, int(n), arguments.reviews) for n in words}
-    server = {f"server, {one}": load_ours(one, arguments.run, "") for one in SERVER_FORMATS}
+    server = {f"server, {one}": load_ours(one, arguments.run, "") for one in ("int8", "fp32")}
     seconds, told = defaultdict[tuple[str, str], list[float]](list), defaultdict[tuple[str, str], Any](dict)
     with sync_playwright() as playwright:
         found = shutil.which("chromium") or shutil.which("google-chrome")
