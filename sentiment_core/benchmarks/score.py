@@ -46,7 +46,6 @@ class Scoring(NamedTuple):
 
 
 def run(arguments: argparse.Namespace) -> BenchmarkRecord:
-    """Time the systems one after the other."""
     context = find_device()
     reviews = load_reviews(arguments.dataset, arguments.split, limit=arguments.limit)
     few = reviews.take(np.random.default_rng(0).permutation(len(reviews))[: arguments.few])
