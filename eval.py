@@ -76,12 +76,10 @@ def answer_samples(config: EvalConfig, assets: Path) -> None:
     from sentiment_core.artifacts.store import read_sample_reviews
     from sentiment_core.evaluation.inputs import find_run
     from sentiment_core.live.samples import store_answers
-    from sentiment_core.models.base_models import base_of
 
     if (assets / "sample_reviews.jsonl").exists():
-        run = find_run(config.run, assets)
-        base = base_of(config.base_model, run.record).spec
-        store_answers(run, read_sample_reviews(assets), base_model=base)
+        samples = read_sample_reviews(assets)
+        store_answers(find_run(config.run, assets), samples, base_model=config.base_model)
 
 
 def check_export(given: dict) -> int:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from sentiment_core.labels import LABEL_WORDS
 
-# Stands for the review while a chat template is rendered; no dataset text can hold a NUL and be kept.
-REVIEW_SLOT = "\u0000review\u0000"
+# Stand for the review and an answer while a template is rendered; no dataset text can hold a NUL and be kept.
+REVIEW_SLOT, ANSWER_SLOT = "\u0000review\u0000", "\u0000answer\u0000"
 CUT_MARK = "\n[...]\n"  # stands where the middle of a long review was cut out
 
 
@@ -33,29 +33,10 @@ PROMPT = Prompt(
 )
 
 
-@dataclass(frozen=True)
-class RenderedPrompt:
-    """The prompt's fixed text on both sides of the review, control tokens included."""
-
-    name: str
-    prefix: str
-    suffix: str
-    label_words: tuple[str, str]
-
-    @property
-    def hash(self) -> str:
-        """First 16 hex digits of SHA-256 over all that decides what the model reads."""
-        parts = [self.prefix, self.suffix, *self.label_words, CUT_MARK, "head+tail"]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-
-
-def split_rendered(prompt: Prompt, rendered: str) -> RenderedPrompt:
-    """Cut a rendered conversation at the review's place.
-    Raises ValueError: the template dropped or repeated the review."""
-    pieces = rendered.split(REVIEW_SLOT)
-    if len(pieces) != 2:
-        raise ValueError(f"the chat template shows the review {len(pieces) - 1} times; it must be once")
-    return RenderedPrompt(prompt.name, pieces[0], pieces[1], prompt.label_words)
+def prompt_hash(prefix: str, suffix: str, label_words: Sequence[str]) -> str:
+    """First 16 hex digits of SHA-256 over all that decides what the model reads."""
+    parts = [prefix, suffix, *label_words, CUT_MARK, "head+tail"]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def cut_middle(ids: Sequence[int], limit: int, mark: Sequence[int]) -> tuple[list[int], bool]:

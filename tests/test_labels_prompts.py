@@ -1,12 +1,11 @@
 """Labels, the one prompt, and how a long review is cut."""
 
-import dataclasses
 import itertools
 
 import pytest
 
 from sentiment_core.labels import LABEL_WORDS, Label, parse_label
-from sentiment_core.prompts import PROMPT, REVIEW_SLOT, RenderedPrompt, cut_middle, split_rendered
+from sentiment_core.prompts import PROMPT, REVIEW_SLOT, cut_middle, prompt_hash
 
 # labels
 
@@ -45,22 +44,8 @@ def test_prompt_shows_the_review_once_and_names_both_answers():
     assert all(word in PROMPT.system for word in LABEL_WORDS)
 
 
-def test_split_rendered_keeps_all_but_the_slot():
-    rendered = split_rendered(PROMPT, f"<s>{PROMPT.system}\n{PROMPT.user}</s>")
-    assert rendered.name == PROMPT.name
-    assert rendered.label_words == LABEL_WORDS
-    assert rendered.prefix == f"<s>{PROMPT.system}\n"
-    assert rendered.suffix == "\n\nIs this review positive or negative?</s>"
-
-
-@pytest.mark.parametrize(("rendered", "times"), [("no review", 0), ("", 0), (REVIEW_SLOT * 2, 2)])
-def test_split_rendered_refuses_a_dropped_or_repeated_review(rendered, times):
-    with pytest.raises(ValueError, match=f"shows the review {times} times; it must be once"):
-        split_rendered(PROMPT, rendered)
-
-
 def test_hash_is_stable_and_changes_with_all_that_the_model_reads(monkeypatch):
-    rendered = RenderedPrompt("sentiment-v1", "before", "after", LABEL_WORDS)
+    read = {"prefix": "before", "suffix": "after", "label_words": LABEL_WORDS}
     changes = [
         {"prefix": "before "},
         {"suffix": "after\n"},
@@ -68,10 +53,10 @@ def test_hash_is_stable_and_changes_with_all_that_the_model_reads(monkeypatch):
         {"label_words": ("negative", "positive")},
         {"label_words": ("Positive", "Negative")},
     ]
-    assert rendered.hash == dataclasses.replace(rendered, name="another").hash == "928d7ef66bf39e00"
-    hashes = [rendered.hash, *(dataclasses.replace(rendered, **change).hash for change in changes)]
+    assert prompt_hash(**read) == "928d7ef66bf39e00"
+    hashes = [prompt_hash(**read), *(prompt_hash(**read | change) for change in changes)]
     monkeypatch.setattr("sentiment_core.prompts.CUT_MARK", "…")
-    hashes.append(rendered.hash)
+    hashes.append(prompt_hash(**read))
     assert len(set(hashes)) == len(hashes)
     assert all(len(value) == 16 and int(value, 16) >= 0 for value in hashes)
 

@@ -14,8 +14,6 @@ from sentiment_core.metrics.intervals import Metric, floats, mean_of_draws, wils
 
 OVERLAP_SETTING = "overlap_ids"  # of `EvalRecord.settings`: what `accuracy_without_overlap` leaves out
 MOST_VALUES = 20  # a column with more of them is an identifier, not a group
-
-
 DRAW = re.compile(DRAW_COLUMN.format(r"\d+"))
 
 

@@ -7,7 +7,7 @@ A folder is finished when its JSON record is there: the record is written last a
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,6 +34,8 @@ UNUSABLE = (
     RuntimeError,
 )  # fmt: skip
 """What json, parquet, pandas and safetensors raise on files that hold something else."""
+NUMBERS = {"label": "int8", "prediction": "Int8", "p_positive": "float32", "tokens": "int32"}
+"""Types of a prediction's numbers; an answer that is no label is a gap."""
 
 
 class ArtifactError(UserError):
@@ -72,16 +74,23 @@ class Evaluation:
     def predictions(self) -> pd.DataFrame:
         """In dataset order; ArtifactError where they are not the record's.
 
-        Columns PREDICTION_COLUMNS (prediction Int8 with gaps, p_positive float32 with NaN) plus groups.
+        Columns PREDICTION_COLUMNS plus groups; numbers as in NUMBERS, with NaN in p_positive.
         """
         path = self.path / "predictions.parquet"
         with _reading(path, "run eval.py again"):
             frame = read_parquet("it", path, most=16 * MOST_BYTES)
             if missing := [column for column in schema.PREDICTION_COLUMNS if column not in frame]:
                 raise ValueError(f"it lacks the columns {missing}")
-            numbers = {"prediction": "Int8", "p_positive": "float32", "label": "int8", "tokens": "int32"}
-            frame = frame.astype(numbers)
-            _check_predictions(frame, self.record)
+            frame = frame.astype(NUMBERS)
+            if frame["truncated"].dtype != bool:
+                raise ValueError("truncated must be true or false")
+            if fingerprint(frame["review_id"]) != self.record.dataset.fingerprint:
+                raise ValueError("its reviews are not those of its record, or in another order")
+            if not frame["p_positive"].dropna().between(0, 1).all():
+                raise ValueError("p_positive must lie between 0 and 1")
+            counted = classification.confusion(frame["label"], frame["prediction"])  # 0 and 1 alone
+            if schema.Confusion(**counted) != self.record.confusion:
+                raise ValueError("its counts are not those of its record")
             return frame
 
 
@@ -134,14 +143,10 @@ class HistoryWriter:
 
 def write_eval(folder: Path, record: EvalRecord, predictions: pd.DataFrame) -> None:
     """Write `predictions.parquet`, extra columns as they are, then the record that finishes the folder."""
-    types = {
-        "review_id": pa.string(), "label": pa.int8(), "prediction": pa.int8(),
-        "p_positive": pa.float32(), "tokens": pa.int32(), "truncated": pa.bool_(),
-    }  # fmt: skip
-    table = predictions.assign(prediction=predictions["prediction"].astype("Int8"))
-    arrays = {name: pa.array(table[name], type=types.get(str(name)), from_pandas=True) for name in table}
+    plain = predictions.astype(NUMBERS | {"review_id": object})  # pandas' own strings would be large ones
+    table = pa.Table.from_pandas(plain, preserve_index=False).replace_schema_metadata()
     with replacing(folder / "predictions.parquet") as temporary:
-        pq.write_table(pa.table(arrays), temporary, compression="zstd", compression_level=19)
+        pq.write_table(table, temporary, compression="zstd", compression_level=19)
     write_record(folder / "eval.json", record)
 
 
@@ -268,19 +273,6 @@ def read_eval(folder: Path) -> Evaluation:
     return Evaluation(folder, record)
 
 
-def _check_predictions(frame: pd.DataFrame, record: EvalRecord) -> None:
-    """Raises ValueError: a column is not what the record says of it."""
-    if frame["truncated"].dtype != bool:
-        raise ValueError("truncated must be true or false")
-    if fingerprint(frame["review_id"]) != record.dataset.fingerprint:
-        raise ValueError("its reviews are not those of its record, or in another order")
-    if not frame["p_positive"].dropna().between(0, 1).all():
-        raise ValueError("p_positive must lie between 0 and 1")
-    counted = classification.confusion(frame["label"], frame["prediction"])  # refuses what is not 0 or 1
-    if schema.Confusion(**counted) != record.confusion:
-        raise ValueError("its counts are not those of its record")
-
-
 @dataclass(frozen=True)
 class Problem:
     path: Path  # of a folder or file that was passed over
@@ -296,18 +288,17 @@ class Listing:
 
 def list_artifacts(root: Path = ASSETS) -> Listing:
     """Read every run and evaluation under `root`, in the order of their names."""
-    problems: list[Problem] = []
-
-    def collect(kind: str, read: Callable[[Path], Any]) -> Iterable[Any]:
-        for path in sorted((root / kind).glob("[!.]*/")):
-            try:
-                _check_link(path, root)
-                yield read(path)
-            except ArtifactError as error:
-                problems.append(Problem(path, str(error)))
-
-    runs, evals = tuple(collect("runs", read_run)), tuple(collect("evals", read_eval))
-    return Listing(runs, evals, tuple(problems))
+    runs, evals, problems = list[Run](), list[Evaluation](), list[Problem]()
+    for path in [*sorted(root.glob("runs/[!.]*/")), *sorted(root.glob("evals/[!.]*/"))]:
+        try:
+            _check_link(path, root)
+            if path.parent.name == "runs":
+                runs.append(read_run(path))
+            else:
+                evals.append(read_eval(path))
+        except ArtifactError as error:
+            problems.append(Problem(path, str(error)))
+    return Listing(tuple(runs), tuple(evals), tuple(problems))
 
 
 def read_references(root: Path = ASSETS) -> tuple[Reference, ...]:

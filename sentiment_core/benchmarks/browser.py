@@ -31,7 +31,6 @@ FLAGS = {
 }
 HEADERS: tuple[dict[str, str], ...] = ({}, {"opener": "same-origin", "embedder": "require-corp"})
 """Cross-Origin ones: without them the page has one thread."""
-SERVER_FORMATS = ("int8", "fp32")
 THREADS = r"/on ([\w ]+);/.exec(document.querySelector('.local').innerText)[1]"
 ASK = """async (text) => {
   figs.here({ask: text});
@@ -45,13 +44,13 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     """Time the fine-tuned model's answer, and how long a visitor waits for the first one."""
     from playwright.sync_api import sync_playwright
 
-    folder, base_model = ASSETS / "browser" / arguments.run, finished(arguments.run)[1]
+    folder, base = ASSETS / "browser" / arguments.run, finished(arguments.run)[1]
     if not (folder / "model.json").is_file():
         command = f"python -m sentiment_core.publishing browser --run {arguments.run}"
         raise ConfigError(f"{folder} holds no export; make it: {command}")
     about, words = json.loads((folder / "model.json").read_text()), arguments.words.split(",")
     texts = {n: review_texts(arguments.dataset, int(n), arguments.reviews) for n in words}
-    server = {f"server, {one}": load_ours(one, arguments.run, "") for one in SERVER_FORMATS}
+    server = {f"server, {one}": load_ours(one, arguments.run, "") for one in ("int8", "fp32")}
     seconds, told = defaultdict[tuple[str, str], list[float]](list), defaultdict[tuple[str, str], Any](dict)
     with sync_playwright() as playwright:
         found = shutil.which("chromium") or shutil.which("google-chrome")
@@ -80,7 +79,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
         for (system, n), latency in latencies.items()
     ]
     return record(
-        arguments, rows, base_model, run=arguments.run, browser=version, fetched_bytes=about["bytes"],
+        arguments, rows, base.name, run=arguments.run, browser=version, fetched_bytes=about["bytes"],
         agreement=about["agreement"], words=words, reviews=arguments.reviews, repeats=arguments.repeats,
     )  # fmt: skip
 

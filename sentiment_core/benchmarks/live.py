@@ -34,13 +34,12 @@ from sentiment_core.live.endpoint import Engine
 from sentiment_core.live.forward import FIRST_RESULT
 from sentiment_core.live.number_format import usable_cores
 from sentiment_core.live.weights import NUMBER_FORMATS
-from sentiment_core.models.base_models import BaseModel, BaseModelError, fetch_gguf, resolve, run_child
+from sentiment_core.models.base_models import BaseModelError, fetch_gguf, run_child
 from sentiment_core.models.loading import load_tokenizer, quiet_transformers
 from sentiment_core.models.tokens import PromptEncoder
 
 PEER_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 LONG_WORDS, LONG_REVIEWS = 900, 3  # of reviews that fill the model's 1,024 tokens, and how many of them
-READ = (f"the first {FIRST_RESULT} of 1,024", "1,024")  # by their first and their whole answer
 
 Answer = Callable[[str], Iterable[Any]]  # a review's answers, one or two of them, as they come
 
@@ -61,7 +60,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     quick, words = arguments.quick, arguments.words
     count, repeats = (2, 1) if quick else (arguments.reviews, arguments.repeats)
     texts = review_texts(arguments.dataset, words, count)
-    run, base_model = finished(arguments.run)
+    run, base = finished(arguments.run, arguments.base_model)
     answers: dict[str, Answer] = {}
     with tempfile.TemporaryDirectory() as scratch:
         given = (arguments.run, arguments.base_model, scratch)
@@ -91,11 +90,11 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
         add(f"{system}, answer and trace", seconds[system][2], "until it is told how the answer came")
     long_texts = review_texts(arguments.dataset, LONG_WORDS, 1 if quick else LONG_REVIEWS)
     long = {system: answer for system, answer in ours.items() if not system.endswith("fp32")}
-    for system, taken in take_turns(long, long_texts, repeats).items():
-        for which, read, each in zip(("first", "whole"), READ, taken, strict=False):
-            add(f"{system}, long reviews: {which} answer", each, f"{read} tokens read")
+    for system, (first, whole, _) in take_turns(long, long_texts, repeats).items():
+        add(f"{system}, long reviews: first answer", first, f"the first {FIRST_RESULT} of 1,024 tokens read")
+        add(f"{system}, long reviews: whole answer", whole, "1,024 tokens read")
     return record(
-        arguments, rows, base_model, run=arguments.run, words=words, reviews=len(texts), repeats=repeats,
+        arguments, rows, base.name, run=arguments.run, words=words, reviews=len(texts), repeats=repeats,
         dataset=Path(arguments.dataset).name, cores=usable_cores(),
         first_answer="from the start of the process, imports included; weights in the cache",
     )  # fmt: skip
@@ -151,7 +150,7 @@ def _latency(seconds: np.ndarray) -> Metric:
 
 
 def load_ours(number_format: str, run_id: str, base_model: str, scratch: str = "") -> Answer:
-    run = finished(run_id)[0]
+    run, _ = finished(run_id, base_model)
     classifier = LiveClassifier.load(run, base_model=base_model, number_format=number_format)
     which, threads = ("fine-tuned" if run else "base"), torch.get_num_threads()
 
@@ -170,7 +169,7 @@ def load_pipeline(dtype: str, run_id: str, base_model: str, scratch: str) -> Ans
     threads = usable_cores()
     with quiet_transformers():
         if not folder.is_dir():
-            tokenizer = load_tokenizer(_base(run_id, base_model))
+            tokenizer = load_tokenizer(finished(run_id, base_model)[1])
             tokenizer.model_input_names = ["input_ids", "attention_mask"]
             tokenizer.model_max_length = 512
             tokenizer.save_pretrained(folder)
@@ -187,7 +186,7 @@ def load_pipeline(dtype: str, run_id: str, base_model: str, scratch: str) -> Ans
 
 def load_llama_cpp(run_id: str, base_model: str, scratch: str) -> Answer:
     """Its own server in this process, asked as `live.endpoint` asks any engine."""
-    base, gguf = _base(run_id, base_model), Path(scratch) / "base.gguf"
+    base, gguf = finished(run_id, base_model)[1], Path(scratch) / "base.gguf"
     if not base.embedded:
         raise BaseModelError(f"{base.name} does not come as a GGUF")
     if not gguf.exists():
@@ -207,19 +206,15 @@ def load_llama_cpp(run_id: str, base_model: str, scratch: str) -> Answer:
 def load_onnx(run_id: str, base_model: str, scratch: str) -> Answer:
     from sentiment_core.live.graph import ExportedModel, write_graph
 
-    folder, (run, _) = Path(scratch) / "onnx", finished(run_id)
+    folder, (run, base) = Path(scratch) / "onnx", finished(run_id, base_model)
     if run is None:
         raise BaseModelError("without --run there is no adapter for the graph")
     if not folder.is_dir():
-        write_graph(run, folder, _base(run_id, base_model).spec)
-    encoder = PromptEncoder(load_tokenizer(_base(run_id, base_model)))
+        write_graph(run, folder, base.spec)
+    encoder = PromptEncoder(load_tokenizer(base))
     model, prefix = ExportedModel(folder), encoder.prefix_ids
     past = model.run(prefix, model.nothing, 1.0)[1]
     return lambda text: [model.run(encoder.encode([text], 1024)[0][len(prefix) :].tolist(), past, 1.0)[0]]
-
-
-def _base(run_id: str, base_model: str) -> BaseModel:
-    return resolve(base_model or finished(run_id)[1])
 
 
 FORMATS = ("bf16",) if torch.cuda.is_available() else NUMBER_FORMATS

@@ -14,6 +14,7 @@ from sentiment_core.artifacts import provenance
 from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow, Metric
 from sentiment_core.artifacts.store import Run, read_finished, utc_now, write_record
 from sentiment_core.config import ASSETS, DEFAULT_BASE_MODEL, ConfigError, TrainConfig, UserError
+from sentiment_core.models.base_models import BaseModel, base_of
 
 FLAGS: dict[str, tuple[Any, str]] = {
     "dataset": (TrainConfig.dataset, "whose reviews"),
@@ -81,13 +82,11 @@ def record(
     return found
 
 
-def finished(run_id: str) -> tuple[Run | None, str]:
-    """The run under assets/ and its base model's name; without an id, none and the default's.
-    Raises ArtifactError: there is no such finished run."""
-    if not run_id:
-        return None, DEFAULT_BASE_MODEL
-    run: Any = read_finished(ASSETS / "runs" / run_id)
-    return run, run.record.base_model.name
+def finished(run_id: str, base_model: str = "") -> tuple[Run | None, BaseModel]:
+    """The run under assets/, None without an id, and the base model, as for eval.py.
+    Raises ArtifactError: there is no such finished run. BaseModelError as `base_of`."""
+    run = read_finished(ASSETS / "runs" / run_id) if run_id else None
+    return run, base_of(base_model, run.record if run else None)
 
 
 def asked(flag: str, given: str, known: Sequence[str]) -> list[str]:

@@ -21,7 +21,7 @@ from sentiment_core.engines.device import DeviceContext, find_device, free_memor
 from sentiment_core.engines.scorer import SentimentScorer, p_positive
 from sentiment_core.metrics.intervals import wilson
 from sentiment_core.models import loading
-from sentiment_core.models.base_models import BaseModel, resolve
+from sentiment_core.models.base_models import BaseModel
 from sentiment_core.models.tokens import PromptEncoder
 
 MAX_LENGTH = 1024
@@ -46,22 +46,20 @@ class Scoring(NamedTuple):
 
 
 def run(arguments: argparse.Namespace) -> BenchmarkRecord:
-    """Time the systems one after the other."""
     context = find_device()
     reviews = load_reviews(arguments.dataset, arguments.split, limit=arguments.limit)
     few = reviews.take(np.random.default_rng(0).permutation(len(reviews))[: arguments.few])
-    run, base_model = measure.finished(arguments.run)
-    name = arguments.base_model or base_model
+    run, base = measure.finished(arguments.run, arguments.base_model)
     asked = [(system, peer, few) for system, peer in PEERS.items()]
     if len(reviews) > len(few):
         asked.append((f"ours, {len(reviews):,} reviews", _ours, reviews))
     rows = []
     for system, peer, subject in asked:
-        make = partial(peer, resolve(name), run, context)
+        make = partial(peer, base, run, context)
         rows.append(measure.or_not(system, partial(timed, system, make, subject, arguments.repeats, context)))
         free_memory()
     settings = {"reviews": len(reviews), "few": len(few), "repeats": arguments.repeats, "run": arguments.run}
-    return measure.record(arguments, rows, name, **settings, tokenization="timed for all")
+    return measure.record(arguments, rows, base.name, **settings, tokenization="timed for all")
 
 
 def timed(
@@ -109,7 +107,7 @@ def _loop(base: BaseModel, run: Run | None, context: DeviceContext) -> Scoring:
     cut = {"truncation": True, "max_length": MAX_LENGTH, "add_special_tokens": False}
 
     def encode(texts: Sequence[str]) -> list[list[int]]:
-        whole = [encoder.rendered.prefix + text + encoder.rendered.suffix for text in texts]
+        whole = [encoder.prefix + text + encoder.suffix for text in texts]
         return tokenizer(whole, **cut)["input_ids"]
 
     def score(prompts: list[list[int]]) -> np.ndarray:

@@ -23,7 +23,6 @@ from sentiment_core.engines.device import find_device
 from sentiment_core.live.trace import rows_of
 from sentiment_core.live.transformers import LiveTransformers
 from sentiment_core.metrics.intervals import percentile_interval, resampled_means
-from sentiment_core.models.base_models import resolve
 from sentiment_core.models.loading import load_adapter, load_base
 from sentiment_core.models.tokens import PromptEncoder
 
@@ -40,10 +39,10 @@ FLAGS = {
 
 def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     """In float32: changes of the log-odds by each choice, with 95 % bootstrap intervals over the reviews."""
-    run, base_model = measure.finished(arguments.run)
+    run, base = measure.finished(arguments.run, arguments.base_model)
     assert run
     assert run.record
-    loaded = load_base(resolve(arguments.base_model or base_model), device=find_device("fp32").device)
+    loaded = load_base(base, device=find_device("fp32").device)
     model = load_adapter(loaded.model, run.adapter_path)
     reviews = load_reviews(arguments.dataset, "test")
     reviews = reviews.take(np.random.default_rng(arguments.seed).permutation(len(reviews)))
@@ -65,7 +64,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     ]
     clauses = sum(len(bounds) - 1 for _, bounds in found)
     settings = {"run": arguments.run, "reviews": len(found), "seed": arguments.seed, "clauses": clauses}
-    return measure.record(arguments, rows, base_model, **settings)
+    return measure.record(arguments, rows, base.name, **settings)
 
 
 Review = tuple[list[int], list[int]]  # its token ids, and where its rows begin and end among them: 0, …, all

@@ -43,7 +43,6 @@ from sentiment_core.training.session import Session, load_model
 
 
 def run(arguments: argparse.Namespace) -> BenchmarkRecord:
-    """Time the systems one after the other in this process."""
     context = devices.find_device()
     names = measure.asked("--systems", arguments.systems, list(PEERS))
     split = split_train(arguments.dataset, validation=arguments.validation, limit=arguments.limit)

@@ -19,8 +19,8 @@ from sentiment_core.data import reviews as data
 from sentiment_core.data.sources import NAMED, open_source
 from sentiment_core.engines.device import DTYPES, DeviceContext, free_memory
 from sentiment_core.models import loading
-from sentiment_core.models.base_models import BaseModelError, base_of
-from sentiment_core.models.tokens import Encoded, PromptEncoder
+from sentiment_core.models.base_models import base_of
+from sentiment_core.models.tokens import Encoded, PromptEncoder, check_fits
 
 GROUP_CHARACTERS, GROUP_VALUES = 60, 50
 """A column of the dataset is carried along when its values are this short and this few (pairs aside)."""
@@ -40,11 +40,11 @@ class Inputs:
 
     def __init__(self, config: EvalConfig, context: DeviceContext, assets: Path) -> None:
         self.config, self.context, self.say = config, context, context.say
-        run = find_run(config.run, assets) if config.run else None
-        self.run, self.adapter = (run.record, run.adapter_path) if run else (None, None)
+        self.trained = find_run(config.run, assets) if config.run else None
+        self.run = self.trained.record if self.trained else None
         self.base = base_of(config.base_model, self.run)
         if self.run:
-            loading.check_fits(self.run, self.base, self.encoder)
+            check_fits(self.run, self.encoder)
         trained = self.run.config.get("max_length_tokens") if self.run else None
         self.max_length = config.max_length_tokens or trained or TrainConfig.max_length_tokens
         self._loaded: loading.LoadedModel | None = None
@@ -140,12 +140,8 @@ class Inputs:
     def _load(self, dtype: torch.dtype) -> loading.LoadedModel:
         device = self.context.device
         loaded = loading.load_base(self.base, device=device, compute_dtype=dtype, dequantized=False)
-        now, then = loaded.info.revision, self.run and self.run.base_model.revision
-        if self.run and now and then and now != then:
-            raise BaseModelError(
-                f"base model {self.base.name!r} is not the one that run {self.run.run_id!r} was trained on "
-                f"(revision {now}, then {then}); give the same with --base-model"
-            )
+        if self.run:
+            check_fits(self.run, loaded.encoder, loaded.info.revision)
         engine = self.config.engine
         if engine == "auto" and device.type == "cuda":
             roomy = 2 * loaded.info.parameters < 0.5 * torch.cuda.mem_get_info(device)[0]  # bytes

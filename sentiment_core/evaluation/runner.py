@@ -4,7 +4,6 @@ import pkgutil
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,7 @@ from sentiment_core.config import ConfigError, EvalConfig
 from sentiment_core.engines.device import decided_by_main, find_device
 from sentiment_core.evaluation.inputs import Inputs, group_columns
 from sentiment_core.evaluation.shards import PartStore, score
-from sentiment_core.evaluation.systems.base import EvaluatedSystem, Work
+from sentiment_core.evaluation.systems.base import EvaluatedSystem
 from sentiment_core.models.base_models import writing
 from sentiment_core.systems import ENCODERS, SYSTEMS
 
@@ -92,28 +91,25 @@ def run(system: EvaluatedSystem, folder: Path, work_folder: Path) -> EvalRecord 
         "truncated": encoded.truncated,
     }  # fmt: skip
     predictions = pd.DataFrame(columns | answers | group_columns(reviews))
+    config, overlap = system.config, inputs.test.overlap_ids
+    settings = system.decisive() | {"max_length_tokens": inputs.max_length}  # what decided them comes first
+    settings |= {"limit": config.limit, "limit_seed": config.seed} if config.limit else {}
+    settings |= work.settings | {"identity": system.identity()}
+    settings |= {OVERLAP_SETTING: list(overlap)} if overlap else {}
     record = EvalRecord(
         eval_id=system.eval_id, system=system.id, run_id=system.run_id, created_at=utc_now(),
         commit=provenance.commit(), command=provenance.command_line(), versions=provenance.versions(),
         hardware=provenance.hardware(context.device.type, context.world_size),
         base_model=work.base_model, prompt=inputs.encoder.info if work.base_model else None,
         dataset=inputs.test.info, answer_forms=forms,
-        settings=settings_of(system, work) | {"warmup_seconds": round(warmup, 2)},
+        settings=settings | {"warmup_seconds": round(warmup, 2)},
         wall_seconds=round(seconds, 3), reviews_per_second=round(len(values) / max(seconds, 1e-9), 2),
-        **summarize(predictions, overlap_ids=inputs.test.overlap_ids),
+        **summarize(predictions, overlap_ids=overlap),
     )  # fmt: skip
     (folder / "eval.json").unlink(missing_ok=True)  # from here to the end it is unfinished
     with writing(folder):
         write_eval(folder, record, predictions)
     return record
-
-
-def settings_of(system: EvaluatedSystem, work: Work) -> dict[str, Any]:
-    """What decided the predictions first, see `EvaluatedSystem.decisive`."""
-    config, overlap = system.config, system.inputs.test.overlap_ids
-    limit = {"limit": config.limit, "limit_seed": config.seed} if config.limit else {}
-    settings = system.decisive() | {"max_length_tokens": system.inputs.max_length} | limit | work.settings
-    return settings | {"identity": system.identity()} | ({OVERLAP_SETTING: list(overlap)} if overlap else {})
 
 
 def describe(outcomes: Outcomes, assets: Path) -> str:

@@ -30,8 +30,8 @@ from sentiment_core.live.trace import rows_of
 from sentiment_core.live.transformers import LiveTransformers
 from sentiment_core.live.weights import dtype_of, is_lean, load_weights
 from sentiment_core.models.base_models import BaseModel, live_base
-from sentiment_core.models.loading import base_config, check_fits, load_adapter, load_base, load_tokenizer
-from sentiment_core.models.tokens import Encoded, PromptEncoder
+from sentiment_core.models.loading import base_config, load_adapter, load_base, load_tokenizer
+from sentiment_core.models.tokens import Encoded, PromptEncoder, check_fits
 
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512")  # code for lengths; 1,024 took half a GB
 
@@ -104,7 +104,7 @@ class LiveClassifier:
         number_format = choose_number_format(wanted, cuda)
         encoder = PromptEncoder(load_tokenizer(base))
         if record is not None:
-            check_fits(record, base, encoder)
+            check_fits(record, encoder, base.embedded.sha256 if base.embedded else None)
         adapter = run.adapter_path if run and record else None
         device = torch.device("cuda" if cuda else "cpu")
         if engine:

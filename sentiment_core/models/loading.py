@@ -20,7 +20,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 from transformers import logging as transformers_logging
 
-from sentiment_core.artifacts.schema import BaseModelInfo, RunRecord
+from sentiment_core.artifacts.schema import BaseModelInfo
 from sentiment_core.models.base_models import BaseModel, BaseModelError, base_identity, converted_folder
 from sentiment_core.models.tokens import PromptEncoder
 
@@ -123,22 +123,6 @@ class LoadedModel:
 def load_tokenizer(base: BaseModel) -> Any:
     """Raises BaseModelError when there is none to be had."""
     return pretrained(AutoTokenizer, base)
-
-
-def check_fits(record: RunRecord, base: BaseModel, encoder: PromptEncoder) -> None:
-    """Raises BaseModelError: the run was trained on another prompt or on other weights."""
-    pinned = base.embedded.sha256 if base.embedded else None
-    trained_on = record.base_model.revision
-    if encoder.info.hash != record.prompt.hash:
-        other = f"with prompt {record.prompt.hash}, this program asks with {encoder.info.hash}"
-    elif pinned and trained_on and pinned != trained_on:
-        other = f"on other weights of {base.name!r} ({trained_on[:12]}…, here {pinned[:12]}…)"
-    else:
-        return
-    raise BaseModelError(
-        f"run {record.run_id!r} was trained {other}; train it again, or use the version of the program that "
-        "made it"
-    )
 
 
 def load_base(

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 from zipfile import BadZipFile
@@ -12,11 +13,13 @@ from zipfile import BadZipFile
 import numpy as np
 from tokenizers import Tokenizer
 
-from sentiment_core.artifacts.schema import PromptInfo
+from sentiment_core.artifacts.schema import PromptInfo, RunRecord
 from sentiment_core.artifacts.store import replacing
 from sentiment_core.config import CACHE, ConfigError
 from sentiment_core.models.base_models import BaseModelError
-from sentiment_core.prompts import CUT_MARK, PROMPT, Prompt, RenderedPrompt, cut_middle, split_rendered
+from sentiment_core.prompts import ANSWER_SLOT, CUT_MARK, PROMPT, REVIEW_SLOT, cut_middle, prompt_hash
+
+SLOTS = f"{REVIEW_SLOT}|{ANSWER_SLOT}"
 
 
 @dataclass(frozen=True)
@@ -56,27 +59,26 @@ class PromptEncoder:
     prompt.
     """
 
-    def __init__(self, tokenizer, prompt: Prompt = PROMPT) -> None:
+    def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        self.rendered = render(tokenizer, prompt)
-        self.prefix_ids = self.control_ids(self.rendered.prefix)
-        self.suffix_ids = self.control_ids(self.rendered.suffix)
+        self.prefix, self.suffix = conversation(tokenizer)
+        blank = "" if getattr(tokenizer, "chat_template", None) else " "  # behind "Answer:"
+        self.label_words = tuple(blank + word for word in PROMPT.label_words)
+        read = prompt_hash(self.prefix, self.suffix, self.label_words)
+        self.info = PromptInfo(name=PROMPT.name, hash=read)
+        self.prefix_ids, self.suffix_ids = map(self.control_ids, (self.prefix, self.suffix))
         bare = json.loads(tokenizer.backend_tokenizer.to_str())
         bare |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
         self.plain = Tokenizer.from_str(json.dumps(bare))
         self._mark = self.plain.encode(CUT_MARK, add_special_tokens=False).ids
-        firsts = [self.control_ids(word)[0] for word in self.rendered.label_words]
+        firsts = [self.control_ids(word)[0] for word in self.label_words]
         self.label_ids: tuple[int, int] = (firsts[0], firsts[1])
         """First token of each label word, in column order (negative, positive)."""
         if firsts[0] == firsts[1]:
             raise BaseModelError(
-                f"the label words {self.rendered.label_words} start with the same token in this model's "
+                f"the label words {self.label_words} start with the same token in this model's "
                 "vocabulary, so they cannot be compared at one position; choose another --base-model"
             )
-
-    @property
-    def info(self) -> PromptInfo:
-        return PromptInfo(name=self.rendered.name, hash=self.rendered.hash)
 
     def control_ids(self, text: str) -> list[int]:
         """Token ids of a prompt's own text, control tokens included."""
@@ -103,7 +105,7 @@ class PromptEncoder:
 
     def encode_cached(self, texts: Sequence[str], max_length_tokens: int) -> Encoded:
         """`encode`, remembered on disk under the content of texts, prompt and tokenizer."""
-        digest = hashlib.sha256(f"{self.rendered.hash} {max_length_tokens}\0".encode())
+        digest = hashlib.sha256(f"{self.info.hash} {max_length_tokens}\0".encode())
         digest.update(self.plain.to_str().encode())
         for text in texts:
             digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
@@ -114,6 +116,19 @@ class PromptEncoder:
         with suppress(OSError):  # a read-only or full cache costs time, nothing else
             write_arrays(path, **vars(encoded))
         return encoded
+
+
+def check_fits(run: RunRecord, encoder: PromptEncoder, revision: str | None = None) -> None:
+    """Raises BaseModelError: the run was trained with another prompt, or on other weights than `revision`."""
+    then = run.base_model.revision
+    if encoder.info.hash != run.prompt.hash:
+        other = f"with prompt {run.prompt.hash}, this program asks with {encoder.info.hash}"
+    elif revision and then and revision != then:
+        other = f"on other weights of {run.base_model.name!r} ({then}, here {revision})"
+    else:
+        return
+    remedy = "name the same with --base-model, train it again, or use the version that made it"
+    raise BaseModelError(f"run {run.run_id!r} was trained {other}; {remedy}")
 
 
 def write_arrays(path: Path, **arrays: Any) -> None:
@@ -129,21 +144,22 @@ def read_arrays(path: Path, *names: str) -> dict[str, Any]:
     return {}
 
 
-def render(tokenizer, prompt: Prompt = PROMPT) -> RenderedPrompt:
-    """The prompt as this tokenizer's chat template writes it; plain text where there is no template."""
+def conversation(tokenizer: Any, shots: int = 0) -> list[str]:
+    """Fixed text around each review and answer: of `shots` turns that are answered, then of the one that is
+    not; as the tokenizer's chat template writes it, plain where there is none.
+    Raises BaseModelError: the template does not show every turn once."""
+    system, asked = PROMPT.messages()
+    lead, question = f"{PROMPT.system}\n\n", f"{PROMPT.user}\nAnswer:"
     if not getattr(tokenizer, "chat_template", None):
-        negative, positive = prompt.label_words
-        spaced = replace(prompt, label_words=(f" {negative}", f" {positive}"))
-        return split_rendered(spaced, f"{tokenizer.bos_token or ''}{prompt.system}\n\n{prompt.user}\nAnswer:")
-
-    def written(messages: list[dict[str, str]]) -> RenderedPrompt:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return split_rendered(prompt, text)
-
-    try:
-        return written(prompt.messages())
-    except Exception as first:  # templates raise their own kinds of error, or drop the system message
-        try:
-            return written([{"role": "user", "content": f"{prompt.system}\n\n{prompt.user}"}])
-        except Exception:
-            raise BaseModelError(f"this model's chat template cannot hold the prompt: {first}") from None
+        texts = f"{tokenizer.bos_token or ''}{lead}" + f"{question}{ANSWER_SLOT}\n\n" * shots + question
+        return re.split(SLOTS, texts)
+    turns = [asked, {"role": "assistant", "content": ANSWER_SLOT}] * shots + [asked]
+    joined = asked | {"content": f"{lead}{PROMPT.user}"}
+    for messages in ([system, *turns], [joined, *turns[1:]]):
+        with suppress(Exception):  # templates raise their own kinds of error, or drop the system message
+            text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            pieces = re.split(SLOTS, text)
+            if PROMPT.system in text and len(pieces) == 2 * shots + 2:
+                return pieces
+    shown = f"the review and {shots} examples, each" if shots else "the review"
+    raise BaseModelError(f"this model's chat template does not show {shown} once; use another model")

@@ -165,9 +165,3 @@ def test_counted_words_learn_the_separable_reviews(kind, train, monkeypatch):
     for rows, values in bag_of_words.stream(predict_proba, train.texts, held_out):
         p[rows] = values[:, 0]
     assert ((p >= 0.5) == train.labels[300:]).mean() > 0.98
-
-
-def test_log_count_ratios_are_those_of_naive_bayes():
-    present = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 1], [0, 0, 1]])
-    found = bag_of_words.log_count_ratio(present, np.array([1, 1, 0, 0]), alpha=1.0)
-    np.testing.assert_allclose(found, np.log([(3 / 6) / (1 / 6), (2 / 6) / (2 / 6), (1 / 6) / (3 / 6)]))

@@ -203,11 +203,41 @@ def test_a_folder_without_a_causal_language_model_is_refused(tmp_path):
         check_causal(resolve(str(tmp_path)))
 
 
-def test_label_words_that_share_their_first_token_are_refused(tiny_model):
+def test_label_words_that_share_their_first_token_are_refused(tiny_model, monkeypatch):
     tokenizer = load_tokenizer(resolve(str(tiny_model)))
     clash = Prompt("clash", "Answer.", REVIEW_SLOT, label_words=("Positive!", "Positive?"))
+    monkeypatch.setattr(tokens, "PROMPT", clash)
     with pytest.raises(BaseModelError, match="start with the same token"):
-        PromptEncoder(tokenizer, clash)
+        PromptEncoder(tokenizer)
+
+
+KNOWN = "{% for one in messages %}<{{ one.role }}>{{ one.content }}{% endfor %}<assistant>"
+NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('none') }}{% endif %}" + KNOWN
+DROPPED = KNOWN.replace("messages %}", "messages if one.role != 'system' %}")
+
+
+@pytest.mark.parametrize(
+    ("template", "prefix"),
+    [(KNOWN, "<system>{}<user>"), (NO_SYSTEM, "<user>{}\n\n"), (DROPPED, "<user>{}\n\n"), (None, "{}\n\n")],
+)
+def test_the_prompt_is_whole_in_every_chat_template(template, prefix, tiny_model):
+    tokenizer = load_tokenizer(resolve(str(tiny_model)))
+    tokenizer.chat_template, tokenizer.bos_token = template, "<|im_start|>"
+    rendered, start = PromptEncoder(tokenizer), "" if template else "<|im_start|>"
+    assert rendered.prefix == start + prefix.format(tokens.PROMPT.system)
+    assert rendered.suffix.startswith("\n\nIs this review positive or negative?")
+    for shots in (0, 2):
+        assert len(tokens.conversation(tokenizer, shots)) == 2 * shots + 2
+
+
+@pytest.mark.parametrize(
+    "template", ["no review", "{{ messages }}{{ messages }}", "{{ raise_exception('') }}"]
+)
+def test_a_chat_template_that_drops_or_repeats_the_review_is_refused(template, tiny_model):
+    tokenizer = load_tokenizer(resolve(str(tiny_model)))
+    tokenizer.chat_template = template
+    with pytest.raises(BaseModelError, match="does not show the review once"):
+        PromptEncoder(tokenizer)
 
 
 def test_a_token_cache_that_was_cut_off_is_made_anew(tiny_model, tmp_path, monkeypatch):

@@ -76,21 +76,16 @@ class Nbsvm(BagOfWords):
         from scipy.sparse import diags_array
         from sklearn.feature_extraction.text import CountVectorizer
         from sklearn.linear_model import LogisticRegression
+        from sklearn.naive_bayes import MultinomialNB
 
         own = self.own["nbsvm"]
         words = CountVectorizer(ngram_range=(1, 2), token_pattern=own["token_pattern"], binary=True)
         present = words.fit_transform(texts)  # (n, features)
-        scale = diags_array(log_count_ratio(present, labels, own["alpha"]), format="csr")
+        bayes = MultinomialNB(alpha=own["alpha"]).fit(present, labels)
+        scale = diags_array(np.diff(bayes.feature_log_prob_, axis=0)[0], format="csr")
         model = LogisticRegression(C=own["C"], solver="liblinear", fit_intercept=False, random_state=0)
         model.fit(present @ scale, labels)
         return lambda new: model.predict_proba(words.transform(new) @ scale), len(words.vocabulary_)
-
-
-def log_count_ratio(present: Any, labels: np.ndarray, alpha: float) -> np.ndarray:
-    """(features,) log of how much likelier each is in a positive review; present: (n, features) 0 or 1."""
-    counts = (np.asarray(present[labels == label].sum(axis=0), dtype=float).ravel() for label in (1, 0))
-    positive, negative = (alpha + count for count in counts)
-    return np.log(positive / positive.sum()) - np.log(negative / negative.sum())
 
 
 def stream(predict_proba: Callable, texts: Sequence[str], rows: np.ndarray) -> Parts:

@@ -27,6 +27,7 @@ from transformers.utils import cached_file
 from sentiment_core.artifacts import provenance
 from sentiment_core.data.reviews import TrainSplit
 from sentiment_core.engines.batching import batches_by_tokens
+from sentiment_core.engines.scorer import run_ahead
 from sentiment_core.evaluation.inputs import Inputs
 from sentiment_core.evaluation.systems.base import EvaluatedSystem, Parts, Work
 from sentiment_core.models import loading
@@ -129,10 +130,8 @@ class Encoder(EvaluatedSystem):
     def stream(self, what: Callable, encoded: Encoded, rows: np.ndarray) -> Parts:
         """Values: (rows, width) of `embed` or `logits`."""
         self.model.eval()
-        for batch in batches_by_tokens(encoded.lengths[rows], self.config.batch_tokens or 16_384):
-            with torch.inference_mode():
-                found = what(encoded, rows[batch]).cpu().numpy()
-            yield batch, found
+        batches = batches_by_tokens(encoded.lengths[rows], self.config.batch_tokens or 16_384)
+        yield from run_ahead(lambda batch: what(encoded, rows[batch]), batches)
 
     def values(self, what: Callable, encoded: Encoded) -> np.ndarray:
         rows, found = zip(*self.stream(what, encoded, np.arange(len(encoded))), strict=True)

@@ -29,8 +29,7 @@ class Generated(ZeroShot):
     def work(self) -> Work:
         loaded, width = self.inputs.base_model(self.precision), self.config.max_new_tokens
         free = GreedyAnswers(loaded, max_new_tokens=width, batch_tokens=self.config.batch_tokens)
-        settings = {"batch_tokens": free.batch_tokens}
-        prompts = self.inputs.prompts
+        settings, prompts = {"batch_tokens": free.batch_tokens}, self.inputs.prompts
         return Work(lambda rows: free.stream(prompts(rows)), width, free.answers, settings, loaded.info)
 
 
@@ -79,13 +78,11 @@ def count_forms(answers: Sequence[str]) -> tuple[AnswerForm, ...]:
     """
     labels = map(parse_answer, answers)
     outcomes: Iterable[Any] = (UNPARSED if label is None else label.name.lower() for label in labels)
-    counts = Counter(zip(map(answer_form, answers), outcomes, strict=True))
-    shown = [item for item in counts.most_common(FORMS_KEPT) if item[1] >= FORM_COUNT]
-    others: Counter[Any] = Counter()
-    for (_, outcome), count in (counts - Counter(dict(shown))).items():
-        others[outcome] += count
-    rows = [AnswerForm(form=form, count=count, parsed=outcome) for (form, outcome), count in shown]
-    return (*rows, *(AnswerForm(form=OTHER_FORM, count=c, parsed=name) for name, c in others.most_common()))
+    found = list(zip(map(answer_form, answers), outcomes, strict=True))
+    shown = {form: n for form, n in Counter(found).most_common(FORMS_KEPT) if n >= FORM_COUNT}
+    others = Counter((OTHER_FORM, outcome) for form, outcome in found if (form, outcome) not in shown)
+    rows = (*shown.items(), *others.most_common())
+    return tuple(AnswerForm(form=form, count=n, parsed=outcome) for (form, outcome), n in rows)
 
 
 class GreedyAnswers:

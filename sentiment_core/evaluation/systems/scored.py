@@ -1,6 +1,5 @@
 """The likelihoods of the label words compared: by the base model, behind examples, and after fine-tuning."""
 
-import re
 import warnings
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
@@ -13,6 +12,7 @@ import numpy as np
 from torch import nn
 
 from sentiment_core.artifacts.schema import DRAW_COLUMN
+from sentiment_core.artifacts.store import adapter_sha256
 from sentiment_core.config import PACKING, ConfigError
 from sentiment_core.data.reviews import Reviews, load_reviews, match_key, unlabelled_reviews
 from sentiment_core.engines.device import find_device
@@ -21,10 +21,9 @@ from sentiment_core.engines.scorer import SentimentScorer, fitting_tokens
 from sentiment_core.evaluation.inputs import Inputs
 from sentiment_core.evaluation.systems.base import EvaluatedSystem, Parts, Work, from_scores
 from sentiment_core.labels import Label
-from sentiment_core.models.base_models import BaseModelError, base_identity, file_sha256
+from sentiment_core.models.base_models import BaseModelError, base_identity
 from sentiment_core.models.loading import LoadedModel, load_adapter
-from sentiment_core.models.tokens import Encoded, PromptEncoder
-from sentiment_core.prompts import PROMPT, REVIEW_SLOT
+from sentiment_core.models.tokens import Encoded, PromptEncoder, conversation
 
 
 class ZeroShot(EvaluatedSystem):
@@ -98,9 +97,9 @@ class FineTuned(ZeroShot):
 
     def __init__(self, system_id: str, inputs: Inputs) -> None:
         super().__init__(system_id, inputs)
-        assert inputs.run, "EvalConfig asks for --run"
-        assert inputs.adapter
-        self.run, self.adapter, self.run_id = inputs.run, inputs.adapter, inputs.run.run_id
+        assert inputs.trained, "EvalConfig asks for --run"
+        assert inputs.run
+        self.run, self.run_id, self.trained = inputs.run, inputs.run.run_id, inputs.trained
 
     @property
     def origin(self) -> str:
@@ -116,25 +115,20 @@ class FineTuned(ZeroShot):
         return context.precision
 
     def decisive(self) -> dict[str, Any]:
-        weights = self.adapter / "adapter_model.safetensors"
-        if not weights.is_file():
-            missing = f"{weights.parent.parent} holds no adapter/{weights.name}"
-            raise BaseModelError(f"{missing}; train the run again (python train.py)")
         temperature = {"temperature": self.run.temperature} if self.run.temperature != 1 else {}
-        return super().decisive() | {"adapter_sha256": file_sha256(weights)} | temperature
+        return super().decisive() | {"adapter_sha256": adapter_sha256(self.trained)} | temperature
 
     def work(self) -> Work:
         loaded = self.inputs.base_model(self.precision, shared=False)
         # peft asks transformers for an attribute by its old name
         with warnings.catch_warnings(action="ignore", category=FutureWarning):
-            model = load_adapter(loaded.model, self.adapter)
+            model = load_adapter(loaded.model, self.trained.adapter_path)
         work = self.scored(self.scorer(loaded, model))
         return replace(work, answers=lambda values: from_scores(values / np.float32(self.run.temperature)))
 
 
 EXAMPLE_WORDS = (30, 120)  # long enough to say something, short enough for a short prompt
 DRAWS = 5  # of examples, seeded one after the other: accuracy depends on the draw more than on the reviews
-_ANSWER_SLOT = "\u0000answer\u0000"
 
 
 class FewShot(ZeroShot):
@@ -226,33 +220,14 @@ def few_shot_prefix(encoder: PromptEncoder, texts: Sequence[str], labels: Iterab
     """Token ids of everything before the review under test: instruction, examples with answers, its header.
 
     A review in it is encoded as plain text, like every review.
-    Raises ConfigError: the chat template does not show every turn once.
+    Raises BaseModelError: the chat template does not show every turn once, and the last one as if alone.
     """
-    first, *between, suffix = _conversation(encoder.tokenizer, len(texts))
-    if len(between) != 2 * len(texts) or suffix != encoder.rendered.suffix:
-        unsuited = "baseline-few-shot: this model's chat template does not show every example once"
-        raise ConfigError(f"{unsuited}; use another model")
-    words = [encoder.control_ids(encoder.rendered.label_words[label]) for label in labels]
+    first, *between, suffix = conversation(encoder.tokenizer, len(texts))
+    if suffix != encoder.suffix:
+        raise BaseModelError("this model's chat template ends otherwise after examples; use another model")
+    words = [encoder.control_ids(encoder.label_words[label]) for label in labels]
     slots = chain.from_iterable(zip(encoder.review_ids(texts), words, strict=True))
     prefix = encoder.control_ids(first)
     for slot, text in zip(slots, between, strict=True):
         prefix += slot + encoder.control_ids(text)
     return prefix
-
-
-def _conversation(tokenizer: Any, shots: int) -> list[str]:
-    """Fixed text around each review and answer of a conversation with `shots` answered turns."""
-    system, user = PROMPT.system, PROMPT.user
-    if not getattr(tokenizer, "chat_template", None):
-        lead = f"{tokenizer.bos_token or ''}{system}\n\n"
-        text = lead + f"{user}\nAnswer:{_ANSWER_SLOT}\n\n" * shots + f"{user}\nAnswer:"
-    else:
-        write = partial(tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True)
-        asked = {"role": "user", "content": user}
-        turns = [asked, {"role": "assistant", "content": _ANSWER_SLOT}] * shots + [asked]
-        text = ""
-        with suppress(Exception):  # templates raise their own kinds where they know no system message
-            text = write([{"role": "system", "content": system}, *turns])
-        if system not in text:
-            text = write([{"role": "user", "content": f"{system}\n\n{user}"}, *turns[1:]])
-    return re.split(f"{re.escape(REVIEW_SLOT)}|{re.escape(_ANSWER_SLOT)}", text)
