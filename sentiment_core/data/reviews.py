@@ -21,7 +21,6 @@ import pandas as pd
 from sentiment_core.data.sources import BREAK, DataError, Source, open_source
 from sentiment_core.labels import Label, parse_label
 
-DEFAULT_DATASET = "stanfordnlp/imdb"
 _CORE = ("text", "label", "review_id", "split")
 
 

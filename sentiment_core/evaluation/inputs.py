@@ -124,7 +124,7 @@ class Inputs:
         if self.run:
             here, otherwise = tested.shown == self.run.data.source, self.run.data.source
         else:
-            here, otherwise = "train" in tested.splits, data.DEFAULT_DATASET
+            here, otherwise = "train" in tested.splits, TrainConfig.dataset
         trained = self.run.config.get("exclude", ()) if self.run else ()
         excluded = config.exclude or tuple(one for one in trained if one in NAMED or os.path.exists(one))
         return config.train_dataset or (config.dataset if here else otherwise), excluded
