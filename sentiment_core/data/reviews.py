@@ -183,15 +183,6 @@ def _trainable(
     return np.flatnonzero(keep), excluded
 
 
-def overlapping_ids(source: str) -> set[str]:
-    """Ids of test reviews whose exact raw text also stands in train; none without both splits.
-    Raises DataError: as load_reviews."""
-    opened = open_source(source)
-    if not {"train", "test"} <= set(opened.splits):
-        return set()
-    return set(_reviews(opened, "train").ids) & set(_reviews(opened, "test").ids)
-
-
 _ASCII_NOISE = (string.punctuation + string.whitespace).encode()
 _NOISE = re.compile(r"[\W_]+")
 

@@ -58,16 +58,17 @@ class Inputs:
 
     @cached_property
     def test(self) -> TestSet:
-        config = self.config
-        split = config.split if open_source(config.dataset).splits else "all"  # of an undivided source
+        config, splits = self.config, open_source(self.config.dataset).splits
+        split = config.split if splits else "all"  # of an undivided source
         reviews = data.load_reviews(config.dataset, config.split, limit=config.limit, seed=config.seed)
-        overlap = data.overlapping_ids(config.dataset) if split == "test" else set()
+        trained = split == "test" and "train" in splits
+        known = data.load_reviews(config.dataset, "train").ids if trained else ()
         name = safe_name(reviews.name)
         name += f"-{safe_name(split)}" if split not in ("test", "all") else ""
         name += f"-n{config.limit}" if config.limit else ""
         found = {"n": len(reviews), "fingerprint": reviews.fingerprint, "source": reviews.source}
         info = DatasetInfo(name=reviews.name, split=split, **found)
-        return TestSet(reviews, info, tuple(sorted(overlap & set(reviews.ids))), name)
+        return TestSet(reviews, info, tuple(sorted(set(known) & set(reviews.ids))), name)
 
     @cached_property
     def fingerprint(self) -> str:
