@@ -20,10 +20,8 @@ from sentiment_core.data import tables
 from sentiment_core.data.tables import DataError, check_file, csv_parts, read_table
 from sentiment_core.labels import parse_label
 
-BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
-"""HTML's line break, which a model reads as a newline."""
-CHALLENGE = "challenge"
-"""A source from any folder: our own reviews by phenomenon, see `assets/challenge/README.md`."""
+BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)  # HTML's line break, which a model reads as a newline
+CHALLENGE = "challenge"  # from any folder: our own reviews by phenomenon, see `assets/challenge/README.md`
 COUNTERFACTUAL, COUNTERFACTUAL_TRAIN = "counterfactual", "counterfactual-train"
 """Sources from any folder: reviews and their minimal edits of the other label (Kaushik et al. 2020,
 arXiv 1909.12434; Apache-2.0), fetched once. Artifacts call the first, to test on, by the file that it was."""

@@ -48,8 +48,7 @@ class EmbeddedModel:
     tokenizer: str  # how it splits text before its merges, by llama.cpp's name, as in PRE_TOKENIZERS
     hub_id: str  # where its original is: the same weights, not yet rounded to `number_format`
     hub_revision: str | None = None  # commit there; None where it is not known
-    on_hub: tuple[str, str, str] | None = None
-    """Where the same GGUF file is on the Hub: repository, name in it, commit."""
+    on_hub: tuple[str, str, str] | None = None  # the same file on the Hub: repository, name in it, commit
     member: str = "*.gguf"  # the file, or piece of it, in a package
 
 
