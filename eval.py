@@ -22,21 +22,15 @@ from sentiment_core.config import ConfigError, EvalConfig, flag
 
 
 def parser() -> argparse.ArgumentParser:
-    replace = "replace finished evaluations"
-    out = cli.make_parser(__doc__, EvalConfig, work="unfinished evaluations", overwrite=replace)
-    out.add_argument(
-        "--check-export", metavar="RUN", help="compare the forms a run's adapter can take, and stop"
-    )
-    out.add_argument(
-        "--predict", metavar="SOURCE", help="answer the texts of a file or Hub id, without labels, and stop"
-    )
+    out = cli.make_parser(__doc__, EvalConfig)
+    out.add_argument("--check-export", metavar="RUN", help="compare the forms of a run's adapter, and stop")
+    out.add_argument("--predict", metavar="SOURCE", help="answer unlabelled texts (file, Hub id), and stop")
     out.add_argument("--output", type=Path, metavar="FILE", help="with --predict: where, a .parquet file")
     out.add_argument("--report", action="store_true", help="print a table of all evaluations, and stop")
     return out
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 0 done, 2 something to correct, 130 stopped by Ctrl-C."""
     given = vars(parser().parse_args(arguments))
     if given["check_export"]:
         return check_export(given)

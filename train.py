@@ -19,19 +19,15 @@ from sentiment_core.config import KNOWN_BASE_MODELS, TrainConfig
 
 
 def parser() -> argparse.ArgumentParser:
-    replace = "replace a finished run of the same name"
-    out = cli.make_parser(__doc__, TrainConfig, work="checkpoints", overwrite=replace)
+    out = cli.make_parser(__doc__, TrainConfig)
     out.add_argument("--resume", action="store_true", help="continue from the last checkpoint of this run")
     out.add_argument("--config", type=Path, help="run.json of a run to repeat; flags given besides win")
-    out.add_argument(
-        "--estimate", metavar="CARD", help="say what time and memory a GPU takes, and stop: T4, L4, …"
-    )
+    out.add_argument("--estimate", metavar="CARD", help="time and memory on this GPU, and stop: T4, L4, …")
     out.add_argument("--list-models", action="store_true", help="print base models known to work, and stop")
     return out
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit status: 0 done, 2 something to correct, 130 stopped by Ctrl-C."""
     given = vars(parser().parse_args(arguments))
     return cli.run(
         lambda: KNOWN_BASE_MODELS if given["list_models"] else train(given),

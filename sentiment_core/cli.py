@@ -14,10 +14,9 @@ from sentiment_core.config import ASSETS, FORMER_ENGINES, PRESETS, EvalConfig, T
 Config = TypeVar("Config", bound=TrainConfig | EvalConfig)
 
 
-def make_parser(doc: str, config: type, *, work: str, overwrite: str) -> argparse.ArgumentParser:
+def make_parser(doc: str, config: type) -> argparse.ArgumentParser:
     """A script's flags: one for each setting, and where it reads and writes.
-    doc: the script's docstring, a line on what it does and then commands.
-    work, overwrite: what these flags mean for the script."""
+    doc: the script's docstring, a line on what it does and then commands."""
     what, _, commands = doc.partition("\n\n")
     parser = argparse.ArgumentParser(
         description=what, epilog=commands, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -26,9 +25,10 @@ def make_parser(doc: str, config: type, *, work: str, overwrite: str) -> argpars
         parser.add_argument(flag(item.name), **_options(item))
         for name, what in item.metadata.get("about", {}).items():
             parser.add_argument(flag(name), metavar="TEXT", default=argparse.SUPPRESS, help=what)
-    parser.add_argument("--overwrite", action="store_true", help=overwrite)
+    parser.add_argument("--overwrite", action="store_true", help="replace what is finished of the same name")
     parser.add_argument("--assets", type=Path, default=ASSETS, help="folder of artifacts (default: assets)")
-    parser.add_argument("--work", type=Path, default=Path("outputs"), help=f"{work} (default: outputs)")
+    unfinished = "checkpoints, unfinished evaluations (default: outputs)"
+    parser.add_argument("--work", type=Path, default=Path("outputs"), help=unfinished)
     return parser
 
 

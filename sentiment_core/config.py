@@ -32,8 +32,7 @@ _CHECKOUT = Path(__file__).resolve().parent.parent
 _ROOT = _CHECKOUT if (_CHECKOUT / "pyproject.toml").exists() else Path.cwd()
 ASSETS = Path(os.environ.get("SENTIMENT_ASSETS") or _ROOT / "assets")
 """Folder of artifacts: the checkout's, or where the package is installed the one of the working folder."""
-CHALLENGE_FILE = _ROOT / "assets" / "challenge" / "reviews.csv"
-"""Reviews of our own, wherever the artifacts are."""
+CHALLENGE_FILE = _ROOT / "assets" / "challenge" / "reviews.csv"  # our own, wherever the artifacts are
 _CACHES = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 CACHE = Path(os.environ.get("SENTIMENT_CACHE") or _CACHES / "sentiment-qlora")
 """Converted base models, tokenized reviews and fetched data; safe to delete at any time."""
@@ -203,9 +202,8 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         if self.system in ("fine-tuned", "all") and not self.run:
-            raise ConfigError(
-                f"--system {self.system} needs --run NAME (a folder under assets/runs; train.py makes one)"
-            )
+            needed = "--run NAME (a folder under assets/runs; train.py makes one)"
+            raise ConfigError(f"--system {self.system} needs {needed}")
         if self.system in ENCODERS and (self.run or not self.base_model):
             raise ConfigError(f"--system {self.system} needs --base-model ENCODER and no --run")
         _check_bounds(self)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 
-from sentiment_core.data.tables import DataError, read_csv, read_parquet
+from sentiment_core.data.tables import DataError, csv_parts, read_parquet
 from sentiment_core.labels import parse_label
 
 T = TypeVar("T")
@@ -69,7 +69,7 @@ def read_upload(path: str) -> pd.DataFrame:
         if file.suffix.lower() == ".parquet":
             frame = read_parquet("The file", file, most=4 * MAX_UPLOAD_BYTES, rows=MAX_ROWS)
         else:
-            frame = read_csv("The file", file, most=MAX_ROWS + 1)
+            frame = next(csv_parts("The file", file, MAX_ROWS + 1))
     except OSError:
         raise InputRefused("The file cannot be read; please choose it again.") from None
     except DataError as error:

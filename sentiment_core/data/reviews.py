@@ -21,7 +21,6 @@ import pandas as pd
 from sentiment_core.data.sources import BREAK, DataError, Source, open_source
 from sentiment_core.labels import Label, parse_label
 
-DEFAULT_DATASET = "stanfordnlp/imdb"
 _CORE = ("text", "label", "review_id", "split")
 
 
@@ -182,15 +181,6 @@ def _trainable(
         excluded[reason] = int((keep & holds).sum())
         keep &= ~holds.to_numpy()
     return np.flatnonzero(keep), excluded
-
-
-def overlapping_ids(source: str) -> set[str]:
-    """Ids of test reviews whose exact raw text also stands in train; none without both splits.
-    Raises DataError: as load_reviews."""
-    opened = open_source(source)
-    if not {"train", "test"} <= set(opened.splits):
-        return set()
-    return set(_reviews(opened, "train").ids) & set(_reviews(opened, "test").ids)
 
 
 _ASCII_NOISE = (string.punctuation + string.whitespace).encode()

@@ -17,13 +17,11 @@ import pyarrow.parquet as pq
 
 from sentiment_core.config import CACHE, CHALLENGE_FILE, COLUMN_FLAGS, flag, split_name
 from sentiment_core.data import tables
-from sentiment_core.data.tables import DataError, check_file, csv_parts, read_csv, read_table
+from sentiment_core.data.tables import DataError, check_file, csv_parts, read_table
 from sentiment_core.labels import parse_label
 
-BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
-"""HTML's line break, which a model reads as a newline."""
-CHALLENGE = "challenge"
-"""A source from any folder: our own reviews by phenomenon, see `assets/challenge/README.md`."""
+BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)  # HTML's line break, which a model reads as a newline
+CHALLENGE = "challenge"  # from any folder: our own reviews by phenomenon, see `assets/challenge/README.md`
 COUNTERFACTUAL, COUNTERFACTUAL_TRAIN = "counterfactual", "counterfactual-train"
 """Sources from any folder: reviews and their minimal edits of the other label (Kaushik et al. 2020,
 arXiv 1909.12434; Apache-2.0), fetched once. Artifacts call the first, to test on, by the file that it was."""
@@ -175,7 +173,7 @@ def _open_counterfactual(source: str) -> Source:
             f"{url} into {folder}"
         ) from None
     names = {"Text": "text", "Sentiment": "label", "batch_id": "pair_id"}
-    frame = read_csv(source, path).rename(columns=names).astype({"pair_id": int})
+    frame = read_table(source, path).rename(columns=names).astype({"pair_id": int})
     frame["version"] = ["original", "edited"] * (len(frame) // 2)
     return Source(source, shown, f"counterfactual_imdb_{part}", (), lambda split: frame)
 

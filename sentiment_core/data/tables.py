@@ -36,7 +36,7 @@ def read_table(given: str, path: Path) -> pd.DataFrame:
     check_file(given, path, _TABLE_BYTES)
     if suffix == ".parquet":
         return read_parquet(given, path)
-    return _read_jsonl(given, path) if suffix == ".jsonl" else read_csv(given, path)
+    return _read_jsonl(given, path) if suffix == ".jsonl" else next(csv_parts(given, path, _CELLS))
 
 
 def check_file(given: str, path: Path, most: int) -> None:
@@ -47,13 +47,11 @@ def check_file(given: str, path: Path, most: int) -> None:
         raise DataError(f"{given} is too large ({size:,} bytes, at most {most:,}); split it")
 
 
-def _check_names(given: str, names: Collection[str]) -> None:
-    if len(names) > _COLUMNS or len(set(names)) < len(names):
-        found = f"{len(names)} columns of {len(set(names))} different names"
+def _check_shape(given: str, rows: int, names: Collection[str]) -> None:
+    columns, different = len(names), len(set(names))
+    if columns > _COLUMNS or different < columns:
+        found = f"{columns} columns of {different} different names"
         raise DataError(f"{given} has {found}; use at most {_COLUMNS}, each name once")
-
-
-def _check_cells(given: str, rows: int, columns: int) -> None:
     if rows * columns > _CELLS:
         found = f"{rows:,} rows of {columns} columns"
         raise DataError(f"{given} has {found}, beyond {_CELLS:,} cells; split it or leave columns out")
@@ -66,8 +64,7 @@ def read_parquet(given: str, path: Path, *, most: int = _TABLE_BYTES, rows: int 
         file = pq.ParquetFile(path)
         fields = [one for one in file.schema_arrow if not one.name.startswith("__index_level_")]
         names, about = [field.name for field in fields], file.metadata
-        _check_names(given, names)
-        _check_cells(given, about.num_rows, len(names))
+        _check_shape(given, about.num_rows, names)
         if about.num_rows > rows:
             raise DataError(f"{given} has {about.num_rows:,} rows, more than {rows:,}; split it")
         if odd := next((one for one in fields if not _FLAT.match(str(one.type))), None):
@@ -118,11 +115,6 @@ def _lines(given: str, path: Path) -> Iterator[tuple[int, str]]:
             yield number, text
 
 
-def read_csv(given: str, path: Path, *, most: int = _CELLS) -> pd.DataFrame:
-    """The first `most` rows as `csv_parts` gives them; raises as it does."""
-    return next(csv_parts(given, path, most))
-
-
 def csv_parts(given: str, path: Path, most: int) -> Iterator[pd.DataFrame]:
     """Cells under a header, all as text: a blank cell stays blank, "NA" stays a word.
 
@@ -144,13 +136,12 @@ def csv_parts(given: str, path: Path, most: int) -> Iterator[pd.DataFrame]:
                 rows += [row] if row else []
             elif row:
                 names = [name or f"column {number}" for number, name in enumerate(row, 1)]
-                _check_names(given, names)
             if row and len(row) != len(names):
                 raise DataError(
                     f"{given}, line {line}: {len(row)} cells, and the header has {len(names)}; put quotes "
                     f"around a text that holds a {called}, and leave out no cell"
                 )
-            _check_cells(given, len(rows), len(names))
+            _check_shape(given, len(rows), names)
             if len(rows) == most:
                 yield pd.DataFrame(rows, columns=names, dtype=str)
                 rows, some = [], True
@@ -181,8 +172,7 @@ def _read_jsonl(given: str, path: Path) -> pd.DataFrame:
         if not isinstance(row, dict):
             raise DataError(f"{where}: not an object; write it as {{'text': …, 'label': …}}")
         names |= row.keys()
-        _check_names(given, names)
-        _check_cells(given, len(rows), len(names))
+        _check_shape(given, len(rows), names)
     return pd.DataFrame(list(rows.values()), index=list(rows), dtype=object).infer_objects()
 
 

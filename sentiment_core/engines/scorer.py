@@ -22,8 +22,7 @@ from sentiment_core.labels import Label
 from sentiment_core.models.loading import LoadedModel
 from sentiment_core.models.tokens import Encoded
 
-LONG_PREFIX = 128
-"""From so many shared tokens on (few-shot examples), padded batches share one KV cache of them."""
+LONG_PREFIX = 128  # from so many shared tokens on (few-shot examples), padded batches share their KV cache
 
 
 def p_positive(log_likelihoods: np.ndarray) -> np.ndarray:

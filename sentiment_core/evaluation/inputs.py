@@ -55,16 +55,17 @@ class Inputs:
 
     @cached_property
     def test(self) -> TestSet:
-        config = self.config
-        split = config.split if open_source(config.dataset).splits else "all"  # of an undivided source
+        config, splits = self.config, open_source(self.config.dataset).splits
+        split = config.split if splits else "all"  # of an undivided source
         reviews = data.load_reviews(config.dataset, config.split, limit=config.limit, seed=config.seed)
-        overlap = data.overlapping_ids(config.dataset) if split == "test" else set()
+        trained = split == "test" and "train" in splits
+        known = data.load_reviews(config.dataset, "train").ids if trained else ()
         name = safe_name(reviews.name)
         name += f"-{safe_name(split)}" if split not in ("test", "all") else ""
         name += f"-n{config.limit}" if config.limit else ""
         found = {"n": len(reviews), "fingerprint": reviews.fingerprint, "source": reviews.source}
         info = DatasetInfo(name=reviews.name, split=split, **found)
-        return TestSet(reviews, info, tuple(sorted(overlap & set(reviews.ids))), name)
+        return TestSet(reviews, info, tuple(sorted(set(known) & set(reviews.ids))), name)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -121,7 +122,7 @@ class Inputs:
         if self.run:
             here, otherwise = tested.shown == self.run.data.source, self.run.data.source
         else:
-            here, otherwise = "train" in tested.splits, data.DEFAULT_DATASET
+            here, otherwise = "train" in tested.splits, TrainConfig.dataset
         trained = self.run.config.get("exclude", ()) if self.run else ()
         excluded = config.exclude or tuple(one for one in trained if one in NAMED or os.path.exists(one))
         return config.train_dataset or (config.dataset if here else otherwise), excluded

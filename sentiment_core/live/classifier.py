@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy.special import expit
+from transformers import AutoConfig
 
 from sentiment_core.artifacts.schema import DIAL, ReadingTrace, Which
 from sentiment_core.artifacts.store import Run
@@ -30,7 +31,7 @@ from sentiment_core.live.trace import rows_of
 from sentiment_core.live.transformers import LiveTransformers
 from sentiment_core.live.weights import dtype_of, is_lean, load_weights
 from sentiment_core.models.base_models import BaseModel, live_base
-from sentiment_core.models.loading import base_config, load_adapter, load_base, load_tokenizer
+from sentiment_core.models.loading import load_adapter, load_base, load_tokenizer, pretrained
 from sentiment_core.models.tokens import Encoded, PromptEncoder, check_fits
 
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512")  # code for lengths; 1,024 took half a GB
@@ -201,7 +202,7 @@ def _builder(
     base: BaseModel, adapter: Path | None, number_format: str, encoder: PromptEncoder, device: torch.device
 ) -> tuple[Callable[[], Systems], str, int]:
     """Load the weights; return what puts them on the device at first use, their number format, `at_once`."""
-    config, on_cpu = base_config(base), device.type == "cpu"
+    config, on_cpu = pretrained(AutoConfig, base), device.type == "cpu"
     cores, fast_int8 = usable_cores() if on_cpu else 1, processor_has("vnni")
     lean = is_lean(config)
     if on_cpu:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
+import psutil
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
@@ -129,7 +130,12 @@ def _make_in_child(base: BaseModel, adapter: Path | None, number_format: str, fo
     It sees no GPU: on a ZeroGPU Space nothing may begin CUDA outside of a marked function."""
     files = Path(model_folder(base)).glob("*.safetensors")
     count = sum(path.stat().st_size for path in files) / 2  # bfloat16
-    base_models.check_memory(MAKING * count, f"Making the live model of {base.name!r}")
+    needed, free = MAKING * count / 1e9, psutil.virtual_memory().available / 1e9
+    if free < needed:
+        raise BaseModelError(
+            f"Making the live model of {base.name!r} needs {needed:.1f} GB of memory, and {free:.1f} GB are "
+            "free; choose a smaller base model, or a larger machine"
+        )
     job = [base.spec, str(adapter.resolve()) if adapter else "", number_format, str(folder)]
     hidden = {"CUDA_VISIBLE_DEVICES": "", "SPACES_ZERO_GPU": "", "SENTIMENT_CACHE": str(base_models.CACHE)}
     done = base_models.run_child(

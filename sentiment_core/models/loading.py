@@ -197,14 +197,9 @@ def load_merged(base: BaseModel, adapter: Path, *, device: torch.device | str = 
     return replace(loaded, model=merged, compute_dtype=torch.bfloat16)
 
 
-def base_config(base: BaseModel) -> Any:
-    """The base model's configuration. Raises BaseModelError when it cannot be had."""
-    return pretrained(AutoConfig, base)
-
-
 def check_causal(base: BaseModel) -> None:
     """Raises BaseModelError for what is no causal language model, from its configuration alone."""
-    names = list(base_config(base).architectures or ())
+    names = list(pretrained(AutoConfig, base).architectures or ())
     if names and not any(n.endswith(("ForCausalLM", "LMHeadModel")) for n in names):
         raise BaseModelError(
             f"base model {base.name!r} is a {names[0]}, not a causal language model; "

@@ -29,8 +29,7 @@ class Encoded:
     ids: np.ndarray  # (total,) int32
     offsets: np.ndarray  # (n + 1,) int64
     truncated: np.ndarray  # (n,) bool: the middle of the review was cut out
-    shared: int = 0
-    """How many leading tokens all prompts have in common by their making; every prompt is longer."""
+    shared: int = 0  # leading tokens that all prompts have in common by their making; each is longer
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -8,8 +8,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from sentiment_core.artifacts.report import export_rows
 from sentiment_core.artifacts.schema import EvalRecord, RunRecord
 from sentiment_core.artifacts.store import Run, list_artifacts, read_adapter_config, write_text
-from sentiment_core.config import UserError, split_name
-from sentiment_core.data.reviews import DEFAULT_DATASET
+from sentiment_core.config import TrainConfig, UserError, split_name
 from sentiment_core.prompts import PROMPT, REVIEW_SLOT
 
 TEMPLATE = Path(__file__).with_name("card.md")
@@ -65,7 +64,7 @@ def evaluations(run: Run, root: Path) -> list[EvalRecord]:
 def hub_dataset(source: str) -> str:
     """The data source without what it says of columns, a local copy of IMDB by its Hub id."""
     name, _ = split_name(source)
-    return DEFAULT_DATASET if name == Path(DEFAULT_DATASET).name else name
+    return TrainConfig.dataset if name == Path(TrainConfig.dataset).name else name
 
 
 def _results(run: RunRecord, evals: list[EvalRecord]) -> Iterator[EvalResult]:

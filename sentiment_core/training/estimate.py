@@ -16,7 +16,6 @@ CARDS = {
 }  # fmt: skip
 """Dense half-precision tensor operations, 1e12 a second, and memory, 1e9 bytes, by data sheets."""
 
-OLDER = "T4", "V100"  # compute capability below 8.0: without the packed engine
 FIXED_BYTES = 1.3e9  # the runtime, and what captured graphs hold
 
 
@@ -30,7 +29,7 @@ def estimate(config: TrainConfig, card: str, assets: Path) -> str:
         raise ConfigError(f"--estimate {card!r}: there must be {missing}")
     near, size = nearest(config, records)
     seconds, needed = scaled(near, config, size, name)
-    if name in OLDER:
+    if name in ("T4", "V100"):  # compute capability below 8.0: without the packed engine
         rows = read_benchmark("parity", assets).rows  # of the fastest engine and of those a T4 has
         rates = [row.reviews_per_second.value for row in rows if row.reviews_per_second]
         seconds *= max(rates) / min(rates)

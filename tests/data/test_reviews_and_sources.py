@@ -21,7 +21,6 @@ from sentiment_core.data.reviews import (
     DataError,
     load_reviews,
     match_key,
-    overlapping_ids,
     review_id,
     split_train,
 )
@@ -426,7 +425,8 @@ def test_split_train_drops_counts_and_records(tmp_path):
     assert not kept & {match_key(text) for text in ["In both. Yes.", "unseen fun", "unseen dull"]}
     assert cut.train.name == cut.validation.name == "films"
     assert cut.train.split == cut.validation.split == "train"
-    assert overlapping_ids(source) == {review_id("In both.<br />Yes.")}, "of the raw text"
+    train, test = (set(load_reviews(source, split).ids) for split in ("train", "test"))
+    assert train & test == {review_id("In both.<br />Yes.")}, "of the raw text"
 
 
 def test_exclude_takes_every_split_of_a_folder(tmp_path):
@@ -531,7 +531,8 @@ def test_the_pinned_file_is_the_copy_that_artifacts_were_made_from(tmp_path, mon
 @imdb.needed
 def test_imdb_overlaps_and_exclusions(tmp_path):
     folder = imdb.FOLDER
-    assert len(overlapping_ids(str(folder))) == 123
+    train, test = (set(load_reviews(str(folder), split).ids) for split in ("train", "test"))
+    assert len(train & test) == 123
     cut = split_train(str(folder))
     assert cut.excluded == {"in_test_split": 123, "duplicate": 99}
     assert (len(cut.train), len(cut.validation), int(cut.validation.labels.sum())) == (23778, 1000, 502)
