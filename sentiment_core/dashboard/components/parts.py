@@ -23,7 +23,6 @@ from sentiment_core.metrics.histogram import BINS, EDGE
 FOLDER = Path(__file__).parent.parent
 MONO_FONTS = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono", "monospace")
 MAX_TABLE_ROWS = 200
-UNITS = {"ms": "milliseconds", "s": "seconds", "min": "minutes", "h": "hours"}
 
 
 def points(fraction: float, digits: int = 1) -> str:
@@ -47,13 +46,8 @@ def seconds(value: float) -> str:
 
 
 def duration(value: float) -> str:
-    """The same in words.
-
-    >>> duration(39.05), duration(900)
-    ('39 seconds', '15 minutes')
-    """
-    number, unit = seconds(value).split(THIN)
-    return f"{number} {UNITS[unit]}"
+    """The same in words, of a training."""
+    return f"{value:.0f} seconds" if value < 120 else f"{value / 60:.0f} minutes"
 
 
 def parameters(count: int) -> str:
