@@ -32,9 +32,7 @@ def is_scored(frame: pd.DataFrame) -> bool:
 
 def dataset_phrase(evaluation: Evaluation) -> str:
     dataset = evaluation.record.dataset
-    title = DATASET_TITLES.get(dataset.name, dataset.name)
-    where = title if title != dataset.name or dataset.split == "all" else f"{title}, {dataset.split} split"
-    return f"{where}, n = {dataset.n:,}"
+    return f"{DATASET_TITLES.get(dataset.name, dataset.name)}, n = {dataset.n:,}"
 
 
 def shares(accuracy: Metric) -> dict[str, Any]:
@@ -155,8 +153,7 @@ def _told(row: Mapping[str, Any], name: str) -> str:
 def coverage_panel(store: Store, run: Run | None, evals: Mapping[str, Evaluation]) -> Panel | None:
     """Accuracy when only the surest answers are given, of the base model, the fine-tuned or both."""
     actors = actors_of(evals)
-    frames = {actor: store.predictions(one) for actor, one in actors.items()}
-    frames = {actor: frame for actor, frame in frames.items() if is_scored(frame)}
+    frames = {who: frame for who, one in actors.items() if is_scored(frame := store.predictions(one))}
     rows = [
         {"actor": actor, "coverage": share} | shares(accuracy)
         for actor, frame in frames.items()
