@@ -561,8 +561,8 @@ def test_both_answers_come_as_a_csv_that_no_spreadsheet_runs(context: Context, t
     found = waiting.run(found_by(context.serving.scores(context.store.run(RUN), rows.texts)))
     frame = batch.table_of(rows, found)
     assert list(frame["fine-tuned"]) == ["Positive", "Negative", "Positive"]
-    assert batch.summary_of(frame).startswith(
-        "3 reviews. The fine-tuned model predicts 2 positive and 1 negative."
-    )
+    said = batch.summary_of(frame)
+    assert said.startswith("3 reviews. The base model predicts ")
+    assert said.endswith(" The fine-tuned model predicts 2 positive.")
     back = pd.read_csv(batch.write_csv(frame, str(tmp_path)))
     assert back["text"][2] == "'=cmd()"

@@ -28,7 +28,6 @@ from sentiment_core.labels import LABEL_WORDS
 from sentiment_core.metrics import intervals
 
 SYSTEM_IDS: Mapping[Which, str] = {"base": "baseline-scored", "fine-tuned": "fine-tuned"}
-LISTED = 25  # examples of each outcome
 NO_LABELS = ("No labels", "")
 
 
@@ -149,11 +148,11 @@ def scored(system: str, batch: Batch, p_positive: Sequence[float]) -> tuple[Eval
 
 
 def examples_html(batch: Batch, frame: pd.DataFrame, sides: pairs.Sides) -> str:
-    """Each filter's first reviews, folded; without labels only those filters that need none."""
+    """Each filter's first 25 reviews, folded; without labels only those filters that need none."""
     wanted = [name for name in pairs.FILTERS if batch.labels or name in ("all", "unsure")]
     groups = [(pairs.FILTERS[show], pairs.select(frame, pairs.ExampleFilter(show=show))) for show in wanted]
     groups.sort(key=lambda group: group[1].empty)
-    return render("batch_examples", groups=groups, texts=batch.texts, sides=sides, listed=LISTED)
+    return render("batch_examples", groups=groups, texts=batch.texts, sides=sides, listed=25)
 
 
 def table_of(batch: Batch, found: Mapping[Which, Sequence[float]]) -> pd.DataFrame:
@@ -168,13 +167,10 @@ def table_of(batch: Batch, found: Mapping[Which, Sequence[float]]) -> pd.DataFra
 
 
 def summary_of(frame: pd.DataFrame) -> str:
-    """How many, and how each model splits them."""
-    sentences = [f"{len(frame):,} reviews."]
-    for system in (name for name in ("fine-tuned", "base") if name in frame):
-        positive = int((frame[system] == LABEL_WORDS[1]).sum())
-        split = f"{positive:,} positive and {len(frame) - positive:,} negative"
-        sentences.append(f"The {system} model predicts {split}.")
-    return " ".join(sentences)
+    """How many, and how many of them each model calls positive."""
+    positive = {name: (frame[name] == LABEL_WORDS[1]).sum() for name in SYSTEM_IDS if name in frame}
+    told = (f" The {name} model predicts {n:,} positive." for name, n in positive.items())
+    return f"{len(frame):,} reviews.{''.join(told)}"
 
 
 def write_csv(frame: pd.DataFrame, cache: str) -> str:
