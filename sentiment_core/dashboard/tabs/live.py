@@ -52,8 +52,8 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
                 listed = [(f"All {len(texts)} samples…", ""), *((shorten(texts[id], 60), id) for id in texts)]
                 named = {"label": "All sample reviews", "elem_id": "more-samples", "visible": bool(texts)}
                 more = gr.Dropdown(listed, value="", **named, **menu)
-                named = {"label": "Target accuracy", "elem_id": "sure"}
-                sure = gr.Dropdown(**_targets(context, first), **named, **menu)
+                always = ("Always answer", 0.0)  # else the certainty that an answer needs
+                sure = gr.Dropdown([always], value=0.0, label="Target accuracy", elem_id="sure", **menu)
         with gr.Column(elem_id="live-answers", min_width=300):
             events = "element, props, watch, trigger /* 'ask', 'opened' */"
             cards = own_figure("live", "answers", events, value={"text": None}, stored=json.dumps(stored))
@@ -73,8 +73,10 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
 
     def draw(run_id: str | None) -> list[object]:
         run = context.store.run(run_id)
-        stored = gr.HTML(stored=json.dumps(stored_answers(context, run)))
-        return [stored, pace_html(context, run), gr.Dropdown(**_targets(context, run))]
+        stored, found = json.dumps(stored_answers(context, run)), context.store.certainties(run)
+        targets = [always, *((f"Target: {percent(p, 0)} right", least) for p, least in found.items())]
+        chosen = gr.Dropdown(choices=targets, value=0.0, visible=bool(found))
+        return [gr.HTML(stored=stored), pace_html(context, run), chosen]
 
     asking: dict[str, Any] = QUIET | MODEL_EVENT
     newer = {"trigger_mode": "multiple"}  # a newer question ends the older one instead of waiting for it
@@ -87,13 +89,6 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     more.input(None, more, text, js="(id) => figs.pick(id)", **QUIET)
     sure.change(None, sure, None, js="(p) => { figs.set('sure', p); return [] }", **QUIET)
     return TabPart(draw, [], [cards, pace, sure])
-
-
-def _targets(context: Context, run: Run | None) -> dict[str, Any]:
-    """What the menu of targets offers: 0 for every answer, else the certainty that an answer needs."""
-    found = context.store.certainties(run)
-    choices = [(f"Target: {percent(target, 0)} right", least) for target, least in found.items()]
-    return {"choices": [("Always answer", 0.0), *choices], "value": 0.0, "visible": bool(found)}
 
 
 def stored_answers(context: Context, run: Run | None) -> dict[str, Any]:
