@@ -113,7 +113,10 @@ def loss_panel(histories: Mapping[str, pd.DataFrame], record: RunRecord | None =
         f"Diamonds: validation{validated}. Hollow bars: misclassified.{stages(record) if record else ''}"
     )
     figure = training.replay(histories) | {"edge": EDGE, "bins": BINS}
-    return Panel(f"{name}: {finding}", figure, caption, _table(histories), "loss-curves")
+    # every logged line; the counts by log-odds stay in history.jsonl
+    frames = [frame.drop(columns="eval_counts").assign(run=name) for name, frame in histories.items()]
+    data = pd.concat(frames, ignore_index=True).round(6)
+    return Panel(f"{name}: {finding}", figure, caption, data, "loss-curves")
 
 
 def stages(record: RunRecord) -> str:
@@ -130,9 +133,3 @@ def stages(record: RunRecord) -> str:
         f"({teacher.source}, {teacher.split}); this run learned {record.data.labelled:,} labels and those "
         f"answers, at temperature {teacher.temperature:g}."
     )
-
-
-def _table(histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Every logged line; the counts by log-odds stay in history.jsonl."""
-    frames = [frame.drop(columns="eval_counts").assign(run=name) for name, frame in histories.items()]
-    return pd.concat(frames, ignore_index=True).round(6)
