@@ -50,23 +50,21 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     def draw(
         run_id: str | None, name: str | None, zoomed: bool, cost_by: str, held: str, other: str
     ) -> list[object]:  # fmt: skip
-        evals = context.evals(run_id, name)[1]
+        (run, evals), store, reviews = context.evals(run_id, name), context.store, context.dataset(name)
         if not evals:
             nothing = [*systems.show(None, panels.UNEVALUATED), *cost.show(None), "", *covered.show(None)]
             return [*moving.show(None), "", *nothing, "", *[gr.update(visible=False)] * 2]
         sides = Sides.of(context, run_id, name, other)
-        histograms, by_range, flow = before_and_after(context.store, sides)
-        fitting = context.store.references() if context.dataset(name) == "imdb" else ()
-        shown = [one for one in fitting if not one.kind.startswith("study")]
-        surest = panels.coverage_panel(context.store, context.store.run(run_id), evals)
-        costs = panels.cost_panel(context, run_id, context.dataset(name), cost_by, shown, held)
-        against = rivals(context.store, evals)
+        histograms, by_range, flow = before_and_after(store, sides)
+        shown = [one for one in store.references() if reviews == "imdb" and not one.kind.startswith("study")]
+        costs = panels.cost_panel(context, run_id, reviews, cost_by, shown, held)
+        records, against = [one.record for one in evals.values()], rivals(store, evals)
         told = heatmap_html(evals) + settings_html(context, sides, run_id) + flow
         return [
             *moving.show(histograms), by_range,
             *systems.show(panels.accuracy_panel(evals, shown, zoomed=zoomed)),
-            *cost.show(costs), told, *covered.show(surest),
-            render("accuracy_notes", records=[one.record for one in evals.values()], rivals=against),
+            *cost.show(costs), told, *covered.show(panels.coverage_panel(store, run, evals)),
+            render("accuracy_notes", records=records, rivals=against),
             gr.Checkbox(visible=True),
             gr.Dropdown(choices=[*sides.others.items()], value=sides.versus, visible=len(sides.others) > 1),
         ]  # fmt: skip
