@@ -66,14 +66,6 @@ def paired(before: pd.DataFrame | None, after: pd.DataFrame) -> pd.DataFrame:
     return table.assign(outcome=outcome, moved=moved, sure=sure)
 
 
-def partner(frame: pd.DataFrame, row: Any) -> Any | None:
-    """The other review of a row's pair, as a row; None where there is none."""
-    if "pair_id" not in frame:
-        return None
-    others = frame[(frame["pair_id"] == row.pair_id) & (frame["review_id"] != row.review_id)]
-    return next(others.itertuples(), None)
-
-
 class Filter(NamedTuple):
     """A named choice of rows."""
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from sentiment_core.dashboard.components.answers import NO_TRACE, stream
 from sentiment_core.dashboard.components.parts import empty, own_figure, render
 from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_switch
-from sentiment_core.dashboard.pairs import FILTERS, ExampleFilter, Sides, counts, paired, partner, select
+from sentiment_core.dashboard.pairs import FILTERS, ExampleFilter, Sides, counts, paired, select
 from sentiment_core.dashboard.panels import COMMAND
 from sentiment_core.dashboard.serving import MODEL_EVENT
 from sentiment_core.dashboard.texts import FETCH, FETCHING
@@ -69,8 +69,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     gr.on([dataset.input, search.change], render_all, filters, outputs, **LATEST)
     asked.input(render_all, filters, outputs, js=ASKED, **LATEST)
     opened.input(read, [*filters, opened], reading, js=REVIEW, **LATEST)
-    barred: dict[str, Any] = QUIET | {"show_progress": "full", "show_progress_on": [listed]}
-    fetch.click(fetched, filters, outputs, **barred)
+    fetch.click(fetched, filters, outputs, **QUIET | {"show_progress": "full", "show_progress_on": [listed]})
     explain.click(explained, [run, opened], trace, **QUIET | MODEL_EVENT | {"show_progress": "minimal"})
     return TabPart(render_all, [*filters[1:], opened], outputs, dataset, [opened, asked])
 
@@ -109,8 +108,7 @@ def whole(context: Context, wanted: ExampleFilter, review_id: str = "") -> list[
     context.texts.wait(WAIT_SECONDS)
     known, datasets, how_to = answered(context, wanted), context.store.datasets(), context.texts.how_to
     if not known:
-        why = "This run’s fine-tuned model has not answered these reviews yet. This command does that:"
-        why = why if datasets else "No predictions yet. This command makes them:"
+        why = "The fine-tuned model has not answered these reviews yet. This command does that:"
         return [empty(why, COMMAND), gr.Column(visible=False), *[gr.skip()] * 7]
     shown = next((one for one in known if one.texts), known[0])
     found = select(shown.frame, wanted, shown.texts)
@@ -135,8 +133,11 @@ def in_reader(context: Context, wanted: ExampleFilter, review_id: str) -> list[o
     """The reader's HTML, whether the button below it is there, and no trace yet."""
     for rows, texts, sides, _ in answered(context, wanted):
         for row in rows[rows["review_id"] == review_id].itertuples():
-            told = (row, str(row.outcome).capitalize()), (partner(rows, row), "The other review of this pair")
-            panes = [_pane(one, heading, texts, sides.names) for one, heading in told if one]
+            pair = rows[rows["pair_id"] == row.pair_id] if "pair_id" in rows else rows[:0]
+            others = pair[pair["review_id"] != review_id].itertuples()
+            told = [(row, str(row.outcome).capitalize())]
+            told += [(one, "The other review of this pair") for one in others]
+            panes = [_pane(one, heading, texts, sides.names) for one, heading in told]
             return [render("reader", panes=panes), gr.Button(visible=review_id in texts), NO_TRACE]
     return [empty(PICK), gr.Button(visible=False), NO_TRACE]
 
