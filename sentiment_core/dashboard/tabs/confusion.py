@@ -7,7 +7,7 @@ import pandas as pd
 
 from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.dashboard import panels
-from sentiment_core.dashboard.components.parts import FigureSlot, Panel, empty, own_figure, render
+from sentiment_core.dashboard.components.parts import FigureSlot, Panel, own_figure, render
 from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_switch
 from sentiment_core.figures import evaluation
 from sentiment_core.figures.style import percent
@@ -26,49 +26,37 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     with gr.Row(equal_height=True):
         left, right = FigureSlot("matrix-before", height=380), FigureSlot("matrix-after", height=380)
     rates = gr.HTML(elem_id="rates")
-    drawn = [*left.outputs, *right.outputs, rates]
+    drawn = [other, *left.outputs, *right.outputs, rates]
 
     def draw(run_id: str | None, name: str | None, system: str | None, threshold: float) -> list[object]:
-        evals = context.evals(run_id, name)[1]
-        if not evals:
-            return [*left.show(None, panels.UNEVALUATED), *right.show(None), ""]
+        evals, read = context.evals(run_id, name)[1], context.store.predictions
+        others = [(one.record.title, of) for of, one in evals.items() if of != "fine-tuned"]
+        system = system if system in evals else next((of for _, of in others), None)
+        menu = gr.Dropdown(choices=others, value=system)
         chosen = (evals.get(one or "") for one in (system, "fine-tuned"))
-        read = context.store.predictions
         sides = [Side.cut(one, read(one), threshold) if one else None for one in chosen]
         before, after = (matrix_panel(side) if side else None for side in sides)
-        missing = empty("This system has not been evaluated on these reviews.", panels.COMMAND)
-        html = render("rates", sides=[side for side in sides if side])
-        return [*left.show(before, missing), *right.show(after, missing), html]
-
-    def restart(run_id: str | None, name: str | None, _: str | None, threshold: float) -> list[object]:
-        """On load, and when run or dataset change: the base model that compares like with like is chosen."""
-        evals = context.evals(run_id, name)[1]
-        options = [(one.record.title, system) for system, one in evals.items() if system != "fine-tuned"]
-        value = next((system for _, system in options), None)
-        return [gr.Dropdown(choices=options, value=value), *draw(run_id, name, value, threshold)]
+        html = render("rates", sides=[side for side in sides if side]) if evals else ""
+        missing = panels.UNEVALUATED if evals else ""  # one is enough
+        return [menu, *left.show(before, panels.UNEVALUATED), *right.show(after, missing), html]
 
     def moved(event: gr.EventData, run_id: str | None, name: str | None, system: str | None) -> list[object]:
         return [event.at, *draw(run_id, name, system, event.at)]
 
-    inputs = [dataset, other, at]
-    latest = QUIET | {"trigger_mode": "always_last"}
-    dataset.input(restart, [run, *inputs], [other, *drawn], **latest)
-    other.input(draw, [run, *inputs], drawn, **latest)
+    inputs, changed = [dataset, other, at], [dataset.input, other.input]
+    gr.on(changed, draw, [run, *inputs], drawn, **QUIET | {"trigger_mode": "always_last"})
     in_order = QUIET | {"trigger_mode": "multiple", "concurrency_limit": 1}
     slider.threshold(moved, [run, dataset, other], [at, *drawn], **in_order)
-    return TabPart(restart, inputs, [other, *drawn], dataset)
+    return TabPart(draw, inputs, drawn, dataset)
 
 
 class Side(NamedTuple):
     """One system at one threshold."""
 
     evaluation: Evaluation
+    system: System
     at: str  # the threshold in words; empty where the system states no probabilities
     cells: dict[str, Any]  # as `classification.at_threshold` gives them
-
-    @property
-    def system(self) -> System:
-        return SYSTEMS[self.evaluation.record.system]
 
     @classmethod
     def cut(cls, evaluation: Evaluation, frame: pd.DataFrame, threshold: float = 50) -> Self:
@@ -76,7 +64,8 @@ class Side(NamedTuple):
         p, at, words = frame["p_positive"], threshold / 100, f"at {threshold:.3g}\u202f%"
         if not panels.is_scored(frame):  # as given: 0 and 1 lie on both sides of one half, a gap stays a gap
             p, at, words = frame["prediction"], 0.5, ""
-        return cls(evaluation, words, classification.at_threshold(frame["label"], p, at))
+        system = SYSTEMS[evaluation.record.system]
+        return cls(evaluation, system, words, classification.at_threshold(frame["label"], p, at))
 
 
 def matrix_panel(side: Side) -> Panel:
