@@ -136,8 +136,6 @@ def settings_html(context: Context, sides: Sides, run_id: str | None) -> Markup:
 def _value(key: str, value: object) -> str:
     if key == "micro_batch_size" and not value:
         return "as fits"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:g}"
     words = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
