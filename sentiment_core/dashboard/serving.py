@@ -221,7 +221,8 @@ class Serving:
     def __init__(self, host: ModelHost, batch_host: ModelHost | None = None) -> None:
         self.host, self.worker = host, Worker()
         self.batch_host, self.batch_worker = batch_host or host, Worker() if batch_host else self.worker
-        self._places: dict[str, Counter[object]] = {name: Counter() for name in KINDS}
+        # of each kind of work the visitors that wait for it, or are being answered
+        self.places: dict[str, Counter[object]] = {name: Counter() for name in KINDS}
         self._known: dict[Any, list[Event]] = {}
         self._together: dict[Any, LiveAnswer] = {}  # answered with others, not yet told
         self._score_many = gpu(self._score, 60) if batch_host else self._score
@@ -252,13 +253,9 @@ class Serving:
 
     def queue(self) -> dict[str, Any]:
         """How many wait for answers, how many seconds one would who asks now, and why nobody else may."""
-        waiting = self.waiting("answers")
+        waiting = len(self.places["answers"])
         full = TOO_MANY if waiting >= KINDS["answers"].places else ""
         return {"waiting": waiting, "seconds": round(waiting * self.worker.seconds, 1), "full": full}
-
-    def waiting(self, name: str) -> int:
-        """Visitors that wait for this kind of work, or are being answered."""
-        return len(self._places[name])
 
     # ---- the work, in pieces
 
@@ -312,7 +309,7 @@ class Serving:
         self, name: str, work: Work, run: Run | None, given: Any, visitor: object = None
     ) -> AsyncGenerator[Event]:
         """Waits for a place, for the model and for a turn; then come the work's own events."""
-        batches, kind, places, told = name == "batches", KINDS[name], self._places[name], list[Event]()
+        batches, kind, places, told = name == "batches", KINDS[name], self.places[name], list[Event]()
         host, worker = (self.batch_host, self.batch_worker) if batches else (self.host, self.worker)
         visitor = visitor or object()
         try:
