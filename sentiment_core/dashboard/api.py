@@ -36,14 +36,6 @@ class Answer(TypedDict):
     trace: list[Row] | None  # how the answers came while reading, the text stripped; null unless asked for
 
 
-FIGURES = {
-    "base_model": "base_model.name", "parameters": "base_model.parameters",
-    "trainable_parameters": "trainable_parameters", "wall_seconds": "wall_seconds",
-    "device": "hardware.device", "validation_accuracy": "validation_accuracy.value",
-}  # fmt: skip
-"""What `runs` tells of a finished run -> where its record has it."""
-
-
 async def found_by(events: AsyncIterator[Any]) -> Any:
     """What the last of them found; gr.Error where that is `Refused`."""
     *_, last = [event async for event in events]
@@ -137,9 +129,14 @@ def register(context: Context) -> None:
 
     def runs() -> list[dict[str, Any]]:
         """The training runs and what they cost; the figures of an unfinished one are null."""
+        figures = {
+            "base_model": "base_model.name", "parameters": "base_model.parameters",
+            "trainable_parameters": "trainable_parameters", "wall_seconds": "wall_seconds",
+            "device": "hardware.device", "validation_accuracy": "validation_accuracy.value",
+        }  # fmt: skip
         return [
             {"run_id": run.run_id, "finished": run.record is not None}
-            | {name: run.record and attrgetter(place)(run.record) for name, place in FIGURES.items()}
+            | {name: run.record and attrgetter(place)(run.record) for name, place in figures.items()}
             for run in context.store.listing().runs
         ]
 

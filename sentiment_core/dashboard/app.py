@@ -44,24 +44,6 @@ TABS = {
 """Name in the address -> title, in the order of the page. `tabs/<name>.py` has its
 `build(context, run dropdown) -> TabPart`."""
 
-MAX_WAITING = 2000
-"""Events in Gradio's queue, about four for each page that opens. Requests for the model wait elsewhere
-(`serving.KINDS`), so that they never keep the page itself waiting."""
-
-OFF = ("show_error", "enable_monitoring", "run_history", "ssr_mode", "pwa", "mcp_server", "share")
-"""What Gradio can do and this page does not."""
-
-HEAD_START_SECONDS = 4.0  # of the page before the model, whose imports take half of the time on few cores
-SWITCH_SECONDS = 0.0001
-"""After which one thread lets another go on: the model's comes back from PyTorch hundreds of times an answer,
-and each time would wait for the page's."""
-
-PREVIEW = "".join(
-    f'<meta {name}="{prefix}description" content="{header.ABOUT}">'
-    for name, prefix in (("name", ""), ("property", "og:"), ("name", "twitter:"))
-)
-"""What a link to the page shows elsewhere, beside its title."""
-
 
 def build(
     assets: Path | None = None,
@@ -97,7 +79,8 @@ def build(
         copy.click(None, js="() => { figs.copyLink(); return [] }", **QUIET)
         draws = _wire(demo, context, parts, run, tabs, [title, stats, problems])
         api.register(context)
-    demo.queue(api_open=False, max_size=MAX_WAITING, default_concurrency_limit=4)
+    # about four events a page that opens; the model's wait in `serving.KINDS`, so that they never hold it up
+    demo.queue(api_open=False, max_size=2000, default_concurrency_limit=4)
     demo._queue.ANALYTICS_MAX_EVENTS = 0  # a table of all events, made anew at each of them
     warm_up = threading.Thread(target=_warm_up, args=(context, draws), name="warm-up", daemon=True)
 
@@ -115,7 +98,7 @@ def launch(demo: gr.Blocks, *, prevent_thread_lock: bool = False, **more: Any) -
     warm_up, routes = demo.ours  # pyrefly: ignore[missing-attribute] `build` made them
     served = demo.launch(**(launch_options(routes) | more), prevent_thread_lock=True)
     warm_up.start()
-    sys.setswitchinterval(SWITCH_SECONDS)
+    sys.setswitchinterval(0.0001)  # the model's thread comes back from PyTorch hundreds of times an answer
     sys.modules.setdefault("matplotlib", None)  # pyrefly: ignore Gradio looks for it on the disk at every event
     if not prevent_thread_lock:
         demo.block_thread()
@@ -125,7 +108,7 @@ def launch(demo: gr.Blocks, *, prevent_thread_lock: bool = False, **more: Any) -
 def _warm_up(context: Context, draws: dict[str, Callable[[], object]]) -> None:
     """Every tab, so that it is sent from memory; the model; and once that is there, the review texts."""
     host, first, with_texts = context.serving.host, context.store.run(None), draws.pop("examples")
-    host.not_before = time.monotonic() + HEAD_START_SECONDS
+    host.not_before = time.monotonic() + 4.0  # first the page: on few cores its imports take half of the time
     host.start(first)
     for draw in draws.values():
         draw()
@@ -228,16 +211,19 @@ def _wire(
 
 def launch_options(routes: Sequence[BaseRoute] = ()) -> dict[str, Any]:
     """Arguments for `Blocks.launch`: nothing from other origins, nothing told to anybody, bounded uploads."""
+    about = f'description" content="{header.ABOUT}">'  # which a link to the page shows elsewhere, too
+    off = "show_error", "enable_monitoring", "run_history", "ssr_mode", "pwa", "mcp_server", "share"
     return {
         "server_name": os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
         "theme": theme(),
         "css": css(),
-        "head": f"{PREVIEW}<script>{static('figures.js', 'figures.*.js')}</script>",
+        "head": f'<meta name="{about}<meta property="og:{about}<meta name="twitter:{about}'
+        f"<script>{static('figures.js', 'figures.*.js')}</script>",
         "js": static("page.js"),
         "footer_links": ["api", "settings"],  # light or dark, among them
         "max_file_size": MAX_UPLOAD_BYTES,
         "allowed_paths": [],
         "state_session_capacity": 1000,
         "app_kwargs": {"middleware": [Middleware(Guard)], "routes": list(routes)},
-        **dict.fromkeys(OFF, False),
+        **dict.fromkeys(off, False),
     }

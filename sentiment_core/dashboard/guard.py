@@ -65,9 +65,8 @@ class Guard:
             await self.app(scope, receive, guarded)
         except Exception as error:
             # logged by its place in the program: what was asked for is the visitor's
-            what = "broke off" if started else "malformed"
             called = getattr(scope.get("endpoint"), "__name__", "?")
-            log.warning("%s: %s (%s)", called, what, type(error).__name__)
+            log.warning("%s: %s (%s)", called, "broke off" if started else "malformed", type(error).__name__)
             refused = refused or 400
         if refused and not started:
             answer = JSONResponse({"detail": REFUSALS[refused]}, refused, headers=HEADERS)

@@ -8,10 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-import gradio as gr
-from markupsafe import Markup
+from typing import TYPE_CHECKING, Any
 
 from sentiment_core.artifacts.schema import Which
 from sentiment_core.artifacts.store import Run
@@ -31,9 +28,6 @@ log = logging.getLogger(__name__)
 
 class ModelUnavailable(RuntimeError):
     """The live model cannot answer; the message is one sentence for the visitor."""
-
-
-Loading: TypeAlias = "Future[LiveClassifier]"
 
 
 def version_of(run: Run | None) -> Hashable:
@@ -60,12 +54,12 @@ class ModelHost:
 
     def __init__(self, load: Callable[[Run | None], LiveClassifier] = load_live) -> None:
         self._load = load
-        self._slots: dict[Hashable, Loading] = {}
+        self._slots: dict[Hashable, Future[LiveClassifier]] = {}
         self._lock, self._loading = threading.Lock(), threading.Lock()
         self._began, self._took = 0.0, 0.0
         self.not_before = 0.0  # by `time.monotonic`: what is asked to load earlier is begun then
 
-    def start(self, run: Run | None) -> Loading:
+    def start(self, run: Run | None) -> Future[LiveClassifier]:
         """Begin to load this run's model unless that was done; returns at once. A failure is tried again."""
         key = version_of(run)
         with self._lock:
@@ -80,7 +74,7 @@ class ModelHost:
             self._slots[key] = slot  # most recently used last
             return slot
 
-    def _fill(self, slot: Loading, run: Run | None) -> None:
+    def _fill(self, slot: Future[LiveClassifier], run: Run | None) -> None:
         time.sleep(max(0.0, self.not_before - time.monotonic()))
         try:
             with self._loading:
@@ -101,7 +95,7 @@ class ModelHost:
         left = self._began + self._took - time.monotonic()
         return 0.0 if self.slot(run).done() else left if left > 0 else None
 
-    def slot(self, run: Run | None) -> Loading:
+    def slot(self, run: Run | None) -> Future[LiveClassifier]:
         """This run's model, loaded or on its way."""
         return self._slots.get(version_of(run)) or self.start(run)
 
@@ -116,16 +110,5 @@ class ModelHost:
 
 
 def gpu(function: Callable[..., Iterator[Any]], seconds: int) -> Callable[..., Iterator[Any]]:
-    """Mark a generator that needs a ZeroGPU Space's GPU, for `seconds` at most; what the Space refuses (none
-    free, a visitor's daily share used up) becomes a `ModelUnavailable`. No change elsewhere."""
-    if spaces is None:
-        return function
-    marked = spaces.GPU(function, duration=seconds)
-
-    def told(run: Run | None, given: Any) -> Iterator[Any]:
-        try:
-            yield from marked(run, given)
-        except gr.Error as error:
-            raise ModelUnavailable(Markup(error.message).striptags()) from error
-
-    return told
+    """Mark a generator that needs a ZeroGPU Space's GPU, for `seconds` at most; no change elsewhere."""
+    return spaces.GPU(function, duration=seconds) if spaces else function

@@ -21,6 +21,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import gradio as gr
+from markupsafe import Markup
+
 from sentiment_core.artifacts.schema import ReadingTrace
 from sentiment_core.artifacts.store import Run
 from sentiment_core.config import UserError
@@ -91,12 +94,8 @@ class Refused(NamedTuple):
     sentence: str  # why nothing more comes
 
 
-class Later(NamedTuple):  # between two pieces: what comes now may wait for others' answers
-    pass
-
-
 Event = Waiting | Answer | Trace | Dial | Scores | Refused
-Work = Callable[[Run | None, Any], Iterator[Event | Later]]
+Work = Callable[[Run | None, Any], Iterator[Event | None]]  # None: what comes now may wait for answers
 
 # ---- the queue
 
@@ -130,7 +129,7 @@ class Job:
         except Exception as error:
             came = error
         self.seconds += time.perf_counter() - began
-        if isinstance(came, Later):
+        if came is None:
             self.rank = Rank.TRACE
             return True
         with suppress(RuntimeError):  # nobody waits any more: their loop is closed
@@ -209,7 +208,6 @@ class Worker:
         return min(traces or idle, default=None)
 
 
-@dataclass(eq=False)
 class Latest:
     """A visitor's newest question: what still works on an older one stops, and shows nothing more."""
 
@@ -223,11 +221,11 @@ class Serving:
     def __init__(self, host: ModelHost, batch_host: ModelHost | None = None) -> None:
         self.host, self.worker = host, Worker()
         self.batch_host, self.batch_worker = batch_host or host, Worker() if batch_host else self.worker
-        self._places: dict[str, Counter[object]] = {name: Counter() for name in KINDS}
+        # of each kind of work the visitors that wait for it, or are being answered
+        self.places: dict[str, Counter[object]] = {name: Counter() for name in KINDS}
         self._known: dict[Any, list[Event]] = {}
         self._together: dict[Any, LiveAnswer] = {}  # answered with others, not yet told
-        self._score = _scores_of(host)
-        self._score_many = gpu(_scores_of(batch_host), 60) if batch_host else self._score
+        self._score_many = gpu(self._score, 60) if batch_host else self._score
 
     # ---- what it is asked
 
@@ -255,17 +253,13 @@ class Serving:
 
     def queue(self) -> dict[str, Any]:
         """How many wait for answers, how many seconds one would who asks now, and why nobody else may."""
-        waiting = self.waiting("answers")
+        waiting = len(self.places["answers"])
         full = TOO_MANY if waiting >= KINDS["answers"].places else ""
         return {"waiting": waiting, "seconds": round(waiting * self.worker.seconds, 1), "full": full}
 
-    def waiting(self, name: str) -> int:
-        """Visitors that wait for this kind of work, or are being answered."""
-        return len(self._places[name])
-
     # ---- the work, in pieces
 
-    def _answers(self, run: Run | None, text: str) -> Iterator[Event | Later]:
+    def _answers(self, run: Run | None, text: str) -> Iterator[Event | None]:
         model, found = self.host.get(run), {}
         if model.on_gpu:
             self._answer_together(model, run, text)
@@ -276,7 +270,7 @@ class Serving:
                 yield Answer(system, answer)
                 if answer.read == 1:
                     break
-        yield Later()
+        yield None
         for system, steps in reading.items():
             *_, found[system] = steps
             yield Trace(text, dict(found))
@@ -297,13 +291,25 @@ class Serving:
             found += (p,)
             yield Dial(found)
 
+    def _score(self, run: Run | None, texts: list[str]) -> Iterator[Event]:
+        model = (self.host if len(texts) == 1 else self.batch_host).get(run)
+        found: dict[Which, list[float]] = {system: [0.0] * len(texts) for system in systems_of(run)}
+        done, whole = 0, len(texts) * len(found)
+        for start in range(0, len(texts), TOGETHER):
+            for system in found:
+                for places, p_positive in model.batches(texts[start : start + TOGETHER], system):
+                    for place, p in zip(places.tolist(), p_positive.tolist(), strict=True):
+                        found[system][start + place] = p
+                    done += len(places)
+                    yield Scores(found, done / whole, len(texts) if done == whole else start)
+
     # ---- waiting
 
     async def _events(
         self, name: str, work: Work, run: Run | None, given: Any, visitor: object = None
     ) -> AsyncGenerator[Event]:
         """Waits for a place, for the model and for a turn; then come the work's own events."""
-        batches, kind, places, told = name == "batches", KINDS[name], self._places[name], list[Event]()
+        batches, kind, places, told = name == "batches", KINDS[name], self.places[name], list[Event]()
         host, worker = (self.batch_host, self.batch_worker) if batches else (self.host, self.worker)
         visitor = visitor or object()
         try:
@@ -344,22 +350,8 @@ class Serving:
                 del self._known[next(iter(self._known))]
         except (InputRefused, ModelUnavailable, UserError) as error:
             yield Refused(str(error))
+        except gr.Error as error:  # of a ZeroGPU Space: none is free, or a visitor's daily share is used up
+            yield Refused(Markup(error.message).striptags())
         except Exception:
             log.exception("the live model failed")
             yield Refused(BROKE)
-
-
-def _scores_of(host: ModelHost) -> Work:
-    def scores(run: Run | None, texts: list[str]) -> Iterator[Event]:
-        model = host.get(run)
-        found: dict[Which, list[float]] = {system: [0.0] * len(texts) for system in systems_of(run)}
-        done, whole = 0, len(texts) * len(found)
-        for start in range(0, len(texts), TOGETHER):
-            for system in found:
-                for places, p_positive in model.batches(texts[start : start + TOGETHER], system):
-                    for place, p in zip(places.tolist(), p_positive.tolist(), strict=True):
-                        found[system][start + place] = p
-                    done += len(places)
-                    yield Scores(found, done / whole, len(texts) if done == whole else start)
-
-    return scores

@@ -17,8 +17,6 @@ COSTS = {
 }  # fmt: skip
 LOGARITHMIC = (0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)  # accuracies marked on such an axis
 PUBLISHED = System("", "", "", work="", colour="muted", marker="square-open")  # not measured here
-ACTORS = {"fine": ("fine-tuned", "solid"), "base": ("base model", "dot")}
-"""What the two models are called, and how their lines are dashed, where both share a figure."""
 
 
 def systems_chart(table: pd.DataFrame, start: int = 0) -> go.Figure:
@@ -152,7 +150,7 @@ def coverage_chart(table: pd.DataFrame, marks: pd.DataFrame) -> go.Figure:
     marks: columns target, coverage, accuracy (fractions), of the fine-tuned model."""
     figure = go.Figure()
     for actor, rows in table.groupby("actor", sort=False):
-        name, dash = ACTORS[str(actor)]
+        name, dash = ("fine-tuned", "solid") if actor == "fine" else ("base model", "dot")
         x, y, low, high = (100 * rows[column] for column in ("coverage", "accuracy", "low", "high"))
         band = {"x": [*x, *x[::-1]], "y": [*high, *low[::-1]], "fillcolor": tint(str(actor), 0.2)}
         figure.add_trace(go.Scatter(**band, fill="toself", mode="none", hoverinfo="skip"))

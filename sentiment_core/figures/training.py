@@ -23,16 +23,6 @@ def split(history: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return history.dropna(subset=["loss"]), history.dropna(subset=["eval_loss", "eval_accuracy"])
 
 
-def joined(checks: pd.DataFrame) -> list[bool]:
-    """Whether a line may lead from the evaluation before to each one: it claims to know what lay between.
-
-    At most an epoch and a doubling of the steps may; the doubling keeps what is learned in the first steps
-    from looking slow on a logarithmic axis. Columns: step, epoch.
-    """
-    doubled = (2 * checks["step"].shift()).clip(lower=1)
-    return ((checks["epoch"].diff() <= 1) & (checks["step"] <= doubled)).tolist()
-
-
 def replay(histories: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     """What `figs.replay` draws: the axes' ends, every run's curves, the first one's histograms."""
     runs: list[dict[str, Any]] = [
@@ -54,15 +44,18 @@ def replay(histories: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
 
 
 def _curves(history: pd.DataFrame) -> dict[str, Any]:
-    """`smooth`: geometric exponential mean, half-life a fiftieth of the run: steep falls stay."""
+    """`smooth`: geometric exponential mean, half-life a fiftieth of the run: steep falls stay. `joined`: if a
+    line may lead there from the evaluation before, at most an epoch and a doubling of the steps away: it
+    claims to know what lay between, and early learning would look slow on a logarithmic axis."""
     train, checks = split(history)
     logs = pd.Series(np.log(train["loss"].clip(lower=1e-6)))
     train = train.assign(smooth=np.exp(logs.ewm(halflife=max(2.0, len(train) / 50)).mean()))
     checks = checks.drop(columns="loss").rename(columns=lambda name: name.removeprefix("eval_"))
+    joined = (checks["epoch"].diff() <= 1) & (checks["step"] <= (2 * checks["step"].shift()).clip(lower=1))
     shown = ["step", "examples", "seconds", "joined", "loss", "accuracy", "counts"]
     return {
         "train": train[["examples", "seconds", "loss", "smooth"]].round(4).to_dict("records"),
-        "checks": checks.assign(joined=joined(checks))[shown].to_dict("records"),
+        "checks": checks.assign(joined=joined)[shown].to_dict("records"),
     }
 
 

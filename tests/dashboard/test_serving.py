@@ -82,7 +82,7 @@ async def listen(events: Any) -> list[Any]:
 
 async def began(context: Context, kind: str, number: int) -> None:
     """Until so many wait there, each with a place in the worker's order."""
-    while context.serving.waiting(kind) < number:
+    while len(context.serving.places[kind]) < number:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.05)
 
@@ -144,7 +144,7 @@ def test_beyond_the_places_and_the_time_one_is_refused(context: Context, monkeyp
         assert (await listen(second))[-1] == Refused(TOO_MANY), "the first one's work holds it up"
         Gate.allowed.release(100)
         assert isinstance((await first)[-1], Trace)
-        assert context.serving.waiting("answers") == 0
+        assert not context.serving.places["answers"]
         assert isinstance((await listen(context.serving.ask(run, "fourth")))[-1], Trace)
 
     visit(context, visitors())
@@ -162,7 +162,7 @@ def test_a_visitors_newer_question_needs_no_second_place(context: Context, monke
         assert await listen(context.serving.ask(run, "somebody else's", object())) == [Refused(TOO_MANY)]
         Gate.allowed.release(100)
         assert [type(told[-1]) for told in await asyncio.gather(older, newer)] == [Trace, Trace]
-        assert context.serving.waiting("answers") == 0
+        assert not context.serving.places["answers"]
 
     visit(context, visitors())
 
@@ -177,7 +177,7 @@ def test_who_leaves_is_not_worked_for(context: Context) -> None:
         await anext(batch)
         await batch.aclose()
         await asyncio.sleep(0)
-        assert context.serving.waiting("batches") == 0
+        assert not context.serving.places["batches"]
         Gate.allowed.release(100)
         await listen(context.serving.ask(run, "next"))
 

@@ -16,7 +16,7 @@ import pytest
 from scipy.special import logit
 
 from sentiment_core.artifacts import store
-from sentiment_core.dashboard import app, pairs, panels, serving, texts
+from sentiment_core.dashboard import pairs, panels, serving, texts
 from sentiment_core.dashboard.api import found_by
 from sentiment_core.dashboard.app import build, launch_options
 from sentiment_core.dashboard.components import answers, parts
@@ -68,7 +68,7 @@ def test_launch_options_keep_to_themselves() -> None:
 
 def test_the_queue_is_bounded_and_the_direct_route_closed(assets: Path) -> None:
     demo = build(assets, FakeClassifier.load, texts={})
-    assert demo._queue.max_size == app.MAX_WAITING
+    assert demo._queue.max_size == 2000
     assert demo.api_open is False
     public = {f.api_name for f in demo.fns.values() if f.api_visibility == "public"}
     assert public == {"classify", "classify_batch", "metrics", "runs"}

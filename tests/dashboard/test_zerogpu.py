@@ -86,7 +86,7 @@ def test_batches_run_inside_and_cost_the_visitors_share_and_nothing_else_does(co
     assert spaces.called == []
     found = waiting.run(found_by(context.serving.scores(run, TWO)))
     assert (found["fine-tuned"][0], found["fine-tuned"][1] < 0.5) == (one["fine-tuned"][0], True)
-    assert spaces.called == ["scores"]
+    assert spaces.called == ["_score"]
     assert spaces.inside == 0
 
 

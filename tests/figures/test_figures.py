@@ -182,7 +182,8 @@ def test_a_replay_has_every_run_and_counts_every_review() -> None:
 
 def test_no_line_joins_what_lies_too_far_apart() -> None:
     def lines(*checks: tuple[int, float]) -> list[bool]:
-        return training.joined(pd.DataFrame(list(checks), columns=["step", "epoch"]))
+        (run,) = training.replay({"run": history(*checks)})["runs"]
+        return [check["joined"] for check in run["checks"]]
 
     assert lines((0, 0.0), (1, 0.01), (2, 0.02), (4, 0.04), (5, 0.05)) == [False, True, True, True, True]
     assert lines((0, 0.0), (1456, 1.0)) == [False, False], "the study's first epoch"
