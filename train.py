@@ -31,7 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = vars(parser().parse_args(arguments))
     return cli.run(
         lambda: KNOWN_BASE_MODELS if given["list_models"] else train(given),
-        advice=lambda: memory_advice(given),
+        advice="try a smaller --micro-batch-size (same result, more passes), a lower --max-length-tokens, "
+        "or --engine nf4 --gradient-checkpointing",
         stopped="Stopped. The same command with --resume continues from the last checkpoint.",
     )
 
@@ -65,15 +66,6 @@ def settings(given: dict) -> tuple[TrainConfig, Any]:
 
         repeated, record = settings_of(path)
     return cli.from_flags(TrainConfig, given, repeated), record
-
-
-def memory_advice(given: dict) -> str:
-    config, _ = settings(given)
-    smaller = max(1, (config.micro_batch_size or config.batch_size) // 2)
-    return (
-        f"try --micro-batch-size {smaller} (same result, more passes), a lower --max-length-tokens, "
-        "or --engine nf4 --gradient-checkpointing"
-    )
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def test_out_of_memory_names_three_settings_and_ctrl_c_how_to_go_on(capsys, monk
     failing(monkeypatch, torch.OutOfMemoryError("CUDA out of memory"))
     assert train.main([]) == 2
     error = capsys.readouterr().err
-    for setting in ("--micro-batch-size 24", "--max-length-tokens", "--gradient-checkpointing"):
+    for setting in ("--micro-batch-size", "--max-length-tokens", "--gradient-checkpointing"):
         assert setting in error
     failing(monkeypatch, KeyboardInterrupt())
     assert train.main([]) == 130
