@@ -9,13 +9,6 @@ from sentiment_core.training import session
 from tests.own_reviews import write_dataset
 
 
-def test_list_models_names_the_default_and_what_it_needs(capsys):
-    assert train.main(["--list-models"]) == 0
-    out = capsys.readouterr().out
-    assert "smollm2-135m" in out
-    assert "Apache-2.0" in out
-
-
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
