@@ -34,15 +34,13 @@ def main(arguments: list[str] | None = None) -> int:
     given = vars(parser().parse_args(arguments))
     if given["check_export"]:
         return check_export(given)
-    tokens = given.get("batch_tokens")
     work = report if given["report"] else predict if given["predict"] else score
-    was = f"it was {tokens}" if tokens else "for example 8192"
-    advice = (
-        f"what is scored is kept: repeat the command with a smaller --batch-tokens ({was}), "
-        "a lower --max-length-tokens, or --engine nf4"
+    return cli.run(
+        lambda: work(given),
+        advice="what is scored is kept: repeat the command with a smaller --batch-tokens, for example 4096, "
+        "a lower --max-length-tokens, or --engine nf4",
+        stopped="Stopped. The same command continues where it stopped.",
     )
-    stopped = "Stopped. The same command continues where it stopped."
-    return cli.run(lambda: work(given), advice=lambda: advice, stopped=stopped)
 
 
 def score(given: dict) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sentiment_core import cli
-from sentiment_core.config import KNOWN_BASE_MODELS, TrainConfig
+from sentiment_core.config import TrainConfig
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,15 +23,15 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--resume", action="store_true", help="continue from the last checkpoint of this run")
     out.add_argument("--config", type=Path, help="run.json of a run to repeat; flags given besides win")
     out.add_argument("--estimate", metavar="CARD", help="time and memory on this GPU, and stop: T4, L4, …")
-    out.add_argument("--list-models", action="store_true", help="print base models known to work, and stop")
     return out
 
 
 def main(arguments: list[str] | None = None) -> int:
     given = vars(parser().parse_args(arguments))
     return cli.run(
-        lambda: KNOWN_BASE_MODELS if given["list_models"] else train(given),
-        advice=lambda: memory_advice(given),
+        lambda: train(given),
+        advice="try a smaller --micro-batch-size (same result, more passes), a lower --max-length-tokens, "
+        "or --engine nf4 --gradient-checkpointing",
         stopped="Stopped. The same command with --resume continues from the last checkpoint.",
     )
 
@@ -65,15 +65,6 @@ def settings(given: dict) -> tuple[TrainConfig, Any]:
 
         repeated, record = settings_of(path)
     return cli.from_flags(TrainConfig, given, repeated), record
-
-
-def memory_advice(given: dict) -> str:
-    config, _ = settings(given)
-    smaller = max(1, (config.micro_batch_size or config.batch_size) // 2)
-    return (
-        f"try --micro-batch-size {smaller} (same result, more passes), a lower --max-length-tokens, "
-        "or --engine nf4 --gradient-checkpointing"
-    )
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def from_flags(config: type[Config], given: dict[str, Any], repeated: Mapping = 
     return config(**values)
 
 
-def run(work: Callable[[], str], *, advice: Callable[[], str] = str, stopped: str = "Stopped.") -> int:
+def run(work: Callable[[], str], *, advice: str = "", stopped: str = "Stopped.") -> int:
     """Do a script's work and print what it says.
     work: imports what is heavy by itself; returns the text to print, "" for none.
     advice: what helps when the GPU's memory does not suffice. stopped: what to say after Ctrl-C.
@@ -81,6 +81,6 @@ def run(work: Callable[[], str], *, advice: Callable[[], str] = str, stopped: st
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's; torch may not be there to ask
             raise
-        wrong = f"the GPU ran out of memory; {advice()}"
+        wrong = f"the GPU ran out of memory; {advice}"
     print(f"{Path(sys.argv[0]).name}: {wrong}", file=sys.stderr)
     return 2

@@ -12,22 +12,6 @@ from sentiment_core.systems import ENCODERS, SYSTEMS
 
 DEFAULT_BASE_MODEL = "smollm2-135m"
 
-KNOWN_BASE_MODELS = """\
-| base model | parameters | licence | GPU memory for QLoRA (estimate) |
-| --- | ---: | --- | ---: |
-| `smollm2-135m` | 135M | Apache-2.0 | 2 GB |
-| `gemma-3-270m` | 268M | Gemma Terms of Use | 3 GB |
-| `qwen2.5-coder-0.5b` | 494M | Apache-2.0 | 5 GB |
-| `qwen2.5-coder-1.5b` | 1.5B | Apache-2.0 | 7 GB |
-| `HuggingFaceTB/SmolLM2-360M-Instruct` | 362M | Apache-2.0 | 3 GB |
-| `Qwen/Qwen2.5-0.5B-Instruct` | 494M | Apache-2.0 | 5 GB |
-| `Qwen/Qwen2.5-1.5B-Instruct` | 1.5B | Apache-2.0 | 7 GB |
-| `HuggingFaceTB/SmolLM2-1.7B-Instruct` | 1.7B | Apache-2.0 | 7 GB |
-| `Qwen/Qwen2.5-7B-Instruct` | 7.6B | Apache-2.0 | 16 GB |
-| `mistralai/Mistral-7B-Instruct-v0.3` | 7.2B | Apache-2.0 | 14 GB |
-| `meta-llama/Llama-3.1-8B-Instruct` | 8.0B | Llama 3.1 Community | 16 GB |"""
-"""Known to work; the memory is for training at 1,024 tokens, 4 reviews a forward pass, on 4-bit layers."""
-
 _CHECKOUT = Path(__file__).resolve().parent.parent
 _ROOT = _CHECKOUT if (_CHECKOUT / "pyproject.toml").exists() else Path.cwd()
 ASSETS = Path(os.environ.get("SENTIMENT_ASSETS") or _ROOT / "assets")

@@ -207,7 +207,6 @@ OPTIONAL = {"train-2-gpus", "train-1.5b", "parity", "browser"}
 DOCUMENTS = {
     "README.md": {"summary": summary_table},
     "docs/results.md": {"results": results_table, "speed": speed_table},
-    "docs/training.md": {"models": lambda root: config.KNOWN_BASE_MODELS},
 }
 """File -> what stands in it between `<!-- name:begin -->` and `<!-- name:end -->`, by name."""
 

@@ -35,7 +35,7 @@ class Reviews:
 
     frame: pd.DataFrame
     """text (line breaks as newlines), label (int8; none in `unlabelled_reviews`), review_id, split, then the
-    group columns."""
+    source's other columns, such as pair_id and version."""
     source: str  # the flag's value; for a local path its last name only
     name: str  # short: "imdb", or a file's stem
     split: str
@@ -54,11 +54,6 @@ class Reviews:
     def ids(self) -> list[str]:
         """(n,) review ids; a text that stands twice has its id twice."""
         return self.frame["review_id"].tolist()
-
-    @property
-    def group_columns(self) -> list[str]:
-        """Names of the source's other columns, such as pair_id and version."""
-        return [column for column in self.frame.columns if column not in _CORE]
 
     @property
     def fingerprint(self) -> str:

@@ -181,7 +181,7 @@ def safe_name(name: str) -> str:
 def group_columns(reviews: data.Reviews) -> dict[str, pd.Series]:
     """The dataset's further columns that hold short values, few of them unless they tie pairs together."""
     kept: dict[str, pd.Series] = {}
-    for column in group_names(reviews.group_columns):
+    for column in group_names(reviews.frame.columns.drop(["text", "split"])):
         values = reviews.frame[column]
         shown = values.dropna().astype(str)
         few = len(shown) and (column == "pair_id" or shown.nunique() <= GROUP_VALUES)

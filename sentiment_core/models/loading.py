@@ -105,7 +105,7 @@ def pretrained(kind: Any, base: BaseModel, **settings: Any) -> Any:
     except (ValueError, KeyError) as error:
         raise BaseModelError(
             f"base model {base.name!r} cannot be used as a causal language model "
-            f"({str(error).splitlines()[0]}); see train.py --list-models for ones that can"
+            f"({str(error).splitlines()[0]}); docs/training.md names ones that can"
         ) from None
 
 
@@ -203,5 +203,5 @@ def check_causal(base: BaseModel) -> None:
     if names and not any(n.endswith(("ForCausalLM", "LMHeadModel")) for n in names):
         raise BaseModelError(
             f"base model {base.name!r} is a {names[0]}, not a causal language model; "
-            "see train.py --list-models for ones that work"
+            "docs/training.md names ones that work"
         )

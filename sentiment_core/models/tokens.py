@@ -104,11 +104,8 @@ class PromptEncoder:
 
     def encode_cached(self, texts: Sequence[str], max_length_tokens: int) -> Encoded:
         """`encode`, remembered on disk under the content of texts, prompt and tokenizer."""
-        digest = hashlib.sha256(f"{self.info.hash} {max_length_tokens}\0".encode())
-        digest.update(self.plain.to_str().encode())
-        for text in texts:
-            digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
-        path = CACHE / "tokens" / f"{digest.hexdigest()[:32]}.npz"
+        read = json.dumps([self.info.hash, max_length_tokens, self.plain.to_str(), *texts])
+        path = CACHE / "tokens" / f"{hashlib.sha256(read.encode()).hexdigest()[:32]}.npz"
         if stored := read_arrays(path, "ids", "offsets", "truncated", "shared"):
             return Encoded(**stored | {"shared": int(stored["shared"])})
         encoded = self.encode(texts, max_length_tokens)

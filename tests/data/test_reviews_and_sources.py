@@ -75,7 +75,6 @@ def test_shape_ids_and_line_breaks(tmp_path):
     path = write(tmp_path / "mine.parquet", table(version=list("aabbcc"), pair_id=range(6)))
     reviews = load_reviews(path, "test")
     assert list(reviews.frame.columns) == ["text", "label", "review_id", "split", "version", "pair_id"]
-    assert reviews.group_columns == ["version", "pair_id"]
     assert (reviews.source, reviews.name, reviews.split, len(reviews)) == ("mine.parquet", "mine", "test", 6)
     assert reviews.texts == ["A dull hour.\n\nI left.", *TEXTS[1:]]
     assert reviews.labels.dtype == np.int8
@@ -111,7 +110,7 @@ def test_files_and_label_spellings(tmp_path, suffix, names):
 def test_a_file_with_a_split_column_is_filtered(tmp_path):
     path = write(tmp_path / "r.csv", table(split=["train", "test"] * 3))
     assert load_reviews(path, "test").ids == [review_id(text) for text in TEXTS[1::2]]
-    assert load_reviews(path, "test").group_columns == []
+    assert [*load_reviews(path, "test").frame.columns[4:]] == []
     assert refusal(load_reviews, path, "dev") == f"{path} has no split 'dev'; use one of: train, test"
 
 
@@ -130,7 +129,7 @@ def test_folder_as_downloaded_from_the_hub_in_shards(tmp_path):
     write(tmp_path / "train-00000-of-00002.parquet", table().iloc[:3])
     reviews = load_reviews(str(tmp_path), "train")
     assert reviews.ids == [review_id(text) for text in TEXTS]
-    assert reviews.group_columns == []
+    assert [*reviews.frame.columns[4:]] == []
 
 
 def test_line_breaks_and_marks_that_belong_to_the_text(tmp_path):
@@ -485,7 +484,7 @@ def test_counterfactual_is_fetched_once_checked_and_named_as_before(web, tmp_pat
     monkeypatch.chdir(tmp_path)
     reviews = load_reviews("counterfactual", "test")
     assert (reviews.name, reviews.source) == ("counterfactual_imdb_test", "counterfactual")
-    assert reviews.group_columns == ["pair_id", "version"]
+    assert [*reviews.frame.columns[4:]] == ["pair_id", "version"]
     assert reviews.frame["pair_id"].tolist() == [7, 7]
     web.unlink()  # offline from now on
     (kept,) = (tmp_path / "cache" / "data").iterdir()
