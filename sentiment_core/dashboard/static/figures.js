@@ -39,14 +39,6 @@ window.figs ??= (() => {
   const on = (draw, only) => { subscribers.add((key) => (only ?? key) === key && draw(key)); draw(); };
   return {
     at, animate, count, ease, grid, joined, make, on, percent, still,
-    // Props whose `key` comes as JSON text: Gradio walks through everything else, for each visitor
-    parsed(props, key = 'value') {
-      let text, whole;
-      return {get [key]() {
-        if (props[key] !== text) { text = props[key]; whole = text && JSON.parse(text); }
-        return whole;
-      }};
-    },
     // [props, watch] of a figure whose value is a part of what the Live tab shows
     shown: (part) => [{get value() { return at.view?.[part]; }}, (_, draw) => on(draw, 'view')],
     set(key, value) { if (at[key] !== value) { at[key] = value; subscribers.forEach((draw) => draw(key)); } },
