@@ -65,7 +65,7 @@ figs.movement = (element, props, watch) => {
   canvas.addEventListener('click', (event) => { if (found && !held && under(event)) figs.examine(under(event)); });
   button.addEventListener('click', () => {
     const from = figs.at.mix, way = 1 - end() - from;
-    stop(); stop = figs.animate(1.5, (share) => figs.set('mix', from + way * figs.ease(share)));
+    stop(); stop = figs.animate(1.5, (share) => figs.set('mix', from + way * (1 - Math.cos(Math.PI * share)) / 2));
   });
   const read = () => { value = JSON.parse(props.value || '{}'); draw(); };
   figs.threshold(element); figs.on(draw); watch(['value'], read); read();
