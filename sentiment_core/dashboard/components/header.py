@@ -26,7 +26,7 @@ def title_html(context: Context, run: Run | None) -> str:
 
 
 def stats_html(context: Context, run: Run | None) -> str:
-    """Accuracy, contrast consistency, time; each says what is missing where its artifact is."""
+    """Accuracy, contrast consistency, time, as far as there are artifacts of them."""
     evals, pairs = (before_and_after(context, run, name) for name in (context.dataset("imdb"), PAIRS))
     pairs = {actor: one for actor, one in pairs.items() if "consistency" in one.metrics}
     return render("stats", evals=evals, pairs=pairs, record=run and run.record)
