@@ -83,11 +83,8 @@ figs.replay = (element, props, watch) => {
   };
   const halt = () => { stop(); button.textContent = '▶ Play'; };
   const play = () => { button.textContent = '■ Stop'; stop = figs.animate(6, move, halt); };
-  const point = (event) => { halt(); move(Math.max(0, Math.min(1, (event.offsetX - left) / (right - left)))); };
   button.addEventListener('click', () => (button.textContent === '■ Stop' ? halt() : play()));
   slider.addEventListener('input', () => { halt(); move(slider.value / 1000); });
-  svg.addEventListener('pointerdown', (event) => { svg.setPointerCapture(event.pointerId); point(event); });
-  svg.addEventListener('pointermove', (event) => { if (event.buttons) point(event); });
   const read = () => { value = JSON.parse(props.value || '{}'); draw(); };
   watch(['value'], read); read();
   new ResizeObserver(draw).observe(svg);
