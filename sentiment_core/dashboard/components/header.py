@@ -21,7 +21,7 @@ def title_html(context: Context, run: Run | None) -> str:
     """What happened, in one sentence and its figures; in plain words for a base that could tell."""
     return render(
         "title", evals=before_and_after(context, run, context.dataset("imdb")), record=run and run.record,
-        plain=TITLE, share_positive=share_positive, nearly_every=NEARLY_EVERY, base_title=base_title,
+        share_positive=share_positive, nearly_every=NEARLY_EVERY, base_title=base_title,
     )  # fmt: skip
 
 
