@@ -219,14 +219,14 @@ def test_accuracy_switches_and_a_figures_menu(page, site) -> None:
         ("Picture as SVG", "svg", b"<svg"),
         ("Data as CSV", "csv", b"title,"),
     ):
-        if not page.locator("#systems details[open]").count():
-            page.locator("#systems summary").click()
+        if not page.locator("#systems :popover-open").count():
+            page.locator("#systems .menu > button").click()
         with page.expect_download() as download:
             page.locator("#systems").get_by_text(name).click()
         assert download.value.suggested_filename == f"accuracy-imdb.{ending}"
         assert download.value.path().read_bytes().startswith(beginning)
     page.keyboard.press("Escape")
-    assert page.locator("#systems details[open]").count() == 0
+    assert page.locator("#systems :popover-open").count() == 0
     assert "RoBERTa-large" in text_of(page, "#systems")
     page.get_by_label("Zoom to the upper end").check()
     page.locator("#systems", has_text="The axis is cut: it begins at").wait_for()

@@ -6,8 +6,7 @@
     opened: () => { box.value = figs.at.text; },
     ask: () => figs.set('local', {text: figs.at.text, run: figs.at.run, trace: {rows: []}, note}),
   };
-  const theme = new URL(location).searchParams.get('__theme'), dark = matchMedia('(prefers-color-scheme: dark)').matches;
-  document.body.classList.toggle('dark', theme ? theme === 'dark' : dark);
+  document.body.classList.toggle('dark', matchMedia('(prefers-color-scheme: dark)').matches);
   figs.alone = true;  // no server to ask how many wait
   figs.live(find('#answers'), {stored: find('#stored').textContent, value: {text: null}}, nobody, (name) => asked[name]?.());
   figs.trace(find('#trace'), ...figs.shown('trace'));

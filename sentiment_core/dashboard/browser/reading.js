@@ -87,7 +87,5 @@ export const rowsOf = (text, tokens, shown, mark, most) => {
 };
 
 // found: {fine, base} P(positive) after each row, base once it is known
-export const traceValue = (text, ends, {fine, base}) => {
-  const clauses = ends.map((end, i) => text.slice(i ? ends[i - 1] : 0, end).trim());
-  return {rows: clauses.map((clause, i) => ({text: clause, base: base?.[i] ?? null, fine: fine[i]}))};
-};
+export const traceValue = (text, ends, {fine, base}) => ({rows: ends.map((end, i) =>
+  ({text: text.slice(ends[i - 1] ?? 0, end).trim(), base: base?.[i] ?? null, fine: fine[i]}))});

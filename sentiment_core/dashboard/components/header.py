@@ -21,12 +21,12 @@ def title_html(context: Context, run: Run | None) -> str:
     """What happened, in one sentence and its figures; in plain words for a base that could tell."""
     return render(
         "title", evals=before_and_after(context, run, context.dataset("imdb")), record=run and run.record,
-        plain=TITLE, share_positive=share_positive, nearly_every=NEARLY_EVERY, base_title=base_title,
+        share_positive=share_positive, nearly_every=NEARLY_EVERY, base_title=base_title,
     )  # fmt: skip
 
 
 def stats_html(context: Context, run: Run | None) -> str:
-    """Accuracy, contrast consistency, time; each says what is missing where its artifact is."""
+    """Accuracy, contrast consistency, time, as far as there are artifacts of them."""
     evals, pairs = (before_and_after(context, run, name) for name in (context.dataset("imdb"), PAIRS))
     pairs = {actor: one for actor, one in pairs.items() if "consistency" in one.metrics}
     return render("stats", evals=evals, pairs=pairs, record=run and run.record)

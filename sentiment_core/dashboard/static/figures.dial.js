@@ -12,10 +12,8 @@ figs.bent = (curve) => {
   return `It stays ${word} all the way, between ${percent(Math.min(...curve))} and ${percent(Math.max(...curve))} Positive`;
 };
 figs.dial = (element, props, watch, trigger) => {
-  const parts = ['.dial', 'h3', 'svg', 'label', 'input', 'output', 'button', 'p'];
-  const [dial, title, svg, label, slider, said, button, note] = parts.map((part) => element.querySelector(part));
-  const CAPTION = 'P(positive) by weights of base + α · adapter: 0 % is the base model (square), 100 % the fine-tuned one '
-    + '(circle). Every point is computed; the line only joins them.';
+  const parts = ['.dial', 'h3', 'svg', 'label', 'input', 'output', 'button', 'p', 'p + p'];
+  const [dial, title, svg, label, slider, said, button, note, caption] = parts.map((part) => element.querySelector(part));
   const key = ({text, curve}) => JSON.stringify([text, curve[0], curve.at(-1)]);
   const draw = () => {
     const given = figs.at.view?.dial;
@@ -25,8 +23,8 @@ figs.dial = (element, props, watch, trigger) => {
     const last = curve.length - 1, known = !curve.includes(null), at = Math.round(slider.value / 100 * last);
     const x = (i) => 44 + i * 300 / last, y = (p) => 122 - 112 * p;
     title.textContent = known ? figs.bent(curve) : 'How much fine-tuning does it take?'; svg.replaceChildren();
-    note.textContent = told ?? (known ? CAPTION : busy ? 'Computing…' : 'Four more answers of this review.');
-    label.hidden = said.hidden = !known; button.hidden = known; button.disabled = busy;
+    note.textContent = told ?? (known ? '' : busy ? 'Computing…' : 'Four more answers of this review.');
+    label.hidden = said.hidden = caption.hidden = !known; button.hidden = known; button.disabled = busy;
     for (const p of [0, 0.5, 1]) {
       figs.grid(svg, p, {x1: 44, x2: 344, y1: y(p), y2: y(p)});
       figs.make(svg, 'text', {x: 36, y: y(p) + 4, 'text-anchor': 'end'}, figs.percent(p));

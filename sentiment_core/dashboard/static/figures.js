@@ -5,7 +5,6 @@ window.figs ??= (() => {
   const still = () => matchMedia('(prefers-reduced-motion: reduce)').matches;
   const percent = (p, digits = 0) => `${(100 * p).toFixed(digits)}\u202f%`;
   const count = (n) => Math.round(n).toLocaleString('en');
-  const ease = (t) => (t < 0.5 ? 2 * t * t : 1 - 2 * (1 - t) * (1 - t));
   const make = (parent, tag, attributes = {}, text = '') => {
     const node = parent.appendChild(tag === 'svg' || parent.namespaceURI.endsWith('svg')
       ? document.createElementNS('http://www.w3.org/2000/svg', tag) : document.createElement(tag));
@@ -38,15 +37,7 @@ window.figs ??= (() => {
   };
   const on = (draw, only) => { subscribers.add((key) => (only ?? key) === key && draw(key)); draw(); };
   return {
-    at, animate, count, ease, grid, joined, make, on, percent, still,
-    // Props whose `key` comes as JSON text: Gradio walks through everything else, for each visitor
-    parsed(props, key = 'value') {
-      let text, whole;
-      return {get [key]() {
-        if (props[key] !== text) { text = props[key]; whole = text && JSON.parse(text); }
-        return whole;
-      }};
-    },
+    at, animate, count, grid, joined, make, on, percent, still,
     // [props, watch] of a figure whose value is a part of what the Live tab shows
     shown: (part) => [{get value() { return at.view?.[part]; }}, (_, draw) => on(draw, 'view')],
     set(key, value) { if (at[key] !== value) { at[key] = value; subscribers.forEach((draw) => draw(key)); } },

@@ -1,6 +1,6 @@
 // The Live tab. What is shown belongs to `figs.at.text` and `figs.at.run`, or is marked as old: of our own samples the
 // stored answers, at once; else the live model's when they come. A visitor's score lives in this page and nowhere else.
-// props.stored, as JSON: {run, samples: [{id, text, label, base, fine, trace, dial}], welcome, idle}
+// props.stored, as JSON text, for Gradio walks through everything else: {run, samples: [{id, text, label, base, fine, trace, dial}], welcome, idle}
 figs.PAUSE = 600;  // milliseconds without typing
 figs.LOST = 8000;  // milliseconds without a word of the queue, which speaks at once
 figs.NAMES = {base: 'Base model', fine: 'Fine-tuned'};
@@ -16,8 +16,7 @@ figs.live = (element, props, watch, trigger) => {
   const SHORT = {words: 90, characters: 700}, {at, make, percent, called, WORDS} = figs, judged = new Map();
   const find = (query) => element.querySelector(query), named = (id) => at.stored.samples.find((one) => one.id === id);
   let view = null, heard = null, drawn = '', timer;
-  const given = figs.parsed(props, 'stored');
-  at.stored = given.stored;
+  at.stored = JSON.parse(props.stored);
   at.run = new URL(location).searchParams.get('run') || at.stored.run;
   at.ready = at.run === at.stored.run;  // else the page is about to show the run of its address
 
@@ -147,7 +146,7 @@ figs.live = (element, props, watch, trigger) => {
   addEventListener('hashchange', open);
   // The last word on an older question may come after the first on a newer one; the queue's objects change in place
   watch(['value'], () => { if (asked(props.value)) heard = JSON.parse(JSON.stringify(props.value)); draw(); });
-  watch(['stored'], () => { at.stored = given.stored; figs.set('run', at.stored.run); figs.offer(); draw(); figs.ask(figs.PAUSE); });
+  watch(['stored'], () => { at.stored = JSON.parse(props.stored); figs.set('run', at.stored.run); figs.offer(); draw(); figs.ask(figs.PAUSE); });
   figs.browser(element); figs.on(draw); open();
   if (!figs.alone) setInterval(() => queue().catch(() => {}), 10_000);
 };

@@ -1,4 +1,4 @@
-// The "⋯" of a figure: its picture as a file, and closing it as menus close
+// The "⋯" of a figure: its picture as a file
 figs.save = (canvas, download) => Object.assign(document.createElement('a'), {href: canvas.toDataURL(), download}).click();
 figs.download = async (figure, format, filename) => {
   const plot = figure.querySelector('.js-plotly-plot'), canvas = figure.querySelector('canvas');
@@ -9,9 +9,4 @@ figs.download = async (figure, format, filename) => {
 document.addEventListener('click', (event) => {
   const button = event.target.closest('[data-picture]'), {picture, name} = button?.dataset ?? {};
   if (button) figs.download(button.closest('.figure'), picture, name);
-  for (const menu of document.querySelectorAll('details.menu[open]')) if (!menu.contains(event.target)) menu.open = false;
-});
-document.addEventListener('keydown', (event) => {
-  const menu = event.key === 'Escape' && document.querySelector('details.menu[open]');
-  if (menu) { menu.open = false; menu.firstElementChild.focus(); }
 });

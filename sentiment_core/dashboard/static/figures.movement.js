@@ -12,13 +12,12 @@ figs.threshold = (element, tell) => {
   });
 };
 // Reviews on their way from one system's bins to another's. value: {cells: [[label, from, to, n] …], edge, bins, top,
-// edges: P(positive) between bins}; figs.at.mix runs from 0 (before) to 1 (after); figs.at.pin: the visitor's.
-figs.movement = (element, given, watch) => {
-  const props = figs.parsed(given);
+// edges: P(positive) between bins}, as JSON text; figs.at.mix runs from 0 (before) to 1 (after); figs.at.pin: the visitor's.
+figs.movement = (element, props, watch) => {
   const part = (selector) => element.querySelector(selector), canvas = part('canvas'), button = part('button');
   const end = () => (figs.at.mix > 0.5 ? 1 : 0), when = () => (end() ? 'after' : 'before');
-  const said = (at) => props.value.words[at] + (at || props.value.versus ? '' : ' fine-tuning');
-  let stop = () => {}, found = null, held = false;
+  const said = (at) => value.words[at] + (at || value.versus ? '' : ' fine-tuning');
+  let value = {}, stop = () => {}, found = null, held = false;
   const sum = (...rows) => rows.reduce((all, row) => row.reduce((part, n) => part + n, all), 0);
   const counted = (cells, bins) => {
     const counts = [0, 1].map(() => new Float64Array(bins + 1));
@@ -37,7 +36,7 @@ figs.movement = (element, given, watch) => {
     c.beginPath(); c.arc(at, middle, 7, 0, 7); c.stroke(); c.fill();
   };
   const draw = () => {
-    const {cells = [], edge, bins} = props.value ?? {}, {threshold} = figs.at;
+    const {cells = [], edge, bins} = value, {threshold} = figs.at;
     if (!cells.length) return;
     const counts = counted(cells, bins), n = sum(...counts);
     const cut = Math.round((figs.logit(threshold / 100) + edge) * bins / (2 * edge));
@@ -46,12 +45,12 @@ figs.movement = (element, given, watch) => {
     part('.num').textContent = share; part('.of').textContent = words;
     button.textContent = `${end() ? '◂ Back to ' : '▸ Show '}${said(1 - end())}`;
     canvas.setAttribute('aria-label', `Reviews by P(positive): ${share} ${words}`);
-    found = figs.mirror(canvas, {...props.value, counts, threshold});
-    if (found) { found.counts = counts; if (figs.at.pin && !props.value.versus) pin(found); }
+    found = figs.mirror(canvas, {...value, counts, threshold});
+    if (found) { found.counts = counts; if (figs.at.pin && !value.versus) pin(found); }
   };
   const place = (event) => (event.offsetX - found.left) / found.step;  // in bins
   const under = (event) => {  // the bar there, as a question to *Example predictions*; null where there is none
-    const bin = Math.floor(place(event)), label = event.offsetY < found.middle ? 1 : 0, {edges, versus} = props.value;
+    const bin = Math.floor(place(event)), label = event.offsetY < found.middle ? 1 : 0, {edges, versus} = value;
     const n = Math.round(found.counts[label][bin] ?? 0);
     return n ? {side: when(), low: edges[bin], high: edges[bin + 1], label, versus} : null;
   };
@@ -60,15 +59,16 @@ figs.movement = (element, given, watch) => {
   canvas.addEventListener('pointermove', (event) => {
     if (!found) return;
     const edge = Math.max(10, Math.min(80, Math.round(place(event))));  // between the ends of the slider
-    if (held && event.buttons) figs.set('threshold', 100 * props.value.edges[edge]);
+    if (held && event.buttons) figs.set('threshold', 100 * value.edges[edge]);
     canvas.style.cursor = near(event) ? 'ew-resize' : under(event) ? 'pointer' : '';
   });
   canvas.addEventListener('click', (event) => { if (found && !held && under(event)) figs.examine(under(event)); });
   button.addEventListener('click', () => {
     const from = figs.at.mix, way = 1 - end() - from;
-    stop(); stop = figs.animate(1.5, (share) => figs.set('mix', from + way * figs.ease(share)));
+    stop(); stop = figs.animate(1.5, (share) => figs.set('mix', from + way * (1 - Math.cos(Math.PI * share)) / 2));
   });
-  figs.threshold(element); figs.on(draw); watch(['value'], draw);
+  const read = () => { value = JSON.parse(props.value || '{}'); draw(); };
+  figs.threshold(element); figs.on(draw); watch(['value'], read); read();
   new ResizeObserver(draw).observe(canvas);
   new MutationObserver(draw).observe(document.body, {attributeFilter: ['class']});
 };

@@ -1,11 +1,10 @@
 // A training run replayed: loss above validation accuracy over reviews seen (logarithmic, 0 at the left), and under them
 // the validation reviews as mirrored histograms, all at one play head. value: as `replay` in figures/training.py makes
-// it, with the bins of `figs.mirror`; a run's `train` and `checks` are in the order of their `examples`, reviews seen.
-figs.replay = (element, given, watch) => {
-  const props = figs.parsed(given);
+// it, with the bins of `figs.mirror`, as JSON text; a run's `train` and `checks` are in the order of their `examples`, reviews seen.
+figs.replay = (element, props, watch) => {
   const [button, slider, output, svg, canvas] = element.querySelectorAll('button, input, output, svg, canvas');
   const left = 64, upper = 14, middle = 168;
-  let head = 1, stop = () => {}, right = 0, bottom = 0, zero = 1, last = 1;   // zero: so many reviews are as good as none
+  let value = {}, head = 1, stop = () => {}, right = 0, bottom = 0, zero = 1, last = 1;   // zero: so many reviews are as good as none
   const share = (e) => Math.max(0, Math.log(e / zero) / Math.log(last / zero));
   const seen = (u) => u && zero * (last / zero) ** u;
   const across = (u) => left + u * (right - left), x = (e) => across(share(e));
@@ -51,7 +50,7 @@ figs.replay = (element, given, watch) => {
     figs.make(run, 'path', {class: 'smooth', d: `M${right - label.getComputedTextLength() - 42},${y - 4}h26`});
   };
   const move = (u) => {
-    const {runs: [run] = [], top, bins} = props.value ?? {};
+    const {runs: [run] = [], top, bins} = value;
     if (!run || !right) return;
     head = u;
     const e = Math.min(last, seen(u) * 1.000001), check = run.checks.findLast((one) => one.examples <= e);
@@ -67,16 +66,16 @@ figs.replay = (element, given, watch) => {
     if (!top) return;
     const at = between(run.checks, e), bars = (label) => (_, bin) => at((one) => one.counts[label][bin]);
     const counts = [0, 1].map((label) => Array.from({length: bins}, bars(label)));
-    figs.mirror(canvas, {...props.value, counts, threshold: 50});
+    figs.mirror(canvas, {...value, counts, threshold: 50});
   };
   const draw = () => {
-    const {runs, reviews} = props.value ?? {};
+    const {runs, reviews} = value;
     right = runs ? Math.max(0, svg.clientWidth - 12) : 0;
     if (!right) return;
     last = reviews[1]; zero = reviews[0] * (reviews[0] / last) ** 0.064;
     bottom = middle + 130 + 20 * (runs.length - 1);
     svg.replaceChildren(); svg.style.height = `${bottom + 46}px`;
-    const at = axes(props.value);
+    const at = axes(value);
     runs.forEach((run, i) => curves(run, i, ...at));
     figs.make(svg, 'rect', {class: 'veil', y: 0, height: bottom + 2, width: right});
     figs.make(svg, 'line', {class: 'head', x1: 0, x2: 0, y1: 4, y2: bottom});
@@ -84,12 +83,10 @@ figs.replay = (element, given, watch) => {
   };
   const halt = () => { stop(); button.textContent = '▶ Play'; };
   const play = () => { button.textContent = '■ Stop'; stop = figs.animate(6, move, halt); };
-  const point = (event) => { halt(); move(Math.max(0, Math.min(1, (event.offsetX - left) / (right - left)))); };
   button.addEventListener('click', () => (button.textContent === '■ Stop' ? halt() : play()));
   slider.addEventListener('input', () => { halt(); move(slider.value / 1000); });
-  svg.addEventListener('pointerdown', (event) => { svg.setPointerCapture(event.pointerId); point(event); });
-  svg.addEventListener('pointermove', (event) => { if (event.buttons) point(event); });
-  watch(['value'], draw); draw();
+  const read = () => { value = JSON.parse(props.value || '{}'); draw(); };
+  watch(['value'], read); read();
   new ResizeObserver(draw).observe(svg);
   new MutationObserver(() => move(head)).observe(document.body, {attributeFilter: ['class']});
 };

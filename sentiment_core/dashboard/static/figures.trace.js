@@ -14,16 +14,12 @@ figs.finding = (rows) => {
 };
 // A clause without its marks; of a long one the last words
 figs.quoted = (clause, most = 48) => {
-  const words = clause.replace(/^[\s,.;:!?…–—\-"“”]+|[\s,.;:!?…–—\-"“”]+$/g, '').split(/\s+/).filter(Boolean), kept = [];
-  while (words.length && [...kept, words.at(-1)].join(' ').length <= most) kept.unshift(words.pop());
-  return (words.length ? '…' : '') + (kept.join(' ') || clause.slice(0, most));
+  const words = clause.replace(/^[\s,.;:!?…–—\-"“”]+|[\s,.;:!?…–—\-"“”]+$/g, '') || clause;
+  return words.length > most ? `…${words.slice(-most - 1).replace(/^\S*\s/, '')}` : words;
 };
 figs.trace = (element, props, watch) => {
   const [title, frame, svg, list, note] = ['h3', '.frame', 'svg', 'ol', 'p'].map((part) => element.querySelector(part));
-  const MOVE = 0.05;  // a smaller step is never called a move: number formats of a CPU differ by as much
-  const CAPTION = 'P(positive) if the review ended there: squares are the base model, circles the fine-tuned. Steps of '
-    + `${100 * MOVE} points or more are tinted: solid line towards positive, dashed line towards negative. `
-    + 'Nothing is approximated; the last row is the answer.';
+  const MOVE = 0.05;  // a smaller step, the caption says, is no move: number formats of a CPU differ by as much
   let drawn = '';
   // Measures the rows and draws beside them; whether there is anything to be seen
   const tracks = () => {
@@ -41,8 +37,8 @@ figs.trace = (element, props, watch) => {
   };
   const draw = () => {
     const {rows = []} = props.value ?? {};
-    frame.hidden = !rows.length;
-    title.textContent = figs.finding(rows); note.textContent = rows.length ? CAPTION : ''; list.replaceChildren();
+    frame.hidden = note.hidden = !rows.length;
+    title.textContent = figs.finding(rows); list.replaceChildren();
     rows.forEach(({text, base, fine}, i) => {
       const move = i && fine != null ? fine - rows[i - 1].fine : 0, way = move > 0 ? 'up' : 'down';
       const tint = `--move:${Math.min(1, 2 * Math.abs(move))}`, said = [['■ base', base], ['● fine-tuned', fine]];

@@ -20,7 +20,6 @@ from sentiment_core.dashboard.components.parts import empty, fragment, render, s
 from sentiment_core.dashboard.context import Context, TabPart
 from sentiment_core.dashboard.pairs import Sides
 from sentiment_core.dashboard.store import DATASET_TITLES
-from sentiment_core.dashboard.texts import DEFAULT_SOURCE
 from sentiment_core.figures.style import percent
 from sentiment_core.labels import UNPARSED
 from sentiment_core.metrics.classification import Comparison, compare
@@ -64,8 +63,7 @@ def method_html(context: Context, run: Run | None) -> Markup:
         sure=tuned and overconfidence(context.store.predictions(tuned)),
         suspect=all_wrong(context, imdb), live=_if_usable(read_benchmark, "live", root),
         commands=list(dict.fromkeys([FOLDERS.sub("", one.command) for one in told] + ["python app.py"])),
-        references={one.kind: one for one in context.store.references()},
-        default_source=DEFAULT_SOURCE, repository=repository(),
+        references={one.kind: one for one in context.store.references()}, repository=repository(),
         trace_sentence=traced and traced.base_model == base and _if_usable(report.trace_sentence, root),
         seeds=_if_usable(report.seeds_sentence, root), exports=_if_usable(report.export_rows, run, root),
         soak=_if_usable(report.soak_rows, root), in_browser=_if_usable(read_benchmark, "browser", root),
