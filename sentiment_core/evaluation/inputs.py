@@ -45,8 +45,7 @@ class Inputs:
         self.base = base_of(config.base_model, self.run)
         if self.run:
             check_fits(self.run, self.encoder)
-        trained = self.run.config.get("max_length_tokens") if self.run else None
-        self.max_length = config.max_length_tokens or trained or TrainConfig.max_length_tokens
+        self.max_length = config.max_length_tokens or (self.run or TrainConfig).max_length_tokens
         self._loaded: loading.LoadedModel | None = None
 
     @cached_property
