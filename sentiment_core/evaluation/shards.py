@@ -7,7 +7,6 @@ an interruption; another model, adapter, prompt, dataset or setting has another 
 
 import shutil
 import time
-from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
@@ -67,8 +66,7 @@ def score(system: EvaluatedSystem, work: Work, store: PartStore) -> tuple[np.nda
     mine = todo[context.rank :: context.world_size]
     started = time.perf_counter()
     if context.device.type == "cuda" and len(mine):  # compile and allocate, before the clock starts
-        with closing(work.stream(mine)) as stream:  # pyrefly: ignore[bad-specialization] generators, all
-            next(stream, None)
+        next(work.stream(mine), None)
     warmup = time.perf_counter() - started
     shares = [_score(work, store, mine, system.id)]
     if context.world_size > 1:
