@@ -1,10 +1,8 @@
 """The results in README and docs/, written from the committed artifacts so that no figure is typed in.
 
-python -m sentiment_core.artifacts.report            # print them
-python -m sentiment_core.artifacts.report --write    # put them between the markers of README and docs/
+python -m sentiment_core.artifacts.report    # puts them between the markers of README.md and docs/ here
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -79,15 +77,13 @@ def _took(seconds: float, memory_bytes: int, hardware: str) -> str:
 
 
 def speed_table(root: Path = config.ASSETS) -> str:
-    """What was taken against what, per benchmark; a sentence for each that is not there."""
+    """What was taken against what, for each benchmark that is there."""
     parts = []
     for kind, title in BENCHMARKS.items():
         if (root / "benchmarks" / f"{kind}.json").exists():
             record = store.read_benchmark(kind, root)
             title += f", {record.hardware.title}, commit {(record.commit or 'unknown')[:7]}"
             parts.append(_parity(record, title) if kind == "parity" else _benchmark_table(record, title))
-        elif kind not in OPTIONAL:
-            parts.append(f"{title}: not measured yet; `python -m sentiment_core.benchmarks {kind}` does.")
     return "\n\n".join(parts)
 
 
@@ -202,8 +198,6 @@ BENCHMARKS = {
 }
 """Files under benchmarks/ and their titles; a speed is the median of its repeats."""
 
-OPTIONAL = {"train-2-gpus", "train-1.5b", "parity", "browser"}
-
 DOCUMENTS = {
     "README.md": {"summary": summary_table},
     "docs/results.md": {"results": results_table, "speed": speed_table},
@@ -274,17 +268,14 @@ def _decimals(metric: Metric | None) -> str:
     return "–" if metric is None else f"{metric.value:.4f}"
 
 
-def main(arguments: list[str] | None = None, folder: Path = Path()) -> int:
+def main(folder: Path = Path()) -> int:
     """folder: where the documents are. Returns the exit status: 0 done, 2 something to correct."""
-    parser = argparse.ArgumentParser(prog="python -m sentiment_core.artifacts.report", description=__doc__)
-    parser.add_argument("--write", action="store_true", help="write them into README.md and docs/ here")
-    options = parser.parse_args(arguments)
 
     def work() -> str:
-        for name in DOCUMENTS if options.write else ():
+        for name in DOCUMENTS:
             text = (folder / name).read_text(encoding="utf-8")
             store.write_text(folder / name, refreshed(text, name))
-        return "" if options.write else results_table()
+        return ""
 
     return cli.run(work)
 

@@ -38,7 +38,7 @@ from sentiment_core.models.base_models import BaseModelError, fetch_gguf, run_ch
 from sentiment_core.models.loading import load_tokenizer, quiet_transformers
 from sentiment_core.models.tokens import PromptEncoder
 
-PEER_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DUMMY = "random weights, at most 512 tokens"
 LONG_WORDS, LONG_REVIEWS = 900, 3  # of reviews that fill the model's 1,024 tokens, and how many of them
 
 Answer = Callable[[str], Iterable[Any]]  # a review's answers, one or two of them, as they come
@@ -161,7 +161,7 @@ def load_ours(number_format: str, run_id: str, base_model: str, scratch: str = "
     return answers
 
 
-def load_pipeline(dtype: str, run_id: str, base_model: str, scratch: str) -> Answer:
+def load_pipeline(dtype: torch.dtype, run_id: str, base_model: str, scratch: str) -> Answer:
     """A random classifier of DistilBERT's shape with the base model's tokenizer."""
     from transformers import DistilBertConfig, DistilBertForSequenceClassification, pipeline
 
@@ -175,7 +175,7 @@ def load_pipeline(dtype: str, run_id: str, base_model: str, scratch: str) -> Ans
             tokenizer.save_pretrained(folder)
             config = DistilBertConfig(vocab_size=len(tokenizer))
             DistilBertForSequenceClassification(config).save_pretrained(folder)
-        classify = pipeline("text-classification", str(folder), dtype=PEER_DTYPES[dtype], device=device)
+        classify = pipeline("text-classification", str(folder), dtype=dtype, device=device)
 
     def answers(text: str) -> Iterator[Any]:
         torch.set_num_threads(threads)
@@ -220,12 +220,8 @@ def load_onnx(run_id: str, base_model: str, scratch: str) -> Answer:
 FORMATS = ("bf16",) if torch.cuda.is_available() else NUMBER_FORMATS
 PEERS: dict[str, tuple[str, Callable[..., Answer]]] = {
     **{f"ours, {one}": ("", partial(load_ours, one)) for one in FORMATS},
-    **{
-        f"text-classification pipeline, DistilBERT's shape, {dtype}": (
-            "random weights, at most 512 tokens", partial(load_pipeline, dtype),
-        )
-        for dtype in PEER_DTYPES
-    },
+    "text-classification pipeline, DistilBERT's shape, fp32": (DUMMY, partial(load_pipeline, torch.float32)),
+    "text-classification pipeline, DistilBERT's shape, bf16": (DUMMY, partial(load_pipeline, torch.bfloat16)),
     "llama.cpp, the base's GGUF": ("the base alone, by the package xllamacpp as it is built", load_llama_cpp),
     "ONNX Runtime, our NF4 graph": ("weights as in a visitor's browser", load_onnx),
 }  # fmt: skip

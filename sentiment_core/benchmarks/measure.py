@@ -56,13 +56,9 @@ def absent(why: str, *_: Any) -> Any:
 
 
 def reset_peak(device: torch.device) -> None:
+    """From here on `max_memory_reserved` counts anew; without a GPU it is 0."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-
-
-def peak_memory(device: torch.device) -> int | None:
-    """Bytes reserved on a GPU since the last reset; None on a CPU."""
-    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
 
 
 def record(

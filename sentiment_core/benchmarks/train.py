@@ -90,7 +90,7 @@ class BlockClock(transformers.TrainerCallback):
         return BenchmarkRow(
             system=system + (f", {self.world_size} GPUs" if self.world_size > 1 else ""),
             reviews_per_second=measure.spread(self.rates), first_step_seconds=preparation + self.first_step,
-            peak_memory_bytes=measure.peak_memory(self.device), devices=self.world_size,
+            peak_memory_bytes=torch.cuda.max_memory_reserved() or None, devices=self.world_size,
             batch_size=batch_size, note=note,
         )  # fmt: skip
 

@@ -1,5 +1,1 @@
-"""One call of eval.py: systems answer the reviews of a test set, each becomes a folder of assets/evals.
-
-Read `runner.evaluate` first. `inputs` gathers what all systems of a call share, `systems/` holds one file for
-each kind of system, `shards` scores rows in parts that survive an interruption, on every process of a launch.
-"""
+"""One call of eval.py. Read `runner` first, then `inputs`; `systems/` holds a file for each kind."""

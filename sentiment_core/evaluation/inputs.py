@@ -45,8 +45,7 @@ class Inputs:
         self.base = base_of(config.base_model, self.run)
         if self.run:
             check_fits(self.run, self.encoder)
-        trained = self.run.config.get("max_length_tokens") if self.run else None
-        self.max_length = config.max_length_tokens or trained or TrainConfig.max_length_tokens
+        self.max_length = config.max_length_tokens or (self.run or TrainConfig).max_length_tokens
         self._loaded: loading.LoadedModel | None = None
 
     @cached_property
@@ -130,25 +129,20 @@ class Inputs:
     def base_model(self, precision: str, *, shared: bool = True) -> loading.LoadedModel:
         """The base model without an adapter, loaded once as long as the precision stays.
         shared: False hands it over for good, to a system that puts an adapter on it."""
-        dtype = DTYPES[precision]
+        dtype, device, engine = DTYPES[precision], self.context.device, self.config.engine
         if self._loaded and self._loaded.compute_dtype != dtype:
             self._loaded = None
         free_memory()  # what the last system left counts when this one sizes its batches
-        loaded = self._loaded or self._load(dtype)
+        if not (loaded := self._loaded):
+            loaded = loading.load_base(self.base, device=device, compute_dtype=dtype, dequantized=False)
+            if self.run:
+                check_fits(self.run, loaded.encoder, loaded.info.revision)
+            if engine == "auto" and device.type == "cuda":
+                roomy = 2 * loaded.info.parameters < 0.5 * torch.cuda.mem_get_info(device)[0]  # bytes
+                engine = "dequantized" if roomy else "nf4"
+            if engine != "nf4":
+                loading.dequantize(loaded.model, dtype)
         self._loaded = loaded if shared else None
-        return loaded
-
-    def _load(self, dtype: torch.dtype) -> loading.LoadedModel:
-        device = self.context.device
-        loaded = loading.load_base(self.base, device=device, compute_dtype=dtype, dequantized=False)
-        if self.run:
-            check_fits(self.run, loaded.encoder, loaded.info.revision)
-        engine = self.config.engine
-        if engine == "auto" and device.type == "cuda":
-            roomy = 2 * loaded.info.parameters < 0.5 * torch.cuda.mem_get_info(device)[0]  # bytes
-            engine = "dequantized" if roomy else "nf4"
-        if engine != "nf4":
-            loading.dequantize(loaded.model, dtype)
         return loaded
 
 

@@ -7,7 +7,6 @@ there, the first process joins them in order, a row group each.
 
 import pkgutil
 import shutil
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -51,8 +50,7 @@ def predict(config: EvalConfig, output: Path, *, assets: Path, work: Path, overw
     system = pkgutil.resolve_name(SYSTEMS[config.system].work)(config.system, inputs)
     rows, loaded, parts = ROWS[context.device.type], None, list[Path]()
     folder = work / "predictions" / f"{system.identity()}-{rows}"
-    bar = tqdm(total=source.rows, unit=" rows", file=sys.stderr, mininterval=0.5, disable=not context.is_main)
-    with bar:
+    with tqdm(total=source.rows, unit=" rows", mininterval=0.5, disable=not context.is_main) as bar:
         for number, (table, texts) in enumerate(source.tables(rows)):
             parts.append(folder / f"{number:08}.parquet")
             if number % context.world_size == context.rank and not parts[-1].exists():

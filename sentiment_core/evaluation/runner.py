@@ -30,14 +30,12 @@ def evaluate(config: EvalConfig, *, assets: Path, work: Path, overwrite: bool = 
     """Evaluate what the settings ask for; on every process of a launch but the first, returns nothing.
     Raises ConfigError, DataError, BaseModelError, ArtifactError: one sentence each."""
     inputs = Inputs(config, find_device(config.precision), assets)
-    every = config.system == "all"
-    asked = [name for name in SYSTEMS if name not in ENCODERS] if every else [config.system]
+    every = [name for name in SYSTEMS if name not in ENCODERS]
+    asked = every if config.system == "all" else [config.system]
     systems = [pkgutil.resolve_name(SYSTEMS[name].work)(name, inputs) for name in asked]
     folders = {system: assets / "evals" / system.eval_id for system in systems}
     there = () if overwrite else folders.items()
-    kept = decided_by_main(
-        inputs.context, lambda: {each.eval_id for each, at in there if finished(each, at, keep=every)}
-    )
+    kept = decided_by_main(inputs.context, lambda: {each.eval_id for each, at in there if finished(each, at)})
     outcomes: Outcomes = []
     for system, folder in folders.items():
         if system.eval_id in kept:
@@ -52,9 +50,8 @@ def evaluate(config: EvalConfig, *, assets: Path, work: Path, overwrite: bool = 
     return outcomes
 
 
-def finished(system: EvaluatedSystem, folder: Path, *, keep: bool) -> bool:
-    """Whether a finished evaluation can stand for this one.
-    Raises ConfigError: there is one that may be neither kept nor replaced."""
+def finished(system: EvaluatedSystem, folder: Path) -> bool:
+    """Whether a finished evaluation can stand for this one. Raises ConfigError: it has other settings."""
     if not (folder / "eval.json").exists():
         return False
     before = read_eval(folder).record.settings
@@ -64,9 +61,6 @@ def finished(system: EvaluatedSystem, folder: Path, *, keep: bool) -> bool:
                 f"evaluation {system.eval_id!r} exists in {folder.parent} with another {name} "
                 f"({before.get(name)!r}, now {now!r}); --overwrite replaces it"
             )
-    if not keep:
-        there = f"evaluation {system.eval_id!r} is finished in {folder.parent}"
-        raise ConfigError(f"{there}; --overwrite repeats it")
     return True
 
 

@@ -5,12 +5,10 @@ in a folder named by a hash of everything that decides the values. The same call
 an interruption; another model, adapter, prompt, dataset or setting has another hash and starts anew.
 """
 
-import itertools
 import shutil
-import sys
 import time
-from contextlib import closing
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 from accelerate.utils import gather_object
@@ -22,25 +20,21 @@ from sentiment_core.models.base_models import writing
 from sentiment_core.models.tokens import read_arrays, write_arrays
 
 SECONDS_BETWEEN_PARTS = 5.0  # at most so much work is lost when a process is killed
-BAR = "{desc}: {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
-"""tqdm's own, with reviews/s however slow."""
 
 
 class PartStore:
-    """Scored rows on disk: `<work>/<identity>/<rank>of<processes>-<number>.npz`: rows, values and seconds."""
+    """Scored rows on disk: in `<work>/<identity>/` an .npz of each part's rows, values and seconds."""
 
     def __init__(self, work: Path, identity: str, context: DeviceContext) -> None:
         """Makes the folder; what belongs to other settings goes."""
         self.folder, self.context = work / identity, context
-        names = (self.folder / f"{context.rank}of{context.world_size}-{n}.npz" for n in itertools.count())
-        self._unused = (path for path in names if not path.exists())
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         for other in {*work.iterdir()} - {self.folder}:
             shutil.rmtree(other, ignore_errors=True)
 
     def save(self, rows: np.ndarray, values: np.ndarray, seconds: float) -> None:
-        path = next(self._unused)
+        path = self.folder / f"{uuid4().hex}.npz"
         with writing(path):
             write_arrays(path, rows=rows, values=values, seconds=np.float64(seconds))
 
@@ -72,8 +66,7 @@ def score(system: EvaluatedSystem, work: Work, store: PartStore) -> tuple[np.nda
     mine = todo[context.rank :: context.world_size]
     started = time.perf_counter()
     if context.device.type == "cuda" and len(mine):  # compile and allocate, before the clock starts
-        with closing(work.stream(mine)) as stream:  # pyrefly: ignore[bad-specialization] generators, all
-            next(stream, None)
+        next(work.stream(mine), None)
     warmup = time.perf_counter() - started
     shares = [_score(work, store, mine, system.id)]
     if context.world_size > 1:
@@ -103,8 +96,7 @@ def _score(
             unsaved.clear()
 
     bar = tqdm(
-        total=len(mine), unit=" reviews", smoothing=0.1, file=sys.stderr, dynamic_ncols=True, mininterval=0.5,
-        desc=label, bar_format=BAR, disable=not store.context.is_main,
+        total=len(mine), unit=" reviews", mininterval=0.5, desc=label, disable=not store.context.is_main,
         unit_scale=processes > 1 and processes,  # one process's bar stands for all
     )  # fmt: skip
     try:

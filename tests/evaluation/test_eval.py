@@ -222,7 +222,7 @@ def test_recalibrated_never_sees_a_label(every, call, assets, dataset, tmp_path,
         assert found.record.settings[name] == before.record.settings[name]
 
 
-def test_finished_evaluations_are_kept_and_told_by_all_and_refused_alone(every, call, monkeypatch):
+def test_finished_evaluations_are_kept_and_told_and_of_other_settings_refused(every, call, monkeypatch):
     def never(*args, **kwargs):
         raise AssertionError("nothing is to be loaded")
 
@@ -233,7 +233,8 @@ def test_finished_evaluations_are_kept_and_told_by_all_and_refused_alone(every, 
     assert err.count("kept") == out.count("kept") == len(set(SYSTEMS) - ENCODERS)
     assert "python app.py" in out
     assert str(every / "evals") in out
-    refused(call(*flags, "--system", "baseline-scored", root=every), "--overwrite")
+    status, _, err = call(*flags, "--system", "baseline-scored", root=every)
+    assert (status, err.count("kept")) == (0, 1)
     monkeypatch.setattr(scored, "DRAWS", 3)
     words = "another shot_seeds ([0, 1, 2, 3, 4], now [0, 1, 2])"
     refused(call(*flags, "--system", "baseline-few-shot", root=every), words)
@@ -346,8 +347,9 @@ def test_a_stopped_evaluation_goes_on_to_the_same_end(call, assets, tmp_path, mo
     assert status == 130
     assert "continues" in err
     assert not (assets / "evals").exists()
-    (damaged,) = sorted((tmp_path / "work").rglob("*-1.npz"))
-    damaged.write_bytes(b"half a file")
+    parts = sorted((tmp_path / "work").rglob("*.npz"), key=lambda path: path.stat().st_mtime_ns)
+    assert len(parts) == 2
+    parts[1].write_bytes(b"half a file")
     with monkeypatch.context() as patch:
         rest = interrupt(patch, after=99)
         status, _, err = call(*flags)

@@ -11,7 +11,6 @@ from sentiment_core.evaluation.inputs import safe_name
 from sentiment_core.evaluation.systems.base import EvaluatedSystem, Parts, Work
 from sentiment_core.labels import Label
 
-CHUNK = 2_000  # reviews answered at once
 Fitted = tuple[Callable[[Sequence[str]], np.ndarray], int]
 """texts -> (n, 2) probabilities of negative and positive; number of features."""
 
@@ -41,7 +40,11 @@ class BagOfWords(EvaluatedSystem):
             "train_source": train.source, "train_reviews": len(train), "tokens_of": self.inputs.base.name,
             "fit_seconds": round(time.perf_counter() - started, 2), "features": features,
         }  # fmt: skip
-        return Work(lambda rows: stream(predict_proba, texts, rows), width=1, settings=settings)
+
+        def stream(rows: np.ndarray) -> Parts:
+            yield np.arange(len(rows)), predict_proba([texts[row] for row in rows])[:, [Label.POSITIVE]]
+
+        return Work(stream, width=1, settings=settings)
 
 
 class Tfidf(BagOfWords):
@@ -86,10 +89,3 @@ class Nbsvm(BagOfWords):
         model = LogisticRegression(C=own["C"], solver="liblinear", fit_intercept=False, random_state=0)
         model.fit(present @ scale, labels)
         return lambda new: model.predict_proba(words.transform(new) @ scale), len(words.vocabulary_)
-
-
-def stream(predict_proba: Callable, texts: Sequence[str], rows: np.ndarray) -> Parts:
-    """Values: (rows, 1) P(positive)."""
-    for start in range(0, len(rows), CHUNK):
-        chunk = [texts[row] for row in rows[start : start + CHUNK]]
-        yield np.arange(start, start + len(chunk)), predict_proba(chunk)[:, [Label.POSITIVE]]

@@ -115,14 +115,11 @@ class GreedyAnswers:
         return torch.nn.functional.pad(answers, (0, room), value=self.pad_id)
 
     def answers(self, values: np.ndarray) -> dict[str, Any]:
-        """Columns of the predictions and forms; no probability."""
-        texts = self.texts(values)
+        """(n, max_new_tokens) token ids -> columns of the predictions and forms; no probability."""
+        ids, tokenizer = values.astype(np.int64), self.loaded.encoder.tokenizer
+        texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
         return {
             "prediction": pd.array([parse_answer(text) for text in texts], dtype="Int8"),
             "p_positive": np.full(len(texts), np.nan, dtype=np.float32),
             "answer_forms": count_forms(texts),
         }
-
-    def texts(self, answers: np.ndarray) -> list[str]:
-        """(n, max_new_tokens) token ids -> answers without control tokens."""
-        return self.loaded.encoder.tokenizer.batch_decode(answers.astype(np.int64), skip_special_tokens=True)
