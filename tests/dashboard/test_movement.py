@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from sentiment_core.dashboard.tabs.accuracy import RANGES, movement_panel, table_html
+from sentiment_core.dashboard.tabs.accuracy import RANGES, movement_panel, movement_title, table_html
 from sentiment_core.metrics.classification import at_threshold
 from sentiment_core.metrics.histogram import counts, probability_of
 
@@ -34,10 +34,16 @@ def test_counts_at_an_edge_are_those_of_the_matrix_at_that_threshold(edge: int) 
         assert right / 2000 == pytest.approx(at_threshold(LABEL, p, probability_of(edge))["accuracy"])
 
 
-def test_the_title_tells_both_accuracies() -> None:
-    half, label = np.array([0.4, 0.6] * 10), np.array([0, 1] * 10)
-    title = movement_panel(label, 1 - half, half, "here").title
-    assert title == "From 0.0\u202f% to 100.0\u202f% of the reviews classified correctly"
+def test_the_title_tells_a_base_model_that_leans_and_one_that_does_not() -> None:
+    half = np.array([0.4, 0.6] * 10)
+    label = np.array([0, 1] * 10)
+    assert movement_title(label, np.full(20, 0.8), half).startswith(
+        "Before, 100.0\u202f% of the reviews were called positive"
+    )
+    assert "called negative; after, 50.0\u202f%" in movement_title(label, np.full(20, 0.1), np.full(20, 0.1))
+    assert movement_title(label, 1 - half, half) == (
+        "From 0.0\u202f% to 100.0\u202f% of the reviews classified correctly"
+    )
 
 
 def test_each_count_of_the_table_asks_for_its_own_reviews() -> None:

@@ -139,9 +139,17 @@ def movement_panel(label: np.ndarray, before: np.ndarray, after: np.ndarray, whe
         f"{where}, by P(positive) on a log-odds axis. Hollow bars: misclassified at the dashed threshold. "
         "Drag the line to move the threshold; click a bar to read its reviews."
     )
+    return Panel(movement_title(label, before, after), value, caption, data, "movement")
+
+
+def movement_title(label: np.ndarray, before: np.ndarray, after: np.ndarray) -> str:
+    """What the move did, at a threshold of one half."""
     old, new = (percent(float(np.mean((p >= 0.5) == label))) for p in (before, after))
-    title = f"From {old} to {new} of the reviews classified correctly"
-    return Panel(title, value, caption, data, "movement")
+    positive = float(np.mean(before >= 0.5))
+    word, part = ("positive", positive) if positive >= 0.5 else ("negative", 1 - positive)
+    if part < 0.9:
+        return f"From {old} to {new} of the reviews classified correctly"
+    return f"Before, {percent(part)} of the reviews were called {word}; after, {new} are classified correctly"
 
 
 def table_html(data: pd.DataFrame, versus: str = "") -> str:
