@@ -41,14 +41,17 @@ def hardware(device: str = "cpu", count: int = 1) -> Hardware:
 
 
 def peak_memory() -> int:
-    """Bytes of memory that this process had at most; on macOS, which does not tell, those it has now."""
+    """Bytes of memory that this process had at most."""
     status = Path("/proc/self/status")
     if status.exists() and (found := re.search(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"))):
         return 1024 * int(found[1])  # `getrusage` counts the process that started this one, too
     import psutil
 
-    info = psutil.Process().memory_info()
-    return getattr(info, "peak_wset", info.rss)  # Windows
+    if hasattr(info := psutil.Process().memory_info(), "peak_wset"):
+        return info.peak_wset  # Windows
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def commit() -> str | None:

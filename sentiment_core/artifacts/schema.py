@@ -364,7 +364,8 @@ class SoakRecord(Record):
 def upgraded(kind: type[BaseModel], content: dict[str, Any]) -> dict[str, Any]:
     """The JSON of an older version as the present one; anything else as it is.
 
-    Version 2 dropped an evaluation's `reliability`, which follows from the predictions, renamed two engines.
+    Version 2 dropped an evaluation's `reliability`, which follows from the predictions, and renamed two
+    engines.
     """
     if kind not in (RunRecord, EvalRecord) or content.get("schema_version", 1) != 1:
         return content

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,8 @@ def cost_panel(
             row = {"title": titles[run.run_id], "run": run.run_id, "parameters": record.base_model.parameters}
             row |= {"gpu_seconds": record.wall_seconds * record.hardware.count}
             row |= {"trainable_share": 100 * record.trainable_parameters / record.base_model.parameters}
-            adapter = sum(file.stat().st_size for file in run.adapter_path.glob("*.safetensors"))
+            files = filter(Path.is_file, run.adapter_path.glob("*.safetensors"))  # no link to itself
+            adapter = sum(file.stat().st_size for file in files)
             adapter = adapter or 2 * record.trainable_parameters  # as it would be stored
             row |= {"peak_memory_gb": record.peak_memory_bytes / 1e9, "adapter_mb": adapter / 1e6}
             tested, trained_on = actors["fine"].record, record.hardware.title

@@ -76,7 +76,7 @@ def attend_within(
     Returns (1, tokens, heads, head_dim), and None in the place of weights.
     """
     if unknown := [name for name in ("softcap", "s_aux", "position_bias") if more.get(name) is not None]:
-        raise NotImplementedError(f"packed attention knows no {unknown[0]}; use --engine dequantized")
+        raise ConfigError(f"packed attention knows no {unknown[0]}; use --engine dequantized")
     if query.is_cuda:
         rows = (part[0].transpose(0, 1).to(value.dtype).contiguous() for part in (query, key, value))
         pieces = (cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q)

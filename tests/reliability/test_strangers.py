@@ -261,6 +261,12 @@ def changed(path, draw):
     path.write_text(text[: part.start()] + json.dumps(draw(st.sampled_from(ODD))) + text[part.end() :])
 
 
+def flipped(path, draw):
+    content = bytearray(path.read_bytes())
+    content[draw(st.integers(0, len(content) - 1))] ^= 1 << draw(st.integers(0, 7))
+    path.write_bytes(content)
+
+
 def table(change):
     return lambda path, draw: change(pd.read_parquet(path)).to_parquet(path)
 
@@ -306,7 +312,7 @@ def seen(record_property):
 def test_whatever_happens_to_a_file_the_page_opens_and_names_it_once(whole, caplog, seen, data):
     name = data.draw(st.sampled_from(sorted(p.relative_to(whole) for p in whole.rglob("*") if p.is_file())))
     ruins = RUINED | (RUINED_TABLES if name.suffix == ".parquet" else {})
-    perhaps = {"changed": changed} if "json" in name.suffix else {}
+    perhaps = {"a bit flipped": flipped} | ({"changed": changed} if "json" in name.suffix else {})
     what = data.draw(st.sampled_from(sorted(ruins | perhaps)))
     root = whole.parent / str(seen["mutations"]) / "mutated"
     shutil.copytree(whole, root)

@@ -14,7 +14,7 @@ from torch import nn
 from sentiment_core.artifacts.schema import DRAW_COLUMN
 from sentiment_core.artifacts.store import adapter_sha256
 from sentiment_core.config import PACKING, ConfigError
-from sentiment_core.data.reviews import Reviews, match_key, unlabelled_reviews
+from sentiment_core.data.reviews import Reviews, load_reviews, match_key, unlabelled_reviews
 from sentiment_core.engines.device import find_device
 from sentiment_core.engines.generic import engine_for_packs
 from sentiment_core.engines.scorer import SentimentScorer, fitting_tokens
@@ -139,6 +139,8 @@ class FewShot(ZeroShot):
     @cached_property
     def examples(self) -> list[Reviews]:
         train, tested = self.inputs.train_split.train, self.inputs.test.reviews
+        if self.config.limit:  # the same examples, whatever the limit
+            tested = load_reviews(self.config.dataset, self.config.split)
         unseen = {match_key(text) for text in tested.texts}
         return [choose_examples(train, self.shots, seed=seed, unseen=unseen) for seed in self.seeds]
 
