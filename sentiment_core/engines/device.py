@@ -61,6 +61,8 @@ def find_device(precision: str = "auto") -> DeviceContext:
     device, best = torch.device("cpu"), "fp32"
     if on_gpu:
         device = torch.device("cuda", torch.cuda.current_device())
+        # with padding, cuDNN's backward pass gives NaN for some lengths (torch 2.11, H200, heads of 128)
+        torch.backends.cuda.enable_cudnn_sdp(False)
         best = "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
     if precision == "bf16" and best == "fp16":
         name = torch.cuda.get_device_name(device)
