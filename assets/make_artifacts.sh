@@ -29,7 +29,6 @@ train() {
 
 evaluate() { # run or encoder, system, base model of a baseline: on all three data sets, but what is finished
     for dataset in "$DATASET" "$COUNTERFACTUAL" challenge; do
-        case $2$dataset in baseline-generated"$DATASET") continue ;; esac # free answers take longest
         name=$(basename "$dataset" .parquet | sed 's/^counterfactual$/counterfactual_imdb_test/')
         from="--run $1"
         case $2 in
