@@ -47,7 +47,7 @@ def seeds_sentence(root: Path = config.ASSETS) -> str:
 
 
 def summary_table(root: Path = config.ASSETS) -> str:
-    """What each of SUMMARY learned from, how long that took, and its accuracy by dataset."""
+    """What each of SUMMARY learned from, how long that took, its accuracy by dataset, and the seeds' share."""
     rows: dict[tuple[str, str], dict[str, str]] = {key: {} for key in SUMMARY}
     for record in _records(root):
         key = record.system, record.run_id or record.encoder or _base(record)
@@ -55,7 +55,8 @@ def summary_table(root: Path = config.ASSETS) -> str:
             title = f"Accuracy (%), {record.dataset.name}, n = {record.dataset.n:,}"
             accuracy = {title: percent_interval(record.metrics["accuracy"], unit="")}
             rows[key] = (rows[key] or _learned(record, root)) | accuracy
-    return _table([*filter(None, rows.values())]) if any(rows.values()) else "None of these is evaluated yet."
+    found = [*filter(None, rows.values())]
+    return f"{_table(found)}\n\n{seeds_sentence(root)}" if found else "None of these is evaluated yet."
 
 
 def _learned(record: EvalRecord, root: Path) -> dict[str, str]:
