@@ -64,3 +64,9 @@ def dataset_switch(context: Context, tab: str) -> gr.Radio:
     radio = gr.Radio(**context.dataset_choice(), **look)
     radio.input(None, radio, None, js="(v) => window.qUrl({data: v})", api_visibility="private")
     return radio
+
+
+def versus_menu(elem_id: str) -> gr.Dropdown:
+    """The menu of what a run is held against, see `pairs.Sides`; an address may name any run."""
+    look = {"label": "Compare with", "min_width": 260, "allow_custom_value": True, "interactive": True}
+    return gr.Dropdown([], value="", elem_id=elem_id, **look)

@@ -376,11 +376,17 @@ def test_any_two_runs_compare_and_what_runs_took_is_one_picture(page, ladder_sit
     assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
     page.get_by_role("link", name="regressed").click()
     page.locator("#examples-list h2", has_text="right with “taught").wait_for()
-    page.locator("#filters [aria-pressed=true]", has_text="taught").wait_for()
+    assert "Taught by" in (menu := page.locator("#examples-versus input")).input_value()
     page.goto(page.url)  # a link shows the same
     page.locator("#examples-list h2", has_text="wrong with “Our recipe, Qwen2.5-Coder-1.5B").wait_for()
-    page.get_by_role("button", name="Its base model").click()
-    page.locator("#examples-list h2", has_text="right before, wrong after fine-tuning").wait_for()
+    assert "Taught by" in menu.input_value()
+    page.get_by_role("button", name="Fixed").click()  # the choice stays
+    page.locator("#examples-list h2", has_text="wrong with “taught").wait_for()
+    menu.click()
+    page.get_by_role("option", name="Its base model").click()
+    page.locator("#examples-list h2", has_text="wrong before, right after fine-tuning").wait_for()
+    assert query(page)["show"] == ["fixed"]
+    assert "versus" not in query(page)
     assert not page.errors
 
 

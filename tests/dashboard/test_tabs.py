@@ -401,7 +401,7 @@ def test_imdbs_texts_come_by_a_click_with_a_bar_and_a_failure_says_why(tmp_path,
     assert "They could not be fetched from the Hub: no route to the Hub. Or set" in told
     context.texts.fetch(shares.append)
     assert shares == [0.25, 0.5, 0.75, 1.0]
-    assert texts.FETCH not in str(after := examples.whole(context, asked)[4])
+    assert texts.FETCH not in str(after := examples.whole(context, asked)[5])
     assert "these are our own" not in str(after)
     one = imdb_on_the_hub[1]
     assert (one["repo"], one["repo_type"], len(one["revision"])) == ("stanfordnlp/imdb", "dataset", 40)
@@ -445,7 +445,7 @@ def test_the_heatmap_shows_every_share_and_names_the_hardest(challenged) -> None
 
 def test_examples_open_on_it_where_imdb_is_not_at_hand(challenged) -> None:
     asked = ExampleFilter.of(RUN, "imdb", "", '{"show": "all"}')
-    _, _, switch, chips, listed, reader, *_, opened = examples.whole(challenged, asked, "sample-11")
+    _, _, switch, _, chips, listed, reader, *_, opened = examples.whole(challenged, asked, "sample-11")
     assert opened in challenged.texts.wait(0), "the sample is one of Live's"
     assert switch.value == "challenge"
     assert "240 of 240 reviews" in listed

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.dashboard import panels
 from sentiment_core.dashboard.components.parts import FigureSlot, Panel, figure_menu, own_figure, render
-from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_switch
+from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_switch, versus_menu
 from sentiment_core.dashboard.pairs import Sides
 from sentiment_core.dashboard.panels import WHO
 from sentiment_core.dashboard.store import Store
@@ -29,8 +29,7 @@ RANGES = (0, 10, 22, 34, 45, 56, 68, 80, BINS)
 def build(context: Context, run: gr.Dropdown) -> TabPart:
     with gr.Row():
         dataset = dataset_switch(context, "accuracy")
-        free = {"allow_custom_value": True, "interactive": True}  # an address may name any run
-        versus = gr.Dropdown([], value="", label="Compare with", elem_id="versus", min_width=260, **free)
+        versus = versus_menu("versus")
     place = own_figure("movement", "movement", visible=False, render=False)
     moving = FigureSlot("movement-figure", 480, make=lambda **_: place.render())
     with moving.column:
@@ -65,8 +64,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
             *systems.show(panels.accuracy_panel(evals, shown, zoomed=zoomed)),
             *cost.show(costs), told, *covered.show(panels.coverage_panel(store, run, evals)),
             render("accuracy_notes", records=records, rivals=against),
-            gr.Checkbox(visible=True),
-            gr.Dropdown(choices=[*sides.others.items()], value=sides.versus, visible=len(sides.others) > 1),
+            gr.Checkbox(visible=True), sides.menu(),
         ]  # fmt: skip
 
     inputs = [dataset, zoom, by, beside, versus]
