@@ -47,7 +47,7 @@ class Sides(NamedTuple):
         return cls(there[versus], after, (old, new), (f"with {old}", f"with {new}"), others, versus)
 
     def menu(self) -> gr.Dropdown:
-        """What a `versus_menu` offers, and the chosen one."""
+        """What the menu "Compare with" offers, and the chosen one."""
         return gr.Dropdown(choices=[*self.others.items()], value=self.versus, visible=len(self.others) > 1)
 
 

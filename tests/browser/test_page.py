@@ -287,7 +287,7 @@ def test_training_is_replayed_and_a_run_that_trains_now_is_followed(page, site) 
     path.touch()
     page.emulate_media(reduced_motion="reduce")
     page.goto(site.address(tab="loss"))
-    output, head = page.locator("#loss-plot output"), page.get_by_label("Play head: reviews seen")
+    output, head = page.locator("#loss-plot output"), page.get_by_label("Play head")
     output.filter(has_text=re.compile(r"at step \d")).wait_for()
     ink = "() => document.querySelector('#loss-plot canvas').toDataURL()"
     after = page.evaluate(ink)
@@ -344,7 +344,7 @@ def test_other_figures_open_their_reviews(page, site) -> None:
     page.locator("#examples-list h2", has_text="right before, wrong after").wait_for()
     # a run that has not answered these leaves the way back
     page.goto(site.address(tab="examples", run="smollm2-135m-study"))
-    page.locator("#examples-message", has_text="has not answered these reviews yet").wait_for()
+    page.locator("#examples-message", has_text="has not answered this test set yet").wait_for()
     page.locator("#examples-dataset").get_by_label("Counterfactual").wait_for()
 
 
@@ -376,7 +376,8 @@ def test_any_two_runs_compare_and_what_runs_took_is_one_picture(page, ladder_sit
     assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
     page.get_by_role("link", name="regressed").click()
     page.locator("#examples-list h2", has_text="right with “taught").wait_for()
-    assert "Taught by" in (menu := page.locator("#examples-versus input")).input_value()
+    menu = page.locator("#examples-versus input")
+    assert "Taught by" in menu.input_value()
     page.goto(page.url)  # a link shows the same
     page.locator("#examples-list h2", has_text="wrong with “Our recipe, Qwen2.5-Coder-1.5B").wait_for()
     assert "Taught by" in menu.input_value()
