@@ -200,7 +200,7 @@ def test_batch_with_labels(page, site, tmp_path) -> None:
     page.locator("#batch", has_text=re.compile(r"[1-9][\d,]* of 5,000 texts by both models")).wait_for()
     page.locator("#batch-stop").click()
     page.locator(
-        "#batch-summary", has_text=re.compile(r"Stopped after [\d,]+ of 5,000\. .* reviews")
+        "#batch-summary", has_text=re.compile(r"Stopped after [\d,]+ of 5,000\. .* texts")
     ).wait_for()
     page.locator("#batch-examples", has_text="Lowest confidence").wait_for()
     nothing_judged = "() => !document.querySelector('#own-outcomes')?.innerText.trim()"
