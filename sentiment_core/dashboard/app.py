@@ -60,13 +60,14 @@ def build(
     first = store.run(None)
     with QuietBlocks(title=header.TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as demo:
         with gr.Row(elem_id="head"):
-            title = gr.HTML(header.title_html(context, first), elem_id="title")
+            told = header.head_html(context, first)
+            title = gr.HTML(told[0], elem_id="title")
             with gr.Column(elem_classes="side", min_width=240), gr.Row(elem_id="side"):
                 choice = _run_choice(context, None)
                 label = "Run, or user/name on the Hub" if remote.allowed() else "Run"
                 run = gr.Dropdown(**choice, label=label, elem_id="run", interactive=True, min_width=150)
                 copy = gr.Button("Copy link", elem_id="copy-link", size="sm", scale=0)
-        stats = gr.HTML(header.stats_html(context, first), elem_id="stats")
+        stats = gr.HTML(told[1], elem_id="stats")
         problems = gr.HTML(elem_id="problems")
         parts: dict[str, TabPart] = {}
         with gr.Tabs(selected="live", elem_id="tabs", overflow_behavior="wrap") as tabs:
@@ -148,9 +149,8 @@ def _wire(
 
     def draw_header(run_id: str | None, refused: str = "") -> tuple[str, str, str]:
         chosen = context.store.run(run_id)
-        title, stats = header.title_html(context, chosen), header.stats_html(context, chosen)
         told = notice(f"{refused}; another run is shown.", warn=True) if refused else ""
-        return title, stats, told + header.problems_html(context)
+        return *header.head_html(context, chosen), told + header.problems_html(context)
 
     def shown(run_id: str | None, data: str | None, refused: str) -> tuple[Any, ...]:
         radios = [gr.Radio(**context.dataset_choice(data))] * len(datasets)

@@ -15,6 +15,8 @@ from sentiment_core.dashboard.store import DATASET_TITLES, Store
 from sentiment_core.dashboard.texts import ReviewTexts
 
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}  # of the page's own events
+VERSUS: dict[str, Any] = {"label": "Compare with", "value": "", "min_width": 260, "interactive": True}
+VERSUS |= {"allow_custom_value": True}  # an address may name any run; see `pairs.Sides`
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class TabPart:
 
 def dataset_switch(context: Context, tab: str) -> gr.Radio:
     """The dataset radio of a tab; it writes its choice to the address."""
-    look = {"label": "Reviews", "elem_id": f"{tab}-dataset", "elem_classes": "pills", "interactive": True}
+    look = {"label": "Test set", "elem_id": f"{tab}-dataset", "elem_classes": "pills", "interactive": True}
     radio = gr.Radio(**context.dataset_choice(), **look)
     radio.input(None, radio, None, js="(v) => window.qUrl({data: v})", api_visibility="private")
     return radio

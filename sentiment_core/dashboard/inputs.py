@@ -16,7 +16,6 @@ MAX_CHARACTERS = 20_000  # the longest IMDB review has 13,704
 MAX_ROWS = 5_000
 MAX_UPLOAD_BYTES = 16_000_000  # Gradio refuses larger files
 ANY_NUMBER = "python eval.py --predict takes any number of them"
-
 TEXT_NAMES = ("text", "review", "body", "content", "comment", "sentence")
 LABEL_NAMES = ("label", "sentiment", "class", "polarity")
 
@@ -53,7 +52,7 @@ def read_batch(path: str | None, pasted: str | None, text: str | None = "", labe
     if lines := [line for line in (pasted or "").splitlines() if line.strip()]:
         return Batch(_by_row(clean_text, _few(lines)))
     if not path:
-        raise InputRefused("Choose a CSV or parquet file, or paste one review per line.")
+        raise InputRefused("Choose a CSV or parquet file, or paste one text per line.")
     frame = read_upload(path)
     text = text or columns_of(frame)[0]
     if missing := next((name for name in (text, label) if name and name not in frame), None):

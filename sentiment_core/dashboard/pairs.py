@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Literal, NamedTuple, Self
 
+import gradio as gr
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, Field
@@ -44,6 +45,10 @@ class Sides(NamedTuple):
             return cls(before, after, others=others)
         old, new = (f"“{titles.get(name, name)}”" for name in (versus, run.run_id))
         return cls(there[versus], after, (old, new), (f"with {old}", f"with {new}"), others, versus)
+
+    def menu(self) -> gr.Dropdown:
+        """What the menu "Compare with" offers, and the chosen one."""
+        return gr.Dropdown(choices=[*self.others.items()], value=self.versus, visible=len(self.others) > 1)
 
 
 def paired(before: pd.DataFrame | None, after: pd.DataFrame) -> pd.DataFrame:

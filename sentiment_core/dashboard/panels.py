@@ -13,13 +13,13 @@ from sentiment_core.artifacts.store import Evaluation, Run
 from sentiment_core.dashboard.components.header import run_titles
 from sentiment_core.dashboard.components.parts import Panel, empty, parameters
 from sentiment_core.dashboard.context import Context
-from sentiment_core.dashboard.store import DATASET_TITLES, Store, actors_of
+from sentiment_core.dashboard.store import DATASET_TITLES, Store, actors_of, noun
 from sentiment_core.figures import evaluation
 from sentiment_core.figures.style import percent
 from sentiment_core.metrics import classification
 
 COMMAND = "python eval.py --run <run> --system all"
-UNEVALUATED = empty("No evaluation yet. This command scores the test reviews:", COMMAND)
+UNEVALUATED = empty("No evaluation yet. This command scores the test set:", COMMAND)
 INTERVAL = "Bars are 95\u202f% intervals"
 AMBIGUITY = "{}: of 25,000 labels<br>{} lack a majority of votes,<br>{} have it against them"
 COST_UNITS = {"parameters": "parameters", "gpu_seconds": "GPU seconds", "peak_memory_gb": "GB at most"}
@@ -46,7 +46,7 @@ def accuracy_panel(
 ) -> Panel:
     """Every system, and published results where asked for, from best to worst; `zoomed` to the best ones."""
     records = [one.record for one in evals.values()]
-    drawn = [record for record in records if record.draw_accuracies]
+    drawn, texts = [one for one in records if one.draw_accuracies], noun(records[0].dataset.name)
     rows = [
         {"title": record.title + (f", {len(record.draw_accuracies)} draws" if record in drawn else "")}
         | {"system": record.system} | shares(record.metrics["accuracy"])
@@ -63,7 +63,7 @@ def accuracy_panel(
     )
     if drawn:
         titles = "; ".join(record.measured_title for record in drawn)
-        caption += f" {titles}: these intervals cover draws of examples and of reviews."
+        caption += f" {titles}: these intervals cover draws of examples and of {texts}."
     if references:
         caption += " Open squares are context, as reported and not measured here; their protocols differ."
     start = max(0, 10 * int(10 * table["accuracy"].max() - 0.3)) if zoomed else 0
@@ -78,7 +78,7 @@ def accuracy_panel(
         if best["accuracy"] > new:
             title += f"; {best['title']} reaches {percent(best['accuracy'])}"
     elif "fine" not in actors:
-        title += "; this run’s fine-tuned model has not been evaluated on these reviews"
+        title += f"; this run’s fine-tuned model has not been evaluated on these {texts}"
     chart = evaluation.systems_chart(table, start)
     return Panel(title, chart, caption, table, f"accuracy-{records[0].dataset.name}")
 
@@ -106,8 +106,7 @@ def cost_panel(
             row |= {"gpu_seconds": record.wall_seconds * record.hardware.count}
             row |= {"trainable_share": 100 * record.trainable_parameters / record.base_model.parameters}
             files = filter(Path.is_file, run.adapter_path.glob("*.safetensors"))  # no link to itself
-            adapter = sum(file.stat().st_size for file in files)
-            adapter = adapter or 2 * record.trainable_parameters  # as it would be stored
+            adapter = sum(one.stat().st_size for one in files) or 2 * record.trainable_parameters  # as stored
             row |= {"peak_memory_gb": record.peak_memory_bytes / 1e9, "adapter_mb": adapter / 1e6}
             tested, trained_on = actors["fine"].record, record.hardware.title
             row |= {"answer_ms": 1000 * tested.hardware.count / max(tested.reviews_per_second, 1e-6)}
@@ -176,7 +175,7 @@ def coverage_panel(store: Store, run: Run | None, evals: Mapping[str, Evaluation
         marks = [{"target": t, "coverage": one[0]} | shares(one[1]) for t, one in found.items() if one]
         told = "; ".join(f"{percent(t, 0)} from a certainty of {percent(c)}" for t, c in chosen.items())
         n = run.record.validation_accuracy.n
-        caption += f" Marks: targets that {n:,} validation reviews met ({told}), and what came of them here."
+        caption += f" Marks: targets that {n:,} validation answers met ({told}), and what came of them here."
     chart = evaluation.coverage_chart(table, pd.DataFrame(marks, columns=["target", "coverage", "accuracy"]))
     return Panel(title, chart, caption, pd.concat([table, pd.DataFrame(marks)]), "coverage")
 
@@ -191,5 +190,5 @@ def _calibration(actors: Mapping[str, Evaluation], frames: Mapping[str, pd.DataF
         fine = frames["fine"]
         raw = classification.ece_without(fine["label"], fine["p_positive"], temperature)
         told += f" Fine-tuned log-odds are divided by a temperature of {temperature:.2f}, fitted on the run’s"
-        told += f" validation reviews; without it the error is {100 * raw:.1f} points."
+        told += f" validation answers; without it the error is {100 * raw:.1f} points."
     return told

@@ -43,15 +43,15 @@ def report_html(context: Context, run_id: str, versus: str = "") -> str:
         panels.cost_panel(context, run_id, context.dataset(None), "parameters", ()),
     ]  # fmt: skip
     if not (history := {run_id: store.history(run)})[run_id].empty:
-        told = "Training loss as logged, and validation accuracy, over reviews seen."
-        drawn.append(replace(loss.loss_panel(history), figure=loss_chart(history), caption=told))
+        told = "Training loss as logged, and validation accuracy, over examples seen."
+        drawn.append(replace(loss.loss_panel(history, run.record), figure=loss_chart(history), caption=told))
     found = [panel for panel in drawn if panel]
     look = {"full_html": False, "config": {"displayModeBar": False}}
     figures = [to_html(one.figure, include_plotlyjs=not at, **look) for at, one in enumerate(found)]
     data = [b64encode(one.data.to_csv(index=False).encode()).decode() for one in found]
     return fragment(
-        "report", title=header.title_html(context, run), stats=header.stats_html(context, run),
-        css=css(), flow=method.settings_html(context, sides, run_id) + flow,
+        "report", head=header.head_html(context, run), css=css(),
+        flow=method.settings_html(context, sides, run_id) + flow,
         sections=list(zip(found, figures, data, strict=True)), name=" against ".join(sides.names),
     )  # fmt: skip
 

@@ -61,7 +61,7 @@ TOGETHER = 60  # texts of a batch that both models answer before the next: what 
 MODEL_EVENT: dict[str, Any] = {"concurrency_limit": None}  # waits in our queue, which refuses politely
 LOOK_AGAIN = 5.0  # seconds after which a visitor is told again how many come first
 TOO_MANY = "Many visitors are asking at this moment. Please try again in a minute; the other tabs are open."
-BROKE = "Something went wrong while reading; the server's log has the details. Please try another review."
+BROKE = "Something went wrong while reading; the server's log has the details. Please try another text."
 
 
 class Waiting(NamedTuple):

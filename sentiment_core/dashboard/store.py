@@ -53,6 +53,11 @@ def _attempt(path: Path, read: Callable[[], T]) -> tuple[T | None, Problem | Non
         return None, Problem(path, str(error))
 
 
+def noun(*sources: str) -> str:
+    """What the texts of these datasets are called, each by its name or source."""
+    return "reviews" if all(one in DATASET_TITLES or "imdb" in one.lower() for one in sources) else "texts"
+
+
 def actors_of(evals: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
     """Of these: "base", where it compares like with like, else any other of the base model; and "fine"."""
     both = {"base": evals.get(first_base(evals) or ""), "fine": evals.get("fine-tuned")}

@@ -23,8 +23,8 @@ IMDB: dict[str, Any] = {
 FETCH = "Load the IMDB texts (20 MB)"
 FETCHING = "They are being fetched from the Hub at this moment; choose this tab again in a minute."
 HOW_TO = (
-    f"Or set the environment variable {VARIABLE} to a copy of the dataset (a parquet or CSV file, or a "
-    "folder; several are separated by your system's path separator) and start the page again."
+    "To read them from a copy (a parquet or CSV file, or a folder; several are separated by your system's "
+    f"path separator), set the environment variable {VARIABLE} to it and start the page again."
 )
 
 

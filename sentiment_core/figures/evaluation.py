@@ -13,7 +13,7 @@ from sentiment_core.systems import SYSTEMS, System
 COSTS = {
     "parameters": "Parameters of the base model", "gpu_seconds": "GPU seconds of training",
     "peak_memory_gb": "Peak GPU memory of training (GB)", "trainable_share": "Trained weights (% of base)",
-    "adapter_mb": "Size of the adapter (MB)", "answer_ms": "Answering in batches (ms a review)",
+    "adapter_mb": "Size of the adapter (MB)", "answer_ms": "Answering in batches (ms an answer)",
 }  # fmt: skip
 LOGARITHMIC = (0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)  # accuracies marked on such an axis
 PUBLISHED = System("", "", "", work="", colour="muted", marker="square-open")  # not measured here
@@ -164,7 +164,7 @@ def coverage_chart(table: pd.DataFrame, marks: pd.DataFrame) -> go.Figure:
     hover = f"%{{text}}{THIN}% asked for: %{{x:.1f}}{THIN}% answered, %{{y:.2f}}{THIN}% right"
     look = {"mode": "markers+text", "text": asked, "textposition": "top center", "marker_size": 10}
     figure.add_trace(series("target", "fine", x, y, hover=hover, **look))
-    figure.update_xaxes(range=[0, 101], title_text="Reviews answered, the surest first (%)")
+    figure.update_xaxes(range=[0, 101], title_text="Answers given, the surest first (%)")
     return finished(figure.update_yaxes(title_text="Accuracy of these answers (%)"), 380)
 
 

@@ -60,15 +60,15 @@ def _curves(history: pd.DataFrame) -> dict[str, Any]:
 
 
 def loss_chart(histories: Mapping[str, pd.DataFrame]) -> go.Figure:
-    """Training loss as logged above validation accuracy over reviews seen."""
+    """Training loss as logged above validation accuracy over examples seen."""
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.09)
     columns = {"loss": "Training loss", "eval_accuracy": "Validation accuracy"}
     for (name, history), (color, dash) in zip(histories.items(), RUN_STYLES, strict=False):
         for row, (column, words) in enumerate(columns.items(), start=1):
             logged = history.dropna(subset=[column])
-            hover = f"{name}<br>%{{x:,.0f}} reviews seen<br>{words.lower()} %{{y:.3g}}"
+            hover = f"{name}<br>%{{x:,.0f}} examples seen<br>{words.lower()} %{{y:.3g}}"
             look = {"mode": "lines", "line_width": 1.5, "line_dash": dash}
             line = series(name, color, logged["examples"], logged[column], hover=hover, **look)
             figure.add_trace(line, row=row, col=1).update_yaxes(title_text=words, row=row, col=1)
-    figure.update_xaxes(title_text="Reviews seen", rangemode="tozero", row=2, col=1)
+    figure.update_xaxes(title_text="Examples seen", rangemode="tozero", row=2, col=1)
     return finished(figure.update_yaxes(tickformat=".0%", row=2, col=1), 380)

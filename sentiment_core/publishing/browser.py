@@ -147,8 +147,8 @@ def _write_page(run: Run, root: Path, folder: Path, encoder: Any, agreed: dict[s
     (folder / "model.json").write_text(json.dumps(about), encoding="utf-8")
     stored["local"] = {"url": "./", "bytes": size}
     page = parts.fragment(
-        "browser", title=header.TITLE, head=header.title_html(context, run), stored=stored, dares=live.DARES,
-        **{name: parts.render(name) for name in ("live", "dial", "trace")}, most=MAX_CHARACTERS,
+        "browser", title=header.TITLE, head=header.head_html(context, run)[0], dares=live.DARES,
+        stored=stored, **{one: parts.render(one) for one in ("live", "dial", "trace")}, most=MAX_CHARACTERS,
     )  # fmt: skip
     (folder / "index.html").write_text(page, encoding="utf-8")
     script = f"{parts.static('figures.js', 'figures.*.js')}\n({parts.static('page.js')})();\n"

@@ -200,7 +200,7 @@ def test_batch_with_labels(page, site, tmp_path) -> None:
     page.locator("#batch", has_text=re.compile(r"[1-9][\d,]* of 5,000 texts by both models")).wait_for()
     page.locator("#batch-stop").click()
     page.locator(
-        "#batch-summary", has_text=re.compile(r"Stopped after [\d,]+ of 5,000\. .* reviews")
+        "#batch-summary", has_text=re.compile(r"Stopped after [\d,]+ of 5,000\. .* texts")
     ).wait_for()
     page.locator("#batch-examples", has_text="Lowest confidence").wait_for()
     nothing_judged = "() => !document.querySelector('#own-outcomes')?.innerText.trim()"
@@ -287,7 +287,7 @@ def test_training_is_replayed_and_a_run_that_trains_now_is_followed(page, site) 
     path.touch()
     page.emulate_media(reduced_motion="reduce")
     page.goto(site.address(tab="loss"))
-    output, head = page.locator("#loss-plot output"), page.get_by_label("Play head: reviews seen")
+    output, head = page.locator("#loss-plot output"), page.get_by_label("Play head")
     output.filter(has_text=re.compile(r"at step \d")).wait_for()
     ink = "() => document.querySelector('#loss-plot canvas').toDataURL()"
     after = page.evaluate(ink)
@@ -344,7 +344,7 @@ def test_other_figures_open_their_reviews(page, site) -> None:
     page.locator("#examples-list h2", has_text="right before, wrong after").wait_for()
     # a run that has not answered these leaves the way back
     page.goto(site.address(tab="examples", run="smollm2-135m-study"))
-    page.locator("#examples-message", has_text="has not answered these reviews yet").wait_for()
+    page.locator("#examples-message", has_text="has not answered this test set yet").wait_for()
     page.locator("#examples-dataset").get_by_label("Counterfactual").wait_for()
 
 
@@ -376,11 +376,18 @@ def test_any_two_runs_compare_and_what_runs_took_is_one_picture(page, ladder_sit
     assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
     page.get_by_role("link", name="regressed").click()
     page.locator("#examples-list h2", has_text="right with “taught").wait_for()
-    page.locator("#filters [aria-pressed=true]", has_text="taught").wait_for()
+    menu = page.locator("#examples-versus input")
+    assert "Taught by" in menu.input_value()
     page.goto(page.url)  # a link shows the same
     page.locator("#examples-list h2", has_text="wrong with “Our recipe, Qwen2.5-Coder-1.5B").wait_for()
-    page.get_by_role("button", name="Its base model").click()
-    page.locator("#examples-list h2", has_text="right before, wrong after fine-tuning").wait_for()
+    assert "Taught by" in menu.input_value()
+    page.get_by_role("button", name="Fixed").click()  # the choice stays
+    page.locator("#examples-list h2", has_text="wrong with “taught").wait_for()
+    menu.click()
+    page.get_by_role("option", name="Its base model").click()
+    page.locator("#examples-list h2", has_text="wrong before, right after fine-tuning").wait_for()
+    assert query(page)["show"] == ["fixed"]
+    assert "versus" not in query(page)
     assert not page.errors
 
 

@@ -47,13 +47,11 @@ def test_of_runs_that_share_base_and_preset_the_one_called_like_its_base_keeps_t
 def test_a_taught_run_says_who_taught_it(context):
     run = context.store.run(TAUGHT)
     assert "QLoRA by labels and by what a fine-tuned Qwen2.5-Coder-1.5B says of 48,882 more reviews" in words(
-        header.title_html(context, run)
+        header.head_html(context, run)[0]
     )
-    assert "and a teacher’s 5 min" in words(header.stats_html(context, run))
+    assert "and a teacher’s 5 min" in words(header.head_html(context, run)[1])
     panel = loss.loss_panel({TAUGHT: context.store.history(run)}, run.record)
-    assert (
-        "Stages: coder-1.5b learned the labels of 23,400 reviews in 280 seconds; it answered" in panel.caption
-    )
+    assert "Stages: coder-1.5b learned 23,400 labels in 280 seconds; it answered" in panel.caption
     again = run.record.model_copy(update={"teacher": TEACHER.model_copy(update={"teacher": TEACHER})})
     assert "280 seconds, and from coder-1.5b; it answered 48,882 unlabelled" in loss.stages(again)
     assert not loss.stages(context.store.run(RUN).record)
@@ -68,7 +66,7 @@ def test_header_and_tabs_follow_the_run_to_its_own_base(context, run_id):
     before, after = (
         100 * evals[one].record.metrics["accuracy"].value for one in ("baseline-scored", "fine-tuned")
     )
-    assert f"{before:.1f} → {after:.1f} %" in words(header.stats_html(context, run))
+    assert f"{before:.1f} → {after:.1f} %" in words(header.head_html(context, run)[1])
     assert base.name in method.method_html(context, run)
     assert "study’s settings differ" not in method.method_html(context, run), "that is a run on another base"
     matrix = confusion.Side.cut(one := evals["baseline-scored"], context.store.predictions(one))
@@ -213,7 +211,7 @@ def test_only_settings_that_differ_are_listed(context):
     told = words(method.settings_html(context, Sides.of(context, TAUGHT, "imdb", RUN), TAUGHT))
     assert "learning rate0.0010.0005" in told
     assert "training time41 s2 min" in told
-    for same in ("base model", "epochs", "training reviews", "seed"):
+    for same in ("base model", "epochs", "training examples", "seed"):
         assert same not in told
     assert method.settings_html(context, Sides.of(context, TAUGHT, "imdb", ""), TAUGHT) == Markup()
 

@@ -24,7 +24,7 @@ def context(tmp_path_factory):
 def test_header_figures_come_from_the_artifacts():
     context = context_of(ASSETS)
     run = context.store.run("smollm2-135m")
-    html = words(header.stats_html(context, run))
+    html = words(header.head_html(context, run)[1])
     for dataset, metric in (("imdb", "accuracy"), ("counterfactual_imdb_test", "consistency")):
         evals = context.store.evals(run, dataset)
         before, after = (evals[one].record.metrics[metric] for one in ("baseline-scored", "fine-tuned"))
@@ -36,14 +36,14 @@ def test_header_figures_come_from_the_artifacts():
 def test_the_title_tells_what_the_base_said(context):
     committed = context_of(ASSETS)
     for run in committed.store.finished_runs():
-        title = words(header.title_html(committed, run))
+        title = words(header.head_html(committed, run)[0])
         if run.record.base_model.name != "smollm2-135m":
             assert "every film" not in title, "other bases could tell"
             continue
         assert title.startswith("It called nearly every film good. Then it was fine-tuned for")
         took = parts.duration(run.record.wall_seconds)
         assert f"{took}. A 135-million-parameter language model called 99" in title
-    plain = words(header.title_html(context, context.store.run(RUN)))
+    plain = words(header.head_html(context, context.store.run(RUN))[0])
     assert "nearly every film" not in plain
     assert "movie reviews the right label. QLoRA trained 3.6 % as many new weights" in plain
 

@@ -38,12 +38,10 @@ def test_the_title_tells_a_base_model_that_leans_and_one_that_does_not() -> None
     half = np.array([0.4, 0.6] * 10)
     label = np.array([0, 1] * 10)
     assert movement_title(label, np.full(20, 0.8), half).startswith(
-        "Before, 100.0\u202f% of the reviews were called positive"
+        "Before, 100.0\u202f% were called positive"
     )
     assert "called negative; after, 50.0\u202f%" in movement_title(label, np.full(20, 0.1), np.full(20, 0.1))
-    assert movement_title(label, 1 - half, half) == (
-        "From 0.0\u202f% to 100.0\u202f% of the reviews classified correctly"
-    )
+    assert movement_title(label, 1 - half, half) == ("From 0.0\u202f% to 100.0\u202f% classified correctly")
 
 
 def test_each_count_of_the_table_asks_for_its_own_reviews() -> None:

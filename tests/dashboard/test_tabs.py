@@ -357,9 +357,9 @@ def test_the_reader_shows_both_of_a_pair(assets: Path) -> None:
     pane = examples.in_reader(context, paired, ids[2])[0]
     assert "It is a dull film &lt;b&gt;1&lt;/b&gt;." in pane
     assert "It is a great film &lt;b&gt;1&lt;/b&gt;." in pane
-    assert f"Review {ids[3]}" in pane
+    assert f"Id {ids[3]}" in pane
     without = examples.in_reader(context_of(assets), paired, ids[2])[0]
-    assert f"Review {ids[3]}" in without
+    assert f"Id {ids[3]}" in without
     assert "partner" not in examples.in_reader(context, ExampleFilter.of(RUN, "imdb"), ids[0])[0]
 
 
@@ -398,10 +398,10 @@ def test_imdbs_texts_come_by_a_click_with_a_bar_and_a_failure_says_why(tmp_path,
     assert imdb_on_the_hub == [], "nobody has clicked"
     context.texts.fetch(shares.append)
     told = str(examples.whole(context, asked))
-    assert "They could not be fetched from the Hub: no route to the Hub. Or set" in told
+    assert "They could not be fetched from the Hub: no route to the Hub. To read them from a copy" in told
     context.texts.fetch(shares.append)
     assert shares == [0.25, 0.5, 0.75, 1.0]
-    assert texts.FETCH not in str(after := examples.whole(context, asked)[4])
+    assert texts.FETCH not in str(after := examples.whole(context, asked)[5])
     assert "these are our own" not in str(after)
     one = imdb_on_the_hub[1]
     assert (one["repo"], one["repo_type"], len(one["revision"])) == ("stanfordnlp/imdb", "dataset", 40)
@@ -445,7 +445,7 @@ def test_the_heatmap_shows_every_share_and_names_the_hardest(challenged) -> None
 
 def test_examples_open_on_it_where_imdb_is_not_at_hand(challenged) -> None:
     asked = ExampleFilter.of(RUN, "imdb", "", '{"show": "all"}')
-    _, _, switch, chips, listed, reader, *_, opened = examples.whole(challenged, asked, "sample-11")
+    _, _, switch, _, chips, listed, reader, *_, opened = examples.whole(challenged, asked, "sample-11")
     assert opened in challenged.texts.wait(0), "the sample is one of Live's"
     assert switch.value == "challenge"
     assert "240 of 240 reviews" in listed
@@ -517,7 +517,7 @@ def test_a_target_is_set_by_validation_and_told_with_what_came_of_it(context: Co
     frame = context.store.predictions(evals["fine-tuned"])
     sure = np.maximum(frame["p_positive"], 1 - frame["p_positive"]) >= warm[0.98]
     assert marks["coverage"].iloc[1] == pytest.approx(sure.mean())
-    assert "1,000 validation reviews" in panel.caption
+    assert "1,000 validation answers" in panel.caption
     (root := context.store.root / "runs" / RUN / "history.jsonl").write_text(
         root.read_text().split("\n")[0] + "\n"
     )
@@ -562,7 +562,7 @@ def test_both_answers_come_as_a_csv_that_no_spreadsheet_runs(context: Context, t
     frame = batch.table_of(rows, found)
     assert list(frame["fine-tuned"]) == ["Positive", "Negative", "Positive"]
     said = batch.summary_of(frame)
-    assert said.startswith("3 reviews. The base model predicts ")
+    assert said.startswith("3 texts. The base model predicts ")
     assert said.endswith(" The fine-tuned model predicts 2 positive.")
     back = pd.read_csv(batch.write_csv(frame, str(tmp_path)))
     assert back["text"][2] == "'=cmd()"

@@ -68,7 +68,7 @@ def test_hostile_texts_in_every_field_of_every_tab_stay_texts(page, site, tmp_pa
     table.write_text(f'text,label\n"{markup("table").replace(chr(34), chr(34) * 2)}",1\n', encoding="utf-8")
     page.locator("#batch input[type=file]").set_input_files(table)
     page.locator("#batch-go").click()
-    page.locator("#batch-summary", has_text="1 reviews").wait_for()
+    page.locator("#batch-summary", has_text="1 texts").wait_for()
     check_harmless(page, site, "file")
     filled = {RUN}  # a run with a slash opens the page anew, as the links above do with theirs
     for title in TABS.values():

@@ -2,11 +2,13 @@
 
 from collections import Counter
 
+from markupsafe import Markup
+
 from sentiment_core.artifacts.schema import EvalRecord, RunRecord
 from sentiment_core.artifacts.store import Run
 from sentiment_core.dashboard.components.parts import render, seconds
 from sentiment_core.dashboard.context import Context
-from sentiment_core.dashboard.store import DATASET_TITLES, actors_of
+from sentiment_core.dashboard.store import DATASET_TITLES, actors_of, noun
 from sentiment_core.models.base_models import EMBEDDED
 
 TITLE = "QLoRA, before and after"
@@ -17,19 +19,16 @@ PRESET_TITLES = {"best": "Our recipe", "study": "The study’s settings"}  # of 
 MOST_PROBLEMS = 8  # problems that are told one by one; the rest are counted
 
 
-def title_html(context: Context, run: Run | None) -> str:
-    """What happened, in one sentence and its figures; in plain words for a base that could tell."""
-    return render(
-        "title", evals=before_and_after(context, run, context.dataset("imdb")), record=run and run.record,
-        share_positive=share_positive, nearly_every=NEARLY_EVERY, base_title=base_title,
-    )  # fmt: skip
-
-
-def stats_html(context: Context, run: Run | None) -> str:
-    """Accuracy, contrast consistency, time, as far as there are artifacts of them."""
+def head_html(context: Context, run: Run | None) -> tuple[Markup, Markup]:
+    """What happened, in one sentence and its figures, in plain words for a base that could tell; and
+    accuracy, contrast consistency, time, as far as there are artifacts of them."""
     evals, pairs = (before_and_after(context, run, name) for name in (context.dataset("imdb"), PAIRS))
-    pairs = {actor: one for actor, one in pairs.items() if "consistency" in one.metrics}
-    return render("stats", evals=evals, pairs=pairs, record=run and run.record)
+    pairs = {who: one for who, one in pairs.items() if "consistency" in one.metrics}
+    record = run.record if run else None
+    sources = [one.dataset.name for one in evals.values()] + ([record.data.source] if record else [])
+    told = {"evals": evals, "record": record, "noun": noun(*sources)}
+    look = {"share_positive": share_positive, "nearly_every": NEARLY_EVERY, "base_title": base_title}
+    return render("title", **told, **look), render("stats", **told, pairs=pairs)
 
 
 def before_and_after(context: Context, run: Run | None, dataset: str | None) -> dict[str, EvalRecord]:
@@ -54,7 +53,7 @@ def run_titles(context: Context, *others: Run | None, story: bool = False) -> di
     for (run_id, one), (recipe, base) in zip(records.items(), kinds.values(), strict=True):
         named = counts[recipe, base] == 1 or run_id == one.base_model.name
         parts = [recipe if named else run_id, *[base] * several]
-        parts += [seconds(one.wall_seconds), *[f"{one.data.labelled:,} reviews"] * story]
+        parts += [seconds(one.wall_seconds), *[f"{one.data.labelled:,} {noun(one.data.source)}"] * story]
         titles[run_id] = ", ".join(parts)
     return titles
 

@@ -17,6 +17,7 @@ import plotly.graph_objects as go
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from sentiment_core.dashboard.store import noun
 from sentiment_core.figures.style import FONTS, PALETTE, THIN, percent, theme_css
 from sentiment_core.metrics.histogram import BINS, EDGE
 
@@ -81,7 +82,7 @@ TEMPLATES = Environment(
     loader=FileSystemLoader(FOLDER / "templates"),
     autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
 )  # fmt: skip
-TEMPLATES.filters |= {one.__name__: one for one in (percent, points, seconds, duration, parameters)}
+TEMPLATES.filters |= {one.__name__: one for one in (percent, points, seconds, duration, parameters, noun)}
 TEMPLATES.filters["count"] = "{:,}".format
 
 

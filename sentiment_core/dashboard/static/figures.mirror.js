@@ -1,9 +1,9 @@
 // Mirrored histograms on a log-odds axis: positive reviews upwards, negative ones downwards; hollow: called wrongly.
 // counts: [negative, positive] reviews a bin; edge: log-odds of the axis's ends; top: reviews of a bar of full height;
-// threshold in percent. Returns where things are, in CSS pixels; null without a width.
+// threshold in percent; noun: what they are called. Returns where things are, in CSS pixels; null without a width.
 figs.logit = (p) => Math.log(p / (1 - p));
 figs.probability = (odds) => 1 / (1 + Math.exp(-odds));
-figs.mirror = (canvas, {counts, edge, bins, top, threshold}) => {
+figs.mirror = (canvas, {counts, edge, bins, top, threshold, noun}) => {
   const width = canvas.clientWidth, height = canvas.clientHeight, scale = window.devicePixelRatio || 1;
   if (!width || !height) return null;
   canvas.width = Math.round(width * scale); canvas.height = Math.round(height * scale);
@@ -25,8 +25,8 @@ figs.mirror = (canvas, {counts, edge, bins, top, threshold}) => {
   };
   c.scale(scale, scale); c.font = '12px system-ui, sans-serif';
   counts.forEach((row, label) => row.forEach((n, bin) => { if (n) bar(n, bin, label); }));
-  words('▲ positive reviews', left, head + 14, 'positive');
-  words('▼ negative reviews', left, height - foot - 6, 'negative');
+  words(`▲ positive ${noun}`, left, head + 14, 'positive');
+  words(`▼ negative ${noun}`, left, height - foot - 6, 'negative');
   for (const tick of width < 500 ? [1, 10, 50, 90, 99] : [0.1, 1, 10, 50, 90, 99, 99.9]) {
     words(`${tick}\u202f%`, x(figs.logit(tick / 100)), height - 5, 'muted', 'center');
   }

@@ -30,9 +30,9 @@ figs.movement = (element, props, watch) => {
   const pin = ({context: c, x, words, colour, middle, cut, right}) => {
     const [from, to] = [figs.at.pin.base, figs.at.pin.fine].map((p) => x(figs.logit(p)));
     const at = from + (to - from) * figs.at.mix, room = 100;  // of the words, which stay off the threshold's line
-    const [align, by] = at > room && (at < cut || at > right - room) ? ['right', -12] : ['left', 12];
+    const [align, by] = at > room && (at < cut || at > right - room) ? ['right', -12] : ['left', 12], yours = `your ${value.noun.slice(0, -1)}`;
     c.font = '650 13px system-ui, sans-serif'; c.lineWidth = 4; c.textAlign = align; c.strokeStyle = colour('page');
-    c.strokeText('your review', at + by, middle + 4); words('your review', at + by, middle + 4, 'ink', align);
+    c.strokeText(yours, at + by, middle + 4); words(yours, at + by, middle + 4, 'ink', align);
     c.beginPath(); c.arc(at, middle, 7, 0, 7); c.stroke(); c.fill();
   };
   const draw = () => {
@@ -41,10 +41,10 @@ figs.movement = (element, props, watch) => {
     const counts = counted(cells, bins), n = sum(...counts);
     const cut = Math.round((figs.logit(threshold / 100) + edge) * bins / (2 * edge));
     const share = figs.percent(sum(counts[0].subarray(0, cut), counts[1].subarray(cut)) / n, 1);
-    const words = `of ${figs.count(n)} reviews right, ${said(end())}`;
+    const words = `of ${figs.count(n)} ${value.noun} right, ${said(end())}`;
     part('.num').textContent = share; part('.of').textContent = words;
     button.textContent = `${end() ? '◂ Back to ' : '▸ Show '}${said(1 - end())}`;
-    canvas.setAttribute('aria-label', `Reviews by P(positive): ${share} ${words}`);
+    canvas.setAttribute('aria-label', `By P(positive): ${share} ${words}`);
     found = figs.mirror(canvas, {...value, counts, threshold});
     if (found) { found.counts = counts; if (figs.at.pin && !value.versus) pin(found); }
   };

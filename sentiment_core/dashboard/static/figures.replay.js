@@ -23,12 +23,12 @@ figs.replay = (element, props, watch) => {
     }
     return y;
   };
-  const axes = ({reviews: [first], loss, accuracy}) => {
+  const axes = ({noun, reviews: [first], loss, accuracy}) => {
     for (const e of [0, ...Array.from({length: 9}, (_, i) => 10 ** i).filter((e) => e >= first && e <= last)]) {
       figs.make(svg, 'line', {x1: x(e), x2: x(e), y1: upper, y2: bottom, class: 'grid'});
       figs.make(svg, 'text', {x: x(e), y: bottom + 18, class: 'middle'}, figs.count(e));
     }
-    figs.make(svg, 'text', {x: across(0.5), y: bottom + 38, class: 'middle'}, 'Reviews seen (logarithmic)');
+    figs.make(svg, 'text', {x: across(0.5), y: bottom + 38, class: 'middle'}, `Number of ${noun} seen (logarithmic)`);
     const ticks = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20];
     return [axis('Loss (log)', loss, [upper, middle], Math.log, ticks, String),
       axis('Accuracy', accuracy, [bottom - 96, bottom], Number, [0, 0.25, 0.5, 0.75, 1], figs.percent)];
@@ -55,7 +55,7 @@ figs.replay = (element, props, watch) => {
     head = u;
     const e = Math.min(last, seen(u) * 1.000001), check = run.checks.findLast((one) => one.examples <= e);
     const clock = between([...run.train, ...run.checks].sort((a, b) => a.examples - b.examples), e);
-    const words = [`${figs.count(e)} reviews seen`, `${clock((one) => one.seconds).toFixed(1)}\u202fs of training`];
+    const words = [`${figs.count(e)} ${value.noun} seen`, `${clock((one) => one.seconds).toFixed(1)}\u202fs of training`];
     if (run.train.length) words.push(`training loss ${between(run.train, e)((one) => one.smooth).toFixed(2)}`);
     if (check) words.push(`validation accuracy ${figs.percent(check.accuracy, 1)} at step ${figs.count(check.step)}`);
     output.textContent = words.join(' · ');

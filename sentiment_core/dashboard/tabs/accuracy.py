@@ -11,10 +11,10 @@ from markupsafe import Markup
 from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.dashboard import panels
 from sentiment_core.dashboard.components.parts import FigureSlot, Panel, figure_menu, own_figure, render
-from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_switch
+from sentiment_core.dashboard.context import QUIET, VERSUS, Context, TabPart, dataset_switch
 from sentiment_core.dashboard.pairs import Sides
 from sentiment_core.dashboard.panels import WHO
-from sentiment_core.dashboard.store import Store
+from sentiment_core.dashboard.store import Store, noun
 from sentiment_core.dashboard.tabs.method import settings_html
 from sentiment_core.figures.evaluation import COSTS
 from sentiment_core.figures.style import percent
@@ -29,8 +29,7 @@ RANGES = (0, 10, 22, 34, 45, 56, 68, 80, BINS)
 def build(context: Context, run: gr.Dropdown) -> TabPart:
     with gr.Row():
         dataset = dataset_switch(context, "accuracy")
-        free = {"allow_custom_value": True, "interactive": True}  # an address may name any run
-        versus = gr.Dropdown([], value="", label="Compare with", elem_id="versus", min_width=260, **free)
+        versus = gr.Dropdown([], elem_id="versus", **VERSUS)
     place = own_figure("movement", "movement", visible=False, render=False)
     moving = FigureSlot("movement-figure", 480, make=lambda **_: place.render())
     with moving.column:
@@ -58,15 +57,13 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
         histograms, by_range, flow = before_and_after(store, sides)
         shown = [one for one in store.references() if reviews == "imdb" and not one.kind.startswith("study")]
         costs = panels.cost_panel(context, run_id, reviews, cost_by, shown, held)
-        records, against = [one.record for one in evals.values()], rivals(store, evals)
         told = heatmap_html(evals) + settings_html(context, sides, run_id) + flow
         return [
             *moving.show(histograms), by_range,
             *systems.show(panels.accuracy_panel(evals, shown, zoomed=zoomed)),
             *cost.show(costs), told, *covered.show(panels.coverage_panel(store, run, evals)),
-            render("accuracy_notes", records=records, rivals=against),
-            gr.Checkbox(visible=True),
-            gr.Dropdown(choices=[*sides.others.items()], value=sides.versus, visible=len(sides.others) > 1),
+            render("accuracy_notes", records=[e.record for e in evals.values()], rivals=rivals(store, evals)),
+            gr.Checkbox(visible=True), sides.menu(),
         ]  # fmt: skip
 
     inputs = [dataset, zoom, by, beside, versus]
@@ -87,9 +84,9 @@ def before_and_after(store: Store, sides: Sides, *, linked: bool = True) -> tupl
     if not all(map(panels.is_scored, frames)):
         return None, "", flow
     before, after = (frame["p_positive"].to_numpy() for frame in frames)
-    label, where = frames[0]["label"].to_numpy(), panels.dataset_phrase(sides.after)
-    panel = movement_panel(label, before, after, where)
-    panel.figure.update(words=sides.words, versus=sides.versus)
+    label, called = frames[0]["label"].to_numpy(), noun(sides.after.record.dataset.name)
+    panel = movement_panel(label, before, after, panels.dataset_phrase(sides.after))
+    panel.figure.update(words=sides.words, versus=sides.versus, noun=called)
     return panel, table_html(panel.data, sides.versus), flow
 
 
@@ -125,7 +122,7 @@ def rivals(store: Store, evals: Mapping[str, Evaluation]) -> list[tuple[str, cla
 
 
 def movement_panel(label: np.ndarray, before: np.ndarray, after: np.ndarray, where: str) -> Panel:
-    """The histograms of two systems. `before`, `after`: (n,) P(positive) of the same reviews."""
+    """The histograms of two systems. `before`, `after`: (n,) P(positive) of the same texts."""
     counts = {side: histogram.counts(label, p) for side, p in (("before", before), ("after", after))}
     edges = [probability_of(edge) for edge in range(BINS + 1)]
     value = {
@@ -137,7 +134,7 @@ def movement_panel(label: np.ndarray, before: np.ndarray, after: np.ndarray, whe
         data[[f"negative_{side}", f"positive_{side}"]] = by_label.T
     caption = (
         f"{where}, by P(positive) on a log-odds axis. Hollow bars: misclassified at the dashed threshold. "
-        "Drag the line to move the threshold; click a bar to read its reviews."
+        "Drag the line to move the threshold; click a bar to read its examples."
     )
     return Panel(movement_title(label, before, after), value, caption, data, "movement")
 
@@ -148,8 +145,8 @@ def movement_title(label: np.ndarray, before: np.ndarray, after: np.ndarray) -> 
     positive = float(np.mean(before >= 0.5))
     word, part = ("positive", positive) if positive >= 0.5 else ("negative", 1 - positive)
     if part < 0.9:
-        return f"From {old} to {new} of the reviews classified correctly"
-    return f"Before, {percent(part)} of the reviews were called {word}; after, {new} are classified correctly"
+        return f"From {old} to {new} classified correctly"
+    return f"Before, {percent(part)} were called {word}; after, {new} are classified correctly"
 
 
 def table_html(data: pd.DataFrame, versus: str = "") -> str:

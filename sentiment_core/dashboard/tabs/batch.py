@@ -148,7 +148,7 @@ def scored(system: str, batch: Batch, p_positive: Sequence[float]) -> tuple[Eval
 
 
 def examples_html(batch: Batch, frame: pd.DataFrame, sides: pairs.Sides) -> str:
-    """Each filter's first 25 reviews, folded; without labels only those filters that need none."""
+    """Each filter's first 25 texts, folded; without labels only those filters that need none."""
     wanted = [name for name in pairs.FILTERS if batch.labels or name in ("all", "unsure")]
     groups = [(pairs.FILTERS[show], pairs.select(frame, pairs.ExampleFilter(show=show))) for show in wanted]
     groups.sort(key=lambda group: group[1].empty)
@@ -156,7 +156,7 @@ def examples_html(batch: Batch, frame: pd.DataFrame, sides: pairs.Sides) -> str:
 
 
 def table_of(batch: Batch, found: Mapping[Which, Sequence[float]]) -> pd.DataFrame:
-    """A row per review: its number, text, label where known, and of each model label and P(positive)."""
+    """A row per text: its number, text, label where known, and of each model label and P(positive)."""
     frame = pd.DataFrame({"row": range(1, len(batch.texts) + 1), "text": batch.texts})
     if batch.labels is not None:
         frame["label"] = [LABEL_WORDS[label] for label in batch.labels]
@@ -170,7 +170,7 @@ def summary_of(frame: pd.DataFrame) -> str:
     """How many, and how many of them each model calls positive."""
     positive = {name: (frame[name] == LABEL_WORDS[1]).sum() for name in SYSTEM_IDS if name in frame}
     told = (f" The {name} model predicts {n:,} positive." for name, n in positive.items())
-    return f"{len(frame):,} reviews.{''.join(told)}"
+    return f"{len(frame):,} texts.{''.join(told)}"
 
 
 def write_csv(frame: pd.DataFrame, cache: str) -> str:

@@ -9,6 +9,7 @@ from sentiment_core.artifacts.store import Evaluation
 from sentiment_core.dashboard import panels
 from sentiment_core.dashboard.components.parts import FigureSlot, Panel, own_figure, render
 from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_switch
+from sentiment_core.dashboard.store import noun
 from sentiment_core.figures import evaluation
 from sentiment_core.figures.style import percent
 from sentiment_core.labels import LABEL_WORDS
@@ -75,20 +76,17 @@ def matrix_panel(side: Side) -> Panel:
     table = pd.DataFrame(rows, index=list(LABEL_WORDS), columns=[*LABEL_WORDS, "Unparsed"])
     if not table["Unparsed"].any():
         table = table.drop(columns="Unparsed")
-    where = panels.dataset_phrase(side.evaluation)
+    where = side.at and f"{side.at.replace('at', 'Threshold')}. "
+    where += panels.dataset_phrase(side.evaluation)
     caption = f"{where}. Percentages are shares of each row; these are counts, so no interval is drawn."
-    if side.at:
-        caption = f"{side.at.replace('at', 'Threshold')}. {caption}"
     name = f"{record.title}, first of {draws} draws" if draws else record.title
-    counts = table.to_numpy()
-    answered, right = counts[:, :2].sum(0), counts.trace()
-    n, parsed, most = counts.sum(), answered.sum(), answered.argmax()
+    answered, right = (counts := table.to_numpy())[:, :2].sum(0), counts.trace()
+    n, parsed, most, texts = counts.sum(), answered.sum(), answered.argmax(), noun(record.dataset.name)
     finding = f", {parsed - right:,} errors"
     if parsed < 0.98 * n:
         finding = f", {percent(1 - parsed / n)} unparsed"
     elif answered[most] > 0.75 * parsed:
-        finding = f"; it calls {percent(answered[most] / parsed)} of all reviews {truths[most]}"
+        finding = f"; it calls {percent(answered[most] / parsed)} of all {texts} {truths[most]}"
     title = f"{name}: accuracy {percent(right / n)}{finding}"
-    chart = evaluation.confusion_chart(table, side.system.colour)
-    data = table.rename_axis("true label").reset_index()
-    return Panel(title, chart, caption, data, f"confusion-{record.system}")
+    chart, data = evaluation.confusion_chart(table, side.system.colour), table.rename_axis("true label")
+    return Panel(title, chart, caption, data.reset_index(), f"confusion-{record.system}")

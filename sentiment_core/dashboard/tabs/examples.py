@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from sentiment_core.dashboard.components.answers import NO_TRACE, stream
 from sentiment_core.dashboard.components.parts import empty, own_figure, render
-from sentiment_core.dashboard.context import QUIET, Context, TabPart, dataset_switch
+from sentiment_core.dashboard.context import QUIET, VERSUS, Context, TabPart, dataset_switch
 from sentiment_core.dashboard.pairs import FILTERS, ExampleFilter, Sides, counts, paired, select
 from sentiment_core.dashboard.panels import COMMAND
 from sentiment_core.dashboard.serving import MODEL_EVENT
@@ -20,15 +20,18 @@ from sentiment_core.labels import LABEL_WORDS
 
 PAGE = 25  # rows
 WAIT_SECONDS = 30.0  # for the texts, when the page is opened; only this tab waits
-PICK = "Pick a row to read the review."
+PICK = "Pick a row to read it."
 LATEST = QUIET | {"trigger_mode": "always_last"}
 ASKED = "(...v) => { const {show, versus} = JSON.parse(v[3]); qUrl({show, versus, review: 0}); return v }"
+HELD = "(versus, asked) => figs.examine({...JSON.parse(asked || '{}'), versus, page: 0})"
 REVIEW = "(...v) => { qUrl({review: v[4], text: null}); return v }"  # both to the address
 VERSIONS = {"original": " As originally written.", "edited": " Rewritten to say the opposite."}
 
 
 def build(context: Context, run: gr.Dropdown) -> TabPart:
-    dataset = dataset_switch(context, "examples")
+    with gr.Row():
+        dataset = dataset_switch(context, "examples")
+        versus = gr.Dropdown([], elem_id="examples-versus", **VERSUS)
     at_first = render("placeholder", sentence="Reading predictions, and looking for the texts…", height=500)
     message = gr.HTML(at_first, elem_id="examples-message")
     with gr.Column(visible=False) as body:
@@ -49,7 +52,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     opened = gr.Textbox("", visible="hidden", elem_id="opened", label="Review in the reader")
     fetch = gr.Button(visible="hidden", elem_id="fetch-texts")
     filters, reading = [run, dataset, search, asked], [reader, explain, trace]
-    outputs = [message, body, dataset, chips, listed, *reading, opened]
+    outputs = [message, body, dataset, versus, chips, listed, *reading, opened]
 
     def render_all(*values: str) -> list[object]:
         return whole(context, ExampleFilter.of(*values[:4]), *values[4:])
@@ -67,6 +70,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
                 yield shown["trace"]
 
     gr.on([dataset.input, search.change], render_all, filters, outputs, **LATEST)
+    versus.input(None, [versus, asked], None, js=HELD, **QUIET)
     asked.input(render_all, filters, outputs, js=ASKED, **LATEST)
     opened.input(read, [*filters, opened], reading, js=REVIEW, **LATEST)
     fetch.click(fetched, filters, outputs, **QUIET | {"show_progress": "full", "show_progress_on": [listed]})
@@ -108,8 +112,8 @@ def whole(context: Context, wanted: ExampleFilter, review_id: str = "") -> list[
     context.texts.wait(WAIT_SECONDS)
     known, datasets, how_to = answered(context, wanted), context.store.datasets(), context.texts.how_to
     if not known:
-        why = "The fine-tuned model has not answered these reviews yet. This command does that:"
-        return [empty(why, COMMAND), gr.Column(visible=False), *[gr.skip()] * 7]
+        why = "The fine-tuned model has not answered this test set yet. This command does that:"
+        return [empty(why, COMMAND), gr.Column(visible=False), *[gr.skip()] * 8]
     shown = next((one for one in known if one.texts), known[0])
     found = select(shown.frame, wanted, shown.texts)
     page = min(max(wanted.page, 0), max(0, (len(found) - 1) // PAGE))
@@ -122,11 +126,11 @@ def whole(context: Context, wanted: ExampleFilter, review_id: str = "") -> list[
     listed = render(
         "examples", **values, rows=list(part.itertuples()), page=page, before=page * PAGE,
         total=len(found), opened=review_id, how_to="" if largest and largest.texts else how_to,
-        fetch=how_to != FETCHING and FETCH,
+        fetch=how_to != FETCHING and context.dataset(None) == "imdb" and FETCH,
     )  # fmt: skip
     switch = gr.Radio(value=shown.dataset, visible=len(datasets) > 1)
     reader = in_reader(context, wanted, review_id)
-    return ["", gr.Column(visible=True), switch, chips, listed, *reader, review_id]
+    return ["", gr.Column(visible=True), switch, shown.sides.menu(), chips, listed, *reader, review_id]
 
 
 def in_reader(context: Context, wanted: ExampleFilter, review_id: str) -> list[object]:
@@ -147,13 +151,12 @@ def _pane(row: Any, heading: str, texts: Mapping[str, str], names: tuple[str, st
     if phenomenon := getattr(row, "phenomenon", ""):
         small = f"{phenomenon.capitalize()}, written for this page."
     else:
-        small = f"Review {row.review_id}, {row.tokens:,} tokens."
+        small = f"Id {row.review_id}, {row.tokens:,} tokens."
         small += " Its middle was left out for the model." if row.truncated else ""
         small += VERSIONS.get(getattr(row, "version", ""), "")
-    base = "base", names[0], row.prediction_base, row.p_positive_base, row.right_base
-    fine = "fine", names[1], row.prediction_fine_tuned, row.p_positive_fine_tuned, row.right_fine_tuned
     answers = []
-    for actor, name, prediction, p, right in (base, fine):
+    for actor, name, of in zip(("base", "fine"), names, ("base", "fine_tuned"), strict=True):
+        prediction, p, right = (getattr(row, f"{one}_{of}") for one in ("prediction", "p_positive", "right"))
         word = "Unparsed" if pd.isna(prediction) else LABEL_WORDS[int(prediction)]
         named, predicted = Markup('<span class="{}">{}</span>').format(actor, name), "✓" if right else "✗"
         answers.append((named, f"{predicted}\u00a0{word}", percent(p) if p == p else "–"))

@@ -13,6 +13,7 @@ from sentiment_core.artifacts.store import ArtifactError, Run
 from sentiment_core.dashboard.components.header import run_titles
 from sentiment_core.dashboard.components.parts import FigureSlot, Panel, empty, notice, own_figure
 from sentiment_core.dashboard.context import QUIET, Context, TabPart
+from sentiment_core.dashboard.store import noun
 from sentiment_core.figures import training
 from sentiment_core.figures.style import THIN, percent
 from sentiment_core.metrics.histogram import BINS, EDGE
@@ -94,7 +95,7 @@ def is_training(run: Run) -> bool:
 def loss_panel(histories: Mapping[str, pd.DataFrame], record: RunRecord | None = None) -> Panel:
     name, history = next(iter(histories.items()))
     train, checks = training.split(history)
-    validated = ", without an interval"
+    validated, texts = ", without an interval", noun(record.data.source) if record else "texts"
     if checks.empty:
         finding = f"training loss {train['loss'].iloc[-1]:.2f} after {len(train)} logged points"
     else:  # how soon validation was nearly as good as at the end, and how sure that is
@@ -106,13 +107,13 @@ def loss_panel(histories: Mapping[str, pd.DataFrame], record: RunRecord | None =
         if last["eval_counts"] is not None:
             n = int(np.sum(last["eval_counts"]))
             end = wilson(round(n * last["eval_accuracy"]), n)
-            validated = f" on n = {n:,} reviews, outside the training time; 95{THIN}% interval at the end "
+            validated = f" on n = {n:,} {texts}, outside the training time; 95{THIN}% interval at the end "
             validated += f"{percent(end.low or 0)} to {percent(end.high or 0)} (Wilson)"
     caption = (
         f"Thin: logged training loss (n = {len(train):,}); thick: its exponential mean; 0.69 is chance. "
         f"Diamonds: validation{validated}. Hollow bars: misclassified.{stages(record) if record else ''}"
     )
-    figure = training.replay(histories) | {"edge": EDGE, "bins": BINS}
+    figure = training.replay(histories) | {"edge": EDGE, "bins": BINS, "noun": texts}
     # every logged line; the counts by log-odds stay in history.jsonl
     frames = [frame.drop(columns="eval_counts").assign(run=name) for name, frame in histories.items()]
     data = pd.concat(frames, ignore_index=True).round(6)
@@ -125,11 +126,11 @@ def stages(record: RunRecord) -> str:
     mean = f" Mean of the adapters of {' and '.join(record.parts)}; times add up." if record.parts else ""
     if (teacher := record.teacher) is None:
         return mean
-    taught = f" learned the labels of {teacher.train:,} reviews in {teacher.wall_seconds:.0f} seconds"
+    taught = f" learned {teacher.train:,} labels in {teacher.wall_seconds:.0f} seconds"
     if teacher.teacher:
         taught += f", and from {teacher.teacher.run_id}"
     return (
-        f"{mean} Stages: {teacher.run_id}{taught}; it answered {teacher.reviews:,} unlabelled reviews "
-        f"({teacher.source}, {teacher.split}); this run learned {record.data.labelled:,} labels and those "
-        f"answers, at temperature {teacher.temperature:g}."
+        f"{mean} Stages: {teacher.run_id}{taught}; it answered {teacher.reviews:,} unlabelled "
+        f"{noun(teacher.source)} ({teacher.source}, {teacher.split}); this run learned "
+        f"{record.data.labelled:,} labels and those answers, at temperature {teacher.temperature:g}."
     )

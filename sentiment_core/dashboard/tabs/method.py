@@ -46,7 +46,6 @@ def method_html(context: Context, run: Run | None) -> Markup:
         return empty("No finished training run yet. This command makes one:", "python train.py")
     record, root, base = run.record, context.store.root, run.record.base_model.name
     imdb = context.dataset("imdb")
-    evals = before_and_after(context, run, imdb)
     tuned, pairs = (context.store.evals(run, name).get("fine-tuned") for name in (imdb, PAIRS))
     made = [(one, one.record) for one in context.store.finished_runs() if one.record and one != run]
     alike = [one for one, its in made if (its.config.get("preset"), its.base_model.name) == ("study", base)]
@@ -55,8 +54,8 @@ def method_html(context: Context, run: Run | None) -> Markup:
     told = [record, *(one.record for found in sets for one in found.values())]
     return render(
         "method", record=record, pictures=pictures(run), study_panel=study_panel(context, run),
-        before=evals.get("base"), share_positive=share_positive, nearly_every=NEARLY_EVERY,
-        prompt=PROMPT if record.prompt.name == PROMPT.name else None,
+        before=before_and_after(context, run, imdb).get("base"), nearly_every=NEARLY_EVERY,
+        share_positive=share_positive, prompt=PROMPT if record.prompt.name == PROMPT.name else None,
         question=PROMPT.user.replace(REVIEW_SLOT, "").strip(), embedded=EMBEDDED.get(base),
         settings=_settings(context, [run, *alike[:1]]),
         edited=pairs and pairs_compared(context.store.predictions(pairs)),
@@ -113,7 +112,7 @@ def _settings(context: Context, runs: list[Run]) -> list[tuple[str, ...]]:
         (name.replace("_", " "), *(_value(name, config.get(name)) for config in configs))
         for name in names if any(config.get(name) != usual.get(name) for config in configs)
     ]  # fmt: skip
-    rows.append(("training reviews", *(f"{record.data.labelled:,}" for record in records)))
+    rows.append(("training examples", *(f"{record.data.labelled:,}" for record in records)))
     rows.append(("training time", *(seconds(record.wall_seconds) for record in records)))
     for dataset in context.store.datasets():
         evals = [context.store.evals(run, dataset).get("fine-tuned") for run in runs]
