@@ -103,9 +103,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     os.environ["SENTIMENT_CACHE"] = str(base_models.CACHE)
 
 
+def pytest_collection() -> None:
+    gc.disable()  # while the tests are imported
+
+
 def pytest_collection_finish() -> None:
     """What is imported stays: collecting garbage, as each evaluation does often, goes through it no more."""
-    gc.collect()
+    gc.enable()
     gc.freeze()
 
 

@@ -331,7 +331,11 @@ def test_two_hosts_that_share_no_folder_train_resume_and_evaluate_as_one(config,
         runs = [[*flags_of(settings), "--checkpoint-minutes", "1e-6", *places]]
         asked = {"train": runs, "stop": True, "eval": [*score, *places], "shares": str(tmp_path)}
         place = {"RANK": rank, "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        place |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1", "SENTIMENT_CACHE": str(tmp_path / f"cache-{rank}")}
+        place |= {
+            "WORLD_SIZE": "2",
+            "LOCAL_WORLD_SIZE": "1",
+            "SENTIMENT_CACHE": str(tmp_path / f"cache-{rank}"),
+        }
         hosts.append(start((), asked, **place))
     errors = [host.communicate(timeout=600)[1] for host in hosts]
     assert [host.returncode for host in hosts] == [0, 0], "\n".join(error[-2000:] for error in errors)
