@@ -313,7 +313,7 @@ def test_accelerate_starts_two_processes_that_train_and_predict_as_one(config, a
 
 @pytest.mark.slow
 def test_two_hosts_that_share_no_folder_train_resume_and_evaluate_as_one(config, alone, dataset, tmp_path):
-    """Two nodes of one process each, in what a launcher sets for them; the stopped run's checkpoints lie on the first host alone."""
+    """Two nodes of one process each; the stopped run's checkpoints lie on the first host alone."""
     settings = short(config, engine="dequantized", micro_batch_size=4)
     _, one = alone("dequantized", 4)
     score = ["--run", "whole", "--system", "all", "--dataset", str(dataset), "--limit", "24"]
@@ -330,13 +330,9 @@ def test_two_hosts_that_share_no_folder_train_resume_and_evaluate_as_one(config,
         places = ["--assets", str(tmp_path / rank), "--work", str(tmp_path / f"work-{rank}")]
         runs = [[*flags_of(settings), "--checkpoint-minutes", "1e-6", *places]]
         asked = {"train": runs, "stop": True, "eval": [*score, *places], "shares": str(tmp_path)}
-        place = {"RANK": rank, "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        place |= {
-            "WORLD_SIZE": "2",
-            "LOCAL_WORLD_SIZE": "1",
-            "SENTIMENT_CACHE": str(tmp_path / f"cache-{rank}"),
-        }
-        hosts.append(start((), asked, **place))
+        place = {"RANK": rank, "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+        place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        hosts.append(start((), asked, **place, SENTIMENT_CACHE=str(tmp_path / f"cache-{rank}")))
     errors = [host.communicate(timeout=600)[1] for host in hosts]
     assert [host.returncode for host in hosts] == [0, 0], "\n".join(error[-2000:] for error in errors)
     same_history(tmp_path / "0" / "runs" / "tiny", one)
