@@ -14,6 +14,8 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: threads that wait for each other cost more
 
+from sentiment_core.artifacts.store import read_run
+from sentiment_core.config import ASSETS
 from sentiment_core.dashboard import store
 from sentiment_core.models import base_models
 from tests.browser.site import (  # noqa: F401
@@ -83,10 +85,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def marked(*names: str) -> list[pytest.Item]:
         return [item for item in items if any(map(item.get_closest_marker, names))]
 
-    pages, slow = (
-        marked("browser"),
-        [item for item in marked("model", "slow") if item not in marked("browser")],
-    )
+    pages = marked("browser")
+    slow = [item for item in marked("model", "slow") if item not in pages]
+    slow.sort(key=lambda item: not item.get_closest_marker("model"))  # in one process, as they share theirs
     quick = [item for item in items if item not in {*pages, *slow}]
     half = max(0, len(items) // 2 - len(pages))
     items[:] = [*pages, *quick[:half], *slow, *quick[half:]]
@@ -102,9 +103,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     os.environ["SENTIMENT_CACHE"] = str(base_models.CACHE)
 
 
+def pytest_collection() -> None:
+    gc.disable()  # while the tests are imported
+
+
 def pytest_collection_finish() -> None:
     """What is imported stays: collecting garbage, as each evaluation does often, goes through it no more."""
-    gc.collect()
+    gc.enable()
     gc.freeze()
 
 
@@ -113,18 +118,30 @@ def pytest_unconfigure() -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the tiny random model, whose live weights are made in this process, as that is sooner."""
+def here() -> None:
+    """Live weights are made in this process, as that is sooner."""
     from sentiment_core.live import weights
 
-    in_child = weights._make_in_child
-
     def make(base: base_models.BaseModel, adapter: Path | None, number_format: str, folder: Path) -> None:
-        if not base.is_local:
-            return in_child(base, adapter, number_format, folder)
         assert weights._make(base.spec, str(adapter or ""), number_format, str(folder)) == 0
 
     weights._make_in_child = make
+
+
+@pytest.fixture(scope="session")
+def real_classifier(here: None) -> Any:
+    """The committed run's models, loaded once, in float32 as what is stored was computed."""
+    from sentiment_core.live.classifier import LiveClassifier
+
+    try:
+        return LiveClassifier.load(read_run(ASSETS / "runs" / "smollm2-135m"), number_format="fp32")
+    except base_models.BaseModelError as error:
+        pytest.skip(f"the base model cannot be had here: {error}")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(here: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the tiny random model."""
     return make_tiny_model(tmp_path_factory.mktemp("tiny-llama") / "tiny-llama")
 
 

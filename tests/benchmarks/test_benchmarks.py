@@ -14,6 +14,9 @@ from sentiment_core.artifacts.store import read_record
 from sentiment_core.benchmarks import __main__ as benchmark
 from sentiment_core.benchmarks import score
 from sentiment_core.benchmarks import train as benchmark_train
+from sentiment_core.models.base_models import resolve
+from sentiment_core.models.loading import load_tokenizer
+from sentiment_core.models.tokens import PromptEncoder
 from tests.own_reviews import write_dataset
 
 
@@ -171,7 +174,9 @@ def test_what_cannot_be_is_one_sentence(common, flags, sentence, capsys):
 
 
 @pytest.mark.model
-def test_a_loop_over_the_real_tokens_keeps_the_question(common, tmp_path, monkeypatch):
-    monkeypatch.setattr(score, "PEERS", {"a loop": score._loop})
-    few = ["--base-model", "smollm2-135m", "--limit", "2", "--few", "2", "--repeats", "1"]
-    assert benchmark.main(["score", *common, *few, "--output", str(tmp_path / "s.json")]) == 0
+def test_a_loop_over_the_real_tokens_keeps_the_question(monkeypatch):
+    base = resolve("smollm2-135m")
+    encoder = PromptEncoder(load_tokenizer(base))
+    monkeypatch.setattr(score, "_adapted", lambda *_: (SimpleNamespace(encoder=encoder), None))
+    [ids] = score._loop(base, None, None).encode([score.LONG])
+    assert (len(ids), ids[-len(encoder.suffix_ids) :]) == (score.MAX_LENGTH, encoder.suffix_ids)

@@ -9,9 +9,9 @@ from gradio_client import Client
 from scipy.special import expit, logit
 
 from sentiment_core.dashboard import app
-from sentiment_core.dashboard.host import load_live
 from sentiment_core.dashboard.store import Store
-from sentiment_core.models.base_models import EMBEDDED, BaseModelError, resolve
+from sentiment_core.live.classifier import LiveClassifier
+from sentiment_core.models.base_models import EMBEDDED, resolve
 
 pytestmark = pytest.mark.model
 
@@ -24,20 +24,13 @@ def store() -> Store:
 
 
 @pytest.fixture(scope="module")
-def client(store: Store) -> Iterator[Client]:
-    exact = pytest.MonkeyPatch()
-    exact.setenv("SENTIMENT_LIVE_FORM", "fp32")  # as what is stored was computed
-    try:
-        load_live(store.run(None))
-    except BaseModelError as error:
-        pytest.skip(f"the base model cannot be had here: {error}")
-    demo = app.build(store.root, load_live, texts={})
+def client(store: Store, real_classifier: LiveClassifier) -> Iterator[Client]:
+    demo = app.build(store.root, lambda run: real_classifier, texts={})
     _, url, _ = app.launch(demo, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
     asking = Client(url, verbose=False, analytics_enabled=False)
     yield asking
     asking.close()
     demo.close()
-    exact.undo()
 
 
 def test_the_app_answers_as_the_scorer_does(client: Client, store: Store) -> None:

@@ -306,7 +306,7 @@ STORED = config.ASSETS / "evals" / f"imdb--fine-tuned--{RUN}"
 @imdb.needed
 @pytest.mark.skipif(not (STORED / "eval.json").is_file(), reason=f"{STORED.name} is not under assets/evals")
 @pytest.mark.parametrize("number_format", ["bf16", "int8"])
-def test_served_forms_agree_with_the_stored_predictions(number_format):
+def test_served_forms_agree_with_the_stored_predictions(here, number_format):
     """On few short reviews; `eval.py --check-export` compares many."""
     if number_format == "bf16" and not processor_has("_bf16"):
         pytest.skip("this processor is not served in bfloat16")

@@ -26,15 +26,13 @@ from hypothesis import strategies as st
 
 from sentiment_core.config import ASSETS
 from sentiment_core.dashboard import app
-from sentiment_core.dashboard.host import load_live
 from sentiment_core.dashboard.store import Store
-from sentiment_core.models.base_models import BaseModelError
 from tests import waiting
 from tests.browser.site import Site
 from tests.fake_artifacts import RUN, write_assets, write_history, write_run
 from tests.fake_live import FakeClassifier
 
-INPUTS, MUTATIONS = (int(os.environ.get(*it)) for it in (("SOAK_INPUTS", "500"), ("SOAK_MUTATIONS", "8")))
+INPUTS, MUTATIONS = (int(os.environ.get(*it)) for it in (("SOAK_INPUTS", "250"), ("SOAK_MUTATIONS", "8")))
 OF_THE_MODEL = INPUTS // 10 if "SOAK_INPUTS" in os.environ else 8
 THOROUGH = settings(
     derandomize=True, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
@@ -81,13 +79,9 @@ class Page(Site):
 def take(request, tmp_path, monkeypatch, caplog, record_property):
     """A function that sends one input; nothing of it may stand in the log, nor any other machine be asked."""
     if request.node.get_closest_marker("model"):
-        monkeypatch.setenv("SENTIMENT_LIVE_FORM", "fp32")  # whose weights other tests need, too
-        monkeypatch.setattr("sentiment_core.live.classifier.LiveClassifier.warm_up", FakeClassifier.warm_up)
-        try:
-            load_live(Store(ASSETS).run(None))
-        except BaseModelError as error:
-            pytest.skip(f"the base model cannot be had here: {error}")
-        trial, page = "inputs-model", Page(ASSETS, load_live)
+        model = request.getfixturevalue("real_classifier")
+        monkeypatch.setattr(model, "warm_up", lambda: iter(()))
+        trial, page = "inputs-model", Page(ASSETS, lambda run: model)
     else:
         trial, page = "inputs", Page(write_assets(tmp_path, n=60, pairs=10), FakeClassifier)
 
