@@ -130,11 +130,13 @@ def here() -> None:
 
 @pytest.fixture(scope="session")
 def real_classifier(here: None) -> Any:
-    """The committed run's models, loaded once, in float32 as what is stored was computed."""
-    from sentiment_core.live.classifier import LiveClassifier
+    """The committed run's models, loaded once as the app does, in float32 as what is stored was computed."""
+    from sentiment_core.dashboard.host import load_live
 
     try:
-        return LiveClassifier.load(read_run(ASSETS / "runs" / "smollm2-135m"), number_format="fp32")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SENTIMENT_LIVE_FORM", "fp32")
+            return load_live(read_run(ASSETS / "runs" / "smollm2-135m"))
     except base_models.BaseModelError as error:
         pytest.skip(f"the base model cannot be had here: {error}")
 

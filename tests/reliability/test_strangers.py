@@ -32,7 +32,7 @@ from tests.browser.site import Site
 from tests.fake_artifacts import RUN, write_assets, write_history, write_run
 from tests.fake_live import FakeClassifier
 
-INPUTS, MUTATIONS = (int(os.environ.get(*it)) for it in (("SOAK_INPUTS", "250"), ("SOAK_MUTATIONS", "8")))
+INPUTS, MUTATIONS = (int(os.environ.get(*it)) for it in (("SOAK_INPUTS", "500"), ("SOAK_MUTATIONS", "8")))
 OF_THE_MODEL = INPUTS // 10 if "SOAK_INPUTS" in os.environ else 8
 THOROUGH = settings(
     derandomize=True, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)

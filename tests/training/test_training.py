@@ -264,7 +264,7 @@ def flags_of(settings):
 
 def start(launcher, asked, **environment):
     return subprocess.Popen(
-        [sys.executable, *launcher, str(Path(__file__).with_name("launched.py")), json.dumps(asked)],
+        [sys.executable, "-m", *launcher, str(Path(__file__).with_name("launched.py")), json.dumps(asked)],
         cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | environment,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -290,7 +290,7 @@ def test_accelerate_starts_two_processes_that_train_and_predict_as_one(config, a
     for engine in engines:
         places = ["--assets", str(tmp_path / engine), "--work", str(tmp_path / f"w-{engine}")]
         runs.insert(0, [*flags_of(short(config, engine=engine, micro_batch_size=4)), *places])
-    launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
+    launcher = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
     own_reviews.frame(28, seed=3).drop(columns="label").to_csv(texts := tmp_path / "texts.csv")
     one, two = (["--output", str(tmp_path / name)] for name in ("one.parquet", "two.parquet"))
     # by the run that is trained first, whose record is there when the other one begins
@@ -330,9 +330,9 @@ def test_two_hosts_that_share_no_folder_train_resume_and_evaluate_as_one(config,
         places = ["--assets", str(tmp_path / rank), "--work", str(tmp_path / f"work-{rank}")]
         runs = [[*flags_of(settings), "--checkpoint-minutes", "1e-6", *places]]
         asked = {"train": runs, "stop": True, "eval": [*score, *places], "shares": str(tmp_path)}
-        place = {"RANK": rank, "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
-        place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        hosts.append(start((), asked, **place, SENTIMENT_CACHE=str(tmp_path / f"cache-{rank}")))
+        launcher = ("torch.distributed.run", "--nnodes", "2", "--node-rank", rank, "--nproc-per-node", "1")
+        launcher += ("--master-addr", "127.0.0.1", "--master-port", port)
+        hosts.append(start(launcher, asked, SENTIMENT_CACHE=str(tmp_path / f"cache-{rank}")))
     errors = [host.communicate(timeout=600)[1] for host in hosts]
     assert [host.returncode for host in hosts] == [0, 0], "\n".join(error[-2000:] for error in errors)
     same_history(tmp_path / "0" / "runs" / "tiny", one)
