@@ -47,7 +47,7 @@ def seeds_sentence(root: Path = config.ASSETS) -> str:
 
 
 def summary_table(root: Path = config.ASSETS) -> str:
-    """What each of SUMMARY learned from, how long that took, its accuracy by dataset, and the seeds' share."""
+    """What each of SUMMARY learned from, how long it took, accuracy by dataset, and what seeds change."""
     rows: dict[tuple[str, str], dict[str, str]] = {key: {} for key in SUMMARY}
     for record in _records(root):
         key = record.system, record.run_id or record.encoder or _base(record)
