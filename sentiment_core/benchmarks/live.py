@@ -2,9 +2,9 @@
 
 A pipeline of DistilBERT's shape is what `pipeline("text-classification")` answers with by default: six layers
 of 768 (random weights cost the same time), behind this model's own tokenizer, so that both read the same
-number of tokens. llama.cpp has the base as it comes, ONNX Runtime our exported graph. The systems take turns
-on every review, so that a busy moment hits all of them. With --dataset, each of our number formats is held
-against the run's stored predictions.
+number of tokens. llama.cpp has the base as it comes, ONNX Runtime our exported graph, and encoders as eval.py
+trains them. The systems take turns on every review, so that a busy moment hits all of them. With --dataset,
+each of our number formats is held against the run's stored predictions. CONTRIBUTING.md says how to have all.
 """
 
 import argparse
@@ -34,11 +34,12 @@ from sentiment_core.live.endpoint import Engine
 from sentiment_core.live.forward import FIRST_RESULT
 from sentiment_core.live.number_format import usable_cores
 from sentiment_core.live.weights import NUMBER_FORMATS
-from sentiment_core.models.base_models import BaseModelError, fetch_gguf, run_child
-from sentiment_core.models.loading import load_tokenizer, quiet_transformers
+from sentiment_core.models.base_models import BaseModelError, fetch_gguf, resolve, run_child
+from sentiment_core.models.loading import load_tokenizer, pretrained, quiet_transformers
 from sentiment_core.models.tokens import PromptEncoder
 
 DUMMY = "random weights, at most 512 tokens"
+HEADLESS = "seconds only, its head is not trained; accuracy under encoder-full"
 LONG_WORDS, LONG_REVIEWS = 900, 3  # of reviews that fill the model's 1,024 tokens, and how many of them
 
 Answer = Callable[[str], Iterable[Any]]  # a review's answers, one or two of them, as they come
@@ -184,14 +185,17 @@ def load_pipeline(dtype: torch.dtype, run_id: str, base_model: str, scratch: str
     return answers
 
 
-def load_llama_cpp(run_id: str, base_model: str, scratch: str) -> Answer:
-    """Its own server in this process, asked as `live.endpoint` asks any engine."""
+def load_llama_cpp(package: str, run_id: str, base_model: str, scratch: str) -> Answer:
+    """Its own server in this process, asked as `live.endpoint` asks any engine. What is built for a processor
+    has the weights in bfloat16, for which it has the fastest products."""
     base, gguf = finished(run_id, base_model)[1], Path(scratch) / "base.gguf"
     if not base.embedded:
         raise BaseModelError(f"{base.name} does not come as a GGUF")
     if not gguf.exists():
         gguf.symlink_to(fetch_gguf(base.embedded, Path(scratch)).resolve())
-    xllamacpp: Any = importlib.import_module("xllamacpp")
+    xllamacpp: Any = importlib.import_module(package)
+    if package != "xllamacpp":
+        gguf = _unpacked(gguf, Path(scratch) / "bf16.gguf")
     asked = xllamacpp.CommonParams()
     asked.model.path, asked.model_alias, asked.port = str(gguf), {"base"}, 0
     asked.n_parallel, asked.n_ctx = 1, 1280
@@ -201,6 +205,29 @@ def load_llama_cpp(run_id: str, base_model: str, scratch: str) -> Answer:
     client = httpx.Client(base_url=f"{server.listening_address}/v1", timeout=120)
     classifier = LiveClassifier.load(None, base_model=base.spec, engine=Engine(client, "base", {}))
     return lambda text, server=server: [classifier.classify(text, "base")]
+
+
+def _unpacked(source: Path, target: Path) -> Path:
+    """The GGUF `source` as `target`, its matrices in bfloat16; once."""
+    from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, quants
+
+    if not target.exists():
+        reader, writer = GGUFReader(source), GGUFWriter(target, "llama")
+        for field in reader.fields.values():
+            if not field.name.startswith(("GGUF.", "general.architecture")):
+                writer.add_key_value(field.name, field.contents(), field.types[0], field.types[-1])
+        for one in reader.tensors:
+            kind = GGMLQuantizationType.BF16 if len(one.shape) > 1 else one.tensor_type
+            values = quants.quantize(quants.dequantize(one.data, one.tensor_type), kind)
+            writer.add_tensor(one.name, values, raw_dtype=kind)
+        for write in (
+            writer.write_header_to_file,
+            writer.write_kv_data_to_file,
+            writer.write_tensors_to_file,
+        ):
+            write()
+        writer.close()
+    return target
 
 
 def load_onnx(run_id: str, base_model: str, scratch: str) -> Answer:
@@ -217,13 +244,38 @@ def load_onnx(run_id: str, base_model: str, scratch: str) -> Answer:
     return lambda text: [model.run(encoder.encode([text], 1024)[0][len(prefix) :].tolist(), past, 1.0)[0]]
 
 
+def load_encoder(name: str, run_id: str, base_model: str, scratch: str) -> Answer:
+    """Weights in int8, behind the vectors' mean a linear layer that is not trained."""
+    from onnxruntime import InferenceSession, SessionOptions
+    from onnxruntime.quantization import quantize_dynamic
+    from transformers import AutoModel
+
+    graph, base = Path(scratch) / f"{Path(name).name}.onnx", resolve(name)
+    if not graph.exists():
+        model = pretrained(AutoModel, base, use_safetensors=True, dtype=torch.float32)
+        model.head, read = torch.nn.Linear(model.config.hidden_size, 2), model.forward
+        model.forward = lambda ids: model.head(read(ids).last_hidden_state.mean(1))
+        example, given = torch.ones(1, 8, dtype=torch.long), {"input_names": ["ids"], "dynamo": False}
+        torch.onnx.export(model, (example,), graph, dynamic_axes={"ids": {1: "tokens"}}, **given)
+        quantize_dynamic(graph, graph)
+    tokenizer, options = load_tokenizer(base), SessionOptions()
+    options.intra_op_num_threads = usable_cores()
+    run, cut = InferenceSession(graph, options).run, {"truncation": True, "max_length": 512}
+    return lambda text: run(None, {"ids": [tokenizer(text, **cut)["input_ids"]]})
+
+
 FORMATS = ("bf16",) if torch.cuda.is_available() else NUMBER_FORMATS
 PEERS: dict[str, tuple[str, Callable[..., Answer]]] = {
     **{f"ours, {one}": ("", partial(load_ours, one)) for one in FORMATS},
     "text-classification pipeline, DistilBERT's shape, fp32": (DUMMY, partial(load_pipeline, torch.float32)),
     "text-classification pipeline, DistilBERT's shape, bf16": (DUMMY, partial(load_pipeline, torch.bfloat16)),
-    "llama.cpp, the base's GGUF": ("the base alone, by the package xllamacpp as it is built", load_llama_cpp),
+    "llama.cpp, the base's GGUF": ("the base alone, by a wheel", partial(load_llama_cpp, "xllamacpp")),
+    "llama.cpp, built for this processor": ("in bf16", partial(load_llama_cpp, "llama-native.xllamacpp")),
     "ONNX Runtime, our NF4 graph": ("weights as in a visitor's browser", load_onnx),
+    **{
+        f"ONNX Runtime, {one}, int8": (HEADLESS, partial(load_encoder, f"sentence-transformers/{one}"))
+        for one in ("all-MiniLM-L6-v2", "all-mpnet-base-v2")
+    },
 }  # fmt: skip
 
 

@@ -3,8 +3,12 @@
 from itertools import pairwise
 from types import SimpleNamespace
 
+import gguf
+import numpy as np
 import pandas as pd
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from sentiment_core.artifacts import report
 from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow, Metric
@@ -19,20 +23,70 @@ from tests.fake_artifacts import RUN, write_assets
 from tests.own_reviews import write_dataset
 
 
+def tiny_encoder(folder):
+    config = BertConfig(
+        vocab_size=9, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    BertModel(config).save_pretrained(folder)
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "good": 1, "[PAD]": 2}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]").save_pretrained(folder)
+
+
+def test_an_encoders_answer_depends_on_at_most_512_tokens_of_any_length(tmp_path, monkeypatch):
+    tiny_encoder(tmp_path / "enc")
+    monkeypatch.chdir(tmp_path)
+    answer = live.load_encoder("enc", "", "", str(tmp_path))
+    short, whole, longer = (
+        answer("bad " * bad + "good " * good)[0] for bad, good in ((1, 1), (511, 1), (512, 9))
+    )
+    assert short.shape == (1, 2)
+    assert np.abs(short - whole).max() > 1e-3
+    assert (answer("bad " * 512)[0] == longer).all()
+
+
+def test_a_gguf_in_bfloat16_has_the_same_values(tmp_path):
+    values = np.linspace(-1, 1, 128, dtype=np.float32).reshape(2, 64)
+    writer = gguf.GGUFWriter(tmp_path / "base.gguf", "llama")
+    writer.add_array("tokenizer.ggml.tokens", ["a", "b"])
+    writer.add_uint32("llama.block_count", 1)
+    packed = gguf.quants.quantize(values, gguf.GGMLQuantizationType.Q4_1)
+    writer.add_tensor("matrix", packed, raw_dtype=gguf.GGMLQuantizationType.Q4_1)
+    writer.add_tensor("vector", values[0])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    found = gguf.GGUFReader(live._unpacked(tmp_path / "base.gguf", tmp_path / "bf16.gguf"))
+    assert found.fields["tokenizer.ggml.tokens"].contents() == ["a", "b"]
+    assert found.fields["llama.block_count"].contents() == 1
+    matrix, vector = found.tensors
+    assert matrix.tensor_type == gguf.GGMLQuantizationType.BF16
+    before = gguf.quants.dequantize(packed, gguf.GGMLQuantizationType.Q4_1)
+    assert gguf.quants.dequantize(matrix.data, matrix.tensor_type) == pytest.approx(before, rel=2**-8)
+    assert (vector.data == values[0]).all()
+
+
 @pytest.mark.slow
-def test_live_benchmark_on_the_tiny_model(tiny_model, tmp_path, capsys):
+def test_live_benchmark_on_the_tiny_model(tiny_model, tmp_path, capsys, monkeypatch):
+    tiny_encoder(tmp_path / "sentence-transformers" / "all-MiniLM-L6-v2")
+    monkeypatch.chdir(tmp_path)
     output = tmp_path / "live.json"
     flags = ["live", "--quick", "--base-model", str(tiny_model), "--words", "30", "--output", str(output)]
     assert benchmark.main(flags) == 0
     record = read_record(output, BenchmarkRecord, "")
     assert record.kind == "live"
-    ours, peers, others, traced, long = (record.rows[i:j] for i, j in pairwise((0, 3, 5, 7, 10, 14)))
+    ours, peers, others, traced, long = (record.rows[i:j] for i, j in pairwise((0, 3, 5, 10, 13, 17)))
     assert [row.system for row in ours] == ["ours, bf16", "ours, int8", "ours, fp32"]
     assert all("DistilBERT" in row.system for row in peers)
+    *others, encoder, absent = others
     assert [row.note for row in others] == [
+        "not measured: tiny-llama does not come as a GGUF",
         "not measured: tiny-llama does not come as a GGUF",
         "not measured: without --run there is no adapter for the graph",
     ]
+    assert (encoder.system, encoder.note) == ("ONNX Runtime, all-MiniLM-L6-v2, int8", live.HEADLESS)
+    assert "all-mpnet-base-v2' is neither in the cache nor can it be fetched" in absent.note
     for answer, both in zip(ours, traced, strict=True):
         assert both.system == f"{answer.system}, answer and trace"
         assert both.seconds_per_review.value > answer.seconds_per_review.value
@@ -41,7 +95,7 @@ def test_live_benchmark_on_the_tiny_model(tiny_model, tmp_path, capsys):
         "long reviews: whole answer",
     ] * 2
     assert long[0].seconds_per_review.value <= long[1].seconds_per_review.value
-    assert all(row.seconds_per_review.value > 0 for row in record.rows if row not in others)
+    assert all(row.seconds_per_review.value > 0 for row in record.rows if row not in (*others, absent))
     assert record.rows[0].first_step_seconds > 0
     assert record.rows[0].peak_memory_bytes > 1e6
     shown = capsys.readouterr().out
