@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen
 from typing import Any
 
 import httpx
@@ -34,11 +35,12 @@ from sentiment_core.live.endpoint import Engine
 from sentiment_core.live.forward import FIRST_RESULT
 from sentiment_core.live.number_format import usable_cores
 from sentiment_core.live.weights import NUMBER_FORMATS
-from sentiment_core.models.base_models import BaseModelError, fetch_gguf, resolve, run_child
+from sentiment_core.models.base_models import BaseModelError, end_with_parent, fetch_gguf, resolve, run_child
 from sentiment_core.models.loading import load_tokenizer, pretrained, quiet_transformers
 from sentiment_core.models.tokens import PromptEncoder
 
 DUMMY = "random weights, at most 512 tokens"
+APART = "llama.cpp, built for this processor"  # two builds of it in one process break each other
 HEADLESS = "seconds only, its head is not trained; accuracy under encoder-full"
 LONG_WORDS, LONG_REVIEWS = 900, 3  # of reviews that fill the model's 1,024 tokens, and how many of them
 
@@ -68,7 +70,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
 
         def ready(system: str) -> BenchmarkRow:
             note, load = PEERS[system]
-            answers[system] = load(*given)
+            answers[system] = apart(system, *given) if system == APART else load(*given)
             return BenchmarkRow(system=system, note=note)
 
         rows = [or_not(system, partial(ready, system)) for system in PEERS]
@@ -270,7 +272,7 @@ PEERS: dict[str, tuple[str, Callable[..., Answer]]] = {
     "text-classification pipeline, DistilBERT's shape, fp32": (DUMMY, partial(load_pipeline, torch.float32)),
     "text-classification pipeline, DistilBERT's shape, bf16": (DUMMY, partial(load_pipeline, torch.bfloat16)),
     "llama.cpp, the base's GGUF": ("the base alone, by a wheel", partial(load_llama_cpp, "xllamacpp")),
-    "llama.cpp, built for this processor": ("in bf16", partial(load_llama_cpp, "llama-native.xllamacpp")),
+    APART: ("in bf16", partial(load_llama_cpp, "llama-native.xllamacpp")),
     "ONNX Runtime, our NF4 graph": ("weights as in a visitor's browser", load_onnx),
     **{
         f"ONNX Runtime, {one}, int8": (HEADLESS, partial(load_encoder, f"sentence-transformers/{one}"))
@@ -279,10 +281,31 @@ PEERS: dict[str, tuple[str, Callable[..., Answer]]] = {
 }  # fmt: skip
 
 
+def apart(system: str, *given: str) -> Answer:
+    """The system in a process of its own, which answers a line with a line."""
+    call, pipes = [sys.executable, "-m", "sentiment_core.benchmarks.live", system, *given, "A film."], PIPE
+    if not Path("llama-native").is_dir():
+        raise ImportError("the folder llama-native is not here")
+    child = Popen(call, stdin=pipes, stdout=pipes, text=True, preexec_fn=end_with_parent)
+    asked, told = child.stdin, child.stdout
+    assert asked
+    assert told
+
+    def answers(text: str) -> Iterator[str]:
+        print(json.dumps(text), file=asked, flush=True)
+        if not (line := told.readline()):
+            raise ConfigError(f"{system} ended")
+        yield line
+
+    if not told.readline():
+        raise BaseModelError("its process ended; see above")
+    return answers
+
+
 def _start(system: str, *given: str) -> dict[str, Any]:
     """A row's seconds from a process's start to its first answer, and peak memory, with a warm cache."""
     call, began = [sys.executable, "-m", "sentiment_core.benchmarks.live", system, *given], time.time()
-    done = run_child(call, capture_output=True, text=True)
+    done = run_child(call, capture_output=True, text=True, stdin=DEVNULL)
     if done.returncode:
         raise ConfigError(f"{system} did not start: {done.stderr.strip().splitlines()[-1:]}")
     answered, peak = json.loads(done.stdout.splitlines()[-1])
@@ -291,5 +314,9 @@ def _start(system: str, *given: str) -> dict[str, Any]:
 
 if __name__ == "__main__":  # what `_start` starts
     system, *given, text = sys.argv[1:]
-    list(PEERS[system][1](*given)(text))
-    print(json.dumps([time.time(), peak_memory()]))
+    answer = PEERS[system][1](*given)
+    list(answer(text))
+    print(json.dumps([time.time(), peak_memory()]), flush=True)
+    for line in sys.stdin:
+        list(answer(json.loads(line)))
+        print(flush=True)

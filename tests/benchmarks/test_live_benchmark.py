@@ -82,7 +82,7 @@ def test_live_benchmark_on_the_tiny_model(tiny_model, tmp_path, capsys, monkeypa
     *others, encoder, absent = others
     assert [row.note for row in others] == [
         "not measured: tiny-llama does not come as a GGUF",
-        "not measured: tiny-llama does not come as a GGUF",
+        "not measured: the folder llama-native is not here",
         "not measured: without --run there is no adapter for the graph",
     ]
     assert (encoder.system, encoder.note) == ("ONNX Runtime, all-MiniLM-L6-v2, int8", live.HEADLESS)
