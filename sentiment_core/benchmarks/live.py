@@ -222,12 +222,8 @@ def _unpacked(source: Path, target: Path) -> Path:
             kind = GGMLQuantizationType.BF16 if len(one.shape) > 1 else one.tensor_type
             values = quants.quantize(quants.dequantize(one.data, one.tensor_type), kind)
             writer.add_tensor(one.name, values, raw_dtype=kind)
-        for write in (
-            writer.write_header_to_file,
-            writer.write_kv_data_to_file,
-            writer.write_tensors_to_file,
-        ):
-            write()
+        for part in ("header", "kv_data", "tensors"):
+            getattr(writer, f"write_{part}_to_file")()
         writer.close()
     return target
 
@@ -283,21 +279,18 @@ PEERS: dict[str, tuple[str, Callable[..., Answer]]] = {
 
 def apart(system: str, *given: str) -> Answer:
     """The system in a process of its own, which answers a line with a line."""
-    call, pipes = [sys.executable, "-m", "sentiment_core.benchmarks.live", system, *given, "A film."], PIPE
+    call = [sys.executable, "-m", "sentiment_core.benchmarks.live", system, *given, "A film."]
     if not Path("llama-native").is_dir():
         raise ImportError("the folder llama-native is not here")
-    child = Popen(call, stdin=pipes, stdout=pipes, text=True, preexec_fn=end_with_parent)
-    asked, told = child.stdin, child.stdout
-    assert asked
-    assert told
+    child: Any = Popen(call, stdin=PIPE, stdout=PIPE, text=True, preexec_fn=end_with_parent)
 
     def answers(text: str) -> Iterator[str]:
-        print(json.dumps(text), file=asked, flush=True)
-        if not (line := told.readline()):
+        print(json.dumps(text), file=child.stdin, flush=True)
+        if not (line := child.stdout.readline()):
             raise ConfigError(f"{system} ended")
         yield line
 
-    if not told.readline():
+    if not child.stdout.readline():
         raise BaseModelError("its process ended; see above")
     return answers
 
