@@ -1,10 +1,8 @@
 """Live latency, one review at a time: our number formats, and what else could answer.
 
-A pipeline of DistilBERT's shape is what `pipeline("text-classification")` answers with by default: six layers
-of 768 (random weights cost the same time), behind this model's own tokenizer, so that both read the same
-number of tokens. llama.cpp has the base as it comes, ONNX Runtime our exported graph, and encoders as eval.py
-trains them. The systems take turns on every review, so that a busy moment hits all of them. With --dataset,
-each of our number formats is held against the run's stored predictions. CONTRIBUTING.md says how to have all.
+The systems take turns on every review, so that a busy moment hits all of them. llama.cpp has the base as it
+comes, and in bfloat16; ONNX Runtime our merged model, and encoders as eval.py trains them. With --dataset,
+what has our weights is held against the run's stored predictions. CONTRIBUTING.md says how to have all.
 """
 
 import argparse
@@ -16,12 +14,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from subprocess import DEVNULL, PIPE, Popen
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import numpy as np
 import torch
+from scipy.special import expit
 
 from sentiment_core.artifacts.provenance import peak_memory
 from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow, Metric, ReadingTrace
@@ -35,12 +34,11 @@ from sentiment_core.live.endpoint import Engine
 from sentiment_core.live.forward import FIRST_RESULT
 from sentiment_core.live.number_format import usable_cores
 from sentiment_core.live.weights import NUMBER_FORMATS
-from sentiment_core.models.base_models import BaseModelError, end_with_parent, fetch_gguf, resolve, run_child
-from sentiment_core.models.loading import load_tokenizer, pretrained, quiet_transformers
+from sentiment_core.models.base_models import BaseModel, BaseModelError, fetch_gguf, resolve, run_child
+from sentiment_core.models.loading import load_merged, load_tokenizer, pretrained
 from sentiment_core.models.tokens import PromptEncoder
 
-DUMMY = "random weights, at most 512 tokens"
-APART = "llama.cpp, built for this processor"  # two builds of it in one process break each other
+BUILD = "the base alone, by the package xllamacpp as it is built"
 HEADLESS = "seconds only, its head is not trained; accuracy under encoder-full"
 LONG_WORDS, LONG_REVIEWS = 900, 3  # of reviews that fill the model's 1,024 tokens, and how many of them
 
@@ -70,7 +68,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
 
         def ready(system: str) -> BenchmarkRow:
             note, load = PEERS[system]
-            answers[system] = apart(system, *given) if system == APART else load(*given)
+            answers[system] = load(*given)
             return BenchmarkRow(system=system, note=note)
 
         rows = [or_not(system, partial(ready, system)) for system in PEERS]
@@ -78,7 +76,8 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
         seconds = take_turns(answers, texts, repeats)
         ours = {system: answer for system, answer in answers.items() if system.startswith("ours")}
         asked = 2 if quick else arguments.agreement
-        agreed = agreement(run, arguments.dataset, ours, asked) if run and arguments.dataset else {}
+        known = {system: answer for system, answer in answers.items() if "our" in system}
+        agreed = agreement(run, arguments.dataset, known, asked) if run and arguments.dataset else {}
     tokens = np.median([next(iter(next(iter(ours.values()))(text))).tokens for text in texts])
     told = {"note": f"{int(tokens)} tokens in the middle of the reviews' prompts"}
     for place, row in enumerate(rows):
@@ -164,40 +163,16 @@ def load_ours(number_format: str, run_id: str, base_model: str, scratch: str = "
     return answers
 
 
-def load_pipeline(dtype: torch.dtype, run_id: str, base_model: str, scratch: str) -> Answer:
-    """A random classifier of DistilBERT's shape with the base model's tokenizer."""
-    from transformers import DistilBertConfig, DistilBertForSequenceClassification, pipeline
-
-    folder, device = Path(scratch) / "distilbert", "cuda" if torch.cuda.is_available() else "cpu"
-    threads = usable_cores()
-    with quiet_transformers():
-        if not folder.is_dir():
-            tokenizer = load_tokenizer(finished(run_id, base_model)[1])
-            tokenizer.model_input_names = ["input_ids", "attention_mask"]
-            tokenizer.model_max_length = 512
-            tokenizer.save_pretrained(folder)
-            config = DistilBertConfig(vocab_size=len(tokenizer))
-            DistilBertForSequenceClassification(config).save_pretrained(folder)
-        classify = pipeline("text-classification", str(folder), dtype=dtype, device=device)
-
-    def answers(text: str) -> Iterator[Any]:
-        torch.set_num_threads(threads)
-        yield classify(text, truncation=True)
-
-    return answers
-
-
-def load_llama_cpp(package: str, run_id: str, base_model: str, scratch: str) -> Answer:
-    """Its own server in this process, asked as `live.endpoint` asks any engine. What is built for a processor
-    has the weights in bfloat16, for which it has the fastest products."""
+def load_llama_cpp(unpacked: bool, run_id: str, base_model: str, scratch: str) -> Answer:
+    """Its own server in this process, asked as `live.endpoint` asks any engine. unpacked: the same values in
+    bfloat16, for which a build for the processor has the fastest products."""
     base, gguf = finished(run_id, base_model)[1], Path(scratch) / "base.gguf"
     if not base.embedded:
         raise BaseModelError(f"{base.name} does not come as a GGUF")
     if not gguf.exists():
         gguf.symlink_to(fetch_gguf(base.embedded, Path(scratch)).resolve())
-    xllamacpp: Any = importlib.import_module(package)
-    if package != "xllamacpp":
-        gguf = _unpacked(gguf, Path(scratch) / "bf16.gguf")
+    gguf = _unpacked(gguf, Path(scratch) / "bf16.gguf") if unpacked else gguf
+    xllamacpp: Any = importlib.import_module("xllamacpp")
     asked = xllamacpp.CommonParams()
     asked.model.path, asked.model_alias, asked.port = str(gguf), {"base"}, 0
     asked.n_parallel, asked.n_ctx = 1, 1280
@@ -228,77 +203,86 @@ def _unpacked(source: Path, target: Path) -> Path:
     return target
 
 
-def load_onnx(run_id: str, base_model: str, scratch: str) -> Answer:
-    from sentiment_core.live.graph import ExportedModel, write_graph
-
-    folder, (run, base) = Path(scratch) / "onnx", finished(run_id, base_model)
-    if run is None:
-        raise BaseModelError("without --run there is no adapter for the graph")
-    if not folder.is_dir():
-        write_graph(run, folder, base.spec)
-    encoder = PromptEncoder(load_tokenizer(base))
-    model, prefix = ExportedModel(folder), encoder.prefix_ids
-    past = model.run(prefix, model.nothing, 1.0)[1]
-    return lambda text: [model.run(encoder.encode([text], 1024)[0][len(prefix) :].tolist(), past, 1.0)[0]]
-
-
-def load_encoder(name: str, run_id: str, base_model: str, scratch: str) -> Answer:
-    """Weights in int8, behind the vectors' mean a linear layer that is not trained."""
+def load_onnx(encoder: str, bits: int, run_id: str, base_model: str, scratch: str) -> Answer:
+    """encoder: its name; it gets a linear layer that is not trained. "" is the run's merged model."""
     from onnxruntime import InferenceSession, SessionOptions
-    from onnxruntime.quantization import quantize_dynamic
+
+    run, base = finished(run_id, base_model)
+    base, graph = resolve(encoder) if encoder else base, Path(scratch) / f"{Path(encoder).name}-{bits}.onnx"
+    if not graph.exists():
+        _export(_encoder(base) if encoder else _merged(run, base), graph, bits)
+    options, tokenizer = SessionOptions(), load_tokenizer(base)
+    options.intra_op_num_threads = usable_cores()
+    compute, cut = InferenceSession(graph, options).run, {"truncation": True, "max_length": 512}
+    prompts = None if encoder else PromptEncoder(tokenizer)
+
+    def answers(text: str) -> Iterator[Any]:
+        ids = prompts.encode([text], 1024)[0].tolist() if prompts else tokenizer(text, **cut)["input_ids"]
+        (negative, positive), *_ = compute(None, {"ids": [ids]})[0]
+        odds = (positive - negative) / (run.record.temperature if run and run.record else 1)
+        yield SimpleNamespace(p_positive=expit(odds), read=1)
+
+    return answers
+
+
+def _encoder(base: BaseModel) -> Any:
     from transformers import AutoModel
 
-    graph, base = Path(scratch) / f"{Path(name).name}.onnx", resolve(name)
-    if not graph.exists():
-        model = pretrained(AutoModel, base, use_safetensors=True, dtype=torch.float32)
-        model.head, read = torch.nn.Linear(model.config.hidden_size, 2), model.forward
-        model.forward = lambda ids: model.head(read(ids).last_hidden_state.mean(1))
-        example, given = torch.ones(1, 8, dtype=torch.long), {"input_names": ["ids"], "dynamo": False}
-        torch.onnx.export(model, (example,), graph, dynamic_axes={"ids": {1: "tokens"}}, **given)
-        quantize_dynamic(graph, graph)
-    tokenizer, options = load_tokenizer(base), SessionOptions()
-    options.intra_op_num_threads = usable_cores()
-    run, cut = InferenceSession(graph, options).run, {"truncation": True, "max_length": 512}
-    return lambda text: run(None, {"ids": [tokenizer(text, **cut)["input_ids"]]})
+    model: Any = pretrained(AutoModel, base, use_safetensors=True, dtype=torch.float32)
+    model.head, read = torch.nn.Linear(model.config.hidden_size, 2), model.forward
+    model.forward = lambda ids: model.head(read(ids).last_hidden_state.mean(1))
+    return model
+
+
+def _merged(run: Run | None, base: BaseModel) -> Any:
+    if run is None:
+        raise BaseModelError("without --run there is no adapter to merge")
+    loaded = load_merged(base, run.adapter_path, device=torch.device("cpu"))
+    model, rows = loaded.model.float(), list(loaded.encoder.label_ids)
+
+    def forward(ids: torch.Tensor) -> torch.Tensor:
+        places = torch.arange(ids.shape[1])
+        mask = torch.where(places > places[:, None], -1e9, 0.0)[None, None]
+        read = model.model(ids, attention_mask=mask, position_ids=places[None], use_cache=False)
+        return model.lm_head(read.last_hidden_state[:, -1])[:, rows]
+
+    model.forward = forward
+    return model
+
+
+def _export(model: Any, graph: Path, bits: int) -> None:
+    import onnx
+    from onnxruntime.quantization import quantize_dynamic
+
+    whole, example = graph.with_suffix(".whole.onnx"), torch.ones(1, 8, dtype=torch.long)
+    names = {"input_names": ["ids"], "dynamic_axes": {"ids": {1: "tokens"}}}
+    torch.onnx.export(model, (example,), whole, **names, dynamo=False)
+    if bits == 8:
+        return quantize_dynamic(whole, graph)
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    small = MatMulNBitsQuantizer(onnx.load(whole), block_size=32, accuracy_level=4)
+    small.process()
+    small.model.save_model_to_file(str(graph), use_external_data_format=True)
 
 
 FORMATS = ("bf16",) if torch.cuda.is_available() else NUMBER_FORMATS
 PEERS: dict[str, tuple[str, Callable[..., Answer]]] = {
     **{f"ours, {one}": ("", partial(load_ours, one)) for one in FORMATS},
-    "text-classification pipeline, DistilBERT's shape, fp32": (DUMMY, partial(load_pipeline, torch.float32)),
-    "text-classification pipeline, DistilBERT's shape, bf16": (DUMMY, partial(load_pipeline, torch.bfloat16)),
-    "llama.cpp, the base's GGUF": ("the base alone, by a wheel", partial(load_llama_cpp, "xllamacpp")),
-    APART: ("in bf16", partial(load_llama_cpp, "llama-native.xllamacpp")),
-    "ONNX Runtime, our NF4 graph": ("weights as in a visitor's browser", load_onnx),
+    "llama.cpp, the base's GGUF": (BUILD, partial(load_llama_cpp, False)),
+    "llama.cpp, the same in bf16": (BUILD, partial(load_llama_cpp, True)),
+    **{f"ONNX Runtime, our merged model, int{n}": ("", partial(load_onnx, "", n)) for n in (8, 4)},
     **{
-        f"ONNX Runtime, {one}, int8": (HEADLESS, partial(load_encoder, f"sentence-transformers/{one}"))
+        f"ONNX Runtime, {one}, int8": (HEADLESS, partial(load_onnx, f"sentence-transformers/{one}", 8))
         for one in ("all-MiniLM-L6-v2", "all-mpnet-base-v2")
     },
 }  # fmt: skip
 
 
-def apart(system: str, *given: str) -> Answer:
-    """The system in a process of its own, which answers a line with a line."""
-    call = [sys.executable, "-m", "sentiment_core.benchmarks.live", system, *given, "A film."]
-    if not Path("llama-native").is_dir():
-        raise ImportError("the folder llama-native is not here")
-    child: Any = Popen(call, stdin=PIPE, stdout=PIPE, text=True, preexec_fn=end_with_parent)
-
-    def answers(text: str) -> Iterator[str]:
-        print(json.dumps(text), file=child.stdin, flush=True)
-        if not (line := child.stdout.readline()):
-            raise ConfigError(f"{system} ended")
-        yield line
-
-    if not child.stdout.readline():
-        raise BaseModelError("its process ended; see above")
-    return answers
-
-
 def _start(system: str, *given: str) -> dict[str, Any]:
     """A row's seconds from a process's start to its first answer, and peak memory, with a warm cache."""
     call, began = [sys.executable, "-m", "sentiment_core.benchmarks.live", system, *given], time.time()
-    done = run_child(call, capture_output=True, text=True, stdin=DEVNULL)
+    done = run_child(call, capture_output=True, text=True)
     if done.returncode:
         raise ConfigError(f"{system} did not start: {done.stderr.strip().splitlines()[-1:]}")
     answered, peak = json.loads(done.stdout.splitlines()[-1])
@@ -307,9 +291,5 @@ def _start(system: str, *given: str) -> dict[str, Any]:
 
 if __name__ == "__main__":  # what `_start` starts
     system, *given, text = sys.argv[1:]
-    answer = PEERS[system][1](*given)
-    list(answer(text))
-    print(json.dumps([time.time(), peak_memory()]), flush=True)
-    for line in sys.stdin:
-        list(answer(json.loads(line)))
-        print(flush=True)
+    list(PEERS[system][1](*given)(text))
+    print(json.dumps([time.time(), peak_memory()]))
