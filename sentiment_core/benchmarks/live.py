@@ -40,6 +40,7 @@ from sentiment_core.models.tokens import PromptEncoder
 
 BUILD = "the base alone, by the package xllamacpp as it is built"
 HEADLESS = "seconds only, its head is not trained; accuracy under encoder-full"
+WHOLE = "the whole prompt read each time"
 LONG_WORDS, LONG_REVIEWS = 900, 3  # of reviews that fill the model's 1,024 tokens, and how many of them
 
 Answer = Callable[[str], Iterable[Any]]  # a review's answers, one or two of them, as they come
@@ -218,7 +219,8 @@ def load_onnx(encoder: str, bits: int, run_id: str, base_model: str, scratch: st
 
     def answers(text: str) -> Iterator[Any]:
         ids = prompts.encode([text], 1024)[0].tolist() if prompts else tokenizer(text, **cut)["input_ids"]
-        (negative, positive), *_ = compute(None, {"ids": [ids]})[0]
+        answered: Any = compute(None, {"ids": [ids]})
+        ((negative, positive),) = answered[0]
         odds = (positive - negative) / (run.record.temperature if run and run.record else 1)
         yield SimpleNamespace(p_positive=expit(odds), read=1)
 
@@ -271,7 +273,7 @@ PEERS: dict[str, tuple[str, Callable[..., Answer]]] = {
     **{f"ours, {one}": ("", partial(load_ours, one)) for one in FORMATS},
     "llama.cpp, the base's GGUF": (BUILD, partial(load_llama_cpp, False)),
     "llama.cpp, the same in bf16": (BUILD, partial(load_llama_cpp, True)),
-    **{f"ONNX Runtime, our merged model, int{n}": ("", partial(load_onnx, "", n)) for n in (8, 4)},
+    **{f"ONNX Runtime, our merged model, int{n}": (WHOLE, partial(load_onnx, "", n)) for n in (8, 4)},
     **{
         f"ONNX Runtime, {one}, int8": (HEADLESS, partial(load_onnx, f"sentence-transformers/{one}", 8))
         for one in ("all-MiniLM-L6-v2", "all-mpnet-base-v2")
