@@ -34,7 +34,7 @@ DATASET_TITLES = {
 
 TARGETS = (0.97, 0.98, 0.99)  # accuracies of which a visitor may ask one; less sure answers are not given
 WATCHED = ("*.json*", "*/*", "*/*/*.json*", "*/*/predictions.parquet")
-FRESH = 0.25  # seconds for which what lies there is not looked at again: a crowd asks often
+FRESH = 2.0  # seconds for which what lies there is not looked at again: a crowd asks often
 
 
 def _stamp(path: str | Path) -> tuple[int, int]:
