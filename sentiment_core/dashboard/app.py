@@ -30,7 +30,7 @@ from sentiment_core.dashboard import api
 from sentiment_core.dashboard.components import header
 from sentiment_core.dashboard.components.parts import css, notice, static, theme
 from sentiment_core.dashboard.context import QUIET, Context, TabPart
-from sentiment_core.dashboard.guard import Guard, QuietBlocks, told_in_log
+from sentiment_core.dashboard.guard import Guard, KeptPage, QuietBlocks, told_in_log
 from sentiment_core.dashboard.host import ModelHost, ModelUnavailable, load_live
 from sentiment_core.dashboard.inputs import MAX_UPLOAD_BYTES
 from sentiment_core.dashboard.serving import BROKE, Serving
@@ -224,6 +224,6 @@ def launch_options(routes: Sequence[BaseRoute] = ()) -> dict[str, Any]:
         "max_file_size": MAX_UPLOAD_BYTES,
         "allowed_paths": [],
         "state_session_capacity": 1000,
-        "app_kwargs": {"middleware": [Middleware(Guard)], "routes": list(routes)},
+        "app_kwargs": {"middleware": [Middleware(Guard), Middleware(KeptPage)], "routes": list(routes)},
         **dict.fromkeys(off, False),
     }

@@ -69,6 +69,36 @@ def test_an_answer_that_has_begun_is_not_answered_twice(client, caplog) -> None:
     assert caplog.messages == ["half: broke off (OSError)"]
 
 
+def test_the_page_is_made_once_for_each_address_it_is_asked_under() -> None:
+    made = []
+
+    async def page(request: Request) -> PlainTextResponse:
+        made.append(request.headers["host"])
+        return PlainTextResponse(f"at {request.headers['host']}", status_code=500 if len(made) == 1 else 200)
+
+    app = Starlette(routes=[Route("/", page)], middleware=[Middleware(guard.KeptPage)])
+    client = TestClient(app, raise_server_exceptions=False)
+    assert client.get("/").status_code == 500  # not kept
+    for host in ("one.org", "two.org", "one.org"):
+        for query in ("", "?tab=loss"):
+            assert client.get(f"/{query}", headers={"host": host}).text == f"at {host}"
+    assert made == ["testserver", "one.org", "two.org"]
+    for n in range(20):
+        client.get("/", headers={"host": f"{n}.org"})
+    [kept] = [one for one in _stack(app) if isinstance(one, guard.KeptPage)]
+    assert len(kept.kept) == guard.KeptPage.MOST
+    assert client.get("/?deep_link=x", headers={"host": "19.org"}).status_code == 200
+    assert made[-1] == "19.org"
+    assert made.count("19.org") == 2
+
+
+def _stack(app: Starlette) -> Iterator[object]:
+    one = app.middleware_stack
+    while one is not None:
+        yield one
+        one = getattr(one, "app", None)
+
+
 def call_of(page: guard.QuietBlocks, inputs: list) -> dict:
     """The page's one endpoint called."""
     [call] = page.fns.values()
