@@ -19,6 +19,8 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
+from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gradio as gr
@@ -27,13 +29,14 @@ from markupsafe import Markup
 from sentiment_core.artifacts.schema import ReadingTrace
 from sentiment_core.artifacts.store import Run
 from sentiment_core.config import UserError
-from sentiment_core.dashboard.host import ModelHost, ModelUnavailable, Which, gpu, systems_of, version_of
+from sentiment_core.dashboard.host import ModelHost, ModelUnavailable, Which, systems_of, version_of
 from sentiment_core.dashboard.inputs import MAX_CHARACTERS, InputRefused, clean_text
 
 if TYPE_CHECKING:
     from sentiment_core.live.classifier import LiveAnswer, LiveClassifier
 
 log = logging.getLogger(__name__)
+spaces: Any = import_module("spaces") if find_spec("spaces") else None  # on Spaces alone
 
 
 class Rank(IntEnum):
@@ -225,7 +228,7 @@ class Serving:
         self.places: dict[str, Counter[object]] = {name: Counter() for name in KINDS}
         self._known: dict[Any, list[Event]] = {}
         self._together: dict[Any, LiveAnswer] = {}  # answered with others, not yet told
-        self._score_many = gpu(self._score, 60) if batch_host else self._score
+        self._score_many = spaces.GPU(self._score, duration=60) if batch_host and spaces else self._score
 
     # ---- what it is asked
 
