@@ -27,7 +27,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     most = len(training.RUN_STYLES)
     runs = gr.Dropdown([], label="Runs", elem_id="loss-runs", multiselect=True, max_choices=most)
     state = gr.HTML(elem_id="loss-state")
-    loss = FigureSlot("loss", height=680, make=partial(own_figure, "replay", visible=False))
+    loss = FigureSlot("loss", height=680, make=partial(own_figure, "replay"))
     seen = gr.State(None)
     timer = gr.Timer(5, active=False)
     outputs = [state, *loss.outputs, seen, timer]
