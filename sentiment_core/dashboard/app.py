@@ -214,7 +214,6 @@ def launch_options(routes: Sequence[BaseRoute] = ()) -> dict[str, Any]:
     about = f'description" content="{header.ABOUT}">'  # which a link to the page shows elsewhere, too
     off = "show_error", "enable_monitoring", "run_history", "ssr_mode", "pwa", "mcp_server", "share"
     return {
-        "server_name": os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
         "theme": theme(),
         "css": css(),
         "head": f'<meta name="{about}<meta property="og:{about}<meta name="twitter:{about}'
@@ -222,7 +221,6 @@ def launch_options(routes: Sequence[BaseRoute] = ()) -> dict[str, Any]:
         "js": static("page.js"),
         "footer_links": ["api", "settings"],  # light or dark, among them
         "max_file_size": MAX_UPLOAD_BYTES,
-        "allowed_paths": [],
         "state_session_capacity": 1000,
         "app_kwargs": {"middleware": [Middleware(Guard)], "routes": list(routes)},
         **dict.fromkeys(off, False),
