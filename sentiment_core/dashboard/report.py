@@ -5,7 +5,6 @@ python -m sentiment_core.dashboard.report smollm2-135m-taught --versus smollm2-1
 """
 
 import argparse
-import sys
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import replace
@@ -73,4 +72,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

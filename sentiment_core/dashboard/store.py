@@ -12,7 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
-import numpy as np
 import pandas as pd
 
 from sentiment_core.artifacts import remote, schema, store
@@ -163,7 +162,7 @@ class Store:
         if history is None or (validated := history.dropna(subset=["eval_counts"])[::-1]).empty:
             return {}
         away = (validated["eval_accuracy"] - run.record.validation_accuracy.value).abs()
-        kept = validated["eval_counts"].iloc[int(np.argmin(away))]  # of the last such one
+        kept = validated["eval_counts"].iloc[away.argmin()]  # of the last such one
         odds = {target: least_log_odds(kept, target) for target in TARGETS}
         return {t: 1 / (1 + math.exp(-x / run.record.temperature)) for t, x in odds.items() if x is not None}
 

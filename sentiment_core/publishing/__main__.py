@@ -8,7 +8,6 @@ python -m sentiment_core.publishing browser --run smollm2-135m          # both m
 """
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -71,4 +70,4 @@ def publish(given: argparse.Namespace) -> str | Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

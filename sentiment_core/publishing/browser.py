@@ -5,7 +5,6 @@ its worker has to know of prompt, labels and sentences is in `model.json`.
 """
 
 import json
-import os
 import shutil
 import subprocess
 import tempfile
@@ -69,7 +68,7 @@ def write_browser(run: Run, root: Path, folder: Path, *, dataset: str, limit: in
             agreed = check(made, encoder, run, stored, dataset, limit)
             size = _write_page(run, root, made, encoder, agreed)
             shutil.rmtree(folder, ignore_errors=True)
-            os.replace(made, folder)
+            made.replace(folder)
     except OSError as error:
         raise PublishError(f"{folder} could not be written ({error}); free some space, and repeat") from None
     told = f"{agreed['labels']:.2%} of {agreed['reviews']} reviews' labels as stored"

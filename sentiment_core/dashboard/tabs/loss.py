@@ -5,7 +5,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 
 import gradio as gr
-import numpy as np
 import pandas as pd
 
 from sentiment_core.artifacts.schema import RunRecord
@@ -105,7 +104,7 @@ def loss_panel(histories: Mapping[str, pd.DataFrame], record: RunRecord | None =
         if near["step"] != last["step"]:
             finding += f", {percent(last['eval_accuracy'])} after {last['seconds']:.0f}"
         if last["eval_counts"] is not None:
-            n = int(np.sum(last["eval_counts"]))
+            n = sum(map(sum, last["eval_counts"]))
             end = wilson(round(n * last["eval_accuracy"]), n)
             validated = f" on n = {n:,} {texts}, outside the training time; 95{THIN}% interval at the end "
             validated += f"{percent(end.low or 0)} to {percent(end.high or 0)} (Wilson)"
