@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gradio as gr
@@ -289,10 +290,7 @@ class Serving:
             }
 
     def _points(self, run: Run | None, text: str) -> Iterator[Event]:
-        found: tuple[float, ...] = ()
-        for p in self.host.get(run).dial(text):
-            found += (p,)
-            yield Dial(found)
+        yield from map(Dial, accumulate((p,) for p in self.host.get(run).dial(text)))
 
     def _score(self, run: Run | None, texts: list[str]) -> Iterator[Event]:
         model = (self.host if len(texts) == 1 else self.batch_host).get(run)
