@@ -78,8 +78,7 @@ def _if_usable(read: Callable[..., T], *given: Any) -> T | None:
 def pairs_compared(frame: pd.DataFrame) -> Comparison | None:
     """Whether the edited texts of pairs are answered as well as the originals; None without both."""
     right = frame.assign(right=(frame["prediction"] == frame["label"]).fillna(False).astype(int))
-    once = right.drop_duplicates(["pair_id", "version"])
-    wide = once.pivot(index="pair_id", columns="version", values="right")
+    wide = right.pivot_table(index="pair_id", columns="version", values="right", aggfunc="first")
     if not {"original", "edited"} <= {*wide} or (wide := wide.dropna()).empty:
         return None
     return compare(np.ones(len(wide), int), wide["original"].astype(int), wide["edited"].astype(int))
