@@ -65,8 +65,7 @@ def publish(given: argparse.Namespace) -> str | Path:
             hub.write_space(folder, given.assets, given.repo)
         else:
             hub.write_run(folder, run, given.assets, given.repo, merged=given.merged)
-        kind = "model" if given.action == "push" else "space"
-        return folder if given.dry_run else hub.upload(folder, given.repo, kind)
+        return folder if given.dry_run else hub.upload(folder, given.repo, "model" if run else "space")
 
 
 if __name__ == "__main__":
