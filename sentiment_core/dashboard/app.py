@@ -152,11 +152,10 @@ def _wire(
         told = notice(f"{refused}; another run is shown.", warn=True) if refused else ""
         return *header.head_html(context, chosen), told + header.problems_html(context)
 
-    def shown(run_id: str | None, data: str | None, refused: str) -> tuple[Any, ...]:
+    @partial(context.drawn_once, "page")
+    def page(run_id: str | None, data: str | None, refused: str) -> tuple[Any, ...]:
         radios = [gr.Radio(**context.dataset_choice(data))] * len(datasets)
         return gr.Dropdown(**_run_choice(context, run_id)), radios, draw_header(run_id, refused)
-
-    shown_once = context.drawn_once("page", shown)
 
     def opened(request: gr.Request) -> list[object]:
         query = request.query_params
@@ -166,7 +165,7 @@ def _wire(
         except ArtifactError as error:
             run_id, refused = None, str(error)
         context.serving.host.start(context.store.run(run_id))
-        choice, radios, head = shown_once(run_id, query.get("data"), refused)
+        choice, radios, head = page(run_id, query.get("data"), refused)
         # without one the visitor may have gone to another by now
         tab = gr.Tabs(selected=query["tab"]) if query.get("tab") in TABS else gr.skip()
         shown = {name: query[name] for name in ("show", "versus") if name in query}
@@ -175,7 +174,7 @@ def _wire(
 
     given = [*parts["examples"].addressed, *parts["accuracy"].addressed]
     loaded = demo.load(opened, None, [tabs, run, *datasets, *given, *head], **QUIET)
-    draws: dict[str, Callable[[], object]] = {"page": partial(shown_once, None, None, "")}
+    draws: dict[str, Callable[[], object]] = {"page": partial(page, None, None, "")}
     for name, part in parts.items():
         part.render = context.drawn_once(name, part.render)
         draws[name] = partial(part.render, *(one.value for one in (run, *part.inputs)))
