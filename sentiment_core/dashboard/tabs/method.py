@@ -1,6 +1,5 @@
 """Method: the weights in pictures, how a model measures below chance, settings, limits, and the commands."""
 
-import dataclasses
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -105,7 +104,7 @@ def all_wrong(context: Context, dataset: str | None) -> tuple[int, int]:
 def _settings(context: Context, runs: list[Run]) -> list[tuple[str, ...]]:
     """Rows of (name, each run's value): what is not the default, and results."""
     records = [run.record for run in runs if run.record]
-    configs, usual = [record.config for record in records], dataclasses.asdict(TrainConfig())
+    configs, usual = [record.config for record in records], vars(TrainConfig())
     names = dict.fromkeys(name for config in configs for name in config if name not in TOLD_ELSEWHERE)
     rows: list[tuple[str, ...]] = [
         (name.replace("_", " "), *(_value(name, config.get(name)) for config in configs))
