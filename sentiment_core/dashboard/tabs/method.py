@@ -21,8 +21,7 @@ from sentiment_core.dashboard.pairs import Sides
 from sentiment_core.dashboard.store import DATASET_TITLES
 from sentiment_core.figures.style import percent
 from sentiment_core.labels import UNPARSED
-from sentiment_core.metrics.classification import Comparison, compare
-from sentiment_core.metrics.intervals import Metric, wilson
+from sentiment_core.metrics import classification, intervals
 from sentiment_core.models.base_models import EMBEDDED
 from sentiment_core.prompts import PROMPT, REVIEW_SLOT
 
@@ -74,13 +73,13 @@ def _if_usable(read: Callable[..., T], *given: Any) -> T | None:
         return read(*given)
 
 
-def pairs_compared(frame: pd.DataFrame) -> Comparison | None:
+def pairs_compared(frame: pd.DataFrame) -> classification.Comparison | None:
     """Whether the edited texts of pairs are answered as well as the originals; None without both."""
     right = frame.assign(right=(frame["prediction"] == frame["label"]).fillna(False).astype(int))
     wide = right.pivot_table(index="pair_id", columns="version", values="right", aggfunc="first")
     if not {"original", "edited"} <= {*wide} or (wide := wide.dropna()).empty:
         return None
-    return compare(np.ones(len(wide), int), wide["original"].astype(int), wide["edited"].astype(int))
+    return classification.compare(np.ones(len(wide)), wide["original"], wide["edited"])
 
 
 def overconfidence(frame: pd.DataFrame) -> dict[str, float] | None:
@@ -195,9 +194,9 @@ def waffle(cells: Confusion) -> dict[str, int]:
     return dict(zip(counts, np.diff(ends.round(), prepend=0).astype(int).tolist(), strict=True))
 
 
-def first_rows(predictions: pd.DataFrame) -> Metric | None:
+def first_rows(predictions: pd.DataFrame) -> intervals.Metric | None:
     """Accuracy on the first rows where these are all negative, as in a split that is sorted by label."""
     head = predictions.head(FIRST_ROWS)
     if len(head) < FIRST_ROWS or head["label"].any():
         return None
-    return wilson(int((head["prediction"] == head["label"]).sum()), FIRST_ROWS)
+    return intervals.wilson(int((head["prediction"] == head["label"]).sum()), FIRST_ROWS)
