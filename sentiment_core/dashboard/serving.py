@@ -143,10 +143,9 @@ class Job:
     async def events(self) -> AsyncGenerator[Event | None]:
         """Events as they come, None after each while without one."""
         while True:
-            try:
+            came = None
+            with suppress(TimeoutError):
                 came = await asyncio.wait_for(self._came.get(), LOOK_AGAIN)
-            except TimeoutError:
-                came = None
             if came is END:
                 return
             if isinstance(came, Exception):

@@ -37,11 +37,10 @@ FRESH = 0.25  # seconds for which what lies there is not looked at again: a crow
 
 
 def _stamp(path: str | Path) -> tuple[int, int]:
-    try:
+    with suppress(OSError):
         info = os.stat(path)
-    except OSError:
-        return (0, 0)
-    return info.st_mtime_ns, info.st_size
+        return info.st_mtime_ns, info.st_size
+    return (0, 0)
 
 
 def _attempt(path: Path, read: Callable[[], T]) -> tuple[T | None, Problem | None]:
