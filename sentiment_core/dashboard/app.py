@@ -152,11 +152,10 @@ def _wire(
         told = notice(f"{refused}; another run is shown.", warn=True) if refused else ""
         return *header.head_html(context, chosen), told + header.problems_html(context)
 
-    def shown(run_id: str | None, data: str | None, refused: str) -> tuple[Any, ...]:
+    @partial(context.drawn_once, "page")
+    def page(run_id: str | None, data: str | None, refused: str) -> tuple[Any, ...]:
         radios = [gr.Radio(**context.dataset_choice(data))] * len(datasets)
         return gr.Dropdown(**_run_choice(context, run_id)), radios, draw_header(run_id, refused)
-
-    shown_once = context.drawn_once("page", shown)
 
     def opened(request: gr.Request) -> list[object]:
         query = request.query_params
@@ -166,7 +165,7 @@ def _wire(
         except ArtifactError as error:
             run_id, refused = None, str(error)
         context.serving.host.start(context.store.run(run_id))
-        choice, radios, head = shown_once(run_id, query.get("data"), refused)
+        choice, radios, head = page(run_id, query.get("data"), refused)
         # without one the visitor may have gone to another by now
         tab = gr.Tabs(selected=query["tab"]) if query.get("tab") in TABS else gr.skip()
         shown = {name: query[name] for name in ("show", "versus") if name in query}
@@ -175,7 +174,7 @@ def _wire(
 
     given = [*parts["examples"].addressed, *parts["accuracy"].addressed]
     loaded = demo.load(opened, None, [tabs, run, *datasets, *given, *head], **QUIET)
-    draws: dict[str, Callable[[], object]] = {"page": partial(shown_once, None, None, "")}
+    draws: dict[str, Callable[[], object]] = {"page": partial(page, None, None, "")}
     for name, part in parts.items():
         part.render = context.drawn_once(name, part.render)
         draws[name] = partial(part.render, *(one.value for one in (run, *part.inputs)))
@@ -214,7 +213,6 @@ def launch_options(routes: Sequence[BaseRoute] = ()) -> dict[str, Any]:
     about = f'description" content="{header.ABOUT}">'  # which a link to the page shows elsewhere, too
     off = "show_error", "enable_monitoring", "run_history", "ssr_mode", "pwa", "mcp_server", "share"
     return {
-        "server_name": os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
         "theme": theme(),
         "css": css(),
         "head": f'<meta name="{about}<meta property="og:{about}<meta name="twitter:{about}'
@@ -222,7 +220,6 @@ def launch_options(routes: Sequence[BaseRoute] = ()) -> dict[str, Any]:
         "js": static("page.js"),
         "footer_links": ["api", "settings"],  # light or dark, among them
         "max_file_size": MAX_UPLOAD_BYTES,
-        "allowed_paths": [],
         "state_session_capacity": 1000,
         "app_kwargs": {"middleware": [Middleware(Guard), Middleware(KeptPage)], "routes": list(routes)},
         **dict.fromkeys(off, False),

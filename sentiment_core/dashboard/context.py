@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -39,7 +38,7 @@ class Context:
 
         def draw(*inputs: Any) -> Sequence[Any]:
             version = self.store.signature(), len(self.texts.wait(0))
-            return self.store.keep((name, json.dumps(inputs)), version, partial(render, *inputs))
+            return self.store.keep((name, json.dumps(inputs)), version, lambda: render(*inputs))
 
         return draw
 

@@ -6,22 +6,15 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sentiment_core.artifacts.schema import Which
 from sentiment_core.artifacts.store import Run
 
 if TYPE_CHECKING:
     from sentiment_core.live.classifier import LiveClassifier
-
-try:
-    import spaces  # pyrefly: ignore[missing-import] only on Spaces
-except ModuleNotFoundError as error:
-    if error.name != "spaces":  # it is there, and something that it needs is not
-        raise
-    spaces = None
 
 log = logging.getLogger(__name__)
 
@@ -107,8 +100,3 @@ class ModelHost:
         """By which adapter and base it answers, where an engine elsewhere does; never waits."""
         slot = self.slot(run)
         return slot.result().about(systems_of(run)[0]) if slot.done() and not slot.exception() else ""
-
-
-def gpu(function: Callable[..., Iterator[Any]], seconds: int) -> Callable[..., Iterator[Any]]:
-    """Mark a generator that needs a ZeroGPU Space's GPU, for `seconds` at most; no change elsewhere."""
-    return spaces.GPU(function, duration=seconds) if spaces else function

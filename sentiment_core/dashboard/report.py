@@ -5,7 +5,6 @@ python -m sentiment_core.dashboard.report smollm2-135m-taught --versus smollm2-1
 """
 
 import argparse
-import sys
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,8 +16,7 @@ from sentiment_core import cli
 from sentiment_core.artifacts.store import write_text
 from sentiment_core.config import ASSETS, UserError
 from sentiment_core.dashboard import panels
-from sentiment_core.dashboard.components import header
-from sentiment_core.dashboard.components.parts import css, fragment
+from sentiment_core.dashboard.components import header, parts
 from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.pairs import Sides
 from sentiment_core.dashboard.store import Store
@@ -49,8 +47,8 @@ def report_html(context: Context, run_id: str, versus: str = "") -> str:
     look = {"full_html": False, "config": {"displayModeBar": False}}
     figures = [to_html(one.figure, include_plotlyjs=not at, **look) for at, one in enumerate(found)]
     data = [b64encode(one.data.to_csv(index=False).encode()).decode() for one in found]
-    return fragment(
-        "report", head=header.head_html(context, run), css=css(),
+    return parts.fragment(
+        "report", head=header.head_html(context, run), css=parts.css(),
         flow=method.settings_html(context, sides, run_id) + flow,
         sections=list(zip(found, figures, data, strict=True)), name=" against ".join(sides.names),
     )  # fmt: skip
@@ -73,4 +71,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -19,6 +19,9 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
+from importlib import import_module
+from importlib.util import find_spec
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gradio as gr
@@ -27,13 +30,14 @@ from markupsafe import Markup
 from sentiment_core.artifacts.schema import ReadingTrace
 from sentiment_core.artifacts.store import Run
 from sentiment_core.config import UserError
-from sentiment_core.dashboard.host import ModelHost, ModelUnavailable, Which, gpu, systems_of, version_of
+from sentiment_core.dashboard.host import ModelHost, ModelUnavailable, Which, systems_of, version_of
 from sentiment_core.dashboard.inputs import MAX_CHARACTERS, InputRefused, clean_text
 
 if TYPE_CHECKING:
     from sentiment_core.live.classifier import LiveAnswer, LiveClassifier
 
 log = logging.getLogger(__name__)
+spaces: Any = import_module("spaces") if find_spec("spaces") else None  # on Spaces alone
 
 
 class Rank(IntEnum):
@@ -139,10 +143,9 @@ class Job:
     async def events(self) -> AsyncGenerator[Event | None]:
         """Events as they come, None after each while without one."""
         while True:
-            try:
+            came = None
+            with suppress(TimeoutError):
                 came = await asyncio.wait_for(self._came.get(), LOOK_AGAIN)
-            except TimeoutError:
-                came = None
             if came is END:
                 return
             if isinstance(came, Exception):
@@ -225,7 +228,7 @@ class Serving:
         self.places: dict[str, Counter[object]] = {name: Counter() for name in KINDS}
         self._known: dict[Any, list[Event]] = {}
         self._together: dict[Any, LiveAnswer] = {}  # answered with others, not yet told
-        self._score_many = gpu(self._score, 60) if batch_host else self._score
+        self._score_many = spaces.GPU(self._score, duration=60) if batch_host and spaces else self._score
 
     # ---- what it is asked
 
@@ -286,10 +289,7 @@ class Serving:
             }
 
     def _points(self, run: Run | None, text: str) -> Iterator[Event]:
-        found: tuple[float, ...] = ()
-        for p in self.host.get(run).dial(text):
-            found += (p,)
-            yield Dial(found)
+        yield from map(Dial, accumulate((p,) for p in self.host.get(run).dial(text)))
 
     def _score(self, run: Run | None, texts: list[str]) -> Iterator[Event]:
         model = (self.host if len(texts) == 1 else self.batch_host).get(run)

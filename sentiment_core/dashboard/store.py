@@ -12,7 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
-import numpy as np
 import pandas as pd
 
 from sentiment_core.artifacts import remote, schema, store
@@ -38,11 +37,10 @@ FRESH = 2.0  # seconds for which what lies there is not looked at again: a crowd
 
 
 def _stamp(path: str | Path) -> tuple[int, int]:
-    try:
+    with suppress(OSError):
         info = os.stat(path)
-    except OSError:
-        return (0, 0)
-    return info.st_mtime_ns, info.st_size
+        return info.st_mtime_ns, info.st_size
+    return (0, 0)
 
 
 def _attempt(path: Path, read: Callable[[], T]) -> tuple[T | None, Problem | None]:
@@ -163,18 +161,16 @@ class Store:
         if history is None or (validated := history.dropna(subset=["eval_counts"])[::-1]).empty:
             return {}
         away = (validated["eval_accuracy"] - run.record.validation_accuracy.value).abs()
-        kept = validated["eval_counts"].iloc[int(np.argmin(away))]  # of the last such one
+        kept = validated["eval_counts"].iloc[away.argmin()]  # of the last such one
         odds = {target: least_log_odds(kept, target) for target in TARGETS}
         return {t: 1 / (1 + math.exp(-x / run.record.temperature)) for t, x in odds.items() if x is not None}
 
     def _usable(self) -> list[Evaluation]:
         """Evaluations whose predictions can be read and that carry an accuracy."""
+        return self.keep("usable", self.signature(), lambda: [*filter(self._is_usable, self.listing().evals)])
 
-        def usable() -> list[Evaluation]:
-            scored = [one for one in self.listing().evals if "accuracy" in one.record.metrics]
-            return [one for one in scored if not _attempt(one.path, partial(self.predictions, one))[1]]
-
-        return self.keep("usable", self.signature(), usable)
+    def _is_usable(self, one: Evaluation) -> bool:
+        return "accuracy" in one.record.metrics and not _attempt(one.path, partial(self.predictions, one))[1]
 
     def predictions(self, evaluation: Evaluation) -> pd.DataFrame:
         """Columns as the artifact; do not write into it."""

@@ -70,16 +70,15 @@ def _add_system(figure: go.Figure, row: Any, place: float, start: int) -> None:
 
 
 def cost_chart(
-    table: pd.DataFrame, by: str, doubt: tuple[float, float, str] | None, chosen: str | None,
-    against: str = "accuracy",
-) -> go.Figure:  # fmt: skip
+    table: pd.DataFrame, by: str, doubt: tuple[float, float, str] | None, chosen: str | None, against: str
+) -> go.Figure:
     """Accuracy before → after by a cost, an arrow a run, on the error's logarithm; no cost: at the right.
     A dotted line joins the runs that none beats on both axes.
     table: columns title, run ("" for a published result), on_front, `by`, one of COSTS; accuracy, low,
     high, and the same three of the base model with before_ (fractions; NaN where not known).
     doubt: between which accuracies labels are in doubt, and what that is called.
     chosen: the run whose name is bold.
-    against: or another one of COSTS, with a mark a run for its arrow."""
+    against: "accuracy", or another one of COSTS, with a mark a run for its arrow."""
     from scipy.optimize import isotonic_regression
 
     costs, arrows = {by, against} & COSTS.keys(), against == "accuracy"

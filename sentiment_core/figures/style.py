@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike
-from plotly.colors import hex_to_rgb
+from plotly.colors import hex_to_rgb, label_rgb
 
 
 class Tint(NamedTuple):
@@ -45,13 +45,12 @@ TRANSPARENT = "rgba(0,0,0,0)"
 
 def theme_css() -> str:
     """CSS rules that redraw every palette colour of a figure in its dark partner under `.dark`."""
-    rules = []
-    for tint in (*PALETTE.values(), PAPER):
-        red, green, blue = hex_to_rgb(tint.light)
-        for part in ("fill", "stroke"):
-            selector = f'.dark .js-plotly-plot [style*="{part}: rgb({red}, {green}, {blue})"]'
-            rules.append(f"{selector}{{{part}:{tint.dark} !important}}")
-    return "\n".join(rules)
+    return "\n".join(
+        f'.dark .js-plotly-plot [style*="{part}: {label_rgb(hex_to_rgb(tint.light))}"]'
+        f"{{{part}:{tint.dark} !important}}"
+        for tint in (*PALETTE.values(), PAPER)
+        for part in ("fill", "stroke")
+    )
 
 
 def percent(fraction: float, digits: int = 1) -> str:

@@ -3,7 +3,6 @@
 Histories are run -> rows as `artifacts.read_history` gives them; at most as many are drawn as have a style.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,7 +37,7 @@ def replay(histories: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
         "runs": runs,
         "reviews": [int(first), max(int(rows["examples"].max()), int(first) + 1)],
         "loss": [losses.min() / 1.15, losses.max() * 1.15],
-        "accuracy": [max(0.0, math.floor(20 * worst) / 20 - 0.05), 1],
+        "accuracy": [max(0.0, np.floor(20 * worst) / 20 - 0.05), 1],
         "top": min(int(np.max(counts)), 3 * int(np.max(counts[-1]))) if counts and all(counts) else 0,
     }
 

@@ -8,7 +8,6 @@ python -m sentiment_core.publishing browser --run smollm2-135m          # both m
 """
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -66,9 +65,8 @@ def publish(given: argparse.Namespace) -> str | Path:
             hub.write_space(folder, given.assets, given.repo)
         else:
             hub.write_run(folder, run, given.assets, given.repo, merged=given.merged)
-        kind = "model" if given.action == "push" else "space"
-        return folder if given.dry_run else hub.upload(folder, given.repo, kind)
+        return folder if given.dry_run else hub.upload(folder, given.repo, "model" if run else "space")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

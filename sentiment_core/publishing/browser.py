@@ -5,7 +5,6 @@ its worker has to know of prompt, labels and sentences is in `model.json`.
 """
 
 import json
-import os
 import shutil
 import subprocess
 import tempfile
@@ -24,9 +23,7 @@ from sentiment_core.dashboard.inputs import MAX_CHARACTERS
 from sentiment_core.dashboard.store import Store
 from sentiment_core.dashboard.tabs import live
 from sentiment_core.data.reviews import load_reviews
-from sentiment_core.live.classifier import DIAL_TOKENS
-from sentiment_core.live.forward import FIRST_RESULT, LONG
-from sentiment_core.live.graph import ExportedModel, write_graph
+from sentiment_core.live import classifier, forward, graph
 from sentiment_core.models.base_models import file_sha256
 from sentiment_core.prompts import CUT_MARK
 from sentiment_core.publishing.card import PublishError
@@ -65,11 +62,11 @@ def write_browser(run: Run, root: Path, folder: Path, *, dataset: str, limit: in
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".making-") as scratch:
             made = Path(scratch) / "export"
-            encoder = write_graph(run, made)
+            encoder = graph.write_graph(run, made)
             agreed = check(made, encoder, run, stored, dataset, limit)
             size = _write_page(run, root, made, encoder, agreed)
             shutil.rmtree(folder, ignore_errors=True)
-            os.replace(made, folder)
+            made.replace(folder)
     except OSError as error:
         raise PublishError(f"{folder} could not be written ({error}); free some space, and repeat") from None
     told = f"{agreed['labels']:.2%} of {agreed['reviews']} reviews' labels as stored"
@@ -94,7 +91,7 @@ def check(
 ) -> dict[str, Any]:
     """How the exported graph agrees with the stored predictions; PublishError where that is not enough."""
     assert run.record
-    model, reviews = ExportedModel(folder), load_reviews(dataset, "test", limit=limit)
+    model, reviews = graph.ExportedModel(folder), load_reviews(dataset, "test", limit=limit)
     encoded, before = encoder.encode(reviews.texts, run.record.max_length_tokens), len(encoder.prefix_ids)
     pasts = np.fromfile(folder / "prefix.bin", np.float32).reshape(2, *model.past[:2], before, model.past[2])
     found, told = [], []
@@ -135,14 +132,14 @@ def _write_page(run: Run, root: Path, folder: Path, encoder: Any, agreed: dict[s
     stored, size = live.stored_answers(context, run), sum(one["bytes"] for one in fetched)
     answered = sorted((one for one in stored["samples"] if "fine" in one), key=lambda one: len(one["text"]))
     samples = [{"text": one["text"]} | {a: one[a]["p"] for a in ("base", "fine")} for one in answered[:3]]
-    say = {"busy": answers.READING, "most": DIAL_TOKENS}
+    say = {"busy": answers.READING, "most": classifier.DIAL_TOKENS}
     about = {
         "run": run.run_id, "adapter": adapter_sha256(run), "temperature": run.record.temperature,
         "dial": DIAL, "prefix": encoder.prefix_ids, "suffix": encoder.suffix_ids,
-        "mark": encoder.review_ids([CUT_MARK])[0], "limit": run.record.max_length_tokens, "long": LONG,
-        "first": FIRST_RESULT, "characters": MAX_CHARACTERS, "say": say, "agreement": agreed,
-        "files": fetched, "gpu": gpu, "bytes": size, "samples": samples,
-        "past": ExportedModel(folder).past, "largest": 2 * LARGEST_CHANGE,
+        "mark": encoder.review_ids([CUT_MARK])[0], "limit": run.record.max_length_tokens,
+        "long": forward.LONG, "first": forward.FIRST_RESULT, "characters": MAX_CHARACTERS, "say": say,
+        "agreement": agreed, "files": fetched, "gpu": gpu, "bytes": size, "samples": samples,
+        "past": graph.ExportedModel(folder).past, "largest": 2 * LARGEST_CHANGE,
     }  # fmt: skip
     (folder / "model.json").write_text(json.dumps(about), encoding="utf-8")
     stored["local"] = {"url": "./", "bytes": size}

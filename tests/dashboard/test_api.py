@@ -149,8 +149,8 @@ def test_the_server_phones_nobody(tmp_path) -> None:
         sys.addaudithook(hook)
         import app
         assert not {"torch", "transformers", "peft", "datasets", "bitsandbytes"} & set(sys.modules)
-        from sentiment_core.dashboard import host
-        assert host.spaces.__name__ == "spaces"
+        from sentiment_core.dashboard import serving
+        assert serving.spaces.__name__ == "spaces"
         from sentiment_core.dashboard.app import build, launch
         from tests.fake_live import FakeClassifier
         app.demo.close()

@@ -51,7 +51,7 @@ class StandIn:
 @pytest.fixture
 def spaces(monkeypatch) -> StandIn:
     stand_in = StandIn()
-    monkeypatch.setattr(host, "spaces", stand_in)
+    monkeypatch.setattr(serving, "spaces", stand_in)
     return stand_in
 
 

@@ -78,7 +78,9 @@ def figures() -> dict[str, go.Figure]:
         "coverage": evaluation.coverage_chart(covered, covered.assign(target=0.98)[-1:]),
         "loss": training.loss_chart({"run": history.assign(eval_accuracy=0.9)}),
         "confusion": evaluation.confusion_chart(counts, "fine"),
-        "cost": evaluation.cost_chart(COSTS, "parameters", (0.971, 0.993, "labels in doubt"), "a"),
+        "cost": evaluation.cost_chart(
+            COSTS, "parameters", (0.971, 0.993, "labels in doubt"), "a", "accuracy"
+        ),
     }
 
 
@@ -194,7 +196,7 @@ def test_no_line_joins_what_lies_too_far_apart() -> None:
 
 @pytest.mark.parametrize("by", list(evaluation.COSTS))
 def test_an_arrow_a_run_at_its_cost_and_where_the_error_was_halved(by: str) -> None:
-    figure = evaluation.cost_chart(COSTS, by, (0.971, 0.993, "labels in doubt"), "b")
+    figure = evaluation.cost_chart(COSTS, by, (0.971, 0.993, "labels in doubt"), "b", "accuracy")
     arrows = {trace.name: trace for trace in figure.data}
     published = arrows.pop("published")
     front = arrows.pop("front")
@@ -234,4 +236,5 @@ def test_two_costs_are_held_against_each_other_on_their_logarithms(against: str)
 
 def test_figures_of_a_damaged_record_are_drawn_as_they_can_be() -> None:
     odd = COSTS.assign(parameters=0.0, low=None, high=None)
-    assert np.isfinite(evaluation.cost_chart(odd, "parameters", None, None).layout.xaxis.range).all()
+    figure = evaluation.cost_chart(odd, "parameters", None, None, "accuracy")
+    assert np.isfinite(figure.layout.xaxis.range).all()

@@ -7,7 +7,6 @@ import base64
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,18 +136,15 @@ class Panel:
     name: str  # file name of the downloads
 
 
-PLOTLY = partial(gr.Plot, show_label=False, container=False, visible=False)
-
-
 class FigureSlot:
     """Where one figure goes on the page. Build it inside a Blocks; `show` gives values for `outputs`.
-    make: the figure's place, from its elem_id; by default plotly's."""
+    make: the component for the figure; by default plotly's."""
 
-    def __init__(self, elem_id: str, height: int, make: Callable[..., Any] = PLOTLY) -> None:
+    def __init__(self, elem_id: str, height: int, make: Callable[..., Any] = gr.Plot) -> None:
         with gr.Column(elem_classes="figure", elem_id=elem_id) as self.column:
             soon = render("placeholder", sentence="Reading the artifacts…", height=height)
             title = gr.HTML(soon, elem_id=f"{elem_id}-title")
-            plot = make(elem_id=f"{elem_id}-plot")
+            plot = make(elem_id=f"{elem_id}-plot", show_label=False, container=False, visible=False)
             notes = gr.HTML("", elem_id=f"{elem_id}-notes")
         self.outputs: list[gr.components.Component] = [title, plot, notes]
 

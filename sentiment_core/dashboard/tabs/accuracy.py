@@ -19,10 +19,9 @@ from sentiment_core.dashboard.tabs.method import settings_html
 from sentiment_core.figures.evaluation import COSTS
 from sentiment_core.figures.style import percent
 from sentiment_core.metrics import classification, histogram
-from sentiment_core.metrics.histogram import BINS, EDGE, probability_of
 from sentiment_core.systems import SYSTEMS, first_base
 
-RANGES = (0, 10, 22, 34, 45, 56, 68, 80, BINS)
+RANGES = (0, 10, 22, 34, 45, 56, 68, 80, histogram.BINS)
 """Edges between bins near 0.1, 1, 10, 50, 90, 99 and 99.9 %: the rows of the table."""
 
 
@@ -124,10 +123,10 @@ def rivals(store: Store, evals: Mapping[str, Evaluation]) -> list[tuple[str, cla
 def movement_panel(label: np.ndarray, before: np.ndarray, after: np.ndarray, where: str) -> Panel:
     """The histograms of two systems. `before`, `after`: (n,) P(positive) of the same texts."""
     counts = {side: histogram.counts(label, p) for side, p in (("before", before), ("after", after))}
-    edges = [probability_of(edge) for edge in range(BINS + 1)]
+    edges = [histogram.probability_of(edge) for edge in range(histogram.BINS + 1)]
     value = {
-        "cells": histogram.moves(label, before, after).tolist(), "edge": EDGE, "bins": BINS, "edges": edges,
-        "top": max(int(each.max()) for each in counts.values()),
+        "cells": histogram.moves(label, before, after).tolist(), "edge": histogram.EDGE,
+        "bins": histogram.BINS, "edges": edges, "top": max(int(each.max()) for each in counts.values()),
     }  # fmt: skip
     data = pd.DataFrame({"p_from": edges[:-1], "p_to": edges[1:]})
     for side, by_label in counts.items():

@@ -5,7 +5,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 
 import gradio as gr
-import numpy as np
 import pandas as pd
 
 from sentiment_core.artifacts.schema import RunRecord
@@ -16,8 +15,7 @@ from sentiment_core.dashboard.context import QUIET, Context, TabPart
 from sentiment_core.dashboard.store import noun
 from sentiment_core.figures import training
 from sentiment_core.figures.style import THIN, percent
-from sentiment_core.metrics.histogram import BINS, EDGE
-from sentiment_core.metrics.intervals import wilson
+from sentiment_core.metrics import histogram, intervals
 
 QUIET_SECONDS = 180  # a run without run.json whose history grew within this time is training now
 NEAR_THE_END = 0.04  # so far below the final accuracy, an evaluation counts as nearly there
@@ -27,7 +25,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     most = len(training.RUN_STYLES)
     runs = gr.Dropdown([], label="Runs", elem_id="loss-runs", multiselect=True, max_choices=most)
     state = gr.HTML(elem_id="loss-state")
-    loss = FigureSlot("loss", height=680, make=partial(own_figure, "replay", visible=False))
+    loss = FigureSlot("loss", height=680, make=partial(own_figure, "replay"))
     seen = gr.State(None)
     timer = gr.Timer(5, active=False)
     outputs = [state, *loss.outputs, seen, timer]
@@ -105,15 +103,15 @@ def loss_panel(histories: Mapping[str, pd.DataFrame], record: RunRecord | None =
         if near["step"] != last["step"]:
             finding += f", {percent(last['eval_accuracy'])} after {last['seconds']:.0f}"
         if last["eval_counts"] is not None:
-            n = int(np.sum(last["eval_counts"]))
-            end = wilson(round(n * last["eval_accuracy"]), n)
+            n = sum(map(sum, last["eval_counts"]))
+            end = intervals.wilson(round(n * last["eval_accuracy"]), n)
             validated = f" on n = {n:,} {texts}, outside the training time; 95{THIN}% interval at the end "
             validated += f"{percent(end.low or 0)} to {percent(end.high or 0)} (Wilson)"
     caption = (
         f"Thin: logged training loss (n = {len(train):,}); thick: its exponential mean; 0.69 is chance. "
         f"Diamonds: validation{validated}. Hollow bars: misclassified.{stages(record) if record else ''}"
     )
-    figure = training.replay(histories) | {"edge": EDGE, "bins": BINS, "noun": texts}
+    figure = training.replay(histories) | {"edge": histogram.EDGE, "bins": histogram.BINS, "noun": texts}
     # every logged line; the counts by log-odds stay in history.jsonl
     frames = [frame.drop(columns="eval_counts").assign(run=name) for name, frame in histories.items()]
     data = pd.concat(frames, ignore_index=True).round(6)

@@ -1,6 +1,5 @@
 """Method: the weights in pictures, how a model measures below chance, settings, limits, and the commands."""
 
-import dataclasses
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,8 +21,7 @@ from sentiment_core.dashboard.pairs import Sides
 from sentiment_core.dashboard.store import DATASET_TITLES
 from sentiment_core.figures.style import percent
 from sentiment_core.labels import UNPARSED
-from sentiment_core.metrics.classification import Comparison, compare
-from sentiment_core.metrics.intervals import Metric, wilson
+from sentiment_core.metrics import classification, intervals
 from sentiment_core.models.base_models import EMBEDDED
 from sentiment_core.prompts import PROMPT, REVIEW_SLOT
 
@@ -75,14 +73,13 @@ def _if_usable(read: Callable[..., T], *given: Any) -> T | None:
         return read(*given)
 
 
-def pairs_compared(frame: pd.DataFrame) -> Comparison | None:
+def pairs_compared(frame: pd.DataFrame) -> classification.Comparison | None:
     """Whether the edited texts of pairs are answered as well as the originals; None without both."""
     right = frame.assign(right=(frame["prediction"] == frame["label"]).fillna(False).astype(int))
-    once = right.drop_duplicates(["pair_id", "version"])
-    wide = once.pivot(index="pair_id", columns="version", values="right")
+    wide = right.pivot_table(index="pair_id", columns="version", values="right", aggfunc="first")
     if not {"original", "edited"} <= {*wide} or (wide := wide.dropna()).empty:
         return None
-    return compare(np.ones(len(wide), int), wide["original"].astype(int), wide["edited"].astype(int))
+    return classification.compare(np.ones(len(wide)), wide["original"], wide["edited"])
 
 
 def overconfidence(frame: pd.DataFrame) -> dict[str, float] | None:
@@ -106,7 +103,7 @@ def all_wrong(context: Context, dataset: str | None) -> tuple[int, int]:
 def _settings(context: Context, runs: list[Run]) -> list[tuple[str, ...]]:
     """Rows of (name, each run's value): what is not the default, and results."""
     records = [run.record for run in runs if run.record]
-    configs, usual = [record.config for record in records], dataclasses.asdict(TrainConfig())
+    configs, usual = [record.config for record in records], vars(TrainConfig())
     names = dict.fromkeys(name for config in configs for name in config if name not in TOLD_ELSEWHERE)
     rows: list[tuple[str, ...]] = [
         (name.replace("_", " "), *(_value(name, config.get(name)) for config in configs))
@@ -197,9 +194,9 @@ def waffle(cells: Confusion) -> dict[str, int]:
     return dict(zip(counts, np.diff(ends.round(), prepend=0).astype(int).tolist(), strict=True))
 
 
-def first_rows(predictions: pd.DataFrame) -> Metric | None:
+def first_rows(predictions: pd.DataFrame) -> intervals.Metric | None:
     """Accuracy on the first rows where these are all negative, as in a split that is sorted by label."""
     head = predictions.head(FIRST_ROWS)
     if len(head) < FIRST_ROWS or head["label"].any():
         return None
-    return wilson(int((head["prediction"] == head["label"]).sum()), FIRST_ROWS)
+    return intervals.wilson(int((head["prediction"] == head["label"]).sum()), FIRST_ROWS)
