@@ -159,11 +159,9 @@ def base_identity(base: BaseModel) -> str | None:
         return " ".join(map(file_sha256, sorted(Path(location).glob("*.safetensors")))) or None
     from huggingface_hub import hf_hub_download
 
-    try:
-        config = hf_hub_download(location, "config.json", revision=base.revision)
-    except (OSError, ValueError):
-        return None
-    return Path(config).parent.name  # …/snapshots/<commit>/config.json
+    with suppress(OSError, ValueError):  # …/snapshots/<commit>/config.json
+        return Path(hf_hub_download(location, "config.json", revision=base.revision)).parent.name
+    return None
 
 
 def published_as(base: BaseModel) -> tuple[str, str | None]:
