@@ -79,6 +79,5 @@ def _joined(rows: list[_Row], most: int) -> list[_Row]:
     while len(rows) > most:
         inside = [i for i in range(len(rows) - 1) if not rows[i].sentence] or range(len(rows) - 1)
         at = min(inside, key=lambda i: rows[i].words + rows[i + 1].words)
-        first, second = rows[at : at + 2]
-        rows[at : at + 2] = [_Row(second.end, first.words + second.words, second.sentence)]
+        rows[at : at + 2] = [rows[at + 1]._replace(words=rows[at].words + rows[at + 1].words)]
     return rows
