@@ -210,8 +210,7 @@ def choose_examples(train: Reviews, shots: int, *, seed: int, unseen: Collection
 
 def with_prefix(prefix: Sequence[int], encoded: Encoded) -> Encoded:
     """Zero-shot prompts with another prefix in place of the one that they share."""
-    tails = (encoded[i][encoded.shared :] for i in range(len(encoded)))
-    rows = [np.concatenate([prefix, tail]) for tail in tails]
+    rows = [np.concatenate([prefix, row[encoded.shared :]]) for row in encoded]
     return Encoded.from_lists(rows, encoded.truncated, len(prefix))
 
 
