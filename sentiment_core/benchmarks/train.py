@@ -66,8 +66,8 @@ class BlockClock(transformers.TrainerCallback):
     def __init__(self, seen: np.ndarray, steps: int, blocks: int, context: DeviceContext) -> None:
         self.seen, self.steps, self.blocks = seen, steps, blocks
         self.device, self.world_size = context.device, context.world_size
-        self.rates: list[float] = []
-        self.began = self.since = self.first_step = 0.0
+        self.began = self.first_step = 0.0
+        self.ends: list[float] = []  # of each block
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.began = measure.now(self.device)
@@ -78,20 +78,18 @@ class BlockClock(transformers.TrainerCallback):
         if step == 1:
             self.first_step = measure.now(self.device) - self.began
         if step % self.steps == 0:
-            at = measure.now(self.device)
-            if step > self.steps:
-                self.rates.append(float(self.seen[step] - self.seen[step - self.steps]) / (at - self.since))
-            self.since = at
-            control.should_training_stop = len(self.rates) == self.blocks
+            self.ends.append(measure.now(self.device))
+            control.should_training_stop = len(self.ends) > self.blocks
         return control
 
     def row(self, system: str, note: str, batch_size: int, preparation: float = 0.0) -> BenchmarkRow:
         """preparation: seconds before training began that the first step had to wait for."""
+        reviews = np.diff(self.seen[:: self.steps])[1 : len(self.ends)]
         return BenchmarkRow(
             system=system + (f", {self.world_size} GPUs" if self.world_size > 1 else ""),
-            reviews_per_second=measure.spread(self.rates), first_step_seconds=preparation + self.first_step,
-            peak_memory_bytes=torch.cuda.max_memory_reserved() or None, devices=self.world_size,
-            batch_size=batch_size, note=note,
+            reviews_per_second=measure.spread(reviews / np.diff(self.ends)), devices=self.world_size,
+            first_step_seconds=preparation + self.first_step, batch_size=batch_size, note=note,
+            peak_memory_bytes=torch.cuda.max_memory_reserved() or None,
         )  # fmt: skip
 
 
