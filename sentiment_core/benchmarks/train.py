@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from torch.utils.benchmark import timer
 from transformers.modeling_flash_attention_utils import prepare_fa_kwargs_from_position_ids
 from transformers.trainer_callback import PrinterCallback
 
@@ -70,15 +71,15 @@ class BlockClock(transformers.TrainerCallback):
         self.ends: list[float] = []  # of each block
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.began = measure.now(self.device)
+        self.began = timer()
         measure.reset_peak(self.device)
 
     def on_step_end(self, args, state, control, **kwargs):
         step = state.global_step
         if step == 1:
-            self.first_step = measure.now(self.device) - self.began
+            self.first_step = timer() - self.began
         if step % self.steps == 0:
-            self.ends.append(measure.now(self.device))
+            self.ends.append(timer())
             control.should_training_stop = len(self.ends) > self.blocks
         return control
 
@@ -110,7 +111,7 @@ def _session(
     elif config.precision != "auto":
         context = devices.find_device(config.precision)
     with tempfile.TemporaryDirectory() as folder, quiet_transformers():
-        began, places = measure.now(context.device), (Path(folder) / "run", Path(folder) / "work")
+        began, places = timer(), (Path(folder) / "run", Path(folder) / "work")
         session = Session(config, split, None, context, *places, None, load=load)
         most = min(arguments.steps, len(session.plan) // (arguments.blocks + 1))
         steps = max(1, most // 4 if config.gradient_checkpointing else most)  # the study's take long
@@ -118,7 +119,7 @@ def _session(
         trainer = trainer_of(session, steps * (1 + arguments.blocks)) if trainer_of else session.trainer
         trainer.add_callback(clock)
         session.trainer.warm_up()
-        preparation = measure.now(context.device) - began
+        preparation = timer() - began
         trainer.train()
     note = f"{note or 'engine ' + session.engine}, {session.micro} reviews a pass, blocks of {steps} steps"
     return clock.row(title, note, config.batch_size, preparation)
