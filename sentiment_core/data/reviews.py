@@ -66,8 +66,7 @@ class Reviews:
         return replace(self, frame=pd.concat([self.frame, other.frame], ignore_index=True))
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Self:
-        rows = np.asarray(indices, dtype=np.int64)
-        return replace(self, frame=self.frame.iloc[rows].reset_index(drop=True))
+        return replace(self, frame=self.frame.take(indices).reset_index(drop=True))
 
 
 @dataclass(frozen=True, eq=False)
