@@ -131,15 +131,14 @@ def review_texts(dataset: str, words: int, count: int) -> list[str]:
 def take_turns(answers: dict[str, Answer], texts: Sequence[str], repeats: int) -> dict[str, np.ndarray]:
     """Seconds to the first answer, the whole one, and the trace if there is one, by system, each (3, repeats,
     texts), after a pass not counted."""
-    taken = {system: np.zeros((3, repeats, len(texts))) for system in answers}
-    for repeat in range(-1, repeats):
-        for place, text in enumerate(texts if repeat >= 0 else texts[:2]):
+    taken = {system: np.zeros((3, 1 + repeats, len(texts))) for system in answers}
+    for repeat in range(1 + repeats):
+        for place, text in enumerate(texts if repeat else texts[:2]):
             for system, answer in answers.items():
                 began = time.perf_counter()
                 since = [time.perf_counter() - began for _ in answer(text)]
-                if repeat >= 0:
-                    taken[system][:, repeat, place] = since[0], since[max(0, len(since) - 2)], since[-1]
-    return taken
+                taken[system][:, repeat, place] = since[0], since[max(0, len(since) - 2)], since[-1]
+    return {system: seconds[:, 1:] for system, seconds in taken.items()}
 
 
 def _latency(seconds: np.ndarray) -> Metric:

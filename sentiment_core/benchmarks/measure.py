@@ -1,7 +1,6 @@
 """One way to measure and one record: repeats and their spread, the first result apart, memory."""
 
 import argparse
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,13 +22,6 @@ FLAGS: dict[str, tuple[Any, str]] = {
     "validation": (5000, "reviews left out of training"),
 }
 """Of several kinds: name -> (default, help)."""
-
-
-def now(device: torch.device) -> float:
-    """Seconds on a clock that waits for what the device still has to do."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def spread(values: Sequence[float] | np.ndarray, *, higher_is_better: bool = True) -> Metric:

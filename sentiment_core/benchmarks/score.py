@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch.utils.benchmark import timer
 
 from sentiment_core.artifacts.schema import BenchmarkRecord, BenchmarkRow
 from sentiment_core.artifacts.store import Run
@@ -66,19 +67,18 @@ def timed(
     system: str, make: Callable[[], Scoring], reviews: Reviews, repeats: int, context: DeviceContext
 ) -> BenchmarkRow:
     """Raises ConfigError where a long prompt would not end with the question."""
-    device = context.device
-    began = measure.now(device)
+    began = timer()
     with loading.quiet_transformers():
         encoder, score, note, encode = make()
     with loading.quiet_transformers(), torch.inference_mode():
         encode = encode or partial(encoder.encode, max_length_tokens=MAX_LENGTH)
         if list(encode([LONG])[0])[-len(encoder.suffix_ids) :] != encoder.suffix_ids:
             raise ConfigError(f"{system} cuts the question off long prompts; it must cut the review instead")
-        measure.reset_peak(device)
-        ends = [measure.now(device)]
+        measure.reset_peak(context.device)
+        ends = [timer()]
         for _ in range(1 + repeats):
             found = score(encode(reviews.texts))
-            ends.append(measure.now(device))
+            ends.append(timer())
     return BenchmarkRow(
         system=system, reviews_per_second=measure.spread(len(reviews) / np.diff(ends)[1:]), note=note,
         first_step_seconds=ends[1] - began, peak_memory_bytes=torch.cuda.max_memory_reserved() or None,

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from torch.utils.benchmark import timer
 from transformers.modeling_flash_attention_utils import prepare_fa_kwargs_from_position_ids
 from transformers.trainer_callback import PrinterCallback
 
@@ -66,32 +67,30 @@ class BlockClock(transformers.TrainerCallback):
     def __init__(self, seen: np.ndarray, steps: int, blocks: int, context: DeviceContext) -> None:
         self.seen, self.steps, self.blocks = seen, steps, blocks
         self.device, self.world_size = context.device, context.world_size
-        self.rates: list[float] = []
-        self.began = self.since = self.first_step = 0.0
+        self.began = self.first_step = 0.0
+        self.ends: list[float] = []  # of each block
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.began = measure.now(self.device)
+        self.began = timer()
         measure.reset_peak(self.device)
 
     def on_step_end(self, args, state, control, **kwargs):
         step = state.global_step
         if step == 1:
-            self.first_step = measure.now(self.device) - self.began
+            self.first_step = timer() - self.began
         if step % self.steps == 0:
-            at = measure.now(self.device)
-            if step > self.steps:
-                self.rates.append(float(self.seen[step] - self.seen[step - self.steps]) / (at - self.since))
-            self.since = at
-            control.should_training_stop = len(self.rates) == self.blocks
+            self.ends.append(timer())
+            control.should_training_stop = len(self.ends) > self.blocks
         return control
 
     def row(self, system: str, note: str, batch_size: int, preparation: float = 0.0) -> BenchmarkRow:
         """preparation: seconds before training began that the first step had to wait for."""
+        reviews = np.diff(self.seen[:: self.steps])[1 : len(self.ends)]
         return BenchmarkRow(
             system=system + (f", {self.world_size} GPUs" if self.world_size > 1 else ""),
-            reviews_per_second=measure.spread(self.rates), first_step_seconds=preparation + self.first_step,
-            peak_memory_bytes=torch.cuda.max_memory_reserved() or None, devices=self.world_size,
-            batch_size=batch_size, note=note,
+            reviews_per_second=measure.spread(reviews / np.diff(self.ends)), devices=self.world_size,
+            first_step_seconds=preparation + self.first_step, batch_size=batch_size, note=note,
+            peak_memory_bytes=torch.cuda.max_memory_reserved() or None,
         )  # fmt: skip
 
 
@@ -112,7 +111,7 @@ def _session(
     elif config.precision != "auto":
         context = devices.find_device(config.precision)
     with tempfile.TemporaryDirectory() as folder, quiet_transformers():
-        began, places = measure.now(context.device), (Path(folder) / "run", Path(folder) / "work")
+        began, places = timer(), (Path(folder) / "run", Path(folder) / "work")
         session = Session(config, split, None, context, *places, None, load=load)
         most = min(arguments.steps, len(session.plan) // (arguments.blocks + 1))
         steps = max(1, most // 4 if config.gradient_checkpointing else most)  # the study's take long
@@ -120,7 +119,7 @@ def _session(
         trainer = trainer_of(session, steps * (1 + arguments.blocks)) if trainer_of else session.trainer
         trainer.add_callback(clock)
         session.trainer.warm_up()
-        preparation = measure.now(context.device) - began
+        preparation = timer() - began
         trainer.train()
     note = f"{note or 'engine ' + session.engine}, {session.micro} reviews a pass, blocks of {steps} steps"
     return clock.row(title, note, config.batch_size, preparation)

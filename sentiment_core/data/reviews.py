@@ -66,8 +66,7 @@ class Reviews:
         return replace(self, frame=pd.concat([self.frame, other.frame], ignore_index=True))
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Self:
-        rows = np.asarray(indices, dtype=np.int64)
-        return replace(self, frame=self.frame.iloc[rows].reset_index(drop=True))
+        return replace(self, frame=self.frame.take(indices).reset_index(drop=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,11 +170,9 @@ def _trainable(
         unseen.setdefault(f"in_{other.name}", set()).update(_keys(other, other.splits or ("all",)))
     match_keys = pd.Series([match_key(text) for text in train.texts])
     reasons = {reason: match_keys.isin(keys) for reason, keys in unseen.items()}
-    keep, excluded = np.ones(len(train), dtype=bool), {}
-    for reason, holds in (reasons | {"duplicate": match_keys.duplicated()}).items():
-        excluded[reason] = int((keep & holds).sum())
-        keep &= ~holds.to_numpy()
-    return np.flatnonzero(keep), excluded
+    holds = pd.DataFrame(reasons | {"duplicate": match_keys.duplicated()})
+    first = holds & (holds.cumsum(axis=1) == 1)
+    return np.flatnonzero(~holds.any(axis=1)), {str(reason): int(n) for reason, n in first.sum().items()}
 
 
 _ASCII_NOISE = (string.punctuation + string.whitespace).encode()

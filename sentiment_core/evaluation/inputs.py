@@ -118,11 +118,10 @@ class Inputs:
         --exclude, else what the run excluded, where it is here.
         """
         config, tested = self.config, open_source(self.config.dataset)
+        here, otherwise, trained = "train" in tested.splits, TrainConfig.dataset, ()
         if self.run:
-            here, otherwise = tested.shown == self.run.data.source, self.run.data.source
-        else:
-            here, otherwise = "train" in tested.splits, TrainConfig.dataset
-        trained = self.run.config.get("exclude", ()) if self.run else ()
+            otherwise, trained = self.run.data.source, self.run.config.get("exclude", ())
+            here = tested.shown == otherwise
         excluded = config.exclude or tuple(one for one in trained if one in NAMED or os.path.exists(one))
         return config.train_dataset or (config.dataset if here else otherwise), excluded
 

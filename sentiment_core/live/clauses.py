@@ -65,11 +65,9 @@ def clause_ends(text: str, most: int = MOST_ROWS) -> list[int]:
         ends_sentence = sentence and not goes_on  # "Wow... just wow" goes on
         if rows and not words:  # marks alone belong to the row before
             rows[-1] = _Row(end, rows[-1].words, rows[-1].sentence or sentence)
-        elif words >= 2 or (words and ends_sentence):
+        elif words >= 2 or (words and ends_sentence):  # else too short: it goes on into the next row
             rows.append(_Row(end, words, ends_sentence))
-        else:  # too short: it goes on into the next row
-            continue
-        words = 0
+            words = 0
     return [*(row.end for row in _joined(rows, most)[:-1]), len(text)]
 
 
@@ -81,6 +79,5 @@ def _joined(rows: list[_Row], most: int) -> list[_Row]:
     while len(rows) > most:
         inside = [i for i in range(len(rows) - 1) if not rows[i].sentence] or range(len(rows) - 1)
         at = min(inside, key=lambda i: rows[i].words + rows[i + 1].words)
-        first, second = rows[at : at + 2]
-        rows[at : at + 2] = [_Row(second.end, first.words + second.words, second.sentence)]
+        rows[at : at + 2] = [rows[at + 1]._replace(words=rows[at].words + rows[at + 1].words)]
     return rows

@@ -5,8 +5,6 @@ keeps them, and one pass more, over the prompt's end alone and once for each cla
 about it is approximated, and its last row is the answer.
 """
 
-from bisect import bisect_right
-
 import numpy as np
 import torch
 
@@ -23,17 +21,15 @@ def rows_of(text: str, encoder: PromptEncoder, shown: int) -> tuple[list[int], n
     Returns (characters, of n rows; (n - 1,) tokens of the prompt's review, for all rows but the last, which
     is the answer). A row ends where a token ends; one that ends in what was cut out ends before the cut.
     """
-    token_ends = encoder.token_ends(text)
+    token_ends = np.array(encoder.token_ends(text), dtype=int)
     mark = [-1] * len(encoder.review_ids([CUT_MARK])[0])
     places = np.array(cut_middle(range(len(token_ends)), shown, mark)[0], dtype=int)
-    ends, cuts = [], []
-    for end in clause_ends(text, most_rows(shown + len(encoder.prefix_ids) + len(encoder.suffix_ids)))[:-1]:
-        read = np.flatnonzero((places >= 0) & (places < bisect_right(token_ends, end)))
-        cut = int(read[-1]) + 1 if len(read) else 0
-        if cut < shown and cut > (cuts[-1] if cuts else 0):
-            ends.append(token_ends[places[cut - 1]])
-            cuts.append(cut)
-    return [*ends, len(text)], np.array(cuts, dtype=int)
+    most = most_rows(shown + len(encoder.prefix_ids) + len(encoder.suffix_ids))
+    ended = np.searchsorted(token_ends, clause_ends(text, most)[:-1], side="right")
+    read = (places >= 0) & (places < ended[:, None])  # (rows, tokens)
+    cuts = np.unique((read * np.arange(1, len(places) + 1)).max(axis=1, initial=0))
+    cuts = cuts[(cuts > 0) & (cuts < shown)]
+    return [*token_ends[places[cuts - 1]].tolist(), len(text)], cuts
 
 
 def tree(seen: torch.Tensor, tail: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

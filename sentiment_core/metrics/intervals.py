@@ -37,8 +37,7 @@ class Reviews:
 
 def floats(values: ArrayLike, name: str) -> np.ndarray:
     """(n,) float64 with NaN for gaps; pandas' nullable columns included."""
-    convert = getattr(values, "to_numpy", None)
-    array = convert(dtype=float, na_value=np.nan) if convert else np.asarray(values, dtype=float)
+    array = np.asarray(values, dtype=float)
     if array.ndim != 1:
         raise ValueError(f"{name} has {array.ndim} dimensions; it must be a list with one value per review")
     return array

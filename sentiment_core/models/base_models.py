@@ -17,7 +17,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,11 +159,9 @@ def base_identity(base: BaseModel) -> str | None:
         return " ".join(map(file_sha256, sorted(Path(location).glob("*.safetensors")))) or None
     from huggingface_hub import hf_hub_download
 
-    try:
-        config = hf_hub_download(location, "config.json", revision=base.revision)
-    except (OSError, ValueError):
-        return None
-    return Path(config).parent.name  # …/snapshots/<commit>/config.json
+    with suppress(OSError, ValueError):  # …/snapshots/<commit>/config.json
+        return Path(hf_hub_download(location, "config.json", revision=base.revision)).parent.name
+    return None
 
 
 def published_as(base: BaseModel) -> tuple[str, str | None]:
@@ -318,16 +316,13 @@ _intact: dict[Path, list[tuple[int, int]]] = {}  # folder -> its files' times an
 
 def is_intact(folder: Path) -> bool:
     """Whether every file is there as it was sealed; read through once, and again when one has changed."""
-    try:
+    with suppress(OSError, ValueError):
         sums = json.loads((folder / SEAL).read_text(encoding="utf-8"))
         stamp = [(info.st_mtime_ns, info.st_size) for info in ((folder / name).stat() for name in sums)]
-        if _intact.get(folder) != stamp:
-            if any(file_sha256(folder / name) != found for name, found in sums.items()):
-                return False
+        if _intact.get(folder) != stamp and all(file_sha256(folder / name) == sums[name] for name in sums):
             _intact[folder] = stamp
-        return True
-    except (OSError, ValueError):
-        return False
+        return _intact.get(folder) == stamp
+    return False
 
 
 def run_child(command: list[str], **more: Any) -> subprocess.CompletedProcess:

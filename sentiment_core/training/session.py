@@ -267,11 +267,10 @@ class Session:
         final = self.trainer.validate()
         config, context, model, seconds = self.config, self.context, self.trainer.model, self.wall_seconds
         data, also, n = self.split.train, self.split.also, len(self.split.validation)
-        lora, peak = model.peft_config["default"], provenance.peak_memory()
+        lora = model.peft_config["default"]
+        peak = torch.cuda.max_memory_allocated() or provenance.peak_memory()  # a GPU's, else the process's
         targets = tuple(_targets(lora))
         told = AlsoInfo(source=also.source, fingerprint=also.fingerprint, train=len(also))
-        if context.device.type == "cuda":  # what PyTorch allocated there, else of this process
-            peak = torch.cuda.max_memory_allocated()
         record = RunRecord(
             run_id=config.name, created_at=utc_now(), commit=provenance.commit(),
             base_model=self.loaded.info, prompt=self.loaded.encoder.info,

@@ -104,8 +104,8 @@ def test_ours_on_two_devices_is_the_same_command_and_a_row_of_its_own(common, mo
     assert (row.system, row.devices, row.batch_size) == ("ours", 1, 16)
     assert row.reviews_per_second.value > 0
     two = SimpleNamespace(world_size=2, device=torch.device("cpu"))
-    clock = benchmark_train.BlockClock(np.zeros(2), 1, 1, two)
-    clock.rates = [1.0]
+    clock = benchmark_train.BlockClock(np.arange(3), 1, 1, two)
+    clock.ends = [1.0, 2.0]
     row = clock.row("ours", "", 16)
     assert (row.system, row.devices) == ("ours, 2 GPUs", 2)
 

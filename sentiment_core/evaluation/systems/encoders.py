@@ -63,13 +63,13 @@ class Encoder(EvaluatedSystem):
         return Work(partial(self.stream, self.logits, encoded), settings=settings)
 
     def make(self, folder: Path) -> None:
-        split, cuda = self.inputs.train_split, self.device.type == "cuda"
+        split = self.inputs.train_split
         self.inputs.say(f"Training {self.id} …")
         torch.manual_seed(self.config.seed)
         weights, started = dict(self.build().named_parameters()), time.perf_counter()
         settings = {"train_source": split.train.source, "train_reviews": len(split.train)}
         settings |= self.train(split) | {"train_seconds": round(time.perf_counter() - started, 2)} | {
-            "peak_memory_bytes": torch.cuda.max_memory_allocated() if cuda else provenance.peak_memory(),
+            "peak_memory_bytes": torch.cuda.max_memory_allocated() or provenance.peak_memory(),
             "parameters": sum(w.numel() for name, w in weights.items() if "lora_" not in name),
             "trained_parameters": sum(w.numel() for w in weights.values() if w.requires_grad),
         }  # fmt: skip

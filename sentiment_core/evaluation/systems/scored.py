@@ -165,10 +165,9 @@ class FewShot(ZeroShot):
                 "use a lower --max-length-tokens"
             )
         scorer = self.scorer(loaded, compiled=False)  # a shape for each draw: compiling takes longer
-        if scorer.engine == "generic":  # knows no prefix; padded batches share its keys and values
-            scorer = SentimentScorer(loaded, engine="padded", batch_tokens=self.config.batch_tokens)
-        if scorer.engine == "padded" and not self.config.batch_tokens:
-            scorer.batch_tokens = fitting_tokens(loaded)  # a batch repeats the prefix's keys and values
+        if scorer.engine != "packed":  # "generic" knows no prefix; padded batches repeat its keys and values
+            budget = self.config.batch_tokens or fitting_tokens(loaded)
+            scorer = SentimentScorer(loaded, engine="padded", batch_tokens=budget)
         shared, source = [len(prefix) for prefix in prefixes], self.examples[0].source
         work = self.scored(scorer, train_source=source, shared_tokens=shared)
         return replace(work, stream=partial(self._stream, scorer, prefixes), answers=from_draws, draws=DRAWS)
@@ -211,8 +210,7 @@ def choose_examples(train: Reviews, shots: int, *, seed: int, unseen: Collection
 
 def with_prefix(prefix: Sequence[int], encoded: Encoded) -> Encoded:
     """Zero-shot prompts with another prefix in place of the one that they share."""
-    tails = (encoded[i][encoded.shared :] for i in range(len(encoded)))
-    rows = [np.concatenate([prefix, tail]) for tail in tails]
+    rows = [np.concatenate([prefix, row[encoded.shared :]]) for row in encoded]
     return Encoded.from_lists(rows, encoded.truncated, len(prefix))
 
 
