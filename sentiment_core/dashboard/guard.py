@@ -90,11 +90,11 @@ class KeptPage:
             return await self.app(scope, receive, send)
         key = scope["scheme"], *map(given.get, self.NAMED_BY)
         page = self.kept.get(key) or list[Message]()
+
+        async def keep(message: Message) -> None:
+            page.append(message)
+
         if not page:
-
-            async def keep(message: Message) -> None:
-                page.append(message)
-
             await self.app(scope, receive, keep)
             if page[0]["status"] == 200:
                 self.kept[key] = page

@@ -9,9 +9,10 @@ from gradio_client import Client
 
 from sentiment_core.dashboard import serving
 from sentiment_core.dashboard.serving import TOO_MANY
+from sentiment_core.dashboard.tabs import batch
 from tests.browser.site import Site, opened, settle
 from tests.fake_artifacts import write_assets
-from tests.fake_live import HeldClassifier
+from tests.fake_live import FakeClassifier, HeldClassifier
 
 pytestmark = pytest.mark.browser
 
@@ -125,3 +126,32 @@ def test_an_answer_that_comes_before_its_question_is_confirmed_is_shown(asking, 
     page.route("**/queue/join*", late, times=1)
     ask(page, "A great film, seen twice")  # known, so that its answer comes in a few milliseconds
     page.locator("#trace li", has_text="seen twice").wait_for(timeout=20_000)
+
+
+def test_a_batch_ends_when_its_visitor_leaves(context, tmp_path, monkeypatch) -> None:
+    done: list[int] = []
+
+    class Counted(FakeClassifier):
+        def batches(self, texts, system):
+            for step in super().batches(texts, system):
+                done.append(len(step[0]))
+                yield step
+
+    monkeypatch.setattr(batch, "LOOK_AGAIN", 0.1)
+    (path := tmp_path / "many.csv").write_text("text\n" + "great film\n" * 5000, encoding="utf-8")
+    served = Site(write_assets(tmp_path / "assets", n=60, pairs=10), lambda run: Counted(run, wait=0.05))
+    try:
+        with opened(context) as page:
+            page.goto(served.url)
+            settle(page)
+            page.locator("#batch button").first.click()
+            page.locator("#batch input[type=file]").set_input_files(path)
+            page.locator("#batch-chosen", has_text="5,000 rows").wait_for()
+            page.locator("#batch-go").click()
+            page.locator("#batch", has_text="of 5,000 texts by both models").wait_for()
+        time.sleep(2)
+        left = sum(done)
+        time.sleep(1)
+        assert 0 < sum(done) == left < 10_000
+    finally:
+        served.close()
