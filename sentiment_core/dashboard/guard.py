@@ -74,8 +74,7 @@ class Guard:
 
 
 class KeptPage:
-    """ASGI middleware: the page itself, the same for everybody, is made once for each address that it is
-    asked under (its links name that), and sent from memory: making it is a fifth of a crowd's load."""
+    """ASGI middleware: makes the page, a fifth of a crowd's load, once for each address, which its links name."""
 
     NAMED_BY = "host", "x-forwarded-host", "x-forwarded-proto", "x-gradio-server"
     MOST = 8  # addresses, which requests name as they like
