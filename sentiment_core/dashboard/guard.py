@@ -74,7 +74,7 @@ class Guard:
 
 
 class KeptPage:
-    """ASGI middleware: makes the page, a fifth of a crowd's load, once for each address; its links name it."""
+    """ASGI middleware: makes the page, a fifth of a crowd's load, once for each address (links name it)."""
 
     NAMED_BY = "host", "x-forwarded-host", "x-forwarded-proto", "x-gradio-server"
     MOST = 8  # addresses, which requests name as they like
