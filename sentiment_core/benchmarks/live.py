@@ -2,7 +2,7 @@
 
 The systems take turns on every review, so that a busy moment hits all of them. llama.cpp has the base as it
 comes, and in bfloat16; ONNX Runtime our merged model, and encoders as eval.py trains them. With --dataset,
-what has our weights is held against the run's stored predictions. CONTRIBUTING.md says how to have all.
+what has our weights is held against the run's stored predictions. docs/results.md says how to have all.
 """
 
 import argparse
