@@ -69,7 +69,8 @@ def test_a_compiled_layer_gives_what_the_layer_gives():
     sizes = [(width, 2 * width), (width, width), (width, 2 * inner), (inner, width)]
     lora = [(torch.randn(rank, i) * 0.1, torch.randn(o, rank) * 0.1) for i, o in sizes]
     weights = [
-        torch.cat((torch.randn(o, i) * i**-0.5, b), dim=1) for (i, o), (_, b) in zip(sizes, lora, strict=True)
+        torch.cat((torch.randn(o, i) * i**-0.5, b if behind_norm else a), dim=1 if behind_norm else 0)
+        for (i, o), (a, b), behind_norm in zip(sizes, lora, (True, False) * 2, strict=True)
     ]
     frozen: list = [t.to(DEVICE) for t in (torch.ones(width), torch.ones(width), *weights)]
     frozen.insert(2, None)  # no bias

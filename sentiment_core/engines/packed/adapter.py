@@ -102,6 +102,7 @@ class StackedAdapter(FlatAdapter):
         return groups
 
     def with_room(self, group: Sequence[str], weights: list[torch.Tensor]) -> torch.Tensor:
-        """[W, B] of a group in every layer, (layers, out, in + r): W is put in, B has room."""
+        """A group's weights in every layer with room for B beside them or, of a single one, for A below:
+        (layers, out, in + r) or (layers, out + r, in)."""
         rank = sum(self.pairs[name][0].shape[1] for name in group)
-        return F.pad(torch.stack(weights), (0, rank))
+        return F.pad(torch.stack(weights), (0, rank) if len(group) > 1 else (0, 0, 0, rank))

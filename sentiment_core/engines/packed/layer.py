@@ -16,23 +16,22 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 class _Linear(torch.autograd.Function):
     """A frozen product and its adapter's of rank r: y = x Wᵀ + (x Aᵀ) Bᵀ.
 
-    Sums of two products are taken in float32, where compiling fuses them into what follows; in the compute
-    type they would become a product that adds to a copy. Backward takes dy W and dy B in one product.
+    The sum of two products is taken in float32, where compiling fuses it into what follows; in the compute
+    type it would become a product that adds to a copy. Backward is one product: dx = [dy, dy B] · [W; A].
     """
 
     @staticmethod
-    def forward(ctx, x, joined, a, b):
-        """x (tokens, in), joined [W, B] (out, in + r), a (r, in), b (out, r) scaled -> (tokens, out)."""
+    def forward(ctx, x, stacked, a, b):
+        """x (tokens, in), stacked [W; A] (out + r, in), a (r, in), b (out, r) scaled -> (tokens, out)."""
         t = F.linear(x, a)  # (tokens, r)
-        ctx.save_for_backward(x, t, joined, a)
-        return _add(F.linear(x, joined[:, : x.shape[1]]), F.linear(t, b))
+        ctx.save_for_backward(x, t, stacked, b)
+        return (F.linear(x, stacked[: len(b)]).float() + F.linear(t, b).float()).to(x.dtype)
 
     @staticmethod
     def backward(ctx, dy):
-        x, t, joined, a = ctx.saved_tensors
-        d_both = dy @ joined  # (tokens, in + r)
-        d_t = d_both[:, x.shape[1] :]
-        return _add(d_both[:, : x.shape[1]], d_t @ a), None, d_t.t() @ x, dy.t() @ t
+        x, t, stacked, b = ctx.saved_tensors
+        d_t = dy @ b
+        return torch.cat((dy, d_t), dim=1) @ stacked, None, d_t.t() @ x, dy.t() @ t
 
 
 class _NormedLinear(torch.autograd.Function):
@@ -40,46 +39,47 @@ class _NormedLinear(torch.autograd.Function):
 
     Written apart, the adapter's share is a second tensor as large as y, to be written, read and added.
     h Aᵀ comes from x, as rstd · x (A · diag(norm))ᵀ, so that h itself goes straight into [h, h Aᵀ].
+    y comes in equal parts: a gradient of one tensor would have to be joined of theirs.
     """
 
     @staticmethod
-    def forward(ctx, x, norm, joined, a, b, eps: float):
-        """As `_Linear`, with norm (in,): -> (tokens, out)."""
+    def forward(ctx, x, norm, joined, a, b, eps: float, parts: int):
+        """x (tokens, in), norm (in,), joined [W, B] (out, in + r), a (r, in), b (out, r) scaled
+        -> parts of (tokens, out / parts)."""
         wide = x.float()
         rstd = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
         h = norm * (wide * rstd).to(x.dtype)  # (tokens, in)
-        t = (F.linear(x, a * norm).float() * rstd).to(x.dtype)  # (tokens, r)
+        # x reaches 24,000 in some channels, which leaves float16 no room for x (A · diag(norm))ᵀ
+        half = x.dtype == torch.float16
+        t = F.linear(h, a) if half else (F.linear(x, a * norm).float() * rstd).to(x.dtype)  # (tokens, r)
         both = torch.cat((h, t), dim=1)
         ctx.save_for_backward(x, rstd, norm, joined, a, both)
-        return F.linear(both, joined)
+        return tuple(F.linear(both, part) for part in joined.chunk(parts))
 
     @staticmethod
-    def backward(ctx, dy):
+    def backward(ctx, *dys):
         x, rstd, norm, joined, a, both = ctx.saved_tensors
         width = x.shape[1]
-        d_both = dy @ joined  # (tokens, in + r)
-        d_t = d_both[:, width:]
-        d_a, d_b = d_t.t() @ both[:, :width], dy.t() @ both[:, width:]
-        d_h = (d_both[:, :width].float() + (d_t @ a).float()) * norm.float()
+        first, *more = ((dy @ part).float() for dy, part in zip(dys, joined.chunk(len(dys)), strict=True))
+        d_both = sum(more, first)  # (tokens, in + r)
+        d_t = d_both[:, width:].to(x.dtype)
+        d_a, d_b = d_t.t() @ both[:, :width], torch.cat([dy.t() @ both[:, width:] for dy in dys])
+        d_h = (d_both[:, :width] + (d_t @ a).float()) * norm.float()
         unit = x.float() * rstd
         d_x = (rstd * (d_h - unit * (d_h * unit).mean(-1, keepdim=True))).to(x.dtype)
-        return d_x, None, None, d_a, d_b, None
-
-
-def _add(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    return (x.float() + y.float()).to(x.dtype)
+        return d_x, None, None, d_a, d_b, None, None
 
 
 def _linear(x: torch.Tensor, weight: torch.Tensor, lora: tuple):
-    """weight is W without an adapter and [W, B] with one."""
+    """weight is W without an adapter and [W; A] with one."""
     return F.linear(x, weight) if lora[0] is None else _Linear.apply(x, weight, *lora)
 
 
-def _normed_linear(x: torch.Tensor, norm: torch.Tensor, weight: torch.Tensor, lora: tuple, eps: float):
-    if lora[0] is None or x.dtype == torch.float16:
-        # x reaches 24,000 in some channels, which leaves float16 no room for x (A · diag(norm))ᵀ
-        return _linear(rms_norm(x, norm, eps), weight, lora)
-    return _NormedLinear.apply(x, norm, weight, *lora, eps)
+def _normed_linear(x, norm: torch.Tensor, weight: torch.Tensor, lora: tuple, eps: float, parts: int = 1):
+    """weight is W without an adapter and [W, B] with one."""
+    if lora[0] is None:
+        return F.linear(rms_norm(x, norm, eps), weight).chunk(parts, dim=-1)
+    return _NormedLinear.apply(x, norm, weight, *lora, eps, parts)
 
 
 def layer(x, frozen, lora, cos, sin, tiles, shape: LayerShape, attend: Attend):
@@ -88,7 +88,7 @@ def layer(x, frozen, lora, cos, sin, tiles, shape: LayerShape, attend: Attend):
     Args:
         x: (tokens, hidden).
         frozen: two norms (hidden,), the bias behind q, k, v or None, and four weights, W (out, in) without an
-            adapter and [W, B] with one.
+            adapter, and with one [W, B] behind a norm, else [W; A].
         lora: four pairs of A and B, or of Nones.
         cos, sin, tiles: as attention takes them.
     Returns (tokens, hidden).
@@ -104,7 +104,7 @@ def last_layer(x, frozen, lora, cos, sin, tiles, shape: LayerShape, attend: Atte
 
 def _attended(x, frozen, lora, cos, sin, tiles, shape: LayerShape, attend: Attend):
     norm, _, bias, w_qkv, *_ = frozen
-    qkv = _normed_linear(x, norm, w_qkv, lora[0], shape.eps)  # (tokens, (heads + 2 kv_heads) head_dim)
+    (qkv,) = _normed_linear(x, norm, w_qkv, lora[0], shape.eps)  # (tokens, (heads + 2 kv_heads) head_dim)
     qkv = qkv if bias is None else qkv + bias
     return attend(qkv, cos, sin, tiles, shape)  # (tokens, heads head_dim)
 
@@ -112,5 +112,5 @@ def _attended(x, frozen, lora, cos, sin, tiles, shape: LayerShape, attend: Atten
 def _mlp(x, attended, frozen, lora, shape: LayerShape):
     _, norm, _, _, w_o, w_gate_up, w_down = frozen
     x = x + _linear(attended, w_o, lora[1])  # (tokens, hidden)
-    gate, up = _normed_linear(x, norm, w_gate_up, lora[2], shape.eps).chunk(2, dim=-1)  # (tokens, inner)
+    gate, up = _normed_linear(x, norm, w_gate_up, lora[2], shape.eps, 2)  # each (tokens, inner)
     return x + _linear(F.silu(gate) * up, w_down, lora[3])

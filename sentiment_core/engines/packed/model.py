@@ -6,7 +6,8 @@ to NF4 and A, B kept in float32 and cast for the product. What differs is only t
 - Reviews stand end to end in one row of tokens and attend within themselves; what all prompts begin with
   stands there once, before the first.
 - q, k, v and gate, up share one product each, and so do their A matrices; their B are one block-diagonal
-  matrix. B stands beside W: where a norm comes before, x Wᵀ + (x Aᵀ) Bᵀ is one product.
+  matrix. Where a norm comes before, B stands beside W, and x Wᵀ + (x Aᵀ) Bᵀ is one product; elsewhere
+  A stands below W, and so is the gradient.
 - Behind the last layer's attention only the label positions go on; the vocabulary head is in float32.
 - Each layer is compiled once for the one shape, and the whole pass is a CUDA graph.
 """
@@ -119,8 +120,11 @@ class PackedModel:
         if self.adapter:
             lora = self.adapter.cast(self.dtype)
             with torch.no_grad():
-                for room, (_, b) in zip(self._weights, lora, strict=True):
-                    room[:, :, -b.shape[2] :] = b
+                for group, room, (a, b) in zip(GROUPS, self._weights, lora, strict=True):
+                    if len(group) > 1:
+                        room[:, :, -b.shape[2] :] = b
+                    else:
+                        room[:, -a.shape[1] :] = a
             pairs = zip(*(zip(a.unbind(0), b.unbind(0), strict=True) for a, b in lora), strict=True)
         for vectors, pair, *weights in zip(self._vectors, pairs, *self._weights, strict=True):
             yield (*vectors, *weights), pair
