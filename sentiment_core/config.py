@@ -101,6 +101,7 @@ class TrainConfig:
     run_id: str = _setting("", "name of the run's folder; by default the base model's (and preset's) name")
     exclude: tuple[str, ...] = _setting((), "file to keep unseen, or counterfactual; repeatable", many="PATH")
     also: str = _setting("", "further labelled texts to train on: a source, as records name it, ?columns too")
+    also_weight: float = _setting(1.0, "with --also: each one's weight beside another's 1", POSITIVE)
     soup: tuple[str, ...] = _setting((), "no training: mean of runs' adapters; repeatable", TWO, many="RUN")
     teacher: str = _setting("", "finished run whose answers to unlabelled reviews are learned, too")
     unlabelled: str = _setting("unsupervised", "with --teacher: a split of the dataset, or another source")

@@ -29,7 +29,7 @@ from sentiment_core.artifacts import provenance, store
 from sentiment_core.artifacts.schema import AlsoInfo, DataInfo, LoraInfo, RunRecord
 from sentiment_core.artifacts.store import HistoryWriter, read_history, utc_now, write_record, write_text
 from sentiment_core.config import PACKING, ConfigError, TrainConfig, flag, split_name
-from sentiment_core.data.reviews import Reviews, TrainSplit, split_train
+from sentiment_core.data.reviews import TrainSplit, split_train
 from sentiment_core.engines import device as devices
 from sentiment_core.engines.batching import plan_steps
 from sentiment_core.engines.device import DeviceContext
@@ -206,7 +206,7 @@ class Session:
         self.loaded, model, self.engine, self.micro = load(config, context)
         accumulation = config.batch_size // (self.micro * context.world_size)
         encoder = self.loaded.encoder
-        prompts = learned(encoder, config, split.train + split.also, lessons)
+        prompts = learned(encoder, config, split, lessons)
         held_out = encoder.encode_cached(split.validation.texts, config.max_length_tokens)
         lengths = prompts.encoded.lengths
         plan = plan_steps(lengths, config.batch_size, epochs=config.epochs, seed=config.seed)
@@ -299,16 +299,16 @@ class Session:
 
 
 def learned(
-    encoder: PromptEncoder, config: TrainConfig, reviews: Reviews, lessons: teacher.Lessons | None
+    encoder: PromptEncoder, config: TrainConfig, split: TrainSplit, lessons: teacher.Lessons | None
 ) -> Prompts:
     """Prompts with their labels, and behind them a teacher's reviews with its answers."""
     more, said = (lessons.reviews.texts, lessons.p_positive) if lessons else ([], [])
-    sizes = len(reviews), len(more)
+    reviews, sizes = split.train + split.also, (len(split.train), len(split.also), len(more))
     return Prompts(
         encoder.encode_cached(reviews.texts + more, config.max_length_tokens),
         targets=np.concatenate((reviews.labels, said), dtype=np.float32),
-        temperatures=np.repeat((1.0, config.soft_temperature), sizes).astype(np.float32),
-        weights=np.repeat((1.0, config.soft_weight), sizes).astype(np.float32),
+        temperatures=np.repeat((1.0, 1.0, config.soft_temperature), sizes).astype(np.float32),
+        weights=np.repeat((1.0, config.also_weight, config.soft_weight), sizes).astype(np.float32),
     )
 
 

@@ -62,12 +62,15 @@ def test_its_answers_are_kept_without_texts_and_asked_once(taught, tiny_model, m
     context = session.devices.find_device()
     again = teacher.prepare(settings, context, assets=places["assets"], work=places["work"])
     np.testing.assert_array_equal(again.p_positive, kept["p_positive"])
-    train = session.split_train(settings.dataset, validation=40, limit=96).train
-    prompts = session.learned(loaded.encoder, settings, train, again)
-    assert len(prompts.encoded) == 96 + OWN
-    np.testing.assert_allclose(prompts.targets[90:100], [*train.labels[90:], *kept["p_positive"][:4]])
-    assert prompts.temperatures[90:100].tolist() == [1.0] * 6 + [2.0] * 4
-    assert prompts.weights[90:100].tolist() == [1.0] * 6 + [0.5] * 4
+    split = session.split_train(settings.dataset, validation=40, limit=96)
+    split = dataclasses.replace(split, also=split.validation.take([0, 1]))
+    settings = dataclasses.replace(settings, also_weight=3.0)
+    prompts = session.learned(loaded.encoder, settings, split, again)
+    assert len(prompts.encoded) == 98 + OWN
+    wanted = [*split.train.labels[90:], *split.also.labels, *kept["p_positive"][:4]]
+    np.testing.assert_allclose(prompts.targets[90:102], wanted)
+    assert prompts.temperatures[90:102].tolist() == [1.0] * 8 + [2.0] * 4
+    assert prompts.weights[90:102].tolist() == [1.0] * 6 + [3.0] * 2 + [0.5] * 4
 
 
 def test_a_record_says_the_whole_ancestry(taught, tmp_path):
