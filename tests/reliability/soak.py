@@ -1,7 +1,6 @@
 """Visitors by the dozen, as browsers send them, against a served page: answers a second, waits, refusals.
 
-Four of five ask about texts of 150 words, no text twice, and read the traces; the fifth looks through the
-tabs. `make soak` lets them meet the real model here, and adds the long form of this folder's tests.
+Four of five ask about texts of 150 words, no text twice, and read the traces; the fifth looks at the tabs.
 """
 
 import asyncio
@@ -69,9 +68,7 @@ class Page:
         """What became of it: an answer with its trace, or a refusal; as the page's script asks."""
         full = (await self.client.get("/queue")).json()["full"]
         told = TOO_MANY if full else await self.send(self.triggered("ask"), [None, text, None])
-        if TOO_MANY in told:
-            return "refused"
-        return "answered" if '"rows"' in told else "failed"
+        return "refused" if TOO_MANY in told else "answered" if '"rows"' in told else "failed"
 
     async def look(self, event: dict[str, Any]) -> str:
         await self.send(event, [self.values[part] for part in event["inputs"]])
@@ -96,11 +93,8 @@ async def visit(page: Page, mine: list[str], looks: bool, log: list[tuple[str, f
         await asyncio.sleep(PAUSE if looks else 0)
 
 
-async def crowd(
-    address: str, visitors: int, seconds: float, pid: int, each: int = 2_000, ramp: float = 0.0
-) -> dict[str, Any]:
-    """The figures of so many visitors in so many seconds after a ramp, in which all come and which does not
-    count, or until each has asked so often."""
+async def crowd(address: str, visitors: int, seconds: float, pid: int, each=2_000, ramp=0.0) -> dict:
+    """Their figures in so many seconds after a ramp that does not count, or until each has asked so often."""
     rows, memory, given = list[tuple[str, float, float]](), list[int](), texts(visitors)
     async with httpx.AsyncClient(base_url=address, limits=httpx.Limits(), timeout=PATIENCE) as client:
         config, began = (await client.get("/config")).json(), time.monotonic() + ramp
@@ -123,9 +117,6 @@ async def crowd(
     }  # fmt: skip
 
 
-LONG = {"SOAK_INPUTS": "10000", "SOAK_KILLS": "60", "SOAK_MUTATIONS": "150"}
-
-
 def bare(seconds: float) -> float:
     """Answers a second of the model alone, with traces in a loop."""
     from sentiment_core.live.classifier import SYSTEMS, LiveClassifier
@@ -142,9 +133,10 @@ def bare(seconds: float) -> float:
 def trials() -> dict[str, Counter[str]]:
     """What this folder's tests count in their long form: each a property named after its trial."""
     found: dict[str, Counter[str]] = defaultdict(Counter)
+    long = {"SOAK_INPUTS": "10000", "SOAK_KILLS": "60", "SOAK_MUTATIONS": "150"}
     with tempfile.NamedTemporaryFile(suffix=".xml") as told:
         tests = ["-m", "pytest", "-q", "-n", "2", f"--junitxml={told.name}", str(Path(__file__).parent)]
-        subprocess.run([sys.executable, *tests], env=LONG | os.environ, check=True)
+        subprocess.run([sys.executable, *tests], env=long | os.environ, check=True)
         for one in ElementTree.parse(told.name).iter("property"):
             found[one.attrib["name"]].update(literal_eval(one.attrib["value"]))
     return found
@@ -152,13 +144,16 @@ def trials() -> dict[str, Counter[str]]:
 
 def main(visitors: tuple[int, ...] = (50, 200), seconds: float = 180.0) -> None:
     apart = f"from tests.reliability.soak import bare; print(bare({seconds / 3}))"
-    rate = float(subprocess.check_output([sys.executable, "-c", apart], text=True).split()[-1])
     environment = os.environ | {"GRADIO_SERVER_PORT": ADDRESS.rpartition(":")[2]}
     with subprocess.Popen([sys.executable, "app.py"], cwd=ASSETS.parent, env=environment) as server:
-        try:  # five warm it up
-            httpx.Client(transport=httpx.HTTPTransport(retries=9)).get(ADDRESS)  # a minute or two to start
+        try:
+            httpx.Client(transport=httpx.HTTPTransport(retries=9), timeout=PATIENCE).get(
+                ADDRESS
+            )  # it is there
             given = {"seconds": seconds, "pid": server.pid, "ramp": ARRIVAL}
-            _, *crowds = [uvloop.run(crowd(ADDRESS, number, **given)) for number in (5, *visitors)]
+            uvloop.run(crowd(ADDRESS, 5, **given))  # it is warm, and then idle
+            rate = float(subprocess.check_output([sys.executable, "-c", apart]).split()[-1])
+            crowds = [uvloop.run(crowd(ADDRESS, number, **given)) for number in visitors]
         finally:
             server.terminate()
     print(rate, json.dumps(crowds, indent=1), file=sys.stderr, flush=True)

@@ -30,7 +30,6 @@ def coded(content):
     return base64.urlsafe_b64encode(deflated).decode().rstrip("=")
 
 
-RUN = "Run, or user/name on the Hub"
 FIELDS = "input:read-write:not([type=number]):visible, textarea:read-write:visible"
 LABELS = "(all, title) => all.map((one) => one.ariaLabel || `${one.dataset.testid} of ${title}`)"
 NAMES = ("tab", "run", "data", "review", "show", "__theme")
@@ -70,7 +69,7 @@ def test_hostile_texts_in_every_field_of_every_tab_stay_texts(page, site, tmp_pa
     page.locator("#batch-go").click()
     page.locator("#batch-summary", has_text="1 texts").wait_for()
     check_harmless(page, site, "file")
-    filled = {RUN}  # a run with a slash opens the page anew, as the links above do with theirs
+    filled = {"Run, or user/name on the Hub"}  # one with a slash opens the page anew, as the links above do
     for title in TABS.values():
         page.get_by_role("tab", name=title, exact=True).click()
         settle(page)
@@ -78,8 +77,7 @@ def test_hostile_texts_in_every_field_of_every_tab_stay_texts(page, site, tmp_pa
         while new := [one for one in enumerate(fields.evaluate_all(LABELS, title)) if one[1] not in filled]:
             number, place = new[0]
             filled.add(place)  # once, if it stands on several tabs
-            field = fields.nth(number)
-            field.fill(markup(place.replace("'", "")))
+            (field := fields.nth(number)).fill(markup(place.replace("'", "")))
             field.press("Enter")
             check_harmless(page, site, place)
     settle(page)
