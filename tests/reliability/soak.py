@@ -147,11 +147,9 @@ def main(visitors: tuple[int, ...] = (50, 200), seconds: float = 180.0) -> None:
     environment = os.environ | {"GRADIO_SERVER_PORT": ADDRESS.rpartition(":")[2]}
     with subprocess.Popen([sys.executable, "app.py"], cwd=ASSETS.parent, env=environment) as server:
         try:
-            httpx.Client(transport=httpx.HTTPTransport(retries=9), timeout=PATIENCE).get(
-                ADDRESS
-            )  # it is there
+            httpx.Client(transport=httpx.HTTPTransport(retries=9), timeout=PATIENCE).get(ADDRESS)
             given = {"seconds": seconds, "pid": server.pid, "ramp": ARRIVAL}
-            uvloop.run(crowd(ADDRESS, 5, **given))  # it is warm, and then idle
+            uvloop.run(crowd(ADDRESS, 5, **given))  # now it is warm, and then idle
             rate = float(subprocess.check_output([sys.executable, "-c", apart]).split()[-1])
             crowds = [uvloop.run(crowd(ADDRESS, number, **given)) for number in visitors]
         finally:
