@@ -1,22 +1,18 @@
 """Visitors by the dozen, as browsers send them, against a served page: answers a second, waits, refusals.
 
-Four of five ask about texts of 150 words, no text twice, and read the traces; the fifth looks through the
-tabs. `make soak` measures them with the real model on this processor beside the long form of this folder's
-tests; the Method tab shows its report.
+Four of five ask about texts of 150 words, no text twice, and read the traces; the fifth looks at the tabs.
 """
 
 import asyncio
 import json
-import multiprocessing
 import os
 import random
 import subprocess
 import sys
 import tempfile
 import time
+from ast import literal_eval
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -32,12 +28,12 @@ from sentiment_core.artifacts import provenance
 from sentiment_core.artifacts.schema import SoakRecord
 from sentiment_core.artifacts.store import read_sample_reviews, utc_now, write_record
 from sentiment_core.config import ASSETS
+from sentiment_core.dashboard.serving import TOO_MANY
 from sentiment_core.dashboard.store import Store
 
 WORDS, ADDRESS = 150, "http://127.0.0.1:7867"
-PATIENCE, PAUSE, ARRIVAL = 120.0, 10.0, 30.0
-"""Seconds: what takes longer counts as a hang; until one who was refused asks again, or looks again; within
-which all have come."""
+PATIENCE = 120.0  # seconds; what takes longer counts as a hang
+PAUSE, ARRIVAL = 10.0, 30.0  # seconds until one who was refused, or looks, does it again; until all have come
 
 
 def texts(seed: int) -> list[str]:
@@ -45,9 +41,6 @@ def texts(seed: int) -> list[str]:
     sentences = [part for sample in read_sample_reviews() for part in sample.text.split(". ") if part]
     draw = random.Random(seed)
     return [" ".join(". ".join(draw.sample(sentences, 40)).split()[:WORDS]) for _ in range(2_000)]
-
-
-# ---- the load
 
 
 class Page:
@@ -73,12 +66,9 @@ class Page:
 
     async def ask(self, text: str) -> str:
         """What became of it: an answer with its trace, or a refusal; as the page's script asks."""
-        if (await self.client.get("/queue")).json()["full"]:
-            return "refused"
-        told = await self.send(self.triggered("ask"), [None, text, None])
-        if "Many visitors are asking" in told:
-            return "refused"
-        return "answered" if '"rows"' in told else "failed"
+        full = (await self.client.get("/queue")).json()["full"]
+        told = TOO_MANY if full else await self.send(self.triggered("ask"), [None, text, None])
+        return "refused" if TOO_MANY in told else "answered" if '"rows"' in told else "failed"
 
     async def look(self, event: dict[str, Any]) -> str:
         await self.send(event, [self.values[part] for part in event["inputs"]])
@@ -103,14 +93,10 @@ async def visit(page: Page, mine: list[str], looks: bool, log: list[tuple[str, f
         await asyncio.sleep(PAUSE if looks else 0)
 
 
-async def crowd(
-    address: str, visitors: int, seconds: float, pid: int, each: int = 2_000, ramp: float = 0.0
-) -> dict[str, Any]:
-    """The figures of so many visitors in so many seconds after a ramp, in which all come and which does not
-    count, or until each has asked so often."""
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+async def crowd(address: str, visitors: int, seconds: float, pid: int, each=2_000, ramp=0.0) -> dict:
+    """Their figures in so many seconds after a ramp that does not count, or until each has asked so often."""
     rows, memory, given = list[tuple[str, float, float]](), list[int](), texts(visitors)
-    async with httpx.AsyncClient(base_url=address, limits=limits, timeout=PATIENCE) as client:
+    async with httpx.AsyncClient(base_url=address, limits=httpx.Limits(), timeout=PATIENCE) as client:
         config, began = (await client.get("/config")).json(), time.monotonic() + ramp
         shares = [given[n::visitors][:each] for n in range(visitors)]
         visits = [visit(Page(client, config), mine, n % 5 == 0, rows) for n, mine in enumerate(shares)]
@@ -122,81 +108,56 @@ async def crowd(
         with suppress(asyncio.CancelledError):
             await running
     log = pd.DataFrame(rows, columns=["what", "since", "took"]).query("since + took >= @began")
+    percentiles = log.groupby("what")["took"].quantile([0.50, 0.95, 0.99]).unstack()
     return {
         "visitors": visitors, "seconds": spent, "counts": log["what"].value_counts().to_dict(),
         "answers_per_second": int((log["what"] == "answered").sum()) / spent,
-        "percentiles": {
-            what: {f"p{share}": took.quantile(share / 100) for share in (50, 95, 99)}
-            for what, took in log.groupby("what")["took"]
-        },
+        "percentiles": percentiles.set_axis(["p50", "p95", "p99"], axis=1).to_dict("index"),
         "memory_bytes_early": memory[len(memory) // 3], "memory_bytes_late": memory[-1],
     }  # fmt: skip
-
-
-# ---- the report
-
-LONG = {"SOAK_INPUTS": "10000", "SOAK_KILLS": "60", "SOAK_MUTATIONS": "150"}
 
 
 def bare(seconds: float) -> float:
     """Answers a second of the model alone, with traces in a loop."""
     from sentiment_core.live.classifier import SYSTEMS, LiveClassifier
 
-    model, began = LiveClassifier.load(Store(ASSETS).run(None)), time.monotonic()
-    for n, text in enumerate(texts(99), 1):
+    model, given = LiveClassifier.load(Store(ASSETS).run(None)), texts(99)
+    answered, began = 0, time.monotonic()
+    while (spent := time.monotonic() - began) < seconds:
         for system in SYSTEMS:
-            list(model.read(text, system))
-        rate = n / (spent := time.monotonic() - began)
-        if spent > seconds:
-            break
-    return rate
-
-
-async def ready() -> None:
-    """Returns when the page answers a review."""
-    patient = httpx.AsyncHTTPTransport(retries=9)  # a minute or two
-    async with (
-        asyncio.timeout(300),
-        httpx.AsyncClient(base_url=ADDRESS, timeout=PATIENCE, transport=patient) as client,
-    ):
-        page = Page(client, (await client.get("/config")).json())
-        while await page.ask("A great film.") != "answered":
-            await asyncio.sleep(1)
-
-
-def crowds(visitors: Sequence[int], seconds: float) -> dict[str, Any]:
-    """The bare model's rate while the page is there but idle, and then the figures of each crowd, against
-    `app.py` as it is started by hand."""
-    environment = os.environ | {"GRADIO_SERVER_PORT": ADDRESS.rpartition(":")[2]}
-    with subprocess.Popen([sys.executable, "app.py"], cwd=ASSETS.parent, env=environment) as server:
-        try:
-            uvloop.run(ready())
-            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
-                rate = apart.submit(bare, seconds / 3).result()
-            given = {"seconds": seconds, "pid": server.pid, "ramp": ARRIVAL}
-            seen = [uvloop.run(crowd(ADDRESS, number, **given)) for number in visitors]
-        finally:
-            server.terminate()
-    return {"bare_answers_per_second": rate, "crowds": seen}
+            list(model.read(given[answered], system))
+        answered += 1
+    return answered / spent
 
 
 def trials() -> dict[str, Counter[str]]:
     """What this folder's tests count in their long form: each a property named after its trial."""
     found: dict[str, Counter[str]] = defaultdict(Counter)
+    long = {"SOAK_INPUTS": "10000", "SOAK_KILLS": "60", "SOAK_MUTATIONS": "150"}
     with tempfile.NamedTemporaryFile(suffix=".xml") as told:
         tests = ["-m", "pytest", "-q", "-n", "2", f"--junitxml={told.name}", str(Path(__file__).parent)]
-        subprocess.run([sys.executable, *tests], env=LONG | os.environ, check=True)
+        subprocess.run([sys.executable, *tests], env=long | os.environ, check=True)
         for one in ElementTree.parse(told.name).iter("property"):
-            found[one.attrib["name"]].update(json.loads(one.attrib["value"]))
+            found[one.attrib["name"]].update(literal_eval(one.attrib["value"]))
     return found
 
 
-def main() -> None:
-    measured = crowds(visitors=(50, 200), seconds=180)
-    print(json.dumps(measured, indent=1), file=sys.stderr, flush=True)
+def main(visitors: tuple[int, ...] = (50, 200), seconds: float = 180.0) -> None:
+    apart = f"from tests.reliability.soak import bare; print(bare({seconds / 3}))"
+    environment = os.environ | {"GRADIO_SERVER_PORT": ADDRESS.rpartition(":")[2]}
+    with subprocess.Popen([sys.executable, "app.py"], cwd=ASSETS.parent, env=environment) as server:
+        try:
+            httpx.Client(transport=httpx.HTTPTransport(retries=9), timeout=PATIENCE).get(ADDRESS)
+            given = {"seconds": seconds, "pid": server.pid, "ramp": ARRIVAL}
+            uvloop.run(crowd(ADDRESS, 5, **given))  # now it is warm, and then idle
+            rate = float(subprocess.check_output([sys.executable, "-c", apart]).split()[-1])
+            crowds = [uvloop.run(crowd(ADDRESS, number, **given)) for number in visitors]
+        finally:
+            server.terminate()
+    print(rate, json.dumps(crowds, indent=1), file=sys.stderr, flush=True)
     record = SoakRecord(
         created_at=utc_now(), commit=provenance.commit(), hardware=provenance.hardware("cpu"),
-        versions=provenance.versions(), trials=trials(), **measured,
+        versions=provenance.versions(), bare_answers_per_second=rate, crowds=crowds, trials=trials(),
     )  # fmt: skip
     write_record(ASSETS / "benchmarks" / "soak.json", record)
 

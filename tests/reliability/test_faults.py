@@ -1,11 +1,7 @@
-"""kill -9 at any moment, full and read-only disks: repeated, each work ends the same, bit for bit.
-
-SOAK_KILLS says how many kills (default 3, each work in turn).
-"""
+"""kill -9 at any moment, full and read-only disks: repeated, each work ends the same, bit for bit."""
 
 import dataclasses
 import functools
-import json
 import multiprocessing
 import os
 import random
@@ -25,35 +21,30 @@ from sentiment_core.training import session
 from tests.conftest import make_tiny_model
 from tests.own_reviews import write_dataset
 
-KILLS = int(os.environ.get("SOAK_KILLS", "3"))
+KILLS = int(os.environ.get("SOAK_KILLS", "3"))  # each work in turn
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload([__name__])
 pytestmark = pytest.mark.slow
 
-
-# ---- the works: work(folder of what all share, folder of its own, again) -> exit status
-
-
-def flags(shared, place, given):
-    given += f" --dataset {shared}/own --base-model {shared}/tiny-llama"
-    return f"{given} --assets {place}/assets --work {place}/work".split()
+# A work: work(folder of what all share, folder of its own, again) -> exit status
+BOTH = " --dataset {0}/own --base-model {0}/tiny-llama --assets {1}/assets --work {1}/work"
 
 
 def training(shared, place, again=False):
     given = "--run-id tiny --limit 96 --validation 20 --batch-size 8 --lora-rank 2 --learning-rate 4e-3 "
     given += "--max-length-tokens 128 --checkpoint-minutes 0.003 --evaluations-per-epoch 1"
-    return train.main(flags(shared, place, given + " --resume" * again))
+    return train.main((given + BOTH + " --resume" * again).format(shared, place).split())
 
 
 def evaluating(shared, place, again=False):
-    given = f"--run {shared}/training/assets/runs/tiny --batch-tokens 512"
-    return evaluation.main(flags(shared, place, given))
+    given = "--run {0}/training/assets/runs/tiny --batch-tokens 512" + BOTH
+    return evaluation.main(given.format(shared, place).split())
 
 
 def converting(shared, place, again=False):
     os.environ["SENTIMENT_GGUF"] = str(source := shared / "tiny-llama" / "model.safetensors")
-    known = {"sha256": base_models.file_sha256(source), "converted_bytes": 1}
-    model = dataclasses.replace(base_models.EMBEDDED["smollm2-135m"], **known)
+    sha256, plain = base_models.file_sha256(source), base_models.EMBEDDED["smollm2-135m"]
+    model = dataclasses.replace(plain, sha256=sha256, converted_bytes=1)
     return cli.run(lambda: str(base_models.converted_folder(model, slowly)))
 
 
@@ -81,30 +72,23 @@ def shared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shared")
     make_tiny_model(folder / "tiny-llama", hidden=32)
     write_dataset(folder / "own", train=200, test=200)
+    undisturbed(training, folder)  # whose adapter the others need
     return folder
 
 
-@pytest.fixture(scope="module")
-def undisturbed(shared):
-    """work -> (its result when nothing happens, the seconds it takes)."""
-
-    @functools.cache
-    def ended(work):
-        place = shared / work.__name__
-        assert run(work, shared, place) == 0, (place / "log").read_text()
-        return result(place), float((place / "seconds").read_text())
-
-    ended(training)  # whose adapter the others need
-    return ended
-
-
-# ---- kills
+@functools.cache
+def undisturbed(work, shared):
+    """Its result when nothing happens, and the seconds it takes."""
+    place = shared / work.__name__
+    assert run(work, shared, place) == 0, (place / "log").read_text()
+    return result(place), float((place / "seconds").read_text())
 
 
 def process(work, shared, place, again):
     place.mkdir(exist_ok=True)
     sys.stdout = sys.stderr = (place / "log").open("w", buffering=1)
     base_models.CACHE = tokens.CACHE = place / "cache"
+    session.check_disk = lambda *given: None  # as if it filled up only later
     shards.SECONDS_BETWEEN_PARTS = 0.05
     began, status = time.monotonic(), work(shared, place, again)
     (place / "seconds").write_text(str(time.monotonic() - began))
@@ -121,31 +105,21 @@ def run(work, shared, place, again=False, seconds=120.0):
     return child.exitcode
 
 
-def nothing_runs_in(place):
-    started = (one.info["cmdline"] or () for one in psutil.process_iter(["cmdline"]))
-    return not any(str(place) in word for words in started for word in words)
-
-
 @pytest.mark.parametrize("number", range(KILLS))
-def test_what_was_killed_ends_as_if_nothing_had_happened(
-    number, shared, undisturbed, tmp_path, record_property
-):
+def test_what_was_killed_ends_as_if_undisturbed(number, shared, tmp_path, record_property):
     work = list(WRITES)[number % len(WRITES)]
-    expected, seconds = undisturbed(work)
+    expected, seconds = undisturbed(work, shared)
     moment, place = random.Random(number).uniform(0, seconds), tmp_path / "0"
     while run(work, shared, place, seconds=moment) != -9:  # it was faster than before
         moment, place = 0.8 * moment, tmp_path / str(moment)
-    assert any(nothing_runs_in(place) or time.sleep(0.1) for _ in range(100)), "a child outlived it"
+    left = [p for p in psutil.process_iter(["cmdline"]) if str(place) in " ".join(p.info["cmdline"] or ())]
+    assert not psutil.wait_procs(left, timeout=10)[1], "a child outlived it"
     status, resumed = run(work, shared, place, again=True), work is not converting
     if status == 2 and "there is no checkpoint" in (place / "log").read_text():
         status, resumed = run(work, shared, place), False
-    log = (place / "log").read_text()
-    assert status == 0, log
+    assert status == 0, (place / "log").read_text()
     assert result(place) == expected
-    record_property("kills", json.dumps({"kills": 1, "resumed": resumed, "equal": 1}))
-
-
-# ---- disks
+    record_property("kills", {"kills": 1, "resumed": resumed, "equal": 1})
 
 
 def mount(command):
@@ -164,25 +138,18 @@ def disk(where, tmp_path):
 
 
 @pytest.mark.parametrize("fault", [pytest.param("size=4k", id="full"), pytest.param("ro", id="read-only")])
-@pytest.mark.parametrize(
-    ("work", "where"), [(work, one) for work, places in WRITES.items() for one in places]
-)
-def test_a_bad_disk_is_one_sentence_and_once_it_is_mended_all_is_as_if_nothing_had_happened(
-    work, where, fault, disk, shared, undisturbed, tmp_path, capsys, monkeypatch
-):
-    for module in (base_models, tokens):
-        monkeypatch.setattr(module, "CACHE", tmp_path / "cache")
-    monkeypatch.setattr(session, "check_disk", lambda *given: None)  # as if it filled up only later
+@pytest.mark.parametrize(("work", "where"), [(work, one) for work in WRITES for one in WRITES[work]])
+def test_a_bad_disk_is_one_sentence_and_mends_to_the_same(work, where, fault, disk, shared, tmp_path):
     mount(f"mount -o remount,{fault} {disk}")
-    status, error = work(shared, tmp_path), capsys.readouterr().err
+    status, log = run(work, shared, tmp_path), (tmp_path / "log").read_text()
     if (work, where) == (evaluating, "cache"):
         assert status == 0, "it costs time alone"
         assert not list(disk.glob("tokens/*")), "half a file would keep the disk full"
     else:
         assert status == 2
-        assert str(disk) in error.splitlines()[-1]
-        assert "Traceback" not in error
+        assert str(disk) in log.splitlines()[-1]
+        assert "Traceback" not in log
         assert not [path for path in tmp_path.rglob("*.json") if path.name in ("run.json", "eval.json")]
         mount(f"mount -o remount,rw,size=8m {disk}")
-        assert work(shared, tmp_path, again=True) == 0 or work(shared, tmp_path) == 0  # without a checkpoint
-    assert result(tmp_path) == undisturbed(work)[0]
+        assert not run(work, shared, tmp_path, again=True) or not run(work, shared, tmp_path)  # no checkpoint
+    assert result(tmp_path) == undisturbed(work, shared)[0]

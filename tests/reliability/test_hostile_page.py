@@ -1,7 +1,6 @@
 """Hostile links and texts in Chromium: no script of theirs runs, none asks elsewhere, none fails."""
 
 import base64
-import json
 import zlib
 from urllib.parse import quote
 
@@ -27,12 +26,12 @@ def markup(place):
 
 def coded(content):
     """As `figures.link.js` writes a text into the fragment."""
-    deflated = zlib.compressobj(9, zlib.DEFLATED, -15)
-    return base64.urlsafe_b64encode(deflated.compress(content) + deflated.flush()).decode().rstrip("=")
+    deflated = zlib.compress(content, wbits=-15)
+    return base64.urlsafe_b64encode(deflated).decode().rstrip("=")
 
 
-RUN = "Run, or user/name on the Hub"
 FIELDS = "input:read-write:not([type=number]):visible, textarea:read-write:visible"
+LABELS = "(all, title) => all.map((one) => one.ariaLabel || `${one.dataset.testid} of ${title}`)"
 NAMES = ("tab", "run", "data", "review", "show", "__theme")
 LINKS = (
     "?" + "&".join(f"{name}={quote(markup(name))}" for name in NAMES),
@@ -57,7 +56,7 @@ def test_hostile_links_open_the_page_and_nothing_else(page, site, record_propert
         check_harmless(page, site, link)
         page.goto("about:blank")  # so that the next one, too, is a document of its own
         page.errors.clear(), page.said.clear()
-    record_property("page", json.dumps({"link": len(LINKS)}))
+    record_property("page", {"link": len(LINKS)})
 
 
 def test_hostile_texts_in_every_field_of_every_tab_stay_texts(page, site, tmp_path, record_property):
@@ -70,20 +69,15 @@ def test_hostile_texts_in_every_field_of_every_tab_stay_texts(page, site, tmp_pa
     page.locator("#batch-go").click()
     page.locator("#batch-summary", has_text="1 texts").wait_for()
     check_harmless(page, site, "file")
-    filled = {RUN}  # a run with a slash opens the page anew, as the links above do with theirs
+    filled = {"Run, or user/name on the Hub"}  # one with a slash opens the page anew, as the links above do
     for title in TABS.values():
         page.get_by_role("tab", name=title, exact=True).click()
         settle(page)
-        fields = page.locator(FIELDS)
-        while True:  # what one is given may take others away, or bring some
-            found = fields.evaluate_all("all => all.map((one) => [one.ariaLabel, one.dataset.testid])")
-            names = [name or f"{kind} of {title}" for name, kind in found]
-            place = next((name for name in names if name not in filled), None)
-            if place is None:
-                break
-            field = fields.nth(names.index(place))
+        fields = page.locator(FIELDS)  # what one is given may take others away, or bring some
+        while new := [one for one in enumerate(fields.evaluate_all(LABELS, title)) if one[1] not in filled]:
+            number, place = new[0]
             filled.add(place)  # once, if it stands on several tabs
-            field.fill(markup(place.replace("'", "")))
+            (field := fields.nth(number)).fill(markup(place.replace("'", "")))
             field.press("Enter")
             check_harmless(page, site, place)
     settle(page)
@@ -92,4 +86,4 @@ def test_hostile_texts_in_every_field_of_every_tab_stay_texts(page, site, tmp_pa
     page.locator("#ask").click()
     page.locator("#trace li", has_text="window.hacked").first.wait_for()
     check_harmless(page, site, "answer")
-    record_property("page", json.dumps({"file": 1, "field": len(filled) - 1, "answer": 1}))
+    record_property("page", {"file": 1, "field": len(filled) - 1, "answer": 1})
