@@ -25,7 +25,8 @@ class _Linear(torch.autograd.Function):
         """x (tokens, in), stacked [W; A] (out + r, in), a (r, in), b (out, r) scaled -> (tokens, out)."""
         t = F.linear(x, a)  # (tokens, r)
         ctx.save_for_backward(x, t, stacked, b)
-        return (F.linear(x, stacked[: len(b)]).float() + F.linear(t, b).float()).to(x.dtype)
+        y = F.linear(x, stacked[: len(b)]).float() + F.linear(t, b).float()
+        return y.to(x.dtype, copy=True)  # torch 2.11 compiles no gradient behind a cast that changes nothing
 
     @staticmethod
     def backward(ctx, dy):
