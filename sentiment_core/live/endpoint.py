@@ -28,10 +28,11 @@ from sentiment_core.models.tokens import PromptEncoder
 VARIABLE = "SENTIMENT_ENDPOINT"
 IN_FLIGHT = 64  # requests at once; the engine makes batches of them
 LIKELIEST = 200
-"""Next tokens whose log-probabilities are asked for (vLLM: --max-logprobs); the base's Negative is not always
-among the first 20."""
+"""Next tokens whose log-probabilities an engine gives that does not go by the labels' ids (vLLM does; an old
+one needs --max-logprobs); the base's Negative is not always among the first 20."""
 BACK_OFF = (0.25, 1.0)  # seconds until an engine that is busy or away is asked again
 AWAY = (429, 502, 503, 504)
+WAIT = 180  # seconds for an answer, with its turn among those in flight: a slow engine's last one waits long
 
 
 class EngineError(UserError):
@@ -53,11 +54,10 @@ class Engine:
             return None
         base, adapters = (os.environ.get(f"{VARIABLE}_{which}") for which in ("BASE", "ADAPTER"))
         if not base or not adapters:
-            names = f"{VARIABLE}_BASE and {VARIABLE}_ADAPTER"
-            raise EngineError(f"{VARIABLE} is set, and {names} do not name its models")
+            raise EngineError(f"{VARIABLE}_BASE and {VARIABLE}_ADAPTER do not name the models of {VARIABLE}")
         pairs = [part.strip().partition("=") for part in adapters.split(",")]
         headers = {"Authorization": f"Bearer {os.environ.get(f'{VARIABLE}_KEY', 'none')}"}
-        client = httpx.Client(base_url=address, headers=headers, timeout=httpx.Timeout(60, connect=3))
+        client = httpx.Client(base_url=address, headers=headers, timeout=httpx.Timeout(WAIT, connect=3))
         return Engine(client, base, {run_id: name or run_id for run_id, _, name in pairs})
 
     @property
@@ -79,8 +79,7 @@ class Engine:
             if not (name := self.adapters.get(run.run_id)):
                 what = f"{VARIABLE}_ADAPTER names it by {run.run_id}=NAME"
                 raise EngineError(f"The engine {self.host} has no adapter for run {run.run_id!r}; {what}")
-            about = f"adapter {name} {adapter_sha256(run)[:8]} and {told} on {self.host}"
-            wanted[1.0] = name, about
+            wanted[1.0] = name, f"adapter {name} {adapter_sha256(run)[:8]} and {told} on {self.host}"
         if missing := [name for name, _ in wanted.values() if name not in models]:
             held = ", ".join(models) or "none"
             raise EngineError(f"The engine {self.host} holds no model {missing[0]!r}; it has: {held}")
@@ -100,10 +99,11 @@ class Engine:
                 away = f"status {answer.status_code}"
             except httpx.TransportError as error:
                 away = type(error).__name__
+                if away == "ReadTimeout":  # asked again, it would begin anew
+                    raise EngineError(f"The engine {self.host} gave no answer in {WAIT} seconds") from error
             time.sleep(wait)
         else:
-            what = f"is away at this moment ({away})"
-            raise EngineError(f"The engine {self.host} {what}; please try again in a minute")
+            raise EngineError(f"The engine {self.host} is away ({away}); please try again in a minute")
         with suppress(ValueError):
             if answer.is_success:
                 return answer.json()
@@ -127,8 +127,9 @@ class EngineModel(LiveTransformers):
 
     def _log_odds(self, row: np.ndarray) -> float:
         asked = {"prompt": [*self.encoder.prefix_ids, *row.tolist()], "max_tokens": 1, "temperature": 0}
-        asked |= {"logprobs": LIKELIEST, "return_tokens_as_token_ids": True}  # the latter is vLLM's
-        found = _next_tokens(self.engine.ask("POST", "completions", json=asked | self.chosen))
+        own = {"return_tokens_as_token_ids": True, "logprob_token_ids": self.encoder.label_ids}  # vLLM's
+        asked |= {"logprobs": LIKELIEST} | own | self.chosen
+        found = _next_tokens(self.engine.ask("POST", "completions", json=asked))
         negative, positive = (self._of(label, found) for label in self.encoder.label_ids)
         return positive - negative
 
@@ -138,8 +139,7 @@ class EngineModel(LiveTransformers):
         for key in (label, f"token_id:{label}", word):
             if key in found:
                 return float(found[key])
-        few = f"{word!r} is: not among the {LIKELIEST} likeliest next tokens it returned"
-        raise EngineError(f"The engine {self.engine.host} did not say how likely {few}")
+        raise EngineError(f"The engine {self.engine.host} did not say how likely {word!r} is as next token")
 
 
 def _next_tokens(answer: Any) -> dict[Any, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -39,7 +39,8 @@ def serving(answers: Answers) -> Iterator[str]:
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(content)
+            with suppress(BrokenPipeError):  # who asked waits no longer
+                self.wfile.write(content)
 
         do_POST = do_GET
 
@@ -65,11 +66,11 @@ def environment(monkeypatch, tiny_model):
 
 @pytest.fixture(scope="module")
 def answers(tiny_model, run) -> Answers:  # noqa: F811
-    """As vLLM answers, of the most likely tokens only those asked for."""
+    """As vLLM answers: of the tokens that are asked for by id, as text."""
     loaded = load_base(resolve(str(tiny_model)))
     model, lock = load_adapter(loaded.model, run.adapter_path), threading.Lock()
 
-    def next_tokens(ids: list[int], tuned: bool) -> dict[str, float]:
+    def next_tokens(ids: list[int], wanted: list[int], tuned: bool) -> dict[str, float]:
         with lock, torch.no_grad():
             if tuned:
                 logits = model(torch.tensor([ids])).logits[0, -1]
@@ -77,7 +78,7 @@ def answers(tiny_model, run) -> Answers:  # noqa: F811
                 with model.disable_adapter():
                     logits = model(torch.tensor([ids])).logits[0, -1]
         found = logits.float().log_softmax(-1)
-        return {f"token_id:{place}": value for place, value in enumerate(found.tolist())}
+        return {f"token_id:{token}": found[token].item() for token in wanted}
 
     def answer(path: str, asked: dict) -> tuple[int, object]:
         if path == "/v1/models":
@@ -85,7 +86,8 @@ def answers(tiny_model, run) -> Answers:  # noqa: F811
         if path != "/v1/completions":
             return 404, {"detail": "Not Found"}
         assert (asked["max_tokens"], asked["return_tokens_as_token_ids"]) == (1, True)
-        found = next_tokens(asked["prompt"], {"the-base": False, "the-adapter": True}[asked["model"]])
+        tuned = {"the-base": False, "the-adapter": True}[asked["model"]]
+        found = next_tokens(asked["prompt"], asked["logprob_token_ids"], tuned)
         return 200, {"choices": [{"logprobs": {"top_logprobs": [found]}}]}
 
     return answer
@@ -134,12 +136,29 @@ def test_an_engine_that_is_busy_is_asked_again_and_one_that_is_away_is_told(answ
 
     with serving(busy) as address:
         served = connected(address, monkeypatch, run)
-    with pytest.raises(
-        EngineError, match=r"is away at this moment .ConnectError.; please try again in a min"
-    ):
+    with pytest.raises(EngineError, match=r"is away .ConnectError.; please try again in a min"):
         served.classify(TEXTS[0], "base")
     with pytest.raises(ModelUnavailable, match=r"could not be loaded: The engine 127.0.0.1:.* is away"):
         ModelHost().get(run)
+
+
+def test_an_engine_at_work_for_too_long_is_told_and_not_asked_again(answers, run, monkeypatch):  # noqa: F811
+    end, asked_for = threading.Event(), []
+
+    def slow(path: str, asked: dict) -> tuple[int, object]:
+        if asked_for and path == "/v1/completions":
+            asked_for.append(path)
+            end.wait(20)
+        return answers(path, asked)
+
+    monkeypatch.setattr(endpoint, "WAIT", 2)
+    with serving(slow) as address:
+        served = connected(address, monkeypatch, run)
+        asked_for.append("from now on")
+        with pytest.raises(EngineError, match="gave no answer in 2 seconds"):
+            served.classify(TEXTS[0], "base")
+        end.set()
+    assert len(asked_for) == 2
 
 
 @pytest.mark.parametrize(
