@@ -47,18 +47,22 @@ train $small-study --preset study
 train gemma-3-270m --base-model gemma-3-270m # transformers 5.23 or newer reads its tokenizer
 train qwen2.5-coder-0.5b --base-model qwen2.5-coder-0.5b --learning-rate 2e-4
 train $large --base-model $large --learning-rate 2e-4 --epochs 1
+train qwen2.5-coder-0.5b-taught --base-model qwen2.5-coder-0.5b --teacher $large --learning-rate 2e-4 --epochs 1
+train gemma-3-270m-taught --base-model gemma-3-270m --teacher $large --epochs 1
 train $large-self-taught --base-model $large --teacher $large --learning-rate 1.5e-4 --epochs 1
 train $large-self-taught-b --base-model $large --teacher $large --learning-rate 1e-4 --epochs 1
 train $large-soup --soup $large-self-taught --soup $large-self-taught-b
 train $small-taught --teacher $large --lora-rank 64 --lora-alpha 128 --learning-rate 5e-4
 train $small-robust --also "$COUNTERFACTUAL_TRAIN"
-train $small-taught-robust --also "$COUNTERFACTUAL_TRAIN" \
-    --teacher $large --lora-rank 64 --lora-alpha 128 --learning-rate 5e-4
+train $large-robust --base-model $large --learning-rate 2e-4 --epochs 1 --also "$COUNTERFACTUAL_TRAIN" --also-weight 4
+train $small-taught-robust-b --also "$COUNTERFACTUAL_TRAIN" --also-weight 4 \
+    --teacher $large-robust --lora-rank 64 --lora-alpha 128 --learning-rate 5e-4
 
 evaluate $small all
 evaluate $small-study all # keeps what the first one made of the base
-for run in gemma-3-270m qwen2.5-coder-0.5b $large $large-self-taught $large-self-taught-b $large-soup \
-    $small-taught $small-robust $small-taught-robust; do
+for run in gemma-3-270m gemma-3-270m-taught qwen2.5-coder-0.5b qwen2.5-coder-0.5b-taught \
+    $large $large-self-taught $large-self-taught-b $large-soup $large-robust \
+    $small-taught $small-robust $small-taught-robust-b; do
     evaluate $run fine-tuned
 done
 for base in gemma-3-270m qwen2.5-coder-0.5b $large; do
