@@ -90,14 +90,8 @@ const part = ({dims: [rows, heads, length, size], data}, from, to) => {
 
 // The same tokens behind the first `seen` ones of a past, once for each number in `seen`: their log-odds, and all keys
 // and values
-const pass = (tokens, seen, past, alpha) => {
-  const each = tokens.length, places = Array.from({length: each * seen.length}, (_, i) => [Math.floor(i / each), i % each]);
-  return session.run({
-    ids: int(places.map(([, at]) => tokens[at])), positions: int(places.map(([copy, at]) => seen[copy] + at)),
-    seen: int(places.map(([copy]) => seen[copy])), copy: int(places.map(([copy]) => copy)),
-    last: int(seen.map((_, copy) => (copy + 1) * each - 1)), past, alpha: new ort.Tensor('float32', [alpha], [1]),
-  });
-};
+const pass = (tokens, seen, past, alpha) =>
+  session.run({ids: int(tokens), seen: int(seen), past, alpha: new ort.Tensor('float32', [alpha], [1])});
 const prefixOf = async (alpha) => {
   if (!prefixes.has(alpha)) {  // behind one token that nothing sees, as a GPU takes no empty past
     const nothing = pastOf(new Float32Array(about.past.reduce((product, n) => product * n)));
