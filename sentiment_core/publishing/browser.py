@@ -28,17 +28,13 @@ from sentiment_core.models.base_models import file_sha256
 from sentiment_core.prompts import CUT_MARK
 from sentiment_core.publishing.card import PublishError
 
-WASM = "ort-wasm-simd-threaded.wasm"
 RUNTIME = {
     "onnxruntime-web@1.30.0": "d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71",
     "@huggingface/tokenizers@0.2.0": "2800014c83b8186b2e4210c20672f1fb65a12cef85d7e95e0f2003e022611b4a",
 }
 """npm packages that run in the page, and SHA-256 of their archives."""
-ON_GPU = "ort-wasm-simd-threaded.asyncify.wasm"
-TAKEN = (
-    "ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", WASM, "ort.webgpu.min.mjs",
-    "ort-wasm-simd-threaded.asyncify.mjs", ON_GPU, "tokenizers.min.mjs", "LICENSE",
-)  # fmt: skip
+WASM, ON_GPU = "ort-wasm-simd-threaded.wasm", "ort-wasm-simd-threaded.asyncify.wasm"
+TAKEN = ("ort.wasm.bundle.min.mjs", WASM, "ort.webgpu.bundle.min.mjs", ON_GPU, "tokenizers.min.mjs")
 FETCHED = ("graph.onnx", "base.bin", "adapter.bin", "prefix.bin", "tokenizer.json", f"runtime/{WASM}")
 """What the page's worker keeps by its content, in the order of fetching."""
 SOURCES = parts.FOLDER / "browser"  # what the page has beside the dashboard's own style and script
@@ -121,7 +117,6 @@ def _write_page(run: Run, root: Path, folder: Path, encoder: Any, agreed: dict[s
     Returns how many bytes a browser fetches."""
     assert run.record
     _fetch_runtime(folder / "runtime")
-    shutil.copy(str(files("onnxruntime") / "LICENSE"), folder / "runtime" / "LICENSE-onnxruntime")
     for name in ("worker.js", "reading.js"):
         shutil.copy(SOURCES / name, folder)
     *fetched, gpu = (
@@ -156,18 +151,24 @@ def _write_page(run: Run, root: Path, folder: Path, encoder: Any, agreed: dict[s
 
 
 def _fetch_runtime(folder: Path) -> None:
-    folder.mkdir()
-    for package, sha256 in RUNTIME.items():
-        with tempfile.TemporaryDirectory() as scratch:
-            command = ["npm", "pack", package, "--silent", "--prefer-offline"]
-            try:
-                subprocess.run(command, check=True, capture_output=True, cwd=scratch)
-                (archive,) = Path(scratch).glob("*.tgz")
-            except (OSError, ValueError, subprocess.CalledProcessError):
-                raise PublishError(f"npm could not fetch {package}; install npm, or go online once") from None
-            if file_sha256(archive) != sha256:
-                raise PublishError(f"npm gave another {package} than the pinned one; nothing was written")
+    """What the page runs on, with its licences."""
+    packages = " and ".join(RUNTIME)
+    with tempfile.TemporaryDirectory() as scratch:
+        command, package = (
+            ["npm", "pack", *RUNTIME, "--silent", "--prefer-offline"],
+            Path(scratch) / "package",
+        )
+        try:
+            subprocess.run(command, check=True, capture_output=True, cwd=scratch)
+        except (OSError, subprocess.CalledProcessError):
+            raise PublishError(f"npm could not fetch {packages}; install npm, or go online once") from None
+        archives = [*Path(scratch).glob("*.tgz")]
+        if {*map(file_sha256, archives)} != {*RUNTIME.values()}:
+            raise PublishError(f"npm gave others than the pinned {packages}; nothing was written")
+        for archive in archives:
             shutil.unpack_archive(archive, scratch, filter="data")
-            for path in (*Path(scratch).glob("package/*"), *Path(scratch).glob("package/dist/*")):
-                if path.name in TAKEN:
-                    shutil.copy(path, folder / path.name.replace("LICENSE", "LICENSE-tokenizers"))
+        folder.mkdir()
+        for name in TAKEN:
+            shutil.copy(package / "dist" / name, folder)
+        shutil.copy(package / "LICENSE", folder / "LICENSE-tokenizers")
+        shutil.copy(str(files("onnxruntime") / "LICENSE"), folder / "LICENSE-onnxruntime")
