@@ -150,10 +150,10 @@ class ExportedModel:
         return float(log_odds[0]), present
 
 
-def write_graph(run: Run, folder: Path, base_model: str | None = None) -> PromptEncoder:
+def write_graph(run: Run, folder: Path) -> PromptEncoder:
     """Graph, weights, the prefix's keys and values of both models, tokenizer; returns the encoder.
     Raises BaseModelError: the base cannot be had, or is no Llama."""
-    loaded = load_base(live_base(run.record, base_model), dequantized=False)
+    loaded = load_base(live_base(run.record), dequantized=False)
     if (kind := loaded.model.config.model_type) != "llama":
         raise BaseModelError(f"run {run.run_id!r} is on a {kind}; only what is on a llama can be exported")
     folder.mkdir()

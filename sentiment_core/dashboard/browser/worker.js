@@ -124,7 +124,7 @@ async function* answers(given) {
 }
 
 async function* turned(text, {curve}) {
-  const {kept: {length}, row} = encode(text), {most} = about.say;
+  const {kept: {length}, row} = encode(text), most = about.dial_tokens;
   const note = `The dial takes reviews of up to ${most} tokens; this one has ${length.toLocaleString('en')}.`;
   if (length > most) { yield {dial: {text, curve, busy: false, note}}; return; }
   for (const [i, alpha] of about.dial.entries()) {
@@ -141,7 +141,7 @@ let work = load().catch(({name, message}) => {
 onmessage = ({data: {ask, turn}}) => {
   const mine = latest += 1;
   work = work.then(async () => {
-    if (ask !== undefined) shown = {text: ask, run: about.run, note: about.say.busy, trace: {rows: []}};
+    if (ask !== undefined) shown = {text: ask, run: about.run, note: about.reading, trace: {rows: []}};
     try {
       for await (const more of ask === undefined ? turned(turn, shown.dial) : answers(ask)) {
         if (mine !== latest) return;
