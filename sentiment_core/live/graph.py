@@ -11,7 +11,6 @@ prompt's prefix, or the prompt's end behind each clause of a review that was rea
 Outputs: log_odds (m,) of Positive after each copy, and present, of past and new tokens.
 """
 
-import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +33,6 @@ from sentiment_core.models.base_models import BaseModelError, live_base
 from sentiment_core.models.loading import load_adapter, load_base
 from sentiment_core.models.tokens import PromptEncoder
 
-EMBEDDED_BLOCK = 32
 LENGTHS = {"ids": {0: "n"}, "seen": {0: "m"}, "past": {2: "p"}, "log_odds": {0: "m"}, "present": {2: "t"}}
 
 DIGITS = '{"type":"Digits","individual_digits":true}'
@@ -93,8 +91,8 @@ class BothModels(torch.nn.Module):
         negative, positive = llama.get_output_embeddings().weight.detach()[list(label_ids)].float()
         self.head, self.llama = Buffer(positive - negative), llama.model
         self.group = llama.config.num_attention_heads // llama.config.num_key_value_heads
-        # the embedding in eight bits with a scale for each few numbers, as some are far larger
-        table = llama.get_input_embeddings().weight.detach().float().unflatten(1, (-1, EMBEDDED_BLOCK))
+        # the embedding in eight bits with a scale for each 32 numbers, as some are far larger
+        table = llama.get_input_embeddings().weight.detach().float().unflatten(1, (-1, 32))
         self.scale = Buffer((table.abs().amax(2, keepdim=True).clamp_min(1e-6) / 127).half())
         self.table = Buffer((table / self.scale.float()).round().clamp(-127, 127).to(torch.int8))
         names = [name for name, _ in self.llama.named_modules() if name.endswith("_proj")]
@@ -117,19 +115,19 @@ class BothModels(torch.nn.Module):
 
     def save(self, folder: Path) -> None:
         """`graph.onnx`, with the weights beside it in `base.bin` and `adapter.bin`."""
-        config, some = self.llama.config, torch.zeros(2, dtype=torch.int32)
+        path, config, some = folder / "graph.onnx", self.llama.config, torch.zeros(2, dtype=torch.int32)
         past = torch.zeros(2 * config.num_hidden_layers, config.num_key_value_heads, 3, config.head_dim)
         settings: dict[str, Any] = {
             "input_names": ("ids", "seen", "past", "alpha"), "output_names": ("log_odds", "present"),
             "dynamic_axes": LENGTHS, "opset_version": 18, "custom_opsets": {"com.microsoft": 1},
             "do_constant_folding": False, "dynamo": False,
         }  # fmt: skip
-        with tempfile.NamedTemporaryFile() as whole, warnings.catch_warnings(action="ignore"):
-            torch.onnx.export(self, (some, some, past, torch.ones(1)), whole.name, **settings)
-            model = onnx.load(whole.name)
+        with warnings.catch_warnings(action="ignore"):
+            torch.onnx.export(self, (some, some, past, torch.ones(1)), path, **settings)
+        model = onnx.load(path)
         for one in model.graph.initializer:
             set_external_data(one, "adapter.bin" if one.name.endswith(("down", "up")) else "base.bin")
-        onnx.save(model, folder / "graph.onnx")
+        onnx.save(model, path)
 
 
 class ExportedModel:
