@@ -106,7 +106,7 @@ class BothModels(torch.nn.Module):
         for product in self.products:
             product.alpha = alpha
         cache: Any = DynamicCache([(past[n, None], past[n + 1, None]) for n in range(0, len(past), 2)])
-        x = (self.table[ids] * self.scale[ids].float()).flatten(1).repeat(seen.shape[0], 1)
+        x = (self.table[ids] * self.scale.float()[ids]).flatten(1).repeat(seen.shape[0], 1)
         places = {"attention_mask": mask[None, None], "position_ids": positions[None]}
         read = self.llama(inputs_embeds=x[None], **places, past_key_values=cache).last_hidden_state[0, last]
         kept = [t for layer in cache.layers for t in (layer.keys, layer.values)]
