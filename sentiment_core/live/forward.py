@@ -132,8 +132,9 @@ class LiveLlama:
     def _ends(self, end: np.ndarray, cuts: np.ndarray, kept: Cache) -> np.ndarray:
         """(n,) log-odds of the prompt's end behind each of n beginnings, whose keys and values are kept."""
         seen = self.prefix_length + torch.from_numpy(cuts).to(self.device)
-        positions, mask, last = tree(seen, len(end))
-        past = [(k[:, :, : int(seen.max())], v[:, :, : int(seen.max())]) for k, v in kept]
+        most = int(seen.max())
+        positions, mask, last = tree(seen, len(end), most)
+        past = [(k[:, :, :most], v[:, :, :most]) for k, v in kept]
         return self._run(np.tile(end, len(cuts))[None], last, past, positions, mask=mask)
 
     def _batch(self, rows: Sequence[np.ndarray]) -> np.ndarray:

@@ -32,18 +32,19 @@ def rows_of(text: str, encoder: PromptEncoder, shown: int) -> tuple[list[int], n
     return [*token_ends[places[cuts - 1]].tolist(), len(text)], cuts
 
 
-def tree(seen: torch.Tensor, tail: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """How n copies of the prompt's end stand in one row of tokens behind n beginnings of different lengths.
+def tree(seen: torch.Tensor, tail: int, before: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """How n copies of the same tokens stand in one row of tokens behind n beginnings of different lengths.
 
     Args:
         seen: (n,) tokens that stand before each copy.
-        tail: tokens of the prompt's end.
-    Returns (n tail,) positions; (n tail, max(seen) + n tail) bool, what each token may see; (n,) each copy's
+        tail: tokens of a copy, most often the prompt's end.
+        before: tokens that stand before them all.
+    Returns (n tail,) positions; (n tail, before + n tail) bool, what each token may see; (n,) each copy's
     last token.
     """
-    copy = torch.arange(len(seen), device=seen.device).repeat_interleave(tail)  # 0 0 … 1 1 …
+    copies = torch.arange(seen.shape[0], device=seen.device)
+    copy = copies[:, None].expand(-1, tail).flatten()  # 0 0 … 1 1 …
     positions = (seen[:, None] + torch.arange(tail, device=seen.device)).flatten()
-    before = torch.arange(int(seen.max()), device=seen.device) < seen[copy][:, None]
-    own = (copy[:, None] == copy).tril()
-    last = torch.arange(1, len(seen) + 1, device=seen.device) * tail - 1
-    return positions, torch.cat((before, own), dim=1), last
+    past = torch.arange(before, device=seen.device) < seen[copy][:, None]
+    own = (copy[:, None] == copy) & (positions <= positions[:, None])
+    return positions, torch.cat((past, own), dim=1), (copies + 1) * tail - 1

@@ -22,26 +22,21 @@ from sentiment_core.dashboard.context import Context
 from sentiment_core.dashboard.inputs import MAX_CHARACTERS
 from sentiment_core.dashboard.store import Store
 from sentiment_core.dashboard.tabs import live
-from sentiment_core.data.reviews import load_reviews
+from sentiment_core.data.reviews import Reviews, load_reviews
 from sentiment_core.live import classifier, forward, graph
 from sentiment_core.models.base_models import file_sha256
 from sentiment_core.prompts import CUT_MARK
 from sentiment_core.publishing.card import PublishError
 
-WASM = "ort-wasm-simd-threaded.wasm"
 RUNTIME = {
     "onnxruntime-web@1.30.0": "d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71",
     "@huggingface/tokenizers@0.2.0": "2800014c83b8186b2e4210c20672f1fb65a12cef85d7e95e0f2003e022611b4a",
 }
 """npm packages that run in the page, and SHA-256 of their archives."""
-ON_GPU = "ort-wasm-simd-threaded.asyncify.wasm"
-TAKEN = (
-    "ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", WASM, "ort.webgpu.min.mjs",
-    "ort-wasm-simd-threaded.asyncify.mjs", ON_GPU, "tokenizers.min.mjs", "LICENSE",
-)  # fmt: skip
+WASM, ON_GPU = "ort-wasm-simd-threaded.wasm", "ort-wasm-simd-threaded.asyncify.wasm"
+TAKEN = ("ort.wasm.bundle.min.mjs", WASM, "ort.webgpu.bundle.min.mjs", ON_GPU, "tokenizers.min.mjs")
 FETCHED = ("graph.onnx", "base.bin", "adapter.bin", "prefix.bin", "tokenizer.json", f"runtime/{WASM}")
 """What the page's worker keeps by its content, in the order of fetching."""
-SOURCES = parts.FOLDER / "browser"  # what the page has beside the dashboard's own style and script
 LEAST_AGREEMENT, LARGEST_CHANGE = 0.995, 0.01
 """Share of labels, and mean |Δp|, by which a faster form must agree with the stored predictions."""
 
@@ -57,24 +52,20 @@ def write_browser(run: Run, root: Path, folder: Path, *, dataset: str, limit: in
     """
     if folder.exists() and not (folder / "model.json").exists():
         raise PublishError(f"--output {folder} exists and is no export; name another folder")
-    stored = stored_predictions(run, root, dataset)
+    reviews, stored = load_reviews(dataset, "test", limit=limit), stored_predictions(run, root, dataset)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".making-") as scratch:
             made = Path(scratch) / "export"
             encoder = graph.write_graph(run, made)
-            agreed = check(made, encoder, run, stored, dataset, limit)
+            agreed = check(made, encoder, run, stored, reviews)
             size = _write_page(run, root, made, encoder, agreed)
             shutil.rmtree(folder, ignore_errors=True)
             made.replace(folder)
     except OSError as error:
         raise PublishError(f"{folder} could not be written ({error}); free some space, and repeat") from None
-    told = f"{agreed['labels']:.2%} of {agreed['reviews']} reviews' labels as stored"
-    fetched = f"{folder}, of which a browser fetches {size / 1e6:.0f} MB"
-    return f"{fetched}: {told}, mean |Δp| {agreed['mean']:.4f}"
-
-
-# ---- the check
+    told = "{labels:.2%} of {reviews} reviews' labels as stored, mean |Δp| {mean:.4f}".format(**agreed)
+    return f"{folder}, of which a browser fetches {size / 1e6:.0f} MB: {told}"
 
 
 def stored_predictions(run: Run, root: Path, dataset: str) -> dict[float, Evaluation]:
@@ -87,33 +78,29 @@ def stored_predictions(run: Run, root: Path, dataset: str) -> dict[float, Evalua
 
 
 def check(
-    folder: Path, encoder: Any, run: Run, stored: dict[float, Evaluation], dataset: str, limit: int | None
+    folder: Path, encoder: Any, run: Run, stored: dict[float, Evaluation], reviews: Reviews
 ) -> dict[str, Any]:
     """How the exported graph agrees with the stored predictions; PublishError where that is not enough."""
     assert run.record
-    model, reviews = graph.ExportedModel(folder), load_reviews(dataset, "test", limit=limit)
-    encoded, before = encoder.encode(reviews.texts, run.record.max_length_tokens), len(encoder.prefix_ids)
+    model, n, before = graph.ExportedModel(folder), len(reviews), len(encoder.prefix_ids)
+    encoded = encoder.encode(reviews.texts, run.record.max_length_tokens)
     pasts = np.fromfile(folder / "prefix.bin", np.float32).reshape(2, *model.past[:2], before, model.past[2])
     found, told = [], []
     for alpha, evaluation in stored.items():
-        for row in map(encoded.__getitem__, range(len(encoded))):
-            log_odds, _ = model.run(row[before:], pasts[int(alpha)], alpha)
-            found.append(expit(log_odds / (1 + alpha * (run.record.temperature - 1))))
+        log_odds = [model.run(encoded[i][before:], pasts[int(alpha)], alpha)[0] for i in range(n)]
+        found.append(expit(np.array(log_odds) / (1 + alpha * (run.record.temperature - 1))))
         known = evaluation.predictions().drop_duplicates("review_id").set_index("review_id")["p_positive"]
-        told += known.reindex(reviews.ids).tolist()
-    p, q = np.array(found), np.array(told)
+        told.append(known.reindex(reviews.ids))
+    p, q = np.concatenate(found), np.concatenate(told)
     labels, change = float(np.mean((p >= 0.5) == (q >= 0.5))), np.abs(p - q)
-    agrees = labels >= LEAST_AGREEMENT and change.mean() <= LARGEST_CHANGE
+    mean, largest = float(change.mean()), float(change.max())
+    agrees = labels >= LEAST_AGREEMENT and mean <= LARGEST_CHANGE
     if not agrees:  # nor where a review has no prediction, which is nan
         raise PublishError(
             f"the graph gives {labels:.2%} of the stored labels (at least {LEAST_AGREEMENT:.1%}) with mean "
-            f"|Δp| {change.mean():.4f} (at most {LARGEST_CHANGE}), n = {len(encoded)}; nothing was written"
+            f"|Δp| {mean:.4f} (at most {LARGEST_CHANGE}), n = {n}; nothing was written"
         )
-    found = {"labels": labels, "mean": float(change.mean()), "largest": float(change.max())}
-    return {"reviews": len(encoded), "dataset": reviews.name} | found
-
-
-# ---- the page
+    return {"reviews": n, "dataset": reviews.name, "labels": labels, "mean": mean, "largest": largest}
 
 
 def _write_page(run: Run, root: Path, folder: Path, encoder: Any, agreed: dict[str, Any]) -> int:
@@ -121,9 +108,6 @@ def _write_page(run: Run, root: Path, folder: Path, encoder: Any, agreed: dict[s
     Returns how many bytes a browser fetches."""
     assert run.record
     _fetch_runtime(folder / "runtime")
-    shutil.copy(str(files("onnxruntime") / "LICENSE"), folder / "runtime" / "LICENSE-onnxruntime")
-    for name in ("worker.js", "reading.js"):
-        shutil.copy(SOURCES / name, folder)
     *fetched, gpu = (
         {"name": name, "bytes": (folder / name).stat().st_size, "sha256": file_sha256(folder / name)}
         for name in (*FETCHED, f"runtime/{ON_GPU}")
@@ -132,14 +116,14 @@ def _write_page(run: Run, root: Path, folder: Path, encoder: Any, agreed: dict[s
     stored, size = live.stored_answers(context, run), sum(one["bytes"] for one in fetched)
     answered = sorted((one for one in stored["samples"] if "fine" in one), key=lambda one: len(one["text"]))
     samples = [{"text": one["text"]} | {a: one[a]["p"] for a in ("base", "fine")} for one in answered[:3]]
-    say = {"busy": answers.READING, "most": classifier.DIAL_TOKENS}
     about = {
         "run": run.run_id, "adapter": adapter_sha256(run), "temperature": run.record.temperature,
         "dial": DIAL, "prefix": encoder.prefix_ids, "suffix": encoder.suffix_ids,
         "mark": encoder.review_ids([CUT_MARK])[0], "limit": run.record.max_length_tokens,
-        "long": forward.LONG, "first": forward.FIRST_RESULT, "characters": MAX_CHARACTERS, "say": say,
-        "agreement": agreed, "files": fetched, "gpu": gpu, "bytes": size, "samples": samples,
-        "past": graph.ExportedModel(folder).past, "largest": 2 * LARGEST_CHANGE,
+        "long": forward.LONG, "first": forward.FIRST_RESULT, "characters": MAX_CHARACTERS,
+        "dial_tokens": classifier.DIAL_TOKENS, "reading": answers.READING, "agreement": agreed,
+        "files": fetched, "gpu": gpu, "bytes": size, "samples": samples, "largest": 2 * LARGEST_CHANGE,
+        "past": graph.ExportedModel(folder).past,
     }  # fmt: skip
     (folder / "model.json").write_text(json.dumps(about), encoding="utf-8")
     stored["local"] = {"url": "./", "bytes": size}
@@ -149,25 +133,32 @@ def _write_page(run: Run, root: Path, folder: Path, encoder: Any, agreed: dict[s
     )  # fmt: skip
     (folder / "index.html").write_text(page, encoding="utf-8")
     script = f"{parts.static('figures.js', 'figures.*.js')}\n({parts.static('page.js')})();\n"
-    for name, shared in (("page.css", parts.css()), ("page.js", script)):
-        own = (SOURCES / name).read_text(encoding="utf-8")
+    sources = {"worker.js": "", "reading.js": "", "page.css": parts.css(), "page.js": script}
+    for name, shared in sources.items():
+        own = (parts.FOLDER / "browser" / name).read_text(encoding="utf-8")
         (folder / name).write_text(f"{shared}\n{own}", encoding="utf-8")
     return size
 
 
 def _fetch_runtime(folder: Path) -> None:
-    folder.mkdir()
-    for package, sha256 in RUNTIME.items():
-        with tempfile.TemporaryDirectory() as scratch:
-            command = ["npm", "pack", package, "--silent", "--prefer-offline"]
-            try:
-                subprocess.run(command, check=True, capture_output=True, cwd=scratch)
-                (archive,) = Path(scratch).glob("*.tgz")
-            except (OSError, ValueError, subprocess.CalledProcessError):
-                raise PublishError(f"npm could not fetch {package}; install npm, or go online once") from None
-            if file_sha256(archive) != sha256:
-                raise PublishError(f"npm gave another {package} than the pinned one; nothing was written")
+    """What the page runs on, with its licences."""
+    packages = " and ".join(RUNTIME)
+    with tempfile.TemporaryDirectory() as scratch:
+        command, package = (
+            ["npm", "pack", *RUNTIME, "--silent", "--prefer-offline"],
+            Path(scratch) / "package",
+        )
+        try:
+            subprocess.run(command, check=True, capture_output=True, cwd=scratch)
+        except (OSError, subprocess.CalledProcessError):
+            raise PublishError(f"npm could not fetch {packages}; install npm, or go online once") from None
+        archives = [*Path(scratch).glob("*.tgz")]
+        if {*map(file_sha256, archives)} != {*RUNTIME.values()}:
+            raise PublishError(f"npm gave others than the pinned {packages}; nothing was written")
+        for archive in archives:
             shutil.unpack_archive(archive, scratch, filter="data")
-            for path in (*Path(scratch).glob("package/*"), *Path(scratch).glob("package/dist/*")):
-                if path.name in TAKEN:
-                    shutil.copy(path, folder / path.name.replace("LICENSE", "LICENSE-tokenizers"))
+        folder.mkdir()
+        for name in TAKEN:
+            shutil.copy(package / "dist" / name, folder)
+        shutil.copy(package / "LICENSE", folder / "LICENSE-tokenizers")
+        shutil.copy(str(files("onnxruntime") / "LICENSE"), folder / "LICENSE-onnxruntime")

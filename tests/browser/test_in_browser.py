@@ -184,6 +184,6 @@ def test_the_app_offers_it_with_threads_and_fetches_the_weights_once(context, ex
 def test_what_does_not_agree_is_not_written(exported) -> None:
     from sentiment_core.publishing.browser import PublishError, check
 
-    swapped = {0.0: exported.stored[1.0]}
+    swapped, reviews = {0.0: exported.stored[1.0]}, load_reviews("challenge", "test", limit=8)
     with pytest.raises(PublishError, match="nothing was written"):
-        check(exported.folder, exported.encoder, exported.run, swapped, "challenge", 8)
+        check(exported.folder, exported.encoder, exported.run, swapped, reviews)

@@ -14,13 +14,12 @@ TEXT = "A slow start, but the old man opens the letter, and I cried."
 
 def test_the_graph_answers_as_the_live_model_does(tiny_model, tmp_path) -> None:
     pytest.importorskip("onnxruntime")
-    onnx = pytest.importorskip("onnx")
-    from sentiment_core.live.graph import ExportedModel, LlamaGraph
+    pytest.importorskip("onnx")
+    from sentiment_core.live.graph import BothModels, ExportedModel
 
     run = make_run(tmp_path / "assets", tiny_model)
     loaded = load_base(resolve(str(tiny_model)), dequantized=False)
-    graph = LlamaGraph(load_adapter(loaded.model, run.adapter_path), loaded.encoder.label_ids)
-    onnx.save(graph.build(), tmp_path / "graph.onnx")
+    BothModels(load_adapter(loaded.model, run.adapter_path), loaded.encoder.label_ids).save(tmp_path)
     exported, encoder = ExportedModel(tmp_path), loaded.encoder
     live = LiveClassifier.load(run, base_model=str(tiny_model), number_format="fp32")
     row = encoder.encode([TEXT], 1024)[0][len(encoder.prefix_ids) :]

@@ -1,8 +1,6 @@
 // A review as Python reads it, for the visitor's own browser: `dashboard/inputs`, `live/clauses`, `live/trace`, `prompts`
 // say the same, function by function; tests/browser/test_in_browser.py holds both to each other.
 
-const MOST_ROWS = 24, FEWEST_ROWS = 6, TOKENS_A_ROW = 10;
-
 export const cleaned = (given, most) => {
   const size = [...given].length, number = (n) => n.toLocaleString('en');
   if (size > most) {
@@ -37,9 +35,9 @@ const END = new RegExp(`(?<sentence>${SENTENCE.join('|')})|${INSIDE.join('|')}`,
 const ABBREVIATION = /(?:^|[\s("“])(?:Mr|Mrs|Ms|Dr|St|vs|[A-Z])\.$/u;
 const WORD = /[\p{L}\p{N}_][\p{L}\p{N}_'’-]*/gu, GOES_ON = /[\s"'“]{0,20}(.)/uy;
 
-export const mostRows = (tokens) => Math.min(MOST_ROWS, Math.max(FEWEST_ROWS, Math.floor(tokens / TOKENS_A_ROW)));
+export const mostRows = (tokens) => Math.min(24, Math.max(6, Math.floor(tokens / 10)));
 
-export const clauseEnds = (text, most = MOST_ROWS) => {
+const clauseEnds = (text, most) => {
   const rows = [], found = [...text.matchAll(END)].map((m) => [m.index + m[0].length, m[0], m.groups.sentence !== undefined]);
   let words = 0, start = 0;
   for (const [end, mark, sentence] of [...found, [text.length, '', true]]) {
