@@ -227,7 +227,7 @@ def _equal_work(length: int, parts: int, behind: int = 0) -> list[int]:
 
 # ---- attention
 
-BLOCK = 128  # tokens computed at once on a CPU: each block leaves out the later half of the scores
+BLOCK = 64  # tokens computed at once on a CPU: each block leaves out the later half of the scores
 
 
 def attend(

@@ -332,11 +332,11 @@ def linear(tensors: Tensors, name: str, fast_int8: bool) -> Product:
         zeros = torch.zeros(len(scale), dtype=torch.long)
         quantized = torch._make_per_channel_quantized_tensor(weight, scale, zeros, 0)
     packed = torch.ops.quantized.linear_prepack(quantized, None)
-    offset = 0.0 if bias is None else bias
 
     def product(x: torch.Tensor) -> torch.Tensor:
         largest = x.abs().amax(dim=-1, keepdim=True).clamp_min(1e-9)
-        return torch.ops.quantized.linear_dynamic(x / largest, packed, not fast_int8).mul_(largest) + offset
+        y = torch.ops.quantized.linear_dynamic(x / largest, packed, not fast_int8).mul_(largest)
+        return y if bias is None else y.add_(bias)
 
     return product
 
