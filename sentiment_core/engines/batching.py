@@ -49,14 +49,14 @@ def split_balanced(indices: np.ndarray, lengths: np.ndarray, parts: int) -> list
     return [order[part == number] for number in range(parts)]
 
 
-def batches_by_tokens(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
+def batches_by_tokens(lengths: np.ndarray, budget: int, multiple: int = 1) -> list[np.ndarray]:
     """Group reviews for scoring, longest first, so that no batch exceeds `budget` tokens, padding included.
 
-    Returns index arrays that cover 0 … n-1 once. A review longer than the budget gets a batch of its own.
+    Returns index arrays that cover 0 … n-1 once, all but the last of 1 review or a multiple of `multiple`.
     """
     order, batches = np.argsort(-lengths, kind="stable"), []
     while len(order):
-        size = max(1, budget // int(lengths[order[0]]))
+        size = max(1, budget // int(lengths[order[0]]) // multiple * multiple)
         batches.append(order[:size])
         order = order[size:]
     return batches

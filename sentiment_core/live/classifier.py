@@ -42,8 +42,8 @@ ALPHAS: dict[Which | float, float] = {"base": 0.0, "fine-tuned": 1.0, **{alpha: 
 Systems = Mapping[float, LiveLlama | LiveTransformers]
 """By α, what answers prompts, given as token ids after the prefix, with log-odds of Positive."""
 
-BATCH_TOKENS = {"cpu": 320, "cuda": 32_768}
-"""Most padded tokens of one batch: some tenths of a second, after which a visitor's answer may go first."""
+BATCH_TOKENS = {"cpu": 224, "cuda": 32_768}
+"""Most padded tokens of a batch (on a CPU, a core): some tenths of a second, then answers may go first."""
 
 DIAL_TOKENS = 300  # of the longest review that the dial is turned for: its points cost some four answers
 
@@ -170,9 +170,9 @@ class LiveClassifier:
 
     def batches(self, texts: Sequence[str], system: Which) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Places in `texts` and their float32 P(positive), some of like length at a time."""
-        rows, encoded = self._rows(texts)
-        budget = BATCH_TOKENS["cuda" if self.on_gpu else "cpu"]
-        for batch in batches_by_tokens(encoded.lengths - len(self.encoder.prefix_ids), budget):
+        rows, _ = self._rows(texts)
+        budget = self.at_once * BATCH_TOKENS["cuda" if self.on_gpu else "cpu"]
+        for batch in batches_by_tokens(np.array([len(row) for row in rows]), budget, self.at_once):
             found = self._system(system).log_odds([rows[i] for i in batch])
             yield batch, self._p(found, system).astype(np.float32)
 

@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -173,6 +174,13 @@ def test_batches_cover_each_text_once_and_are_short_on_a_processor(classifier):
     assert sorted(itertools.chain(*parts)) == list(range(35))
     assert len(parts) > 5
     assert len(together(classifier, [], "base")) == 0
+
+
+def test_every_core_reads_as_many_reviews_of_a_batch(classifier):
+    four = replace(classifier, at_once=4)
+    sizes = [len(places) for places, _ in four.batches(TEXTS * 4, "base")]
+    assert sum(sizes) == 28
+    assert {size % 4 for size in sizes[:-1] if size > 1} == {0}
 
 
 def test_answers_of_one_batch_are_those_of_single_questions(classifier):
