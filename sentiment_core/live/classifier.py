@@ -42,7 +42,7 @@ ALPHAS: dict[Which | float, float] = {"base": 0.0, "fine-tuned": 1.0, **{alpha: 
 Systems = Mapping[float, LiveLlama | LiveTransformers]
 """By α, what answers prompts, given as token ids after the prefix, with log-odds of Positive."""
 
-BATCH_TOKENS = {"cpu": 224, "cuda": 32_768}
+BATCH_TOKENS = {"cpu": 160, "cuda": 32_768}
 """Most padded tokens of a batch (on a CPU, a core): some tenths of a second, then answers may go first."""
 
 DIAL_TOKENS = 300  # of the longest review that the dial is turned for: its points cost some four answers
