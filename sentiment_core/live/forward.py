@@ -189,6 +189,7 @@ class LiveLlama:
         cos, sin = ((turn(angles) * self._rope_scale).to(self.dtype) for turn in (torch.cos, torch.sin))
         x = F.embedding(torch.from_numpy(ids.astype(np.int64).ravel()).to(self.device), self._embedding)
         row = torch.arange(batch, device=self.device) if batch > 1 else torch.zeros_like(last)
+        parts = causal(length, int(positions[-1]) + 1, x) if mask is None else [(slice(None), None, mask)]
         for number, ((norm1, norm2, (qkv, o, gate_up, down)), past_of_layer) in enumerate(
             zip(self._layers, past, strict=False)  # a Handover does not end
         ):
@@ -203,12 +204,11 @@ class LiveLlama:
             if number == len(self._layers) - 1:
                 until = torch.arange(k.shape[2], device=self.device) <= k.shape[2] - length + last[:, None]
                 seen = until if mask is None else mask[last]
-                x, attended = x[row * length + last], attend(q[row, :, last, None], k, v, seen[:, None, None])
-            else:
-                attended = attend(q, k, v, mask)
-            x = x + o(attended.reshape(len(x), -1))
+                x, q = x[row * length + last], q[row, :, last, None]
+                parts = [(slice(None), None, seen[:, None, None])]
+            x += o(attend(q, k, v, parts).reshape(len(x), -1))
             gate, up = gate_up(rms_norm(x, norm2, self.eps)).chunk(2, dim=-1)
-            x = x + down(F.silu(gate) * up)
+            x += down(F.silu(gate).mul_(up))
         logits = F.linear(rms_norm(x, self._norm, self.eps).float(), self._head)
         return (logits[:, Label.POSITIVE] - logits[:, Label.NEGATIVE]).double().cpu().numpy()
 
@@ -229,31 +229,32 @@ def _equal_work(length: int, parts: int, behind: int = 0) -> list[int]:
 
 BLOCK = 64  # tokens computed at once on a CPU: each block leaves out the later half of the scores
 
+Part = tuple[slice, int | None, torch.Tensor]
+"""Some rows of the queries, how many tokens from the first on they see, and a mask (…, rows, tokens)."""
 
-def attend(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None
-) -> torch.Tensor:
+
+def causal(length: int, tokens: int, like: torch.Tensor) -> list[Part]:
+    """The parts of the last `length` of `tokens`, each of which sees all up to itself."""
+    mask = like.new_full((length, tokens), -torch.inf).triu(tokens - length + 1)
+    block = BLOCK if like.device.type == "cpu" else length
+    ends = [min(start + block, length) for start in range(0, length, block)]
+    parts = zip([0, *ends], ends, strict=False)
+    return [(slice(*part), tokens - length + part[1], mask[slice(*part), : tokens - length + part[1]])
+            for part in parts]  # fmt: skip
+
+
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, parts: Iterable[Part]) -> torch.Tensor:
     """Attention of the last tokens.
 
     Args:
         q: (batch, heads, length, head_dim), of the last `length` tokens.
         k, v: (batch or 1, kv_heads, tokens, head_dim), of all tokens up to the last; tokens >= length.
-        mask: (length, tokens), or (batch, 1, length, tokens), bool, what each may see; by default all up to
-            itself.
     Returns (batch, length, heads, head_dim).
     """
     k, v = (t.expand(len(q), -1, -1, -1) for t in (k, v))
     kernel = partial(F.scaled_dot_product_attention, enable_gqa=True)
-    if mask is not None:
-        return kernel(q, k, v, attn_mask=mask).transpose(1, 2)
-    length, tokens = q.shape[2], k.shape[2]
-    causal = torch.ones(length, tokens, dtype=torch.bool, device=q.device).tril(tokens - length)
-    parts = []
-    block = BLOCK if q.device.type == "cpu" else length
-    for start in range(0, length, block):
-        rows, seen = slice(start, start + block), slice(tokens - length + start + block)
-        parts.append(kernel(q[:, :, rows], k[:, :, seen], v[:, :, seen], attn_mask=causal[rows, seen]))
-    return torch.cat(parts, dim=2).transpose(1, 2)
+    out = [kernel(q[:, :, rows], k[:, :, :seen], v[:, :, :seen], attn_mask=m) for rows, seen, m in parts]
+    return torch.cat(out, dim=2).transpose(1, 2)
 
 
 # ---- threads

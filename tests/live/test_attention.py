@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sentiment_core.live.forward import _equal_work, attend
+from sentiment_core.live.forward import _equal_work, attend, causal
 
 
 def parts(length: int, before: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -21,10 +21,13 @@ def test_blocks_are_attention(length, before, dtype, atol) -> None:
     exact = F.scaled_dot_product_attention(
         q.double(), k.double(), v.double(), attn_mask=mask, enable_gqa=True
     )
-    torch.testing.assert_close(attend(q, k, v).double(), exact.transpose(1, 2), atol=atol, rtol=0)
+    torch.testing.assert_close(
+        attend(q, k, v, causal(q.shape[2], k.shape[2], q)).double(), exact.transpose(1, 2), atol=atol, rtol=0
+    )
     last = torch.tensor([length - 1, length // 2])
     seen = torch.arange(before + length) <= before + last[:, None]
-    once = attend(q[torch.arange(2), :, last, None], k, v, seen[:, None, None])[:, 0]
+    whole = [(slice(None), None, seen[:, None, None])]
+    once = attend(q[torch.arange(2), :, last, None], k, v, whole)[:, 0]
     torch.testing.assert_close(once.double(), exact[torch.arange(2), :, last], atol=atol, rtol=0)
 
 
