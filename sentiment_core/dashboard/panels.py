@@ -102,9 +102,15 @@ def cost_panel(
         actors, record = actors_of(context.store.evals(run, dataset)), run.record
         if record and len(actors) == 2:
             old, new = (shares(one.record.metrics["accuracy"]) for one in actors.values())
-            row = {"title": titles[run.run_id], "run": run.run_id, "parameters": record.base_model.parameters}
+            base = record.base_model
+            row = {
+                "title": titles[run.run_id],
+                "run": run.run_id,
+                "base": base.name,
+                "parameters": base.parameters,
+            }
             row |= {"gpu_seconds": record.wall_seconds * record.hardware.count}
-            row |= {"trainable_share": 100 * record.trainable_parameters / record.base_model.parameters}
+            row |= {"trainable_share": 100 * record.trainable_parameters / base.parameters}
             files = filter(Path.is_file, run.adapter_path.glob("*.safetensors"))  # no link to itself
             adapter = sum(one.stat().st_size for one in files) or 2 * record.trainable_parameters  # as stored
             row |= {"peak_memory_gb": record.peak_memory_bytes / 1e9, "adapter_mb": adapter / 1e6}
@@ -118,8 +124,10 @@ def cost_panel(
     sign = 1 if (arrows := against == "accuracy") else -1  # less of a cost is better
     ranked = sorted(rows, key=lambda row: (-sign * row[against], row[by]))  # the best first
     order, reached = sorted(ranked, key=lambda row: row[by]), -np.inf
+    best = {row["base"]: row["run"] for row in reversed(ranked)}
     for row in order:
         row["on_front"], reached = sign * row[against] > reached, max(reached, sign * row[against])
+        row["named"] = row["on_front"] or row["run"] in (run_id, best[row["base"]])
     finding = "; ".join(dict.fromkeys(  # of the best that took least, and of the best
         f"{_told(row, by)}: {_told(row, against)}" for row in (order[0], ranked[0])
     ))  # fmt: skip
@@ -129,7 +137,8 @@ def cost_panel(
         scale += f"{INTERVAL} (Wilson). Upwards, each halving of the error is the same step"
     caption = (
         f"{where}. {scale}; what would hide each other stands apart. Dotted: the runs that none beats on "
-        "both axes. Times leave out compiling, validation, and a teacher’s training."
+        "both axes; named are these, each base’s best, and the chosen one. Times leave out compiling, "
+        "validation, and a teacher’s training."
     )
     for one in published if arrows else ():
         counts = [int(n) for n in re.findall(r"(\d+) (?:lack|have) a majority", one.protocol)]

@@ -74,8 +74,9 @@ def cost_chart(
 ) -> go.Figure:
     """Accuracy before → after by a cost, an arrow a run, on the error's logarithm; no cost: at the right.
     A dotted line joins the runs that none beats on both axes.
-    table: columns title, run ("" for a published result), on_front, `by`, one of COSTS; accuracy, low,
-    high, and the same three of the base model with before_ (fractions; NaN where not known).
+    table: columns title, run ("" for a published result), on_front, named (whether its title is written),
+    `by`, one of COSTS; accuracy, low, high, and the same three of the base model with before_ (fractions;
+    NaN where not known).
     doubt: between which accuracies labels are in doubt, and what that is called.
     chosen: the run whose name is bold.
     against: "accuracy", or another one of COSTS, with a mark a run for its arrow."""
@@ -86,7 +87,8 @@ def cost_chart(
     table = table.assign(**{name: table[name].astype(float).clip(lower=0.01) for name in costs})
     runs, others = (table[(table["run"] != "") == measured].sort_values(by) for measured in (True, False))
     unknown, x_axis = _cost_axis(table[by])
-    figure, steps = go.Figure(), 0.055 * np.ptp(x_axis["range"]) * np.arange(len(runs))
+    figure, named = go.Figure(), runs["named"].to_numpy(bool)
+    steps = np.ptp(x_axis["range"]) * np.cumsum([0.0, *np.where(named, 0.055, 0.022)])[:-1]
     if doubt:
         band = {"fillcolor": color_of("line"), "opacity": 0.5, "line_width": 0, "layer": "below"}
         figure.add_hrect(_halvings(doubt[0]), _halvings(doubt[1]), **band)
@@ -108,7 +110,8 @@ def cost_chart(
         under = arrows or end > (ends.max() + ends.min()) / 2
         look |= {"yanchor": "top", "align": "right"} if under else {"yanchor": "bottom", "align": "left"}
         top = min(end, _halvings(0.945)) if arrows else end
-        figure.add_annotation(note(at, top, run["title"].replace(", ", "<br>", 1), **look))
+        if run["named"]:
+            figure.add_annotation(note(at, top, run["title"].replace(", ", "<br>", 1), **look))
     at, y = np.log10(others[by].fillna(10**unknown)), _halvings(others["accuracy"])
     told = [f"{one.title}<br>{one.accuracy:.1%}" for one in others.itertuples()]
     shown = others["title"].where(others[by] == others[by].max(), "")  # where there is room

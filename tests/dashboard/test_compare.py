@@ -146,11 +146,24 @@ def test_any_two_costs_are_held_against_each_other_and_their_front_is_in_the_tab
     assert "Less is better on both" in panel.caption
 
 
+@pytest.mark.parametrize("by", COSTS)
+def test_every_committed_run_stands_on_the_axis_and_each_bases_best_is_named(by):
+    panel = panels.cost_panel(context_of(ASSETS), "smollm2-135m-study", "imdb", by, ())
+    low, high = panel.figure.layout.xaxis.range
+    arrows = [trace for trace in panel.figure.data if trace.name in set(panel.data["title"])]
+    assert len(arrows) == len(panel.data) == 14
+    assert all(low < x < high for trace in arrows for x in trace.x)
+    named = {note.text.replace("<br>", ", ", 1) for note in panel.figure.layout.annotations}
+    best = panel.data.loc[panel.data.groupby("base")["accuracy"].idxmax(), "title"]
+    assert {*best, *panel.data[panel.data["run"] == "smollm2-135m-study"]["title"]} <= named
+    assert len(named) < len(arrows)
+
+
 def test_the_committed_adapters_are_as_large_as_their_files():
     panel = panels.cost_panel(context_of(ASSETS), None, "imdb", "adapter_mb", ())
     found = panel.data.set_index("run")["adapter_mb"]["smollm2-135m"]
     assert 1e6 * found == (ASSETS / "runs/smollm2-135m/adapter/adapter_model.safetensors").stat().st_size
-    assert panel.title.startswith("9.82 MB: 50.2")
+    assert panel.title.startswith("7.63 MB: 51.3"), "Gemma has the smallest"
 
 
 def test_the_committed_runs_stand_beside_published_results_and_doubtful_labels():

@@ -25,6 +25,7 @@ COSTS = pd.DataFrame({
     "peak_memory_gb": [9, 9, 40, np.nan, np.nan], "trainable_share": [3.6, 4, 14, np.nan, np.nan],
     "adapter_mb": [10, 10, 37, np.nan, np.nan], "answer_ms": [0.3, 0.3, 1.6, np.nan, np.nan],
     "on_front": [True, False, True, np.nan, np.nan],
+    "named": [True, True, True, np.nan, np.nan],
     "before_accuracy": [0.5, 0.5, 0.85, *[np.nan] * 2], "before_low": [0.49, 0.49, 0.84, *[np.nan] * 2],
     "before_high": [0.51, 0.51, 0.86, *[np.nan] * 2], "accuracy": [0.95, 0.94, 0.96, 0.965, 0.97],
     "low": [0.94, 0.93, 0.95, *[np.nan] * 2], "high": [0.96, 0.95, 0.97, *[np.nan] * 2],
