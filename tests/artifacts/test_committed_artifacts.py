@@ -159,4 +159,4 @@ def test_runs_on_one_base_store_the_same_answers_of_it() -> None:
     assert len(by_base["smollm2-135m"]) > 1
     for first, *others in by_base.values():
         for other in others:
-            assert other == pytest.approx(first, abs=1e-5)
+            assert other == pytest.approx(first, abs=1e-4), "made on other processors"
