@@ -140,5 +140,7 @@ def register(context: Context) -> None:
             for run in context.store.listing().runs
         ]
 
-    for endpoint, more in ((classify, MODEL_EVENT), (classify_batch, MODEL_EVENT), (metrics, {}), (runs, {})):
-        gr.api(endpoint, **more)
+    for endpoint in (classify, classify_batch):
+        gr.api(endpoint, **MODEL_EVENT)
+    for endpoint in (metrics, runs):
+        gr.api(endpoint)

@@ -1,10 +1,9 @@
 """Responses bind the browser to this origin; requests have a largest size; the log holds no texts."""
 
-import asyncio
 import logging
 import traceback
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import gradio as gr
 from starlette.datastructures import Headers, MutableHeaders
@@ -110,20 +109,13 @@ class QuietBlocks(gr.Blocks):
 
     def queue(self, *arguments: Any, **named: Any) -> Self:
         super().queue(*arguments, **named)
-        push, clean = cast(Any, self._queue.push), self._queue.clean_events
+        push: Any = self._queue.push
 
         def pushed(body: Any, **more: Any) -> Any:
             body.session_hash = body.session_hash or None  # Gradio loses events of a session without a name
             return push(body, **more)
 
-        async def cleaned(**of: Any) -> None:
-            await clean(**of)
-            left = {event._id for job in self._queue.active_jobs for event in job or () if not event.alive}
-            for task in asyncio.all_tasks():
-                if task.get_name().rpartition("<gradio-sep>")[2] in left:
-                    task.cancel()  # also what is no generator, which Gradio lets run on
-
-        self._queue.push, self._queue.clean_events = pushed, cleaned  # pyrefly: ignore[bad-assignment]
+        self._queue.push = pushed  # pyrefly: ignore[bad-assignment]
         return self
 
     async def process_api(self, block_fn: Any, inputs: list[Any], *rest: Any, **more: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from gradio_client import Client
 
 from sentiment_core.dashboard import serving
 from sentiment_core.dashboard.serving import TOO_MANY
+from sentiment_core.dashboard.tabs import batch
 from tests.browser.site import Site, opened, settle
 from tests.fake_artifacts import write_assets
 from tests.fake_live import FakeClassifier, HeldClassifier
@@ -127,7 +128,7 @@ def test_an_answer_that_comes_before_its_question_is_confirmed_is_shown(asking, 
     page.locator("#trace li", has_text="seen twice").wait_for(timeout=20_000)
 
 
-def test_a_batch_ends_when_its_visitor_leaves(context, tmp_path) -> None:
+def test_a_batch_ends_when_its_visitor_leaves(context, tmp_path, monkeypatch) -> None:
     done: list[int] = []
 
     class Counted(FakeClassifier):
@@ -136,6 +137,7 @@ def test_a_batch_ends_when_its_visitor_leaves(context, tmp_path) -> None:
                 done.append(len(step[0]))
                 yield step
 
+    monkeypatch.setattr(batch, "LOOK_AGAIN", 0.1)
     (path := tmp_path / "many.csv").write_text("text\n" + "great film\n" * 5000, encoding="utf-8")
     served = Site(write_assets(tmp_path / "assets", n=60, pairs=10), lambda run: Counted(run, wait=0.05))
     try:

@@ -6,12 +6,10 @@ import re
 import subprocess
 import sys
 import textwrap
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from gradio_client import Client
@@ -104,27 +102,6 @@ def post(url: str, path: str, body: object) -> tuple[int, dict]:
             return answer.status, json.loads(answer.read())
     except urllib.error.HTTPError as error:
         return error.code, json.loads(error.read() or b"{}")
-
-
-def test_what_a_program_asked_ends_when_it_leaves(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    done: list[int] = []
-    batches = FakeClassifier.batches
-
-    def counted(*asked: Any) -> Iterator[Any]:
-        for step in batches(*asked):
-            done.append(len(step[0]))
-            yield step
-
-    monkeypatch.setattr(FakeClassifier, "batches", counted)
-    event = post(url, "call/classify_batch", {"data": [["great"] * 5000, ""]})[1]["event_id"]
-    with urllib.request.urlopen(f"{url}gradio_api/call/classify_batch/{event}", timeout=30):
-        while not done:
-            time.sleep(0.05)
-    before = 0
-    while sum(done) > before:
-        before = sum(done)
-        time.sleep(2)
-    assert before < 10_000
 
 
 def test_the_way_past_the_queue_is_closed(url: str) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from sentiment_core.dashboard.context import QUIET, Context
 from sentiment_core.dashboard.host import Which
 from sentiment_core.dashboard.inputs import MAX_ROWS, Batch, InputRefused
 from sentiment_core.dashboard.panels import accuracy_panel
-from sentiment_core.dashboard.serving import MODEL_EVENT, Latest, Refused, Scores, Waiting
+from sentiment_core.dashboard.serving import LOOK_AGAIN, MODEL_EVENT, Latest, Refused, Scores, Waiting
 from sentiment_core.dashboard.tabs.accuracy import outcomes_html
 from sentiment_core.dashboard.tabs.confusion import Side, matrix_panel
 from sentiment_core.labels import LABEL_WORDS
@@ -64,19 +64,24 @@ def build(context: Context, run: gr.Dropdown) -> None:
     async def answer(
         run_id: str | None, path: str | None, pasted: str, text: str | None, label: str | None,
         latest: Latest, progress: gr.Progress = gr.Progress(),  # noqa: B008
-    ) -> list[object]:  # fmt: skip
-        found, answered, began = dict[Which, list[float]](), 0, 0.0
+    ) -> AsyncIterator[list[object]]:  # fmt: skip
+        found, answered, began, shown = dict[Which, list[float]](), 0, 0.0, time.monotonic()
         try:
             batch = await asyncio.to_thread(inputs.read_batch, path, pasted, text, label)
         except InputRefused as error:
-            return only(str(error), warn=True)
+            yield only(str(error), warn=True)
+            return
         question = latest.question = object()
         async for event in context.serving.scores(context.store.run(run_id), batch.texts):
             if latest.question is not question:
                 break
+            if time.monotonic() - shown > LOOK_AGAIN:  # Gradio ends here what was asked by one who has left
+                shown = time.monotonic()
+                yield [gr.skip()] * len(outputs)
             match event:
                 case Refused(sentence):
-                    return only(sentence, warn=True)
+                    yield only(sentence, warn=True)
+                    return
                 case Waiting():
                     progress(0.0, desc=waiting_note(event))
                     began = time.monotonic()
@@ -87,7 +92,7 @@ def build(context: Context, run: gr.Dropdown) -> None:
         found = {system: p[:answered] for system, p in found.items()}
         stopped = f"Stopped after {answered:,} of {len(batch.texts):,}. " * (answered < len(batch.texts))
         batch = Batch(batch.texts[:answered], batch.labels and batch.labels[:answered])
-        return await asyncio.to_thread(whole, batch, found, stopped) if answered else only("Stopped.")
+        yield await asyncio.to_thread(whole, batch, found, stopped) if answered else only("Stopped.")
 
     def whole(batch: Batch, found: dict[Which, list[float]], stopped: str) -> list[object]:
         frame = table_of(batch, found)
@@ -137,9 +142,10 @@ def scored(system: str, batch: Batch, p_positive: Sequence[float]) -> tuple[Eval
     artifact has them; label -1 where nobody knows it."""
     p = np.array(p_positive, dtype=np.float32)
     frame = pd.DataFrame({"label": batch.labels or -1, "prediction": answers(p), "p_positive": p})
-    metrics = {"accuracy": intervals.wilson(int((frame["prediction"] == frame["label"]).sum()), len(frame))}
+    accuracy = intervals.wilson(int((frame["prediction"] == frame["label"]).sum()), len(frame))
     dataset = DatasetInfo(name="Your texts", split="all", n=len(frame), fingerprint="", source="")
-    record = EvalRecord.model_construct(system=system, run_id=None, dataset=dataset, metrics=metrics)
+    about = {"system": system, "run_id": None, "dataset": dataset, "metrics": {"accuracy": accuracy}}
+    record = EvalRecord.model_construct(**about)
     return Evaluation(Path(), record), frame.assign(review_id=frame.index.astype(str))
 
 
