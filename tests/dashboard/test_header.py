@@ -37,12 +37,15 @@ def test_the_title_tells_what_the_base_said(context):
     committed = context_of(ASSETS)
     for run in committed.store.finished_runs():
         title = words(header.head_html(committed, run)[0])
-        if run.record.base_model.name != "smollm2-135m":
-            assert "every film" not in title, "other bases could tell"
+        if (base := run.record.base_model.name).startswith("qwen"):
+            assert "every film" not in title, "these could tell"
             continue
         assert title.startswith("It called nearly every film good. Then it was fine-tuned for")
-        took = parts.duration(run.record.wall_seconds)
-        assert f"{took}. A 135-million-parameter language model called 99" in title
+        told = {
+            "smollm2-135m": "135-million-parameter language model called 99",
+            "gemma-3-270m": "268-million",
+        }
+        assert f"{parts.duration(run.record.wall_seconds)}. A {told[base]}" in title
     plain = words(header.head_html(context, context.store.run(RUN))[0])
     assert "nearly every film" not in plain
     assert "movie reviews the right label. QLoRA trained 3.6 % as many new weights" in plain
