@@ -103,12 +103,8 @@ def cost_panel(
         if record and len(actors) == 2:
             old, new = (shares(one.record.metrics["accuracy"]) for one in actors.values())
             base = record.base_model
-            row = {
-                "title": titles[run.run_id],
-                "run": run.run_id,
-                "base": base.name,
-                "parameters": base.parameters,
-            }
+            row = {"title": titles[run.run_id], "run": run.run_id}
+            row |= {"base": base.name, "parameters": base.parameters}
             row |= {"gpu_seconds": record.wall_seconds * record.hardware.count}
             row |= {"trainable_share": 100 * record.trainable_parameters / base.parameters}
             files = filter(Path.is_file, run.adapter_path.glob("*.safetensors"))  # no link to itself
