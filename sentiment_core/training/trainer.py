@@ -97,7 +97,7 @@ class PackedBatches(MicroBatches):
         prefix = self.prompts.encoded.shared if PACKED_MODELS[self.engine].shares_prefix else 0
         pieces = [*itertools.chain(*self.parts)]
         tokens = max(packed_tokens(lengths[piece], prefix) for piece in pieces)
-        return PackShape(round_up(tokens, 128), max(map(len, pieces)), int(lengths.max()), prefix)
+        return PackShape(round_up(tokens, 16), max(map(len, pieces)), int(lengths.max()), prefix)
 
     def collate(self, rows: np.ndarray, learned: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
         return vars(pack_sequences(self.prompts.encoded, rows, self.shape, **learned))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from sentiment_core.engines.batching import plan_steps
 from sentiment_core.engines.packed.layout import PackShape, pack_sequences, packed_tokens
 from sentiment_core.engines.packed.model import PackedModel
 from sentiment_core.engines.scorer import SentimentScorer, left_pad, p_positive
@@ -94,3 +95,17 @@ def test_a_pack_that_does_not_fit_is_refused(adapted):
     shape = PackShape(tokens=100, reviews=2, longest=256)
     with pytest.raises(ValueError, match="do not fit"):
         pack_sequences(encoded, np.arange(5), shape)
+
+
+def test_steps_hold_every_review_once_and_nearly_as_many_tokens():
+    """They share one static shape: what the longest step has more than the others is computed for nothing."""
+    lengths = np.random.default_rng(0).lognormal(5.6, 0.6, size=5_003).astype(int).clip(40, 1024)
+    for batch_size in (16, 48):
+        plan = plan_steps(lengths, batch_size, epochs=2, seed=1)
+        for epoch in np.split(np.arange(len(plan)), 2):
+            reviews = np.concatenate([plan[step] for step in epoch])
+            assert sorted(reviews) == list(range(len(lengths)))
+        assert {len(step) for step in plan} <= {batch_size, batch_size - 1}
+        tokens = np.array([lengths[step].sum() for step in plan if len(step) == batch_size])
+        assert tokens.max() <= 1.005 * tokens.mean()
+        assert not np.array_equal(plan[0], plan[len(plan) // 2]), "each epoch draws anew"
