@@ -252,7 +252,7 @@ class Reference(Record):
     accuracy: float | None  # fraction in [0, 1]; None of what is no system's result
     protocol: str
     selected_on: str
-    """What checkpoint and settings were chosen on: "validation", "the test split", or "not checked"."""
+    """What checkpoint and settings were chosen on, such as "validation", "the test split", "not stated"."""
     source: str
     url: str
     kind: Literal["study-before", "study-after", "published", "label-ambiguity"]
