@@ -53,19 +53,26 @@ def exported(tmp_path_factory) -> Iterator[SimpleNamespace]:
         yield SimpleNamespace(folder=folder, url=url, run=run, about=about, encoder=encoder, stored=stored)
 
 
+SOFTWARE = "navigator.gpu.requestAdapter = async () => ({info: {isFallbackAdapter: true}});\n"
+
+
 @pytest.fixture(scope="module")
 def started(context, exported) -> Iterator[SimpleNamespace]:
-    """The page with its model, without a network from then on; what it asked for since."""
+    """The page with its model and an adapter in software, without a network from then on; what it asked for
+    until then and since."""
     own = context.browser.new_context()
     own.set_default_timeout(180_000)  # a busy machine may take its time
     page = own.new_page()
+    source, asked = SOFTWARE + (exported.folder / "worker.js").read_text(), list[str]()
+    page.route("**/worker.js", lambda route: route.fulfill(body=source, content_type="text/javascript"))
+    page.on("request", lambda request: asked.append(request.url))
     page.goto(exported.url)
     page.get_by_role("button", name="Answer in my browser").click()
     page.locator(".local", has_text="no text leaves this machine").wait_for()
     own.set_offline(True)
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    yield SimpleNamespace(page=page, asked=asked)
+    fetched = asked.copy()
+    asked.clear()
+    yield SimpleNamespace(page=page, fetched=fetched, asked=asked)
     own.close()
 
 
@@ -87,6 +94,11 @@ def test_thirty_stored_reviews_get_their_labels_from_both_models(started, export
         assert np.abs(p - told).mean() < 0.01
         assert ((p >= 0.5) == (told >= 0.5)).sum() >= 29  # one may lie at the threshold
     assert started.asked == []
+
+
+def test_an_adapter_in_software_is_not_tried(started) -> None:
+    assert any(url.endswith("/worker.js") for url in started.fetched)
+    assert not any("webgpu" in url for url in started.fetched)
 
 
 def test_trace_and_dial_are_those_that_are_stored(started, exported) -> None:
