@@ -5,8 +5,10 @@ cut the question off a long prompt, as truncation at the right does, is refused.
 """
 
 import argparse
+import importlib
 from collections.abc import Callable, Sequence
 from functools import partial
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +25,7 @@ from sentiment_core.engines.scorer import SentimentScorer, p_positive
 from sentiment_core.metrics.intervals import wilson
 from sentiment_core.models import loading
 from sentiment_core.models.base_models import BaseModel
-from sentiment_core.models.tokens import PromptEncoder
+from sentiment_core.models.tokens import Encoded, PromptEncoder
 
 MAX_LENGTH = 1024
 LONG = ("A long review. " * MAX_LENGTH).strip()  # a blank would join the question's first token
@@ -53,7 +55,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     run, base = measure.finished(arguments.run, arguments.base_model)
     asked = [(system, peer, few) for system, peer in PEERS.items()]
     if len(reviews) > len(few):
-        asked.append((f"ours, {len(reviews):,} reviews", _ours, reviews))
+        asked.insert(-1, (f"ours, {len(reviews):,} reviews", _ours, reviews))
     rows = []
     for system, peer, subject in asked:
         make = partial(peer, base, run, context)
@@ -67,7 +69,7 @@ def timed(
     system: str, make: Callable[[], Scoring], reviews: Reviews, repeats: int, context: DeviceContext
 ) -> BenchmarkRow:
     """Raises ConfigError where a long prompt would not end with the question."""
-    began = timer()
+    began, held = timer(), torch.cuda.memory_reserved()
     with loading.quiet_transformers():
         encoder, score, note, encode = make()
     with loading.quiet_transformers(), torch.inference_mode():
@@ -81,7 +83,7 @@ def timed(
             ends.append(timer())
     return BenchmarkRow(
         system=system, reviews_per_second=measure.spread(len(reviews) / np.diff(ends)[1:]), note=note,
-        first_step_seconds=ends[1] - began, peak_memory_bytes=torch.cuda.max_memory_reserved() or None,
+        first_step_seconds=ends[1] - began, peak_memory_bytes=torch.cuda.max_memory_reserved() - held or None,
         accuracy=wilson(int(((found >= 0.5) == reviews.labels).sum()), len(reviews)),
     )  # fmt: skip
 
@@ -121,12 +123,33 @@ def _loop(base: BaseModel, run: Run | None, context: DeviceContext) -> Scoring:
     return Scoring(encoder, score, "4-bit layers unpacked at every use, all logits computed", encode)
 
 
-def _merged(base: BaseModel, run: Run | None, context: DeviceContext) -> Scoring:
+def _in_bf16(base: BaseModel, run: Run | None, device: torch.device | str) -> loading.LoadedModel:
     if run:
-        loaded = loading.load_merged(base, run.adapter_path, device=context.device)
-    else:
-        loaded = loading.load_base(base, device=context.device, compute_dtype=torch.bfloat16)
-    return _scoring(SentimentScorer(loaded, engine="padded"), "batches of like length")
+        return loading.load_merged(base, run.adapter_path, device=device)
+    return loading.load_base(base, device=device, compute_dtype=torch.bfloat16)
+
+
+def _merged(base: BaseModel, run: Run | None, context: DeviceContext) -> Scoring:
+    scorer = SentimentScorer(_in_bf16(base, run, context.device), engine="padded")
+    return _scoring(scorer, "batches of like length")
+
+
+def _vllm(base: BaseModel, run: Run | None, context: DeviceContext) -> Scoring:
+    vllm: Any = importlib.import_module("vllm")
+    loaded = _in_bf16(base, run, "cpu")  # the GPU is for the process that vLLM starts
+    labels = list(loaded.encoder.label_ids)
+    asked = vllm.SamplingParams(max_tokens=1, temperature=0, logprob_token_ids=labels, detokenize=False)
+    with TemporaryDirectory() as folder:
+        loaded.model.save_pretrained(folder)
+        engine = vllm.LLM(folder, skip_tokenizer_init=True, enable_prefix_caching=True)
+
+    def score(prompts: Encoded) -> np.ndarray:
+        engine.reset_prefix_cache()  # it keeps the prompts' common beginning, not the last pass
+        given = [{"prompt_token_ids": prompt.tolist()} for prompt in prompts]
+        answers = [one.outputs[0].logprobs[0] for one in engine.generate(given, asked, use_tqdm=False)]
+        return p_positive(np.array([[answer[label].logprob for label in labels] for answer in answers]))
+
+    return Scoring(loaded.encoder, score, f"{vllm.__version__}, merged bf16, in a process of its own")
 
 
 def _ours(base: BaseModel, run: Run | None, context: DeviceContext) -> Scoring:
@@ -141,6 +164,6 @@ def _scoring(scorer: SentimentScorer, note: str) -> Scoring:
 PEERS: dict[str, Callable[[BaseModel, Run | None, DeviceContext], Scoring]] = {
     "transformers loop, batch 32": _loop,
     "transformers, sorted by length, last position only, merged bf16": _merged,
-    "vLLM": partial(measure.absent, "it comes with a PyTorch of its own"),
     "ours": _ours,
+    "vLLM": _vllm,  # the last: it replaces parts of PyTorch's compiler for the process
 }

@@ -121,6 +121,38 @@ def test_scoring_is_compared_from_texts_with_each_ones_accuracy(common, tmp_path
     assert len(alike) <= 2
 
 
+def test_vllm_is_asked_for_the_labels_alone_behind_the_same_tokens(tiny_model, monkeypatch):
+    """Its stand-in computes with the weights that it is given; P(positive) is that of the merged model."""
+    given, resets = [], []
+
+    def load(folder, **_):
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+        assert model.dtype == torch.bfloat16
+
+        def generate(prompts, asked, use_tqdm):
+            assert (asked.max_tokens, asked.temperature) == (1, 0)
+            for ids in (prompt["prompt_token_ids"] for prompt in prompts):
+                given.append(ids)
+                found = model(torch.tensor([ids])).logits[0, -1].float().log_softmax(-1).tolist()
+                first = {token: SimpleNamespace(logprob=found[token]) for token in asked.logprob_token_ids}
+                yield SimpleNamespace(outputs=[SimpleNamespace(logprobs=[first])])
+
+        return SimpleNamespace(generate=generate, reset_prefix_cache=lambda: resets.append(len(given)))
+
+    stand_in = SimpleNamespace(LLM=load, SamplingParams=SimpleNamespace, __version__="0.26.0")
+    monkeypatch.setitem(sys.modules, "vllm", stand_in)
+    make = [resolve(str(tiny_model)), None, SimpleNamespace(device=torch.device("cpu"))]
+    asked, merged = score._vllm(*make), score._merged(*make)
+    prompts = merged.encoder.encode(["A fine film.", "A dull film, too long.", score.LONG], score.MAX_LENGTH)
+    with torch.inference_mode():
+        found = [asked.score(prompts), asked.score(prompts)]
+        assert found[0] == pytest.approx(merged.score(prompts), abs=5e-3)
+    assert np.ptp(found[0]) > 0.01
+    assert given == [ids.tolist() for ids in prompts] * 2
+    assert resets == [0, len(prompts)]
+    assert asked.note.startswith("0.26.0")
+
+
 def test_a_peer_that_cuts_the_question_off_is_refused(common, tmp_path, monkeypatch, capsys):
     def right(*given):
         scoring = score._loop(*given)
