@@ -2,12 +2,13 @@
 
 # No postponed annotations here: Gradio reads the return types of the endpoints as they stand.
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from itertools import zip_longest
 from operator import attrgetter
 from typing import Any, TypedDict
 
 import gradio as gr
+from gradio.context import LocalContext
 
 from sentiment_core.artifacts.store import ArtifactError, Run
 from sentiment_core.dashboard.components.answers import word_of
@@ -36,12 +37,18 @@ class Answer(TypedDict):
     trace: list[Row] | None  # how the answers came while reading, the text stripped; null unless asked for
 
 
-async def found_by(events: AsyncIterator[Any]) -> Any:
-    """What the last of them found; gr.Error where that is `Refused`."""
-    *_, last = [event async for event in events]
-    if isinstance(last, Refused):
-        raise gr.Error(last.sentence)
-    return last.found
+async def found_by(events: AsyncGenerator[Any]) -> Any:
+    """What the last of them found; gr.Error where that is `Refused`, or where who asked has left: Gradio ends
+    generators then, but lets coroutines run on."""
+    blocks: Any = LocalContext.blocks.get(None)
+    asked = blocks and blocks._queue.event_ids_to_events[LocalContext.event_id.get()]
+    async for event in events:
+        if asked and not asked.alive:
+            await events.aclose()  # now: the error's traceback holds them
+            raise gr.Error("Nobody waits for this any more.")
+        if isinstance(event, Refused):
+            raise gr.Error(event.sentence)
+    return event.found
 
 
 def register(context: Context) -> None:

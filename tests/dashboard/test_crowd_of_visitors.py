@@ -11,8 +11,8 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from sentiment_core.dashboard import app
-from sentiment_core.dashboard.serving import KINDS, TOO_MANY
+from sentiment_core.dashboard import app, serving
+from sentiment_core.dashboard.serving import KINDS, TOO_MANY, Job, Worker
 from tests import waiting
 from tests.fake_artifacts import RUN, write_assets
 from tests.fake_live import HeldClassifier
@@ -65,6 +65,28 @@ def test_visitors_beyond_the_queue_are_told_to_come_back(client: Client) -> None
     assert [answer["fine_tuned_label"] for answer in answers] == ["Positive"] * longest
     assert [answer["fine_tuned_label"] for answer in batch.result(timeout=120)] == ["Positive", "Negative"]
     assert client.predict("A great film", api_name="/classify")["run_id"] == RUN
+
+
+@pytest.mark.parametrize("name", ["classify", "classify_batch"])
+def test_what_a_program_asked_ends_when_it_leaves(demo, client: Client, monkeypatch, name: str) -> None:
+    given = {"classify": ["A review", "", True], "classify_batch": [["A review"] * 5000, ""]}[name]
+    asked, submit = list[tuple[Worker, Job]](), Worker.submit
+
+    def submitted(worker: Worker, job: Job, *more) -> None:
+        submit(worker, job, *more)
+        if job.given == given[0]:
+            asked.append((worker, job))
+
+    monkeypatch.setattr(Worker, "submit", submitted)
+    monkeypatch.setattr(serving, "LOOK_AGAIN", 0.05)
+    address, body = f"{demo.address}gradio_api/call/{name}", json.dumps({"data": given}).encode()
+    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as told:
+        event = json.load(told)["event_id"]
+    with urllib.request.urlopen(f"{address}/{event}", timeout=30):
+        until(lambda: asked)
+    worker, job = asked[0]
+    until(lambda: job not in worker._jobs)
 
 
 def test_a_full_queue_of_gradios_speaks_politely_too(demo, client: Client) -> None:
