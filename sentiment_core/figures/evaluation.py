@@ -1,5 +1,6 @@
 """Figures of evaluations: tidy frames in, plotly figures out; fractions become percent only here."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -74,9 +75,9 @@ def cost_chart(
 ) -> go.Figure:
     """Accuracy before → after by a cost, an arrow a run, on the error's logarithm; no cost: at the right.
     A dotted line joins the runs that none beats on both axes.
-    table: columns title, run ("" for a published result), on_front, named (whether its title is written),
-    `by`, one of COSTS; accuracy, low, high, and the same three of the base model with before_ (fractions;
-    NaN where not known).
+    table: columns title, run ("" for a published result), on_front, named (whether its title is written, or
+    on a phone, by page.css, its number from the left), `by`, one of COSTS; accuracy, low, high, and the same
+    three of the base model with before_ (fractions; NaN where not known). Its order breaks ties of `by`.
     doubt: between which accuracies labels are in doubt, and what that is called.
     chosen: the run whose name is bold.
     against: "accuracy", or another one of COSTS, with a mark a run for its arrow."""
@@ -85,7 +86,8 @@ def cost_chart(
     costs, arrows = {by, against} & COSTS.keys(), against == "accuracy"
     table = table[arrows | (table["run"] != "")]
     table = table.assign(**{name: table[name].astype(float).clip(lower=0.01) for name in costs})
-    runs, others = (table[(table["run"] != "") == measured].sort_values(by) for measured in (True, False))
+    table = table.sort_values(by, kind="stable")
+    runs, others = (table[(table["run"] != "") == measured] for measured in (True, False))
     unknown, x_axis = _cost_axis(table[by])
     figure, named = go.Figure(), runs["named"].to_numpy(bool)
     steps = np.ptp(x_axis["range"]) * np.cumsum([0.0, *np.where(named, 0.055, 0.022)])[:-1]
@@ -98,7 +100,7 @@ def cost_chart(
     ends = np.asarray(_halvings(runs["accuracy"]) if arrows else np.log10(runs[against]))
     best, look = runs["on_front"].to_numpy(bool), {"mode": "lines", "line_shape": "hv", "line_dash": "dot"}
     figure.add_trace(series("front", "fine", places[best], ends[best], hover="", hoverinfo="skip", **look))
-    for at, end, run in zip(places, ends, runs.to_dict("records"), strict=True):
+    for at, end, number, run in zip(places, ends, named.cumsum(), runs.to_dict("records"), strict=True):
         shares = [[run[side + one] for side in ("before_", "")] for one in ("accuracy", "low", "high")]
         told = [percent(share, 2) for share in shares[0]] if arrows else [f"{run[against]:,.3g}"]
         y, n = _halvings(shares) if arrows else np.full((3, 1), end), len(told)
@@ -111,7 +113,9 @@ def cost_chart(
         look |= {"yanchor": "top", "align": "right"} if under else {"yanchor": "bottom", "align": "left"}
         top = min(end, _halvings(0.945)) if arrows else end
         if run["named"]:
-            figure.add_annotation(note(at, top, run["title"].replace(", ", "<br>", 1), **look))
+            figure.add_annotation(note(at, top, re.sub(r", (?!\d)|(?=\+ )", "<br>", run["title"]), **look))
+            foot = {"font": font | {"size": 12}, "yshift": -15}  # above, others are too near
+            figure.add_annotation(note(at, y[0, 0], str(number), **foot))
     at, y = np.log10(others[by].fillna(10**unknown)), _halvings(others["accuracy"])
     told = [f"{one.title}<br>{one.accuracy:.1%}" for one in others.itertuples()]
     shown = others["title"].where(others[by] == others[by].max(), "")  # where there is room
@@ -123,7 +127,8 @@ def cost_chart(
     if not arrows:
         return finished(figure.update_yaxes(title_text=COSTS[against], **_cost_axis(runs[against])[1]), 540)
     ticks = {"tickvals": _halvings(LOGARITHMIC), "ticktext": [f"{100 * tick:g}" for tick in LOGARITHMIC]}
-    ticks |= {"autorangeoptions_clipmax": max(_halvings([0.985, *runs["high"]]) + 0.1)}
+    least, most = _halvings(runs["before_accuracy"].min()) - 0.4, max(_halvings([0.985, *runs["high"]])) + 0.1
+    ticks |= {"autorangeoptions_clipmin": least, "autorangeoptions_clipmax": most}  # whatever titles need
     figure.update_yaxes(title_text="Accuracy (%), by the error’s logarithm", **ticks)
     return finished(figure, 540)
 

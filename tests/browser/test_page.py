@@ -362,7 +362,24 @@ def test_any_two_runs_compare_and_what_runs_took_is_one_picture(page, ladder_sit
     page.get_by_role("option", name="Accuracy").click()
     page.locator("#cost-title h2", has_text=re.compile("41 GPU seconds: .* → ")).wait_for()
     page.locator("#cost-plot").scroll_into_view_if_needed()
-    page.locator("#cost-plot .annotation-text", has_text="Our recipeQwen2.5-Coder-1.5B").wait_for()
+    title = page.locator("#cost-plot .annotation-text", has_text="Our recipeQwen2.5-Coder-1.5B")
+    number = page.locator("#cost-plot .annotation-text", has_text=re.compile(r"^\d$")).first
+    key = page.locator("#cost-notes", has_text="Our recipe, Qwen2.5-Coder-1.5B").locator(".titles").first
+    for one in (number, key):
+        one.wait_for()
+    assert not title.is_visible(), "titles would lie on each other here"
+    page.set_viewport_size({"width": 1280, "height": 900})
+    title.wait_for()
+    assert not number.is_visible()
+    assert not key.is_visible()
+    page.locator("#cost .menu > button").click()
+    with page.expect_download() as download:
+        page.locator("#cost").get_by_text("Picture as SVG").click()
+    picture = download.value.path().read_text(encoding="utf-8")
+    assert "SmolLM2" in picture
+    assert not re.search(r">\d</text>", picture), "it shows what the page shows"
+    page.keyboard.press("Escape")
+    page.set_viewport_size({"width": 375, "height": 900})
     page.get_by_label("Compare with").click()
     page.get_by_role("option", name="taught").click()
     page.locator("#outcomes", has_text="The two runs differ in").wait_for()

@@ -220,7 +220,7 @@ def test_an_arrow_a_run_at_its_cost_and_where_the_error_was_halved(by: str) -> N
     (band,) = figure.layout.shapes
     assert (2**-band.y0, 2**-band.y1) == pytest.approx((0.029, 0.007))
     bold = [note.text for note in figure.layout.annotations if note.font.weight == 700]
-    assert bold == ["Twin"]
+    assert bold == ["Twin", "2"]
 
 
 @pytest.mark.parametrize("against", list(evaluation.COSTS))
