@@ -25,9 +25,11 @@ def systems_chart(table: pd.DataFrame, start: int = 0) -> go.Figure:
     table: one row per mark, best first. Columns title, system ("" for a published result), accuracy, low,
     high (fractions; low and high may be NaN).
     start: of the axis, in percent; what lies below is drawn there as an arrow to the left."""
-    rows: list[Any] = list(table.iloc[::-1].itertuples())
+    lines = [t.replace(", ", ",<br>") if len(t) > 46 else t for t in table["title"]]  # a phone is no wider
+    rows: list[Any] = list(table.assign(title=lines).iloc[::-1].itertuples())
     own = np.array([row.system in SYSTEMS for row in rows])
-    places = np.cumsum([1.0, *np.where(own[:-1], 1.0, 0.55)])  # less room above a published one
+    room = np.where(own, 1.0, 0.55) + [0.35 * ("<br>" in row.title) for row in rows]  # above each
+    places = np.cumsum([1.0, *room[:-1]])
     figure = go.Figure()
     if start < 50:
         corner = {"xanchor": "left", "xshift": 5, "yanchor": "bottom"}
@@ -39,8 +41,8 @@ def systems_chart(table: pd.DataFrame, start: int = 0) -> go.Figure:
     ticks = None if start else [0, 25, 50, 75, 100]
     figure.update_xaxes(range=[start, 100 + (100 - start) / 100], title_text=title, tickvals=ticks)
     figure.update_yaxes(range=[0.4, places[-1] + 1.15], tickvals=places[own], showticklabels=False)
-    room = {"margin_r": 70} | ({"margin_l": 48} if start else {})  # of long names beside marks at the left
-    return finished(figure, 78 + int(44 * places[-1]), **room)
+    margins = {"margin_r": 70} | ({"margin_l": 48} if start else {})  # of long names beside marks at the left
+    return finished(figure, 78 + int(44 * places[-1]), **margins)
 
 
 def _add_system(figure: go.Figure, row: Any, place: float, start: int) -> None:
@@ -59,7 +61,7 @@ def _add_system(figure: go.Figure, row: Any, place: float, start: int) -> None:
     figure.add_trace(series(row.title, system.colour, [x], [place], hover=hover, error_x=error, **mark))
     where: dict[str, Any] = {"xanchor": "right", "xshift": -9}
     if measured:
-        where = {"x": start, "xanchor": "left", "yanchor": "bottom", "yshift": 6}
+        where = {"x": start, "xanchor": "left", "yanchor": "bottom", "yshift": 6, "align": "left"}
     elif below:
         where = {"xanchor": "left", "xshift": 9}
     font = {"color": color_of(system.colour), "size": 13 if measured else 11}
@@ -157,19 +159,20 @@ def coverage_chart(table: pd.DataFrame, marks: pd.DataFrame) -> go.Figure:
     marks: columns target, coverage, accuracy (fractions), of the fine-tuned model."""
     figure = go.Figure()
     for actor, rows in table.groupby("actor", sort=False):
-        name, dash = ("fine-tuned", "solid") if actor == "fine" else ("base model", "dot")
+        name, dash, at, side, edge = "base model", "dot", len(rows) // 2, "right", "top"  # below its line
+        if actor == "fine":
+            name, dash, at, side, edge = "fine-tuned", "solid", len(rows) // 3, "left", "bottom"
         x, y, low, high = (100 * rows[column] for column in ("coverage", "accuracy", "low", "high"))
         band = {"x": [*x, *x[::-1]], "y": [*high, *low[::-1]], "fillcolor": tint(str(actor), 0.2)}
         figure.add_trace(go.Scatter(**band, fill="toself", mode="none", hoverinfo="skip"))
         hover = f"{name}<br>of the surest %{{x:.0f}}{THIN}%, %{{y:.2f}}{THIN}% right"
         line = series(name, str(actor), x, y, hover=hover, mode="lines")
         figure.add_trace(line.update(line={"width": 2.5, "dash": dash}))
-        at, above = len(rows) // 3, {"xanchor": "left", "yanchor": "bottom", "yshift": 4}
-        figure.add_annotation(note(x.iloc[at], y.iloc[at], name, str(actor), **above))
-    x, y = 100 * marks["coverage"], 100 * marks["accuracy"]
+        figure.add_annotation(note(x.iloc[at], y.iloc[at], name, str(actor), xanchor=side, yanchor=edge))
+    x, y, apart = 100 * marks["coverage"], 100 * marks["accuracy"], ["bottom left", *["top center"] * 9]
     asked = [f"{100 * target:g}" for target in marks["target"]]
     hover = f"%{{text}}{THIN}% asked for: %{{x:.1f}}{THIN}% answered, %{{y:.2f}}{THIN}% right"
-    look = {"mode": "markers+text", "text": asked, "textposition": "top center", "marker_size": 10}
+    look = {"mode": "markers+text", "text": asked, "textposition": apart, "marker_size": 10}
     figure.add_trace(series("target", "fine", x, y, hover=hover, **look))
     figure.update_xaxes(range=[0, 101], title_text="Answers given, the surest first (%)")
     return finished(figure.update_yaxes(title_text="Accuracy of these answers (%)"), 380)

@@ -8,8 +8,12 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pytest
 
+from sentiment_core.artifacts.schema import AlsoInfo
+from sentiment_core.artifacts.store import write_record
 from sentiment_core.dashboard.app import TABS
-from tests.browser.site import settle
+from tests.browser.site import Site, settle
+from tests.fake_artifacts import RUN, TEACHER, write_run
+from tests.fake_live import FakeClassifier
 
 pytestmark = pytest.mark.browser
 
@@ -303,6 +307,21 @@ def test_training_is_replayed_and_a_run_that_trains_now_is_followed(page, site) 
         stream.write(line)
     page.locator("#loss-state", has_text="at step 33").wait_for()
     assert not page.errors
+
+
+def test_a_long_name_of_a_run_is_shortened_where_the_loss_has_no_room(page, tmp_path) -> None:
+    record = write_run(tmp_path, RUN, taught=TEACHER)
+    also = AlsoInfo(source="counterfactual-train", fingerprint="f" * 16, train=1_704)
+    data = record.data.model_copy(update={"also": also})
+    write_record(tmp_path / "runs" / RUN / "run.json", record.model_copy(update={"data": data}))
+    served = Site(tmp_path, FakeClassifier)
+    page.set_viewport_size({"width": 375, "height": 900})
+    page.goto(served.address(tab="loss"))
+    label = page.locator("#loss-plot svg .name")
+    label.wait_for()
+    assert re.fullmatch(r"Taught by Qwen2.5-Coder-1.5B \d.*%", label.text_content())
+    assert label.bounding_box()["x"] >= page.locator("#loss-plot svg").bounding_box()["x"]
+    served.close()
 
 
 def test_examples_filter_search_and_read(page, site) -> None:

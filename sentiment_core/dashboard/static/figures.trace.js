@@ -20,8 +20,7 @@ figs.quoted = (clause, most = 48) => {
 figs.trace = (element, props, watch) => {
   const [title, frame, svg, list, note] = ['h3', '.frame', 'svg', 'ol', 'p'].map((part) => element.querySelector(part));
   const MOVE = 0.05;  // a smaller step, the caption says, is no move: number formats of a CPU differ by as much
-  let drawn = '';
-  const caption = note.textContent;
+  let drawn = ''; const caption = note.textContent;
   // Measures the rows and draws beside them; whether there is anything to be seen
   const tracks = () => {
     const rows = [...list.children], {offsetLeft: left, offsetWidth: width} = list.querySelector('.track') ?? {};
