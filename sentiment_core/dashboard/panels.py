@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
 from sentiment_core.artifacts.schema import Metric, Reference
 from sentiment_core.artifacts.store import Evaluation, Run
@@ -119,13 +120,15 @@ def cost_panel(
         return None
     sign = 1 if (arrows := against == "accuracy") else -1  # less of a cost is better
     ranked = sorted(rows, key=lambda row: (-sign * row[against], row[by]))  # the best first
-    order, reached = sorted(ranked, key=lambda row: row[by]), -np.inf
+    rows, reached = sorted(ranked, key=lambda row: row[by]), -np.inf
     best = {row["base"]: row["run"] for row in reversed(ranked)}
-    for row in order:
+    for row in rows:
         row["on_front"], reached = sign * row[against] > reached, max(reached, sign * row[against])
         row["named"] = row["on_front"] or row["run"] in (run_id, best[row["base"]])
+    named = enumerate((row["title"] for row in rows if row["named"]), 1)
+    key = Markup().join(Markup("<span class=titles>{} {}</span>").format(*one) for one in named)
     finding = "; ".join(dict.fromkeys(  # of the best that took least, and of the best
-        f"{_told(row, by)}: {_told(row, against)}" for row in (order[0], ranked[0])
+        f"{_told(row, by)}: {_told(row, against)}" for row in (rows[0], ranked[0])
     ))  # fmt: skip
     scale = "▲ fine-tuned. Less is better on both axes, which are logarithmic"
     if arrows:
@@ -145,7 +148,7 @@ def cost_panel(
         elif one.accuracy:
             rows.append(_reference_row(one) | {"run": "", "parameters": one.parameters})
     chart = evaluation.cost_chart(table := pd.DataFrame(rows), by, doubt, run_id, against)
-    return Panel(finding, chart, caption, table, f"cost-{dataset}")
+    return Panel(finding, chart, key + caption, table, f"cost-{dataset}")
 
 
 def _told(row: Mapping[str, Any], name: str) -> str:

@@ -1,5 +1,6 @@
 """Figures of evaluations: tidy frames in, plotly figures out; fractions become percent only here."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,11 @@ def systems_chart(table: pd.DataFrame, start: int = 0) -> go.Figure:
     table: one row per mark, best first. Columns title, system ("" for a published result), accuracy, low,
     high (fractions; low and high may be NaN).
     start: of the axis, in percent; what lies below is drawn there as an arrow to the left."""
-    rows: list[Any] = list(table.iloc[::-1].itertuples())
+    lines = [t.replace(", ", ",<br>") if len(t) > 46 else t for t in table["title"]]  # a phone is no wider
+    rows: list[Any] = list(table.assign(title=lines).iloc[::-1].itertuples())
     own = np.array([row.system in SYSTEMS for row in rows])
-    places = np.cumsum([1.0, *np.where(own[:-1], 1.0, 0.55)])  # less room above a published one
+    room = np.where(own, 1.0, 0.55) + [0.35 * ("<br>" in row.title) for row in rows]  # above each
+    places = np.cumsum([1.0, *room[:-1]])
     figure = go.Figure()
     if start < 50:
         corner = {"xanchor": "left", "xshift": 5, "yanchor": "bottom"}
@@ -38,8 +41,8 @@ def systems_chart(table: pd.DataFrame, start: int = 0) -> go.Figure:
     ticks = None if start else [0, 25, 50, 75, 100]
     figure.update_xaxes(range=[start, 100 + (100 - start) / 100], title_text=title, tickvals=ticks)
     figure.update_yaxes(range=[0.4, places[-1] + 1.15], tickvals=places[own], showticklabels=False)
-    room = {"margin_r": 70} | ({"margin_l": 48} if start else {})  # of long names beside marks at the left
-    return finished(figure, 78 + int(44 * places[-1]), **room)
+    margins = {"margin_r": 70} | ({"margin_l": 48} if start else {})  # of long names beside marks at the left
+    return finished(figure, 78 + int(44 * places[-1]), **margins)
 
 
 def _add_system(figure: go.Figure, row: Any, place: float, start: int) -> None:
@@ -58,7 +61,7 @@ def _add_system(figure: go.Figure, row: Any, place: float, start: int) -> None:
     figure.add_trace(series(row.title, system.colour, [x], [place], hover=hover, error_x=error, **mark))
     where: dict[str, Any] = {"xanchor": "right", "xshift": -9}
     if measured:
-        where = {"x": start, "xanchor": "left", "yanchor": "bottom", "yshift": 6}
+        where = {"x": start, "xanchor": "left", "yanchor": "bottom", "yshift": 6, "align": "left"}
     elif below:
         where = {"xanchor": "left", "xshift": 9}
     font = {"color": color_of(system.colour), "size": 13 if measured else 11}
@@ -74,9 +77,9 @@ def cost_chart(
 ) -> go.Figure:
     """Accuracy before → after by a cost, an arrow a run, on the error's logarithm; no cost: at the right.
     A dotted line joins the runs that none beats on both axes.
-    table: columns title, run ("" for a published result), on_front, named (whether its title is written),
-    `by`, one of COSTS; accuracy, low, high, and the same three of the base model with before_ (fractions;
-    NaN where not known).
+    table: columns title, run ("" for a published result), on_front, named (whether its title is written, or
+    on a phone, by page.css, its number from the left), `by`, one of COSTS; accuracy, low, high, and the same
+    three of the base model with before_ (fractions; NaN where not known). Its order breaks ties of `by`.
     doubt: between which accuracies labels are in doubt, and what that is called.
     chosen: the run whose name is bold.
     against: "accuracy", or another one of COSTS, with a mark a run for its arrow."""
@@ -85,7 +88,8 @@ def cost_chart(
     costs, arrows = {by, against} & COSTS.keys(), against == "accuracy"
     table = table[arrows | (table["run"] != "")]
     table = table.assign(**{name: table[name].astype(float).clip(lower=0.01) for name in costs})
-    runs, others = (table[(table["run"] != "") == measured].sort_values(by) for measured in (True, False))
+    table = table.sort_values(by, kind="stable")
+    runs, others = (table[(table["run"] != "") == measured] for measured in (True, False))
     unknown, x_axis = _cost_axis(table[by])
     figure, named = go.Figure(), runs["named"].to_numpy(bool)
     steps = np.ptp(x_axis["range"]) * np.cumsum([0.0, *np.where(named, 0.055, 0.022)])[:-1]
@@ -98,7 +102,7 @@ def cost_chart(
     ends = np.asarray(_halvings(runs["accuracy"]) if arrows else np.log10(runs[against]))
     best, look = runs["on_front"].to_numpy(bool), {"mode": "lines", "line_shape": "hv", "line_dash": "dot"}
     figure.add_trace(series("front", "fine", places[best], ends[best], hover="", hoverinfo="skip", **look))
-    for at, end, run in zip(places, ends, runs.to_dict("records"), strict=True):
+    for at, end, number, run in zip(places, ends, named.cumsum(), runs.to_dict("records"), strict=True):
         shares = [[run[side + one] for side in ("before_", "")] for one in ("accuracy", "low", "high")]
         told = [percent(share, 2) for share in shares[0]] if arrows else [f"{run[against]:,.3g}"]
         y, n = _halvings(shares) if arrows else np.full((3, 1), end), len(told)
@@ -111,7 +115,9 @@ def cost_chart(
         look |= {"yanchor": "top", "align": "right"} if under else {"yanchor": "bottom", "align": "left"}
         top = min(end, _halvings(0.945)) if arrows else end
         if run["named"]:
-            figure.add_annotation(note(at, top, run["title"].replace(", ", "<br>", 1), **look))
+            figure.add_annotation(note(at, top, re.sub(r", (?!\d)|(?=\+ )", "<br>", run["title"]), **look))
+            foot = {"font": font | {"size": 12}, "yshift": -15}  # above, others are too near
+            figure.add_annotation(note(at, y[0, 0], str(number), **foot))
     at, y = np.log10(others[by].fillna(10**unknown)), _halvings(others["accuracy"])
     told = [f"{one.title}<br>{one.accuracy:.1%}" for one in others.itertuples()]
     shown = others["title"].where(others[by] == others[by].max(), "")  # where there is room
@@ -123,7 +129,8 @@ def cost_chart(
     if not arrows:
         return finished(figure.update_yaxes(title_text=COSTS[against], **_cost_axis(runs[against])[1]), 540)
     ticks = {"tickvals": _halvings(LOGARITHMIC), "ticktext": [f"{100 * tick:g}" for tick in LOGARITHMIC]}
-    ticks |= {"autorangeoptions_clipmax": max(_halvings([0.985, *runs["high"]]) + 0.1)}
+    least, most = _halvings(runs["before_accuracy"].min()) - 0.4, max(_halvings([0.985, *runs["high"]])) + 0.1
+    ticks |= {"autorangeoptions_clipmin": least, "autorangeoptions_clipmax": most}  # whatever titles need
     figure.update_yaxes(title_text="Accuracy (%), by the error’s logarithm", **ticks)
     return finished(figure, 540)
 
@@ -152,19 +159,20 @@ def coverage_chart(table: pd.DataFrame, marks: pd.DataFrame) -> go.Figure:
     marks: columns target, coverage, accuracy (fractions), of the fine-tuned model."""
     figure = go.Figure()
     for actor, rows in table.groupby("actor", sort=False):
-        name, dash = ("fine-tuned", "solid") if actor == "fine" else ("base model", "dot")
+        name, dash, at, side, edge = "base model", "dot", len(rows) // 2, "right", "top"  # below its line
+        if actor == "fine":
+            name, dash, at, side, edge = "fine-tuned", "solid", len(rows) // 3, "left", "bottom"
         x, y, low, high = (100 * rows[column] for column in ("coverage", "accuracy", "low", "high"))
         band = {"x": [*x, *x[::-1]], "y": [*high, *low[::-1]], "fillcolor": tint(str(actor), 0.2)}
         figure.add_trace(go.Scatter(**band, fill="toself", mode="none", hoverinfo="skip"))
         hover = f"{name}<br>of the surest %{{x:.0f}}{THIN}%, %{{y:.2f}}{THIN}% right"
         line = series(name, str(actor), x, y, hover=hover, mode="lines")
         figure.add_trace(line.update(line={"width": 2.5, "dash": dash}))
-        at, above = len(rows) // 3, {"xanchor": "left", "yanchor": "bottom", "yshift": 4}
-        figure.add_annotation(note(x.iloc[at], y.iloc[at], name, str(actor), **above))
-    x, y = 100 * marks["coverage"], 100 * marks["accuracy"]
+        figure.add_annotation(note(x.iloc[at], y.iloc[at], name, str(actor), xanchor=side, yanchor=edge))
+    x, y, apart = 100 * marks["coverage"], 100 * marks["accuracy"], ["bottom left", *["top center"] * 9]
     asked = [f"{100 * target:g}" for target in marks["target"]]
     hover = f"%{{text}}{THIN}% asked for: %{{x:.1f}}{THIN}% answered, %{{y:.2f}}{THIN}% right"
-    look = {"mode": "markers+text", "text": asked, "textposition": "top center", "marker_size": 10}
+    look = {"mode": "markers+text", "text": asked, "textposition": apart, "marker_size": 10}
     figure.add_trace(series("target", "fine", x, y, hover=hover, **look))
     figure.update_xaxes(range=[0, 101], title_text="Answers given, the surest first (%)")
     return finished(figure.update_yaxes(title_text="Accuracy of these answers (%)"), 380)

@@ -9,10 +9,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from sentiment_core.artifacts.schema import ReadingTrace
+from sentiment_core.artifacts.store import read_run, write_record
 from sentiment_core.dashboard.store import Store
 from sentiment_core.live.clauses import clause_ends
 from tests.browser.site import Site, opened, settle
-from tests.fake_artifacts import write_assets
+from tests.fake_artifacts import STUDY, write_assets
 from tests.fake_live import FakeClassifier
 
 pytestmark = pytest.mark.browser
@@ -180,6 +181,61 @@ def test_a_traces_title_says_where_it_turned(live) -> None:
     long = "so much of everything " * 5 + "!"
     assert live.evaluate("figs.quoted", long) == "…so much of everything so much of everything"
     assert live.evaluate("figs.quoted", "?!") == "?!"
+
+
+CUT = """() => {
+  const {text, run} = figs.at, p = {p: 0.9, cut: true}, trace = {rows: [{text, base: 0.9, fine: 0.9}]};
+  const dial = {text, curve: [0.9, null, null, null, null, 0.9]};
+  figs.set('local', {text, run, base: p, fine: p, trace, dial});
+}"""
+"""As if one's own browser had answered, which left out a part."""
+
+
+def words_of_live(page) -> str:
+    """All that the tab says of a text of one's own: its box, both answers, trace, dial, and refusals."""
+    page.locator("#review textarea").fill("A kettle")
+    page.locator("#verdict", has_text="Both lean to Positive").wait_for()
+    page.evaluate(CUT)
+    page.locator("#verdict", has_text="its middle was left out").wait_for()
+    found = [page.evaluate("document.querySelector('#review textarea').placeholder")]
+    found += [page.locator("#more-samples input").get_attribute("aria-label")]
+    found += [page.locator(f"#{one}").inner_text() for one in ("review", "verdict", "trace", "dial")]
+    for label in ("positive", "negative"):
+        page.evaluate("figs.set('local', null)")
+        page.locator("#review textarea").fill(f"A kettle, {label}")
+        page.locator("#verdict", has_text="Both lean to Positive").wait_for()
+        page.locator(".meant").get_by_text(label).click()
+    found += [page.locator(".score", has_text="This visit").inner_text()]
+    page.locator("#review textarea").fill("!")
+    page.get_by_role("button", name="Classify").click()
+    found += [page.locator("#verdict", has_text="nothing to read yet").inner_text()]
+    return "\n".join(found)
+
+
+def test_a_run_on_other_data_speaks_of_texts(page, tmp_path) -> None:
+    root = write_assets(tmp_path, n=60, pairs=10)
+    study = read_run(root / "runs" / STUDY).record
+    mails = study.model_copy(update={"data": study.data.model_copy(update={"source": "mails.csv"})})
+    write_record(root / "runs" / STUDY / "run.json", mails)
+    served = Site(root, FakeClassifier)
+    try:
+        page.goto(served.address(run=STUDY))
+        page.locator("#review", has_text="A text").wait_for()
+        told = words_of_live(page)
+        assert "review" not in told.lower()
+        page.locator("#run input").click()
+        page.get_by_role("option", name="Our recipe").click()
+        page.locator("#review", has_text="A movie review, in English").wait_for()
+        reviews = words_of_live(page)
+        for sentence in (
+            "Type or paste a review, or pick one of ours below.", "All sample reviews",
+            "The review is longer than the model reads", "P(positive) if the review ended there",
+            "Four more answers of this review.", "reviews the base model got", "type a review, or pick",
+        ):  # fmt: skip
+            assert sentence in reviews
+            assert sentence.replace("review", "text") in told
+    finally:
+        served.close()
 
 
 def test_an_answer_below_the_target_is_not_given(live) -> None:

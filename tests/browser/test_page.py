@@ -8,8 +8,12 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pytest
 
+from sentiment_core.artifacts.schema import AlsoInfo
+from sentiment_core.artifacts.store import write_record
 from sentiment_core.dashboard.app import TABS
-from tests.browser.site import settle
+from tests.browser.site import Site, settle
+from tests.fake_artifacts import RUN, TEACHER, write_run
+from tests.fake_live import FakeClassifier
 
 pytestmark = pytest.mark.browser
 
@@ -305,6 +309,21 @@ def test_training_is_replayed_and_a_run_that_trains_now_is_followed(page, site) 
     assert not page.errors
 
 
+def test_a_long_name_of_a_run_is_shortened_where_the_loss_has_no_room(page, tmp_path) -> None:
+    record = write_run(tmp_path, RUN, taught=TEACHER)
+    also = AlsoInfo(source="counterfactual-train", fingerprint="f" * 16, train=1_704)
+    data = record.data.model_copy(update={"also": also})
+    write_record(tmp_path / "runs" / RUN / "run.json", record.model_copy(update={"data": data}))
+    served = Site(tmp_path, FakeClassifier)
+    page.set_viewport_size({"width": 375, "height": 900})
+    page.goto(served.address(tab="loss"))
+    label = page.locator("#loss-plot svg .name")
+    label.wait_for()
+    assert re.fullmatch(r"Taught by Qwen2.5-Coder-1.5B \d.*%", label.text_content())
+    assert label.bounding_box()["x"] >= page.locator("#loss-plot svg").bounding_box()["x"]
+    served.close()
+
+
 def test_examples_filter_search_and_read(page, site) -> None:
     page.goto(site.address(tab="examples"))
     page.locator("#examples-list h2", has_text="wrong before, right after").wait_for()
@@ -362,7 +381,24 @@ def test_any_two_runs_compare_and_what_runs_took_is_one_picture(page, ladder_sit
     page.get_by_role("option", name="Accuracy").click()
     page.locator("#cost-title h2", has_text=re.compile("41 GPU seconds: .* → ")).wait_for()
     page.locator("#cost-plot").scroll_into_view_if_needed()
-    page.locator("#cost-plot .annotation-text", has_text="Our recipeQwen2.5-Coder-1.5B").wait_for()
+    title = page.locator("#cost-plot .annotation-text", has_text="Our recipeQwen2.5-Coder-1.5B")
+    number = page.locator("#cost-plot .annotation-text", has_text=re.compile(r"^\d$")).first
+    key = page.locator("#cost-notes", has_text="Our recipe, Qwen2.5-Coder-1.5B").locator(".titles").first
+    for one in (number, key):
+        one.wait_for()
+    assert not title.is_visible(), "titles would lie on each other here"
+    page.set_viewport_size({"width": 1280, "height": 900})
+    title.wait_for()
+    assert not number.is_visible()
+    assert not key.is_visible()
+    page.locator("#cost .menu > button").click()
+    with page.expect_download() as download:
+        page.locator("#cost").get_by_text("Picture as SVG").click()
+    picture = download.value.path().read_text(encoding="utf-8")
+    assert "SmolLM2" in picture
+    assert not re.search(r">\d</text>", picture), "it shows what the page shows"
+    page.keyboard.press("Escape")
+    page.set_viewport_size({"width": 375, "height": 900})
     page.get_by_label("Compare with").click()
     page.get_by_role("option", name="taught").click()
     page.locator("#outcomes", has_text="The two runs differ in").wait_for()

@@ -153,10 +153,20 @@ def test_every_committed_run_stands_on_the_axis_and_each_bases_best_is_named(by)
     arrows = [trace for trace in panel.figure.data if trace.name in set(panel.data["title"])]
     assert len(arrows) == len(panel.data) == 14
     assert all(low < x < high for trace in arrows for x in trace.x)
-    named = {note.text.replace("<br>", ", ", 1) for note in panel.figure.layout.annotations}
+    notes = panel.figure.layout.annotations
+    named = {re.sub("(?:, )?<br>", ", ", one.text).replace(" , +", " +") for one in notes if one.textangle}
     best = panel.data.loc[panel.data.groupby("base")["accuracy"].idxmax(), "title"]
     assert {*best, *panel.data[panel.data["run"] == "smollm2-135m-study"]["title"]} <= named
     assert len(named) < len(arrows)
+    places = {trace.name: trace.x[0] for trace in arrows}
+    from_left = dict(enumerate(sorted(named, key=places.__getitem__), 1))
+    assert {int(one.text): one.x for one in notes if one.text.isdecimal()} == {
+        number: places[title] for number, title in from_left.items()
+    }, "on a phone a number stands for each title"
+    told = re.findall(r">(\d+) (.*?)</span>", panel.caption)
+    assert told == [(str(n), title) for n, title in from_left.items()]
+    lowest = 1 - 2**-panel.figure.layout.yaxis.autorangeoptions.clipmin
+    assert 0.3 < lowest < panel.data["before_accuracy"].min(), "titles do not stretch the axis"
 
 
 def test_the_committed_adapters_are_as_large_as_their_files():

@@ -95,6 +95,13 @@ def test_commands_are_without_the_folders_of_the_machine_they_ran_on(page):
     assert not any("--assets" in one or "--work" in one for one in commands)
 
 
+def test_benchmarks_of_one_model_name_it_on_every_runs_page():
+    context = context_of(ASSETS)
+    told = words(method_html(context, context.store.run("qwen2.5-coder-1.5b-robust")))
+    assert "Reviews of 200 words by smollm2-135m on" in told
+    assert "By smollm2-135m in the same minutes on" in told
+
+
 def test_memory_as_in_the_paper():
     full, ours = map(sum, zip(*method.memory_bytes(65e9, 64e9, 0.2e9).values(), strict=True))
     assert full == pytest.approx(780e9)

@@ -118,6 +118,32 @@ def test_accuracy_axis_runs_from_0_to_100_with_chance_marked() -> None:
     assert len(figure.layout.yaxis.tickvals) == 2, "no line through the name beside a published result"
 
 
+def test_a_title_longer_than_a_phone_has_two_lines_and_room_for_them() -> None:
+    long = "Frozen encoder + logistic regression, embeddinggemma-300m"
+
+    def drawn(title: str) -> tuple[float, list[str]]:
+        figure = evaluation.systems_chart(SYSTEMS.replace("Base", title))
+        places = {trace.x[0]: trace.y[0] for trace in figure.data}
+        return places[95] - places[50], [one.text for one in figure.layout.annotations]
+
+    (space, short), (more, broken) = drawn("Short, one"), drawn(long)
+    assert more > space, "to the row above"
+    assert "Short, one" in short
+    assert long.replace(", ", ",<br>") in broken
+
+
+def test_names_and_marks_of_coverage_do_not_lie_on_each_other() -> None:
+    shares = np.linspace(0.01, 1, 100)
+    rows = pd.DataFrame({"coverage": shares, "accuracy": 1 - shares / 20})
+    both = pd.concat([rows.assign(actor=actor, accuracy=rows["accuracy"]) for actor in ("base", "fine")])
+    both = both.assign(low=both["accuracy"], high=both["accuracy"])
+    marks = pd.DataFrame({"target": [0.97, 0.98, 0.99], "coverage": [0.92, 0.9, 0.7], "accuracy": 0.97})
+    figure = evaluation.coverage_chart(both, marks)
+    sides = {one.text: (one.xanchor, one.yanchor) for one in figure.layout.annotations}
+    assert sides == {"base model": ("right", "top"), "fine-tuned": ("left", "bottom")}, "of the same line"
+    assert len({*figure.data[-1].textposition[:2]}) == 2
+
+
 def test_a_cut_axis_says_so_and_keeps_those_below_in_sight() -> None:
     figure = evaluation.systems_chart(SYSTEMS, 90)
     assert figure.layout.xaxis.range[0] == 90
@@ -220,7 +246,7 @@ def test_an_arrow_a_run_at_its_cost_and_where_the_error_was_halved(by: str) -> N
     (band,) = figure.layout.shapes
     assert (2**-band.y0, 2**-band.y1) == pytest.approx((0.029, 0.007))
     bold = [note.text for note in figure.layout.annotations if note.font.weight == 700]
-    assert bold == ["Twin"]
+    assert bold == ["Twin", "2"]
 
 
 @pytest.mark.parametrize("against", list(evaluation.COSTS))

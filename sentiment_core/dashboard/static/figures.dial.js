@@ -23,7 +23,7 @@ figs.dial = (element, props, watch, trigger) => {
     const last = curve.length - 1, known = !curve.includes(null), at = Math.round(slider.value / 100 * last);
     const x = (i) => 44 + i * 300 / last, y = (p) => 122 - 112 * p;
     title.textContent = known ? figs.bent(curve) : 'How much fine-tuning does it take?'; svg.replaceChildren();
-    note.textContent = told ?? (known ? '' : busy ? 'Computing…' : 'Four more answers of this review.');
+    note.textContent = figs.worded(told ?? (known ? '' : busy ? 'Computing…' : 'Four more answers of this review.'));
     label.hidden = said.hidden = caption.hidden = !known; button.hidden = known; button.disabled = busy;
     for (const p of [0, 0.5, 1]) {
       figs.grid(svg, p, {x1: 44, x2: 344, y1: y(p), y2: y(p)});

@@ -1,11 +1,12 @@
 // The Live tab. What is shown belongs to `figs.at.text` and `figs.at.run`, or is marked as old: of our own samples the
 // stored answers, at once; else the live model's when they come. A visitor's score lives in this page and nowhere else.
-// props.stored, as JSON text, for Gradio walks through everything else: {run, samples: [{id, text, label, base, fine, trace, dial}], welcome, idle}
+// props.stored, as JSON text, for Gradio walks through everything else: {run, noun (what texts are called), samples: [{id, text, label, base, fine, trace, dial}], welcome, idle}
 figs.PAUSE = 600;  // milliseconds without typing
 figs.LOST = 8000;  // milliseconds without a word of the queue, which speaks at once
 figs.NAMES = {base: 'Base model', fine: 'Fine-tuned'};
 figs.WORDS = ['Negative', 'Positive'];
 figs.called = (p) => Number(p >= 0.5);
+figs.worded = (said) => (figs.at.stored?.noun === 'texts' ? said.replaceAll('review', 'text') : said);
 // `at.sure`: the certainty that an answer of the fine-tuned model needs, by the visitor's target accuracy
 figs.said = (p, actor) => {
   const word = figs.WORDS[figs.called(p)], asked = actor === 'fine' ? figs.at.sure : 0;
@@ -37,7 +38,7 @@ figs.live = (element, props, watch, trigger) => {
     const head = make(box, 'h3');
     make(head, 'b', {}, figs.NAMES[actor]);
     if (!answer) {
-      make(box, 'div', {class: 'num muted', 'aria-hidden': true}, '–'); said(view?.note ?? at.stored.idle);
+      make(box, 'div', {class: 'num muted', 'aria-hidden': true}, '–'); said(figs.worded(view?.note ?? at.stored.idle));
       return;
     }
     const {p, read} = answer, tone = called(p) ? 'positive' : 'negative', [word, leaning] = figs.said(p, actor);
@@ -71,14 +72,14 @@ figs.live = (element, props, watch, trigger) => {
     const both = whole(view?.base) && whole(view?.fine);
     const meant = view && judged.get(name())?.label, label = view?.label ?? meant;
     for (const id of ['answers', 'trace', 'dial']) document.getElementById(id)?.classList.toggle('old', old);
-    const state = JSON.stringify([view, label, old, at.sure]);
+    const state = JSON.stringify([view, label, old, at.sure, at.stored.noun]);
     if (state === drawn) return;
     drawn = state;
     if (both && label != null) judged.set(name(), {label, base: called(view.base.p), fine: called(view.fine.p)});
     for (const actor of ['base', 'fine']) card(actor, label);
     const settled = both && !old, told = find('.verdict');
     if (old) told.textContent = 'These answers belong to what was there before your change.';
-    else told.textContent = view?.warn || (both ? verdict(label) : '');
+    else told.textContent = figs.worded(view?.warn || (both ? verdict(label) : ''));
     told.classList.toggle('differ', settled && told.textContent.startsWith('≠'));
     told.classList.toggle('warn', !old && Boolean(view?.warn));
     find('.meant').hidden = !settled || view.label != null;
@@ -87,7 +88,7 @@ figs.live = (element, props, watch, trigger) => {
       button.setAttribute('aria-pressed', Number(button.value) === meant);
     }
     const seen = [...judged.values()], right = (actor) => seen.filter((one) => one[actor] === one.label).length;
-    find('.score').textContent = seen.length < 2 ? '' : `This visit: of ${seen.length} reviews the base model got `
+    find('.score').textContent = seen.length < 2 ? '' : `This visit: of ${seen.length} ${at.stored.noun} the base model got `
       + `${right('base')} right, the fine-tuned one ${right('fine')}.`;
     figs.set('view', view);
     if (settled) figs.set('pin', {base: view.base.p, fine: view.fine.p});

@@ -5,6 +5,8 @@ document.addEventListener('click', (event) => {
   if (!figure) return;
   const {picture: format, name: filename} = button.dataset, plot = figure.querySelector('.js-plotly-plot');
   if (!plot) { figs.save(figure.querySelector('canvas'), `${filename}.${format}`); return; }
-  const layout = {...plot.layout, paper_bgcolor: '#ffffff'}, {clientWidth: width, clientHeight: height} = plot;
-  window.Plotly.downloadImage({data: plot.data, layout}, {format, filename, width, height, scale: 2});
+  const {data, layout: {annotations = [], ...layout}, clientWidth: width, clientHeight: height} = plot;
+  const shown = annotations.filter((_, i) => plot.querySelector(`.annotation[data-index="${i}"] text`)?.getClientRects().length);
+  const picture = {data, layout: {...layout, annotations: shown, paper_bgcolor: '#ffffff'}};
+  window.Plotly.downloadImage(picture, {format, filename, width, height, scale: 2});
 });

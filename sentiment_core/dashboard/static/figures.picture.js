@@ -39,6 +39,6 @@ figs.pictureOf = ({base, fine, trace}) => {
   }
   write(figs.finding(trace.rows), LEFT, 146, 'ink', '650 16px');
   for (const {lines, top} of rows) lines.forEach((line, i) => write(line, LEFT, top + 16 + i * LINE));
-  write('■ base model   ● fine-tuned: P(positive) in % if the review ended there', LEFT, end + 28, 'muted', '13px');
+  write(figs.worded('■ base model   ● fine-tuned: P(positive) in % if the review ended there'), LEFT, end + 28, 'muted', '13px');
   figs.save(canvas, 'two-models-read.png');
 };

@@ -45,8 +45,8 @@ figs.replay = (element, props, watch) => {
     }
     const y = middle + 24 + 20 * i, words = end ? `${name} ${figs.percent(end.accuracy, 1)}` : name;   // above the curves
     const label = figs.make(run, 'text', {x: right - 8, y, class: 'end name'}, words);
-    for (let old = name; label.getComputedTextLength() > right - 52 && old.includes(', ');)  // a phone's room
-      label.textContent = label.textContent.replace(old, old = old.replace(/, [^,]*$/, ''));
+    for (let old = name; label.getComputedTextLength() > right - 52 && /, | \+ /.test(old);)  // a phone's room
+      label.textContent = label.textContent.replace(old, old = old.replace(/(.*)(, | \+ ).*/, '$1'));
     figs.make(run, 'path', {class: 'smooth', d: `M${right - label.getComputedTextLength() - 42},${y - 4}h26`});
   };
   const move = (u) => {

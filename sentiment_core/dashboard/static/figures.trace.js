@@ -20,7 +20,7 @@ figs.quoted = (clause, most = 48) => {
 figs.trace = (element, props, watch) => {
   const [title, frame, svg, list, note] = ['h3', '.frame', 'svg', 'ol', 'p'].map((part) => element.querySelector(part));
   const MOVE = 0.05;  // a smaller step, the caption says, is no move: number formats of a CPU differ by as much
-  let drawn = '';
+  let drawn = ''; const caption = note.textContent;
   // Measures the rows and draws beside them; whether there is anything to be seen
   const tracks = () => {
     const rows = [...list.children], {offsetLeft: left, offsetWidth: width} = list.querySelector('.track') ?? {};
@@ -38,7 +38,7 @@ figs.trace = (element, props, watch) => {
   const draw = () => {
     const {rows = []} = props.value ?? {};
     frame.hidden = note.hidden = !rows.length;
-    title.textContent = figs.finding(rows); list.replaceChildren();
+    title.textContent = figs.finding(rows); note.textContent = figs.worded(caption); list.replaceChildren();
     rows.forEach(({text, base, fine}, i) => {
       const move = i && fine != null ? fine - rows[i - 1].fine : 0, way = move > 0 ? 'up' : 'down';
       const tint = `--move:${Math.min(1, 2 * Math.abs(move))}`, said = [['■ base', base], ['● fine-tuned', fine]];

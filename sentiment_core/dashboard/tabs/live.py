@@ -18,6 +18,7 @@ from sentiment_core.dashboard.components.parts import own_figure, render, second
 from sentiment_core.dashboard.context import QUIET, Context, TabPart
 from sentiment_core.dashboard.inputs import MAX_CHARACTERS
 from sentiment_core.dashboard.serving import MODEL_EVENT, Latest
+from sentiment_core.dashboard.store import noun
 from sentiment_core.dashboard.tabs import batch
 from sentiment_core.figures.style import percent
 
@@ -36,8 +37,7 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     with gr.Row(elem_id="live"):
         with gr.Column(elem_id="live-text", min_width=300):
             text = gr.Textbox(
-                texts.get(stored["welcome"], ""), label="A movie review, in English", elem_id="review",
-                placeholder="Type or paste a review, or pick one of ours below.",
+                texts.get(stored["welcome"], ""), **stored["box"], elem_id="review",
                 lines=6, max_lines=12, max_length=MAX_CHARACTERS,
             )  # fmt: skip
             with gr.Row(elem_id="dares", elem_classes="chips"):
@@ -50,8 +50,8 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
                 go = gr.Button("Classify", variant="primary", elem_id="ask", scale=0, min_width=120)
                 menu = {"container": False, "interactive": True, "min_width": 160}
                 listed = [(f"All {len(texts)} samples…", ""), *((shorten(texts[id], 60), id) for id in texts)]
-                named = {"label": "All sample reviews", "elem_id": "more-samples", "visible": bool(texts)}
-                more = gr.Dropdown(listed, value="", **named, **menu)
+                named = {"label": f"All sample {stored['noun']}", "visible": bool(texts)}
+                more = gr.Dropdown(listed, value="", elem_id="more-samples", **named, **menu)
                 always = ("Always answer", 0.0)  # else the certainty that an answer needs
                 sure = gr.Dropdown([always], value=0.0, label="Target accuracy", elem_id="sure", **menu)
         with gr.Column(elem_id="live-answers", min_width=300):
@@ -73,10 +73,11 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
 
     def draw(run_id: str | None) -> list[object]:
         run = context.store.run(run_id)
-        stored, found = json.dumps(stored_answers(context, run)), context.store.certainties(run)
+        stored, found = stored_answers(context, run), context.store.certainties(run)
         targets = [always, *((f"Target: {percent(p, 0)} right", least) for p, least in found.items())]
         chosen = gr.Dropdown(choices=targets, value=0.0, visible=bool(found))
-        return [gr.HTML(stored=stored), pace_html(context, run), chosen]
+        worded = gr.Textbox(**stored["box"]), gr.Dropdown(label=f"All sample {stored['noun']}")
+        return [gr.HTML(stored=json.dumps(stored)), pace_html(context, run), chosen, *worded]
 
     asking: dict[str, Any] = QUIET | MODEL_EVENT
     newer = {"trigger_mode": "multiple"}  # a newer question ends the older one instead of waiting for it
@@ -88,11 +89,11 @@ def build(context: Context, run: gr.Dropdown) -> TabPart:
     go.click(None, None, None, js="() => { figs.ask(); return [] }", **QUIET)
     more.input(None, more, text, js="(id) => figs.pick(id)", **QUIET)
     sure.change(None, sure, None, js="(p) => { figs.set('sure', p); return [] }", **QUIET)
-    return TabPart(draw, [], [cards, pace, sure])
+    return TabPart(draw, [], [cards, pace, sure, text, more])
 
 
 def stored_answers(context: Context, run: Run | None) -> dict[str, Any]:
-    """Our samples with what is stored of this run's answers: {run, samples, welcome, idle, local}."""
+    """Our samples with this run's stored answers: {run, noun, box, samples, welcome, idle, local}."""
     found = context.store.sample_answers(run)
     samples = {
         one.id: one.model_dump(include={"id", "text", "label"})
@@ -100,8 +101,12 @@ def stored_answers(context: Context, run: Run | None) -> dict[str, Any]:
         for one in context.store.samples()
     }
     size = run and browser_bytes(run, context.store.root)
+    called = noun(run.record.data.source) if run and run.record else "reviews"
+    label = "A movie review, in English" if called == "reviews" else "A text"
+    placeholder = f"Type or paste a {called[:-1]}, or pick one of ours below."
     return {
         "run": run and run.run_id, "samples": [*samples.values()], "idle": answers.IDLE,
+        "noun": called, "box": {"label": label, "placeholder": placeholder},
         "welcome": WELCOME if WELCOME in samples else next(iter(samples), ""),
         "local": {"url": f"browser/{run.run_id}/", "bytes": size} if run and size else None,
     }  # fmt: skip
