@@ -213,8 +213,8 @@ def test_every_scored_system_follows_the_threshold(context: Context, system: str
 def test_rewritten_reviews_are_told_apart_from_their_originals() -> None:
     context = context_of(ROOT / "assets")
     run = context.store.run("smollm2-135m")
-    if run is None or run.run_id != "smollm2-135m":
-        pytest.skip("the committed run is not there")
+    assert run
+    assert run.run_id == "smollm2-135m"
     html = method.method_html(context, run)
     record = context.store.evals(run, "counterfactual_imdb_test")["fine-tuned"].record
     right = {part.value: f"{part.accuracy.value:.1%}"[:-1] for part in record.slices if part.by == "version"}

@@ -312,7 +312,6 @@ STORED = config.ASSETS / "evals" / f"imdb--fine-tuned--{RUN}"
 
 @pytest.mark.model
 @imdb.needed
-@pytest.mark.skipif(not (STORED / "eval.json").is_file(), reason=f"{STORED.name} is not under assets/evals")
 @pytest.mark.parametrize("number_format", ["bf16", "int8"])
 def test_served_forms_agree_with_the_stored_predictions(here, number_format):
     """On few short reviews; `eval.py --check-export` compares many."""

@@ -129,7 +129,6 @@ def test_answers_to_something_else_are_refused(run, classifier, monkeypatch):  #
 
 
 @pytest.mark.model
-@pytest.mark.skipif(not (RUN / "sample_answers.json").exists(), reason="no stored answers yet")
 def test_the_committed_answers_are_the_real_models(real_classifier):
     samples = read_sample_reviews()
     stored = read_sample_answers(read_run(RUN), samples)
