@@ -33,10 +33,10 @@ def pack(prefix: int, lengths: list[int], shape: LayerShape):
     return qkv, cos, sin, tiles
 
 
-@pytest.mark.parametrize("prefix", [0, 70])
-def test_kernels_equal_the_reference_in_values_and_gradients(prefix):
-    """Reviews shorter than, as long as, and longer than a tile; query heads that share keys."""
-    shape = LayerShape(heads=4, kv_heads=2, head_dim=16, eps=1e-5, prefix=prefix)
+@pytest.mark.parametrize(("prefix", "heads"), [(0, 4), (70, 4), (70, 6)])
+def test_kernels_equal_the_reference_in_values_and_gradients(prefix, heads):
+    """Reviews shorter than, as long as, and longer than a tile; query heads that share keys, two or three."""
+    shape = LayerShape(heads=heads, kv_heads=2, head_dim=16, eps=1e-5, prefix=prefix)
     qkv, cos, sin, tiles = pack(prefix, [70, 3, 64, 1], shape)
     d_out = torch.randn(len(qkv), shape.heads * shape.head_dim, device=DEVICE)
     results = []

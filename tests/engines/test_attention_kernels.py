@@ -25,15 +25,19 @@ def test_kernels_equal_the_reference():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
-@pytest.mark.parametrize(("capability", "dtype"), [(80, "fp16"), (90, "bf16")])
-def test_kernels_compile_without_a_gpu(capability, dtype):
-    """To machine code, for SmolLM2's shape."""
+@pytest.mark.parametrize(
+    ("capability", "dtype", "heads"),
+    [(80, "fp16", (9, 3, 64, 1)), (90, "bf16", (9, 3, 64, 1)), (90, "bf16", (12, 2, 128, 2))],
+)
+def test_kernels_compile_without_a_gpu(capability, dtype, heads):
+    """To machine code, for the shapes of SmolLM2 and of Qwen2.5, whose heads go in pairs."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     from sentiment_core.engines.packed import kernels
 
-    sizes = {"H": 9, "KV": 3, "D": 64, "PREFIX": 28, "PB": 32, "BLOCK": 64, "STEP": 64, "CHUNK": 256}
+    sizes = dict(zip(("H", "KV", "D", "PAIR"), heads, strict=True))
+    sizes |= {"PREFIX": 28, "PB": 32, "BLOCK": 64, "STEP": 64, "CHUNK": 256}
     types = dict.fromkeys(("qkv", "rotated", "out", "d_out", "cos", "sin", "d_qkv"), f"*{dtype}")
     types |= dict.fromkeys(("lse", "delta", "partial", "summed"), "*fp32")
     types |= {"tiles": "*i32", "total": "i32", "scale": "fp32", "root": "fp32"}

@@ -54,6 +54,13 @@ def _prefix_block(prefix: int) -> int:
 
 
 @functools.cache
+def _pair(device: torch.device, heads: int, kv_heads: int) -> int:
+    """How many heads that share their keys one program takes: two where the GPU has 128 KiB for it."""
+    roomy = device.type != "cuda" or torch.cuda.get_device_capability(device)[0] in (9, 10)
+    return 2 if roomy and heads // kv_heads % 2 == 0 else 1
+
+
+@functools.cache
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
@@ -94,9 +101,10 @@ def attend_forward(
     )
     out = qkv.new_empty(total, heads * dim)
     lse = qkv.new_empty(heads, total, dtype=torch.float32)
-    kernels.forward[(tiles.shape[0], heads)](
-        rotated, tiles, out, lse, total, dim**-0.5 * LOG2E, *shape, prefix, _prefix_block(prefix), TILE,
-        num_warps=4, num_stages=2,
+    pair = _pair(qkv.device, heads, kv_heads)
+    kernels.forward[(tiles.shape[0], heads // pair)](
+        rotated, tiles, out, lse, total, dim**-0.5 * LOG2E, *shape, prefix, _prefix_block(prefix), TILE, pair,
+        num_warps=4 * pair, num_stages=2,
     )  # fmt: skip
     return out, rotated, lse
 
@@ -125,13 +133,14 @@ def attend_backward(
     block, root, d_qkv = _prefix_block(prefix), dim**-0.5, torch.empty_like(qkv)
     scale, shape = root * LOG2E, (heads, kv_heads, dim, prefix)
     given = (qkv, d_out, lse, delta, tiles, cos, sin, d_qkv, total, scale, root)
+    pair = _pair(qkv.device, heads, kv_heads)
     with _two_streams(qkv.device) as beside:
         kernels.backward_keys[(tiles.shape[0], kv_heads)](
             *given, *shape, TILE, STEP, num_warps=4, num_stages=1
         )
         with beside:
-            kernels.backward_queries[(tiles.shape[0], heads)](
-                *given, *shape, block, TILE, num_warps=4, num_stages=2
+            kernels.backward_queries[(tiles.shape[0], heads // pair)](
+                *given, *shape, block, TILE, pair, num_warps=4 * pair, num_stages=2
             )
             if prefix:
                 blocks, chunks = math.ceil(prefix / block), math.ceil(total / CHUNK)

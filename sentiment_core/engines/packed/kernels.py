@@ -3,6 +3,7 @@
 FlashAttention-2 (Dao 2023) over tiles of 64 rows. Compared with a general kernel for variable lengths,
 
 - only tiles that hold tokens are started (`tiles` lists them), in one launch for all reviews;
+- where a GPU has room, two heads that read the same keys are one program's, as a tile of 128 rows;
 - the shared prefix stands in memory once; every review's tokens attend to it and to their own past;
 - query heads that share a key head (Ainslie et al. 2023) add up its gradient in registers, without copies;
 - backward turns the gradients of queries and keys back through the rotary embedding before they are
@@ -53,15 +54,13 @@ def rotate(
 
 
 @triton.jit
-def _store_rotated_back(
-    to, gradient, cos, sin, rows, inside, W: tl.constexpr, D: tl.constexpr, N: tl.constexpr
-):
-    """Write the gradient of what stood before the rotary embedding."""
+def _store_rotated_back(to, at, gradient, cos, sin, rows, inside, D: tl.constexpr, N: tl.constexpr):
+    """Write at `at` (N,) the gradient of what stood before the rotary embedding."""
     HALF: tl.constexpr = D // 2
     halves = tl.permute(tl.reshape(gradient, (N, 2, HALF)), (0, 2, 1))
     left, right = tl.split(halves)
     c, s = _angles(cos, sin, rows, inside, D)
-    to = to + rows[:, None] * W + tl.arange(0, HALF)[None, :]
+    to = to + at[:, None] + tl.arange(0, HALF)[None, :]
     tl.store(to, (left * c + right * s).to(to.dtype.element_ty), mask=inside[:, None])
     tl.store(to + HALF, (right * c - left * s).to(to.dtype.element_ty), mask=inside[:, None])
 
@@ -70,6 +69,13 @@ def _store_rotated_back(
 def _tile(tiles, number):
     at = tiles + number * 4
     return tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3)
+
+
+@triton.jit
+def _rows(first, PAIR: tl.constexpr, BLOCK: tl.constexpr):
+    """A tile's rows, once for each of PAIR heads that read the same keys, and the heads, (PAIR BLOCK,)."""
+    each = tl.arange(0, PAIR * BLOCK)
+    return first + each % BLOCK, tl.program_id(1) * PAIR + each // BLOCK
 
 
 @triton.jit
@@ -108,24 +114,25 @@ def _attend_block(
 def forward(
     qkv, tiles, out, lse, total, scale,
     H: tl.constexpr, KV: tl.constexpr, D: tl.constexpr, PREFIX: tl.constexpr, PB: tl.constexpr,
-    BLOCK: tl.constexpr,
+    BLOCK: tl.constexpr, PAIR: tl.constexpr,
 ):  # fmt: skip
-    tile, head = tl.program_id(0), tl.program_id(1)
-    start, first, end, offset = _tile(tiles, tile)
+    start, first, end, offset = _tile(tiles, tl.program_id(0))
     W: tl.constexpr = (H + 2 * KV) * D
-    rows, d = first + tl.arange(0, BLOCK), tl.arange(0, D)
+    N: tl.constexpr = PAIR * BLOCK
+    rows, head = _rows(first, PAIR, BLOCK)
+    d = tl.arange(0, D)
     inside = rows < end
-    to = out + rows[:, None] * (H * D) + head * D + d[None, :]
+    to = out + (rows * (H * D) + head * D)[:, None] + d[None, :]
     if offset < 0:
-        tl.store(to, tl.zeros((BLOCK, D), out.dtype.element_ty), mask=inside[:, None])
-        tl.store(lse + head * total + rows, tl.full((BLOCK,), float("inf"), tl.float32), mask=inside)
+        tl.store(to, tl.zeros((N, D), out.dtype.element_ty), mask=inside[:, None])
+        tl.store(lse + head * total + rows, tl.full((N,), float("inf"), tl.float32), mask=inside)
     else:
-        k_at = qkv + (H + head // (H // KV)) * D
+        k_at = qkv + (H + tl.program_id(1) * PAIR // (H // KV)) * D
         v_at = k_at + KV * D
-        q = tl.load(qkv + rows[:, None] * W + head * D + d[None, :], mask=inside[:, None], other=0.0)
-        m = tl.full((BLOCK,), float("-inf"), tl.float32)
-        norm = tl.zeros((BLOCK,), tl.float32)
-        acc = tl.zeros((BLOCK, D), tl.float32)
+        q = tl.load(qkv + (rows * W + head * D)[:, None] + d[None, :], mask=inside[:, None], other=0.0)
+        m = tl.full((N,), float("-inf"), tl.float32)
+        norm = tl.zeros((N,), tl.float32)
+        acc = tl.zeros((N, D), tl.float32)
         if offset > 0:
             for n in range(0, PREFIX, PB):
                 columns = n + tl.arange(0, PB)
@@ -145,10 +152,10 @@ def forward(
 def _load_queries(
     qkv, d_out, lse, delta, rows, inside, head, total, H: tl.constexpr, W: tl.constexpr, D: tl.constexpr
 ):
-    """What backward needs of one head's rows; rows outside weigh nothing."""
+    """What backward needs of the rows of one head, or of each row's own; rows outside weigh nothing."""
     d = tl.arange(0, D)
-    q = tl.load(qkv + rows[:, None] * W + head * D + d[None, :], mask=inside[:, None], other=0.0)
-    do = tl.load(d_out + rows[:, None] * (H * D) + head * D + d[None, :], mask=inside[:, None], other=0.0)
+    q = tl.load(qkv + (rows * W + head * D)[:, None] + d[None, :], mask=inside[:, None], other=0.0)
+    do = tl.load(d_out + (rows * (H * D) + head * D)[:, None] + d[None, :], mask=inside[:, None], other=0.0)
     lse_r = tl.load(lse + head * total + rows, mask=inside, other=float("inf"))
     delta_r = tl.load(delta + head * total + rows, mask=inside, other=0.0)
     return q, do, lse_r, delta_r
@@ -175,21 +182,22 @@ def _query_block(
 def backward_queries(
     qkv, d_out, lse, delta, tiles, cos, sin, d_qkv, total, scale, root,
     H: tl.constexpr, KV: tl.constexpr, D: tl.constexpr, PREFIX: tl.constexpr, PB: tl.constexpr,
-    BLOCK: tl.constexpr,
+    BLOCK: tl.constexpr, PAIR: tl.constexpr,
 ):  # fmt: skip
-    tile, head = tl.program_id(0), tl.program_id(1)
-    start, first, end, offset = _tile(tiles, tile)
+    start, first, end, offset = _tile(tiles, tl.program_id(0))
     W: tl.constexpr = (H + 2 * KV) * D
-    rows, d = first + tl.arange(0, BLOCK), tl.arange(0, D)
-    inside = rows < end
+    N: tl.constexpr = PAIR * BLOCK
+    rows, head = _rows(first, PAIR, BLOCK)
+    d = tl.arange(0, D)
+    inside, at = rows < end, rows * W + head * D
     if offset < 0:
-        zeros = tl.zeros((BLOCK, D), d_qkv.dtype.element_ty)
-        tl.store(d_qkv + rows[:, None] * W + head * D + d[None, :], zeros, mask=inside[:, None])
+        zeros = tl.zeros((N, D), d_qkv.dtype.element_ty)
+        tl.store(d_qkv + at[:, None] + d[None, :], zeros, mask=inside[:, None])
     else:
-        k_at = qkv + (H + head // (H // KV)) * D
+        k_at = qkv + (H + tl.program_id(1) * PAIR // (H // KV)) * D
         v_at = k_at + KV * D
         q, do, lse_r, delta_r = _load_queries(qkv, d_out, lse, delta, rows, inside, head, total, H, W, D)
-        dq = tl.zeros((BLOCK, D), tl.float32)
+        dq = tl.zeros((N, D), tl.float32)
         if offset > 0:
             for n in range(0, PREFIX, PB):
                 columns = n + tl.arange(0, PB)
@@ -201,7 +209,7 @@ def backward_queries(
             dq = _query_block(q, do, lse_r, delta_r, k_at, v_at, columns, first, rows, dq, scale, W, D, FULL)
         columns = first + tl.arange(0, BLOCK)
         dq = _query_block(q, do, lse_r, delta_r, k_at, v_at, columns, end, rows, dq, scale, W, D, CAUSAL)
-        _store_rotated_back(d_qkv + head * D, dq * root, cos, sin, rows, inside, W, D, BLOCK)
+        _store_rotated_back(d_qkv, at, dq * root, cos, sin, rows, inside, D, N)
 
 
 @triton.jit
@@ -250,7 +258,7 @@ def backward_keys(
                 )
         v_to = d_qkv + columns[:, None] * W + v_at + d[None, :]
         tl.store(v_to, dv.to(d_qkv.dtype.element_ty), mask=inside[:, None])
-        _store_rotated_back(d_qkv + k_at, dk * root, cos, sin, columns, inside, W, D, BLOCK)
+        _store_rotated_back(d_qkv + k_at, columns * W, dk * root, cos, sin, columns, inside, D, BLOCK)
 
 
 @triton.jit
@@ -298,4 +306,4 @@ def write_prefix(
     k_at = (H + group) * D
     v_to = d_qkv + rows[:, None] * W + k_at + KV * D + d[None, :]
     tl.store(v_to, dv.to(d_qkv.dtype.element_ty), mask=inside[:, None])
-    _store_rotated_back(d_qkv + k_at, dk * root, cos, sin, rows, inside, W, D, PB)
+    _store_rotated_back(d_qkv + k_at, rows * W, dk * root, cos, sin, rows, inside, D, PB)

@@ -17,15 +17,17 @@ class _Linear(torch.autograd.Function):
     """A frozen product and its adapter's of rank r: y = x Wᵀ + (x Aᵀ) Bᵀ.
 
     The sum of two products is taken in float32, where compiling fuses it into what follows; in the compute
-    type it would become a product that adds to a copy. Backward is one product: dx = [dy, dy B] · [W; A].
+    type it would become a product that adds to a copy. x Wᵀ and x Aᵀ are one product, which reads x once, and
+    so is backward: dx = [dy, dy B] · [W; A].
     """
 
     @staticmethod
     def forward(ctx, x, stacked, a, b):
         """x (tokens, in), stacked [W; A] (out + r, in), a (r, in), b (out, r) scaled -> (tokens, out)."""
-        t = F.linear(x, a)  # (tokens, r)
+        y, t = F.linear(x, stacked).split((len(b), len(a)), dim=1)  # (tokens, out), (tokens, r)
+        t = t.contiguous()
         ctx.save_for_backward(x, t, stacked, b)
-        y = F.linear(x, stacked[: len(b)]).float() + F.linear(t, b).float()
+        y = y.float() + F.linear(t, b).float()
         return y.to(x.dtype, copy=True)  # torch 2.11 compiles no gradient behind a cast that changes nothing
 
     @staticmethod
