@@ -141,7 +141,8 @@ def _vllm(base: BaseModel, run: Run | None, context: DeviceContext) -> Scoring:
     asked = vllm.SamplingParams(max_tokens=1, temperature=0, logprob_token_ids=labels, detokenize=False)
     with TemporaryDirectory() as folder:
         loaded.model.save_pretrained(folder)
-        engine = vllm.LLM(folder, skip_tokenizer_init=True, enable_prefix_caching=True)
+        settings = {"enable_prefix_caching": True, "gpu_memory_utilization": 0.8}  # this process holds some
+        engine = vllm.LLM(folder, skip_tokenizer_init=True, **settings)
 
     def score(prompts: Encoded) -> np.ndarray:
         engine.reset_prefix_cache()  # it keeps the prompts' common beginning, not the last pass
