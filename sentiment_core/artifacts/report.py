@@ -83,7 +83,9 @@ def speed_table(root: Path = config.ASSETS) -> str:
     for kind, title in BENCHMARKS.items():
         if (root / "benchmarks" / f"{kind}.json").exists():
             record = store.read_benchmark(kind, root)
-            title += f", {record.hardware.title}, commit {(record.commit or 'unknown')[:7]}"
+            where, host = record.hardware.title, record.hardware.cpu
+            title += f", {where}" + (f" (host: {host})" if host and host != where else "")
+            title += f", commit {(record.commit or 'unknown')[:7]}"
             parts.append(_parity(record, title) if kind == "parity" else _benchmark_table(record, title))
     return "\n\n".join(parts)
 
