@@ -84,7 +84,8 @@ def speed_table(root: Path = config.ASSETS) -> str:
         if (root / "benchmarks" / f"{kind}.json").exists():
             record = store.read_benchmark(kind, root)
             where, host = record.hardware.title, record.hardware.cpu
-            title += f", {where}" + (f" (host: {host})" if host and host != where else "")
+            told = f"host: {host}" if host and host != where else record.settings.get("instructions")
+            title += f", {where}" + (f" ({told})" if told else "")
             title += f", commit {(record.commit or 'unknown')[:7]}"
             parts.append(_parity(record, title) if kind == "parity" else _benchmark_table(record, title))
     return "\n\n".join(parts)
@@ -197,6 +198,7 @@ BENCHMARKS = {
     "train-1.5b": "Training speed at 1.5 billion parameters",
     "score": "Scoring speed",
     "live": "Live answers",
+    "live-avx2": "Live answers by a processor with AVX2 alone",
     "browser": "Answers in a visitor's browser",
 }
 """Files under benchmarks/ and their titles; a speed is the median of its repeats."""

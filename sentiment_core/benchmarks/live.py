@@ -32,7 +32,7 @@ from sentiment_core.data.reviews import load_reviews
 from sentiment_core.live.classifier import LiveAnswer, LiveClassifier
 from sentiment_core.live.endpoint import Engine
 from sentiment_core.live.forward import FIRST_RESULT
-from sentiment_core.live.number_format import usable_cores
+from sentiment_core.live.number_format import processor_has, usable_cores
 from sentiment_core.live.weights import NUMBER_FORMATS
 from sentiment_core.models.base_models import BaseModel, BaseModelError, fetch_gguf, resolve, run_child
 from sentiment_core.models.loading import load_merged, load_tokenizer, pretrained
@@ -99,6 +99,7 @@ def run(arguments: argparse.Namespace) -> BenchmarkRecord:
     return record(
         arguments, rows, base.name, run=arguments.run, words=words, reviews=len(texts), repeats=repeats,
         dataset=Path(arguments.dataset).name, cores=usable_cores(),
+        instructions=", ".join(filter(processor_has, ("avx2", "avx512f", "vnni", "bf16", "amx"))),
         first_answer="from the start of the process, imports included; weights in the cache",
     )  # fmt: skip
 

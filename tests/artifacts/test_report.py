@@ -147,19 +147,21 @@ def test_speed_table_shows_each_benchmark_that_is_there(tmp_path: Path) -> None:
     )  # fmt: skip
     record = BenchmarkRecord(
         kind="live", created_at=utc_now(), command="python -m x", base_model="tiny",
-        hardware=Hardware(device="Slow CPU"), versions={}, rows=(row,),
+        hardware=Hardware(device="Slow CPU"), versions={}, rows=(row,), settings={"instructions": "avx2"},
     )  # fmt: skip
     write_record(tmp_path / "benchmarks" / "live.json", record)
     text = report.speed_table(tmp_path)
     assert "| ours | 200 (190–300) | 2.2 |" in text
-    assert "Slow CPU" in text
+    assert "Slow CPU (avx2)" in text
     assert "Training speed" not in text
 
     two = trained("ours, 2 GPUs", 1700, devices=2, batch_size=48)
     rows = (trained("usual", 40, batch_size=16), trained("plain", 100), trained("ours", 1000), two)
-    record = record.model_copy(update={"kind": "train", "rows": rows})
+    host = Hardware(device="Fast GPU", cpu="Slow CPU")
+    record = record.model_copy(update={"kind": "train", "rows": rows, "hardware": host})
     write_record(tmp_path / "benchmarks" / "train.json", record)
     text = report.speed_table(tmp_path)
+    assert "Fast GPU (host: Slow CPU)" in text
     assert "| usual | 40.0 | – |" in text
     assert "| plain | 100.0 | 0.10 × |" in text
     assert "| ours, 2 GPUs | 1,700.0 | 1.70 × |" in text
