@@ -82,9 +82,7 @@ def timed(
         for _ in range(1 + repeats):
             found = score(encode(reviews.texts))
             ends.append(timer())
-    peak = torch.cuda.max_memory_reserved() - held
-    if elsewhere:
-        peak = free - measure.free_bytes(context.device)
+    peak = free - measure.free_bytes(context.device) if elsewhere else torch.cuda.max_memory_reserved() - held
     return BenchmarkRow(
         system=system, reviews_per_second=measure.spread(len(reviews) / np.diff(ends)[1:]), note=note,
         first_step_seconds=ends[1] - began, peak_memory_bytes=peak or None,
