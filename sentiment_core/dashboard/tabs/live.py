@@ -113,17 +113,20 @@ def stored_answers(context: Context, run: Run | None) -> dict[str, Any]:
 
 
 def pace_html(context: Context, run: Run | None) -> str:
-    """How long an answer took in a benchmark with this run's base; empty where there is none. Or which engine
-    answers instead."""
+    """How long an answer took in benchmarks of this run's base, if any were, or which engine answers."""
     if address := os.environ.get("SENTIMENT_ENDPOINT"):
         text = f"Answers are computed by the engine at {urlsplit(address).hostname}."
         return render("small", text=text, muted=True)
     base, root = run.record.base_model.name if run and run.record else None, context.store.root
+    best: dict[float, str] = {}
     for path in root.glob("benchmarks/live*.json"):
         with suppress(ValueError):  # which the header tells
             record = read_benchmark(path.stem, root)
             ours = [row.seconds_per_review for row in record.rows if re.fullmatch(r"ours, \w+", row.system)]
             if record.base_model == base and (times := [one.value for one in ours if one]):
-                took = f"An answer took {seconds(min(times))} to {seconds(max(times))}, by number format"
-                return render("small", text=f"{took}, on {record.hardware.title}.", muted=True)
-    return ""
+                best[min(times)] = record.hardware.title
+    if not best:
+        return ""
+    took = " to ".join(map(seconds, sorted({min(best), max(best)}))) + " in the fastest number format"
+    where = " or ".join(sorted(set(best.values())))
+    return render("small", text=f"An answer took {took}, on {where}.", muted=True)

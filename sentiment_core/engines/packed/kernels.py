@@ -120,8 +120,7 @@ def forward(
     W: tl.constexpr = (H + 2 * KV) * D
     N: tl.constexpr = PAIR * BLOCK
     rows, head = _rows(first, PAIR, BLOCK)
-    d = tl.arange(0, D)
-    inside = rows < end
+    d, inside = tl.arange(0, D), rows < end
     to = out + (rows * (H * D) + head * D)[:, None] + d[None, :]
     if offset < 0:
         tl.store(to, tl.zeros((N, D), out.dtype.element_ty), mask=inside[:, None])
@@ -188,11 +187,10 @@ def backward_queries(
     W: tl.constexpr = (H + 2 * KV) * D
     N: tl.constexpr = PAIR * BLOCK
     rows, head = _rows(first, PAIR, BLOCK)
-    d = tl.arange(0, D)
     inside, at = rows < end, rows * W + head * D
     if offset < 0:
         zeros = tl.zeros((N, D), d_qkv.dtype.element_ty)
-        tl.store(d_qkv + at[:, None] + d[None, :], zeros, mask=inside[:, None])
+        tl.store(d_qkv + at[:, None] + tl.arange(0, D)[None, :], zeros, mask=inside[:, None])
     else:
         k_at = qkv + (H + tl.program_id(1) * PAIR // (H // KV)) * D
         v_at = k_at + KV * D
