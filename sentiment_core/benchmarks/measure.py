@@ -47,11 +47,6 @@ def absent(why: str, *_: Any) -> Any:
     raise ImportError(why)
 
 
-def free_bytes(device: torch.device) -> int:
-    """Of the device's memory, whoever holds the rest; 0 on a CPU."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
-
-
 def reset_peak(device: torch.device) -> None:
     """From here on `max_memory_reserved` counts anew; without a GPU it is 0."""
     if device.type == "cuda":

@@ -20,7 +20,7 @@ from sentiment_core.artifacts.store import Run
 from sentiment_core.benchmarks import measure
 from sentiment_core.config import ConfigError
 from sentiment_core.data.reviews import Reviews, load_reviews
-from sentiment_core.engines.device import DeviceContext, find_device, free_memory
+from sentiment_core.engines.device import DeviceContext, bytes_free, find_device, free_memory
 from sentiment_core.engines.scorer import SentimentScorer, p_positive
 from sentiment_core.metrics.intervals import wilson
 from sentiment_core.models import loading
@@ -70,7 +70,7 @@ def timed(
     system: str, make: Callable[[], Scoring], reviews: Reviews, repeats: int, context: DeviceContext
 ) -> BenchmarkRow:
     """Raises ConfigError where a long prompt would not end with the question."""
-    began, held, free = timer(), torch.cuda.memory_reserved(), measure.free_bytes(context.device)
+    began, held, free = timer(), torch.cuda.memory_reserved(), bytes_free(context.device)
     with loading.quiet_transformers():
         encoder, score, note, encode, elsewhere = make()
     with loading.quiet_transformers(), torch.inference_mode():
@@ -82,7 +82,8 @@ def timed(
         for _ in range(1 + repeats):
             found = score(encode(reviews.texts))
             ends.append(timer())
-    peak = free - measure.free_bytes(context.device) if elsewhere else torch.cuda.max_memory_reserved() - held
+    taken = (free or 0) - (bytes_free(context.device) or 0)
+    peak = taken if elsewhere else torch.cuda.max_memory_reserved() - held
     return BenchmarkRow(
         system=system, reviews_per_second=measure.spread(len(reviews) / np.diff(ends)[1:]), note=note,
         first_step_seconds=ends[1] - began, peak_memory_bytes=peak or None,

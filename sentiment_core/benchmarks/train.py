@@ -144,7 +144,7 @@ def _unrounded(
     model = add_lora(loaded.model, rank=config.lora_rank, alpha=config.lora_alpha, dropout=0.0)
     for layer in loaded.model.model.layers if compiled and gpu else ():
         layer.compile(dynamic=True)
-    free = torch.cuda.mem_get_info(context.device)[0] if gpu else None
+    free = devices.bytes_free(context.device)
     # a pass without padding is sized by a prompt's mean tokens, or somewhat more
     sized = replace(config, max_length_tokens=350) if flat else config
     micro = devices.choose_micro_batch(sized, loaded.model.config, "dequantized", context, free)

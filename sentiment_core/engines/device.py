@@ -95,6 +95,11 @@ free_memory = partial(clear_device_cache, garbage_collection=True)
 """Free what a model left behind: models refer to themselves, and PyTorch keeps a GPU's freed blocks."""
 
 
+def bytes_free(device: torch.device) -> int | None:
+    """Of a GPU's memory, whoever holds the rest; None on a CPU."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+
+
 def choose_engine(config: TrainConfig, loaded: LoadedModel, free_bytes: int | None) -> str:
     """The fastest engine that this model, device and free memory (None: it does not matter) allow.
     Raises ConfigError where the engine that was asked for cannot be had here."""

@@ -178,7 +178,7 @@ def load_model(config: TrainConfig, context: DeviceContext) -> tuple[loading.Loa
     loading.check_causal(base)
     torch.manual_seed(config.seed)
     loaded = loading.load_base(base, device=context.device, compute_dtype=context.dtype, dequantized=False)
-    free = torch.cuda.mem_get_info(context.device)[0] if context.device.type == "cuda" else None
+    free = devices.bytes_free(context.device)
     engine = devices.choose_engine(config, loaded, free)
     if engine != "nf4":
         loading.dequantize(loaded.model, context.dtype)

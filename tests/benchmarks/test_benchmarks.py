@@ -14,6 +14,7 @@ from sentiment_core.artifacts.store import read_record
 from sentiment_core.benchmarks import __main__ as benchmark
 from sentiment_core.benchmarks import score
 from sentiment_core.benchmarks import train as benchmark_train
+from sentiment_core.data.reviews import load_reviews
 from sentiment_core.models.base_models import resolve
 from sentiment_core.models.loading import load_tokenizer
 from sentiment_core.models.tokens import PromptEncoder
@@ -121,7 +122,7 @@ def test_scoring_is_compared_from_texts_with_each_ones_accuracy(common, tmp_path
     assert len(alike) <= 2
 
 
-def test_vllm_is_asked_for_the_labels_alone_behind_the_same_tokens(tiny_model, monkeypatch):
+def test_vllm_is_asked_for_the_labels_alone_behind_the_same_tokens(tiny_model, common, monkeypatch):
     """Its stand-in computes with the weights that it is given; P(positive) is that of the merged model."""
     given, resets = [], []
 
@@ -151,6 +152,11 @@ def test_vllm_is_asked_for_the_labels_alone_behind_the_same_tokens(tiny_model, m
     assert given == [ids.tolist() for ids in prompts] * 2
     assert resets == [0, len(prompts)]
     assert asked.note.startswith("0.26.0")
+
+    free = iter((100, 30))  # of the device's bytes before the engine and with it
+    monkeypatch.setattr(score, "bytes_free", lambda _: next(free))
+    reviews = load_reviews(common[1], "test", limit=4)
+    assert score.timed("vLLM", lambda: asked, reviews, 1, make[2]).peak_memory_bytes == 70
 
 
 def test_a_peer_that_cuts_the_question_off_is_refused(common, tmp_path, monkeypatch, capsys):

@@ -20,6 +20,7 @@ from sentiment_core.benchmarks.live import review_texts
 from sentiment_core.dashboard.tabs import method
 from sentiment_core.data.reviews import load_reviews
 from sentiment_core.engines.scorer import SentimentScorer, log_odds
+from sentiment_core.live.number_format import processor_has
 from sentiment_core.models.base_models import resolve
 from sentiment_core.models.loading import load_merged
 from tests import own_reviews
@@ -93,6 +94,7 @@ def test_live_benchmark_on_the_tiny_model(tiny_model, tmp_path, capsys, monkeypa
     assert benchmark.main(flags) == 0
     record = read_record(output, BenchmarkRecord, "")
     assert record.kind == "live"
+    assert ("avx2" in record.settings["instructions"]) == processor_has("avx2")
     ours, others, traced, long = (record.rows[i:j] for i, j in pairwise((0, 3, 9, 12, 16)))
     assert [row.system for row in ours] == ["ours, bf16", "ours, int8", "ours, fp32"]
     *others, encoder, absent = others
